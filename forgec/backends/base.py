@@ -1,0 +1,58 @@
+"""What a backend is, and how to find one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from xdsl.ir import Operation
+
+from forgec.backends.plan_builder import PlanBuilder
+from forgec.diagnostics import error
+
+Lowering = Callable[[Any, PlanBuilder], None]
+"""Adds the launches of one op to the plan; declares the op's results with ``PlanBuilder.define``."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """``targets`` are the names that ``--target`` accepts; ``lowerings`` map forge op classes to their launches."""
+
+    name: str
+    targets: tuple[str, ...]
+    lowerings: Mapping[type[Operation], Lowering]
+
+
+@lru_cache(maxsize=1)
+def backends() -> dict[str, Backend]:
+    """Installed backends by name: the built-in one, and those of the entry point group ``forgec.backends``."""
+    from forgec.backends.aten import BACKEND
+
+    found = {BACKEND.name: BACKEND}
+    for point in entry_points(group="forgec.backends"):
+        backend = point.load()
+        found.setdefault(backend.name, backend)
+    return found
+
+
+def targets() -> dict[str, Backend]:
+    """Target name → the backend that serves it."""
+    return {target: backend for backend in backends().values() for target in backend.targets}
+
+
+def backend_for(target: str) -> Backend:
+    """The backend of a target. Raises ForgeError (FORGE-U003) with the known targets."""
+    known = targets()
+    if target not in known:
+        close = get_close_matches(target, known, n=1)
+        raise error(
+            "FORGE-U003",
+            f"unknown target {target!r}",
+            notes=(f"known targets: {', '.join(sorted(known))}",),
+            help=f"did you mean {close[0]!r}?" if close else None,
+        )
+    return known[target]

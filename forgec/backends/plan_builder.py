@@ -1,0 +1,345 @@
+"""Bufferization: turns values into registers, one op at a time.
+
+Lowerings ask the builder for the registers of an op's operands, for a place to put its result (the memory of a dying operand
+where that is safe), for views, and for launches. All decisions about memory are taken here; offsets are assigned later.
+
+The rules. Views cost nothing: a rearrangement that strides can express shares its operand's bytes. A storage is *dead* after
+launch k when no value that lives in it is used later. An operand's bytes may be overwritten by the op's result when its storage
+belongs to the plan (a buffer, an output, or the state that the op's function will overwrite anyway), is dead after this op, and no
+other operand reads the same bytes through another layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from xdsl.dialects.builtin import AnyTensorType, LocationAttr, StringAttr
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Attribute, Block, Operation, SSAValue
+
+from forgec.ir import plan, types
+from forgec.ir.attributes import ArgsAttr, ExtentAttr, IntsAttr, StateType
+from forgec.ir.layout import broadcast_strides, reshape_strides, span_bytes
+from forgec.ir.ops.module import StateWriteOp
+from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, SliceOp, TransposeOp, ViewOp
+from forgec.runtime.plan import Arg, Reg
+from forgec.runtime.symbolic import Extent
+
+
+@dataclass(eq=False)
+class Storage:
+    """Bytes that a register owns. ``values`` are the forge values that live in them."""
+
+    register: SSAValue
+    values: list[SSAValue] = field(default_factory=list)
+
+    @property
+    def owner(self) -> Operation:
+        assert isinstance(self.register.owner, Operation)
+        return self.register.owner
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value lives: a storage, seen from ``offset`` (elements of the type's dtype) with the type's shape and strides."""
+
+    storage: Storage
+    type: AnyTensorType
+    offset: Extent = 0
+
+
+class PlanBuilder:
+    """Builds the body of a ``plan.entry`` from the body of a function."""
+
+    def __init__(self, function: FuncOp, block: Block) -> None:
+        self.block = block
+        self.places: dict[SSAValue, Place] = {}
+        self.registers: dict[tuple[SSAValue, AnyTensorType, Extent], SSAValue] = {}
+        self.location: LocationAttr | None = None
+        self.current: Operation | None = None
+        self._last_use: dict[SSAValue, int] = {}
+        self._position = 0
+        self._escaping: set[SSAValue] = set()
+        self._overwritten: set[SSAValue] = set()
+        body = function.body.block
+        for position, op in enumerate(body.ops):
+            for operand in op.operands:
+                self._last_use[operand] = position
+            if isinstance(op, ReturnOp):
+                self._mark_escaping(op.operands)
+            elif isinstance(op, StateWriteOp):
+                self._overwritten.add(_first_version(op.state))
+
+    # Order -------------------------------------------------------------------------------------------------------------
+
+    def enter(self, op: Operation, position: int) -> None:
+        """The next op to be lowered, at its position in the function's body."""
+        self.current, self._position, self.location = op, position, op.location
+
+    def _mark_escaping(self, values: Iterable[SSAValue]) -> None:
+        """Values that the caller gets: those returned, and those of which a returned value is a view."""
+        for value in values:
+            while value not in self._escaping:
+                self._escaping.add(value)
+                op = value.owner
+                if not isinstance(op, ViewOp) or not _may_share(op):
+                    break
+                value = op.input
+
+    # Registers ---------------------------------------------------------------------------------------------------------
+
+    def insert(self, op: Any) -> SSAValue:
+        """Append a register declaration to the plan."""
+        op.location = self.location or op.location
+        self.block.add_op(op)
+        return op.results[0]
+
+    def declare(self, value: SSAValue, op: plan.RegisterOp) -> None:
+        """``value`` lives in a register of its own, which ``op`` declares (an input, parameter, constant or state)."""
+        self.define(value, Place(Storage(self.insert(op)), types.tensor_type(op.result)))
+
+    def define(self, value: SSAValue, place: Place) -> None:
+        """``value`` lives at ``place``."""
+        self.places[value] = place
+        place.storage.values.append(value)
+
+    def alias(self, value: SSAValue, of: SSAValue) -> None:
+        """``value`` lives where ``of`` lives."""
+        self.define(value, self.places[of])
+
+    def place(self, value: SSAValue) -> Place:
+        """Where a value lives."""
+        return self.places[value]
+
+    def type(self, value: SSAValue) -> AnyTensorType:
+        """The type of a value as it is stored (its strides may differ from those in the forge type after passes)."""
+        return self.places[value].type
+
+    def register(self, value: SSAValue) -> SSAValue:
+        """The register through which a value is read."""
+        place = self.places[value]
+        return self.view(place, place.type, 0)
+
+    def view(self, place: Place, kind: AnyTensorType, offset: Extent = 0) -> SSAValue:
+        """A register that shows the bytes at ``place`` with another type, ``offset`` elements further."""
+        base, start = place.storage.register, place.offset + offset
+        if kind == base.type and start == 0:
+            return base
+        key = (base, kind, start)
+        if key not in self.registers:
+            op = plan.ViewOp.create(operands=[base], properties={"offset": ExtentAttr(start)}, result_types=[kind])
+            self.registers[key] = self.insert(op)
+        return self.registers[key]
+
+    def reshaped(self, place: Place, shape: Sequence[Extent]) -> SSAValue | None:
+        """A register that shows the place in another shape, or None where strides cannot."""
+        strides = reshape_strides(types.shape(place.type), types.strides(place.type), shape)
+        if strides is None:
+            return None
+        return self.view(place, types.tensor(types.dtype(place.type), shape, strides))
+
+    def transposed(self, place: Place) -> SSAValue:
+        """A register that shows the place with its last two dimensions exchanged."""
+        shape, strides = list(types.shape(place.type)), list(types.strides(place.type))
+        shape[-2:], strides[-2:] = shape[:-3:-1], strides[:-3:-1]
+        return self.view(place, types.tensor(types.dtype(place.type), shape, strides))
+
+    # Memory ------------------------------------------------------------------------------------------------------------
+
+    def allocate(self, kind: AnyTensorType, escaping: bool = False) -> Place:
+        """Fresh bytes for a value of a type: the caller's if it escapes, else the arena's."""
+        if escaping:
+            return Place(Storage(self.insert(plan.OutputOp.create(result_types=[kind]))), kind)
+        properties: dict[str, Attribute] = {"nbytes": ExtentAttr(span_bytes(kind))}
+        return Place(Storage(self.insert(plan.BufferOp.create(properties=properties, result_types=[kind]))), kind)
+
+    def destination(self, result: SSAValue, reuse: Sequence[SSAValue] = ()) -> Place:
+        """A place for a result, in the bytes of one of the ``reuse`` operands if that is safe; defines the result there.
+
+        Reusing an operand's bytes is for ops that read each element before they write the one at the same position.
+        """
+        kind = types.tensor_type(result)
+        escaping = result in self._escaping
+        for operand in reuse:
+            place = self.places[operand]
+            if place.type == kind and self._replaceable(operand, escaping):
+                self.define(result, Place(place.storage, kind, place.offset))
+                return self.places[result]
+        place = self.allocate(dense(kind), escaping)
+        self.define(result, place)
+        return place
+
+    def update(self, result: SSAValue, old: SSAValue) -> Place:
+        """A place for a result that is ``old`` with some elements changed: in ``old``'s bytes if that is safe, else a copy."""
+        place = self.places[old]
+        if self._replaceable(old, result in self._escaping):
+            self.define(result, place)
+            return place
+        fresh = self.destination(result)
+        self.launch("aten::copy_", [fresh, place], writes=[fresh])
+        return fresh
+
+    def preserve(self, storage: Storage) -> None:
+        """Copy the values of a storage that are still needed elsewhere, because the storage is about to be overwritten."""
+        for value in list(storage.values):
+            if self._last_use.get(value, -1) > self._position and not isinstance(value.type, StateType):
+                old = self.places[value]
+                storage.values.remove(value)
+                fresh = self.allocate(types.tensor(types.dtype(old.type), types.shape(old.type)), value in self._escaping)
+                self.launch("aten::copy_", [fresh, old], writes=[fresh])
+                self.define(value, fresh)
+
+    def _replaceable(self, operand: SSAValue, escaping: bool) -> bool:
+        """True if the operand's bytes may be overwritten by the current op."""
+        place = self.places[operand]
+        storage, owner = place.storage, place.storage.owner
+        if isinstance(owner, plan.OutputOp) != escaping and not self._is_mutable_state(storage):
+            return False
+        if not isinstance(owner, (plan.BufferOp, plan.OutputOp)) and not self._is_mutable_state(storage):
+            return False
+        if escaping and self._is_mutable_state(storage):
+            return False
+        alive = (v for v in storage.values if not isinstance(v.type, StateType))
+        if any(self._last_use.get(value, -1) > self._position for value in alive):
+            return False
+        if span_bytes(place.type) != span_bytes(types.tensor_type(storage.register)) or overlaps(place.type):
+            return False
+        assert self.current is not None
+        others = (self.places.get(v) for v in self.current.operands)
+        return all(o is None or o.storage is not storage or (o.type, o.offset) == (place.type, place.offset) for o in others)
+
+    def _is_mutable_state(self, storage: Storage) -> bool:
+        return storage.register in self._overwritten_registers
+
+    @property
+    def _overwritten_registers(self) -> set[SSAValue]:
+        return {self.places[v].storage.register for v in self._overwritten if v in self.places}
+
+    # Launches ----------------------------------------------------------------------------------------------------------
+
+    def launch(
+        self,
+        callee: str,
+        args: Sequence[Any],
+        kwargs: Iterable[tuple[str, Any]] = (),
+        *,
+        writes: Sequence[Any] = (),
+        results: Sequence[AnyTensorType] = (),
+    ) -> list[SSAValue]:
+        """Append a call. Arguments are literals, registers, places or forge values (also inside lists); returns its own results."""
+        operands: list[SSAValue] = []
+        index: dict[SSAValue, int] = {}
+
+        def literal(arg: Any) -> Arg:
+            if isinstance(arg, Place):
+                arg = self.view(arg, arg.type)
+            elif isinstance(arg, SSAValue) and arg in self.places:
+                arg = self.register(arg)
+            if isinstance(arg, SSAValue):
+                if arg not in index:
+                    index[arg] = len(operands)
+                    operands.append(arg)
+                return Reg(index[arg])
+            if isinstance(arg, (list, tuple)):
+                return tuple(literal(item) for item in arg)
+            return arg
+
+        packed = ArgsAttr.of([literal(a) for a in args], [(name, literal(a)) for name, a in kwargs])
+        written = [literal(w) for w in writes]
+        op = plan.LaunchOp.create(
+            operands=operands,
+            properties={
+                "callee": StringAttr(callee),
+                "args": packed,
+                "writes": IntsAttr(w.id for w in written if isinstance(w, Reg)),
+                "source": StringAttr(self.current.name if self.current is not None else ""),
+            },
+            result_types=list(results),
+            location=self.location,
+        )
+        self.block.add_op(op)
+        return list(op.results)
+
+    def call(self, callee: str, args: Sequence[Any], kwargs: Iterable[tuple[str, Any]], results: Sequence[SSAValue]) -> None:
+        """Append a call whose results the operator allocates itself, and define ``results`` in them."""
+        kinds = [types.tensor_type(result) for result in results]
+        for result, register in zip(results, self.launch(callee, args, kwargs, results=kinds), strict=True):
+            self.define(result, Place(Storage(register), types.tensor_type(register)))
+
+    # Views -------------------------------------------------------------------------------------------------------------
+
+    def show(self, op: ViewOp) -> bool:
+        """Define a view op's result as a view of its operand; False if only a copy will do."""
+        place = self.places[op.input]
+        found = view_type(op, place.type)
+        if found is None:
+            return False
+        kind, offset = found
+        self.define(op.result, Place(place.storage, kind, place.offset + offset))
+        return True
+
+
+def view_type(op: ViewOp, source: AnyTensorType) -> tuple[AnyTensorType, Extent] | None:
+    """The stored type (and the offset in elements) of a view op's result over an operand stored as ``source``, or None."""
+    shape, strides = types.shape(source), types.strides(source)
+    target = types.shape(op.result)
+    offset: Extent = 0
+    if isinstance(op, CopyOp):
+        if types.strides(op.result) != strides:
+            return None
+        found: Sequence[Extent] | None = strides
+    elif isinstance(op, ReshapeOp):
+        found = reshape_strides(shape, strides, target)
+    elif isinstance(op, TransposeOp):
+        found = [strides[d] for d in op.permutation.data]
+    elif isinstance(op, BroadcastOp):
+        found = broadcast_strides(shape, strides, target)
+    elif isinstance(op, SliceOp):
+        dim = op.dim.data
+        offset = op.start.data * strides[dim]
+        found = [s * op.step.data if d == dim else s for d, s in enumerate(strides)]
+    else:
+        return None
+    return None if found is None else (types.tensor(types.dtype(source), target, found), offset)
+
+
+def overlaps(kind: AnyTensorType) -> bool:
+    """True if two positions of the type may be the same bytes (a broadcast)."""
+    return any(s == 0 and n != 1 for n, s in zip(types.shape(kind), types.strides(kind), strict=True))
+
+
+def dense(kind: AnyTensorType) -> AnyTensorType:
+    """The type to store a new value in: the declared strides if they leave no gaps and no overlaps, else row-major."""
+    if types.is_contiguous(kind):
+        return kind
+    order = sorted(zip(types.strides(kind), types.shape(kind), strict=True), key=_stride_key)
+    expected: Extent = 1
+    for stride, extent in order:
+        if extent == 1:
+            continue
+        if stride != expected:
+            return types.tensor(types.dtype(kind), types.shape(kind))
+        expected = expected * extent
+    return kind
+
+
+def _stride_key(pair: tuple[Extent, Extent]) -> tuple[int, int, str]:
+    """Orders strides from inner to outer; symbolic ones by their degree, which is enough to prove density or give it up."""
+    stride = pair[0]
+    if isinstance(stride, int):
+        return (0, stride, "")
+    text = str(stride)
+    return (1 + text.count("*"), len(text), text)
+
+
+def _may_share(op: ViewOp) -> bool:
+    return view_type(op, types.tensor_type(op.input)) is not None
+
+
+def _first_version(state: SSAValue) -> SSAValue:
+    """The function argument that a version of state began as."""
+    while isinstance(state.owner, StateWriteOp):
+        state = state.owner.state
+    return state

@@ -1,0 +1,65 @@
+"""Gathering and scattering."""
+
+from __future__ import annotations
+
+from xdsl.ir import SSAValue
+
+from forgec.capture.call import Call, Decline, Result, flag, from_aten, index, ints
+from forgec.ir import types
+from forgec.ir.ops import index as i
+
+
+@from_aten("aten::embedding")
+def _embedding(call: Call) -> Result:
+    return call.emit(i.EmbeddingOp, [call.tensor("weight"), call.tensor("indices")])
+
+
+@from_aten("aten::index_select")
+def _index_select(call: Call) -> Result:
+    source = call.tensor("self")
+    return call.emit(i.IndexSelectOp, [source, call.tensor("index")], {"dim": index(call.dim("dim", types.rank(source)))})
+
+
+@from_aten("aten::gather")
+def _gather(call: Call) -> Result:
+    source = call.tensor("self")
+    return call.emit(i.GatherOp, [source, call.tensor("index")], {"dim": index(call.dim("dim", types.rank(source)))})
+
+
+def _indices(call: Call) -> tuple[list[SSAValue], list[int]]:
+    tensors, dims = [], []
+    for dim, value in enumerate(call["indices"]):
+        if value is None:
+            continue
+        if not isinstance(value, SSAValue) or types.dtype(value) not in ("i64", "i32"):
+            raise Decline
+        tensors.append(value)
+        dims.append(dim)
+    return tensors, dims
+
+
+@from_aten("aten::index.Tensor")
+def _index(call: Call) -> Result:
+    tensors, dims = _indices(call)
+    return call.emit(i.IndexOp, [call.tensor("self"), *tensors], {"dims": ints(*dims)})
+
+
+@from_aten("aten::index_put", "aten::_unsafe_index_put")
+def _index_put(call: Call) -> Result:
+    tensors, dims = _indices(call)
+    properties = {"dims": ints(*dims), **flag("accumulate", call["accumulate"])}
+    return call.emit(i.IndexPutOp, [call.tensor("self"), call.tensor("values"), *tensors], properties)
+
+
+@from_aten("aten::index_copy")
+def _index_copy(call: Call) -> Result:
+    destination = call.tensor("self")
+    properties = {"dim": index(call.dim("dim", types.rank(destination)))}
+    return call.emit(i.IndexCopyOp, [destination, call.tensor("index"), call.tensor("source")], properties)
+
+
+@from_aten("aten::scatter.src")
+def _scatter(call: Call) -> Result:
+    destination = call.tensor("self")
+    properties = {"dim": index(call.dim("dim", types.rank(destination)))}
+    return call.emit(i.ScatterOp, [destination, call.tensor("index"), call.tensor("src")], properties)

@@ -1,0 +1,39 @@
+"""Capture: a model and example inputs in, a forge module and its data out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.func import FuncOp
+
+from forgec.capture.contract import contract
+from forgec.capture.convert import convert
+from forgec.capture.export import export
+
+
+@dataclass
+class Captured:
+    """A forge module with one function ``forward``, and the tensors that its parameters and states name."""
+
+    module: ModuleOp
+    tensors: dict[str, torch.Tensor]
+
+
+def export_model(
+    model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic_shapes: Any = None
+) -> torch.export.ExportedProgram:
+    """torch.export's part: see :func:`forgec.capture.export.export`."""
+    return export(model, args, kwargs, dynamic_shapes)
+
+
+def import_program(program: torch.export.ExportedProgram, model: Any) -> Captured:
+    """forgec's part: the exported graph as a forge module. ``model`` is what was exported (for its parameters' names)."""
+    conversion = convert(program)
+    for op in conversion.module.ops:
+        if isinstance(op, FuncOp):
+            contract(program, conversion, model).attach(op)
+    return Captured(conversion.module, conversion.params)

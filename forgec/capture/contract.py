@@ -1,0 +1,68 @@
+"""The calling contract of an exported program: structures of arguments and results, as the runtime knows them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from forgec.capture.convert import Conversion
+from forgec.diagnostics import error
+from forgec.ir.entry import EntryInfo
+from forgec.runtime import tree
+from forgec.runtime.plan import Arg, Reg
+
+
+class _Leaf:
+    """Stands for one leaf while a structure is rebuilt."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+
+def contract(program: torch.export.ExportedProgram, conversion: Conversion, model: Any) -> EntryInfo:
+    """The contract of ``forward``. Raises ForgeError (C004) for containers that an artifact cannot describe."""
+    in_order, in_tree = _structure(program.call_spec.in_spec, "input")
+    out_order, out_tree = _structure(program.call_spec.out_spec, "output")
+    tensors = {leaf: number for number, leaf in enumerate(conversion.inputs)}
+    inputs: list[Arg] = [Reg(tensors[i]) if i in tensors else _fixed(conversion.fixed[i]) for i in in_order]
+    outputs: list[Arg] = []
+    for leaf in out_order:
+        number = conversion.outputs[leaf]
+        outputs.append(_fixed(conversion.literals[leaf]) if number is None else Reg(number))
+    return EntryInfo.build(inputs, outputs, in_tree, out_tree, parameter_names(program, model))
+
+
+def _structure(spec: Any, what: str) -> tuple[list[int], tree.Tree]:
+    """The runtime's structure of torch's tree spec, and torch's leaf numbers in the runtime's order of leaves."""
+    value = spec.unflatten([_Leaf(i) for i in range(spec.num_leaves)])
+    leaves, structure = tree.flatten(value)
+    for leaf in leaves:
+        if not isinstance(leaf, _Leaf) and leaf is not None:
+            raise error(
+                "FORGE-C004",
+                f"an {what} is a {type(leaf).__name__}, a container that an artifact cannot describe",
+                help="pass use_cache=False to a transformers model, or return tensors in tuples, dicts or dataclasses",
+            )
+    return [leaf.index for leaf in leaves if isinstance(leaf, _Leaf)], structure
+
+
+def _fixed(value: Any) -> Arg:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise error("FORGE-C004", f"an argument is a {type(value).__name__}, which cannot be part of a compiled program")
+
+
+def parameter_names(program: torch.export.ExportedProgram, model: Any) -> Sequence[str]:
+    """Names of the model's positional-or-keyword parameters, in order."""
+    if isinstance(model, torch.export.ExportedProgram):
+        signature = program.module_call_graph[0].signature
+        return list(getattr(signature, "forward_arg_names", None) or [])
+    function = model.forward if isinstance(model, torch.nn.Module) else model
+    try:
+        found = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [p.name for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD,)]

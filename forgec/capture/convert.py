@@ -1,0 +1,495 @@
+"""An exported program → a forge module: one op for each source op, views and writes turned into values and state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
+from xdsl.builder import Builder
+from xdsl.dialects.builtin import AnyTensorType, ArrayAttr, LocationAttr, ModuleOp, StringAttr, SymbolRefAttr
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+from xdsl.rewriter import InsertPoint
+
+from forgec.capture import aten as _rows  # noqa: F401 - registers the tables
+from forgec.capture.aliasing import Handle, UnknownAliasing, fresh, view_of
+from forgec.capture.call import ROWS, Call, Decline, schema_of
+from forgec.capture.places import place_of
+from forgec.capture.symbols import SymbolTable
+from forgec.diagnostics import error
+from forgec.ir import types
+from forgec.ir.attributes import ExtentAttr, StateType
+from forgec.ir.entry import ArgumentInfo
+from forgec.ir.locations import location_of, to_attribute
+from forgec.ir.ops.module import AtenOp, ParamOp, ParamRefOp, StateReadOp, StateWriteOp, SymbolOp
+from forgec.ir.ops.shape import BroadcastOp
+from forgec.ir.ops.unary import CastOp
+from forgec.runtime.dtypes import from_torch
+from forgec.runtime.plan import Device, DType, Layout, MemoryFormat
+
+IGNORED = ("aten::_assert_tensor_metadata", "aten::sym_constrain_range_for_size", "aten::sym_constrain_range")
+"""Checks of what the types already say."""
+
+
+@dataclass
+class StateSlot:
+    """A piece of state: a buffer that the model mutates (``input_index`` None) or an input that it mutates."""
+
+    name: str
+    input_index: int | None = None
+
+
+@dataclass
+class Conversion:
+    """A forge module with the data it refers to. ``forward``'s arguments are the tensor inputs, then the states of buffers."""
+
+    module: ModuleOp
+    params: dict[str, torch.Tensor]
+    """Weights and initial values of states, by name."""
+    inputs: list[int]
+    """For each tensor argument of ``forward``, the index of its leaf among the call's flattened arguments."""
+    fixed: dict[int, Any]
+    """Leaves of the call that are no tensors, by index: their values are part of the program."""
+    states: list[StateSlot]
+    outputs: list[int | None]
+    """For each leaf of the result, the index of the value that ``forward`` returns, or None: a literal of ``literals``."""
+    literals: dict[int, Any]
+    symbols: SymbolTable
+
+
+@dataclass
+class Converter:
+    """Walks the exported graph once and builds the module."""
+
+    program: ExportedProgram
+    symbols: SymbolTable
+    labels: Sequence[str] = ()
+    params: dict[str, torch.Tensor] = field(default_factory=dict)
+    handles: dict[Any, Any] = field(default_factory=dict)
+    """fx node → Handle, a list of Handles, an extent or a literal."""
+
+    def run(self) -> Conversion:
+        """Convert the whole program. Raises ForgeError (C003, C005) for what forge cannot say."""
+        self.block = Block()
+        self.builder = Builder(InsertPoint.at_end(self.block))
+        self.header: list[Operation] = []
+        self.by_tensor: dict[Any, str] = {}
+        self.param_values: dict[str, SSAValue] = {}
+        self.inputs: list[int] = []
+        self.fixed: dict[int, Any] = {}
+        self.states: list[tuple[StateSlot, Handle, SSAValue]] = []
+        self.written = _written_placeholders(self.program)
+        nodes = list(self.program.graph.nodes)
+        placeholders = [n for n in nodes if n.op == "placeholder"]
+        self._placeholders(placeholders)
+        for node in nodes:
+            if node.op == "call_function":
+                self._call(node)
+            elif node.op == "get_attr":
+                self.handles[node] = fresh(self._param(node.target, getattr(self.program.graph_module, node.target)))
+        output = next(n for n in nodes if n.op == "output")
+        return self._finish(output)
+
+    # Inputs ------------------------------------------------------------------------------------------------------------
+
+    def _placeholders(self, placeholders: Sequence[Any]) -> None:
+        specs = self.program.graph_signature.input_specs
+        leaf = 0
+        deferred: list[tuple[Any, Any]] = []
+        for node, spec in zip(placeholders, specs, strict=True):
+            if spec.kind == InputKind.USER_INPUT:
+                self._user_input(node, spec, leaf)
+                leaf += 1
+            elif node.name in self.written:
+                deferred.append((node, spec))
+            elif node.users or spec.kind != InputKind.TOKEN:
+                self._constant_input(node, spec)
+        for node, spec in deferred:  # states of buffers come after the inputs
+            tensor = self._tensor(spec.target)
+            self.params[spec.target] = tensor
+            self._state(node, StateSlot(spec.target), self._type(tensor))
+
+    def _user_input(self, node: Any, spec: Any, leaf: int) -> None:
+        if not isinstance(spec.arg, TensorArgument):
+            value = node.meta.get("val", getattr(spec.arg, "value", None))
+            if isinstance(value, torch.SymInt):
+                raise error("FORGE-C004", f"input {node.name!r} is an integer that varies", help="pass it as a tensor")
+            self.fixed[leaf] = value
+            self.handles[node] = value
+            return
+        kind = self._type(node.meta["val"])
+        self.inputs.append(leaf)
+        if node.name in self.written:
+            self._state(node, StateSlot(node.name, leaf), kind)
+            return
+        argument = self.block.insert_arg(kind, len(self.block.args))
+        argument.name_hint = node.name
+        self.handles[node] = fresh(argument)
+
+    def _state(self, node: Any, slot: StateSlot, kind: AnyTensorType) -> None:
+        argument = self.block.insert_arg(StateType(kind), len(self.block.args))
+        argument.name_hint = node.name
+        read = StateReadOp.create(operands=[argument], result_types=[kind], location=to_attribute(place_of(node)))
+        self.builder.insert(read)
+        handle = fresh(read.results[0])
+        self.states.append((slot, handle, argument))
+        self.handles[node] = handle
+
+    def _constant_input(self, node: Any, spec: Any) -> None:
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
+            if node.users:
+                self.handles[node] = fresh(self._param(spec.target, self._tensor(spec.target)))
+        elif node.users:
+            raise error("FORGE-C004", f"input {node.name!r} of kind {spec.kind.name} cannot be captured")
+
+    def _tensor(self, target: str) -> torch.Tensor:
+        found = self.program.state_dict.get(target)
+        return self.program.constants[target] if found is None else found
+
+    def _param(self, name: str, tensor: torch.Tensor) -> SSAValue:
+        """The value of a weight; tensors that are the same memory are one parameter."""
+        tensor = tensor.detach()
+        identity = (tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+        name = self.by_tensor.setdefault(identity, name)
+        if name not in self.param_values:
+            kind = self._type(tensor)
+            self.params[name] = tensor
+            self.header.append(ParamOp.create(properties={"sym_name": StringAttr(name), "type": kind}))
+            ref = ParamRefOp.create(properties={"param": SymbolRefAttr(name)}, result_types=[kind])
+            self.builder.insert(ref)
+            ref.results[0].name_hint = name.replace(".", "_")
+            self.param_values[name] = ref.results[0]
+        return self.param_values[name]
+
+    # Types and arguments -----------------------------------------------------------------------------------------------
+
+    def _type(self, value: torch.Tensor) -> AnyTensorType:
+        """The type of a (fake) tensor: its dtype, extents and strides."""
+        if value.layout is not torch.strided:
+            raise error("FORGE-C004", f"a tensor of layout {value.layout} cannot be captured", help="convert it to dense")
+        name = from_torch(value.dtype)
+        if name is None:
+            raise error("FORGE-C004", f"a tensor of dtype {value.dtype} cannot be captured")
+        return types.tensor(name, self.symbols.extents(value.shape), self.symbols.extents(value.stride()))
+
+    def argument(self, value: Any) -> Any:
+        """An fx argument as the rows see it."""
+        if isinstance(value, torch.fx.Node):
+            held = self.handles[value]
+            return held.value(self.builder.insert) if isinstance(held, Handle) else held
+        if isinstance(value, (list, tuple)):
+            return [self.argument(item) for item in value]
+        return _literal(value)
+
+    # Calls -------------------------------------------------------------------------------------------------------------
+
+    def _call(self, node: Any) -> None:
+        overload = node.target
+        value = node.meta.get("val")
+        if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+            self.handles[node] = self._symbolic(node, value)
+            return
+        if overload is getitem():
+            self.handles[node] = self.handles[node.args[0]][node.args[1]]
+            return
+        place = to_attribute(place_of(node))
+        if not isinstance(overload, torch._ops.OpOverload):
+            raise error("FORGE-C003", f"the operation {getattr(overload, '__name__', overload)} cannot be captured", location=place_of(node))
+        if overload.name() in IGNORED:
+            return
+        schema = schema_of(overload)
+        try:
+            if schema.writes:
+                self._write(node, overload, schema, place)
+                return
+            arguments = _bind(schema, node.args, node.kwargs)
+            call = Call(self, overload, {k: self.argument(v) for k, v in arguments.items()}, self._result_types(value), place)
+            results = self.emit(call)
+            self._name(node, results)
+        except UnknownAliasing as reason:
+            raise error(
+                "FORGE-C005", f"{overload.name()} writes through {reason}, whose inverse is not known", location=place_of(node)
+            ) from None
+        handles = [self._handle(arguments, alias, call, v) for alias, v in zip(_per_result(schema, results), results, strict=True)]
+        self.handles[node] = handles if isinstance(value, (list, tuple)) else handles[0] if handles else None
+
+    def _name(self, node: Any, results: Sequence[SSAValue]) -> None:
+        for result in results:
+            if result.name_hint is None and isinstance(result.owner, Operation):
+                result.name_hint = node.name
+
+    def _symbolic(self, node: Any, value: Any) -> Any:
+        if isinstance(value, torch.SymInt):
+            return self.symbols.extent(value)
+        return value
+
+    def _result_types(self, value: Any) -> list[AnyTensorType | None]:
+        values = value if isinstance(value, (list, tuple)) else [value]
+        return [self._type(v) if isinstance(v, torch.Tensor) else None for v in values]
+
+    def _handle(self, arguments: dict[str, Any], alias: str | None, call: Call, result: SSAValue) -> Handle:
+        """The handle of a result: a view of the argument that the schema says it may alias, or a tensor of its own."""
+        source = arguments.get(alias) if alias else None
+        if isinstance(source, torch.fx.Node) and isinstance(self.handles.get(source), Handle):
+            owner: Handle = self.handles[source]
+            found = view_of(owner, owner.value(self.builder.insert), result)
+            if found is not None:
+                return found
+        return fresh(result)
+
+    def emit(self, call: Call) -> list[SSAValue]:
+        """Say a call in forge: by its row, else as ``forge.aten``."""
+        row = ROWS.get(call.name)
+        if row is not None:
+            try:
+                found = row(call)
+            except Decline:
+                found = None
+            if found is not None:
+                return [found] if isinstance(found, SSAValue) else list(found)
+            call.withdraw()
+        return self._fallback(call)
+
+    def _fallback(self, call: Call) -> list[SSAValue]:
+        if any(kind is None for kind in call.results):
+            raise error("FORGE-C003", f"{call.name} yields something that is no tensor")
+        arguments = call.overload._schema.arguments
+        positional = [_plan_argument(call.arguments[a.name]) for a in arguments if not a.kwarg_only]
+        keywords = [(a.name, _plan_argument(call.arguments[a.name])) for a in arguments if a.kwarg_only]
+        keywords = [(n, v) for n, v in keywords if v is not None]
+        op = AtenOp.of(call.name, positional, keywords, [k for k in call.results if k is not None], location=call.location)
+        self.builder.insert(op)
+        return list(op.results)
+
+    # Writes ------------------------------------------------------------------------------------------------------------
+
+    def _write(self, node: Any, overload: Any, schema: Any, place: LocationAttr) -> None:
+        """An operator that writes an argument: its functional form, then the value written back through the argument's views."""
+        functional, renamed = _functional(overload)
+        if functional is None or len(schema.writes) != 1:
+            raise error("FORGE-C003", f"{overload.name()} writes its arguments and has no functional form", location=place_of(node))
+        bound = _bind(schema, node.args, node.kwargs)
+        target_node = bound[schema.writes[0]]
+        target: Handle = self.handles[target_node]
+        bound = {k: v for k, v in bound.items() if not (renamed and k == schema.writes[0])}
+        inner = schema_of(functional)
+        arguments = {name: bound.get(name, default) for name, default, _ in inner.arguments}
+        kind = self._type(target_node.meta["val"])
+        result = self._functional_type(functional, inner, arguments)
+        call = Call(self, functional, {k: self.argument(v) for k, v in arguments.items()}, [result], place)
+        (value,) = self.emit(call)
+        if types.dtype(value) != types.dtype(kind):
+            value = self._insert(CastOp.make([value], None, [types.tensor(types.dtype(kind), types.shape(value))], place))
+        if types.shape(value) != types.shape(kind):
+            value = self._insert(BroadcastOp.make([value], None, [kind], place))
+        target.write(value, self.builder.insert, place)
+        self.handles[node] = target
+
+    def _insert(self, op: Operation) -> SSAValue:
+        self.builder.insert(op)
+        return op.results[0]
+
+    def _functional_type(self, functional: Any, schema: Any, arguments: dict[str, Any]) -> AnyTensorType:
+        def fake(value: Any) -> Any:
+            if isinstance(value, torch.fx.Node):
+                return value.meta["val"]
+            if isinstance(value, (list, tuple)):
+                return [fake(item) for item in value]
+            return value
+
+        mode = next((m for m in (_fake_mode(v) for v in arguments.values()) if m is not None), None)
+        positional = [fake(arguments[name]) for name, _, keyword in schema.arguments if not keyword]
+        keywords = {name: fake(arguments[name]) for name, _, keyword in schema.arguments if keyword}
+        if mode is None:
+            return self._type(functional(*positional, **keywords))
+        with mode:
+            return self._type(functional(*positional, **keywords))
+
+    # Result ------------------------------------------------------------------------------------------------------------
+
+    def _finish(self, output: Any) -> Conversion:
+        specs = self.program.graph_signature.output_specs
+        results = output.args[0]
+        returned: list[SSAValue] = []
+        outputs: list[int | None] = []
+        literals: dict[int, Any] = {}
+        for spec, node in zip(specs, results, strict=True):
+            if spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION):
+                continue
+            held = self.handles[node] if isinstance(node, torch.fx.Node) else node
+            if isinstance(held, Handle):
+                outputs.append(len(returned))
+                returned.append(held.value(self.builder.insert))
+            elif held is None or isinstance(held, (bool, int, float, str)):
+                literals[len(outputs)] = held
+                outputs.append(None)
+            else:
+                raise error("FORGE-C004", "the model returns an integer that varies", help="return it as a tensor")
+        self._mutations(specs, results)
+        for _, handle, argument in self.states:
+            value = handle.storage.value
+            location = value.owner.location if isinstance(value.owner, Operation) else None
+            if handle.storage.written:
+                write = StateWriteOp.create(operands=[argument, value], result_types=[argument.type], location=location)
+                returned.append(self._insert(write))
+            else:
+                returned.append(argument)
+        self.builder.insert(ReturnOp(*returned))
+        slots = {argument: slot for slot, _, argument in self.states}
+        infos = [self._argument_info(argument, slots.get(argument)) for argument in self.block.args]
+        function = FuncOp(
+            "forward",
+            (list(self.block.arg_types), [v.type for v in returned]),
+            Region(self.block),
+            arg_attrs=ArrayAttr([info.attribute() for info in infos]),
+        )
+        module = ModuleOp([*self._symbol_ops(), *self.header, function])
+        return Conversion(
+            module, self.params, self.inputs, self.fixed, [s for s, _, _ in self.states], outputs, literals, self.symbols
+        )
+
+    def _argument_info(self, argument: SSAValue, slot: StateSlot | None) -> ArgumentInfo:
+        if slot is None or slot.input_index is not None:
+            return ArgumentInfo(argument.name_hint or "", inout=slot is not None)
+        initial = self.params[slot.name]
+        return ArgumentInfo(slot.name, zeros=not bool(initial.count_nonzero()))
+
+    def _mutations(self, specs: Sequence[Any], results: Sequence[Any]) -> None:
+        """A functionalized program says its mutations as outputs."""
+        by_target = {slot.name: handle for slot, handle, _ in self.states}
+        for spec, node in zip(specs, results, strict=True):
+            if spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION):
+                handle = by_target[spec.target]
+                location = to_attribute(place_of(node))
+                handle.write(self.handles[node].value(self.builder.insert), self.builder.insert, location)
+
+    def _symbol_ops(self) -> list[Operation]:
+        ops: list[Operation] = []
+        for theirs, ours in self.symbols.names.items():
+            low, high = self.symbols.ranges.get(theirs, (0, None))
+            properties: dict[str, Attribute] = {
+                "sym_name": StringAttr(ours),
+                "label": StringAttr(self.symbols.labels.get(ours, ours)),
+                "minimum": ExtentAttr(low),
+            }
+            if high is not None:
+                properties["maximum"] = ExtentAttr(high)
+            ops.append(SymbolOp.create(properties=properties))
+        return ops
+
+
+def getitem() -> Any:
+    """The function that fx uses to take one of several results."""
+    import operator
+
+    return operator.getitem
+
+
+def convert(program: ExportedProgram) -> Conversion:
+    """A forge module for an exported program."""
+    return Converter(program, SymbolTable.of(program.range_constraints)).run()
+
+
+def _written_placeholders(program: ExportedProgram) -> set[str]:
+    """Names of the placeholders whose memory the program writes, through whatever views."""
+    roots: dict[Any, set[Any]] = {}
+    written: set[str] = set()
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            roots[node] = {node}
+        elif node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
+            schema = schema_of(node.target)
+            if not schema.writes and not any(schema.aliases):
+                continue
+            bound = _bind(schema, node.args, node.kwargs)
+            for name in schema.writes:
+                written.update(root.name for root in roots.get(bound[name], ()))
+            sources = [bound[a] for a in schema.aliases if a]
+            found = {root for s in sources if isinstance(s, torch.fx.Node) for root in roots.get(s, ())}
+            if found:
+                roots[node] = found
+        elif node.target is getitem():
+            roots[node] = roots.get(node.args[0], set())
+    signature = program.graph_signature
+    by_target = {spec.target: spec.arg.name for spec in signature.input_specs if spec.target}
+    for spec in signature.output_specs:
+        if spec.kind == OutputKind.BUFFER_MUTATION:
+            written.add(by_target[spec.target])
+        elif spec.kind == OutputKind.USER_INPUT_MUTATION:
+            written.add(spec.target)
+    return written
+
+
+def _bind(schema: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments by name, defaults filled in."""
+    bound = {name: default for name, default, _ in schema.arguments}
+    bound.update(zip(bound, args, strict=False))
+    bound.update(kwargs)
+    return bound
+
+
+def _per_result(schema: Any, results: Sequence[Any]) -> list[str | None]:
+    """The aliased argument of each result; a returned list aliases as a whole."""
+    if len(schema.aliases) == 1:
+        return [schema.aliases[0]] * len(results)
+    return list(schema.aliases)
+
+
+@lru_cache(maxsize=1024)
+def _functional(overload: Any) -> tuple[Any, bool]:
+    """The functional form of an operator that writes: ``add_`` → ``add``, ``add.out`` → ``add.Tensor`` (then True)."""
+    packet, _, variant = overload.name().partition("::")[2].partition(".")
+    namespace = getattr(torch.ops, overload.namespace)
+    base = packet[:-1] if packet.endswith("_") and not packet.endswith("__") else packet
+    if packet.startswith("__i"):
+        base = f"__{packet[3:]}"
+    if base != packet and hasattr(namespace, base):
+        found = getattr(getattr(namespace, base), variant or "default", None)
+        return found, False
+    if packet.endswith("_") or not variant.endswith("out"):
+        return None, False
+    inputs = {a.name for a in overload._schema.arguments} - set(schema_of(overload).writes)
+    operator = getattr(namespace, packet)
+    for name in operator.overloads():
+        candidate = getattr(operator, name)
+        if {a.name for a in candidate._schema.arguments} == inputs and not schema_of(candidate).writes:
+            return candidate, True
+    return None, False
+
+
+def _fake_mode(value: Any) -> Any:
+    items = value if isinstance(value, (list, tuple)) else [value]
+    for item in items:
+        if isinstance(item, torch.fx.Node):
+            mode = getattr(item.meta.get("val"), "fake_mode", None)
+            if mode is not None:
+                return mode
+    return None
+
+
+_LAYOUTS = {torch.strided: "strided"}
+
+
+def _literal(value: Any) -> Any:
+    """A literal of torch's as a literal of the plan's."""
+    if isinstance(value, torch.dtype):
+        name = from_torch(value)
+        if name is None:
+            raise error("FORGE-C004", f"the dtype {value} cannot be captured")
+        return DType(name)
+    if isinstance(value, torch.device):
+        return Device(str(value))
+    if isinstance(value, torch.layout):
+        return Layout(str(value).removeprefix("torch."))
+    if isinstance(value, torch.memory_format):
+        return MemoryFormat(str(value).removeprefix("torch."))
+    return value
+
+
+def _plan_argument(value: Any) -> Any:
+    return tuple(_plan_argument(item) for item in value) if isinstance(value, (list, tuple)) else value

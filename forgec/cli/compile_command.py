@@ -1,0 +1,107 @@
+"""``forgec compile``: from a model file to an artifact."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from forgec.cli.errors import reporting
+
+if TYPE_CHECKING:
+    from forgec.passes.manager import Instrument
+
+
+class Fallback(StrEnum):
+    """What to do with an operation that has no native kernel."""
+
+    allow = "allow"
+    error = "error"
+
+
+def compile_(
+    model: Annotated[Path, typer.Argument(help="A Python file with 'model' and 'example_inputs', or a .pt2 file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The artifact to write.")],
+    target: Annotated[str, typer.Option("--target", help="What to compile for.")] = "cpu",
+    entry: Annotated[
+        str | None, typer.Option("--entry", metavar="FILE.py:NAME", help="Take the model from this name.")
+    ] = None,
+    pipeline: Annotated[str, typer.Option("--pipeline", "-p", help="Passes to run: 'canonicalize,cse,@O2'.")] = "@O2",
+    fallback: Annotated[
+        Fallback, typer.Option("--fallback", help="Whether ATen may execute what has no native kernel.")
+    ] = Fallback.allow,
+    external_weights: Annotated[
+        bool, typer.Option("--external-weights", help="Refer to the weights instead of holding them.")
+    ] = False,
+    print_ir_after_all: Annotated[bool, typer.Option("--print-ir-after-all", help="Dump after each pass.")] = False,
+    verify_each: Annotated[bool, typer.Option("--verify-each", help="Verify the IR after each pass.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks.")] = False,
+) -> None:
+    """Compile a model into an artifact. Shows its progress on a terminal and is quiet otherwise."""
+    with reporting(as_json=json, debug=debug):
+        from forgec.cli.files import check_readable, check_writable
+
+        check_writable(output)
+        check_readable(model)
+        from forgec import api
+
+        with _progress(quiet=json or not sys.stderr.isatty()) as show_phase:
+            show_phase("loading the model")
+            source = api.load_model_file(model, entry)
+            compiled = api.compile(
+                source.model,
+                example_inputs=source.example_inputs,
+                example_kwargs=source.example_kwargs,
+                dynamic_shapes=source.dynamic_shapes,
+                target=target,
+                pipeline=pipeline,
+                fallback=fallback.value,
+                on_phase=show_phase,
+                instruments=_instruments(print_ir_after_all, verify_each),
+            )
+            show_phase("writing the artifact")
+            compiled.save(output, external_weights=external_weights)
+        report = compiled.report.to_dict()
+        if json:
+            print(json_module.dumps(report, indent=2))
+        elif sys.stderr.isatty():
+            print(_summary(output, report), file=sys.stderr)
+
+
+def _instruments(print_ir_after_all: bool, verify_each: bool) -> list[Instrument]:
+    from forgec.passes.instruments import PrintIR, VerifyEach
+    from forgec.passes.reproducer import CrashReproducer
+
+    instruments: list[Instrument] = []
+    if print_ir_after_all:
+        instruments.append(PrintIR(sys.stderr, after_all=True))
+    if verify_each:
+        instruments.append(VerifyEach())
+    return [*instruments, CrashReproducer()]
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """A function that shows the current phase beside a spinner on standard error."""
+    if quiet:
+        yield lambda phase: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        yield lambda phase: status.update(f"{phase} …")
+
+
+def _summary(output: Path, report: dict[str, Any]) -> str:
+    fallbacks = sum(fallback["count"] for fallback in report["fallbacks"])
+    return (
+        f"{output}: {output.stat().st_size / 1e6:.1f} MB, {report['launches']} launches, {fallbacks} of them by ATen, "
+        f"peak {report['peak_bytes'] / 1e6:.1f} MB, compiled in {report['seconds']['total']:.1f} s"
+    )

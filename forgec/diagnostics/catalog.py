@@ -1,0 +1,227 @@
+"""Every diagnostic code with its title, explanation and remedy: what ``forgec explain CODE`` prints and docs/errors.md lists.
+
+Families: U usage, C capture, I intermediate representation, P passes, B backends, A artifact, R run time, X internal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Entry:
+    """``title`` names the fact, ``explanation`` says when it happens and why, ``remedy`` what to do."""
+
+    title: str
+    explanation: str
+    remedy: str
+
+
+CATALOG: dict[str, Entry] = {
+    "FORGE-U001": Entry(
+        "file not found",
+        "A path given on the command line or to an API call does not exist or cannot be read.",
+        "Check the spelling and the working directory.",
+    ),
+    "FORGE-U002": Entry(
+        "not a model",
+        "The file was read, but it exposes no model. forgec takes a Python file with `model` and `example_inputs`, "
+        "or a .pt2 file saved by torch.export.save.",
+        "Define `model` and `example_inputs` at the top of the file, or name them with --entry FILE.py:NAME.",
+    ),
+    "FORGE-U003": Entry(
+        "unknown target",
+        "The target is none that this build of forgec has a backend for.",
+        "Use one of the targets that the message lists.",
+    ),
+    "FORGE-U004": Entry(
+        "output cannot be written",
+        "The artifact or output file cannot be created in the named place. Nothing was written.",
+        "Choose a folder that exists and that you may write to.",
+    ),
+    "FORGE-U005": Entry(
+        "bad value for an option",
+        "An option or argument has a value that forgec does not know how to use.",
+        "The message says which values are accepted.",
+    ),
+    "FORGE-U006": Entry(
+        "the model file raised an error",
+        "Running the Python file that should define the model ended in an exception.",
+        "Run the file with python to see the whole traceback, or pass --debug.",
+    ),
+    "FORGE-U007": Entry(
+        "no such diagnostic",
+        "`forgec explain` was asked for a code that does not exist.",
+        "Run `forgec explain` without a code to list all of them.",
+    ),
+    "FORGE-C001": Entry(
+        "the model could not be exported",
+        "torch.export refused the model or the model raised an exception while it was traced.",
+        "The notes hold torch's own reason. Run the model eagerly on the same inputs first.",
+    ),
+    "FORGE-C002": Entry(
+        "example inputs of the wrong kind",
+        "Example inputs must be a tuple (or list) of positional arguments and a dict of keyword arguments.",
+        "Wrap a single tensor as `(x,)`.",
+    ),
+    "FORGE-C003": Entry(
+        "an operation cannot be captured",
+        "The exported graph holds an operation that forgec has no way to represent.",
+        "The notes say which one; rewrite the line or file a report.",
+    ),
+    "FORGE-C004": Entry(
+        "an input is of an unsupported type",
+        "A model's input or output is neither a tensor, a number, a string, None nor a container of these.",
+        "Pass tensors, numbers, or register the container with torch.utils._pytree.",
+    ),
+    "FORGE-C005": Entry(
+        "mutation through unknown aliasing",
+        "The model writes through a tensor whose aliasing with other tensors cannot be determined.",
+        "Clone the tensor before the write.",
+    ),
+    "FORGE-C006": Entry(
+        "too many signatures",
+        "A decorated function was called with more distinct input signatures than its bound.",
+        "Raise max_signatures, or declare dynamic_shapes so that one compilation serves many shapes.",
+    ),
+    "FORGE-I001": Entry(
+        "IR text cannot be parsed",
+        "The text is not valid MLIR for the dialects that forgec knows.",
+        "The message shows the position.",
+    ),
+    "FORGE-I002": Entry(
+        "IR does not verify",
+        "An operation breaks an invariant of its dialect.",
+        "The message names the operation and the invariant.",
+    ),
+    "FORGE-I003": Entry(
+        "an operation has no reference implementation",
+        "The reference interpreter cannot execute this operation.",
+        "Remove the operation from the graph, or run without the interpreter.",
+    ),
+    "FORGE-P001": Entry(
+        "unknown pass or preset",
+        "A pipeline names a pass or a preset that does not exist.",
+        "`forgec opt --list-passes` prints all of them.",
+    ),
+    "FORGE-P002": Entry(
+        "bad pipeline",
+        "The pipeline's text cannot be parsed, or a pass was given an option that it does not have.",
+        "Pipelines read `pass,pass{option=value},@preset`.",
+    ),
+    "FORGE-P003": Entry(
+        "a pass broke the IR",
+        "The module did not verify after a pass. This is a defect of forgec; a reproducer was written.",
+        "Please report it with the reproducer.",
+    ),
+    "FORGE-P004": Entry(
+        "a pass changed the result",
+        "The numeric check found that the reference interpreter gives another result after a pass than before it.",
+        "Please report it with the reproducer.",
+    ),
+    "FORGE-P005": Entry(
+        "a pass failed",
+        "A pass ended in an exception. This is a defect of forgec; a reproducer was written.",
+        "Please report it with the reproducer.",
+    ),
+    "FORGE-P006": Entry(
+        "expected diagnostics do not match",
+        "--verify-diagnostics compares the diagnostics of each piece with its `expected-error` comments.",
+        "Mend the comment or the IR.",
+    ),
+    "FORGE-B001": Entry(
+        "an operation has no native kernel",
+        "With --fallback error, an operation that only ATen can execute stops the compilation.",
+        "Use --fallback allow, or replace the operation.",
+    ),
+    "FORGE-B002": Entry(
+        "an operation cannot be lowered",
+        "The backend has no rule for this operation with these operands.",
+        "The message names the operation and the line of the model.",
+    ),
+    "FORGE-A001": Entry(
+        "not a forge artifact",
+        "The file is not a zip archive with a forge manifest, or it is truncated.",
+        "Compile the model again, or copy the file again.",
+    ),
+    "FORGE-A002": Entry(
+        "artifact of another format version",
+        "The artifact was written by a forgec whose format this runtime does not read.",
+        "Compile the model again with this version of forgec, or load it with the version that the manifest names.",
+    ),
+    "FORGE-A003": Entry(
+        "artifact is damaged",
+        "A member's size or hash differs from the manifest.",
+        "Copy the file again, or compile the model again.",
+    ),
+    "FORGE-A004": Entry(
+        "artifact's plan is not valid",
+        "The plan breaks an invariant (a register out of range, an offset outside the arena, an unknown operation). It was not run.",
+        "Compile the model again; a plan that forgec wrote always passes.",
+    ),
+    "FORGE-A005": Entry(
+        "external weights are missing or differ",
+        "The artifact refers to a weights file that is not there, or that is not the one it was compiled with.",
+        "Put the file beside the artifact, or pass its path.",
+    ),
+    "FORGE-A006": Entry(
+        "torch is needed to run this artifact",
+        "The plan holds ATen operations and torch cannot be imported, or this torch lacks one of them.",
+        "Install a torch of at least the version that the message names.",
+    ),
+    "FORGE-R001": Entry(
+        "wrong number or structure of arguments",
+        "The call's arguments do not have the structure that the artifact was compiled for.",
+        "Call it like the model: the message shows both structures.",
+    ),
+    "FORGE-R002": Entry(
+        "wrong dtype",
+        "A tensor argument has another dtype than the artifact was compiled for.",
+        "Convert the argument, or compile with an example of that dtype.",
+    ),
+    "FORGE-R003": Entry(
+        "wrong shape",
+        "A tensor argument has another shape than the artifact was compiled for.",
+        "Pass the compiled shape, or compile with dynamic_shapes.",
+    ),
+    "FORGE-R004": Entry(
+        "extent out of range",
+        "A dynamic extent of a tensor argument lies outside the range that was declared when compiling.",
+        "Compile with a larger range, or split the input.",
+    ),
+    "FORGE-R005": Entry(
+        "wrong device",
+        "A tensor argument lives on another device than the artifact was compiled for.",
+        "Move the argument.",
+    ),
+    "FORGE-R006": Entry(
+        "wrong value of a fixed argument",
+        "A non-tensor argument (a number, bool, string or None) is part of the compiled program and differs from the example's value.",
+        "Pass the same value, or compile again with the new one.",
+    ),
+    "FORGE-R007": Entry(
+        "an operation failed at run time",
+        "An operation of the plan raised an error while the artifact ran.",
+        "The message names the operation and the line of the model.",
+    ),
+    "FORGE-R008": Entry(
+        "unsupported kind of tensor",
+        "A tensor argument is sparse, quantised or otherwise not a plain strided tensor.",
+        "Convert the argument with `.to_dense()`.",
+    ),
+    "FORGE-R009": Entry(
+        "session in an undefined state",
+        "An earlier call of this session failed after it had begun to write the session's state.",
+        "Call `session.reset()`, or open a new session.",
+    ),
+    "FORGE-R010": Entry(
+        "not enough memory for a call",
+        "The arena, an output or an operation's result could not be allocated.",
+        "Run fewer calls at once or smaller inputs; `forgec inspect --memory` shows what a call needs.",
+    ),
+    "FORGE-X001": Entry(
+        "internal error",
+        "forgec broke one of its own assumptions. This is a defect of forgec, not of the model.",
+        "Please report it with the reproducer or with the output of --debug.",
+    ),
+}

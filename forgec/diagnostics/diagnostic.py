@@ -1,0 +1,86 @@
+"""One diagnostic, and the exception that carries diagnostics to the user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from forgec.diagnostics.catalog import CATALOG
+
+Severity = Literal["error", "warning", "remark"]
+
+
+@dataclass(frozen=True)
+class Location:
+    """A place in the user's model: ``file:line in function (module)``.
+
+    ``file`` is relative to an import root or to the working directory, ``line`` is 1-based (0: unknown),
+    ``function`` is the qualified name (``Attention.forward``), ``module`` the dotted path of the submodule (``layers.3.attn``).
+    """
+
+    file: str
+    line: int = 0
+    function: str = ""
+    module: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.file}:{self.line}" if self.line else self.file
+        if self.function:
+            text += f" in {self.function}"
+        if self.module:
+            text += f" ({self.module})"
+        return text
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """A fact: what is wrong (lower-case start, no final full stop), where, and what the user can do about it."""
+
+    code: str
+    message: str
+    location: Location | None = None
+    notes: tuple[str, ...] = ()
+    help: str | None = None
+    severity: Severity = "error"
+
+    def __post_init__(self) -> None:
+        if self.code not in CATALOG:
+            raise ValueError(f"{self.code} is not in the catalog of diagnostics")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The diagnostic as JSON-compatible data (``--json``)."""
+        result: dict[str, Any] = {"code": self.code, "severity": self.severity, "message": self.message}
+        if self.location is not None:
+            place = self.location
+            result["location"] = {"file": place.file, "line": place.line, "function": place.function, "module": place.module}
+        if self.notes:
+            result["notes"] = list(self.notes)
+        if self.help:
+            result["help"] = self.help
+        return result
+
+
+@dataclass
+class ForgeError(Exception):
+    """Every error that forgec raises on purpose. ``diagnostics`` holds at least one entry; ``code`` is the first one's."""
+
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+
+    @property
+    def code(self) -> str:
+        return self.diagnostics[0].code
+
+    def __str__(self) -> str:
+        from forgec.diagnostics.render import render
+
+        return "\n\n".join(render(d) for d in self.diagnostics)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (ForgeError, (self.diagnostics,))
+
+
+def error(
+    code: str, message: str, *, location: Location | None = None, notes: tuple[str, ...] = (), help: str | None = None
+) -> ForgeError:
+    """A ``ForgeError`` with one diagnostic, to be raised by the caller."""
+    return ForgeError([Diagnostic(code, message, location, tuple(notes), help)])

@@ -1,0 +1,20 @@
+"""The xDSL context that knows every dialect forgec reads and writes."""
+
+from __future__ import annotations
+
+from xdsl.context import Context
+from xdsl.dialects.arith import Arith
+from xdsl.dialects.builtin import Builtin
+from xdsl.dialects.func import Func
+from xdsl.dialects.scf import Scf
+
+from forgec.ir.forge import FORGE
+from forgec.ir.plan import PLAN
+
+
+def context() -> Context:
+    """A fresh context with forge, plan and the builtin dialects that they use."""
+    ctx = Context()
+    for dialect in (Builtin, Func, Scf, Arith, FORGE, PLAN):
+        ctx.load_dialect(dialect)
+    return ctx

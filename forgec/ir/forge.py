@@ -1,0 +1,58 @@
+"""The forge dialect: pure functions on tensor values."""
+
+from __future__ import annotations
+
+from xdsl.ir import Dialect, Operation
+
+from forgec.ir import attributes
+from forgec.ir.ops import (
+    attention,
+    binary,
+    composite,
+    contraction,
+    creation,
+    index,
+    module,
+    norm,
+    reduction,
+    select,
+    shape,
+    unary,
+)
+
+_FAMILIES = (
+    module,
+    creation,
+    unary,
+    binary,
+    select,
+    shape,
+    reduction,
+    contraction,
+    norm,
+    attention,
+    composite,
+    index,
+)
+
+
+def _operations() -> list[type[Operation]]:
+    """The op classes of every family: those that declare a name of the dialect."""
+    found = [value for family in _FAMILIES for value in vars(family).values()]
+    ops = [v for v in found if isinstance(v, type) and issubclass(v, Operation) and getattr(v, "name", "").startswith("forge.")]
+    return sorted(set(ops), key=lambda op: op.name)
+
+
+FORGE = Dialect(
+    "forge",
+    _operations(),
+    [
+        attributes.TensorEncodingAttr,
+        attributes.IntsAttr,
+        attributes.ExtentsAttr,
+        attributes.ExtentAttr,
+        attributes.ScalarAttr,
+        attributes.ArgsAttr,
+        attributes.StateType,
+    ],
+)

@@ -1,0 +1,40 @@
+"""Tensors as literals of the IR, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xdsl.dialects.builtin import BytesAttr, DenseIntOrFPElementsAttr
+from xdsl.ir import SSAValue
+
+from forgec.ir import types
+
+
+def literal(value: Any, like: SSAValue) -> DenseIntOrFPElementsAttr:
+    """The literal of a CPU tensor, in the element type of ``like``. The shape is the tensor's; bools take a byte each."""
+    import torch
+
+    from forgec.runtime.dtypes import torch_dtype
+
+    name = types.dtype(like)
+    tensor = value.to(torch_dtype(name)).contiguous()
+    raw = tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+    return DenseIntOrFPElementsAttr(types.tensor(name, tuple(tensor.shape)), BytesAttr(raw))
+
+
+def to_tensor(attribute: DenseIntOrFPElementsAttr) -> Any:
+    """The literal as a fresh CPU tensor."""
+    import torch
+
+    from forgec.runtime.dtypes import torch_dtype
+
+    name, shape = types.dtype(attribute.type), [int(n) for n in types.shape(attribute.type)]
+    count = 1
+    for extent in shape:
+        count *= extent
+    raw = attribute.data.data
+    if len(raw) == types.ITEM_BYTES[name] and count != 1:  # a splat is stored once
+        raw = raw * count
+    if not raw:
+        return torch.empty(shape, dtype=torch_dtype(name))
+    return torch.frombuffer(bytearray(raw), dtype=torch_dtype(name)).reshape(shape)

@@ -1,0 +1,238 @@
+"""Scaled dot-product attention with every modifier that transformers use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from xdsl.builder import Builder
+from xdsl.dialects.builtin import AnyTensorTypeConstr, IntAttr, StringAttr, UnitAttr
+from xdsl.ir import SSAValue
+from xdsl.irdl import (
+    AttrSizedOperandSegments,
+    irdl_op_definition,
+    operand_def,
+    opt_operand_def,
+    opt_prop_def,
+    prop_def,
+    result_def,
+)
+from xdsl.utils.exceptions import VerifyException
+
+from forgec.ir import types
+from forgec.ir.attributes import IntsAttr, ScalarAttr
+from forgec.ir.ops.base import ForgeOp, TensorSpec, check_float, check_same_dtype
+from forgec.ir.ops.binary import AddOp, DivOp, LeOp, LogicalAndOp, LogicalOrOp, LtOp, MulOp, NeOp, SubOp
+from forgec.ir.ops.contraction import MatmulOp
+from forgec.ir.ops.decomposition import Emitter
+from forgec.ir.ops.format import KeywordFormatOp
+from forgec.ir.ops.reduction import AnyOp, SoftmaxOp
+from forgec.ir.ops.select import MaskedFillOp
+from forgec.ir.ops.shape import ConcatOp
+from forgec.ir.ops.unary import LogicalNotOp, TanhOp
+from forgec.runtime.symbolic import Extent
+
+if TYPE_CHECKING:
+    from forgec.ir.evaluator import Evaluator
+
+_INFINITY = float("inf")
+
+
+@irdl_op_definition
+class AttentionOp(KeywordFormatOp, ForgeOp):
+    """``result = softmax(scores(query, key)) · value`` for each head, with these modifiers, in this order:
+
+    1. ``q = query · query_scale``, rounded to the query's dtype (absent: 1);
+    2. ``s[i, j] = scale · Σ_d q[i, d] · key[j, d]``, from here on in ``softmax_dtype`` (absent scale: ``1 / sqrt(D)``);
+    3. ``s = softcap · tanh(s / softcap)`` (absent: unchanged);
+    4. ``s = s + mask`` for a floating-point mask; a boolean mask keeps ``(i, j)`` where it is true;
+    5. ``causal`` keeps ``j <= i`` (row 0 sees column 0 alone, whatever S and T are), ``window`` keeps ``i - j < window``;
+    6. ``sinks``: one more column of logit ``sinks[h]``, which takes part in the softmax and has no value;
+    7. softmax over the kept columns j, then ``result[i] = Σ_j p[i, j] · value[j]`` with ``p`` rounded to the value's dtype.
+
+    Shapes: query [*B, H, S, D], key [*B, Hk, T, D], value [*B, Hk, T, Dv], mask broadcast to [*B, H, S, T], sinks [H],
+    result [*B, H, S, Dv] of the query's dtype. H is a multiple of Hk: head h attends with key and value head ``h // (H / Hk)``.
+
+    A position that is not kept, or whose floating-point mask is -inf, is masked: its key and value are not read, so a NaN there does
+    not show. A row with nothing to attend gives 0 (``empty_row`` ``"zero"``: what torch's scaled_dot_product_attention does for
+    boolean masks and for -inf, in torch 2.13) or the mean of value over all T positions (``"uniform"``: what eager code does whose
+    mask holds the least finite number); with ``sinks`` it gives 0.
+    """
+
+    name = "forge.attention"
+
+    query = operand_def(AnyTensorTypeConstr)
+    key = operand_def(AnyTensorTypeConstr)
+    value = operand_def(AnyTensorTypeConstr)
+    mask = opt_operand_def(AnyTensorTypeConstr)
+    sinks = opt_operand_def(AnyTensorTypeConstr)
+    result = result_def(AnyTensorTypeConstr)
+    query_scale = opt_prop_def(ScalarAttr)
+    scale = opt_prop_def(ScalarAttr)
+    softcap = opt_prop_def(ScalarAttr)
+    causal = opt_prop_def(UnitAttr)
+    window = opt_prop_def(IntAttr)
+    empty_row = prop_def(StringAttr, default_value=StringAttr("zero"))
+    softmax_dtype = prop_def(StringAttr, default_value=StringAttr("f32"))
+
+    irdl_options = (AttrSizedOperandSegments(as_property=True),)
+
+    def infer(self) -> Sequence[TensorSpec]:
+        query, key, value = (types.shape(v) for v in (self.query, self.key, self.value))
+        check_float(self, self.query)
+        if len(query) < 3 or not len(query) == len(key) == len(value):
+            raise VerifyException("query, key and value need one rank, 3 at least: heads, rows and features")
+        if key[-1] != query[-1]:
+            raise VerifyException(f"query has {query[-1]} features, key {key[-1]}")
+        if key[-2] != value[-2] or key[-3] != value[-3]:
+            raise VerifyException("key and value differ in heads or in length")
+        if query[-3] % key[-3] != 0:
+            raise VerifyException(f"{query[-3]} query heads are no multiple of {key[-3]} key heads")
+        batch = types.broadcast(query[:-3], key[:-3], value[:-3])
+        scores = (*batch, query[-3], query[-2], key[-2])
+        if self.mask is not None:
+            if types.dtype(self.mask) not in ("i1", *types.FLOATS):
+                raise VerifyException("the mask must be boolean or floating-point")
+            if types.broadcast(types.shape(self.mask), scores) != scores:
+                raise VerifyException(f"the mask does not broadcast to {list(map(str, scores))}")
+        if self.sinks is not None:
+            check_float(self, self.sinks)
+            if types.shape(self.sinks) != (query[-3],):
+                raise VerifyException(f"sinks must have {query[-3]} elements, one for each head")
+        if self.window is not None and (self.causal is None or self.window.data < 1):
+            raise VerifyException("a window must be positive and needs causal")
+        if self.empty_row.data not in ("zero", "uniform"):
+            raise VerifyException(f"empty_row must be 'zero' or 'uniform', found {self.empty_row.data!r}")
+        if self.softmax_dtype.data not in types.FLOATS:
+            raise VerifyException(f"softmax_dtype must be a floating-point type, found {self.softmax_dtype.data!r}")
+        return [(check_same_dtype(self, self.query, self.key, self.value), (*scores[:-1], value[-1]))]
+
+    @property
+    def score_scale(self) -> float:
+        """``scale``, or ``1 / sqrt(D)`` where it is absent; raises VerifyException if D is then not a constant."""
+        if self.scale is not None:
+            return float(self.scale.value)
+        features = types.shape(self.query)[-1]
+        if not isinstance(features, int):
+            raise VerifyException("attention without scale needs a constant number of features")
+        return features**-0.5
+
+    def flops(self) -> Extent:
+        """Both products and five operations a score, for every position whether masked or not."""
+        scores = types.numel(self.result) // types.shape(self.value)[-1] * types.shape(self.key)[-2]
+        return scores * (2 * types.shape(self.query)[-1] + 2 * types.shape(self.value)[-1] + 5)
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        torch = ev.torch
+        query, key, value, mask, sinks = self.unpack(inputs)
+        work = ev.dtype(self.softmax_dtype.data)
+        rows, columns = query.shape[-2], key.shape[-2]
+        group = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(group, -3), value.repeat_interleave(group, -3)
+        if self.query_scale is not None:
+            query = query * self.query_scale.value
+        scores = query.to(work) @ key.to(work).transpose(-1, -2) * self.score_scale
+        if self.softcap is not None:
+            scores = self.softcap.value * torch.tanh(scores / self.softcap.value)
+        kept = torch.ones_like(scores, dtype=torch.bool)
+        if mask is not None and mask.dtype == torch.bool:
+            kept = kept & mask
+        elif mask is not None:
+            kept = kept & (mask != -_INFINITY)
+            scores = scores + mask.to(work)
+        ahead = torch.arange(rows)[:, None] - torch.arange(columns)
+        if self.causal is not None:
+            kept = kept & (ahead >= 0)
+        if self.window is not None:
+            kept = kept & (ahead < self.window.data)
+        empty = ~kept.any(-1, keepdim=True)
+        if self.empty_row.data == "uniform" and sinks is None:
+            scores, kept = scores.masked_fill(empty, 0.0), kept | empty
+        scores = scores.masked_fill(~kept, -_INFINITY)
+        if sinks is not None:
+            column = sinks.to(work)[:, None, None].expand(*scores.shape[:-1], 1)
+            scores = torch.cat([scores, column], -1)
+        weights = torch.softmax(scores, -1)[..., :columns].masked_fill(~kept, 0.0).to(value.dtype)
+        if value.isfinite().all():
+            return weights @ value
+        products = weights[..., :, :, None] * value[..., None, :, :]  # [B, H, S, T, Dv]
+        return products.masked_fill(~kept[..., None], 0.0).sum(-2)
+
+    def decompose(self, builder: Builder) -> list[SSAValue]:
+        """The seven steps with matmul, softmax and pointwise ops.
+
+        Values that no row reads are zeroed, so what stands in padding does not show. A NaN or infinity in a value that some rows
+        read and others mask shows in both, as in eager PyTorch: keeping it apart takes a product of rank 5.
+        """
+        emit = Emitter(builder, self)
+        work = self.softmax_dtype.data
+        query = self.query
+        if self.query_scale is not None:
+            query = emit.binary(MulOp, query, float(self.query_scale.value))
+        key, value = (self._repeat_heads(emit, v) for v in (self.key, self.value))
+        scores = emit(MatmulOp, emit.cast(query, work), emit.transpose_last(emit.cast(key, work)))
+        scores = emit.binary(MulOp, scores, self.score_scale)
+        if self.softcap is not None:
+            cap = float(self.softcap.value)
+            scores = emit.binary(MulOp, emit(TanhOp, emit.binary(DivOp, scores, cap)), cap)
+        if self.mask is not None and types.dtype(self.mask) != "i1":
+            scores = emit(AddOp, scores, emit.cast(self.mask, work))
+        kept = self._kept(emit, types.shape(scores))
+        dropped = None if kept is None else emit(LogicalNotOp, kept)
+        if kept is not None and dropped is not None:
+            if self.empty_row.data == "uniform" and self.sinks is None:
+                last = IntsAttr([types.rank(kept) - 1])
+                empty = emit(LogicalNotOp, emit(AnyOp, kept, dims=last, keepdim=UnitAttr()))
+                scores = emit(MaskedFillOp, scores, empty, value=ScalarAttr.of(0.0))
+                kept = emit(LogicalOrOp, kept, empty)
+                dropped = emit(LogicalNotOp, kept)
+            scores = emit(MaskedFillOp, scores, dropped, value=ScalarAttr.of(-_INFINITY))
+            value = self._without_unread(emit, value, kept)
+        weights = self._softmax(emit, scores)
+        if dropped is not None:
+            weights = emit(MaskedFillOp, weights, dropped, value=ScalarAttr.of(0.0))
+        return [emit(MatmulOp, emit.cast(weights, types.dtype(value)), value)]
+
+    def _repeat_heads(self, emit: Emitter, value: SSAValue) -> SSAValue:
+        *batch, heads, length, features = types.shape(value)
+        group = types.shape(self.query)[-3] // heads
+        if group == 1:
+            return value
+        split = emit.reshape(value, (*batch, heads, 1, length, features))
+        repeated = emit.broadcast(split, (*batch, heads, group, length, features))
+        return emit.reshape(repeated, (*batch, heads * group, length, features))
+
+    def _kept(self, emit: Emitter, shape: tuple[Extent, ...]) -> SSAValue | None:
+        """Which positions are attended, [*B, H, S, T] or less before broadcasting; None if all are."""
+        conditions: list[SSAValue] = []
+        if self.mask is not None:
+            boolean = types.dtype(self.mask) == "i1"
+            conditions.append(self.mask if boolean else emit.binary(NeOp, self.mask, -_INFINITY))
+        if self.causal is not None:
+            row = emit.reshape(emit.iota(shape[-2]), (shape[-2], 1))
+            column = emit.iota(shape[-1])
+            conditions.append(emit(LeOp, column, row))
+            if self.window is not None:
+                conditions.append(emit.binary(LtOp, emit(SubOp, row, column), self.window.data))
+        if not conditions:
+            return None
+        kept = conditions[0]
+        for condition in conditions[1:]:
+            kept = emit(LogicalAndOp, kept, condition)
+        return emit.broadcast(kept, shape)
+
+    def _without_unread(self, emit: Emitter, value: SSAValue, kept: SSAValue) -> SSAValue:
+        """``value`` [*B, H, T, Dv] with 0 where no row of ``kept`` [*B, H, S, T] reads it."""
+        read = emit(AnyOp, kept, dims=IntsAttr([types.rank(kept) - 2]))
+        unread = emit(LogicalNotOp, emit.reshape(read, (*types.shape(read), 1)))
+        return emit(MaskedFillOp, value, unread, value=ScalarAttr.of(0.0))
+
+    def _softmax(self, emit: Emitter, scores: SSAValue) -> SSAValue:
+        last = IntAttr(types.rank(scores) - 1)
+        if self.sinks is None:
+            return emit(SoftmaxOp, scores, dim=last)
+        *rows, columns = types.shape(scores)
+        sinks = emit.cast(self.sinks, self.softmax_dtype.data)
+        sinks = emit.broadcast(emit.reshape(sinks, (types.shape(sinks)[0], 1, 1)), (*rows, 1))
+        weights = emit(SoftmaxOp, emit(ConcatOp, scores, sinks, dim=last), dim=last)
+        return emit.slice(weights, last.data, 0, columns)

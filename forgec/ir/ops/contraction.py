@@ -1,0 +1,150 @@
+"""Ops that multiply and sum: matrix products and convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from xdsl.builder import Builder
+from xdsl.dialects.builtin import AnyTensorTypeConstr, IntAttr
+from xdsl.ir import SSAValue
+from xdsl.irdl import irdl_op_definition, operand_def, opt_operand_def, prop_def, result_def
+from xdsl.utils.exceptions import VerifyException
+
+from forgec.ir import types
+from forgec.ir.attributes import IntsAttr
+from forgec.ir.ops.base import ForgeOp, TensorSpec, check_same_dtype
+from forgec.ir.ops.binary import AddOp
+from forgec.ir.ops.decomposition import Emitter
+from forgec.ir.ops.format import KeywordFormatOp
+from forgec.ir.ops.shape import TransposeOp
+from forgec.runtime.symbolic import Extent
+
+if TYPE_CHECKING:
+    from forgec.ir.evaluator import Evaluator
+
+
+@irdl_op_definition
+class MatmulOp(ForgeOp):
+    """``result[…, m, n] = Σ_k lhs[…, m, k] · rhs[…, k, n]``, leading (batch) dimensions broadcast.
+
+    A rank-1 ``lhs`` is one row and a rank-1 ``rhs`` one column, which the result then lacks (torch.matmul).
+    """
+
+    name = "forge.matmul"
+
+    lhs = operand_def(AnyTensorTypeConstr)
+    rhs = operand_def(AnyTensorTypeConstr)
+    result = result_def(AnyTensorTypeConstr)
+
+    assembly_format = "$lhs `,` $rhs attr-dict `:` functional-type(operands, results)"
+
+    def infer(self) -> Sequence[TensorSpec]:
+        left, right = types.shape(self.lhs), types.shape(self.rhs)
+        if not left or not right:
+            raise VerifyException("matmul takes operands of rank 1 at least")
+        inner = right[0] if len(right) == 1 else right[-2]
+        if left[-1] != inner:
+            raise VerifyException(f"the summed extents {left[-1]} and {inner} differ")
+        batch = types.broadcast(left[:-2], right[:-2])
+        rows = left[-2:-1] if len(left) > 1 else ()
+        columns = right[-1:] if len(right) > 1 else ()
+        return [(check_same_dtype(self, self.lhs, self.rhs), (*batch, *rows, *columns))]
+
+    def flops(self) -> Extent:
+        return 2 * types.numel(self.result) * types.shape(self.lhs)[-1]
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        return ev.torch.matmul(*inputs)
+
+
+@irdl_op_definition
+class LinearOp(ForgeOp):
+    """``result[…, n] = Σ_k input[…, k] · weight[n, k] + bias[n]``: input [..., K], weight [N, K], bias [N], result [..., N]."""
+
+    name = "forge.linear"
+
+    input = operand_def(AnyTensorTypeConstr)
+    weight = operand_def(AnyTensorTypeConstr)
+    bias = opt_operand_def(AnyTensorTypeConstr)
+    result = result_def(AnyTensorTypeConstr)
+
+    assembly_format = "$input `,` $weight (`bias` $bias^)? attr-dict `:` functional-type(operands, results)"
+
+    def infer(self) -> Sequence[TensorSpec]:
+        shape, weight = types.shape(self.input), types.shape(self.weight)
+        if not shape or len(weight) != 2:
+            raise VerifyException("linear takes an input of rank 1 at least and a weight of rank 2")
+        if shape[-1] != weight[1]:
+            raise VerifyException(f"the summed extents {shape[-1]} and {weight[1]} differ")
+        if self.bias is not None and types.shape(self.bias) != weight[:1]:
+            raise VerifyException(f"the bias must have {weight[0]} elements")
+        return [(check_same_dtype(self, *self.operands), (*shape[:-1], weight[0]))]
+
+    def flops(self) -> Extent:
+        result = types.numel(self.result)
+        return 2 * result * types.shape(self.weight)[1] + (0 if self.bias is None else result)
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        return ev.torch.nn.functional.linear(*inputs)
+
+    def decompose(self, builder: Builder) -> list[SSAValue]:
+        """``add(matmul(input, transpose(weight)), bias)``."""
+        emit = Emitter(builder, self)
+        result = emit(MatmulOp, self.input, emit(TransposeOp, self.weight, permutation=IntsAttr([1, 0])))
+        return [result if self.bias is None else emit(AddOp, result, self.bias)]
+
+
+@irdl_op_definition
+class ConvolutionOp(KeywordFormatOp, ForgeOp):
+    """Cross-correlation over 1 to 3 spatial dimensions, with zero padding:
+
+    ``result[b, o, x] = bias[o] + Σ_{c, k} weight[o, c, k] · input[b, g(o) · C/groups + c, x · strides + k · dilation - padding]``
+    with group ``g(o) = o // (O / groups)``; input [B, C, *X], weight [O, C/groups, *K], bias [O], result [B, O, *Y] where
+    ``Y = (X + 2 · padding - dilation · (K - 1) - 1) // strides + 1``.
+    """
+
+    name = "forge.convolution"
+
+    input = operand_def(AnyTensorTypeConstr)
+    weight = operand_def(AnyTensorTypeConstr)
+    bias = opt_operand_def(AnyTensorTypeConstr)
+    result = result_def(AnyTensorTypeConstr)
+    strides = prop_def(IntsAttr)
+    padding = prop_def(IntsAttr)
+    dilation = prop_def(IntsAttr)
+    groups = prop_def(IntAttr)
+
+    def infer(self) -> Sequence[TensorSpec]:
+        shape, weight = types.shape(self.input), types.shape(self.weight)
+        spatial, groups = len(shape) - 2, self.groups.data
+        if not 1 <= spatial <= 3 or len(weight) != len(shape):
+            raise VerifyException("convolution takes an input and a weight of one rank from 3 to 5")
+        steps = (self.strides.data, self.padding.data, self.dilation.data)
+        if any(len(values) != spatial for values in steps):
+            raise VerifyException(f"strides, padding and dilation need {spatial} values each")
+        if min(*self.strides.data, *self.dilation.data) < 1 or min(self.padding.data) < 0 or groups < 1:
+            raise VerifyException("strides, dilation and groups must be positive, padding must not be negative")
+        if shape[1] != weight[1] * groups:
+            raise VerifyException(f"{shape[1]} input channels do not fit a weight of {weight[1]} channels in {groups} groups")
+        if isinstance(weight[0], int) and weight[0] % groups:
+            raise VerifyException(f"{weight[0]} output channels do not divide into {groups} groups")
+        if self.bias is not None and types.shape(self.bias) != weight[:1]:
+            raise VerifyException(f"the bias must have {weight[0]} elements")
+        extents = [
+            (x + 2 * p - d * (k - 1) - 1) // s + 1 for x, k, s, p, d in zip(shape[2:], weight[2:], *steps, strict=True)
+        ]
+        if any(isinstance(extent, int) and extent < 0 for extent in extents):
+            raise VerifyException("the kernel is larger than the padded input")
+        return [(check_same_dtype(self, *self.operands), (shape[0], weight[0], *extents))]
+
+    def flops(self) -> Extent:
+        result = types.numel(self.result)
+        return 2 * result * prod(types.shape(self.weight)[1:], start=1) + (0 if self.bias is None else result)
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        name = f"nn.functional.conv{types.rank(self.input) - 2}d"
+        bias = inputs[2] if self.bias is not None else None
+        steps = (list(self.strides.data), list(self.padding.data), list(self.dilation.data))
+        return ev.function(name)(inputs[0], inputs[1], bias, *steps, self.groups.data)

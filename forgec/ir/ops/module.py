@@ -1,0 +1,316 @@
+"""Ops that are not computations: module-level declarations, state, constants, and calls of ATen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from xdsl.dialects.builtin import (
+    AnyTensorTypeConstr,
+    DenseIntOrFPElementsAttr,
+    FlatSymbolRefAttrConstr,
+    StringAttr,
+    SymbolNameConstraint,
+    TensorType,
+)
+from xdsl.ir import Attribute, SSAValue
+from xdsl.irdl import (
+    IRDLOperation,
+    irdl_op_definition,
+    operand_def,
+    opt_prop_def,
+    prop_def,
+    result_def,
+    traits_def,
+    var_operand_def,
+    var_result_def,
+)
+from xdsl.parser import Parser, UnresolvedOperand
+from xdsl.printer import Printer
+from xdsl.traits import MemoryEffect, Pure, SymbolOpInterface
+from xdsl.utils.exceptions import VerifyException
+
+from forgec.ir import types
+from forgec.ir.attributes import ArgsAttr, ExtentAttr, StateType
+from forgec.ir.ops.base import ForgeOp, TensorSpec
+from forgec.ir.ops.format import Bare
+from forgec.ir.text import CallArguments, format_call, parse_call
+from forgec.runtime.plan import Arg, Reg
+from forgec.runtime.symbolic import Extent
+
+if TYPE_CHECKING:
+    from forgec.ir.evaluator import Evaluator
+
+
+@irdl_op_definition
+class SymbolOp(IRDLOperation):
+    """``forge.symbol @s0 "seq" min 1 max 2048``: a dynamic extent's name in types, its name for people, and its range.
+
+    The maximum is absent where none was declared.
+    """
+
+    name = "forge.symbol"
+
+    sym_name = prop_def(SymbolNameConstraint())
+    label = prop_def(StringAttr)
+    minimum = prop_def(ExtentAttr)
+    maximum = opt_prop_def(ExtentAttr)
+
+    custom_directives = (Bare,)
+
+    traits = traits_def(SymbolOpInterface())
+
+    assembly_format = "$sym_name $label `min` custom<Bare>($minimum) (`max` custom<Bare>($maximum)^)? attr-dict"
+
+    def verify_(self) -> None:
+        low, high = self.minimum.data, None if self.maximum is None else self.maximum.data
+        if not isinstance(low, int) or low < 0 or (high is not None and (not isinstance(high, int) or high < low)):
+            raise VerifyException(f"range [{low}, {high}] of {self.sym_name.data} is empty or not constant")
+
+    def admits(self, value: int) -> bool:
+        """True if the extent may have this value."""
+        low, high = self.minimum.data, None if self.maximum is None else self.maximum.data
+        return isinstance(low, int) and low <= value and (not isinstance(high, int) or value <= high)
+
+    @property
+    def range_text(self) -> str:
+        """The range for people: ``[1, 2048]``, or ``[1, …)``."""
+        return f"[{self.minimum.data}, …)" if self.maximum is None else f"[{self.minimum.data}, {self.maximum.data}]"
+
+
+@irdl_op_definition
+class ParamOp(IRDLOperation):
+    """``forge.param @name : type``: a weight or buffer that the model never writes. Its data lives in the artifact."""
+
+    name = "forge.param"
+
+    sym_name = prop_def(SymbolNameConstraint())
+    type = prop_def(AnyTensorTypeConstr)
+
+    traits = traits_def(SymbolOpInterface())
+
+    assembly_format = "$sym_name `:` $type attr-dict"
+
+
+@irdl_op_definition
+class ParamRefOp(ForgeOp):
+    """The value of a ``forge.param``."""
+
+    name = "forge.param_ref"
+
+    param = prop_def(FlatSymbolRefAttrConstr)
+    result = result_def(AnyTensorTypeConstr)
+
+    assembly_format = "$param attr-dict `:` type($result)"
+
+    def infer(self) -> Sequence[TensorSpec]:
+        return [(types.dtype(self.result), types.shape(self.result))]
+
+    def flops(self) -> Extent:
+        return 0
+
+    def bytes_moved(self) -> Extent:
+        return 0
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        return ev.param(self.param.root_reference.data)
+
+
+@irdl_op_definition
+class ConstantOp(ForgeOp):
+    """A small literal tensor."""
+
+    name = "forge.constant"
+
+    value = prop_def(DenseIntOrFPElementsAttr)
+    result = result_def(AnyTensorTypeConstr)
+
+    assembly_format = "$value attr-dict `:` type($result)"
+
+    def infer(self) -> Sequence[TensorSpec]:
+        literal = self.value.type
+        if not isinstance(literal, TensorType):
+            raise VerifyException("the literal must be a tensor")
+        return [(types.dtype(literal), types.shape(literal))]
+
+    def flops(self) -> Extent:
+        return 0
+
+    def bytes_moved(self) -> Extent:
+        return 0
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        return ev.literal(self.value)
+
+
+@irdl_op_definition
+class StateReadOp(IRDLOperation):
+    """The value that a version of state holds. Does not consume the version; stands before the op that does."""
+
+    name = "forge.state_read"
+
+    state = operand_def(StateType)
+    result = result_def(AnyTensorTypeConstr)
+
+    traits = traits_def(Pure())
+
+    assembly_format = "$state attr-dict `:` functional-type(operands, results)"
+
+    def verify_(self) -> None:
+        if not isinstance(self.state.type, StateType) or self.state.type.value != self.result.type:
+            raise VerifyException("reading a state yields a value of the type it holds")
+        verify_linear(self.state)
+
+
+@irdl_op_definition
+class StateWriteOp(IRDLOperation):
+    """Consumes a version of state and yields the next, which holds ``value``."""
+
+    name = "forge.state_write"
+
+    state = operand_def(StateType)
+    value = operand_def(AnyTensorTypeConstr)
+    result = result_def(StateType)
+
+    traits = traits_def(MemoryEffect())
+
+    assembly_format = "$state `,` $value attr-dict `:` functional-type(operands, results)"
+
+    def verify_(self) -> None:
+        if self.state.type != self.result.type or not isinstance(self.state.type, StateType):
+            raise VerifyException("a state keeps its type")
+        held = self.state.type.value
+        if (types.dtype(held), types.shape(held)) != (types.dtype(self.value), types.shape(self.value)):
+            raise VerifyException(f"a state of {held} cannot hold a value of type {self.value.type}")
+        verify_linear(self.state)
+        verify_linear(self.result)
+
+
+@irdl_op_definition
+class AtenOp(ForgeOp):
+    """A call of an ATen operator that has no op of its own: ``forge.aten "aten::topk"(%x, 5, -1)``.
+
+    Arguments follow torch's schema: tensors are operands, everything else is literal. Operators that write their arguments
+    do not occur here; capture turns them into values first.
+    """
+
+    name = "forge.aten"
+
+    inputs = var_operand_def(AnyTensorTypeConstr)
+    outputs = var_result_def(AnyTensorTypeConstr)
+    callee = prop_def(StringAttr)
+    args = prop_def(ArgsAttr)
+
+    @classmethod
+    def of(
+        cls,
+        callee: str,
+        args: Sequence[Arg | SSAValue],
+        kwargs: Sequence[tuple[str, Arg | SSAValue]],
+        result_types: Sequence[Attribute],
+        **rest: Any,
+    ) -> Self:
+        """Build a call from arguments among which SSA values stand for tensors (also inside lists)."""
+        operands: list[SSAValue] = []
+
+        def literal(arg: Any) -> Arg:
+            if isinstance(arg, SSAValue):
+                operands.append(arg)
+                return Reg(len(operands) - 1)
+            if isinstance(arg, (list, tuple)):
+                return tuple(literal(item) for item in arg)
+            return arg
+
+        packed = ArgsAttr.of([literal(a) for a in args], [(name, literal(a)) for name, a in kwargs])
+        properties: dict[str, Attribute] = {"callee": StringAttr(callee), "args": packed}
+        return cls.create(operands=operands, properties=properties, result_types=list(result_types), **rest)
+
+    @property
+    def arguments(self) -> CallArguments:
+        return self.args.arguments
+
+    def infer(self) -> Sequence[TensorSpec]:
+        return [(types.dtype(r), types.shape(r)) for r in self.outputs]
+
+    def verify_(self) -> None:
+        used = set(references(self.arguments))
+        if used != set(range(len(self.inputs))):
+            raise VerifyException(f"the call of {self.callee.data} must use each of its {len(self.inputs)} operands")
+        super().verify_()
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        return ev.call_aten(self.callee.data, self.arguments, inputs, self.outputs)
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(" ")
+        printer.print_string_literal(self.callee.data)
+        names = [operand_text(printer, value) for value in self.inputs]
+        printer.print_string(format_call(self.arguments, names.__getitem__))
+        printer.print_op_attributes(self.attributes)
+        printer.print_string(" : ")
+        printer.print_function_type(self.operand_types, self.result_types)
+
+    @classmethod
+    def parse(cls, parser: Parser) -> Self:
+        callee = parser.parse_str_literal()
+        operands, arguments = parse_operands_and_call(parser)
+        attributes = parser.parse_optional_attr_dict()
+        values, result_types = resolve(parser, operands)
+        properties: dict[str, Attribute] = {"callee": StringAttr(callee), "args": ArgsAttr.of(*arguments)}
+        return cls.create(operands=values, properties=properties, attributes=attributes, result_types=result_types)
+
+
+def parse_operands_and_call(parser: Parser) -> tuple[list[UnresolvedOperand], CallArguments]:
+    """Parse call arguments among which SSA values stand for tensors: the operands in order, and the arguments that refer to them."""
+    operands: list[UnresolvedOperand] = []
+
+    def operand() -> int | None:
+        found = parser.parse_optional_unresolved_operand()
+        if found is None:
+            return None
+        operands.append(found)
+        return len(operands) - 1
+
+    arguments = parse_call(parser, operand)
+    return operands, arguments
+
+
+def resolve(parser: Parser, operands: Sequence[UnresolvedOperand]) -> tuple[Sequence[SSAValue], Sequence[Attribute]]:
+    """Parse ``: (types) -> types``: the operands' values, and the result types."""
+    position = parser.pos
+    parser.parse_punctuation(":")
+    signature = parser.parse_function_type()
+    return parser.resolve_operands(operands, signature.inputs.data, position), signature.outputs.data
+
+
+def references(arg: Any) -> list[int]:
+    """The operand indices that call arguments name."""
+    if isinstance(arg, Reg):
+        return [arg.id]
+    if isinstance(arg, tuple):
+        return [index for item in arg for index in references(item)]
+    return []
+
+
+def operand_text(printer: Printer, value: SSAValue) -> str:
+    """The name that the printer gives to a value, without printing it."""
+    from io import StringIO
+
+    stream, printer.stream = printer.stream, StringIO()
+    try:
+        printer.print_ssa_value(value)
+        return printer.stream.getvalue()
+    finally:
+        printer.stream = stream
+
+
+def verify_linear(version: SSAValue) -> None:
+    """Check that a version of state is consumed exactly once, and read only before that; raises VerifyException."""
+    uses = [use.operation for use in version.uses]
+    consumers = [op for op in uses if not isinstance(op, StateReadOp)]
+    if len(consumers) != 1:
+        raise VerifyException(f"a version of state is consumed {len(consumers)} times, it must be consumed once")
+    for op in uses:
+        same_block = op.parent_block() is consumers[0].parent_block()
+        if op is not consumers[0] and same_block and not op.is_before_in_block(consumers[0]):
+            raise VerifyException("a version of state is read after it was consumed")

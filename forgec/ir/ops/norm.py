@@ -1,0 +1,196 @@
+"""Normalisations: layer norm, RMS norm, group norm. Statistics are computed in float32 at least."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from xdsl.builder import Builder
+from xdsl.dialects.builtin import AnyTensorTypeConstr, IntAttr, UnitAttr
+from xdsl.ir import SSAValue
+from xdsl.irdl import (
+    AttrSizedOperandSegments,
+    irdl_op_definition,
+    operand_def,
+    opt_operand_def,
+    opt_prop_def,
+    prop_def,
+    result_def,
+)
+from xdsl.utils.exceptions import VerifyException
+
+from forgec.ir import types
+from forgec.ir.attributes import IntsAttr, ScalarAttr
+from forgec.ir.ops.base import ForgeOp, TensorSpec, check_float
+from forgec.ir.ops.binary import AddOp, MulOp, SubOp
+from forgec.ir.ops.decomposition import Emitter
+from forgec.ir.ops.format import KeywordFormatOp
+from forgec.ir.ops.reduction import MeanOp
+from forgec.ir.ops.unary import RsqrtOp
+from forgec.runtime.symbolic import Extent
+
+if TYPE_CHECKING:
+    from forgec.ir.evaluator import Evaluator
+
+UNIT = UnitAttr()
+
+
+class _NormOp(KeywordFormatOp, ForgeOp):
+    """A normalisation of ``input``; the result has its dtype and shape. Parameters have its dtype, or float32."""
+
+    result = result_def(AnyTensorTypeConstr)
+
+    @property
+    @abstractmethod
+    def input(self) -> SSAValue:
+        """The operand that is normalised."""
+
+    def infer(self) -> Sequence[TensorSpec]:
+        check_float(self, self.input)
+        for parameter in self.operands[1:]:
+            if types.dtype(parameter) not in (types.dtype(self.input), "f32"):
+                raise VerifyException(f"a parameter has dtype {types.dtype(parameter)}, the input {types.dtype(self.input)}")
+        return [(types.dtype(self.input), types.shape(self.input))]
+
+    def check_parameters(self, shape: tuple[Extent, ...]) -> None:
+        """Raises VerifyException unless weight and bias have this shape."""
+        for parameter in self.operands[1:]:
+            if types.shape(parameter) != shape:
+                raise VerifyException(
+                    f"a parameter has shape {list(map(str, types.shape(parameter)))}, {list(map(str, shape))} is needed"
+                )
+
+    def flops(self) -> Extent:
+        return (5 + len(self.operands)) * types.numel(self.input)
+
+
+def _normalized_shape(input: SSAValue, axes: int) -> tuple[Extent, ...]:
+    if not 1 <= axes <= types.rank(input):
+        raise VerifyException(f"cannot normalise {axes} of {types.rank(input)} dimensions")
+    return types.shape(input)[-axes:]
+
+
+def _statistics_dtype(value: SSAValue) -> str:
+    return "f64" if types.dtype(value) == "f64" else "f32"
+
+
+def _last(value: SSAValue, axes: int) -> IntsAttr:
+    rank = types.rank(value)
+    return IntsAttr(range(rank - axes, rank))
+
+
+@irdl_op_definition
+class LayerNormOp(_NormOp):
+    """``(x - mean(x)) / sqrt(var(x) + eps) · weight + bias`` over the ``axes`` trailing dimensions (Ba et al. 2016).
+
+    input [*B, *N], weight and bias [*N], result [*B, *N]; the variance divides by the number of elements of N.
+    """
+
+    name = "forge.layer_norm"
+
+    input = operand_def(AnyTensorTypeConstr)
+    weight = opt_operand_def(AnyTensorTypeConstr)
+    bias = opt_operand_def(AnyTensorTypeConstr)
+    axes = prop_def(IntAttr)
+    eps = prop_def(ScalarAttr)
+
+    irdl_options = (AttrSizedOperandSegments(as_property=True),)
+
+    def infer(self) -> Sequence[TensorSpec]:
+        self.check_parameters(_normalized_shape(self.input, self.axes.data))
+        return super().infer()
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        x, weight, bias = self.unpack(inputs)
+        work = x.to(ev.dtype(_statistics_dtype(self.input)))
+        result = ev.torch.nn.functional.layer_norm(work, work.shape[-self.axes.data :], eps=self.eps.value)
+        result = result if weight is None else result * weight
+        result = result if bias is None else result + bias
+        return result.to(x.dtype)
+
+    def decompose(self, builder: Builder) -> list[SSAValue]:
+        """Centre, divide by the root of the mean square, then scale and shift; in float32 at least."""
+        emit = Emitter(builder, self)
+        x = emit.cast(self.input, _statistics_dtype(self.input))
+        dims, keep = _last(x, self.axes.data), {"keepdim": UNIT}
+        centred = emit(SubOp, x, emit(MeanOp, x, dims=dims, **keep))
+        variance = emit(MeanOp, emit(MulOp, centred, centred), dims=dims, **keep)
+        result = emit(MulOp, centred, emit(RsqrtOp, emit.binary(AddOp, variance, float(self.eps.value))))
+        result = result if self.weight is None else emit(MulOp, result, self.weight)
+        result = result if self.bias is None else emit(AddOp, result, self.bias)
+        return [emit.cast(result, types.dtype(self.input))]
+
+
+@irdl_op_definition
+class RmsNormOp(_NormOp):
+    """``x / sqrt(mean(x²) + eps) · weight`` over the ``axes`` trailing dimensions (Zhang and Sennrich 2019).
+
+    input [*B, *N], weight [*N], result [*B, *N]. Everything is computed in float32 at least and rounded once, at the end.
+    Without ``eps`` it is the machine epsilon of the dtype that statistics are computed in (float32 for narrower inputs), as in torch.
+    """
+
+    name = "forge.rms_norm"
+
+    input = operand_def(AnyTensorTypeConstr)
+    weight = opt_operand_def(AnyTensorTypeConstr)
+    axes = prop_def(IntAttr)
+    eps = opt_prop_def(ScalarAttr)
+
+    def infer(self) -> Sequence[TensorSpec]:
+        self.check_parameters(_normalized_shape(self.input, self.axes.data))
+        return super().infer()
+
+    @property
+    def epsilon(self) -> float:
+        """``eps``, or what stands for it when it is absent."""
+        if self.eps is not None:
+            return float(self.eps.value)
+        return 2.0**-52 if types.dtype(self.input) == "f64" else 2.0**-23
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        x, weight = self.unpack(inputs)
+        work = x.to(ev.dtype(_statistics_dtype(self.input)))
+        dims = list(range(-self.axes.data, 0))
+        result = work * ev.torch.rsqrt(work.square().mean(dims, keepdim=True) + self.epsilon)
+        return (result if weight is None else result * weight).to(x.dtype)
+
+    def decompose(self, builder: Builder) -> list[SSAValue]:
+        """Multiply by the reciprocal root of the mean square, then scale; in float32 at least."""
+        emit = Emitter(builder, self)
+        x = emit.cast(self.input, _statistics_dtype(self.input))
+        square = emit(MeanOp, emit(MulOp, x, x), dims=_last(x, self.axes.data), keepdim=UNIT)
+        result = emit(MulOp, x, emit(RsqrtOp, emit.binary(AddOp, square, self.epsilon)))
+        result = result if self.weight is None else emit(MulOp, result, self.weight)
+        return [emit.cast(result, types.dtype(self.input))]
+
+
+@irdl_op_definition
+class GroupNormOp(_NormOp):
+    """Layer norm without parameters over each of ``groups`` groups of channels, then ``· weight[c] + bias[c]`` (Wu and He 2018).
+
+    input [B, C, *X], weight and bias [C], result [B, C, *X]; each group has C / groups channels and all of X.
+    """
+
+    name = "forge.group_norm"
+
+    input = operand_def(AnyTensorTypeConstr)
+    weight = opt_operand_def(AnyTensorTypeConstr)
+    bias = opt_operand_def(AnyTensorTypeConstr)
+    groups = prop_def(IntAttr)
+    eps = prop_def(ScalarAttr)
+
+    irdl_options = (AttrSizedOperandSegments(as_property=True),)
+
+    def infer(self) -> Sequence[TensorSpec]:
+        shape, groups = types.shape(self.input), self.groups.data
+        if len(shape) < 2 or groups < 1 or (isinstance(shape[1], int) and shape[1] % groups):
+            raise VerifyException(f"the channels of {list(map(str, shape))} do not divide into {groups} groups")
+        self.check_parameters(shape[1:2])
+        return super().infer()
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        x, weight, bias = self.unpack(inputs)
+        work = ev.dtype(_statistics_dtype(self.input))
+        weight, bias = (None if p is None else p.to(work) for p in (weight, bias))
+        return ev.torch.nn.functional.group_norm(x.to(work), self.groups.data, weight, bias, self.eps.value).to(x.dtype)

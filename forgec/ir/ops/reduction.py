@@ -1,0 +1,277 @@
+"""Ops that combine the elements along dimensions: reductions, running sums and softmax.
+
+Dimensions are always explicit and counted from the front; a full reduction lists all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from xdsl.dialects.builtin import AnyTensorTypeConstr, IntAttr, UnitAttr
+from xdsl.irdl import irdl_op_definition, operand_def, opt_prop_def, prop_def, result_def
+from xdsl.utils.exceptions import VerifyException
+
+from forgec.ir import types
+from forgec.ir.attributes import IntsAttr, ScalarAttr
+from forgec.ir.ops.base import ForgeOp, TensorSpec, check_dim, check_float
+from forgec.runtime.symbolic import Extent
+
+if TYPE_CHECKING:
+    from forgec.ir.evaluator import Evaluator
+
+
+class ReductionOp(ForgeOp):
+    """``result[o] = reduce over r of input[o, r]``: ``dims`` are removed, or kept with extent 1 where ``keepdim`` stands."""
+
+    input = operand_def(AnyTensorTypeConstr)
+    result = result_def(AnyTensorTypeConstr)
+    dims = prop_def(IntsAttr)
+    keepdim = opt_prop_def(UnitAttr)
+
+    assembly_format = "$input `over` custom<Bare>($dims) (`keepdim` $keepdim^)? attr-dict `:` functional-type(operands, results)"
+
+    def reduced_shape(self) -> tuple[Extent, ...]:
+        """The input's shape without the reduced dimensions (with extent 1 in their place if ``keepdim``)."""
+        shape, dims = types.shape(self.input), self.dims.data
+        for dim in dims:
+            check_dim(dim, len(shape))
+        if len(set(dims)) != len(dims):
+            raise VerifyException(f"dimensions {list(dims)} repeat")
+        if shape and not dims:
+            raise VerifyException("a reduction names the dimensions that it reduces")
+        keep = self.keepdim is not None
+        return tuple(1 if d in dims else n for d, n in enumerate(shape) if keep or d not in dims)
+
+    def infer(self) -> Sequence[TensorSpec]:
+        return [(types.dtype(self.input), self.reduced_shape())]
+
+    def flops(self) -> Extent:
+        return types.numel(self.input)
+
+
+class _IntegerSumOp(ReductionOp):
+    """A reduction whose result is int64 for integers and booleans, unless the result type is of a float."""
+
+    def infer(self) -> Sequence[TensorSpec]:
+        return [(_accumulated(self, types.dtype(self.input)), self.reduced_shape())]
+
+
+def _accumulated(op: ForgeOp, name: str) -> str:
+    if name in types.FLOATS or name in types.COMPLEX:
+        return name
+    found = types.dtype(op.results[0]) if op.results else "i64"
+    return found if found in types.FLOATS else "i64"
+
+
+@irdl_op_definition
+class SumOp(_IntegerSumOp):
+    """the sum over ``dims``. Integers and booleans sum to int64, or to the float that the result type names."""
+
+    name = "forge.sum"
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        return inputs[0].sum(self.dims.data, keepdim=self.keepdim is not None, dtype=ev.dtype(self.result))
+
+
+@irdl_op_definition
+class ProdOp(_IntegerSumOp):
+    """the product over ``dims``. Integers and booleans multiply to int64, or to the float that the result type names."""
+
+    name = "forge.prod"
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        result = inputs[0].to(ev.dtype(self.result))
+        for dim in sorted(self.dims.data, reverse=True):
+            result = result.prod(dim, keepdim=self.keepdim is not None)
+        return result
+
+
+@irdl_op_definition
+class MeanOp(ReductionOp):
+    """the arithmetic mean over ``dims``; NaN where there is nothing to average."""
+
+    name = "forge.mean"
+
+    def infer(self) -> Sequence[TensorSpec]:
+        check_float(self, self.input, complex_too=True)
+        return super().infer()
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        return inputs[0].mean(self.dims.data, keepdim=self.keepdim is not None)
+
+
+@irdl_op_definition
+class AmaxOp(ReductionOp):
+    """the greatest element over ``dims``; NaN if any is."""
+
+    name = "forge.amax"
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        return inputs[0].amax(self.dims.data, keepdim=self.keepdim is not None)
+
+
+@irdl_op_definition
+class AminOp(ReductionOp):
+    """the least element over ``dims``; NaN if any is."""
+
+    name = "forge.amin"
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        return inputs[0].amin(self.dims.data, keepdim=self.keepdim is not None)
+
+
+class _LogicalReductionOp(ReductionOp):
+    """A reduction of truth values (``x != 0``) to a boolean."""
+
+    TORCH: ClassVar[str]
+
+    def infer(self) -> Sequence[TensorSpec]:
+        return [("i1", self.reduced_shape())]
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        result = inputs[0].to(ev.torch.bool)
+        for dim in sorted(self.dims.data, reverse=True):
+            result = ev.function(self.TORCH)(result, dim, keepdim=self.keepdim is not None)
+        return result
+
+
+@irdl_op_definition
+class AnyOp(_LogicalReductionOp):
+    """true if any element over ``dims`` is not 0."""
+
+    name = "forge.any"
+    TORCH: ClassVar = "any"
+
+
+@irdl_op_definition
+class AllOp(_LogicalReductionOp):
+    """true if every element over ``dims`` is not 0."""
+
+    name = "forge.all"
+    TORCH: ClassVar = "all"
+
+
+@irdl_op_definition
+class VarOp(ReductionOp):
+    """the variance over ``dims``: ``sum((x - mean(x))²) / max(n - correction, 0)`` for n elements."""
+
+    name = "forge.var"
+
+    correction = prop_def(ScalarAttr)
+
+    assembly_format = (
+        "$input `over` custom<Bare>($dims) `correction` custom<Bare>($correction) (`keepdim` $keepdim^)? attr-dict `:` functional-type(operands, results)"
+    )
+
+    def infer(self) -> Sequence[TensorSpec]:
+        check_float(self, self.input)
+        return super().infer()
+
+    def flops(self) -> Extent:
+        return 4 * types.numel(self.input)
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        keep = self.keepdim is not None
+        return ev.torch.var(inputs[0], self.dims.data, correction=self.correction.value, keepdim=keep)
+
+
+class _ArgOp(ForgeOp):
+    """The place of an extreme element along ``dim``."""
+
+    TORCH: ClassVar[str]
+
+    input = operand_def(AnyTensorTypeConstr)
+    result = result_def(AnyTensorTypeConstr)
+    dim = prop_def(IntAttr)
+    keepdim = opt_prop_def(UnitAttr)
+
+    assembly_format = (
+        "$input `dim` custom<Bare>($dim) (`keepdim` $keepdim^)? attr-dict `:` functional-type(operands, results)"
+    )
+
+    def infer(self) -> Sequence[TensorSpec]:
+        shape = types.shape(self.input)
+        dim = check_dim(self.dim.data, len(shape))
+        middle = (1,) if self.keepdim is not None and shape else ()
+        return [("i64", shape[:dim] + middle + shape[dim + 1 :])]
+
+    def flops(self) -> Extent:
+        return types.numel(self.input)
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        return ev.function(self.TORCH)(inputs[0], self.dim.data, keepdim=self.keepdim is not None)
+
+
+@irdl_op_definition
+class ArgmaxOp(_ArgOp):
+    """the index along ``dim`` of the greatest element (of the first NaN, if there is one); ties may go either way."""
+
+    name = "forge.argmax"
+    TORCH: ClassVar = "argmax"
+
+
+@irdl_op_definition
+class ArgminOp(_ArgOp):
+    """the index along ``dim`` of the least element (of the first NaN, if there is one); ties may go either way."""
+
+    name = "forge.argmin"
+    TORCH: ClassVar = "argmin"
+
+
+class _AlongOp(ForgeOp):
+    """An op along one dimension that keeps the shape."""
+
+    input = operand_def(AnyTensorTypeConstr)
+    result = result_def(AnyTensorTypeConstr)
+    dim = prop_def(IntAttr)
+
+    assembly_format = "$input `dim` custom<Bare>($dim) attr-dict `:` functional-type(operands, results)"
+
+    def infer(self) -> Sequence[TensorSpec]:
+        check_dim(self.dim.data, types.rank(self.input))
+        return [(types.dtype(self.input), types.shape(self.input))]
+
+
+@irdl_op_definition
+class CumsumOp(_AlongOp):
+    """``result[i] = input[0] + … + input[i]`` along ``dim``. Integers and booleans sum to int64."""
+
+    name = "forge.cumsum"
+
+    def infer(self) -> Sequence[TensorSpec]:
+        ((name, shape),) = super().infer()
+        return [(_accumulated(self, name), shape)]
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        return inputs[0].cumsum(self.dim.data, dtype=ev.dtype(self.result))
+
+
+class _SoftmaxOp(_AlongOp):
+    TORCH: ClassVar[str]
+
+    def infer(self) -> Sequence[TensorSpec]:
+        check_float(self, self.input)
+        return super().infer()
+
+    def flops(self) -> Extent:
+        return 5 * types.numel(self.input)
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        return ev.function(self.TORCH)(inputs[0], self.dim.data)
+
+
+@irdl_op_definition
+class SoftmaxOp(_SoftmaxOp):
+    """``exp(x - m) / sum(exp(x - m))`` along ``dim``, with ``m = max(x)``; NaN where every element is -inf."""
+
+    name = "forge.softmax"
+    TORCH: ClassVar = "softmax"
+
+
+@irdl_op_definition
+class LogSoftmaxOp(_SoftmaxOp):
+    """``x - m - log(sum(exp(x - m)))`` along ``dim``, with ``m = max(x)``."""
+
+    name = "forge.log_softmax"
+    TORCH: ClassVar = "log_softmax"

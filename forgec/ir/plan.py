@@ -1,0 +1,266 @@
+"""The plan dialect: what will run, as registers and launches.
+
+Values are virtual registers and carry the tensor type (with strides) of what they hold. ``plan.entry`` is one entry point; its body
+declares registers where they are first needed and lists the launches in order. Results of a ``plan.launch`` are registers that the
+called operator allocates itself. ``forgec.runtime.plan`` defines the same things as data.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+from xdsl.dialects.builtin import (
+    AnyTensorTypeConstr,
+    DenseIntOrFPElementsAttr,
+    IntAttr,
+    StringAttr,
+    SymbolNameConstraint,
+    UnitAttr,
+)
+from xdsl.ir import Attribute, Dialect, SSAValue
+from xdsl.irdl import (
+    IRDLOperation,
+    irdl_op_definition,
+    operand_def,
+    opt_prop_def,
+    prop_def,
+    region_def,
+    result_def,
+    traits_def,
+    var_operand_def,
+    var_result_def,
+)
+from xdsl.parser import Parser
+from xdsl.printer import Printer
+from xdsl.traits import IsolatedFromAbove, IsTerminator, SymbolOpInterface
+from xdsl.utils.exceptions import VerifyException
+
+from forgec.ir import types
+from forgec.ir.attributes import ArgsAttr, ExtentAttr, IntsAttr
+from forgec.ir.ops.module import operand_text, parse_operands_and_call, references, resolve
+from forgec.ir.text import CallArguments, format_call
+
+
+@irdl_op_definition
+class EntryOp(IRDLOperation):
+    """One entry point: how it is called, and what runs.
+
+    ``inputs`` has one item for each leaf of the call's arguments: the number of a ``plan.input``, or a fixed value. ``in_tree`` and
+    ``out_tree`` are the structures of arguments and results, as JSON.
+    """
+
+    name = "plan.entry"
+
+    sym_name = prop_def(SymbolNameConstraint())
+    inputs = prop_def(ArgsAttr)
+    in_tree = prop_def(StringAttr)
+    out_tree = prop_def(StringAttr)
+    parameters = prop_def(ArgsAttr)
+    arena_bytes = opt_prop_def(ExtentAttr)
+    peak_bytes = opt_prop_def(ExtentAttr)
+    body = region_def("single_block")
+
+    traits = traits_def(SymbolOpInterface(), IsolatedFromAbove())
+
+    assembly_format = (
+        "$sym_name `inputs` $inputs `parameters` $parameters `in` $in_tree `out` $out_tree "
+        "(`arena` $arena_bytes^)? (`peak` $peak_bytes^)? attr-dict-with-keyword $body"
+    )
+
+    @property
+    def launches(self) -> list[LaunchOp]:
+        """The launches in order."""
+        return [op for op in self.body.block.ops if isinstance(op, LaunchOp)]
+
+
+class RegisterOp(IRDLOperation):
+    """An op that declares a register."""
+
+    result = result_def(AnyTensorTypeConstr)
+
+
+@irdl_op_definition
+class InputOp(RegisterOp):
+    """The caller's tensor number ``index``; ``inout`` if the call writes it."""
+
+    name = "plan.input"
+
+    index = prop_def(IntAttr)
+    label = prop_def(StringAttr)
+    inout = opt_prop_def(UnitAttr)
+
+    assembly_format = "$index $label (`inout` $inout^)? attr-dict `:` type($result)"
+
+
+@irdl_op_definition
+class ParamOp(RegisterOp):
+    """An immutable tensor of the weights."""
+
+    name = "plan.param"
+
+    label = prop_def(StringAttr)
+
+    assembly_format = "$label attr-dict `:` type($result)"
+
+
+@irdl_op_definition
+class ConstantOp(RegisterOp):
+    """A literal tensor, stored with the weights."""
+
+    name = "plan.constant"
+
+    value = prop_def(DenseIntOrFPElementsAttr)
+
+    assembly_format = "$value attr-dict `:` type($result)"
+
+
+@irdl_op_definition
+class StateOp(RegisterOp):
+    """A tensor that belongs to a session; it starts as ``zeros`` or as the weights' tensor of the same name."""
+
+    name = "plan.state"
+
+    label = prop_def(StringAttr)
+    zeros = opt_prop_def(UnitAttr)
+
+    assembly_format = "$label (`zeros` $zeros^)? attr-dict `:` type($result)"
+
+
+@irdl_op_definition
+class BufferOp(RegisterOp):
+    """Bytes of the arena, live in launches ``[first, last)``; ``offset`` is in bytes, absent until allocated or in dynamic plans."""
+
+    name = "plan.buffer"
+
+    nbytes = prop_def(ExtentAttr)
+    offset = opt_prop_def(ExtentAttr)
+    live = opt_prop_def(IntsAttr)
+
+    assembly_format = "`bytes` $nbytes (`at` $offset^)? (`live` $live^)? attr-dict `:` type($result)"
+
+    def verify_(self) -> None:
+        if self.live is not None and (len(self.live.data) != 2 or self.live.data[0] >= self.live.data[1]):
+            raise VerifyException("a live range is [first, last) and not empty")
+        if types.nbytes(self.result) != self.nbytes.data and types.is_contiguous(self.result):
+            raise VerifyException(f"the buffer's type takes {types.nbytes(self.result)} bytes, not {self.nbytes.data}")
+
+
+@irdl_op_definition
+class OutputOp(RegisterOp):
+    """A fresh tensor for each call, the caller's afterwards."""
+
+    name = "plan.output"
+
+    assembly_format = "attr-dict `:` type($result)"
+
+
+@irdl_op_definition
+class ViewOp(RegisterOp):
+    """Another shape over the bytes of ``base``: starts ``offset`` elements (of the view's dtype) in. Costs nothing."""
+
+    name = "plan.view"
+
+    base = operand_def(AnyTensorTypeConstr)
+    offset = prop_def(ExtentAttr)
+
+    assembly_format = "$base `offset` $offset attr-dict `:` functional-type(operands, results)"
+
+    def verify_(self) -> None:
+        if isinstance(self.base.owner, ViewOp):
+            raise VerifyException("a view of a view must name the register that owns the bytes")
+
+
+@irdl_op_definition
+class LaunchOp(IRDLOperation):
+    """One call of an operator. ``writes`` are the operands that it writes; results are registers that it allocates itself."""
+
+    name = "plan.launch"
+
+    inputs = var_operand_def(AnyTensorTypeConstr)
+    outputs = var_result_def(AnyTensorTypeConstr)
+    callee = prop_def(StringAttr)
+    args = prop_def(ArgsAttr)
+    writes = prop_def(IntsAttr)
+    source = prop_def(StringAttr)
+
+    @property
+    def arguments(self) -> CallArguments:
+        return self.args.arguments
+
+    def verify_(self) -> None:
+        if set(references(self.arguments)) != set(range(len(self.inputs))):
+            raise VerifyException("the call must use each of its operands")
+        if not set(self.writes.data) <= set(range(len(self.inputs))):
+            raise VerifyException("a launch writes operands only")
+        if not self.writes.data and not self.outputs:
+            raise VerifyException("a launch without effect")
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(" ")
+        printer.print_string_literal(self.callee.data)
+        names = [operand_text(printer, value) for value in self.inputs]
+        printer.print_string(format_call(self.arguments, names.__getitem__))
+        printer.print_string(" writes ")
+        self.writes.print_parameter(printer)
+        printer.print_string(" from ")
+        printer.print_string_literal(self.source.data)
+        printer.print_op_attributes(self.attributes)
+        printer.print_string(" : ")
+        printer.print_function_type(self.operand_types, self.result_types)
+
+    @classmethod
+    def parse(cls, parser: Parser) -> Self:
+        callee = parser.parse_str_literal()
+        operands, arguments = parse_operands_and_call(parser)
+        parser.parse_keyword("writes")
+        writes = IntsAttr(IntsAttr.parse_parameter(parser))
+        parser.parse_keyword("from")
+        source = parser.parse_str_literal()
+        attributes = parser.parse_optional_attr_dict()
+        values, result_types = resolve(parser, operands)
+        properties: dict[str, Attribute] = {
+            "callee": StringAttr(callee),
+            "args": ArgsAttr.of(*arguments),
+            "writes": writes,
+            "source": StringAttr(source),
+        }
+        return cls.create(operands=values, properties=properties, attributes=attributes, result_types=result_types)
+
+
+@irdl_op_definition
+class ReturnOp(IRDLOperation):
+    """The leaves of the result: registers and fixed values."""
+
+    name = "plan.return"
+
+    inputs = var_operand_def(AnyTensorTypeConstr)
+    leaves = prop_def(ArgsAttr)
+
+    traits = traits_def(IsTerminator())
+
+    def print(self, printer: Printer) -> None:
+        names = [operand_text(printer, value) for value in self.inputs]
+        printer.print_string(f" {format_call(self.leaves.arguments, names.__getitem__)}")
+        printer.print_op_attributes(self.attributes)
+        printer.print_string(" : ")
+        printer.print_function_type(self.operand_types, ())
+
+    @classmethod
+    def parse(cls, parser: Parser) -> Self:
+        operands, arguments = parse_operands_and_call(parser)
+        attributes = parser.parse_optional_attr_dict()
+        values, _ = resolve(parser, operands)
+        return cls.create(operands=values, properties={"leaves": ArgsAttr.of(*arguments)}, attributes=attributes)
+
+
+def base_of(value: SSAValue) -> SSAValue:
+    """The register that owns the bytes of ``value``."""
+    owner = value.owner
+    return owner.base if isinstance(owner, ViewOp) else value
+
+
+PLAN = Dialect(
+    "plan",
+    [EntryOp, InputOp, ParamOp, ConstantOp, StateOp, BufferOp, OutputOp, ViewOp, LaunchOp, ReturnOp],
+    [],
+)

@@ -1,0 +1,72 @@
+"""Constant folding, by the reference interpreter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import Operation
+from xdsl.passes import ModulePass
+from xdsl.traits import Pure
+
+from forgec.ir import types
+from forgec.ir.literals import literal
+from forgec.ir.ops.base import ForgeOp
+from forgec.ir.ops.module import AtenOp, ConstantOp, ParamRefOp
+from forgec.passes.rewriting import blocks, replace
+
+RANDOM = ("rand", "normal", "bernoulli", "dropout", "multinomial", "empty")
+
+
+@dataclass(frozen=True)
+class ConstantFold(ModulePass):
+    """Compute what depends on nothing while compiling.
+
+    Before::
+
+        %0 = forge.iota from 0 step 1 : tensor<3xi64>
+        %1 = forge.mul %0, 2 : (tensor<3xi64>) -> tensor<3xi64>
+
+    After::
+
+        %1 = forge.constant dense<[0, 2, 4]> : tensor<3xi64>
+
+    Folds only results of ``max-bytes`` at most (default 65536), so that the artifact does not grow. Parameters are never folded.
+    Values are computed in the dtypes of the types, by the ops' reference implementations.
+    """
+
+    name = "constant-fold"
+
+    max_bytes: int = 65536
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        from forgec.ir.evaluator import Evaluator
+
+        evaluator = Evaluator()
+        known: dict[object, object] = {}
+        for block in blocks(op):
+            for current in list(block.ops):
+                if isinstance(current, ConstantOp):
+                    known[current.result] = current.reference(evaluator)
+                elif self._foldable(current) and all(operand in known for operand in current.operands):
+                    assert isinstance(current, ForgeOp)
+                    value = current.reference(evaluator, *(known[o] for o in current.operands))
+                    (value,) = value if isinstance(value, tuple) else (value,)
+                    result = current.results[0]
+                    constant = ConstantOp.create(properties={"value": literal(value, result)}, result_types=[_dense(result)])
+                    known[constant.result] = value
+                    replace(current, constant.results, [constant])
+
+    def _foldable(self, op: Operation) -> bool:
+        if not isinstance(op, ForgeOp) or isinstance(op, ParamRefOp) or not op.has_trait(Pure) or len(op.results) != 1:
+            return False
+        if isinstance(op, AtenOp) and any(word in op.callee.data for word in RANDOM):
+            return False
+        size = types.nbytes(op.results[0])
+        static = all(isinstance(extent, int) for v in (*op.operands, *op.results) for extent in types.shape(v))
+        return static and isinstance(size, int) and size <= self.max_bytes and types.dtype(op.results[0]) not in types.COMPLEX
+
+
+def _dense(value):
+    return types.tensor(types.dtype(value), types.shape(value))

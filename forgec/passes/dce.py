@@ -1,0 +1,45 @@
+"""Dead code elimination."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.passes import ModulePass
+
+from forgec.ir.ops.module import ParamOp, ParamRefOp
+from forgec.passes.rewriting import blocks, is_dead
+
+
+@dataclass(frozen=True)
+class Dce(ModulePass):
+    """Remove pure ops whose results nobody uses, and parameters that nobody reads.
+
+    Before::
+
+        %0 = forge.neg %x : (tensor<4xf32>) -> tensor<4xf32>
+        func.return %x : tensor<4xf32>
+
+    After::
+
+        func.return %x : tensor<4xf32>
+
+    Ensures: every remaining pure op has a use. Writes of state stay.
+    """
+
+    name = "dce"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        for block in reversed(list(blocks(op))):
+            current = block.last_op
+            while current is not None:
+                previous = current.prev_op
+                if is_dead(current):
+                    block.erase_op(current)
+                current = previous
+        read = {found.param.root_reference.data for b in blocks(op) for found in b.ops if isinstance(found, ParamRefOp)}
+        for child in list(op.ops):
+            if isinstance(child, ParamOp) and child.sym_name.data not in read:
+                child.detach()
+                child.erase()

@@ -1,0 +1,148 @@
+"""Instruments that watch and check a pipeline: times, IR dumps, verification, numeric comparison.
+
+The one that writes reproducers is in ``forgec.passes.reproducer``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.passes import ModulePass
+from xdsl.printer import Printer
+
+from forgec.diagnostics import ForgeError, error
+from forgec.passes.manager import Instrument, PassReport, PassRun
+from forgec.passes.tensors import difference
+from forgec.passes.verification import broken_ops, diagnostic_of
+
+
+@dataclass
+class Timing(Instrument):
+    """Collects the seconds that passes take; ``render`` shows them as a table, in the manner of mlir-opt."""
+
+    reports: list[PassReport] = field(default_factory=list)
+
+    def after_pass(self, run: PassRun, report: PassReport) -> None:
+        self.reports.append(report)
+
+    def render(self) -> str:
+        total = sum(report.seconds for report in self.reports)
+        lines = ["// Pass execution times", "//   seconds   share     ops  pass"]
+        for report in self.reports:
+            share = report.seconds / total if total else 0.0
+            ops = f"{report.ops_after - report.ops_before:+d}" if report.ops_after != report.ops_before else "="
+            lines.append(f"//  {report.seconds:8.4f}  {share:5.1%}  {ops:>6}  {report.pipeline}")
+        return "\n".join([*lines, f"//  {total:8.4f} 100.0%          total"])
+
+
+@dataclass
+class PrintIR(Instrument):
+    """Prints the module after passes: after all of them, after those that changed its text, or where one failed.
+
+    ``only`` is a regular expression that a pass's name must contain for the module to be printed after it.
+    """
+
+    stream: TextIO
+    after_all: bool = False
+    after_change: bool = False
+    on_failure: bool = True
+    only: str = ""
+    locations: bool = False
+    _last_text: str = field(default="", init=False)
+
+    def before_pass(self, run: PassRun) -> None:
+        if self.after_change and not self.after_all and run.index == 0:
+            self._last_text = self._text(run.module)
+
+    def after_pass(self, run: PassRun, report: PassReport) -> None:
+        if self.after_all:
+            self._print(run, "After", self._text(run.module))
+        elif self.after_change and report.changed:
+            text = self._text(run.module)
+            if text != self._last_text:
+                self._print(run, "After", text)
+            self._last_text = text
+
+    def pass_failed(self, run: PassRun, failure: ForgeError) -> Iterable[str]:
+        if self.on_failure:
+            self._print(run, "After Failure Of", self._text(run.module))
+        return ()
+
+    def _print(self, run: PassRun, when: str, text: str) -> None:
+        if re.search(self.only, run.name):
+            self.stream.write(f"// -----// IR Dump {when} {run.name} //----- //\n{text}")
+
+    def _text(self, module: ModuleOp) -> str:
+        return ir_text(module, locations=self.locations)
+
+
+@dataclass
+class VerifyEach(Instrument):
+    """Verifies the module after each pass; FORGE-P003 names every op that a pass broke."""
+
+    def after_pass(self, run: PassRun, report: PassReport) -> None:
+        broken = list(broken_ops(run.module))
+        if broken:
+            notes = tuple(str(diagnostic_of(op, reason).message) for op, reason in broken[:10])
+            if len(broken) > 10:
+                notes += (f"and {len(broken) - 10} more",)
+            place = diagnostic_of(*broken[0]).location
+            raise error(
+                "FORGE-P003",
+                f"pass {run.name} left {len(broken)} op{'s' if len(broken) > 1 else ''} that do not verify",
+                location=place,
+                notes=notes,
+                help="this is a defect of forgec, please report it",
+            )
+
+
+@dataclass
+class NumericCheck(Instrument):
+    """Evaluates the module before the pipeline and after each pass; FORGE-P004 when a result differs.
+
+    ``evaluate(module)`` runs the module on fixed inputs and returns its results (tensors of torch or numpy). Results
+    are equal when shapes and dtypes are, NaNs stand in the same places, and every element satisfies
+    ``|after - before| <= atol + rtol |before|``; integers and booleans must be identical. Each pass is compared with
+    the module as it came in, so that small deviations do not add up unseen.
+    """
+
+    evaluate: Callable[[ModuleOp], Sequence[Any]]
+    rtol: float = 1e-5
+    atol: float = 1e-6
+    _expected: list[Any] = field(default_factory=list, init=False)
+
+    def before_pipeline(self, passes: Sequence[ModulePass], module: ModuleOp, context: Context) -> None:
+        self._expected = list(self.evaluate(module))
+
+    def after_pass(self, run: PassRun, report: PassReport) -> None:
+        if not report.changed:
+            return
+        results = list(self.evaluate(run.module))
+        if len(results) != len(self._expected):
+            notes = [f"{len(self._expected)} results before, {len(results)} after"]
+        else:
+            found = (
+                difference(old, new, self.rtol, self.atol) for old, new in zip(self._expected, results, strict=True)
+            )
+            notes = [f"result {index}: {text}" for index, text in enumerate(found) if text]
+        if notes:
+            raise error(
+                "FORGE-P004",
+                f"pass {run.name} changed what the module computes",
+                notes=tuple(notes),
+                help="this is a defect of forgec, please report it",
+            )
+
+
+def ir_text(module: ModuleOp, *, locations: bool = False) -> str:
+    """The module as MLIR text that ends in a newline, with ``loc(…)`` on request."""
+    from io import StringIO
+
+    stream = StringIO()
+    Printer(stream=stream, print_debuginfo=locations).print_op(module)
+    return stream.getvalue() + "\n"

@@ -1,0 +1,49 @@
+"""Rewriting that keeps locations: what passes use instead of bare op surgery."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import Block, Operation, SSAValue
+from xdsl.traits import Pure
+
+from forgec.ir.locations import inherit
+
+
+def functions(module: ModuleOp) -> Iterator[FuncOp]:
+    """The module's functions."""
+    for op in module.ops:
+        if isinstance(op, FuncOp):
+            yield op
+
+
+def blocks(module: ModuleOp) -> Iterator[Block]:
+    """Every block of every function, outer ones first."""
+    for function in functions(module):
+        pending = list(function.body.blocks)
+        while pending:
+            block = pending.pop(0)
+            yield block
+            for op in block.ops:
+                for region in op.regions:
+                    pending.extend(region.blocks)
+
+
+def replace(op: Operation, values: Sequence[SSAValue], new_ops: Sequence[Operation] = ()) -> None:
+    """Insert ``new_ops`` where ``op`` stands, with its location; its results become ``values``; ``op`` is erased."""
+    block = op.parent_block()
+    assert block is not None
+    for new in new_ops:
+        block.insert_op_before(inherit(new, op), op)
+    for old, value in zip(op.results, values, strict=True):
+        if value.name_hint is None:
+            value.name_hint = old.name_hint
+        old.replace_all_uses_with(value)
+    block.erase_op(op)
+
+
+def is_dead(op: Operation) -> bool:
+    """True if nothing would notice the op's absence."""
+    return bool(op.results) and op.has_trait(Pure) and not any(result.first_use is not None for result in op.results)

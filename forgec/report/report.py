@@ -1,0 +1,132 @@
+"""The compile report: counts before and after, fallbacks with the user's lines, memory, times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Operation
+
+from forgec.ir import plan, types
+from forgec.ir.cost import evaluate_extent
+from forgec.ir.layout import span_bytes
+from forgec.ir.locations import location_of
+from forgec.ir.ops.base import ForgeOp
+from forgec.ir.ops.module import AtenOp, ConstantOp, ParamRefOp
+from forgec.runtime.symbolic import Extent
+
+
+@dataclass
+class Totals:
+    """What one forge module computes, for the extents in ``bindings``."""
+
+    ops: int = 0
+    values: int = 0
+    value_bytes: int = 0
+    bytes_moved: int = 0
+    flops: int = 0
+
+
+@dataclass
+class Report:
+    """Facts about one compilation. ``to_dict`` is the stable interface; byte counts hold for the extents in ``bindings``."""
+
+    target: str = "cpu"
+    pipeline: str = ""
+    captured: Totals = field(default_factory=Totals)
+    optimized: Totals = field(default_factory=Totals)
+    launches: int = 0
+    buffers: int = 0
+    peak_bytes: int = 0
+    fallbacks: list[dict[str, Any]] = field(default_factory=list)
+    passes: list[dict[str, Any]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    bindings: dict[str, int] = field(default_factory=dict)
+
+    def to_dict(self, *, times: bool = True) -> dict[str, Any]:
+        """The report as JSON-compatible data.
+
+        ``fusion_gain_ratio`` is bytes moved through memory before ÷ after the passes, from the ops' cost functions. ``buffers_naive``
+        and ``peak_bytes_naive`` are those of a plan with one buffer for each value that the captured graph computes. Without ``times``
+        the result is a function of model, pipeline and target alone.
+        """
+        passes = [{k: v for k, v in entry.items() if times or k != "seconds"} for entry in self.passes]
+        result: dict[str, Any] = {
+            "target": self.target,
+            "pipeline": self.pipeline,
+            "ops_captured": self.captured.ops,
+            "ops_optimized": self.optimized.ops,
+            "launches": self.launches,
+            "fallbacks": self.fallbacks,
+            "buffers": self.buffers,
+            "buffers_naive": self.captured.values,
+            "peak_bytes": self.peak_bytes,
+            "peak_bytes_naive": self.captured.value_bytes,
+            "flops": self.optimized.flops,
+            "bytes_moved": self.optimized.bytes_moved,
+            "fusion_gain_ratio": round(self.captured.bytes_moved / self.optimized.bytes_moved, 4) if self.optimized.bytes_moved else 1.0,
+            "passes": passes,
+            "bindings": self.bindings,
+        }
+        if times:
+            result["seconds"] = self.seconds
+        return result
+
+
+def totals(module: ModuleOp, bindings: dict[str, int]) -> Totals:
+    """Count what a forge module computes. Parameters, constants and state are no computations."""
+    result = Totals()
+    for op in computations(module):
+        result.ops += 1
+        result.flops += evaluate_extent(op.flops(), bindings)
+        result.bytes_moved += evaluate_extent(op.bytes_moved(), bindings)
+        for value in op.results:
+            result.values += 1
+            result.value_bytes += evaluate_extent(types.nbytes(value), bindings)
+    return result
+
+
+def computations(module: ModuleOp) -> list[ForgeOp]:
+    """The ops of a module that compute a tensor."""
+    found: list[ForgeOp] = []
+    for function in module.ops:
+        if isinstance(function, FuncOp):
+            for op in function.walk():
+                if isinstance(op, ForgeOp) and not isinstance(op, (ParamRefOp, ConstantOp, ReturnOp)):
+                    found.append(op)
+    return found
+
+
+def fallbacks(module: ModuleOp, bindings: dict[str, int]) -> list[dict[str, Any]]:
+    """The operators that run as ``forge.aten``: count, the user's lines, and share of the FLOPs of the module."""
+    groups: dict[str, list[AtenOp]] = {}
+    total = 0
+    for op in computations(module):
+        total += evaluate_extent(op.flops(), bindings)
+        if isinstance(op, AtenOp):
+            groups.setdefault(op.callee.data, []).append(op)
+    result = []
+    for name, ops in sorted(groups.items()):
+        flops = sum(evaluate_extent(op.flops(), bindings) for op in ops)
+        lines = sorted({str(place) for op in ops if (place := location_of(op)) is not None})
+        result.append({"op": name, "count": len(ops), "lines": lines, "share_of_flops": round(flops / total, 6) if total else 0.0})
+    return result
+
+
+def owned_registers(entry: plan.EntryOp) -> list[Operation]:
+    """The ops of a plan that bring bytes of their own: buffers, outputs, and launches whose operator allocates."""
+    owners: list[Operation] = []
+    for op in entry.body.block.ops:
+        if isinstance(op, (plan.BufferOp, plan.OutputOp)):
+            owners.append(op)
+        elif isinstance(op, plan.LaunchOp):
+            owners.extend([op] * len(op.results))
+    return owners
+
+
+def bytes_of(value: Any, bindings: dict[str, int]) -> int:
+    """Bytes that a register spans, for some extents."""
+    size: Extent = span_bytes(types.tensor_type(value))
+    return evaluate_extent(size, bindings)

@@ -1,0 +1,249 @@
+"""ATen operations by name: looked up and checked against torch's schemas when a program is loaded, never while it
+runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any
+
+from forgec.diagnostics import error
+from forgec.runtime import dtypes
+from forgec.runtime.plan import (
+    Arg,
+    Device,
+    DType,
+    Entry,
+    Input,
+    Launch,
+    Layout,
+    MemoryFormat,
+    Param,
+    Reg,
+    View,
+)
+from forgec.runtime.plan_check import registers_in
+from forgec.runtime.plan_decode import Malformed
+from forgec.runtime.symbolic import SymExpr
+
+REFUSED = frozenset(
+    {"from_file", "set_", "set_data", "data", "resize_", "resize_as_", "resize_as_sparse_", "_resize_output_", "resize"}
+    | {"requires_grad_", "retain_grad", "_backward", "record_stream", "pin_memory", "_pin_memory", "rename_", "swap"}
+)
+"""ATen operations that no plan needs: they touch files, replace a tensor's storage or change what autograd records."""
+
+_TENSOR, _TENSORS = "Tensor", "Tensors"
+_SHAPES_OF_TYPES = {
+    "Tensor": _TENSOR,
+    "Optional[Tensor]": _TENSOR,
+    "List[Tensor]": _TENSORS,
+    "List[Optional[Tensor]]": _TENSORS,
+    "Optional[List[Tensor]]": _TENSORS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaArgument:
+    """``tensors`` is "Tensor", "Tensors" for a list of them, or "" for what is no tensor."""
+
+    name: str
+    tensors: str
+    optional: bool
+    keyword_only: bool
+    has_default: bool
+    written: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """``call`` is the C function. ``returns_list``: its one result is a list of tensors; ``returns`` counts the
+    results else.
+
+    ``may_alias``: the schema or the kind of kernel allows a result that shares memory with an argument.
+    """
+
+    name: str
+    call: Callable[..., Any]
+    arguments: tuple[SchemaArgument, ...]
+    returns: int
+    returns_list: bool
+    may_alias: bool
+
+
+def require_torch(ops: tuple[str, ...], torch_version: str) -> None:
+    """Imports torch. FORGE-A006 when that fails."""
+    try:
+        import torch  # noqa: F401
+    except ImportError as reason:
+        needed = f"torch {torch_version} or newer" if torch_version else "torch"
+        message = f"the plan calls {len(ops)} ATen operations and torch cannot be imported: {reason}"
+        raise error("FORGE-A006", message, help=f"install {needed}") from None
+
+
+@lru_cache(maxsize=4096)
+def resolve(name: str) -> Operation | str:
+    """The operation ``namespace::name.overload``, or the reason why a plan cannot call it."""
+    import torch
+
+    namespace, _, rest = name.partition("::")
+    base, _, overload = rest.partition(".")
+    if namespace == "aten" and base in REFUSED:
+        return "this operation is not allowed in a plan"
+    # The namespace object has methods (load_library, import_module) beside its namespaces: only the latter are looked
+    # at.
+    if hasattr(type(torch.ops), namespace):
+        return "there is no such namespace"
+    try:
+        found = getattr(getattr(getattr(torch.ops, namespace), base), overload or "default")
+    except (AttributeError, RuntimeError):
+        return f"torch {torch.__version__} has no such operation"
+    # TorchScript's own builtins (aten::save writes files) have schemas but no kernel at the dispatcher.
+    if not isinstance(found, torch._ops.OpOverload) or not torch._C._dispatch_has_kernel(
+        found._schema.name + _dot(overload)
+    ):
+        return f"torch {torch.__version__} has no kernel for it"
+    schema: Any = found._schema
+    shapes = [_SHAPES_OF_TYPES.get(str(result.real_type)) for result in schema.returns]
+    if None in shapes or (_TENSORS in shapes and len(shapes) > 1):
+        return "it returns something else than tensors"
+    qualified = schema.name + _dot(overload)
+    composite = torch._C._dispatch_has_kernel_for_dispatch_key(qualified, "CompositeImplicitAutograd")
+    return Operation(
+        name=name,
+        call=found._op,
+        arguments=tuple(_argument(argument) for argument in schema.arguments),
+        returns=len(shapes),
+        returns_list=shapes == [_TENSORS],
+        may_alias=composite or any(result.alias_info is not None for result in schema.returns),
+    )
+
+
+def _dot(overload: str) -> str:
+    return f".{overload}" if overload and overload != "default" else ""
+
+
+def _argument(argument: Any) -> SchemaArgument:
+    kind = str(argument.real_type)
+    written = argument.alias_info is not None and argument.alias_info.is_write
+    return SchemaArgument(
+        name=argument.name,
+        tensors=_SHAPES_OF_TYPES.get(kind, ""),
+        optional="Optional[" in kind,
+        keyword_only=argument.kwarg_only,
+        has_default=argument.has_default_value(),
+        written=written,
+    )
+
+
+def check_launch(operation: Operation, launch: Launch, entry: Entry) -> None:
+    """``Malformed`` unless the arguments fit the schema and everything that the operation writes is declared as
+    written."""
+    accepted = operation.arguments
+    positional = [argument for argument in accepted if not argument.keyword_only]
+    if len(launch.args) > len(positional):
+        raise Malformed(f"{operation.name} takes {len(positional)} positional arguments, not {len(launch.args)}")
+    given: dict[str, Arg] = {argument.name: value for argument, value in zip(positional, launch.args, strict=False)}
+    for name, value in launch.kwargs:
+        if name in given:
+            raise Malformed(f"{operation.name} gets argument '{name}' twice")
+        given[name] = value
+    for argument in accepted:
+        if argument.name in given:
+            _check_argument(operation, launch, entry, argument, given.pop(argument.name))
+        elif not argument.has_default:
+            raise Malformed(f"{operation.name} needs argument '{argument.name}'")
+    if given:
+        raise Malformed(f"{operation.name} has no argument '{next(iter(given))}'")
+    if not operation.returns_list and len(launch.results) > operation.returns:
+        raise Malformed(f"{operation.name} returns {operation.returns} tensors, not {len(launch.results)}")
+
+
+def _check_argument(operation: Operation, launch: Launch, entry: Entry, argument: SchemaArgument, value: Arg) -> None:
+    where = f"argument '{argument.name}' of {operation.name}"
+    if argument.tensors == _TENSOR:
+        if not (isinstance(value, Reg) or (value is None and argument.optional)):
+            raise Malformed(f"{where} is a tensor")
+    elif argument.tensors == _TENSORS:
+        items = value if isinstance(value, tuple) else ()
+        if not (isinstance(value, tuple) or (value is None and argument.optional)):
+            raise Malformed(f"{where} is a list of tensors")
+        if not all(isinstance(item, Reg) or (item is None and argument.optional) for item in items):
+            raise Malformed(f"{where} is a list of tensors")
+    elif any(True for _ in registers_in(value)):
+        raise Malformed(f"{where} is not a tensor")
+    if not argument.written:
+        return
+    for number in registers_in(value):
+        register = entry.registers[number]
+        root = entry.registers[register.base] if isinstance(register, View) else register
+        read_only = isinstance(root, Param) or (isinstance(root, Input) and not root.inout)
+        if number not in launch.writes or read_only:
+            raise Malformed(f"{where} is written, but register {number} is not declared so")
+
+
+@cache
+def _devices(name: str) -> Any:
+    import torch
+
+    return torch.device(name)
+
+
+def to_torch(value: Arg) -> Any:
+    """A fixed argument as torch takes it; tuples become lists. Registers and expressions are the caller's to
+    replace."""
+    import torch
+
+    match value:
+        case DType():
+            return dtypes.torch_dtype(value.name)
+        case Device():
+            return _devices(value.name)
+        case Layout() | MemoryFormat():
+            found = getattr(torch, value.name, None)
+            expected = torch.layout if isinstance(value, Layout) else torch.memory_format
+            if not isinstance(found, expected):
+                raise Malformed(
+                    f"torch has no {'layout' if isinstance(value, Layout) else 'memory format'} '{value.name}'"
+                )
+            return found
+        case tuple():
+            return [to_torch(item) for item in value]
+        case Reg() | SymExpr():
+            raise AssertionError("registers and expressions are replaced before")
+    return value
+
+
+def link(entry: Entry, torch_version: str) -> tuple[Operation, ...]:
+    """The operation of each launch. FORGE-A006 names all that this torch lacks, FORGE-A004 the first that a plan
+    misuses."""
+    operations: list[Operation] = []
+    missing: dict[str, str] = {}
+    for number, launch in enumerate(entry.launches):
+        operation = resolve(launch.op)
+        if isinstance(operation, str):
+            missing[launch.op] = operation
+            continue
+        try:
+            check_launch(operation, launch, entry)
+            for value in (*launch.args, *(value for _, value in launch.kwargs)):
+                _check_fixed(value)
+        except Malformed as reason:
+            raise reason.inside(f"entry '{entry.name}'.launches[{number}]").as_error() from None
+        operations.append(operation)
+    if missing:
+        notes = tuple(f"{name}: {reason}" for name, reason in missing.items())
+        help = f"install torch {torch_version} or newer" if torch_version else None
+        raise error("FORGE-A006", f"{len(missing)} operations of the plan cannot be called", notes=notes, help=help)
+    return tuple(operations)
+
+
+def _check_fixed(value: Arg) -> None:
+    if isinstance(value, tuple):
+        for item in value:
+            _check_fixed(item)
+    elif isinstance(value, (DType, Device, Layout, MemoryFormat)):
+        try:
+            to_torch(value)
+        except RuntimeError as reason:
+            raise Malformed(f"device '{value.name}': {str(reason).splitlines()[0]}") from None

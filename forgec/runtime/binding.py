@@ -1,0 +1,181 @@
+"""An entry point with values for its symbols: every extent, stride, size and offset a number, and checked as such."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from forgec.diagnostics import ForgeError, error
+from forgec.runtime.dtypes import ITEMSIZE
+from forgec.runtime.extents import byte_span
+from forgec.runtime.linear_scan import Interval, allocate
+from forgec.runtime.plan import ALIGNMENT, Buffer, Entry, External, Output, SymbolDecl, View
+from forgec.runtime.plan_check import registers_of
+from forgec.runtime.symbolic import Extent, SymExpr, evaluate
+
+LIMIT = 1 << 62
+"""No extent, stride or size of a real call comes near; keeps sums and products of them exact in 64 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """All per register number. ``shapes`` and ``strides`` in elements; ``offsets`` in bytes for buffers, in elements
+    for views.
+
+    ``arena_bytes`` is the size of the arena on each device. ``values`` are the symbols' values.
+    """
+
+    values: Mapping[str, int]
+    shapes: tuple[tuple[int, ...], ...]
+    strides: tuple[tuple[int, ...], ...]
+    offsets: tuple[int, ...]
+    arena_bytes: Mapping[str, int]
+
+
+class _Evaluator:
+    """Evaluates each distinct expression once."""
+
+    def __init__(self, values: Mapping[str, int]) -> None:
+        self.values = values
+        self.known: dict[SymExpr, int] = {}
+
+    def __call__(self, extent: Extent) -> int:
+        if isinstance(extent, int):
+            return extent
+        value = self.known.get(extent)
+        if value is None:
+            try:
+                value = evaluate(extent, self.values)
+            except ZeroDivisionError:
+                raise invalid(self.values, f"'{extent}' divides by zero") from None
+            if not 0 <= value < LIMIT:
+                raise invalid(self.values, f"'{extent}' is {value}")
+            self.known[extent] = value
+        return value
+
+
+def invalid(values: Mapping[str, int], reason: str) -> ForgeError:
+    """FORGE-A004 for a plan that turns out not to hold for these symbol values."""
+    given = ", ".join(f"{name} = {value}" for name, value in values.items())
+    return error("FORGE-A004", f"the plan does not hold for {given or 'its shapes'}: {reason}")
+
+
+def bind(entry: Entry, values: Mapping[str, int]) -> Binding:
+    """The entry for these symbol values, all of which are within their declared ranges. FORGE-A004 when the plan
+    breaks."""
+    number = _Evaluator(values)
+    shapes = tuple(tuple(map(number, register.spec.shape)) for register in entry.registers)
+    strides = tuple(tuple(map(number, register.spec.strides)) for register in entry.registers)
+    capacities = [
+        byte_span(register.spec.dtype, shape, stride)
+        for register, shape, stride in zip(entry.registers, shapes, strides, strict=True)
+    ]
+    offsets = [0] * len(shapes)
+    planned: list[int] = []
+    for index, register in enumerate(entry.registers):
+        if not isinstance(register, Buffer):
+            continue
+        nbytes = number(register.nbytes)
+        if nbytes < capacities[index]:
+            raise invalid(values, f"register {index} needs {capacities[index]} bytes and has {nbytes}")
+        capacities[index] = nbytes
+        if register.offset is None:
+            planned.append(index)
+        else:
+            offsets[index] = register.offset
+    if max(capacities, default=0) >= LIMIT:
+        raise invalid(values, "a tensor has more bytes than there are")
+    arenas = _place(entry, planned, capacities, offsets)
+    for index, register in enumerate(entry.registers):
+        if isinstance(register, View):
+            offsets[index] = number(register.offset)
+            span = byte_span(register.spec.dtype, shapes[index], strides[index])
+            end = offsets[index] * ITEMSIZE[register.spec.dtype] + span
+            if span and end > capacities[register.base]:
+                raise invalid(values, f"register {index} ends at byte {end} of a base of {capacities[register.base]}")
+    return Binding(values, shapes, strides, tuple(offsets), arenas)
+
+
+def _place(entry: Entry, planned: list[int], capacities: list[int], offsets: list[int]) -> dict[str, int]:
+    """Fills in the offsets that the plan left open; returns the size of each device's arena."""
+    arenas: dict[str, int] = {}
+    for device in dict.fromkeys(entry.registers[index].device for index in planned):
+        chosen = [index for index in planned if entry.registers[index].device == device]
+        intervals: list[Interval] = []
+        for index in chosen:
+            buffer = entry.registers[index]
+            assert isinstance(buffer, Buffer)
+            intervals.append(Interval(capacities[index], buffer.first, buffer.last))
+        allocation = allocate(intervals, ALIGNMENT)
+        for index, offset in zip(chosen, allocation.offsets, strict=True):
+            offsets[index] = offset
+        arenas[device] = allocation.peak_bytes
+    for index, register in enumerate(entry.registers):
+        if isinstance(register, Buffer) and register.offset is not None:
+            end = register.offset + capacities[index]
+            arenas[register.device] = max(arenas.get(register.device, 0), end)
+    return arenas
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """Bytes that a call has allocated at its worst moment: the arena for the whole call, plus live outputs and
+    externals."""
+
+    arena_bytes: int
+    transient_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.arena_bytes + self.transient_bytes
+
+
+def peak_of(entry: Entry, binding: Binding) -> Peak:
+    """What the runtime allocates for a call: an output from its first write on, an external from its launch to its
+    last use.
+
+    Workspace that an ATen op allocates and frees within one launch is not known to the plan and not counted.
+    """
+    count = len(entry.launches)
+    returned = returned_roots(entry)
+    written = first_writes(entry)
+    changes = [0] * (count + 2)
+    for index, register in enumerate(entry.registers):
+        nbytes = byte_span(register.spec.dtype, binding.shapes[index], binding.strides[index])
+        if isinstance(register, Output):
+            changes[written.get(index, 0)] += nbytes
+        elif isinstance(register, External):
+            changes[register.first] += nbytes
+            if index not in returned:
+                changes[register.last] -= nbytes
+    live = most = 0
+    for change in changes:
+        live += change
+        most = max(most, live)
+    return Peak(sum(binding.arena_bytes.values()), most)
+
+
+def returned_roots(entry: Entry) -> set[int]:
+    """The registers that own the bytes of the call's results."""
+    roots: set[int] = set()
+    for leaf in entry.outputs:
+        if isinstance(leaf, int):
+            register = entry.registers[leaf]
+            roots.add(register.base if isinstance(register, View) else leaf)
+    return roots
+
+
+def first_writes(entry: Entry) -> dict[int, int]:
+    """For each output register the first launch that has it, or a view of it, among its arguments."""
+    found: dict[int, int] = {}
+    for position, launch in enumerate(entry.launches):
+        for used in registers_of(launch):
+            register = entry.registers[used]
+            root = register.base if isinstance(register, View) else used
+            if isinstance(entry.registers[root], Output):
+                found.setdefault(root, position)
+    return found
+
+
+def in_range(declared: SymbolDecl, value: int) -> bool:
+    return declared.minimum <= value and (declared.maximum is None or value <= declared.maximum)

@@ -1,0 +1,400 @@
+"""Runs an entry point: prebuilt argument lists over an arena, so that a launch is one C call.
+
+A *lane* is the memory of one call in flight: an arena for each device, and the frames built over it. A *frame* is an
+entry point, bound to symbol values, with every launch's arguments in place. Tensors that change from call to call
+(inputs, states, outputs, externals, and views of these) are patched into the argument lists; all others (buffers,
+params, and views of these) are built once.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from forgec.diagnostics import ForgeError, Location, error
+from forgec.runtime import dtypes
+from forgec.runtime.aten import Operation, to_torch
+from forgec.runtime.binding import Binding, first_writes, returned_roots
+from forgec.runtime.extents import same_strides
+from forgec.runtime.plan import Arg, Buffer, Entry, External, Input, Output, Param, Reg, Register, State, View
+from forgec.runtime.plan_check import registers_of
+from forgec.runtime.symbolic import SymExpr, evaluate
+
+if TYPE_CHECKING:
+    import torch
+
+FRAMES_PER_LANE = 16
+"""Frames that a lane keeps, one per entry and call signature; each costs about 1 kB for each register of the entry."""
+
+Slot: TypeAlias = "tuple[list[Any] | dict[str, Any], Any]"
+"""A container and the index or key in it: where a tensor has to be put."""
+
+
+@dataclass(frozen=True, slots=True)
+class Executable:
+    """What all frames of one entry share. ``params`` are tensors by register number; ``locations`` are the plan's."""
+
+    entry: Entry
+    operations: Sequence[Operation]
+    params: Mapping[int, torch.Tensor]
+    locations: Sequence[Location]
+
+
+@dataclass(slots=True)
+class After:
+    """What follows a launch. ``takes`` are (position in the results or None, register) of externals."""
+
+    takes: list[tuple[int | None, int]] = field(default_factory=list)
+    allocates: list[int] = field(default_factory=list)
+    drops: list[int] = field(default_factory=list)
+    aliasing: Sequence[Slot] = ()
+
+
+Step: TypeAlias = "tuple[Callable[..., Any], list[Any], dict[str, Any], After | None]"
+
+
+class Lane:
+    """The memory of one call in flight. Never used by two threads at once."""
+
+    def __init__(self) -> None:
+        self.arenas: dict[str, torch.Tensor] = {}
+        self.frames: OrderedDict[tuple[str, tuple[int, ...]], Frame] = OrderedDict()
+
+    def frame(self, executable: Executable, key: tuple[str, tuple[int, ...]], binding: Binding) -> Frame:
+        """The frame for the entry and the symbol values, built when it is not there yet."""
+        frame = self.frames.get(key)
+        if frame is None:
+            for device, nbytes in binding.arena_bytes.items():
+                self._reserve(device, nbytes)
+            frame = Frame(executable, binding, self.arenas)
+            while len(self.frames) >= FRAMES_PER_LANE:
+                self.frames.popitem(last=False)
+            self.frames[key] = frame
+        else:
+            self.frames.move_to_end(key)
+        return frame
+
+    def _reserve(self, device: str, nbytes: int) -> None:
+        """An arena of at least so many bytes. It grows in place: the tensors of older frames keep pointing into it."""
+        import torch
+
+        arena = self.arenas.get(device)
+        if arena is None:
+            # torch's CPU allocator aligns to 64 bytes, its CUDA allocator to 512.
+            self.arenas[device] = torch.empty(nbytes, dtype=torch.uint8, device=device)
+        elif arena.untyped_storage().nbytes() < nbytes:
+            storage = arena.untyped_storage()
+            storage.resize_(0)  # first, so that nothing is copied and old and new never exist together
+            storage.resize_(nbytes)
+
+
+class Frame:
+    """One entry point, bound and ready to run. ``run`` may be called again and again, by one thread at a time."""
+
+    def __init__(self, executable: Executable, binding: Binding, arenas: Mapping[str, torch.Tensor]) -> None:
+        self.executable = executable
+        self.binding = binding
+        self.entry = executable.entry
+        self.arenas = arenas
+        self.slots: dict[int, list[Slot]] = {}
+        self.leaves: dict[int, list[int]] = {}
+        self.views: dict[int, list[int]] = {}
+        self.fixed: dict[int, torch.Tensor] = {}
+        self.results: list[Any] = [None] * len(self.entry.outputs)
+        self.trusted = False
+        registers = self.entry.registers
+        for leaf, number in enumerate(self.entry.outputs):
+            if isinstance(number, int):
+                self.leaves.setdefault(number, []).append(leaf)
+        used = {number for launch in self.entry.launches for number in registers_of(launch)} | self.leaves.keys()
+        for number, register in enumerate(registers):
+            if isinstance(register, View) and number in used and is_transient(registers[register.base]):
+                self.views.setdefault(register.base, []).append(number)
+        self.inputs = [number for number in self.entry.inputs if isinstance(number, int)]
+        self.states = [number for number, register in enumerate(registers) if isinstance(register, State)]
+        self.transient = [number for number, register in enumerate(registers) if is_transient(register)]
+        self.early_outputs: list[int] = []
+        self.steps = self._build_steps()
+
+    # Building
+
+    def _build_steps(self) -> list[Step]:
+        launches = self.entry.launches
+        after = [After() for _ in launches]
+        returned = returned_roots(self.entry)
+        first = first_writes(self.entry)
+        for number, register in enumerate(self.entry.registers):
+            if isinstance(register, Output):
+                position = first.get(number, 0)
+                (after[position - 1].allocates if position else self.early_outputs).append(number)
+            elif isinstance(register, External) and number not in returned:
+                after[register.last - 1].drops.append(number)
+        steps: list[Step] = []
+        for launch, operation, follows in zip(launches, self.executable.operations, after, strict=True):
+            args: list[Any] = []
+            for index, value in enumerate(launch.args):
+                args.append(None)
+                self._place(args, index, value)
+            kwargs: dict[str, Any] = {}
+            for name, value in launch.kwargs:
+                kwargs[name] = None
+                self._place(kwargs, name, value)
+            single = operation.returns == 1 and not operation.returns_list
+            for position, number in enumerate(launch.results):
+                if number is not None:
+                    follows.takes.append((None if single else position, number))
+            if operation.may_alias and follows.takes:
+                follows.aliasing = [slot for slot in _slots(args, kwargs, launch.args, launch.kwargs)]
+            needed = follows.takes or follows.allocates or follows.drops
+            steps.append((operation.call, args, kwargs, follows if needed else None))
+        return steps
+
+    def _place(self, container: list[Any] | dict[str, Any], key: Any, value: Arg) -> None:
+        """Puts an argument where the launch finds it, or notes where it will have to be put."""
+        if isinstance(value, Reg):
+            register = self.entry.registers[value.id]
+            root = self.entry.registers[register.base] if isinstance(register, View) else register
+            if is_transient(root):
+                self.slots.setdefault(value.id, []).append((container, key))
+            else:
+                container[key] = self.tensor(value.id)  # type: ignore[index]
+        elif isinstance(value, SymExpr):
+            container[key] = evaluate(value, self.binding.values)  # type: ignore[index]
+        elif isinstance(value, tuple):
+            items: list[Any] = [None] * len(value)
+            for index, item in enumerate(value):
+                self._place(items, index, item)
+            container[key] = items  # type: ignore[index]
+        else:
+            container[key] = to_torch(value)  # type: ignore[index]
+
+    def tensor(self, number: int) -> torch.Tensor:
+        """The tensor of a register that stays the same from call to call."""
+        known = self.fixed.get(number)
+        if known is not None:
+            return known
+        register = self.entry.registers[number]
+        if isinstance(register, View):
+            base = self.entry.registers[register.base]
+            if isinstance(base, Buffer):
+                offset = self.binding.offsets[register.base]
+                built = self._in_arena(number, register, offset)
+            else:
+                built = self.view_of(self.tensor(register.base), number)
+        elif isinstance(register, Param):
+            built = self.executable.params[number]
+        else:
+            built = self._in_arena(number, register, 0)
+        self.fixed[number] = built
+        return built
+
+    def _in_arena(self, number: int, register: Register, base_bytes: int) -> torch.Tensor:
+        itemsize = dtypes.itemsize(register.spec.dtype)
+        offset = self.binding.offsets[number]
+        if isinstance(register, View):
+            if base_bytes % itemsize:
+                raise AssertionError("buffers are aligned to 64 bytes")
+            offset += base_bytes // itemsize
+        else:
+            offset //= itemsize
+        return self._over(self.arenas[register.device], number, offset)
+
+    def _over(self, owner: torch.Tensor, number: int, offset: int) -> torch.Tensor:
+        """A tensor of the register's dtype, shape and strides over a storage; ``offset`` in elements from its start."""
+        import torch
+
+        dtype = dtypes.torch_dtype(self.entry.registers[number].spec.dtype)
+        built = torch.empty(0, dtype=dtype, device=owner.device)
+        shape, strides = self.binding.shapes[number], self.binding.strides[number]
+        return built.set_(owner.untyped_storage(), offset, shape, strides)  # type: ignore[call-overload]
+
+    def view_of(self, base: torch.Tensor, number: int) -> torch.Tensor:
+        """The view register ``number`` of its base's tensor."""
+        offset = self.binding.offsets[number]
+        register = self.entry.registers[number]
+        if dtypes.torch_dtype(register.spec.dtype) is base.dtype:
+            shape, strides = self.binding.shapes[number], self.binding.strides[number]
+            return base.as_strided(shape, strides, base.storage_offset() + offset)
+        start = base.storage_offset() * base.element_size()
+        itemsize = dtypes.itemsize(register.spec.dtype)
+        if start % itemsize:
+            base, start = base.clone(), 0
+        return self._over(base, number, start // itemsize + offset)
+
+    # Running
+
+    def run(self, inputs: Sequence[torch.Tensor], states: Mapping[str, torch.Tensor], progress: Progress) -> list[Any]:
+        """One call. Returns a tensor for each register among the entry's outputs, None for its other leaves.
+
+        The caller has switched off autograd. FORGE-R007 when an operation fails; then the frame must not be used again.
+        """
+        for number, tensor in zip(self.inputs, inputs, strict=True):
+            self.assign(number, tensor)
+        for number in self.states:
+            state = self.entry.registers[number]
+            assert isinstance(state, State)
+            self.assign(number, states[state.name])
+        for number in self.early_outputs:
+            self.allocate(number)
+        self._launch_all(progress)
+        results = [self._result(leaf, number) for leaf, number in enumerate(self.entry.outputs)]
+        for number in self.transient:
+            self.release(number)
+        self.results = [None] * len(self.results)
+        return results
+
+    def _launch_all(self, progress: Progress) -> None:
+        if not self.trusted:
+            self._launch_checked(progress)
+            self.trusted = True
+            return
+        step: Step | None = None
+        try:
+            for step in self.steps:  # noqa: B007 - needed when it raises
+                call, args, kwargs, after = step
+                result = call(*args, **kwargs)
+                if after is not None:
+                    self.follow(after, result)
+        except BaseException as reason:
+            progress.position = next((i for i, known in enumerate(self.steps) if known is step), 0)
+            raise self._failed(progress.position, reason) from reason
+
+    def _launch_checked(self, progress: Progress) -> None:
+        """The first run: also verifies that operations leave the shape and place of what they write as the plan has
+        it."""
+        for position, (call, args, kwargs, after) in enumerate(self.steps):
+            progress.position = position
+            written = self._written(position)
+            before = [(tensor.shape, tensor.stride(), tensor.data_ptr()) for tensor in written]
+            try:
+                result = call(*args, **kwargs)
+                if [(tensor.shape, tensor.stride(), tensor.data_ptr()) for tensor in written] != before:
+                    raise RuntimeError("the operation changed the shape of a tensor that it writes")
+                if after is not None:
+                    self.follow(after, result)
+            except BaseException as reason:
+                raise self._failed(position, reason) from reason
+
+    def _written(self, position: int) -> list[torch.Tensor]:
+        launch = self.entry.launches[position]
+        _, args, kwargs, _ = self.steps[position]
+        written = {Reg(number) for number in launch.writes}
+        slots = _slots(args, kwargs, launch.args, launch.kwargs, written)
+        return [container[key] for container, key in slots]  # type: ignore[index]
+
+    def follow(self, after: After, result: Any) -> None:
+        for position, number in after.takes:
+            self.assign(number, self._taken(number, result if position is None else result[position], after))
+        for number in after.drops:
+            self.release(number)
+        for number in after.allocates:
+            self.allocate(number)
+
+    def _taken(self, number: int, tensor: Any, after: After) -> torch.Tensor:
+        """The result of a launch as the plan describes it: in the compiled layout, sharing memory with nothing."""
+        shape, strides = self.binding.shapes[number], self.binding.strides[number]
+        dtype = dtypes.torch_dtype(self.entry.registers[number].spec.dtype)
+        if tensor.shape != shape or tensor.dtype is not dtype:
+            expected = f"{self.entry.registers[number].spec.dtype}{list(shape)}"
+            raise RuntimeError(
+                f"the operation returned {tensor.dtype}{list(tensor.shape)}, the plan expects {expected}"
+            )
+        if tensor.stride() != strides and not same_strides(shape, tensor.stride(), strides):
+            import torch
+
+            return torch.empty_strided(shape, strides, dtype=dtype, device=tensor.device).copy_(tensor)
+        if after.aliasing:
+            memory = tensor.untyped_storage().data_ptr()
+            for container, key in after.aliasing:
+                if container[key].untyped_storage().data_ptr() == memory:  # type: ignore[index]
+                    return tensor.clone()
+        return tensor
+
+    def assign(self, number: int, tensor: torch.Tensor) -> None:
+        """Puts a tensor, and the views of it, where launches and results expect them."""
+        for container, key in self.slots.get(number, ()):
+            container[key] = tensor  # type: ignore[index]
+        for leaf in self.leaves.get(number, ()):
+            self.results[leaf] = tensor
+        for view in self.views.get(number, ()):
+            self.assign(view, self.view_of(tensor, view))
+
+    def release(self, number: int) -> None:
+        """Forgets a tensor and the views of it, so that its memory is freed with its last reference."""
+        for container, key in self.slots.get(number, ()):
+            container[key] = None  # type: ignore[index]
+        for view in self.views.get(number, ()):
+            self.release(view)
+
+    def allocate(self, number: int) -> None:
+        import torch
+
+        register = self.entry.registers[number]
+        shape, strides = self.binding.shapes[number], self.binding.strides[number]
+        dtype = dtypes.torch_dtype(register.spec.dtype)
+        self.assign(number, torch.empty_strided(shape, strides, dtype=dtype, device=register.device))
+
+    def _result(self, leaf: int, number: Any) -> Any:
+        if not isinstance(number, int):
+            return None
+        register = self.entry.registers[number]
+        root = self.entry.registers[register.base] if isinstance(register, View) else register
+        if isinstance(root, Param):
+            return self.tensor(number).clone()
+        return self.results[leaf].clone() if isinstance(root, State) else self.results[leaf]
+
+    def _failed(self, position: int, reason: BaseException) -> BaseException:
+        if not isinstance(reason, Exception) or isinstance(reason, ForgeError):
+            return reason
+        launch = self.entry.launches[position]
+        text = str(reason)
+        message = text.splitlines()[0] if text.strip() else type(reason).__name__
+        place = self.executable.locations[launch.location] if launch.location >= 0 else None
+        notes = [f"launch {position} of entry '{self.entry.name}'"]
+        if launch.source:
+            notes.append(f"it comes from {launch.source}")
+        code = "FORGE-R010" if is_out_of_memory(reason) else "FORGE-R007"
+        return error(code, f"{launch.op} failed: {message}", location=place, notes=tuple(notes))
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a call came: the number of the launch that failed."""
+
+    position: int = -1
+
+
+def is_transient(register: Register) -> bool:
+    """Whether the register holds another tensor in each call."""
+    return isinstance(register, (Input, State, Output, External))
+
+
+def is_out_of_memory(reason: BaseException) -> bool:
+    return isinstance(reason, MemoryError) or "allocate memory" in str(reason) or "out of memory" in str(reason)
+
+
+def _slots(
+    args: list[Any],
+    kwargs: dict[str, Any],
+    planned_args: Sequence[Arg],
+    planned_kwargs: Sequence[tuple[str, Arg]],
+    wanted: set[Reg] | None = None,
+) -> list[Slot]:
+    """Where a launch's arguments hold tensors: all of them, or those of the wanted registers."""
+    found: list[Slot] = []
+
+    def visit(container: list[Any] | dict[str, Any], key: Any, value: Arg) -> None:
+        if isinstance(value, Reg):
+            if wanted is None or value in wanted:
+                found.append((container, key))
+        elif isinstance(value, tuple):
+            for index, item in enumerate(value):
+                visit(container[key], index, item)  # type: ignore[index]
+
+    for index, value in enumerate(planned_args):
+        visit(args, index, value)
+    for name, value in planned_kwargs:
+        visit(kwargs, name, value)
+    return found

@@ -1,0 +1,310 @@
+"""A call's leaves become tensors: everything about them is checked before anything runs, and all problems are told
+together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from forgec.diagnostics import Diagnostic, ForgeError
+from forgec.runtime import arrays, dtypes
+from forgec.runtime.binding import Binding, in_range
+from forgec.runtime.extents import same_strides, symbol_sources
+from forgec.runtime.plan import Arg, Device, DType, Entry, Input, Layout, Literal, MemoryFormat, SymbolDecl
+from forgec.runtime.signature import Signature, describe_literal, describe_value
+from forgec.runtime.symbolic import SymExpr, evaluate, free_symbols
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(slots=True)
+class Accepted:
+    """The arguments of one call as tensors, one for each tensor leaf in order, and the values of the symbols.
+
+    ``copies`` are (caller's tensor or array, compiled-layout copy) of inout arguments: the call writes the copy, then
+    it is copied back. ``as_numpy``: the caller passed arrays and no tensor, so the results are arrays as well.
+    """
+
+    tensors: list[torch.Tensor]
+    originals: list[Any]
+    symbols: tuple[int, ...]
+    as_numpy: bool
+    copies: list[tuple[Any, torch.Tensor]] = field(default_factory=list)
+
+
+class InputChecker:
+    """The checks of one entry point, prepared once."""
+
+    def __init__(self, entry: Entry, symbols: Sequence[SymbolDecl], signature: Signature) -> None:
+        import torch
+
+        self.entry = entry
+        self.signature = signature
+        self.sources = symbol_sources(entry)
+        self.names = tuple(source.symbol for source in self.sources)
+        declared = {symbol.name: symbol for symbol in symbols}
+        self.ranges = tuple(declared[name] for name in self.names)
+        self.tensor_leaves: list[tuple[int, int, Input, torch.dtype, torch.device]] = []
+        self.fixed: list[tuple[int, Literal]] = []
+        self.extents: list[tuple[int, SymExpr]] = []
+        for leaf, described in enumerate(entry.inputs):
+            if isinstance(described, Literal):
+                self.fixed.append((leaf, described))
+            elif isinstance(described, SymExpr):
+                self.extents.append((leaf, described))
+            else:
+                register = entry.registers[described]
+                assert isinstance(register, Input)
+                kind = dtypes.torch_dtype(register.spec.dtype)
+                self.tensor_leaves.append((leaf, described, register, kind, torch.device(register.device)))
+
+    def accept(self, leaves: list[Any]) -> Accepted:
+        """Converts and checks all but the extents, which ``check_extents`` compares once the binding is known.
+
+        FORGE-R001/R002/R003/R004/R005/R006/R008, all that apply.
+        """
+        import torch
+
+        tensors: list[torch.Tensor] = []
+        saw_tensor = saw_array = False
+        for leaf, _, register, dtype, device in self.tensor_leaves:
+            value = leaves[leaf]
+            if isinstance(value, torch.Tensor):
+                saw_tensor = True
+            else:
+                value = self._from_array(value)
+                if value is None:
+                    raise self.explain(leaves)
+                saw_array = True
+            if (
+                value.dtype is not dtype
+                or value.layout is not torch.strided
+                or value.device != device
+                or value.dim() != len(register.spec.shape)
+            ):
+                raise self.explain(leaves)
+            if value.requires_grad:
+                value = value.detach()
+            if value.is_neg() or value.is_conj():
+                value = value.resolve_neg().resolve_conj()
+            tensors.append(value)
+        for leaf, literal in self.fixed:
+            if not same_literal(leaves[leaf], literal.value):
+                raise self.explain(leaves)
+        symbols = self._symbols(leaves)
+        if symbols is None:
+            raise self.explain(leaves)
+        return Accepted(
+            tensors, [leaves[leaf] for leaf, *_ in self.tensor_leaves], symbols, saw_array and not saw_tensor
+        )
+
+    def _from_array(self, value: Any) -> torch.Tensor | None:
+        import numpy
+
+        if isinstance(value, (numpy.ndarray, numpy.generic)):
+            try:
+                return arrays.to_tensor(numpy.asarray(value))
+            except TypeError:
+                return None
+        return None
+
+    def _symbols(self, leaves: Sequence[Any]) -> tuple[int, ...] | None:
+        if not self.sources:
+            return ()
+        found: list[int] = []
+        for source, declared in zip(self.sources, self.ranges, strict=True):
+            extent = leaves[source.leaf] if source.axis is None else leaves[source.leaf].shape[source.axis]
+            value = source.solve(extent) if type(extent) is int else None
+            if value is None or not in_range(declared, value):
+                return None
+            found.append(value)
+        return tuple(found)
+
+    def check_extents(self, leaves: list[Any], accepted: Accepted, binding: Binding) -> None:
+        """Compares every extent with the binding's, and copies tensors of another layout into the compiled one."""
+        for position, (_, number, register, _, _) in enumerate(self.tensor_leaves):
+            tensor = accepted.tensors[position]
+            shape, strides = binding.shapes[number], binding.strides[number]
+            if tensor.shape != shape:
+                raise self.explain(leaves)
+            if tensor.stride() != strides and not same_strides(shape, tensor.stride(), strides):
+                accepted.tensors[position] = relayout(tensor, shape, strides)
+            if register.inout:
+                original = accepted.originals[position]
+                given = accepted.tensors[position]
+                if not shares_memory(original, given):
+                    accepted.copies.append((original, given))
+        for leaf, expression in self.extents:
+            if type(leaves[leaf]) is not int or evaluate(expression, binding.values) != leaves[leaf]:
+                raise self.explain(leaves)
+
+    def explain(self, leaves: list[Any]) -> ForgeError:
+        """Everything that is wrong with these leaves, as one error."""
+        return ForgeError(_Explainer(self, leaves).diagnostics())
+
+
+def relayout(tensor: torch.Tensor, shape: tuple[int, ...], strides: tuple[int, ...]) -> torch.Tensor:
+    """A copy of the tensor with these strides."""
+    import torch
+
+    copy = torch.empty_strided(shape, strides, dtype=tensor.dtype, device=tensor.device)
+    return copy.copy_(tensor)
+
+
+def shares_memory(original: Any, tensor: torch.Tensor) -> bool:
+    """Whether writing the tensor writes the caller's tensor or array."""
+    import torch
+
+    if tensor.numel() == 0:
+        return True
+    if isinstance(original, torch.Tensor):
+        return original.data_ptr() == tensor.data_ptr()
+    return original.__array_interface__["data"][0] == tensor.data_ptr()
+
+
+def copy_back(original: Any, tensor: torch.Tensor) -> None:
+    """Writes an inout argument's copy back into the caller's tensor or array."""
+    import torch
+
+    if isinstance(original, torch.Tensor):
+        with torch.inference_mode(original.is_inference()), torch.no_grad():
+            original.copy_(tensor)
+    else:
+        original[...] = arrays.to_array(tensor)
+
+
+def same_literal(value: Any, fixed: Arg) -> bool:
+    """Whether a leaf of the call is the fixed value: of the same type and equal, NaN equal to itself."""
+    match fixed:
+        case DType():
+            return str(value).removeprefix("torch.") == dtypes.ELEMENT_TYPES[fixed.name].torch
+        case Device() | Layout() | MemoryFormat():
+            return str(value).removeprefix("torch.") == fixed.name
+    if type(value) is not type(fixed):
+        return False
+    return value == fixed or (isinstance(value, float) and value != value and fixed != fixed)
+
+
+class _Explainer:
+    """The slow path: looks at every leaf and collects what is wrong."""
+
+    def __init__(self, checker: InputChecker, leaves: list[Any]) -> None:
+        self.checker = checker
+        self.leaves = leaves
+        self.found: list[Diagnostic] = []
+        self.values: dict[str, tuple[int, str]] = {}
+
+    def add(self, code: str, message: str, *notes: str, help: str | None = None) -> None:
+        self.found.append(Diagnostic(code, message, notes=notes, help=help))
+
+    def diagnostics(self) -> list[Diagnostic]:
+        checker, signature = self.checker, self.checker.signature
+        good: dict[int, tuple[int, ...]] = {}
+        for leaf, _, register, dtype, device in checker.tensor_leaves:
+            if self.check_tensor(leaf, register, dtype, device):
+                good[leaf] = tuple(self.leaves[leaf].shape)
+        for leaf, literal in checker.fixed:
+            if not same_literal(self.leaves[leaf], literal.value):
+                given = describe_value(self.leaves[leaf])
+                expected = describe_literal(literal.value)
+                self.add(
+                    "FORGE-R006", f"{signature.leaf_names[leaf]} is {given}, the artifact was compiled with {expected}"
+                )
+        for leaf, _ in checker.extents:
+            if type(self.leaves[leaf]) is not int:
+                self.add(
+                    "FORGE-R001",
+                    f"{signature.leaf_names[leaf]} is {describe_value(self.leaves[leaf])}, an int is needed",
+                )
+        self.find_symbols(good)
+        for leaf, number, register, *_ in checker.tensor_leaves:
+            for axis, extent in enumerate(register.spec.shape if leaf in good else ()):
+                self.check_extent(f"extent {axis} of {register.name}", extent, good[leaf][axis])
+        for leaf, expression in checker.extents:
+            if type(self.leaves[leaf]) is int:
+                self.check_extent(signature.leaf_names[leaf], expression, self.leaves[leaf])
+        if not self.found:  # what the fast path refused must have a reason here
+            self.add("FORGE-X001", "the arguments were refused, but every check of them holds", signature.describe())
+        return self.found
+
+    def check_tensor(self, leaf: int, register: Input, dtype: torch.dtype, device: torch.device) -> bool:
+        import numpy
+        import torch
+
+        value, name = self.leaves[leaf], register.name
+        compiled = self.checker.signature.describe_spec(register.spec)
+        given = describe_value(value)
+        if not isinstance(value, (torch.Tensor, numpy.ndarray, numpy.generic)):
+            self.add("FORGE-R001", f"{name} is {given}, the artifact was compiled for a tensor {compiled}")
+            return False
+        if isinstance(value, torch.Tensor) and value.layout is not torch.strided:
+            self.add("FORGE-R008", f"{name} has layout {value.layout}, only strided tensors are accepted")
+            return False
+        is_tensor = isinstance(value, torch.Tensor)
+        matches = value.dtype is dtype if is_tensor else dtypes.from_numpy(value.dtype) == register.spec.dtype
+        if not matches:
+            self.add("FORGE-R002", f"{name} is {given}, the artifact was compiled for {compiled}")
+        if is_tensor and value.device != device:
+            self.add("FORGE-R005", f"{name} is on {value.device}, the artifact was compiled for {device}")
+        if len(value.shape) != len(register.spec.shape):
+            self.add("FORGE-R003", f"{name} is {given}, the artifact was compiled for {compiled}")
+            return False
+        return True
+
+    def find_symbols(self, good: dict[int, tuple[int, ...]]) -> None:
+        for source, declared in zip(self.checker.sources, self.checker.ranges, strict=True):
+            place = self.checker.entry.inputs[source.leaf]
+            if source.axis is None:
+                where, extent = self.checker.signature.leaf_names[source.leaf], self.leaves[source.leaf]
+            elif source.leaf in good and isinstance(place, int):
+                register = self.checker.entry.registers[place]
+                assert isinstance(register, Input)
+                where, extent = f"extent {source.axis} of {register.name}", good[source.leaf][source.axis]
+            else:
+                continue
+            value = source.solve(extent) if type(extent) is int else None
+            if value is None:
+                continue  # reported as a wrong extent
+            self.values[source.symbol] = (value, where)
+            if in_range(declared, value):
+                continue
+            label = declared.label or declared.name
+            bound = f"[{declared.minimum}, {'any' if declared.maximum is None else declared.maximum}]"
+            if value < declared.minimum:
+                limit, remedy = f"at least {declared.minimum}", f'compile with forgec.Dim("{label}", min={value})'
+            else:
+                limit, remedy = f"at most {declared.maximum}", f'compile with forgec.Dim("{label}", max={value})'
+                remedy += ", or split the input"
+            shown = f"{where} is {extent}" + ("" if extent == value else f" ('{label}' is {value})")
+            note = f"{where} is '{self.describe(source.leaf, source.axis)}', '{label}' in {bound}, declared by dynamic_shapes"
+            if extent == value:
+                note = f"{where} is '{label}' in {bound}, declared by dynamic_shapes"
+            self.add("FORGE-R004", f"{shown}, the artifact accepts {limit}", note, help=remedy)
+
+    def describe(self, leaf: int, axis: int | None) -> str:
+        described = self.checker.entry.inputs[leaf]
+        if isinstance(described, int) and axis is not None:
+            return self.checker.signature.describe_extent(self.checker.entry.registers[described].spec.shape[axis])
+        return str(described)
+
+    def check_extent(self, where: str, extent: int | SymExpr, given: int) -> None:
+        if isinstance(extent, int):
+            if extent != given:
+                self.add("FORGE-R003", f"{where} is {given}, the artifact was compiled for {extent}")
+            return
+        label = self.checker.signature.describe_extent(extent)
+        names = free_symbols(extent)
+        if not names <= self.values.keys():
+            self.add("FORGE-R003", f"{where} is {given}, which is not of the form {label}")
+            return
+        try:
+            expected = evaluate(extent, {name: self.values[name][0] for name in names})
+        except ZeroDivisionError:
+            expected = -1
+        if expected != given:
+            notes = tuple(
+                f"{place} makes {name} = {value}" for name, (value, place) in self.values.items() if name in names
+            )
+            self.add("FORGE-R003", f"{where} is {given}, but '{label}' is {expected}", *notes)

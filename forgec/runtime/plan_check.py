@@ -1,0 +1,323 @@
+"""What makes a plan safe to run: every rule of the format that concerns more than one field. FORGE-A004 names the
+first breach.
+
+Static shapes are checked here to the last byte; dynamic ones here as far as they are known, and again by ``binding``
+when a call's symbols have values.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+
+from forgec.runtime.dtypes import ITEMSIZE
+from forgec.runtime.extents import byte_span, symbol_sources
+from forgec.runtime.plan import (
+    ALIGNMENT,
+    Arg,
+    Buffer,
+    Entry,
+    External,
+    Input,
+    Launch,
+    Literal,
+    Output,
+    Param,
+    Plan,
+    Reg,
+    Register,
+    State,
+    TensorSpec,
+    View,
+)
+from forgec.runtime.plan_decode import INT_LIMIT, Malformed
+from forgec.runtime.symbolic import Extent, SymExpr, free_symbols, symbol
+
+
+def check(plan: Plan) -> None:
+    """Raises FORGE-A004 when the plan breaks a rule. The runtime relies on every rule that is checked here."""
+    try:
+        _check_plan(plan)
+    except Malformed as reason:
+        raise reason.as_error() from None
+
+
+def _check_plan(plan: Plan) -> None:
+    names: set[str] = set()
+    for index, declared in enumerate(plan.symbols):
+        place = f".symbols[{index}]"
+        try:
+            symbol(declared.name)
+        except ValueError as reason:
+            raise Malformed(str(reason), place) from None
+        if declared.name in names:
+            raise Malformed(f"symbol '{declared.name}' is declared twice", place)
+        if declared.maximum is not None and declared.maximum < declared.minimum:
+            raise Malformed("the range is empty", place)
+        names.add(declared.name)
+    if not plan.entries:
+        raise Malformed("a plan has at least one entry", ".entries")
+    if len({entry.name for entry in plan.entries}) < len(plan.entries):
+        raise Malformed("two entries have the same name", ".entries")
+    stored: dict[str, Param | State] = {}
+    for index, entry in enumerate(plan.entries):
+        try:
+            _EntryChecker(plan, entry, names).check()
+            for number, register in enumerate(entry.registers):
+                if isinstance(register, (Param, State)) and stored.setdefault(register.name, register) != register:
+                    raise Malformed(f"'{register.name}' is declared differently elsewhere", f".registers[{number}]")
+        except Malformed as reason:
+            raise reason.inside(f".entries[{index}]") from None
+
+
+def registers_in(value: Arg) -> Iterator[int]:
+    """The numbers of the registers in an argument, tuples included."""
+    if isinstance(value, Reg):
+        yield value.id
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from registers_in(item)
+
+
+def registers_of(launch: Launch) -> Iterator[int]:
+    """The numbers of all registers among the launch's arguments."""
+    for value in launch.args:
+        yield from registers_in(value)
+    for _, value in launch.kwargs:
+        yield from registers_in(value)
+
+
+def _symbolic_in(value: Arg) -> Iterator[SymExpr]:
+    if isinstance(value, SymExpr):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _symbolic_in(item)
+
+
+class _EntryChecker:
+    def __init__(self, plan: Plan, entry: Entry, declared: set[str]) -> None:
+        self.plan = plan
+        self.entry = entry
+        self.declared = declared
+        self.count = len(entry.launches)
+        self.solvable: frozenset[str] = frozenset()
+        self.defined: list[bool] = []
+        self.known: set[SymExpr] = set()
+
+    def check(self) -> None:
+        self.solvable = frozenset(source.symbol for source in symbol_sources(self.entry))
+        for number, register in enumerate(self.entry.registers):
+            try:
+                self.check_register(number, register)
+            except Malformed as reason:
+                raise reason.inside(f".registers[{number}]") from None
+        self.check_arena()
+        self.check_inputs()
+        self.defined = [isinstance(register, (Input, Param, State)) for register in self.entry.registers]
+        for number, launch in enumerate(self.entry.launches):
+            try:
+                self.check_launch(number, launch)
+            except Malformed as reason:
+                raise reason.inside(f".launches[{number}]") from None
+        self.check_outputs()
+
+    def check_extent(self, value: Extent, place: str) -> None:
+        if isinstance(value, int):
+            if not 0 <= value < INT_LIMIT:
+                raise Malformed("out of range", place)
+        elif value not in self.known:
+            for name in free_symbols(value):
+                if name not in self.declared:
+                    raise Malformed(f"symbol '{name}' is not declared", place)
+                if name not in self.solvable:
+                    raise Malformed(f"symbol '{name}' is not defined by any input", place)
+            self.known.add(value)
+
+    def root(self, number: int) -> int:
+        register = self.entry.registers[number]
+        return register.base if isinstance(register, View) else number
+
+    def check_register(self, number: int, register: Register) -> None:
+        spec = register.spec
+        if spec.dtype not in ITEMSIZE:
+            raise Malformed(f"unknown dtype '{spec.dtype}'", ".dtype")
+        if len(spec.strides) != len(spec.shape):
+            raise Malformed("one stride for each dimension is needed", ".strides")
+        for value in spec.shape:
+            self.check_extent(value, ".shape")
+        for value in spec.strides:
+            self.check_extent(value, ".strides")
+        span = static_span(spec)
+        if span is not None and span >= INT_LIMIT:
+            raise Malformed("more bytes than there are", ".shape")
+        if isinstance(register, (Param, State)) and span is None:
+            raise Malformed("the shape of a param or state is static", ".shape")
+        if isinstance(register, (Buffer, External)) and not 0 <= register.first < register.last <= self.count:
+            raise Malformed(f"the live range is not inside [0, {self.count}]", ".first")
+        if isinstance(register, Buffer):
+            self.check_extent(register.nbytes, ".nbytes")
+            if span is not None and isinstance(register.nbytes, int) and register.nbytes < span:
+                raise Malformed(f"{register.nbytes} bytes are too few for the shape, which spans {span}", ".nbytes")
+        elif isinstance(register, View):
+            self.check_view(register, span)
+
+    def check_view(self, view: View, span: int | None) -> None:
+        if not 0 <= view.base < len(self.entry.registers):
+            raise Malformed(f"there is no register {view.base}", ".base")
+        base = self.entry.registers[view.base]
+        if isinstance(base, View):
+            raise Malformed("the base of a view is not a view", ".base")
+        if base.device != view.device:
+            raise Malformed("a view is on the device of its base", ".device")
+        self.check_extent(view.offset, ".offset")
+        capacity = base.nbytes if isinstance(base, Buffer) else static_span(base.spec)
+        if isinstance(capacity, int) and isinstance(view.offset, int) and span:
+            end = view.offset * ITEMSIZE[view.spec.dtype] + span
+            if end > capacity:
+                raise Malformed(f"the view ends at byte {end} of a base of {capacity} bytes", ".offset")
+
+    def check_arena(self) -> None:
+        """Offsets inside the arena, aligned; no byte belongs to two buffers at one time. O(n log n)."""
+        arena = self.entry.arena_bytes
+        events: list[tuple[int, int, int]] = []
+        for number, register in enumerate(self.entry.registers):
+            if not isinstance(register, Buffer):
+                continue
+            place = f".registers[{number}]"
+            if (register.offset is None) != (arena is None):
+                raise Malformed("a plan has offsets and arena_bytes, or neither", place)
+            if register.offset is None or arena is None:
+                continue
+            if not isinstance(register.nbytes, int):
+                raise Malformed("a buffer with an offset has a fixed size", f"{place}.nbytes")
+            if register.offset % ALIGNMENT:
+                raise Malformed(f"the offset is no multiple of {ALIGNMENT}", f"{place}.offset")
+            if register.offset < 0 or register.offset + register.nbytes > arena:
+                raise Malformed(f"the buffer ends outside the arena of {arena} bytes", f"{place}.offset")
+            if register.nbytes:
+                events.append((register.first, 1, number))
+                events.append((register.last, 0, number))
+        live: dict[str, list[tuple[int, int, int]]] = {}
+        for _, begins, number in sorted(events):
+            buffer = self.entry.registers[number]
+            assert isinstance(buffer, Buffer)
+            assert isinstance(buffer.offset, int)
+            assert isinstance(buffer.nbytes, int)
+            placed = live.setdefault(buffer.device, [])
+            span = (buffer.offset, buffer.offset + buffer.nbytes, number)
+            slot = bisect_left(placed, span)
+            if not begins:
+                placed.pop(slot)
+                continue
+            neighbours = placed[max(slot - 1, 0) : slot + 1]
+            for start, end, other in neighbours:
+                if start < span[1] and span[0] < end:
+                    raise Malformed(f"shares bytes with register {other} while both are live", f".registers[{number}]")
+            insort(placed, span)
+
+    def check_inputs(self) -> None:
+        entry = self.entry
+        shape = entry.in_tree
+        kinds = [child.kind for child in shape.children]
+        named = all(isinstance(key, str) for key in shape.children[1].keys) if kinds == ["tuple", "dict"] else False
+        if shape.kind != "tuple" or not named:
+            raise Malformed("expected the structure of (args, kwargs)", ".in_tree")
+        if len(set(entry.parameters)) < len(entry.parameters):
+            raise Malformed("a parameter occurs twice", ".parameters")
+        positional = entry.parameters[: len(shape.children[0].children)]
+        if set(positional) & set(shape.children[1].keys):
+            raise Malformed("a parameter is passed by position and by name", ".in_tree")
+        if entry.in_tree.leaves != len(entry.inputs):
+            raise Malformed(f"{entry.in_tree.leaves} leaves in the structure, {len(entry.inputs)} inputs", ".inputs")
+        listed: set[int] = set()
+        for index, leaf in enumerate(entry.inputs):
+            place = f".inputs[{index}]"
+            if isinstance(leaf, SymExpr):
+                self.check_extent(leaf, place)
+            elif isinstance(leaf, Literal):
+                self.check_literal(leaf, place)
+            else:
+                register = self.register(leaf, place)
+                if not isinstance(register, Input) or register.index != index:
+                    raise Malformed(f"register {leaf} is not the input of index {index}", place)
+                listed.add(leaf)
+        for number, register in enumerate(entry.registers):
+            if isinstance(register, Input) and number not in listed:
+                raise Malformed("the input is not among the entry's inputs", f".registers[{number}]")
+
+    def check_literal(self, literal: Literal, place: str) -> None:
+        if any(True for _ in registers_in(literal.value)) or any(True for _ in _symbolic_in(literal.value)):
+            raise Malformed("a literal is a fixed value", place)
+
+    def register(self, number: int, place: str) -> Register:
+        if not 0 <= number < len(self.entry.registers):
+            raise Malformed(f"there is no register {number}", place)
+        return self.entry.registers[number]
+
+    def check_launch(self, number: int, launch: Launch) -> None:
+        if not -1 <= launch.location < len(self.plan.locations):
+            raise Malformed(f"there is no location {launch.location}", ".location")
+        arguments = list(registers_of(launch))
+        for used in arguments:
+            self.register(used, ".args")
+        for value in (*launch.args, *(value for _, value in launch.kwargs)):
+            for expression in _symbolic_in(value):
+                self.check_extent(expression, ".args")
+        written: set[int] = set()
+        for index, target in enumerate(launch.writes):
+            self.register(target, f".writes[{index}]")
+            base = self.entry.registers[self.root(target)]
+            if isinstance(base, Param) or (isinstance(base, Input) and not base.inout):
+                raise Malformed(f"register {target} must not be written", f".writes[{index}]")
+            if target not in arguments:
+                raise Malformed(f"register {target} is written but no argument", f".writes[{index}]")
+            written.add(self.root(target))
+        for used in arguments:
+            self.check_use(number, used, written)
+        for base in written:
+            self.defined[base] = self.defined[base] or not isinstance(self.entry.registers[base], External)
+        for index, target in enumerate(launch.results):
+            if target is None:
+                continue
+            place = f".results[{index}]"
+            register = self.register(target, place)
+            if not isinstance(register, External) or register.first != number:
+                raise Malformed(f"register {target} is not an external of launch {number}", place)
+            if self.defined[target]:
+                raise Malformed(f"register {target} is defined twice", place)
+            self.defined[target] = True
+
+    def check_use(self, number: int, used: int, written: set[int]) -> None:
+        root = self.root(used)
+        register = self.entry.registers[root]
+        if isinstance(register, (Buffer, External)) and not register.first <= number < register.last:
+            live = f"[{register.first}, {register.last})"
+            raise Malformed(f"register {used} is used outside its live range {live}", ".args")
+        if not self.defined[root] and (root not in written or isinstance(register, External)):
+            raise Malformed(f"register {used} is used before it is defined", ".args")
+
+    def check_outputs(self) -> None:
+        entry = self.entry
+        if entry.out_tree.leaves != len(entry.outputs):
+            leaves = entry.out_tree.leaves
+            raise Malformed(f"{leaves} leaves in the structure, {len(entry.outputs)} outputs", ".outputs")
+        for index, leaf in enumerate(entry.outputs):
+            place = f".outputs[{index}]"
+            if isinstance(leaf, SymExpr):
+                self.check_extent(leaf, place)
+            elif isinstance(leaf, Literal):
+                self.check_literal(leaf, place)
+            else:
+                self.register(leaf, place)
+                base = entry.registers[self.root(leaf)]
+                if isinstance(base, Buffer):
+                    raise Malformed(f"register {leaf} lies in the arena and cannot be returned", place)
+                empty = isinstance(base, Output) and static_span(base.spec) == 0
+                if not self.defined[self.root(leaf)] and not empty:
+                    raise Malformed(f"register {leaf} is returned but never written", place)
+
+
+def static_span(spec: TensorSpec) -> int | None:
+    """Bytes from the first to behind the last element, None when an extent is dynamic."""
+    return byte_span(spec.dtype, spec.shape, spec.strides) if spec.is_static else None  # type: ignore[arg-type]

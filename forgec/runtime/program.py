@@ -1,0 +1,293 @@
+"""A program in memory: a plan with its weights, ready to be called. Compiled models and loaded artifacts are both
+one."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from forgec.diagnostics import error
+from forgec.runtime import arrays, plan_check, tree
+from forgec.runtime.aten import link, require_torch, to_torch
+from forgec.runtime.binding import Binding, Peak, bind, in_range, peak_of
+from forgec.runtime.dtypes import from_torch, torch_dtype
+from forgec.runtime.execution_mode import plain_mode
+from forgec.runtime.executor import Executable, Lane, Progress, is_out_of_memory
+from forgec.runtime.extents import same_strides
+from forgec.runtime.inputs import Accepted, InputChecker, copy_back
+from forgec.runtime.plan import Entry, Input, Literal, Param, Plan, State, TensorSpec, View
+from forgec.runtime.session import Session
+from forgec.runtime.signature import Signature
+from forgec.runtime.symbolic import SymExpr, evaluate
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_BINDINGS = 64
+"""Call signatures (values of the symbols) of each entry whose sizes and offsets are kept."""
+MAX_IDLE_LANES = 16
+"""Arenas kept for reuse; beyond that many concurrent calls each allocates its own."""
+
+
+class Weights(Protocol):
+    """Where a program's params and initial states come from."""
+
+    def tensor(self, name: str, spec: TensorSpec, device: str) -> torch.Tensor:
+        """The tensor of this name, with exactly the dtype, shape and strides of ``spec``. It is never written."""
+        ...
+
+
+class LiveWeights:
+    """Weights that are torch tensors in this process, shared and not copied: what a model just compiled has."""
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        self._tensors = tensors
+
+    def tensor(self, name: str, spec: TensorSpec, device: str) -> torch.Tensor:
+        """See ``Weights.tensor``. FORGE-X001 when the tensor is missing or not what the plan says."""
+        found = self._tensors.get(name)
+        if found is None:
+            raise error("FORGE-X001", f"the weights have no tensor '{name}'")
+        found = found.detach()
+        shape = tuple(found.shape)
+        if from_torch(found.dtype) != spec.dtype or shape != spec.shape:
+            raise error("FORGE-X001", f"weight '{name}' is {found.dtype}{list(shape)}, the plan has {spec}")
+        if not same_strides(shape, found.stride(), spec.strides):  # type: ignore[arg-type]
+            raise error("FORGE-X001", f"weight '{name}' has strides {found.stride()}, the plan has {spec.strides}")
+        return found
+
+
+class LinkedEntry:
+    """An entry point whose operations, params and checks are in place."""
+
+    def __init__(self, plan: Plan, entry: Entry, params: Mapping[str, torch.Tensor]) -> None:
+        self.entry = entry
+        self.symbols = plan.symbols
+        self.signature = Signature(entry, plan.symbols)
+        self.checker = InputChecker(entry, plan.symbols, self.signature)
+        tensors = {
+            number: params[register.name]
+            for number, register in enumerate(entry.registers)
+            if isinstance(register, Param)
+        }
+        self.executable = Executable(entry, link(entry, plan.torch_version), tensors, plan.locations)
+        self.has_state = any(isinstance(register, State) for register in entry.registers)
+        self.first_state_write = self._first_state_write()
+        self.literals = [to_torch(leaf.value) if isinstance(leaf, Literal) else None for leaf in entry.outputs]
+        self._bindings: OrderedDict[tuple[int, ...], Binding] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def _first_state_write(self) -> int:
+        registers = self.entry.registers
+        for position, launch in enumerate(self.entry.launches):
+            for number in launch.writes:
+                register = registers[number]
+                root = registers[register.base] if isinstance(register, View) else register
+                if isinstance(root, State):
+                    return position
+        return len(self.entry.launches)
+
+    def binding(self, symbols: tuple[int, ...], leaves: list[Any] | None = None) -> Binding:
+        """The binding for the symbols' values, in the checker's order; built once and kept while it is in use."""
+        with self._lock:
+            known = self._bindings.get(symbols)
+            if known is not None:
+                self._bindings.move_to_end(symbols)
+                return known
+        built = bind(self.entry, dict(zip(self.checker.names, symbols, strict=True)))
+        with self._lock:
+            while len(self._bindings) >= MAX_BINDINGS:
+                self._bindings.popitem(last=False)
+            return self._bindings.setdefault(symbols, built)
+
+    def output_leaf(self, position: int, tensor: Any, binding: Binding, accepted: Accepted) -> Any:
+        """The value of one leaf of the results."""
+        leaf = self.entry.outputs[position]
+        if isinstance(leaf, Literal):
+            return self.literals[position]
+        if isinstance(leaf, SymExpr):
+            return evaluate(leaf, binding.values)
+        register = self.entry.registers[leaf]
+        if isinstance(register, Input):
+            order = [number for _, number, *_ in self.checker.tensor_leaves]
+            original = accepted.originals[order.index(leaf)]
+            if accepted.as_numpy or not original.requires_grad:
+                return original
+        return arrays.to_array(tensor) if accepted.as_numpy else tensor
+
+
+class Program:
+    """A plan with weights. Calls are thread safe: each in flight has its own arena; state belongs to a ``Session``.
+
+    ``threads`` is torch's intra-op thread count during calls, None to leave it alone. ``plan_is_checked`` says that
+    the plan comes from ``plan.from_json``, which has checked it. Raises FORGE-A004 when the plan is not valid,
+    FORGE-A006 when torch or one of the plan's operations is missing.
+    """
+
+    def __init__(
+        self, plan: Plan, weights: Weights, *, threads: int | None = None, plan_is_checked: bool = False
+    ) -> None:
+        if threads is not None and (type(threads) is not int or threads < 1):
+            raise error("FORGE-U005", f"threads is {threads!r}, a number of at least 1 is needed")
+        if not plan_is_checked:
+            plan_check.check(plan)
+        require_torch(plan.ops, plan.torch_version)
+        self.plan = plan
+        self.threads = threads
+        self._weights = weights
+        params = {
+            name: weights.tensor(name, register.spec, register.device)
+            for name, register in self._distinct(Param).items()
+        }
+        self._states = self._distinct(State)
+        self._linked = {entry.name: LinkedEntry(plan, entry, params) for entry in plan.entries}
+        self._lanes: deque[Lane] = deque(maxlen=MAX_IDLE_LANES)
+        self._default: Session | None = None
+        self._lock = threading.Lock()
+
+    def _distinct(self, kind: type[Any]) -> dict[str, Any]:
+        return {
+            register.name: register
+            for entry in self.plan.entries
+            for register in entry.registers
+            if isinstance(register, kind)
+        }
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """The names of the entry points; the first is called by default."""
+        return tuple(self._linked)
+
+    def session(self) -> Session:
+        """A new session, whose states have their initial values."""
+        return Session(self)
+
+    def __call__(self, *args: Any, entry: str | None = None, **kwargs: Any) -> Any:
+        """Calls an entry point with the default session's state. Same structure of arguments and results as the model.
+
+        Tensors may be torch tensors or numpy arrays; when arrays are passed and no tensor, the results are arrays.
+        FORGE-R001 to R006 and R008 before anything runs, FORGE-R007 when an operation fails, FORGE-R010 when memory
+        runs out.
+        """
+        with self._lock:
+            if self._default is None:
+                self._default = self.session()
+        return self.call(self._default, entry, args, kwargs)
+
+    def call(self, session: Session, entry: str | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Calls an entry point with the session's state."""
+        linked = self._find(entry)
+        leaves = linked.signature.leaves(args, kwargs)
+        with plain_mode(self.threads):
+            accepted = linked.checker.accept(leaves)
+            binding = linked.binding(accepted.symbols)
+            linked.checker.check_extents(leaves, accepted, binding)
+            if linked.has_state:
+                with session._lock:
+                    results = self._run_with_state(linked, binding, accepted, session)
+            else:
+                results = self._run(linked, binding, accepted, {}, Progress())
+            for original, copy in accepted.copies:
+                copy_back(original, copy)
+        values = [linked.output_leaf(i, tensor, binding, accepted) for i, tensor in enumerate(results)]
+        try:
+            return tree.unflatten(linked.entry.out_tree, values)
+        except Exception as reason:  # the constructor of a class that the plan names
+            raise error("FORGE-A004", f"the result cannot be rebuilt: {reason}") from reason
+
+    def _find(self, entry: str | None) -> LinkedEntry:
+        if entry is None:
+            return next(iter(self._linked.values()))
+        found = self._linked.get(entry)
+        if found is None:
+            raise error("FORGE-U005", f"there is no entry '{entry}'", help=f"the entries are {', '.join(self._linked)}")
+        return found
+
+    def _run_with_state(self, linked: LinkedEntry, binding: Binding, accepted: Accepted, session: Session) -> list[Any]:
+        if session._broken:
+            message = "an earlier call of this session failed while it was writing state, so the state is undefined"
+            raise error("FORGE-R009", message, help="call session.reset(), or open a new session")
+        progress = Progress(len(linked.entry.launches))
+        session._broken = True
+        try:
+            results = self._run(linked, binding, accepted, session._states, progress)
+        except BaseException:
+            session._broken = progress.position >= linked.first_state_write
+            raise
+        session._broken = False
+        return results
+
+    def _run(
+        self,
+        linked: LinkedEntry,
+        binding: Binding,
+        accepted: Accepted,
+        states: Mapping[str, torch.Tensor],
+        progress: Progress,
+    ) -> list[Any]:
+        try:
+            lane = self._lanes.pop()
+        except IndexError:
+            lane = Lane()
+        progress.position = -1
+        try:
+            frame = lane.frame(linked.executable, (linked.entry.name, accepted.symbols), binding)
+            results = frame.run(accepted.tensors, states, progress)
+        except (RuntimeError, MemoryError) as reason:  # what launches raise comes as ForgeError
+            if not is_out_of_memory(reason):
+                raise error("FORGE-A004", f"the plan cannot be prepared to run: {reason}") from reason
+            needed = peak_of(linked.entry, binding).total_bytes
+            raise error("FORGE-R010", f"the call needs {needed} bytes: {reason}") from reason
+        self._lanes.append(lane)  # only now: a lane whose call failed is dropped with all that it refers to
+        return results
+
+    def peak_bytes(self, entry: str | None = None, **symbols: int) -> Peak:
+        """What a call allocates at most at one time, for the given values of the symbols, by name or label.
+
+        FORGE-U005 for an unknown or missing symbol, FORGE-R004 for one out of its range.
+        """
+        linked = self._find(entry)
+        values: list[int] = []
+        for name, declared in zip(linked.checker.names, linked.checker.ranges, strict=True):
+            value = symbols.pop(name, symbols.pop(declared.label, None))
+            if value is None:
+                raise error("FORGE-U005", f"a value for the symbol '{declared.label or name}' is needed")
+            if not in_range(declared, value):
+                raise error("FORGE-R004", f"'{declared.label or name}' is {value}, outside its declared range")
+            values.append(value)
+        if symbols:
+            raise error("FORGE-U005", f"there is no symbol '{next(iter(symbols))}'")
+        return peak_of(linked.entry, linked.binding(tuple(values)))
+
+    def release_memory(self) -> None:
+        """Frees the arenas that no call uses."""
+        self._lanes.clear()
+
+    def initial_states(self) -> dict[str, torch.Tensor]:
+        """New tensors with the initial value of each state."""
+        import torch
+
+        with plain_mode(None):
+            states = {
+                name: torch.empty_strided(
+                    register.spec.shape,
+                    register.spec.strides,
+                    dtype=torch_dtype(register.spec.dtype),
+                    device=register.device,
+                )
+                for name, register in self._states.items()
+            }
+            self.reset_states(states)
+        return states
+
+    def reset_states(self, states: Mapping[str, torch.Tensor]) -> None:
+        """Gives each state its initial value, in place."""
+        with plain_mode(None):
+            for name, state in states.items():
+                register = self._states[name]
+                if register.zeros:
+                    state.zero_()
+                else:
+                    state.copy_(self._weights.tensor(name, register.spec, register.device))

@@ -1,0 +1,47 @@
+"""The mutable state of a model: what one user's sequence of calls owns."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from forgec.runtime.program import Program
+
+
+class Session:
+    """States of a program, such as a KV cache. Sessions are independent of each other; calls of one session run one
+    at a time.
+
+    When a call fails after it began to write state, the state is undefined: further calls raise FORGE-R009 until
+    ``reset``.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._lock = threading.Lock()
+        self._states = program.initial_states()
+        self._broken = False
+
+    def __call__(self, *args: Any, entry: str | None = None, **kwargs: Any) -> Any:
+        """Calls an entry point (the first one unless named) with this session's state. Raises like
+        ``Program.__call__``."""
+        return self._program.call(self, entry, args, kwargs)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all states."""
+        return sum(state.nbytes for state in self._states.values())
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Copies of all states by name."""
+        with self._lock:
+            return {name: state.clone() for name, state in self._states.items()}
+
+    def reset(self) -> None:
+        """Gives every state its initial value."""
+        with self._lock:
+            self._program.reset_states(self._states)
+            self._broken = False

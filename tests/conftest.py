@@ -1,0 +1,26 @@
+"""Settings that every test needs, and the skipping of tests whose device is not there."""
+
+from __future__ import annotations
+
+import os
+
+# Before anything imports torch or transformers: no hub, no tokenizer threads, and one OpenMP thread for each of
+# pytest-xdist's workers (two pools on two cores spend their time spinning).
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips tests marked ``gpu`` where there is no CUDA device; torch is imported only if there are such tests."""
+    gpu_items = [item for item in items if item.get_closest_marker("gpu")]
+    if not gpu_items:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in gpu_items:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))

@@ -1,0 +1,72 @@
+"""Writes the pages of docs/ that are generated from the code; with --check only says which are out of date."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from itertools import groupby
+from pathlib import Path
+
+from forgec.diagnostics.catalog import CATALOG
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+FAMILIES = {
+    "U": "Usage",
+    "C": "Capture",
+    "I": "Intermediate representation",
+    "P": "Passes",
+    "B": "Backends",
+    "A": "Artifact",
+    "R": "Run time",
+    "X": "Internal",
+}
+
+
+def errors_page() -> str:
+    """docs/errors.md: every diagnostic with its explanation and remedy, by family."""
+    lines = [
+        "# Error codes",
+        "",
+        "Every error that forgec reports has a code; `forgec explain CODE` prints the same text. "
+        "This page is generated from `forgec/diagnostics/catalog.py` by `make docs`.",
+    ]
+    for family, codes in groupby(sorted(CATALOG, key=_in_page_order), key=_family):
+        lines += ["", f"## {FAMILIES[family]}"]
+        for code in codes:
+            entry = CATALOG[code]
+            lines += ["", f"### {code}: {entry.title}", "", entry.explanation, "", f"**What to do:** {entry.remedy}"]
+    return "\n".join(lines) + "\n"
+
+
+def _family(code: str) -> str:
+    return code.removeprefix("FORGE-")[0]
+
+
+def _in_page_order(code: str) -> tuple[int, str]:
+    return list(FAMILIES).index(_family(code)), code
+
+
+PAGES: dict[str, Callable[[], str]] = {"errors.md": errors_page}
+"""Generated pages by file name in docs/."""
+
+
+def main(arguments: list[str]) -> int:
+    """Writes or checks all pages; returns the exit code."""
+    stale: list[str] = []
+    for name, generate in PAGES.items():
+        path, text = DOCS / name, generate()
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale.append(name)
+        if "--check" not in arguments:
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote docs/{name}")
+    if stale and "--check" in arguments:
+        print(f"out of date: {', '.join(f'docs/{name}' for name in stale)}; run 'make docs'", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
