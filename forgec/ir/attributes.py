@@ -18,7 +18,15 @@ from xdsl.irdl import irdl_attr_definition
 from xdsl.parser import AttrParser, Parser
 from xdsl.printer import Printer
 
-from forgec.ir.text import CallArguments, format_call, format_scalar, parse_call, parse_extent, parse_scalar, scalar_value
+from forgec.ir.text import (
+    CallArguments,
+    format_call,
+    format_scalar,
+    parse_call,
+    parse_extent,
+    parse_scalar,
+    scalar_value,
+)
 from forgec.runtime.plan import Arg
 from forgec.runtime.symbolic import Extent
 
@@ -30,8 +38,9 @@ DataElement = TypeVar("DataElement", bound=Hashable, covariant=True)
 class TensorEncodingAttr(Data[tuple[tuple[Extent, ...], tuple[Extent, ...] | None]]):
     """``#forge.tensor<[dims], strides = [..]>``: the names of a type's dynamic extents, and its strides.
 
-    ``dims`` has one expression for each ``?`` of the shape, in order. ``strides`` (elements, one for each dimension) stands
-    only when the value is not row-major contiguous. Build types with :func:`forgec.ir.types.tensor`, which keeps this canonical.
+    ``dims`` has one expression for each ``?`` of the shape, in order. ``strides`` (elements, one for each dimension)
+    stands only when the value is not row-major contiguous. Build types with :func:`forgec.ir.types.tensor`, which keeps
+    this canonical.
     """
 
     name = "forge.tensor"
@@ -134,7 +143,9 @@ class ExtentAttr(BareAttr[Extent]):
 
 @irdl_attr_definition
 class ScalarAttr(BareAttr[str]):
-    """A number of Python's: it has a kind (bool, int, float) but no dtype, and promotes as torch promotes Python numbers."""
+    """A number of Python's: it has a kind (bool, int, float) but no dtype, and promotes as torch promotes Python
+    numbers.
+    """
 
     name = "forge.scalar"
 
@@ -158,7 +169,8 @@ class ScalarAttr(BareAttr[str]):
 class ArgsAttr(Data[str]):
     """The arguments of a call of an ATen operator: literals, and references to the op's operands.
 
-    Positional arguments first, then keyword arguments (``dim = 1``). ``Reg(i)`` stands for operand ``i``, written ``operand<i>``.
+    Positional arguments first, then keyword arguments (``dim = 1``). ``Reg(i)`` stands for operand ``i``, written
+    ``operand<i>``.
     """
 
     name = "forge.args"
@@ -183,7 +195,9 @@ class ArgsAttr(Data[str]):
 
 @irdl_attr_definition
 class StateType(ParametrizedAttribute, TypeAttribute):
-    """``!forge.state<tensor<…>>``: one version of a piece of state that the model mutates. Linear: consumed exactly once."""
+    """``!forge.state<tensor<…>>``: one version of a piece of state that the model mutates. Linear: consumed exactly
+    once.
+    """
 
     name = "forge.state"
 

@@ -51,7 +51,8 @@ class ModuleCost:
 def module_cost(module: ModuleOp, *, function: str = "forward", symbols: Mapping[str, int] | None = None) -> ModuleCost:
     """The cost of one call of a function, the functions that it calls included.
 
-    A symbol that ``symbols`` leaves out has its declared minimum, but 1 at least. Views, parameters, constants and state cost nothing.
+    A symbol that ``symbols`` leaves out has its declared minimum, but 1 at least. Views, parameters, constants and
+    state cost nothing.
     """
     callee = SymbolTable.lookup_symbol(module, function)
     if not isinstance(callee, FuncOp):
@@ -71,7 +72,9 @@ def op_cost(op: Operation, symbols: Mapping[str, int]) -> Cost:
 
 
 def launches_kernel(op: Operation) -> bool:
-    """True if the op does work at run time when it stands alone: it is no view, parameter, constant or piece of state."""
+    """True if the op does work at run time when it stands alone: it is no view, parameter, constant or piece of
+    state.
+    """
     if isinstance(op, CopyOp):
         return True
     return isinstance(op, ForgeOp) and not isinstance(op, (ViewOp, ParamRefOp, ConstantOp))

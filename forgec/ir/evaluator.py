@@ -19,15 +19,15 @@ from forgec.runtime.dtypes import torch_dtype
 from forgec.runtime.plan import Arg, Device, DType, Layout, MemoryFormat, Reg
 from forgec.runtime.symbolic import Extent, SymExpr, evaluate
 
-_WIDE = {name: "f64" for name in types.FLOATS} | {name: "c128" for name in types.COMPLEX}
+_WIDE: dict[str, str] = {**dict.fromkeys(types.FLOATS, "f64"), **dict.fromkeys(types.COMPLEX, "c128")}
 
 
 @dataclass
 class Evaluator:
     """The environment of reference implementations, on the CPU.
 
-    ``symbols`` are the values of dynamic extents, ``params`` the weights by name. With ``float64`` every floating-point tensor is
-    float64 and every complex one complex128, whatever its type says.
+    ``symbols`` are the values of dynamic extents, ``params`` the weights by name. With ``float64`` every floating-point
+    tensor is float64 and every complex one complex128, whatever its type says.
     """
 
     symbols: Mapping[str, int] = field(default_factory=dict)
@@ -82,8 +82,8 @@ class Evaluator:
     ) -> tuple[Any, ...]:
         """Call an ATen operator: ``"aten::topk"`` or, with its overload, ``"aten::add.Tensor"``.
 
-        Operand references stand for ``inputs``, symbolic extents for their values; devices become the CPU. The results are as many
-        tensors as ``outputs``, in the dtypes of their types.
+        Operand references stand for ``inputs``, symbolic extents for their values; devices become the CPU. The results
+        are as many tensors as ``outputs``, in the dtypes of their types.
         """
         tensors = self.call(callee, arguments, inputs)
         if len(tensors) != len(outputs):

@@ -1,168 +1,286 @@
-"""An example of every op of the forge dialect: the IR reference prints them, and the tests parse, verify, print and run them.
+"""An example of every op of the forge dialect: the IR reference prints them, and the tests parse, verify and run them.
 
-An example is the text of one op, whose operands become the arguments of a function, or, where one op cannot stand alone, of a
-whole module.
+An example is the text of one op, whose operands become the arguments of a function, or, where one op cannot stand
+alone, of a whole module. Blank lines separate examples.
 """
 
 from __future__ import annotations
 
 import re
 
-FORGE_EXAMPLES: tuple[str, ...] = (
-    # declarations, state, constants, calls
-    'forge.symbol @s0 "seq" min 1 max 2048',
-    'forge.symbol @s1 "batch" min 0',
-    "forge.param @layers.0.weight : tensor<576x192xf32>",
-    "forge.param @weight : tensor<8x4xf32>\nfunc.func @forward() -> tensor<8x4xf32> {\n"
-    "  %w = forge.param_ref @weight : tensor<8x4xf32>\n  func.return %w : tensor<8x4xf32>\n}",
-    "forge.constant dense<[0, 1, 2]> : tensor<3xi64> : tensor<3xi64>",
-    "forge.constant dense<[1.0, -0.0, 0.1]> : tensor<3xf32> : tensor<3xf32>",
-    "func.func @forward(%cache : !forge.state<tensor<4xf32>>, %x : tensor<4xf32>) -> !forge.state<tensor<4xf32>> {\n"
-    "  %old = forge.state_read %cache : (!forge.state<tensor<4xf32>>) -> tensor<4xf32>\n"
-    "  %new = forge.add %old, %x : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>\n"
-    "  %next = forge.state_write %cache, %new : (!forge.state<tensor<4xf32>>, tensor<4xf32>) -> !forge.state<tensor<4xf32>>\n"
-    "  func.return %next : !forge.state<tensor<4xf32>>\n}",
-    '%v, %i = forge.aten "aten::topk"(%x, 2, -1, largest = true) : (tensor<4x8xf32>) -> (tensor<4x2xf32>, tensor<4x2xi64>)',
-    '%r = forge.aten "aten::roll"(%x, [expr<s0>, 1], [0, 1]) : '
-    "(tensor<?x8xf32, #forge.tensor<[s0]>>) -> tensor<?x8xf32, #forge.tensor<[s0]>>",
-    # creation
-    "%r = forge.full 0.5 : tensor<?x4xf32, #forge.tensor<[s0 + 1]>>",
-    "%r = forge.full true : tensor<2xi1>",
-    "%r = forge.iota from 0 step 1 : tensor<?xi64, #forge.tensor<[s0]>>",
-    "%r = forge.iota from s0 * 2 step 3 : tensor<5xi64>",
-    # pointwise, one operand
-    "%r = forge.neg %x : (tensor<4x8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.abs %x : (tensor<4x8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.sign %x : (tensor<4x8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.exp %x : (tensor<?x8xf32, #forge.tensor<[s0]>>) -> tensor<?x8xf32, #forge.tensor<[s0]>>",
-    "%r = forge.exp %x : (tensor<4xi64>) -> tensor<4xf32>",
-    "%r = forge.exp2 %x : (tensor<4x8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.expm1 %x : (tensor<4x8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.log %x : (tensor<4x8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.log2 %x : (tensor<4x8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.log1p %x : (tensor<4x8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.sqrt %x : (tensor<4x8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.rsqrt %x : (tensor<4x8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.reciprocal %x : (tensor<4x8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.sin %x : (tensor<4x8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.cos %x : (tensor<4x8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.tanh %x : (tensor<4x8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.erf %x : (tensor<4x8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.sigmoid %x : (tensor<4x8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.silu %x : (tensor<4x8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.relu %x : (tensor<4x8xf32>) -> tensor<4x8xf32>",
-    '%r = forge.gelu %x approximate "tanh" : (tensor<4x8xf32>) -> tensor<4x8xf32>',
-    "%r = forge.floor %x : (tensor<4x8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.ceil %x : (tensor<4x8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.round %x : (tensor<4x8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.trunc %x : (tensor<4x8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.logical_not %x : (tensor<4x8xf32>) -> tensor<4x8xi1>",
-    "%r = forge.bitwise_not %x : (tensor<4x8xi64>) -> tensor<4x8xi64>",
-    "%r = forge.isnan %x : (tensor<4x8xf32>) -> tensor<4x8xi1>",
-    "%r = forge.cast %x : (tensor<4x8xf32>) -> tensor<4x8xbf16>",
-    "%r = forge.clamp %x lower -1.0 upper 1.0 : (tensor<4x8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.clamp %x upper 3 : (tensor<4x8xi64>) -> tensor<4x8xi64>",
-    # pointwise, two operands
-    "%r = forge.add %x, %y : (tensor<4x8xf32>, tensor<8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.sub %x, %y : (tensor<4x1xf32>, tensor<8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.rsub %x, 1.0 : (tensor<4x8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.mul %x, 0.125 : (tensor<4x8xbf16>) -> tensor<4x8xbf16>",
-    "%r = forge.mul %x, %y : (tensor<?x8xf32, #forge.tensor<[s0]>>, tensor<?x1xf32, #forge.tensor<[s0]>>) "
-    "-> tensor<?x8xf32, #forge.tensor<[s0]>>",
-    "%r = forge.div %x, 2 : (tensor<4xi64>) -> tensor<4xf32>",
-    "%r = forge.floor_div %x, 2 : (tensor<4xi64>) -> tensor<4xi64>",
-    "%r = forge.remainder %x, -3 : (tensor<4xi64>) -> tensor<4xi64>",
-    "%r = forge.pow %x, 2.0 : (tensor<4x8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.maximum %x, %y : (tensor<4x8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.minimum %x, %y : (tensor<4x8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.eq %x, %y : (tensor<4xi64>, tensor<4xi64>) -> tensor<4xi1>",
-    "%r = forge.ne %x, -inf : (tensor<4xf32>) -> tensor<4xi1>",
-    "%r = forge.lt %x, %y : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xi1>",
-    "%r = forge.le %x, %y : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xi1>",
-    "%r = forge.gt %x, 0 : (tensor<4xf32>) -> tensor<4xi1>",
-    "%r = forge.ge %x, %y : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xi1>",
-    "%r = forge.logical_and %x, %y : (tensor<4xi1>, tensor<4xi1>) -> tensor<4xi1>",
-    "%r = forge.logical_or %x, %y : (tensor<4xi1>, tensor<4xi1>) -> tensor<4xi1>",
-    "%r = forge.logical_xor %x, %y : (tensor<4xi1>, tensor<4xi1>) -> tensor<4xi1>",
-    "%r = forge.bitwise_and %x, %y : (tensor<4xi64>, tensor<4xi64>) -> tensor<4xi64>",
-    "%r = forge.bitwise_or %x, %y : (tensor<4xi64>, tensor<4xi64>) -> tensor<4xi64>",
-    "%r = forge.bitwise_xor %x, %y : (tensor<4xi64>, tensor<4xi64>) -> tensor<4xi64>",
-    # choice
-    "%r = forge.where %c, %x, %y : (tensor<4x1xi1>, tensor<4x8xf32>, tensor<8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.masked_fill %x, %m with -inf : (tensor<4x8xf32>, tensor<8xi1>) -> tensor<4x8xf32>",
-    # rearrangement
-    "%r = forge.copy %x : (tensor<4x8xf32, #forge.tensor<[], strides = [1, 4]>>) -> tensor<4x8xf32>",
-    "%r = forge.reshape %x : (tensor<?x6xf32, #forge.tensor<[s0]>>) -> tensor<?x2x3xf32, #forge.tensor<[s0]>>",
-    "%r = forge.transpose %x [1, 0, 2] : (tensor<4x8x2xf32>) -> tensor<8x4x2xf32, #forge.tensor<[], strides = [2, 16, 1]>>",
-    "%r = forge.broadcast %x : (tensor<1x8xf32>) -> tensor<3x4x8xf32>",
-    "%r = forge.slice %x dim 1 from 2 step 2 : (tensor<4x8xf32>) -> tensor<4x3xf32>",
-    "%r = forge.slice %x dim 0 from s0 - 1 step 1 : (tensor<?x8xf32, #forge.tensor<[s0]>>) -> tensor<1x8xf32>",
-    "%r = forge.concat %x, %y dim 0 : (tensor<?x8xf32, #forge.tensor<[s0]>>, tensor<1x8xf32>) "
-    "-> tensor<?x8xf32, #forge.tensor<[s0 + 1]>>",
-    "%r = forge.insert_slice %x into %y dim 1 from 2 step 2 : (tensor<4x3xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>",
-    # reductions
-    "%r = forge.sum %x over [1] keepdim : (tensor<4x8xf32>) -> tensor<4x1xf32>",
-    "%r = forge.sum %x over [0, 1] : (tensor<4x8xi1>) -> tensor<i64>",
-    "%r = forge.mean %x over [1] : (tensor<?x8xf32, #forge.tensor<[s0]>>) -> tensor<?xf32, #forge.tensor<[s0]>>",
-    "%r = forge.amax %x over [0, 1] : (tensor<4x8xf32>) -> tensor<f32>",
-    "%r = forge.amin %x over [1] keepdim : (tensor<4x8xf32>) -> tensor<4x1xf32>",
-    "%r = forge.prod %x over [0] : (tensor<4x8xi64>) -> tensor<8xi64>",
-    "%r = forge.any %x over [1] : (tensor<4x8xi1>) -> tensor<4xi1>",
-    "%r = forge.all %x over [0, 1] : (tensor<4x8xf32>) -> tensor<i1>",
-    "%r = forge.var %x over [1] correction 1 keepdim : (tensor<4x8xf32>) -> tensor<4x1xf32>",
-    "%r = forge.argmax %x dim 1 : (tensor<4x8xf32>) -> tensor<4xi64>",
-    "%r = forge.argmin %x dim 1 keepdim : (tensor<4x8xf32>) -> tensor<4x1xi64>",
-    "%r = forge.cumsum %x dim 1 : (tensor<4x8xi1>) -> tensor<4x8xi64>",
-    "%r = forge.softmax %x dim 1 : (tensor<4x8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.log_softmax %x dim 1 : (tensor<4x8xf32>) -> tensor<4x8xf32>",
-    # contractions
-    "%r = forge.matmul %x, %y : (tensor<2x?x8xf32, #forge.tensor<[s0]>>, tensor<8x3xf32>) "
-    "-> tensor<2x?x3xf32, #forge.tensor<[s0]>>",
-    "%r = forge.linear %x, %w bias %b : (tensor<?x8xf32, #forge.tensor<[s0]>>, tensor<3x8xf32>, tensor<3xf32>) "
-    "-> tensor<?x3xf32, #forge.tensor<[s0]>>",
-    "%r = forge.linear %x, %w : (tensor<2x5x8xf32>, tensor<3x8xf32>) -> tensor<2x5x3xf32>",
-    "%r = forge.convolution %x, %w bias %b strides [2, 2] padding [1, 1] dilation [1, 1] groups 2 : "
-    "(tensor<1x4x9x9xf32>, tensor<6x2x3x3xf32>, tensor<6xf32>) -> tensor<1x6x5x5xf32>",
-    "%r = forge.convolution %x, %w strides [1] padding [1] dilation [1] groups 1 : "
-    "(tensor<2x4x?xf32, #forge.tensor<[s0]>>, tensor<6x4x3xf32>) -> tensor<2x6x?xf32, #forge.tensor<[s0]>>",
-    # normalisations
-    "%r = forge.layer_norm %x weight %w bias %b axes 1 eps 1.0e-05 : (tensor<4x8xf32>, tensor<8xf32>, tensor<8xf32>) "
-    "-> tensor<4x8xf32>",
-    "%r = forge.layer_norm %x bias %b axes 1 eps 1.0e-05 : (tensor<4x8xf32>, tensor<8xf32>) -> tensor<4x8xf32>",
-    "%r = forge.rms_norm %x weight %w axes 1 eps 1.0e-06 : (tensor<?x8xbf16, #forge.tensor<[s0]>>, tensor<8xbf16>) "
-    "-> tensor<?x8xbf16, #forge.tensor<[s0]>>",
-    "%r = forge.rms_norm %x axes 2 : (tensor<4x8x2xf32>) -> tensor<4x8x2xf32>",
-    "%r = forge.group_norm %x weight %w bias %b groups 2 eps 1.0e-05 : (tensor<1x4x3x3xf32>, tensor<4xf32>, tensor<4xf32>) "
-    "-> tensor<1x4x3x3xf32>",
-    # attention and other composite ops
-    "%r = forge.attention %q, %k, %v scale 0.125 causal : "
-    "(tensor<1x4x?x8xf32, #forge.tensor<[s0]>>, tensor<1x2x?x8xf32, #forge.tensor<[s0]>>, tensor<1x2x?x8xf32, #forge.tensor<[s0]>>) "
-    "-> tensor<1x4x?x8xf32, #forge.tensor<[s0]>>",
-    '%r = forge.attention %q, %k, %v mask %m sinks %s query_scale 0.5 softcap 50.0 causal window 4 empty_row "uniform" '
-    'softmax_dtype "f64" : (tensor<4x3x8xf32>, tensor<2x5x8xf32>, tensor<2x5x6xf32>, tensor<3x5xi1>, tensor<4xf32>) '
-    "-> tensor<4x3x6xf32>",
-    "%r = forge.attention %q, %k, %v sinks %s : (tensor<4x3x8xf32>, tensor<2x5x8xf32>, tensor<2x5x6xf32>, tensor<4xf32>) "
-    "-> tensor<4x3x6xf32>",
-    "%r = forge.rope %x cos %c sin %s : (tensor<1x4x?x8xf32, #forge.tensor<[s0]>>, tensor<1x1x?x8xf32, #forge.tensor<[s0]>>, "
-    "tensor<1x1x?x8xf32, #forge.tensor<[s0]>>) -> tensor<1x4x?x8xf32, #forge.tensor<[s0]>>",
-    "%r = forge.rope %x cos %c sin %s interleaved : (tensor<4x3x8xf32>, tensor<3x4xf32>, tensor<3x4xf32>) -> tensor<4x3x8xf32>",
-    '%r = forge.glu %g, %u activation "silu" : (tensor<4x8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>',
-    '%r = forge.glu %g, %u activation "gelu_tanh" limit 7.0 : (tensor<4x8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>',
-    '%r = forge.moe %x, %router, %gate_up, %down top_k 2 activation "silu" normalize : '
-    "(tensor<5x8xf32>, tensor<5x4xf32>, tensor<4x12x8xf32>, tensor<4x8x6xf32>) -> tensor<5x8xf32>",
-    '%r = forge.moe %x, %router, %gate_up, %down top_k 1 activation "gelu" scoring "sigmoid" : '
-    "(tensor<5x8xf32>, tensor<5x4xf32>, tensor<4x12x8xf32>, tensor<4x8x6xf32>) -> tensor<5x8xf32>",
-    # indexing
-    "%r = forge.embedding %w, %i : (tensor<16x8xf32>, tensor<1x?xi64, #forge.tensor<[s0]>>) "
-    "-> tensor<1x?x8xf32, #forge.tensor<[s0]>>",
-    "%r = forge.index_select %x, %i dim 1 : (tensor<4x8xf32>, tensor<3xi64>) -> tensor<4x3xf32>",
-    "%r = forge.gather %x, %i dim 1 : (tensor<4x8xf32>, tensor<4x2xi64>) -> tensor<4x2xf32>",
-    "%r = forge.index %x at %i, %j dims [0, 2] : (tensor<4x5x8xf32>, tensor<3x1xi64>, tensor<2xi64>) -> tensor<3x2x5xf32>",
-    "%r = forge.index_put %x, %v at %i dims [1] accumulate : (tensor<4x8xf32>, tensor<4x3xf32>, tensor<3xi64>) "
-    "-> tensor<4x8xf32>",
-    "%r = forge.index_copy %x, %i, %y dim 1 : (tensor<4x8xf32>, tensor<3xi64>, tensor<4x3xf32>) -> tensor<4x8xf32>",
-    "%r = forge.scatter %x, %i, %y dim 1 : (tensor<4x8xf32>, tensor<4x3xi64>, tensor<4x3xf32>) -> tensor<4x8xf32>",
-)
+_FORGE = """
+forge.symbol @s0 "seq" min 1 max 2048
+
+forge.symbol @s1 "batch" min 0
+
+forge.param @layers.0.weight : tensor<576x192xf32>
+
+forge.param @weight : tensor<8x4xf32>
+func.func @forward() -> tensor<8x4xf32> {
+  %w = forge.param_ref @weight : tensor<8x4xf32>
+  func.return %w : tensor<8x4xf32>
+}
+
+forge.constant dense<[0, 1, 2]> : tensor<3xi64> : tensor<3xi64>
+
+forge.constant dense<[1.0, -0.0, 0.1]> : tensor<3xf32> : tensor<3xf32>
+
+func.func @forward(%cache : !forge.state<tensor<4xf32>>, %x : tensor<4xf32>) -> !forge.state<tensor<4xf32>> {
+  %old = forge.state_read %cache : (!forge.state<tensor<4xf32>>) -> tensor<4xf32>
+  %new = forge.add %old, %x : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
+  %next = forge.state_write %cache, %new : (!forge.state<tensor<4xf32>>, tensor<4xf32>) -> !forge.state<tensor<4xf32>>
+  func.return %next : !forge.state<tensor<4xf32>>
+}
+
+%v, %i = forge.aten "aten::topk"(%x, 2, -1, largest = true) :
+    (tensor<4x8xf32>) -> (tensor<4x2xf32>, tensor<4x2xi64>)
+
+%r = forge.aten "aten::roll"(%x, [expr<s0>, 1], [0, 1]) :
+    (tensor<?x8xf32, #forge.tensor<[s0]>>) -> tensor<?x8xf32, #forge.tensor<[s0]>>
+
+%r = forge.full 0.5 : tensor<?x4xf32, #forge.tensor<[s0 + 1]>>
+
+%r = forge.full true : tensor<2xi1>
+
+%r = forge.iota from 0 step 1 : tensor<?xi64, #forge.tensor<[s0]>>
+
+%r = forge.iota from s0 * 2 step 3 : tensor<5xi64>
+
+%r = forge.neg %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.abs %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.sign %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.exp %x : (tensor<?x8xf32, #forge.tensor<[s0]>>) -> tensor<?x8xf32, #forge.tensor<[s0]>>
+
+%r = forge.exp %x : (tensor<4xi64>) -> tensor<4xf32>
+
+%r = forge.exp2 %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.expm1 %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.log %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.log2 %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.log1p %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.sqrt %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.rsqrt %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.reciprocal %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.sin %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.cos %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.tanh %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.erf %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.sigmoid %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.silu %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.relu %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.gelu %x approximate "tanh" : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.floor %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.ceil %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.round %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.trunc %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.logical_not %x : (tensor<4x8xf32>) -> tensor<4x8xi1>
+
+%r = forge.bitwise_not %x : (tensor<4x8xi64>) -> tensor<4x8xi64>
+
+%r = forge.isnan %x : (tensor<4x8xf32>) -> tensor<4x8xi1>
+
+%r = forge.cast %x : (tensor<4x8xf32>) -> tensor<4x8xbf16>
+
+%r = forge.clamp %x lower -1.0 upper 1.0 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.clamp %x upper 3 : (tensor<4x8xi64>) -> tensor<4x8xi64>
+
+%r = forge.add %x, %y : (tensor<4x8xf32>, tensor<8xf32>) -> tensor<4x8xf32>
+
+%r = forge.sub %x, %y : (tensor<4x1xf32>, tensor<8xf32>) -> tensor<4x8xf32>
+
+%r = forge.rsub %x, 1.0 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.mul %x, 0.125 : (tensor<4x8xbf16>) -> tensor<4x8xbf16>
+
+%r = forge.mul %x, %y :
+    (tensor<?x8xf32, #forge.tensor<[s0]>>, tensor<?x1xf32, #forge.tensor<[s0]>>)
+    -> tensor<?x8xf32, #forge.tensor<[s0]>>
+
+%r = forge.div %x, 2 : (tensor<4xi64>) -> tensor<4xf32>
+
+%r = forge.floor_div %x, 2 : (tensor<4xi64>) -> tensor<4xi64>
+
+%r = forge.remainder %x, -3 : (tensor<4xi64>) -> tensor<4xi64>
+
+%r = forge.pow %x, 2.0 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.maximum %x, %y : (tensor<4x8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.minimum %x, %y : (tensor<4x8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.eq %x, %y : (tensor<4xi64>, tensor<4xi64>) -> tensor<4xi1>
+
+%r = forge.ne %x, -inf : (tensor<4xf32>) -> tensor<4xi1>
+
+%r = forge.lt %x, %y : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xi1>
+
+%r = forge.le %x, %y : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xi1>
+
+%r = forge.gt %x, 0 : (tensor<4xf32>) -> tensor<4xi1>
+
+%r = forge.ge %x, %y : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xi1>
+
+%r = forge.logical_and %x, %y : (tensor<4xi1>, tensor<4xi1>) -> tensor<4xi1>
+
+%r = forge.logical_or %x, %y : (tensor<4xi1>, tensor<4xi1>) -> tensor<4xi1>
+
+%r = forge.logical_xor %x, %y : (tensor<4xi1>, tensor<4xi1>) -> tensor<4xi1>
+
+%r = forge.bitwise_and %x, %y : (tensor<4xi64>, tensor<4xi64>) -> tensor<4xi64>
+
+%r = forge.bitwise_or %x, %y : (tensor<4xi64>, tensor<4xi64>) -> tensor<4xi64>
+
+%r = forge.bitwise_xor %x, %y : (tensor<4xi64>, tensor<4xi64>) -> tensor<4xi64>
+
+%r = forge.where %c, %x, %y : (tensor<4x1xi1>, tensor<4x8xf32>, tensor<8xf32>) -> tensor<4x8xf32>
+
+%r = forge.masked_fill %x, %m with -inf : (tensor<4x8xf32>, tensor<8xi1>) -> tensor<4x8xf32>
+
+%r = forge.copy %x : (tensor<4x8xf32, #forge.tensor<[], strides = [1, 4]>>) -> tensor<4x8xf32>
+
+%r = forge.reshape %x : (tensor<?x6xf32, #forge.tensor<[s0]>>) -> tensor<?x2x3xf32, #forge.tensor<[s0]>>
+
+%r = forge.transpose %x [1, 0, 2] :
+    (tensor<4x8x2xf32>) -> tensor<8x4x2xf32, #forge.tensor<[], strides = [2, 16, 1]>>
+
+%r = forge.broadcast %x : (tensor<1x8xf32>) -> tensor<3x4x8xf32>
+
+%r = forge.slice %x dim 1 from 2 step 2 : (tensor<4x8xf32>) -> tensor<4x3xf32>
+
+%r = forge.slice %x dim 0 from s0 - 1 step 1 : (tensor<?x8xf32, #forge.tensor<[s0]>>) -> tensor<1x8xf32>
+
+%r = forge.concat %x, %y dim 0 :
+    (tensor<?x8xf32, #forge.tensor<[s0]>>, tensor<1x8xf32>) -> tensor<?x8xf32, #forge.tensor<[s0 + 1]>>
+
+%r = forge.insert_slice %x into %y dim 1 from 2 step 2 : (tensor<4x3xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.sum %x over [1] keepdim : (tensor<4x8xf32>) -> tensor<4x1xf32>
+
+%r = forge.sum %x over [0, 1] : (tensor<4x8xi1>) -> tensor<i64>
+
+%r = forge.mean %x over [1] : (tensor<?x8xf32, #forge.tensor<[s0]>>) -> tensor<?xf32, #forge.tensor<[s0]>>
+
+%r = forge.amax %x over [0, 1] : (tensor<4x8xf32>) -> tensor<f32>
+
+%r = forge.amin %x over [1] keepdim : (tensor<4x8xf32>) -> tensor<4x1xf32>
+
+%r = forge.prod %x over [0] : (tensor<4x8xi64>) -> tensor<8xi64>
+
+%r = forge.any %x over [1] : (tensor<4x8xi1>) -> tensor<4xi1>
+
+%r = forge.all %x over [0, 1] : (tensor<4x8xf32>) -> tensor<i1>
+
+%r = forge.var %x over [1] correction 1 keepdim : (tensor<4x8xf32>) -> tensor<4x1xf32>
+
+%r = forge.argmax %x dim 1 : (tensor<4x8xf32>) -> tensor<4xi64>
+
+%r = forge.argmin %x dim 1 keepdim : (tensor<4x8xf32>) -> tensor<4x1xi64>
+
+%r = forge.cumsum %x dim 1 : (tensor<4x8xi1>) -> tensor<4x8xi64>
+
+%r = forge.softmax %x dim 1 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.log_softmax %x dim 1 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.matmul %x, %y :
+    (tensor<2x?x8xf32, #forge.tensor<[s0]>>, tensor<8x3xf32>) -> tensor<2x?x3xf32, #forge.tensor<[s0]>>
+
+%r = forge.linear %x, %w bias %b :
+    (tensor<?x8xf32, #forge.tensor<[s0]>>, tensor<3x8xf32>, tensor<3xf32>) -> tensor<?x3xf32, #forge.tensor<[s0]>>
+
+%r = forge.linear %x, %w : (tensor<2x5x8xf32>, tensor<3x8xf32>) -> tensor<2x5x3xf32>
+
+%r = forge.convolution %x, %w bias %b strides [2, 2] padding [1, 1] dilation [1, 1] groups 2 :
+    (tensor<1x4x9x9xf32>, tensor<6x2x3x3xf32>, tensor<6xf32>) -> tensor<1x6x5x5xf32>
+
+%r = forge.convolution %x, %w strides [1] padding [1] dilation [1] groups 1 :
+    (tensor<2x4x?xf32, #forge.tensor<[s0]>>, tensor<6x4x3xf32>) -> tensor<2x6x?xf32, #forge.tensor<[s0]>>
+
+%r = forge.layer_norm %x weight %w bias %b axes 1 eps 1.0e-05 :
+    (tensor<4x8xf32>, tensor<8xf32>, tensor<8xf32>) -> tensor<4x8xf32>
+
+%r = forge.layer_norm %x bias %b axes 1 eps 1.0e-05 : (tensor<4x8xf32>, tensor<8xf32>) -> tensor<4x8xf32>
+
+%r = forge.rms_norm %x weight %w axes 1 eps 1.0e-06 :
+    (tensor<?x8xbf16, #forge.tensor<[s0]>>, tensor<8xbf16>) -> tensor<?x8xbf16, #forge.tensor<[s0]>>
+
+%r = forge.rms_norm %x axes 2 : (tensor<4x8x2xf32>) -> tensor<4x8x2xf32>
+
+%r = forge.group_norm %x weight %w bias %b groups 2 eps 1.0e-05 :
+    (tensor<1x4x3x3xf32>, tensor<4xf32>, tensor<4xf32>) -> tensor<1x4x3x3xf32>
+
+%r = forge.attention %q, %k, %v scale 0.125 causal :
+    (tensor<1x4x?x8xf32, #forge.tensor<[s0]>>, tensor<1x2x?x8xf32, #forge.tensor<[s0]>>,
+     tensor<1x2x?x8xf32, #forge.tensor<[s0]>>)
+    -> tensor<1x4x?x8xf32, #forge.tensor<[s0]>>
+
+%r = forge.attention %q, %k, %v mask %m sinks %s query_scale 0.5 softcap 50.0 causal window 4
+    empty_row "uniform" softmax_dtype "f64" :
+    (tensor<4x3x8xf32>, tensor<2x5x8xf32>, tensor<2x5x6xf32>, tensor<3x5xi1>, tensor<4xf32>) -> tensor<4x3x6xf32>
+
+%r = forge.attention %q, %k, %v sinks %s :
+    (tensor<4x3x8xf32>, tensor<2x5x8xf32>, tensor<2x5x6xf32>, tensor<4xf32>) -> tensor<4x3x6xf32>
+
+%r = forge.rope %x cos %c sin %s :
+    (tensor<1x4x?x8xf32, #forge.tensor<[s0]>>, tensor<1x1x?x8xf32, #forge.tensor<[s0]>>,
+     tensor<1x1x?x8xf32, #forge.tensor<[s0]>>)
+    -> tensor<1x4x?x8xf32, #forge.tensor<[s0]>>
+
+%r = forge.rope %x cos %c sin %s interleaved :
+    (tensor<4x3x8xf32>, tensor<3x4xf32>, tensor<3x4xf32>) -> tensor<4x3x8xf32>
+
+%r = forge.glu %g, %u activation "silu" : (tensor<4x8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.glu %g, %u activation "gelu_tanh" limit 7.0 : (tensor<4x8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.moe %x, %router, %gate_up, %down top_k 2 activation "silu" normalize :
+    (tensor<5x8xf32>, tensor<5x4xf32>, tensor<4x12x8xf32>, tensor<4x8x6xf32>) -> tensor<5x8xf32>
+
+%r = forge.moe %x, %router, %gate_up, %down top_k 1 activation "gelu" scoring "sigmoid" :
+    (tensor<5x8xf32>, tensor<5x4xf32>, tensor<4x12x8xf32>, tensor<4x8x6xf32>) -> tensor<5x8xf32>
+
+%r = forge.embedding %w, %i :
+    (tensor<16x8xf32>, tensor<1x?xi64, #forge.tensor<[s0]>>) -> tensor<1x?x8xf32, #forge.tensor<[s0]>>
+
+%r = forge.index_select %x, %i dim 1 : (tensor<4x8xf32>, tensor<3xi64>) -> tensor<4x3xf32>
+
+%r = forge.gather %x, %i dim 1 : (tensor<4x8xf32>, tensor<4x2xi64>) -> tensor<4x2xf32>
+
+%r = forge.index %x at %i, %j dims [0, 2] : (tensor<4x5x8xf32>, tensor<3x1xi64>, tensor<2xi64>) -> tensor<3x2x5xf32>
+
+%r = forge.index_put %x, %v at %i dims [1] accumulate :
+    (tensor<4x8xf32>, tensor<4x3xf32>, tensor<3xi64>) -> tensor<4x8xf32>
+
+%r = forge.index_copy %x, %i, %y dim 1 : (tensor<4x8xf32>, tensor<3xi64>, tensor<4x3xf32>) -> tensor<4x8xf32>
+
+%r = forge.scatter %x, %i, %y dim 1 : (tensor<4x8xf32>, tensor<4x3xi64>, tensor<4x3xf32>) -> tensor<4x8xf32>
+"""
+
+FORGE_EXAMPLES: tuple[str, ...] = tuple(_FORGE.strip().split("\n\n"))
 
 _WHOLE = ("func.func", "forge.symbol", "forge.param ", "plan.")
 
@@ -171,6 +289,7 @@ def module_of(example: str) -> str:
     """The example as the text of a module: where it is one op, in a function whose arguments are the operands."""
     if example.startswith(_WHOLE):
         return example
+    example = " ".join(example.split())
     results, equals, _ = example.partition(" = ")
     names = re.findall(r"%[\w.]+", example.removeprefix(results + equals if equals else ""))
     operand_types, result_types = _signature(example, len(names))
@@ -178,16 +297,14 @@ def module_of(example: str) -> str:
         results, example = "%r", f"%r = {example}"
     arguments = ", ".join(f"{name} : {kind}" for name, kind in zip(names, operand_types, strict=True))
     returned = ", ".join(result_types)
-    return (
-        f"func.func @forward({arguments}) -> ({returned}) {{\n  {example}\n  func.return {results} : {returned}\n}}"
-    )
+    return f"func.func @forward({arguments}) -> ({returned}) {{\n  {example}\n  func.return {results} : {returned}\n}}"
 
 
 def op_name(example: str) -> str:
     """The name of the op that the example is about: the last of its own dialect's that is no companion."""
     if example.startswith("func.func"):
         return "forge.state_write"
-    names = re.findall(r"\b(forge\.[a-z_0-9]+)(?= )", example)
+    names = re.findall(r"\b(forge\.[a-z_0-9]+)(?=\s)", example)
     return names[-1] if "param_ref" in example else names[0]
 
 
@@ -197,7 +314,9 @@ def _signature(example: str, operands: int) -> tuple[list[str], list[str]]:
         return [], [_split(example, " : ")[-1]]
     before, _, after = example.rpartition(") -> ")
     signature = before[before.rindex(" : (") + 4 :]
-    return _split(signature, ", "), _split(after.removeprefix("(").removesuffix(")") if after.startswith("(") else after, ", ")
+    return _split(signature, ", "), _split(
+        after.removeprefix("(").removesuffix(")") if after.startswith("(") else after, ", "
+    )
 
 
 def _split(text: str, separator: str) -> list[str]:

@@ -11,7 +11,8 @@ from forgec.runtime.symbolic import Extent, SymExpr, evaluate, free_symbols
 def bind(shapes: Sequence[Sequence[Extent]], actual: Sequence[Sequence[int]]) -> dict[str, int]:
     """The symbols that ``shapes`` name, so that each shape has the value of the actual one.
 
-    An extent that is a symbol (or ``a * symbol + b``) binds it; all others are checked. FORGE-R003 where extents disagree.
+    An extent that is a symbol (or ``a * symbol + b``) binds it; all others are checked. FORGE-R003 where extents
+    disagree.
     """
     pairs = [pair for shape, sizes in zip(shapes, actual, strict=True) for pair in zip(shape, sizes, strict=True)]
     symbols: dict[str, int] = {}

@@ -39,7 +39,11 @@ _FAMILIES = (
 def _operations() -> list[type[Operation]]:
     """The op classes of every family: those that declare a name of the dialect."""
     found = [value for family in _FAMILIES for value in vars(family).values()]
-    ops = [v for v in found if isinstance(v, type) and issubclass(v, Operation) and getattr(v, "name", "").startswith("forge.")]
+    ops = [
+        v
+        for v in found
+        if isinstance(v, type) and issubclass(v, Operation) and getattr(v, "name", "").startswith("forge.")
+    ]
     return sorted(set(ops), key=lambda op: op.name)
 
 

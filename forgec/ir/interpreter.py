@@ -36,12 +36,13 @@ def interpret(
 ) -> list[Any]:
     """Run a function of a module on CPU tensors and return its results.
 
-    ``inputs`` has one tensor for each argument, those of state type included; the last version of each state is among the results,
-    and no input is written. ``params`` holds the data of ``forge.param`` ops by name. With ``float64`` all floating-point inputs,
-    parameters and intermediate values are float64. ``observe(op, results)`` is called after every op.
+    ``inputs`` has one tensor for each argument, those of state type included; the last version of each state is among
+    the results, and no input is written. ``params`` holds the data of ``forge.param`` ops by name. With ``float64`` all
+    floating-point inputs, parameters and intermediate values are float64. ``observe(op, results)`` is called after
+    every op.
 
-    Raises FORGE-R001 to FORGE-R004 if the inputs do not fit the function's type, FORGE-I003 for an op without a reference
-    implementation, and FORGE-R007 if an op fails.
+    Raises FORGE-R001 to FORGE-R004 if the inputs do not fit the function's type, FORGE-I003 for an op without a
+    reference implementation, and FORGE-R007 if an op fails.
     """
     import torch
 
@@ -96,7 +97,9 @@ class _Run:
         for name, value in symbols.items():
             declared = self.ranges.get(name)
             if declared is not None and not declared.admits(value):
-                raise error("FORGE-R004", f"extent {name} ({declared.label.data}) is {value}, outside {declared.range_text}")
+                raise error(
+                    "FORGE-R004", f"extent {name} ({declared.label.data}) is {value}, outside {declared.range_text}"
+                )
         return symbols
 
     def _execute(self, ev: Evaluator, op: Operation, operands: list[Any]) -> list[Any]:
@@ -134,7 +137,9 @@ def held_type(value: SSAValue) -> Attribute:
 
 
 def _check(ev: Evaluator, expected: Attribute, tensor: Any, what: str, op: Operation | None = None) -> None:
-    """Raises FORGE-R002 or FORGE-R003 (FORGE-X001 for an op's result) unless a tensor has the dtype and shape of its type."""
+    """Raises FORGE-R002 or FORGE-R003 (FORGE-X001 for an op's result) unless a tensor has the dtype and shape of its
+    type.
+    """
     place = None if op is None else location_of(op)
     if tensor.dtype != ev.dtype(expected):
         code = "FORGE-R002" if op is None else "FORGE-X001"

@@ -1,6 +1,7 @@
 """Strides of views: what a rearrangement does to the addresses of its operand, when addresses can say it.
 
-Every function takes shape and strides (elements) and returns the strides of the result, or None where only a copy will do.
+Every function takes shape and strides (elements) and returns the strides of the result, or None where only a copy will
+do.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ Extents = Sequence[Extent]
 def reshape_strides(shape: Extents, strides: Extents, target: Extents) -> tuple[Extent, ...] | None:
     """Strides that show ``shape``/``strides`` as ``target`` without moving elements, or None.
 
-    The rule of torch's ``view``: dimensions of the operand that are contiguous with one another form chunks, and each chunk
-    must be a whole number of target dimensions.
+    The rule of torch's ``view``: dimensions of the operand that are contiguous with one another form chunks, and each
+    chunk must be a whole number of target dimensions.
     """
     if any(extent == 0 for extent in target):
         return types.contiguous_strides(target)

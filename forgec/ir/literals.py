@@ -19,7 +19,8 @@ def literal(value: Any, like: SSAValue) -> DenseIntOrFPElementsAttr:
     name = types.dtype(like)
     tensor = value.to(torch_dtype(name)).contiguous()
     raw = tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
-    return DenseIntOrFPElementsAttr(types.tensor(name, tuple(tensor.shape)), BytesAttr(raw))
+    kind: Any = types.tensor(name, tuple(tensor.shape))
+    return DenseIntOrFPElementsAttr(kind, BytesAttr(raw))
 
 
 def to_tensor(attribute: DenseIntOrFPElementsAttr) -> Any:
@@ -28,7 +29,7 @@ def to_tensor(attribute: DenseIntOrFPElementsAttr) -> Any:
 
     from forgec.runtime.dtypes import torch_dtype
 
-    name, shape = types.dtype(attribute.type), [int(n) for n in types.shape(attribute.type)]
+    name, shape = types.dtype(attribute.type), [n for n in types.shape(attribute.type) if isinstance(n, int)]
     count = 1
     for extent in shape:
         count *= extent

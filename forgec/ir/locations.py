@@ -1,7 +1,7 @@
 """Source locations: ``forgec.diagnostics.Location`` as MLIR location attributes, and their care under rewriting.
 
-A place in the user's model is written ``loc("layers.3.attn"("Attention.forward"("model.py":42:0)))``; an op that stands for
-several ops (after fusion) carries a fused location of all of them.
+A place in the user's model is written ``loc("layers.3.attn"("Attention.forward"("model.py":42:0)))``; an op that stands
+for several ops (after fusion) carries a fused location of all of them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
-from xdsl.dialects.builtin import CallSiteLoc, FileLineColLoc, FusedLoc, IntAttr, LocationAttr, NameLoc, NoneAttr, StringAttr, UnknownLoc
+from xdsl.dialects.builtin import (
+    ArrayAttr,
+    CallSiteLoc,
+    FileLineColLoc,
+    FusedLoc,
+    IntAttr,
+    LocationAttr,
+    NameLoc,
+    NoneAttr,
+    StringAttr,
+    UnknownLoc,
+)
 from xdsl.ir import Attribute, Operation
 
 from forgec.diagnostics import Location
@@ -37,7 +48,7 @@ def from_attribute(attribute: Attribute) -> tuple[Location, ...]:
         places = () if isinstance(inner, NoneAttr) else from_attribute(inner)
         return tuple(Location(p.file, p.line, p.function, p.module or attribute.desc.data) for p in places)
     if isinstance(attribute, FusedLoc):
-        return tuple(dict.fromkeys(p for part in attribute.locations for p in from_attribute(part)))
+        return tuple(dict.fromkeys(p for part in _parts(attribute) for p in from_attribute(part)))
     if isinstance(attribute, CallSiteLoc):
         return from_attribute(attribute.callee)
     return ()
@@ -59,7 +70,7 @@ def fuse(attributes: Iterable[LocationAttr]) -> LocationAttr:
     parts: dict[LocationAttr, None] = {}
     for attribute in attributes:
         if isinstance(attribute, FusedLoc):
-            parts.update(dict.fromkeys(attribute.locations))
+            parts.update(dict.fromkeys(_parts(attribute)))
         elif not isinstance(attribute, UnknownLoc):
             parts[attribute] = None
     if not parts:
@@ -74,3 +85,8 @@ def inherit(op: Operation, *sources: Operation) -> Operation:
     if not is_known(op):
         op.location = fuse(source.location for source in sources)
     return op
+
+
+def _parts(fused: FusedLoc) -> tuple[LocationAttr, ...]:
+    assert isinstance(fused.locations, ArrayAttr)
+    return fused.locations.data

@@ -1,10 +1,10 @@
 """Text of extents, scalars and call arguments inside attributes: one grammar for printing and parsing.
 
-    extent   ::= term (('+' | '-') term)*         term ::= factor ('*' factor)*
-    factor   ::= integer | symbol | ('floordiv' | 'mod' | 'max' | 'min') '(' extent ',' extent ')' | '(' extent ')'
-    scalar   ::= 'true' | 'false' | integer | float | 'inf' | '-inf' | 'nan'
-    argument ::= scalar | 'none' | string | '[' argument* ']' | 'operand' '<' n '>' | 'expr' '<' extent '>' |
-                 'dtype.f32' | 'device.cuda:0' | 'layout.strided' | 'memory_format.channels_last'
+extent   ::= '-'? term (('+' | '-') term)*         term ::= factor ('*' factor)*
+factor   ::= integer | symbol | ('floordiv' | 'mod' | 'max' | 'min') '(' extent (',' extent)+ ')' | '(' extent ')'
+scalar   ::= 'true' | 'false' | integer | float | 'inf' | '-inf' | 'nan'
+argument ::= scalar | 'none' | string | '[' argument* ']' | 'operand' '<' n '>' | 'expr' '<' extent '>' |
+             'complex' '<' scalar ',' scalar '>' | 'dtype.f32' | 'device.cuda:0' | 'layout.strided' | 'memory_format.channels_last'
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from collections.abc import Callable
 from xdsl.parser import AttrParser
 
 from forgec.runtime.plan import Arg, Device, DType, Layout, MemoryFormat, Reg
-from forgec.runtime.symbolic import Extent, SymExpr, sym_max, sym_min, symbol
+from forgec.runtime.symbolic import Extent, SymExpr, floordiv, mod, sym_max, sym_min, symbol
 
-_FUNCTIONS: dict[str, Callable[[Extent, Extent], Extent]] = {
-    "floordiv": lambda a, b: a // b,
-    "mod": lambda a, b: a % b,
+_FUNCTIONS: dict[str, Callable[..., Extent]] = {
+    "floordiv": floordiv,
+    "mod": mod,
     "max": sym_max,
     "min": sym_min,
 }
@@ -29,7 +29,9 @@ _NAMED = {"dtype": DType, "device": Device, "layout": Layout, "memory_format": M
 
 def parse_extent(parser: AttrParser) -> Extent:
     """Parse an extent, as ``str`` of it prints."""
+    negative = parser.parse_optional_punctuation("-") is not None
     value = _parse_term(parser)
+    value = -value if negative else value
     while True:
         if parser.parse_optional_punctuation("+"):
             value = value + _parse_term(parser)
@@ -49,6 +51,7 @@ def _parse_term(parser: AttrParser) -> Extent:
 def _parse_factor(parser: AttrParser) -> Extent:
     if (integer := parser.parse_optional_integer(allow_boolean=False)) is not None:
         return integer
+    position = parser.pos
     if parser.parse_optional_punctuation("("):
         value = parse_extent(parser)
         parser.parse_punctuation(")")
@@ -56,11 +59,10 @@ def _parse_factor(parser: AttrParser) -> Extent:
     name = parser.parse_identifier("an extent")
     if name not in _FUNCTIONS:
         return symbol(name)
-    with parser.in_parens():
-        left = parse_extent(parser)
-        parser.parse_punctuation(",")
-        right = parse_extent(parser)
-    return _FUNCTIONS[name](left, right)
+    arguments = parser.parse_comma_separated_list(parser.Delimiter.PAREN, lambda: parse_extent(parser))
+    if len(arguments) < 2 or (name in ("floordiv", "mod") and len(arguments) > 2):
+        parser.raise_error(f"wrong number of arguments of {name}", position)
+    return _FUNCTIONS[name](*arguments)
 
 
 def format_scalar(value: bool | int | float) -> str:
@@ -119,6 +121,8 @@ def format_arg(arg: Arg, operand: Callable[[int], str] | None = None) -> str:
         return "none"
     if isinstance(arg, (bool, int, float)):
         return format_scalar(arg)
+    if isinstance(arg, complex):
+        return f"complex<{format_scalar(arg.real)}, {format_scalar(arg.imag)}>"
     if isinstance(arg, str):
         return json.dumps(arg)
     if isinstance(arg, Reg):
@@ -150,6 +154,11 @@ def parse_arg(parser: AttrParser, operand: Callable[[], int | None] | None = Non
     if parser.parse_optional_keyword("expr") is not None:
         with parser.in_angle_brackets():
             return parse_extent(parser)
+    if parser.parse_optional_keyword("complex") is not None:
+        with parser.in_angle_brackets():
+            real = parse_scalar(parser)
+            parser.parse_punctuation(",")
+            return complex(real, parse_scalar(parser))
     value = parse_optional_scalar(parser)
     if value is not None:
         return value
@@ -176,12 +185,12 @@ def parse_call(parser: AttrParser, operand: Callable[[], int | None] | None = No
     """Parse ``(a, b, name = c)``: positional arguments, then keyword arguments."""
     args: list[Arg] = []
     kwargs: list[tuple[str, Arg]] = []
-    reserved = {"none", "true", "false", "inf", "nan", "operand", "expr"}
+    reserved = {"none", "true", "false", "inf", "nan", "operand", "expr", "complex"}
 
     def item() -> None:
         position = parser.pos
         name = None
-        token = parser._current_token.text  # noqa: SLF001 - xDSL has no public peek
+        token = parser._current_token.text  # pyright: ignore[reportPrivateUsage] - xDSL has no public peek
         if token.isidentifier() and token not in reserved:
             name = parser.parse_identifier()
             parser.parse_punctuation("=")

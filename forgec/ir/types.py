@@ -136,7 +136,9 @@ def is_contiguous(value: SSAValue | Attribute) -> bool:
 
 @lru_cache(maxsize=65536)
 def is_canonical(attribute: AnyTensorType) -> bool:
-    """True if the type is what :func:`tensor` builds for its dtype, shape and strides, so that equal types are equal attributes."""
+    """True if the type is what :func:`tensor` builds for its dtype, shape and strides, so that equal types are equal
+    attributes.
+    """
     return attribute == tensor(attribute.element_type, shape(attribute), strides(attribute))
 
 
@@ -164,10 +166,10 @@ def rank(value: SSAValue | Attribute) -> int:
     return len(tensor_type(value).shape.data)
 
 
-# Type promotion --------------------------------------------------------------------------------------------------------
+# Type promotion -------------------------------------------------------------------------------------------------------
 
 _CATEGORY = {name: 0 if name == "i1" else 1 if name in ("i64", "i32", "i16", "i8", "ui8") else 2 for name in ITEM_BYTES}
-_CATEGORY.update({name: 3 for name in COMPLEX})
+_CATEGORY.update(dict.fromkeys(COMPLEX, 3))
 _INT_ORDER = ("i8", "i16", "i32", "i64")
 
 

@@ -14,7 +14,9 @@ from forgec.ir.locations import location_of
 
 def verify_module(module: ModuleOp) -> None:
     """Raises FORGE-I002 with one diagnostic for each op that breaks an invariant; returns if there is none."""
-    diagnostics = [Diagnostic("FORGE-I002", f"{op.name} {reason}", location_of(op)) for op, reason in broken_ops(module)]
+    diagnostics = [
+        Diagnostic("FORGE-I002", f"{op.name} {reason}", location_of(op)) for op, reason in broken_ops(module)
+    ]
     if diagnostics:
         raise ForgeError(diagnostics)
 
@@ -22,8 +24,8 @@ def verify_module(module: ModuleOp) -> None:
 def broken_ops(module: ModuleOp) -> Iterator[tuple[Operation, str]]:
     """The ops that do not verify, each with the invariant that it breaks.
 
-    Beyond the ops' own verifiers this checks that values are defined before they are used, wherever regions have one block (xDSL
-    checks no dominance, and a rewrite that inserts at the wrong place breaks exactly that).
+    Beyond the ops' own verifiers this checks that values are defined before they are used, wherever regions have one
+    block (xDSL checks no dominance, and a rewrite that inserts at the wrong place breaks exactly that).
     """
     try:
         module.verify()

@@ -10,12 +10,11 @@ from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Operation
 
 from forgec.ir import plan, types
-from forgec.ir.cost import evaluate_extent
+from forgec.runtime.symbolic import Extent, evaluate
 from forgec.ir.layout import span_bytes
 from forgec.ir.locations import location_of
 from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.module import AtenOp, ConstantOp, ParamRefOp
-from forgec.runtime.symbolic import Extent
 
 
 @dataclass
@@ -80,11 +79,11 @@ def totals(module: ModuleOp, bindings: dict[str, int]) -> Totals:
     result = Totals()
     for op in computations(module):
         result.ops += 1
-        result.flops += evaluate_extent(op.flops(), bindings)
-        result.bytes_moved += evaluate_extent(op.bytes_moved(), bindings)
+        result.flops += evaluate(op.flops(), bindings)
+        result.bytes_moved += evaluate(op.bytes_moved(), bindings)
         for value in op.results:
             result.values += 1
-            result.value_bytes += evaluate_extent(types.nbytes(value), bindings)
+            result.value_bytes += evaluate(types.nbytes(value), bindings)
     return result
 
 
@@ -104,12 +103,12 @@ def fallbacks(module: ModuleOp, bindings: dict[str, int]) -> list[dict[str, Any]
     groups: dict[str, list[AtenOp]] = {}
     total = 0
     for op in computations(module):
-        total += evaluate_extent(op.flops(), bindings)
+        total += evaluate(op.flops(), bindings)
         if isinstance(op, AtenOp):
             groups.setdefault(op.callee.data, []).append(op)
     result = []
     for name, ops in sorted(groups.items()):
-        flops = sum(evaluate_extent(op.flops(), bindings) for op in ops)
+        flops = sum(evaluate(op.flops(), bindings) for op in ops)
         lines = sorted({str(place) for op in ops if (place := location_of(op)) is not None})
         result.append({"op": name, "count": len(ops), "lines": lines, "share_of_flops": round(flops / total, 6) if total else 0.0})
     return result
@@ -129,4 +128,4 @@ def owned_registers(entry: plan.EntryOp) -> list[Operation]:
 def bytes_of(value: Any, bindings: dict[str, int]) -> int:
     """Bytes that a register spans, for some extents."""
     size: Extent = span_bytes(types.tensor_type(value))
-    return evaluate_extent(size, bindings)
+    return evaluate(size, bindings)

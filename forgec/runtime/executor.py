@@ -146,7 +146,7 @@ class Frame:
                 if number is not None:
                     follows.takes.append((None if single else position, number))
             if operation.may_alias and follows.takes:
-                follows.aliasing = [slot for slot in _slots(args, kwargs, launch.args, launch.kwargs)]
+                follows.aliasing = _slots(args, kwargs, launch.args, launch.kwargs)
             needed = follows.takes or follows.allocates or follows.drops
             steps.append((operation.call, args, kwargs, follows if needed else None))
         return steps
@@ -216,8 +216,8 @@ class Frame:
         register = self.entry.registers[number]
         if dtypes.torch_dtype(register.spec.dtype) is base.dtype:
             shape, strides = self.binding.shapes[number], self.binding.strides[number]
-            return base.as_strided(shape, strides, base.storage_offset() + offset)
-        start = base.storage_offset() * base.element_size()
+            return base.as_strided(shape, strides, int(base.storage_offset()) + offset)
+        start = int(base.storage_offset()) * base.element_size()
         itemsize = dtypes.itemsize(register.spec.dtype)
         if start % itemsize:
             base, start = base.clone(), 0
@@ -252,7 +252,7 @@ class Frame:
             return
         step: Step | None = None
         try:
-            for step in self.steps:  # noqa: B007 - needed when it raises
+            for step in self.steps:
                 call, args, kwargs, after = step
                 result = call(*args, **kwargs)
                 if after is not None:

@@ -219,7 +219,7 @@ class _Explainer:
                     f"{signature.leaf_names[leaf]} is {describe_value(self.leaves[leaf])}, an int is needed",
                 )
         self.find_symbols(good)
-        for leaf, number, register, *_ in checker.tensor_leaves:
+        for leaf, _, register, *_ in checker.tensor_leaves:
             for axis, extent in enumerate(register.spec.shape if leaf in good else ()):
                 self.check_extent(f"extent {axis} of {register.name}", extent, good[leaf][axis])
         for leaf, expression in checker.extents:
@@ -278,9 +278,9 @@ class _Explainer:
                 limit, remedy = f"at most {declared.maximum}", f'compile with forgec.Dim("{label}", max={value})'
                 remedy += ", or split the input"
             shown = f"{where} is {extent}" + ("" if extent == value else f" ('{label}' is {value})")
-            note = f"{where} is '{self.describe(source.leaf, source.axis)}', '{label}' in {bound}, declared by dynamic_shapes"
-            if extent == value:
-                note = f"{where} is '{label}' in {bound}, declared by dynamic_shapes"
+            given = label if extent == value else self.describe(source.leaf, source.axis)
+            also = "" if extent == value else f", '{label}'"
+            note = f"{where} is '{given}'{also} in {bound}, declared by dynamic_shapes"
             self.add("FORGE-R004", f"{shown}, the artifact accepts {limit}", note, help=remedy)
 
     def describe(self, leaf: int, axis: int | None) -> str:
@@ -304,7 +304,6 @@ class _Explainer:
         except ZeroDivisionError:
             expected = -1
         if expected != given:
-            notes = tuple(
-                f"{place} makes {name} = {value}" for name, (value, place) in self.values.items() if name in names
-            )
+            known = [(name, *self.values[name]) for name in sorted(names)]
+            notes = tuple(f"{place} makes {name} = {value}" for name, value, place in known)
             self.add("FORGE-R003", f"{where} is {given}, but '{label}' is {expected}", *notes)

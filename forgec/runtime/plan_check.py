@@ -11,7 +11,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 
 from forgec.runtime.dtypes import ITEMSIZE
-from forgec.runtime.extents import byte_span, symbol_sources
+from forgec.runtime.extents import byte_span, static, symbol_sources
 from forgec.runtime.plan import (
     ALIGNMENT,
     Arg,
@@ -320,4 +320,4 @@ class _EntryChecker:
 
 def static_span(spec: TensorSpec) -> int | None:
     """Bytes from the first to behind the last element, None when an extent is dynamic."""
-    return byte_span(spec.dtype, spec.shape, spec.strides) if spec.is_static else None  # type: ignore[arg-type]
+    return byte_span(spec.dtype, static(spec.shape), static(spec.strides)) if spec.is_static else None

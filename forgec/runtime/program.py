@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from forgec.diagnostics import error
 from forgec.runtime import arrays, plan_check, tree
@@ -15,7 +15,7 @@ from forgec.runtime.binding import Binding, Peak, bind, in_range, peak_of
 from forgec.runtime.dtypes import from_torch, torch_dtype
 from forgec.runtime.execution_mode import plain_mode
 from forgec.runtime.executor import Executable, Lane, Progress, is_out_of_memory
-from forgec.runtime.extents import same_strides
+from forgec.runtime.extents import same_strides, static
 from forgec.runtime.inputs import Accepted, InputChecker, copy_back
 from forgec.runtime.plan import Entry, Input, Literal, Param, Plan, State, TensorSpec, View
 from forgec.runtime.session import Session
@@ -24,6 +24,8 @@ from forgec.runtime.symbolic import SymExpr, evaluate
 
 if TYPE_CHECKING:
     import torch
+
+Stored = TypeVar("Stored", Param, State)
 
 MAX_BINDINGS = 64
 """Call signatures (values of the symbols) of each entry whose sizes and offsets are kept."""
@@ -54,7 +56,7 @@ class LiveWeights:
         shape = tuple(found.shape)
         if from_torch(found.dtype) != spec.dtype or shape != spec.shape:
             raise error("FORGE-X001", f"weight '{name}' is {found.dtype}{list(shape)}, the plan has {spec}")
-        if not same_strides(shape, found.stride(), spec.strides):  # type: ignore[arg-type]
+        if not same_strides(shape, found.stride(), static(spec.strides)):
             raise error("FORGE-X001", f"weight '{name}' has strides {found.stride()}, the plan has {spec.strides}")
         return found
 
@@ -139,21 +141,13 @@ class Program:
         self._weights = weights
         params = {
             name: weights.tensor(name, register.spec, register.device)
-            for name, register in self._distinct(Param).items()
+            for name, register in _distinct(plan, Param).items()
         }
-        self._states = self._distinct(State)
+        self._states = _distinct(plan, State)
         self._linked = {entry.name: LinkedEntry(plan, entry, params) for entry in plan.entries}
         self._lanes: deque[Lane] = deque(maxlen=MAX_IDLE_LANES)
         self._default: Session | None = None
         self._lock = threading.Lock()
-
-    def _distinct(self, kind: type[Any]) -> dict[str, Any]:
-        return {
-            register.name: register
-            for entry in self.plan.entries
-            for register in entry.registers
-            if isinstance(register, kind)
-        }
 
     @property
     def entries(self) -> tuple[str, ...]:
@@ -270,15 +264,7 @@ class Program:
         import torch
 
         with plain_mode(None):
-            states = {
-                name: torch.empty_strided(
-                    register.spec.shape,
-                    register.spec.strides,
-                    dtype=torch_dtype(register.spec.dtype),
-                    device=register.device,
-                )
-                for name, register in self._states.items()
-            }
+            states = {name: _empty(register) for name, register in self._states.items()}
             self.reset_states(states)
         return states
 
@@ -291,3 +277,17 @@ class Program:
                     state.zero_()
                 else:
                     state.copy_(self._weights.tensor(name, register.spec, register.device))
+
+
+def _empty(state: State) -> torch.Tensor:
+    import torch
+
+    shape, strides = static(state.spec.shape), static(state.spec.strides)
+    return torch.empty_strided(shape, strides, dtype=torch_dtype(state.spec.dtype), device=state.device)
+
+
+def _distinct(plan: Plan, kind: type[Stored]) -> dict[str, Stored]:
+    """The params or states of all entries by name."""
+    return {
+        register.name: register for entry in plan.entries for register in entry.registers if isinstance(register, kind)
+    }

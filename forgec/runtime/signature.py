@@ -43,7 +43,7 @@ class Signature:
     def _by_name(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
         """The compiled arguments in order, whichever way the call passes them."""
         parameters = self.entry.parameters
-        given: dict[str | int, Any] = dict(kwargs)
+        given: dict[str | int, Any] = {**kwargs}
         for index, value in enumerate(args):
             name = parameters[index] if index < len(parameters) else index
             if name in given:

@@ -46,17 +46,20 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
     2. ``s[i, j] = scale · Σ_d q[i, d] · key[j, d]``, from here on in ``softmax_dtype`` (absent scale: ``1 / sqrt(D)``);
     3. ``s = softcap · tanh(s / softcap)`` (absent: unchanged);
     4. ``s = s + mask`` for a floating-point mask; a boolean mask keeps ``(i, j)`` where it is true;
-    5. ``causal`` keeps ``j <= i`` (row 0 sees column 0 alone, whatever S and T are), ``window`` keeps ``i - j < window``;
+    5. ``causal`` keeps ``j <= i`` (row 0 sees column 0 alone, whatever S and T are), ``window`` keeps ``i - j <
+       window``;
     6. ``sinks``: one more column of logit ``sinks[h]``, which takes part in the softmax and has no value;
-    7. softmax over the kept columns j, then ``result[i] = Σ_j p[i, j] · value[j]`` with ``p`` rounded to the value's dtype.
+    7. softmax over the kept columns j, then ``result[i] = Σ_j p[i, j] · value[j]`` with ``p`` rounded to the value's
+       dtype.
 
     Shapes: query [*B, H, S, D], key [*B, Hk, T, D], value [*B, Hk, T, Dv], mask broadcast to [*B, H, S, T], sinks [H],
-    result [*B, H, S, Dv] of the query's dtype. H is a multiple of Hk: head h attends with key and value head ``h // (H / Hk)``.
+    result [*B, H, S, Dv] of the query's dtype. H is a multiple of Hk: head h attends with key and value head ``h // (H
+    / Hk)``.
 
-    A position that is not kept, or whose floating-point mask is -inf, is masked: its key and value are not read, so a NaN there does
-    not show. A row with nothing to attend gives 0 (``empty_row`` ``"zero"``: what torch's scaled_dot_product_attention does for
-    boolean masks and for -inf, in torch 2.13) or the mean of value over all T positions (``"uniform"``: what eager code does whose
-    mask holds the least finite number); with ``sinks`` it gives 0.
+    A position that is not kept, or whose floating-point mask is -inf, is masked: its key and value are not read, so a
+    NaN there does not show. A row with nothing to attend gives 0 (``empty_row`` ``"zero"``: what torch's
+    scaled_dot_product_attention does for boolean masks and for -inf, in torch 2.13) or the mean of value over all T
+    positions (``"uniform"``: what eager code does whose mask holds the least finite number); with ``sinks`` it gives 0.
     """
 
     name = "forge.attention"
@@ -161,8 +164,8 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
     def decompose(self, builder: Builder) -> list[SSAValue]:
         """The seven steps with matmul, softmax and pointwise ops.
 
-        Values that no row reads are zeroed, so what stands in padding does not show. A NaN or infinity in a value that some rows
-        read and others mask shows in both, as in eager PyTorch: keeping it apart takes a product of rank 5.
+        Values that no row reads are zeroed, so what stands in padding does not show. A NaN or infinity in a value that
+        some rows read and others mask shows in both, as in eager PyTorch: keeping it apart takes a product of rank 5.
         """
         emit = Emitter(builder, self)
         work = self.softmax_dtype.data

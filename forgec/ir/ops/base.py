@@ -1,8 +1,8 @@
 """What every forge op has: result inference, cost, and the meaning that the reference interpreter executes.
 
-An op of the forge dialect is a pure function on tensor values. Its class says everything about it in one place: operands and
-attributes (IRDL), ``infer`` (result dtype and shape), ``flops`` and ``bytes_moved`` (cost), ``reference`` (meaning, in torch
-operations on CPU tensors). Adding an op is adding one class to its family's file.
+An op of the forge dialect is a pure function on tensor values. Its class says everything about it in one place:
+operands and attributes (IRDL), ``infer`` (result dtype and shape), ``flops`` and ``bytes_moved`` (cost), ``reference``
+(meaning, in torch operations on CPU tensors). Adding an op is adding one class to its family's file.
 """
 
 from __future__ import annotations
@@ -38,25 +38,37 @@ class ForgeOp(IRDLOperation, ABC):
 
     @abstractmethod
     def infer(self) -> Sequence[TensorSpec]:
-        """Dtype and shape of each result, from operands and attributes; raises VerifyException on operands that do not fit."""
+        """Dtype and shape of each result, from operands and attributes; raises VerifyException on operands that do
+        not fit.
+        """
 
     def flops(self) -> Extent:
         """Floating-point operations (a multiply-add counts two); by default one for each element of the results."""
         return sum((types.numel(r) for r in self.results), start=0)
 
     def bytes_moved(self) -> Extent:
-        """Bytes read and written when the op runs alone; by default every operand read and every result written once."""
-        return sum((types.nbytes(v) for v in (*self.operands, *self.results) if isinstance(v.type, TensorType)), start=0)
+        """Bytes read and written when the op runs alone; by default every operand read and every result written
+        once.
+        """
+        return sum(
+            (types.nbytes(v) for v in (*self.operands, *self.results) if isinstance(v.type, TensorType)), start=0
+        )
 
     @abstractmethod
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
-        """The op's meaning on CPU tensors, in the simplest way that can be right: one tensor, or a tuple for several results."""
+        """The op's meaning on CPU tensors, in the simplest way that can be right: one tensor, or a tuple for several
+        results.
+        """
 
     def unpack(self, values: Sequence[Any]) -> list[Any]:
-        """One entry for each operand definition out of ``values`` (one for each operand): None where an optional one is absent."""
+        """One entry for each operand definition out of ``values`` (one for each operand): None where an optional one
+        is absent.
+        """
         rest = iter(values)
         present = [getattr(self, name) for name, _ in self.get_irdl_definition().operands]
-        return [next(rest) if isinstance(v, SSAValue) else v if v is None else tuple(next(rest) for _ in v) for v in present]
+        return [
+            next(rest) if isinstance(v, SSAValue) else v if v is None else tuple(next(rest) for _ in v) for v in present
+        ]
 
     def verify_(self) -> None:
         expected = self.infer()
@@ -65,9 +77,13 @@ class ForgeOp(IRDLOperation, ABC):
         for result, (dtype, shape) in zip(self.results, expected, strict=True):
             if types.dtype(result) != dtype or types.shape(result) != tuple(shape):
                 found = f"{types.dtype(result)}{list(map(str, types.shape(result)))}"
-                raise VerifyException(f"{self.name} yields {dtype}{list(map(str, shape))}, but the result has type {found}")
+                raise VerifyException(
+                    f"{self.name} yields {dtype}{list(map(str, shape))}, but the result has type {found}"
+                )
             if not types.is_canonical(types.tensor_type(result)):
-                raise VerifyException(f"the type {result.type} says something that goes without saying; build it with types.tensor")
+                raise VerifyException(
+                    f"the type {result.type} says something that goes without saying; build it with types.tensor"
+                )
 
     @classmethod
     def make(
@@ -79,8 +95,8 @@ class ForgeOp(IRDLOperation, ABC):
     ) -> Self:
         """Build the op; result types are inferred (row-major) unless given.
 
-        Operands are given flat, in order of definition, with None for absent optional ones (at the end they may be left out).
-        Raises VerifyException if the operands do not fit.
+        Operands are given flat, in order of definition, with None for absent optional ones (at the end they may be left
+        out). Raises VerifyException if the operands do not fit.
         """
         properties = dict(properties or {})
         definition = cls.get_irdl_definition()
@@ -89,7 +105,9 @@ class ForgeOp(IRDLOperation, ABC):
             sizes = [0 if operand is None else 1 for operand in given]
             properties[AttrSizedOperandSegments.attribute_name] = DenseArrayBase.from_list(i32, sizes)
         present = [operand for operand in operands if operand is not None]
-        op = cls.create(operands=present, properties=properties, result_types=list(result_types or []), location=location)
+        op = cls.create(
+            operands=present, properties=properties, result_types=list(result_types or []), location=location
+        )
         if result_types is None:
             try:
                 inferred = [types.tensor(dtype, shape) for dtype, shape in op.infer()]

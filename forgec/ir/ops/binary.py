@@ -1,7 +1,7 @@
 """Pointwise ops of two operands, with torch's broadcasting and type promotion.
 
-A Python number may stand in place of the second operand (``forge.mul %x, 0.125``). It promotes as torch promotes Python numbers:
-it changes the category (int to float), never the width.
+A Python number may stand in place of the second operand (``forge.mul %x, 0.125``). It promotes as torch promotes Python
+numbers: it changes the category (int to float), never the width.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ class BinaryOp(ElementwiseOp):
         lhs, other = inputs[0], inputs[1] if self.scalar is None else self.scalar.value
         target = ev.dtype(self.result)
         if target.is_floating_point and not any(tensor.is_floating_point() for tensor in inputs):
-            lhs = lhs.to(target)  # integers divided (or with a float) become the default float, which float64 mode widens
+            lhs = lhs.to(
+                target
+            )  # integers divided (or with a float) become the default float, which float64 mode widens
         if self.scalar is not None and not self.TAKES_NUMBERS:
             other = ev.torch.tensor(other, dtype=None if self.TO_BOOL else target)
         return ev.function(self.TORCH)(lhs, other)
@@ -89,7 +91,9 @@ class BinaryOp(ElementwiseOp):
         parser.parse_punctuation(":")
         signature = parser.parse_function_type()
         values = parser.resolve_operands(operands, signature.inputs.data, position)
-        return cls.create(operands=values, properties=properties, attributes=attributes, result_types=signature.outputs.data)
+        return cls.create(
+            operands=values, properties=properties, attributes=attributes, result_types=signature.outputs.data
+        )
 
     @classmethod
     def of(cls, lhs: SSAValue, rhs: SSAValue | bool | int | float, **kwargs: Any) -> Self:
@@ -300,5 +304,3 @@ class BitwiseXorOp(BinaryOp):
     name = "forge.bitwise_xor"
     TORCH: ClassVar = "bitwise_xor"
     COMMUTATIVE: ClassVar = True
-
-

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 class RopeOp(ForgeOp):
     """Rotary position embedding (Su et al. 2021) of the first R of D features; the other D - R pass through.
 
-    ``result[…, :R] = x · cos + rotate(x) · sin`` for ``x = input[…, :R]``, where ``rotate(x) = [-x[R/2:], x[:R/2]]``, or, if
-    ``interleaved``, ``rotate(x)[2i] = -x[2i + 1]`` and ``rotate(x)[2i + 1] = x[2i]``. input [*B, D], cos and sin broadcast to [*B, R]
-    (both halves, or both of a pair, present), result [*B, D] in the promoted dtype.
+    ``result[…, :R] = x · cos + rotate(x) · sin`` for ``x = input[…, :R]``, where ``rotate(x) = [-x[R/2:], x[:R/2]]``,
+    or, if ``interleaved``, ``rotate(x)[2i] = -x[2i + 1]`` and ``rotate(x)[2i + 1] = x[2i]``. input [*B, D], cos and sin
+    broadcast to [*B, R] (both halves, or both of a pair, present), result [*B, D] in the promoted dtype.
     """
 
     name = "forge.rope"
@@ -129,8 +129,8 @@ def _check_activation(activation: str) -> None:
 
 @irdl_op_definition
 class GluOp(ForgeOp):
-    """``activation(gate) · up`` (Shazeer 2020), of one shape and dtype. With ``limit``, gate is first clamped to at most ``limit`` and
-    up to [-limit, limit].
+    """``activation(gate) · up`` (Shazeer 2020), of one shape and dtype. With ``limit``, gate is first clamped to at
+    most ``limit`` and up to [-limit, limit].
     """
 
     name = "forge.glu"
@@ -142,7 +142,8 @@ class GluOp(ForgeOp):
     limit = opt_prop_def(ScalarAttr)
 
     assembly_format = (
-        "$gate `,` $up `activation` $activation (`limit` custom<Bare>($limit)^)? attr-dict `:` functional-type(operands, results)"
+        "$gate `,` $up `activation` $activation (`limit` custom<Bare>($limit)^)? "
+        "attr-dict `:` functional-type(operands, results)"
     )
 
     def infer(self) -> Sequence[TensorSpec]:
@@ -173,12 +174,13 @@ class GluOp(ForgeOp):
 
 @irdl_op_definition
 class MoeOp(KeywordFormatOp, ForgeOp):
-    """Mixture of experts: ``result[n] = Σ_{e in top(n)} w[n, e] · w_down[e] · (activation(g) · u)`` with ``[g, u] = w_gate_up[e] · x[n]``.
+    """Mixture of experts: ``result[n] = Σ_{e in top(n)} w[n, e] · w_down[e] · (activation(g) · u)`` with ``[g, u] =
+    w_gate_up[e] · x[n]``.
 
-    input [*B, D], router_logits [*B, E], w_gate_up [E, 2F, D] (F rows of the gate, then F of up), w_down [E, D, F], result [*B, D].
-    ``p = softmax(router_logits)`` over E, or ``sigmoid`` of each (``scoring``), in float32 at least; ``top(n)`` are the ``top_k``
-    experts of greatest p; ``w = p`` for these, divided by their sum if ``normalize``, rounded to the input's dtype. Experts that are
-    not chosen are not evaluated.
+    input [*B, D], router_logits [*B, E], w_gate_up [E, 2F, D] (F rows of the gate, then F of up), w_down [E, D, F],
+    result [*B, D]. ``p = softmax(router_logits)`` over E, or ``sigmoid`` of each (``scoring``), in float32 at least;
+    ``top(n)`` are the ``top_k`` experts of greatest p; ``w = p`` for these, divided by their sum if ``normalize``,
+    rounded to the input's dtype. Experts that are not chosen are not evaluated.
     """
 
     name = "forge.moe"
@@ -207,7 +209,9 @@ class MoeOp(KeywordFormatOp, ForgeOp):
             raise VerifyException("the weights must have rank 3")
         experts, features, hidden = down
         if logits[-1] != experts or gate_up != (experts, 2 * hidden, features) or features != shape[-1]:
-            raise VerifyException("weights [E, 2F, D] and [E, D, F], input [..., D] and router_logits [..., E] do not fit")
+            raise VerifyException(
+                "weights [E, 2F, D] and [E, D, F], input [..., D] and router_logits [..., E] do not fit"
+            )
         if self.top_k.data < 1 or (isinstance(experts, int) and self.top_k.data > experts):
             raise VerifyException(f"cannot choose {self.top_k.data} of {experts} experts")
         return [(check_same_dtype(self, self.input, self.w_gate_up, self.w_down), shape)]

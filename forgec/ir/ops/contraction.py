@@ -61,7 +61,9 @@ class MatmulOp(ForgeOp):
 
 @irdl_op_definition
 class LinearOp(ForgeOp):
-    """``result[…, n] = Σ_k input[…, k] · weight[n, k] + bias[n]``: input [..., K], weight [N, K], bias [N], result [..., N]."""
+    """``result[…, n] = Σ_k input[…, k] · weight[n, k] + bias[n]``: input [..., K], weight [N, K], bias [N], result
+    [..., N].
+    """
 
     name = "forge.linear"
 
@@ -100,9 +102,9 @@ class LinearOp(ForgeOp):
 class ConvolutionOp(KeywordFormatOp, ForgeOp):
     """Cross-correlation over 1 to 3 spatial dimensions, with zero padding:
 
-    ``result[b, o, x] = bias[o] + Σ_{c, k} weight[o, c, k] · input[b, g(o) · C/groups + c, x · strides + k · dilation - padding]``
-    with group ``g(o) = o // (O / groups)``; input [B, C, *X], weight [O, C/groups, *K], bias [O], result [B, O, *Y] where
-    ``Y = (X + 2 · padding - dilation · (K - 1) - 1) // strides + 1``.
+    ``result[b, o, x] = bias[o] + Σ_{c, k} weight[o, c, k] · input[b, g(o) · C/groups + c, x · strides + k · dilation -
+    padding]`` with group ``g(o) = o // (O / groups)``; input [B, C, *X], weight [O, C/groups, *K], bias [O], result [B,
+    O, *Y] where ``Y = (X + 2 · padding - dilation · (K - 1) - 1) // strides + 1``.
     """
 
     name = "forge.convolution"
@@ -127,7 +129,9 @@ class ConvolutionOp(KeywordFormatOp, ForgeOp):
         if min(*self.strides.data, *self.dilation.data) < 1 or min(self.padding.data) < 0 or groups < 1:
             raise VerifyException("strides, dilation and groups must be positive, padding must not be negative")
         if shape[1] != weight[1] * groups:
-            raise VerifyException(f"{shape[1]} input channels do not fit a weight of {weight[1]} channels in {groups} groups")
+            raise VerifyException(
+                f"{shape[1]} input channels do not fit a weight of {weight[1]} channels in {groups} groups"
+            )
         if isinstance(weight[0], int) and weight[0] % groups:
             raise VerifyException(f"{weight[0]} output channels do not divide into {groups} groups")
         if self.bias is not None and types.shape(self.bias) != weight[:1]:

@@ -11,11 +11,10 @@ from typing import Any, Self
 
 from xdsl.dialects.builtin import IntAttr, StringAttr, UnitAttr
 from xdsl.ir import Attribute
-from xdsl.irdl import AttrSizedOperandSegments, OptOperandDef
+from xdsl.irdl import AttrSizedOperandSegments, IRDLOperation, OptOperandDef
 from xdsl.irdl.declarative_assembly_format import (
     AttributeVariable,
     CustomDirective,
-    IRDLOperation,
     ParsingState,
     PrintingState,
     UniqueBaseAttributeVariable,
@@ -80,8 +79,9 @@ def parse_bare(parser: Parser, base: type[Attribute]) -> Attribute:
 class KeywordFormatOp(IRDLOperation, ABC):
     """Reads and prints ``forge.op %a, %b mask %m causal scale 0.125 : (types) -> types``.
 
-    Required operands come first, separated by commas. Every optional operand and every property follows its own name, in the order
-    of definition (parsing accepts any order); a unit attribute is its name alone, and a property with its default value is left out.
+    Required operands come first, separated by commas. Every optional operand and every property follows its own name,
+    in the order of definition (parsing accepts any order); a unit attribute is its name alone, and a property with its
+    default value is left out.
     """
 
     def print(self, printer: Printer) -> None:
@@ -117,7 +117,9 @@ class KeywordFormatOp(IRDLOperation, ABC):
         properties: dict[str, Attribute] = {}
         expected = [name for name, _ in definition.operands if name not in operands]
         expected += [name for name in definition.properties if name != _SEGMENTS]
-        while (keyword := next((n for n in expected if parser.parse_optional_keyword(n) is not None), None)) is not None:
+        while (
+            keyword := next((n for n in expected if parser.parse_optional_keyword(n) is not None), None)
+        ) is not None:
             expected.remove(keyword)
             if keyword in definition.properties:
                 (base,) = definition.properties[keyword].constr.get_bases() or {Attribute}

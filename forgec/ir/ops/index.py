@@ -1,7 +1,7 @@
 """Ops that read or write at places given by tensors of indices.
 
-Indices are int64 or int32. Those of reading ops may be negative where torch allows it (``forge.index``, ``forge.index_put``: counted
-from the end); an index outside its dimension is an error when it is met.
+Indices are int64 or int32. Those of reading ops may be negative where torch allows it (``forge.index``,
+``forge.index_put``: counted from the end); an index outside its dimension is an error when it is met.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class GatheringOp(IndexingOp):
 
 
 class ScatteringOp(IndexingOp):
-    """Yields its first operand with some elements replaced; costs the write of these when the update happens in place."""
+    """Yields its first operand with some elements replaced; costs the write of these when the update happens in
+    place.
+    """
 
     def bytes_moved(self) -> Extent:
         return sum((types.nbytes(v) for v in self.operands[1:]), start=0) + types.nbytes(self.written())
@@ -111,7 +113,9 @@ class GatherOp(GatheringOp):
 
     def infer(self) -> Sequence[TensorSpec]:
         check_index(self, self.index)
-        _check_within(types.shape(self.index), types.shape(self.input), check_dim(self.dim.data, types.rank(self.input)))
+        _check_within(
+            types.shape(self.index), types.shape(self.input), check_dim(self.dim.data, types.rank(self.input))
+        )
         return [(types.dtype(self.input), types.shape(self.index))]
 
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
@@ -150,10 +154,11 @@ def _subscript(dims: Sequence[int], indices: Sequence[Any]) -> tuple[Any, ...]:
 
 @irdl_op_definition
 class IndexOp(GatheringOp):
-    """``input[:, indices[0], :, indices[1], …]``: index tensor k addresses dimension ``dims[k]``; index tensors broadcast together.
+    """``input[:, indices[0], :, indices[1], …]``: index tensor k addresses dimension ``dims[k]``; index tensors
+    broadcast together.
 
-    Their broadcast shape takes the place of the addressed dimensions where these are adjacent, and leads the result otherwise, as in
-    torch and NumPy. A boolean mask is no index here (its result's extent is not known).
+    Their broadcast shape takes the place of the addressed dimensions where these are adjacent, and leads the result
+    otherwise, as in torch and NumPy. A boolean mask is no index here (its result's extent is not known).
     """
 
     name = "forge.index"
@@ -175,9 +180,11 @@ class IndexOp(GatheringOp):
 
 @irdl_op_definition
 class IndexPutOp(ScatteringOp):
-    """``destination`` with the elements that ``forge.index`` would read replaced by ``values`` (broadcast to their shape).
+    """``destination`` with the elements that ``forge.index`` would read replaced by ``values`` (broadcast to their
+    shape).
 
-    With ``accumulate`` the values are added, all of them where places repeat; without it, one of those for a repeated place stays.
+    With ``accumulate`` the values are added, all of them where places repeat; without it, one of those for a repeated
+    place stays.
     """
 
     name = "forge.index_put"
@@ -232,7 +239,9 @@ class _PlacedOp(ScatteringOp):
 
 @irdl_op_definition
 class IndexCopyOp(_PlacedOp):
-    """``destination`` with ``result[…, index[i], …] = source[…, i, …]`` along ``dim``: index [I]; places must not repeat."""
+    """``destination`` with ``result[…, index[i], …] = source[…, i, …]`` along ``dim``: index [I]; places must not
+    repeat.
+    """
 
     name = "forge.index_copy"
 
@@ -254,7 +263,8 @@ class IndexCopyOp(_PlacedOp):
 
 @irdl_op_definition
 class ScatterOp(_PlacedOp):
-    """``destination`` with ``result[i with i[dim] replaced by index[i…]] = source[i…]`` for every i of the index's shape.
+    """``destination`` with ``result[i with i[dim] replaced by index[i…]] = source[i…]`` for every i of the index's
+    shape.
 
     Of several sources for one place, one stays.
     """

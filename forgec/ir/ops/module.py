@@ -190,8 +190,8 @@ class StateWriteOp(IRDLOperation):
 class AtenOp(ForgeOp):
     """A call of an ATen operator that has no op of its own: ``forge.aten "aten::topk"(%x, 5, -1)``.
 
-    Arguments follow torch's schema: tensors are operands, everything else is literal. Operators that write their arguments
-    do not occur here; capture turns them into values first.
+    Arguments follow torch's schema: tensors are operands, everything else is literal. Operators that write their
+    arguments do not occur here; capture turns them into values first.
     """
 
     name = "forge.aten"
@@ -261,7 +261,9 @@ class AtenOp(ForgeOp):
 
 
 def parse_operands_and_call(parser: Parser) -> tuple[list[UnresolvedOperand], CallArguments]:
-    """Parse call arguments among which SSA values stand for tensors: the operands in order, and the arguments that refer to them."""
+    """Parse call arguments among which SSA values stand for tensors: the operands in order, and the arguments that
+    refer to them.
+    """
     operands: list[UnresolvedOperand] = []
 
     def operand() -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -41,17 +40,14 @@ class _NormOp(KeywordFormatOp, ForgeOp):
 
     result = result_def(AnyTensorTypeConstr)
 
-    @property
-    @abstractmethod
-    def input(self) -> SSAValue:
-        """The operand that is normalised."""
-
     def infer(self) -> Sequence[TensorSpec]:
-        check_float(self, self.input)
-        for parameter in self.operands[1:]:
-            if types.dtype(parameter) not in (types.dtype(self.input), "f32"):
-                raise VerifyException(f"a parameter has dtype {types.dtype(parameter)}, the input {types.dtype(self.input)}")
-        return [(types.dtype(self.input), types.shape(self.input))]
+        value, *parameters = self.operands
+        check_float(self, value)
+        name = types.dtype(value)
+        for parameter in parameters:
+            if types.dtype(parameter) not in (name, "f32"):
+                raise VerifyException(f"a parameter has dtype {types.dtype(parameter)}, the input {name}")
+        return [(name, types.shape(value))]
 
     def check_parameters(self, shape: tuple[Extent, ...]) -> None:
         """Raises VerifyException unless weight and bias have this shape."""
@@ -62,7 +58,7 @@ class _NormOp(KeywordFormatOp, ForgeOp):
                 )
 
     def flops(self) -> Extent:
-        return (5 + len(self.operands)) * types.numel(self.input)
+        return (5 + len(self.operands)) * types.numel(self.operands[0])
 
 
 def _normalized_shape(input: SSAValue, axes: int) -> tuple[Extent, ...]:
@@ -126,8 +122,9 @@ class LayerNormOp(_NormOp):
 class RmsNormOp(_NormOp):
     """``x / sqrt(mean(x²) + eps) · weight`` over the ``axes`` trailing dimensions (Zhang and Sennrich 2019).
 
-    input [*B, *N], weight [*N], result [*B, *N]. Everything is computed in float32 at least and rounded once, at the end.
-    Without ``eps`` it is the machine epsilon of the dtype that statistics are computed in (float32 for narrower inputs), as in torch.
+    input [*B, *N], weight [*N], result [*B, *N]. Everything is computed in float32 at least and rounded once, at the
+    end. Without ``eps`` it is the machine epsilon of the dtype that statistics are computed in (float32 for narrower
+    inputs), as in torch.
     """
 
     name = "forge.rms_norm"
@@ -167,7 +164,8 @@ class RmsNormOp(_NormOp):
 
 @irdl_op_definition
 class GroupNormOp(_NormOp):
-    """Layer norm without parameters over each of ``groups`` groups of channels, then ``· weight[c] + bias[c]`` (Wu and He 2018).
+    """Layer norm without parameters over each of ``groups`` groups of channels, then ``· weight[c] + bias[c]`` (Wu and
+    He 2018).
 
     input [B, C, *X], weight and bias [C], result [B, C, *X]; each group has C / groups channels and all of X.
     """

@@ -22,14 +22,18 @@ if TYPE_CHECKING:
 
 
 class ReductionOp(ForgeOp):
-    """``result[o] = reduce over r of input[o, r]``: ``dims`` are removed, or kept with extent 1 where ``keepdim`` stands."""
+    """``result[o] = reduce over r of input[o, r]``: ``dims`` are removed, or kept with extent 1 where ``keepdim``
+    stands.
+    """
 
     input = operand_def(AnyTensorTypeConstr)
     result = result_def(AnyTensorTypeConstr)
     dims = prop_def(IntsAttr)
     keepdim = opt_prop_def(UnitAttr)
 
-    assembly_format = "$input `over` custom<Bare>($dims) (`keepdim` $keepdim^)? attr-dict `:` functional-type(operands, results)"
+    assembly_format = (
+        "$input `over` custom<Bare>($dims) (`keepdim` $keepdim^)? attr-dict `:` functional-type(operands, results)"
+    )
 
     def reduced_shape(self) -> tuple[Extent, ...]:
         """The input's shape without the reduced dimensions (with extent 1 in their place if ``keepdim``)."""
@@ -76,7 +80,9 @@ class SumOp(_IntegerSumOp):
 
 @irdl_op_definition
 class ProdOp(_IntegerSumOp):
-    """the product over ``dims``. Integers and booleans multiply to int64, or to the float that the result type names."""
+    """the product over ``dims``. Integers and booleans multiply to int64, or to the float that the result type
+    names.
+    """
 
     name = "forge.prod"
 
@@ -161,7 +167,8 @@ class VarOp(ReductionOp):
     correction = prop_def(ScalarAttr)
 
     assembly_format = (
-        "$input `over` custom<Bare>($dims) `correction` custom<Bare>($correction) (`keepdim` $keepdim^)? attr-dict `:` functional-type(operands, results)"
+        "$input `over` custom<Bare>($dims) `correction` custom<Bare>($correction) (`keepdim` $keepdim^)? "
+        "attr-dict `:` functional-type(operands, results)"
     )
 
     def infer(self) -> Sequence[TensorSpec]:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 @irdl_op_definition
 class WhereOp(ElementwiseOp):
-    """``condition ? then : otherwise``, all three broadcast; values behind the branch not taken do not matter, NaN included."""
+    """``condition ? then : otherwise``, all three broadcast; values behind the branch not taken do not matter, NaN
+    included.
+    """
 
     name = "forge.where"
 
@@ -42,7 +44,9 @@ class WhereOp(ElementwiseOp):
 
 @irdl_op_definition
 class MaskedFillOp(ElementwiseOp):
-    """``mask ? value : input`` with a Python number ``value`` in the input's dtype; the mask broadcasts to the result."""
+    """``mask ? value : input`` with a Python number ``value`` in the input's dtype; the mask broadcasts to the
+    result.
+    """
 
     name = "forge.masked_fill"
 

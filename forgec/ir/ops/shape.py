@@ -75,7 +75,9 @@ class ReshapeOp(ViewOp):
 
 @irdl_op_definition
 class TransposeOp(ViewOp):
-    """``result[i[p[0]], i[p[1]], …] = input[i[0], i[1], …]``: result dimension ``d`` is operand dimension ``permutation[d]``."""
+    """``result[i[p[0]], i[p[1]], …] = input[i[0], i[1], …]``: result dimension ``d`` is operand dimension
+    ``permutation[d]``.
+    """
 
     name = "forge.transpose"
 
@@ -96,7 +98,9 @@ class TransposeOp(ViewOp):
 
 @irdl_op_definition
 class BroadcastOp(ViewOp):
-    """The operand repeated along new leading dimensions and along its dimensions of extent 1, to the result type's shape."""
+    """The operand repeated along new leading dimensions and along its dimensions of extent 1, to the result type's
+    shape.
+    """
 
     name = "forge.broadcast"
 
@@ -112,9 +116,22 @@ class BroadcastOp(ViewOp):
         return inputs[0].expand(ev.shape(self.result))
 
 
+def _check_slice(count: Extent, start: Extent, step: Extent, extent: Extent) -> None:
+    """Raises VerifyException if ``count`` elements from ``start`` surely leave a dimension of this extent."""
+    if isinstance(step, int) and step < 1:
+        raise VerifyException("the step must be positive")
+    if isinstance(start, int) and start < 0:
+        raise VerifyException("the start counts from the front and must not be negative")
+    beyond = start + (count - 1) * step + 1 - extent
+    if count != 0 and isinstance(beyond, int) and beyond > 0:
+        raise VerifyException(f"slice from {start} of {count} elements leaves the dimension of {extent}")
+
+
 @irdl_op_definition
 class SliceOp(ViewOp):
-    """Elements ``start, start + step, …`` of one dimension; the result type says how many. ``start`` counts from the front."""
+    """Elements ``start, start + step, …`` of one dimension; the result type says how many. ``start`` counts from the
+    front.
+    """
 
     name = "forge.slice"
 
@@ -122,7 +139,10 @@ class SliceOp(ViewOp):
     start = prop_def(ExtentAttr)
     step = prop_def(ExtentAttr)
 
-    assembly_format = "$input `dim` custom<Bare>($dim) `from` custom<Bare>($start) `step` custom<Bare>($step) attr-dict `:` functional-type(operands, results)"
+    assembly_format = (
+        "$input `dim` custom<Bare>($dim) `from` custom<Bare>($start) `step` custom<Bare>($step) "
+        "attr-dict `:` functional-type(operands, results)"
+    )
 
     def infer(self) -> Sequence[TensorSpec]:
         source, target = list(types.shape(self.input)), types.shape(self.result)
@@ -130,18 +150,16 @@ class SliceOp(ViewOp):
         if dim >= len(target):
             raise VerifyException("a slice keeps the rank")
         count, start, step = target[dim], self.start.data, self.step.data
-        if isinstance(step, int) and step < 1:
-            raise VerifyException("the step must be positive")
-        known = (count, start, step, source[dim])
-        if all(isinstance(value, int) for value in known) and count and start + (count - 1) * step >= source[dim]:
-            raise VerifyException(f"slice from {start} of {count} elements leaves the dimension of {source[dim]}")
+        _check_slice(count, start, step, source[dim])
         source[dim] = count
         return [(types.dtype(self.input), tuple(source))]
 
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
         dim, start, step = self.dim.data, ev.extent(self.start.data), ev.extent(self.step.data)
         count = ev.shape(self.result)[dim]
-        return inputs[0].narrow(dim, start, (count - 1) * step + 1 if count else 0)[(slice(None),) * dim + (slice(None, None, step),)]
+        return inputs[0].narrow(dim, start, (count - 1) * step + 1 if count else 0)[
+            (slice(None),) * dim + (slice(None, None, step),)
+        ]
 
 
 @irdl_op_definition
@@ -177,7 +195,7 @@ class ConcatOp(RearrangeOp):
 
 @irdl_op_definition
 class InsertSliceOp(RearrangeOp):
-    """``destination`` with the elements ``start, start + step, …`` of ``dim`` replaced by ``source`` (broadcast to their shape).
+    """``destination`` with the elements ``start, start + step, …`` of ``dim`` replaced by ``source``.
 
     What a write through a sliced view becomes; updates in place when the destination's old value is not needed again.
     """
@@ -192,7 +210,8 @@ class InsertSliceOp(RearrangeOp):
     step = prop_def(ExtentAttr)
 
     assembly_format = (
-        "$source `into` $destination `dim` custom<Bare>($dim) `from` custom<Bare>($start) `step` custom<Bare>($step) attr-dict `:` functional-type(operands, results)"
+        "$source `into` $destination `dim` custom<Bare>($dim) `from` custom<Bare>($start) `step` custom<Bare>($step) "
+        "attr-dict `:` functional-type(operands, results)"
     )
 
     def infer(self) -> Sequence[TensorSpec]:
@@ -202,6 +221,7 @@ class InsertSliceOp(RearrangeOp):
             raise VerifyException("the inserted slice must agree with the destination outside the sliced dimension")
         if types.dtype(self.source) != types.dtype(self.destination):
             raise VerifyException("source and destination have different dtypes")
+        _check_slice(source[dim], self.start.data, self.step.data, target[dim])
         return [(types.dtype(self.destination), target)]
 
     def bytes_moved(self) -> Extent:

@@ -300,7 +300,9 @@ class GeluOp(UnaryOp):
 
 @irdl_op_definition
 class CastOp(UnaryOp):
-    """The same numbers in another dtype: rounds to nearest even, truncates floats to integers, tests ``!= 0`` for booleans."""
+    """The same numbers in another dtype: rounds to nearest even, truncates floats to integers, tests ``!= 0`` for
+    booleans.
+    """
 
     name = "forge.cast"
 
@@ -323,7 +325,8 @@ class ClampOp(UnaryOp):
     upper = opt_prop_def(ScalarAttr)
 
     assembly_format = (
-        "$input (`lower` custom<Bare>($lower)^)? (`upper` custom<Bare>($upper)^)? attr-dict `:` functional-type(operands, results)"
+        "$input (`lower` custom<Bare>($lower)^)? (`upper` custom<Bare>($upper)^)? "
+        "attr-dict `:` functional-type(operands, results)"
     )
 
     def infer(self) -> Sequence[TensorSpec]:
@@ -335,5 +338,3 @@ class ClampOp(UnaryOp):
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
         low, high = (None if b is None else b.value for b in (self.lower, self.upper))
         return ev.torch.clamp(inputs[0].to(ev.dtype(self.result)), low, high)
-
-

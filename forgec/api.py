@@ -1,0 +1,277 @@
+"""``forgec.compile``: the one path that the decorator, the command line and ``torch.compile`` all take."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from forgec.diagnostics import Diagnostic, ForgeError, error
+
+if TYPE_CHECKING:
+    import torch
+    from xdsl.dialects.builtin import ModuleOp
+
+    from forgec.passes.instruments import Instrument
+    from forgec.report import Report
+    from forgec.runtime import Session
+    from forgec.runtime.program import Program
+
+Fallback = Literal["allow", "error"]
+
+
+@dataclass
+class CompiledModel:
+    """A compiled model in memory. Calls take and return what the model does; ``save`` writes the artifact."""
+
+    _program: Program
+    _forge: ModuleOp
+    _plan: ModuleOp
+    _tensors: Mapping[str, torch.Tensor]
+    report: Report
+    pipeline: str
+    target: str
+    _texts: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model. Raises ForgeError (R001–R007) for arguments that do not fit what was compiled."""
+        return self._program(*args, **kwargs)
+
+    def session(self) -> Session:
+        """A session with state of its own (a KV cache), starting at the initial values."""
+        return self._program.session()
+
+    def ir(self, level: Literal["forge", "plan"] = "forge", *, locations: bool = False) -> str:
+        """The text of one level of IR after its passes."""
+        modules = {"forge": self._forge, "plan": self._plan}
+        if level not in modules:
+            raise error("FORGE-U005", f"there is no level of IR named {level!r}", notes=("levels: forge, plan",))
+        return print_module(modules[level], locations=locations)
+
+    def save(self, path: str | Path, *, external_weights: bool = False) -> None:
+        """Write the artifact, under a temporary name first. Raises ForgeError (U004) where that is impossible.
+
+        With ``external_weights`` the weights go to ``<stem>.safetensors`` beside it.
+        """
+        from forgec.runtime.artifact_writer import write_artifact
+
+        started = time.perf_counter()
+        write_artifact(
+            path,
+            plan=self._program.plan,
+            weights=self._tensors,
+            ir={"forge": self.ir("forge", locations=True), "plan": self.ir("plan", locations=True)},
+            report=self.report.to_dict(times=False),
+            target=self.target,
+            pipeline=self.pipeline,
+            producer=versions(),
+            external_weights=external_weights,
+        )
+        self.report.seconds["pack"] = time.perf_counter() - started
+        self.report.seconds["total"] = sum(v for k, v in self.report.seconds.items() if k in ("capture", "passes", "codegen", "pack"))
+
+
+def compile(  # noqa: A001 - the public name
+    model: Any = None,
+    example_inputs: Sequence[Any] | None = None,
+    example_kwargs: Mapping[str, Any] | None = None,
+    *,
+    target: str = "cpu",
+    dynamic_shapes: Any = None,
+    pipeline: str = "@O2",
+    fallback: Fallback = "allow",
+    threads: int | None = None,
+    max_signatures: int = 8,
+    on_phase: Callable[[str], None] | None = None,
+    instruments: Sequence[Instrument] = (),
+) -> Any:
+    """Compile a module, a function or an exported program.
+
+    With ``example_inputs`` (a tuple) or ``example_kwargs`` (a dict) it compiles now and returns a :class:`CompiledModel`. Without
+    them it returns a callable that compiles on the first call for each signature of inputs (shapes, dtypes and fixed values), at most
+    ``max_signatures`` of them; so it serves as a decorator, with or without arguments.
+
+    ``pipeline`` is the text of a pass pipeline or a preset (``"@O2"``); ``fallback="error"`` refuses operations that have no op of
+    their own; ``dynamic_shapes`` is torch.export's. Raises ForgeError; its ``code`` says why (``forgec explain CODE``).
+    """
+    options: dict[str, Any] = {
+        "target": target,
+        "dynamic_shapes": dynamic_shapes,
+        "pipeline": pipeline,
+        "fallback": fallback,
+        "threads": threads,
+        "on_phase": on_phase,
+        "instruments": instruments,
+    }
+    if fallback not in ("allow", "error"):
+        raise error("FORGE-U005", f"fallback is {fallback!r}", notes=("values: allow, error",))
+    if model is None:
+        return lambda function: _lazily(function, max_signatures, options)
+    if example_inputs is None and example_kwargs is None and not _is_exported(model):
+        return _lazily(model, max_signatures, options)
+    return _compile(model, () if example_inputs is None else example_inputs, example_kwargs or {}, **options)
+
+
+def _lazily(model: Any, max_signatures: int, options: dict[str, Any]) -> Any:
+    from forgec.lazy import LazyModel
+
+    if not callable(model):
+        raise error("FORGE-U002", f"a {type(model).__name__} is no model", help="pass a torch.nn.Module or a function")
+    return LazyModel(model, lambda args, kwargs: _compile(model, args, kwargs, **options), max_signatures)
+
+
+def _is_exported(model: Any) -> bool:
+    import torch
+
+    return isinstance(model, torch.export.ExportedProgram)
+
+
+def _compile(
+    model: Any,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    target: str,
+    dynamic_shapes: Any,
+    pipeline: str,
+    fallback: Fallback,
+    threads: int | None,
+    on_phase: Callable[[str], None] | None,
+    instruments: Sequence[Instrument],
+) -> CompiledModel:
+    import torch
+
+    from forgec.backends.base import backend_for
+    from forgec.capture.capture import export_model, import_program
+    from forgec.ir.context import context
+    from forgec.ir.literals import to_tensor
+    from forgec.ir.plan_export import export_plan
+    from forgec.passes import pipelines
+    from forgec.passes.allocate_buffers import AllocateBuffers
+    from forgec.passes.lower_to_plan import LowerToPlan
+    from forgec.passes.manager import run_pipeline
+    from forgec.report import Report, build
+    from forgec.runtime.program import LiveWeights, Program
+
+    clock = _Clock(on_phase)
+    backend_for(target)
+    passes = pipelines.parse(pipeline)  # refuse a bad pipeline before the slow part
+    ctx = context()
+    with clock.phase("export"):
+        program = export_model(model, args, kwargs, dynamic_shapes)
+    with clock.phase("capture"):
+        captured = import_program(program, model)
+        bindings = build.default_bindings(captured.module)
+        before = build.totals(captured.module, bindings)
+    with clock.phase("passes"):
+        done = run_pipeline(captured.module, passes, context=ctx, instruments=instruments)
+        forge = captured.module
+        if fallback == "error":
+            _refuse_fallbacks(forge)
+    with clock.phase("codegen"):
+        plan = forge.clone()
+        lowered = run_pipeline(plan, [LowerToPlan(target), AllocateBuffers()], context=ctx, instruments=instruments)
+        exported = export_plan(plan, torch_version=torch.__version__.partition("+")[0])
+        tensors = {**captured.tensors, **{name: to_tensor(value) for name, value in exported.constants.items()}}
+        tensors = {name: tensors[name] for name in build.referenced(exported.plan)}
+        runnable = Program(exported.plan, LiveWeights(tensors), threads=threads)
+    report: Report = build.report(
+        target=target,
+        pipeline=pipeline,
+        before=before,
+        forge=forge,
+        plan=plan,
+        exported=exported.plan,
+        passes=[p.to_dict() for p in (*done, *lowered)],
+        seconds=clock.seconds,
+        bindings=bindings,
+    )
+    return CompiledModel(runnable, forge, plan, tensors, report, pipelines.expand(pipeline), target)
+
+
+def _refuse_fallbacks(forge: ModuleOp) -> None:
+    """With ``fallback="error"``: every operation without an op of its own, all in one error."""
+    from forgec.ir.locations import location_of
+    from forgec.ir.ops.module import AtenOp
+
+    found = [op for op in forge.walk() if isinstance(op, AtenOp)]
+    diagnostics = {
+        (op.callee.data, location_of(op)): Diagnostic(
+            "FORGE-B001", f"{op.callee.data} has no op of its own and would fall back to ATen", location_of(op)
+        )
+        for op in found
+    }
+    if diagnostics:
+        raise ForgeError(list(diagnostics.values()))
+
+
+@dataclass
+class _Clock:
+    """Wall-clock seconds of each phase. ``capture`` includes torch.export, whose own share is ``export``."""
+
+    on_phase: Callable[[str], None] | None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str):
+        if self.on_phase is not None:
+            self.on_phase(name)
+        started = time.perf_counter()
+        yield
+        elapsed = time.perf_counter() - started
+        if name == "export":
+            self.seconds["export"] = elapsed
+            name = "capture"
+        self.seconds[name] = self.seconds.get(name, 0.0) + elapsed
+        self.seconds.setdefault("pack", 0.0)
+        self.seconds["total"] = sum(v for k, v in self.seconds.items() if k not in ("export", "total"))
+
+
+def print_module(module: ModuleOp, *, locations: bool = False) -> str:
+    """A module as MLIR text."""
+    from xdsl.printer import Printer
+
+    stream = io.StringIO()
+    Printer(stream, print_debuginfo=locations).print_op(module)
+    return stream.getvalue() + "\n"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what made an artifact."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("forgec", "torch", "xdsl")}
+
+
+@dataclass
+class ModelSource:
+    """What a model file offers."""
+
+    model: Any
+    example_inputs: Sequence[Any]
+    example_kwargs: Mapping[str, Any]
+    dynamic_shapes: Any = None
+
+    @cached_property
+    def is_exported(self) -> bool:
+        """True for a program that torch.export saved."""
+        return _is_exported(self.model)
+
+
+def load_model_file(path: str | Path, entry: str | None = None) -> ModelSource:
+    """Read a model from a Python file (``model``, ``example_inputs``, and if wanted ``example_kwargs``, ``dynamic_shapes``) or a
+    ``.pt2`` file.
+
+    ``entry`` names another attribute than ``model`` (``NAME`` or ``FILE.py:NAME``). ``model`` may be a module, a callable that is the
+    model, or a function without parameters that returns one. Raises ForgeError (U001, U002, U006).
+    """
+    from forgec.model_file import read
+
+    return ModelSource(*read(Path(path), entry))
+
+

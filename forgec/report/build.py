@@ -1,0 +1,68 @@
+"""Builds the report of one compilation from its modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xdsl.dialects.builtin import ModuleOp
+
+from forgec.ir import plan
+from forgec.ir.ops.module import SymbolOp
+from forgec.report.report import Report, Totals, fallbacks, owned_registers, totals
+from forgec.runtime.plan import Param, Plan, State
+
+__all__ = ["default_bindings", "referenced", "report", "totals"]
+
+
+def default_bindings(module: ModuleOp) -> dict[str, int]:
+    """Extents for which a dynamic module's costs are reported: each symbol's maximum, or 1024 where it has none."""
+    result: dict[str, int] = {}
+    for op in module.ops:
+        if isinstance(op, SymbolOp):
+            high = None if op.maximum is None else op.maximum.data
+            result[op.sym_name.data] = high if isinstance(high, int) else 1024
+    return result
+
+
+def referenced(exported: Plan) -> list[str]:
+    """Names of the tensors that a plan reads from the weights, in order of first use."""
+    names: dict[str, None] = {}
+    for entry in exported.entries:
+        for register in entry.registers:
+            if isinstance(register, Param) or (isinstance(register, State) and not register.zeros):
+                names[register.name] = None
+    return list(names)
+
+
+def report(
+    *,
+    target: str,
+    pipeline: str,
+    before: Totals,
+    forge: ModuleOp,
+    plan: ModuleOp,
+    exported: Plan,
+    passes: list[dict[str, Any]],
+    seconds: dict[str, float],
+    bindings: dict[str, int],
+) -> Report:
+    """The report of a compilation."""
+    entries = _entries(plan)
+    peaks = [entry.peak_bytes for entry in exported.entries if entry.peak_bytes is not None]
+    return Report(
+        target=target,
+        pipeline=pipeline,
+        captured=before,
+        optimized=totals(forge, bindings),
+        launches=sum(len(entry.launches) for entry in entries),
+        buffers=sum(len(owned_registers(entry)) for entry in entries),
+        peak_bytes=max(peaks, default=0),
+        fallbacks=fallbacks(forge, bindings),
+        passes=passes,
+        seconds=seconds,
+        bindings=bindings,
+    )
+
+
+def _entries(module: ModuleOp) -> list[plan.EntryOp]:
+    return [op for op in module.ops if isinstance(op, plan.EntryOp)]
