@@ -10,6 +10,7 @@ import torch
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
 
+from forgec.capture.attributes import held_tensors
 from forgec.capture.contract import contract
 from forgec.capture.convert import convert
 from forgec.capture.export import export
@@ -32,7 +33,8 @@ def export_model(
 
 def import_program(program: torch.export.ExportedProgram, model: Any) -> Captured:
     """forgec's part: the exported graph as a forge module. ``model`` is what was exported (for its parameters' names)."""
-    conversion = convert(program)
+    names = {id(t): name for name, t in held_tensors(model).items()} if isinstance(model, torch.nn.Module) else {}
+    conversion = convert(program, names)
     for op in conversion.module.ops:
         if isinstance(op, FuncOp):
             contract(program, conversion, model).attach(op)

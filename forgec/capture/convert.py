@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -68,7 +68,7 @@ class Converter:
 
     program: ExportedProgram
     symbols: SymbolTable
-    labels: Sequence[str] = ()
+    names: Mapping[int, str] = field(default_factory=dict)
     params: dict[str, torch.Tensor] = field(default_factory=dict)
     handles: dict[Any, Any] = field(default_factory=dict)
     """fx node → Handle, a list of Handles, an extent or a literal."""
@@ -83,6 +83,7 @@ class Converter:
         self.inputs: list[int] = []
         self.fixed: dict[int, Any] = {}
         self.states: list[tuple[StateSlot, Handle, SSAValue]] = []
+        self.targets: dict[str, str] = {}
         self.written = _written_placeholders(self.program)
         nodes = list(self.program.graph.nodes)
         placeholders = [n for n in nodes if n.op == "placeholder"]
@@ -111,8 +112,10 @@ class Converter:
                 self._constant_input(node, spec)
         for node, spec in deferred:  # states of buffers come after the inputs
             tensor = self._tensor(spec.target)
-            self.params[spec.target] = tensor
-            self._state(node, StateSlot(spec.target), self._type(tensor))
+            name = self.names.get(id(tensor), spec.target)
+            self.params[name] = tensor.detach().clone()  # the model may go on changing its own
+            self._state(node, StateSlot(name), self._type(tensor))
+            self.targets[spec.target] = name
 
     def _user_input(self, node: Any, spec: Any, leaf: int) -> None:
         if not isinstance(spec.arg, TensorArgument):
@@ -143,7 +146,8 @@ class Converter:
     def _constant_input(self, node: Any, spec: Any) -> None:
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
             if node.users:
-                self.handles[node] = fresh(self._param(spec.target, self._tensor(spec.target)))
+                tensor = self._tensor(spec.target)
+                self.handles[node] = fresh(self._param(self.names.get(id(tensor), spec.target), tensor))
         elif node.users:
             raise error("FORGE-C004", f"input {node.name!r} of kind {spec.kind.name} cannot be captured")
 
@@ -364,7 +368,7 @@ class Converter:
         by_target = {slot.name: handle for slot, handle, _ in self.states}
         for spec, node in zip(specs, results, strict=True):
             if spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION):
-                handle = by_target[spec.target]
+                handle = by_target[self.targets.get(spec.target, spec.target)]
                 location = to_attribute(place_of(node))
                 handle.write(self.handles[node].value(self.builder.insert), self.builder.insert, location)
 
@@ -390,9 +394,9 @@ def getitem() -> Any:
     return operator.getitem
 
 
-def convert(program: ExportedProgram) -> Conversion:
-    """A forge module for an exported program."""
-    return Converter(program, SymbolTable.of(program.range_constraints)).run()
+def convert(program: ExportedProgram, names: Mapping[int, str] | None = None) -> Conversion:
+    """A forge module for an exported program. ``names`` are the model's own names of tensors, by ``id``, where export invents some."""
+    return Converter(program, SymbolTable.of(program.range_constraints), names or {}).run()
 
 
 def _written_placeholders(program: ExportedProgram) -> set[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from forgec.capture.attributes import unchanged
 from forgec.capture.places import portable_path
 from forgec.diagnostics import ForgeError, Location, error
 
@@ -30,7 +31,7 @@ def export(
             help="wrap a single tensor as (x,)" if isinstance(args, torch.Tensor) else None,
         )
     module = model if isinstance(model, torch.nn.Module) else _FunctionModule(model)
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), _quiet(), unchanged(module):
         try:
             return torch.export.export(module, tuple(args), dict(kwargs), dynamic_shapes=dynamic_shapes, strict=False)
         except ForgeError:

@@ -21,11 +21,11 @@ func.func @forward() -> tensor<8x4xf32> {
   func.return %w : tensor<8x4xf32>
 }
 
-forge.constant dense<[0, 1, 2]> : tensor<3xi64> : tensor<3xi64>
+forge.constant dense<[0, 1, 2]> : tensor<3xi64>
 
-forge.constant dense<[1.0, -0.0, 0.1]> : tensor<3xf32> : tensor<3xf32>
+forge.constant dense<[1.000000e+00, -0.000000e+00]> : tensor<2xf32>
 
-func.func @forward(%cache : !forge.state<tensor<4xf32>>, %x : tensor<4xf32>) -> !forge.state<tensor<4xf32>> {
+func.func @forward(%cache: !forge.state<tensor<4xf32>>, %x: tensor<4xf32>) -> !forge.state<tensor<4xf32>> {
   %old = forge.state_read %cache : (!forge.state<tensor<4xf32>>) -> tensor<4xf32>
   %new = forge.add %old, %x : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
   %next = forge.state_write %cache, %new : (!forge.state<tensor<4xf32>>, tensor<4xf32>) -> !forge.state<tensor<4xf32>>
@@ -295,7 +295,7 @@ def module_of(example: str) -> str:
     operand_types, result_types = _signature(example, len(names))
     if not equals:
         results, example = "%r", f"%r = {example}"
-    arguments = ", ".join(f"{name} : {kind}" for name, kind in zip(names, operand_types, strict=True))
+    arguments = ", ".join(f"{name}: {kind}" for name, kind in zip(names, operand_types, strict=True))
     returned = ", ".join(result_types)
     return f"func.func @forward({arguments}) -> ({returned}) {{\n  {example}\n  func.return {results} : {returned}\n}}"
 

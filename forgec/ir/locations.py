@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
+from urllib.parse import quote, unquote
 
 from xdsl.dialects.builtin import (
     ArrayAttr,
@@ -31,22 +32,23 @@ UNKNOWN = UnknownLoc()
 @lru_cache(maxsize=65536)
 def to_attribute(place: Location) -> LocationAttr:
     """The location attribute of a place."""
-    file = FileLineColLoc(StringAttr(place.file), IntAttr(place.line), IntAttr(0))
-    return NameLoc(StringAttr(place.module), NameLoc(StringAttr(place.function), file))
+    file = FileLineColLoc(_encoded(place.file), IntAttr(place.line), IntAttr(0))
+    return NameLoc(_encoded(place.module), NameLoc(_encoded(place.function), file))
 
 
 @lru_cache(maxsize=65536)
 def from_attribute(attribute: Attribute) -> tuple[Location, ...]:
     """The places that a location attribute names (several after fusion, none if unknown)."""
     if isinstance(attribute, FileLineColLoc):
-        return (Location(attribute.filename.data, attribute.line.data),)
+        return (Location(_decoded(attribute.filename), attribute.line.data),)
     if isinstance(attribute, NameLoc):
         inner = attribute.location
         if isinstance(inner, NameLoc) and isinstance(inner.location, FileLineColLoc):
             file = inner.location
-            return (Location(file.filename.data, file.line.data, inner.desc.data, attribute.desc.data),)
+            names = (_decoded(inner.desc), _decoded(attribute.desc))
+            return (Location(_decoded(file.filename), file.line.data, *names),)
         places = () if isinstance(inner, NoneAttr) else from_attribute(inner)
-        return tuple(Location(p.file, p.line, p.function, p.module or attribute.desc.data) for p in places)
+        return tuple(Location(p.file, p.line, p.function, p.module or _decoded(attribute.desc)) for p in places)
     if isinstance(attribute, FusedLoc):
         return tuple(dict.fromkeys(p for part in _parts(attribute) for p in from_attribute(part)))
     if isinstance(attribute, CallSiteLoc):
@@ -90,3 +92,15 @@ def inherit(op: Operation, *sources: Operation) -> Operation:
 def _parts(fused: FusedLoc) -> tuple[LocationAttr, ...]:
     assert isinstance(fused.locations, ArrayAttr)
     return fused.locations.data
+
+
+_PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+
+
+def _encoded(text: str) -> StringAttr:
+    """The text with what is not printable ASCII percent-encoded: xDSL cannot read back other strings in locations."""
+    return StringAttr(quote(text, safe=_PRINTABLE))
+
+
+def _decoded(attribute: StringAttr) -> str:
+    return unquote(attribute.data)

@@ -4,17 +4,18 @@ extent   ::= '-'? term (('+' | '-') term)*         term ::= factor ('*' factor)*
 factor   ::= integer | symbol | ('floordiv' | 'mod' | 'max' | 'min') '(' extent (',' extent)+ ')' | '(' extent ')'
 scalar   ::= 'true' | 'false' | integer | float | 'inf' | '-inf' | 'nan'
 argument ::= scalar | 'none' | string | '[' argument* ']' | 'operand' '<' n '>' | 'expr' '<' extent '>' |
-             'complex' '<' scalar ',' scalar '>' | 'dtype.f32' | 'device.cuda:0' | 'layout.strided' | 'memory_format.channels_last'
+             'complex' '<' scalar ',' scalar '>' | 'dtype.f32' | 'device.cuda:0' | 'layout.strided' |
+             'memory_format.channels_last'
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 
 from xdsl.parser import AttrParser
 
+from forgec.runtime.dtypes import ITEMSIZE
 from forgec.runtime.plan import Arg, Device, DType, Layout, MemoryFormat, Reg
 from forgec.runtime.symbolic import Extent, SymExpr, floordiv, mod, sym_max, sym_min, symbol
 
@@ -124,7 +125,7 @@ def format_arg(arg: Arg, operand: Callable[[int], str] | None = None) -> str:
     if isinstance(arg, complex):
         return f"complex<{format_scalar(arg.real)}, {format_scalar(arg.imag)}>"
     if isinstance(arg, str):
-        return json.dumps(arg)
+        return _format_string(arg)
     if isinstance(arg, Reg):
         return f"operand<{arg.id}>" if operand is None else operand(arg.id)
     if isinstance(arg, tuple):
@@ -137,13 +138,26 @@ def format_arg(arg: Arg, operand: Callable[[int], str] | None = None) -> str:
     raise TypeError(f"{arg!r} is no call argument")
 
 
+def _format_string(text: str) -> str:
+    """MLIR's string literal: bytes of UTF-8 outside printable ASCII, and quotes and backslashes, in hexadecimal."""
+    escaped = (chr(b) if 0x20 <= b <= 0x7E and b not in b'"\\' else f"\\{b:02X}" for b in text.encode())
+    return f'"{"".join(escaped)}"'
+
+
+def parse_optional_string(parser: AttrParser) -> str | None:
+    """Parse a string literal, or return None; unlike xDSL's own, reads escapes of what is not ASCII."""
+    if (data := parser.parse_optional_bytes_literal()) is not None:
+        return data.decode()
+    return parser.parse_optional_str_literal()
+
+
 def parse_arg(parser: AttrParser, operand: Callable[[], int | None] | None = None) -> Arg:
     """Parse one call argument; ``operand`` tries to parse an SSA operand and returns its index, or None."""
     if operand is not None and (index := operand()) is not None:
         return Reg(index)
     if parser.parse_optional_keyword("none") is not None:
         return None
-    if (text := parser.parse_optional_str_literal()) is not None:
+    if (text := parse_optional_string(parser)) is not None:
         return text
     items = parser.parse_optional_comma_separated_list(parser.Delimiter.SQUARE, lambda: parse_arg(parser, operand))
     if items is not None:
@@ -167,6 +181,8 @@ def parse_arg(parser: AttrParser, operand: Callable[[], int | None] | None = Non
         parser.raise_error("expected a call argument")
     if keyword == "device" and parser.parse_optional_punctuation(":"):
         name += f":{parser.parse_integer(allow_boolean=False, allow_negative=False)}"
+    if keyword == "dtype" and name not in ITEMSIZE:
+        parser.raise_error(f"{name} is no dtype that forgec knows")
     return _NAMED[keyword](name)
 
 

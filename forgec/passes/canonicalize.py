@@ -108,9 +108,11 @@ def drop_identity_transpose(op: TransposeOp) -> SSAValue | None:
 
 
 @rule(ReshapeOp)
-def merge_reshapes(op: ReshapeOp) -> Operation | None:
+def merge_reshapes(op: ReshapeOp) -> Operation | SSAValue | None:
     """A reshape of a reshape reads the first operand, unless that would turn a view into a copy."""
     inner = producer(op.input)
+    if isinstance(inner, ReshapeOp) and inner.input.type == op.result.type:
+        return inner.input
     if not isinstance(inner, ReshapeOp) or not types.is_contiguous(inner.input):
         return None
     return ReshapeOp.create(operands=[inner.input], result_types=[op.result.type])

@@ -261,8 +261,6 @@ class Program:
 
     def initial_states(self) -> dict[str, torch.Tensor]:
         """New tensors with the initial value of each state."""
-        import torch
-
         with plain_mode(None):
             states = {name: _empty(register) for name, register in self._states.items()}
             self.reset_states(states)

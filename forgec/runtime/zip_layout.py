@@ -78,10 +78,10 @@ def local_header(member: Member) -> bytes:
     total = local_header_bytes(member.name, member.nbytes, member.stored_bytes, member.header)
     padding = total - _LOCAL.size - len(name) - len(extra) - 4
     extra += struct.pack("<HHH", _ALIGN_ID, padding, ALIGNMENT) + bytes(padding - 2)
-    sizes = (LIMIT32, LIMIT32) if large else (member.stored_bytes, member.nbytes)
+    sizes = (0xFFFFFFFF, 0xFFFFFFFF) if large else (member.stored_bytes, member.nbytes)
     version = _VERSION64 if large else _VERSION
     fields = (_LOCAL_SIGNATURE, version, _UTF8, member.method, 0, _DATE, member.crc, *sizes, len(name), len(extra))
-    return _LOCAL.pack(*(min(value, 0xFFFFFFFF) for value in fields)) + name + extra
+    return _LOCAL.pack(*fields) + name + extra
 
 
 def central_header(member: Member) -> bytes:

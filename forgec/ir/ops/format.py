@@ -7,9 +7,11 @@ with several optional operands, whose types xDSL cannot tell apart in a function
 from __future__ import annotations
 
 from abc import ABC
+from collections.abc import Callable
+from io import StringIO
 from typing import Any, Self
 
-from xdsl.dialects.builtin import IntAttr, StringAttr, UnitAttr
+from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, IntAttr, StringAttr, UnitAttr
 from xdsl.ir import Attribute
 from xdsl.irdl import AttrSizedOperandSegments, IRDLOperation, OptOperandDef
 from xdsl.irdl.declarative_assembly_format import (
@@ -24,6 +26,7 @@ from xdsl.parser import Parser
 from xdsl.printer import Printer
 
 from forgec.ir.attributes import BareAttr
+from forgec.ir.text import parse_optional_string
 
 _SEGMENTS = AttrSizedOperandSegments.attribute_name
 
@@ -35,8 +38,11 @@ class Bare(CustomDirective):
     value: AttributeVariable
 
     def parse(self, parser: Parser, state: ParsingState) -> None:
-        # xDSL keeps the base of an attribute only where it is no builtin; the one builtin written so is IntAttr.
-        base = self.value.unique_base if isinstance(self.value, UniqueBaseAttributeVariable) else IntAttr
+        # xDSL keeps the base of an attribute only where it is no builtin.
+        if isinstance(self.value, UniqueBaseAttributeVariable):
+            base = self.value.unique_base
+        else:
+            (base,) = state.op_type.get_irdl_definition().properties[self.value.name].constr.get_bases() or {IntAttr}
         self.value.set(state, parse_bare(parser, base))
 
     def print(self, printer: Printer, state: PrintingState, op: IRDLOperation) -> None:
@@ -70,10 +76,36 @@ def parse_bare(parser: Parser, base: type[Attribute]) -> Attribute:
     if base is IntAttr:
         return IntAttr(parser.parse_integer(allow_boolean=False))
     if base is StringAttr:
-        return StringAttr(parser.parse_str_literal())
+        text = parse_optional_string(parser)
+        return StringAttr(parser.parse_str_literal() if text is None else text)
     if issubclass(base, BareAttr):
         return base.new(base.parse_text(parser))
     return parser.parse_attribute()
+
+
+def print_literal(printer: Printer, literal: DenseIntOrFPElementsAttr) -> None:
+    """Print a literal with its type so that it parses back bit by bit.
+
+    xDSL writes floats that have no short decimal form (infinities, NaN, 2**24) as the hexadecimal digits of their bits,
+    and reads these back as integers. A literal that has such an element is written whole as a string of bytes instead,
+    which xDSL reads right.
+    """
+    text = printed(printer, lambda: printer.print_attribute(literal))
+    if "0x" not in text:
+        printer.print_string(text)
+        return
+    printer.print_string(f'dense<"0x{literal.data.data.hex()}"> : ')
+    printer.print_attribute(literal.type)
+
+
+def printed(printer: Printer, show: Callable[[], None]) -> str:
+    """What ``show`` prints, without printing it."""
+    stream, printer.stream = printer.stream, StringIO()
+    try:
+        show()
+        return printer.stream.getvalue()
+    finally:
+        printer.stream = stream
 
 
 class KeywordFormatOp(IRDLOperation, ABC):

@@ -33,7 +33,7 @@ from xdsl.utils.exceptions import VerifyException
 from forgec.ir import types
 from forgec.ir.attributes import ArgsAttr, ExtentAttr, StateType
 from forgec.ir.ops.base import ForgeOp, TensorSpec
-from forgec.ir.ops.format import Bare
+from forgec.ir.ops.format import Bare, print_literal, printed
 from forgec.ir.text import CallArguments, format_call, parse_call
 from forgec.runtime.plan import Arg, Reg
 from forgec.runtime.symbolic import Extent
@@ -60,7 +60,7 @@ class SymbolOp(IRDLOperation):
 
     traits = traits_def(SymbolOpInterface())
 
-    assembly_format = "$sym_name $label `min` custom<Bare>($minimum) (`max` custom<Bare>($maximum)^)? attr-dict"
+    assembly_format = "$sym_name custom<Bare>($label) `min` custom<Bare>($minimum) (`max` custom<Bare>($maximum)^)? attr-dict"
 
     def verify_(self) -> None:
         low, high = self.minimum.data, None if self.maximum is None else self.maximum.data
@@ -118,20 +118,33 @@ class ParamRefOp(ForgeOp):
 
 @irdl_op_definition
 class ConstantOp(ForgeOp):
-    """A small literal tensor."""
+    """A small literal tensor, row-major."""
 
     name = "forge.constant"
 
     value = prop_def(DenseIntOrFPElementsAttr)
     result = result_def(AnyTensorTypeConstr)
 
-    assembly_format = "$value attr-dict `:` type($result)"
-
     def infer(self) -> Sequence[TensorSpec]:
         literal = self.value.type
-        if not isinstance(literal, TensorType):
-            raise VerifyException("the literal must be a tensor")
+        if not isinstance(literal, TensorType) or not types.is_contiguous(literal):
+            raise VerifyException("the literal must be a row-major tensor")
+        if self.results and self.result.type != literal:
+            raise VerifyException(f"a literal of type {literal} cannot have type {self.result.type}")
         return [(types.dtype(literal), types.shape(literal))]
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(" ")
+        print_literal(printer, self.value)
+        printer.print_op_attributes(self.attributes)
+
+    @classmethod
+    def parse(cls, parser: Parser) -> Self:
+        literal = parser.parse_attribute()
+        if not isinstance(literal, DenseIntOrFPElementsAttr):
+            parser.raise_error("expected a dense literal")
+        attributes = parser.parse_optional_attr_dict()
+        return cls.create(properties={"value": literal}, attributes=attributes, result_types=[literal.type])
 
     def flops(self) -> Extent:
         return 0
@@ -296,14 +309,7 @@ def references(arg: Any) -> list[int]:
 
 def operand_text(printer: Printer, value: SSAValue) -> str:
     """The name that the printer gives to a value, without printing it."""
-    from io import StringIO
-
-    stream, printer.stream = printer.stream, StringIO()
-    try:
-        printer.print_ssa_value(value)
-        return printer.stream.getvalue()
-    finally:
-        printer.stream = stream
+    return printed(printer, lambda: printer.print_ssa_value(value))
 
 
 def verify_linear(version: SSAValue) -> None:

@@ -1,0 +1,137 @@
+"""Writing an artifact: streamed into a temporary file, hashed on the way, renamed when complete."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from forgec.diagnostics import error
+from forgec.runtime import manifest as manifests
+from forgec.runtime import plan as plans
+from forgec.runtime.manifest import MANIFEST, PLAN, REPORT, WEIGHTS, MemberRecord, WeightsRecord
+from forgec.runtime.plan import Param, Plan, State, TensorSpec
+from forgec.runtime.safetensors_layout import StoredTensor, lay_out
+from forgec.runtime.strict_json import print_json
+from forgec.runtime.tensor_bytes import TensorLike, bytes_in_file_order, identity
+from forgec.runtime.zip_writer import ReplacingFile, ZipWriter
+
+Source: TypeAlias = "TensorLike | Callable[[], TensorLike]"
+"""A torch tensor, a numpy array or the bytes in file order; or a function that returns one, called when it is
+written."""
+
+CHUNK_BYTES = 1 << 22
+
+
+def write_artifact(
+    path: str | os.PathLike[str],
+    plan: Plan,
+    weights: Mapping[str, Source],
+    *,
+    aliases: Mapping[str, str] | None = None,
+    producer: Mapping[str, str] | None = None,
+    target: str = "cpu",
+    pipeline: str = "",
+    report: Mapping[str, Any] | None = None,
+    ir: Mapping[str, str] | None = None,
+    external_weights: str | os.PathLike[str] | None = None,
+) -> None:
+    """Writes the artifact, or leaves everything as it was.
+
+    Of ``weights`` only what the plan reads is written, each tensor once: ``aliases`` maps names to others with the
+    same tensor, and names whose sources are one object or the same torch memory are found by themselves. ``ir`` maps
+    a level to its text. ``external_weights`` names a file in the artifact's folder for the weights. The bytes are a
+    function of the arguments. FORGE-U004 when the file cannot be written, FORGE-U005 for a wrong place of the
+    weights, FORGE-X001 when a weight is missing.
+    """
+    path = Path(path)
+    outside = None if external_weights is None else Path(external_weights)
+    if outside is not None and (outside.resolve().parent != path.resolve().parent or outside.name == path.name):
+        raise error("FORGE-U005", f"external weights '{outside}' are not beside '{path}'")
+    aliases = aliases or {}
+    wanted, tied = _select(plan, weights, aliases)
+    with ExitStack() as files:
+        # Entered first, renamed last: an artifact never stands beside weights of another compilation.
+        archive = ZipWriter(files.enter_context(ReplacingFile(path)))
+        records: dict[str, MemberRecord] = {}
+        for level, text in sorted((ir or {}).items()):
+            records[f"ir/{level}.mlir"] = archive.deflated(f"ir/{level}.mlir", text.encode())
+        records[PLAN] = archive.stored(PLAN, print_json(plans.to_json(plan)))
+        records[REPORT] = archive.stored(REPORT, print_json(dict(report or {})))
+        header, placed, data_bytes = lay_out([(name, spec) for name, spec in wanted.items()])
+        if outside is None:
+            archive.begin(WEIGHTS, len(header) + data_bytes)
+            digest = _write_weights(archive.write, header, placed, wanted, weights, aliases)
+            archive.finish()
+        else:
+            file = files.enter_context(ReplacingFile(outside))
+            digest = _write_weights(file.write, header, placed, wanted, weights, aliases)
+        stored = WeightsRecord(
+            nbytes=len(header) + data_bytes,
+            sha256=digest,
+            header_sha256=hashlib.sha256(header).hexdigest(),
+            file=None if outside is None else outside.name,
+            aliases=tied,
+        )
+        described = manifests.build(plan, records, stored, producer=producer or {}, target=target, pipeline=pipeline)
+        archive.stored(MANIFEST, print_json(described))
+        archive.close()
+
+
+def _select(
+    plan: Plan, weights: Mapping[str, Source], aliases: Mapping[str, str]
+) -> tuple[dict[str, TensorSpec], dict[str, str]]:
+    """What to store, by name in the plan's order, and the aliases of it that the plan reads."""
+    wanted: dict[str, TensorSpec] = {}
+    tied: dict[str, str] = {}
+    seen: dict[tuple[object, TensorSpec], str] = {}
+    for entry in plan.entries:
+        for register in entry.registers:
+            if not isinstance(register, (Param, State)) or (isinstance(register, State) and register.zeros):
+                continue
+            name = register.name
+            if name in wanted or name in tied:
+                continue
+            target = aliases.get(name, name)
+            source = weights.get(target)
+            if source is None:
+                raise error("FORGE-X001", f"the plan reads '{name}', but there is no such weight")
+            stored = seen.setdefault((identity(source), register.spec), name)
+            if stored == name:
+                wanted[name] = register.spec
+            else:
+                tied[name] = stored
+    return wanted, tied
+
+
+def _write_weights(
+    write: Callable[[bytes | memoryview], None],
+    header: bytes,
+    placed: Mapping[str, StoredTensor],
+    wanted: Mapping[str, TensorSpec],
+    weights: Mapping[str, Source],
+    aliases: Mapping[str, str],
+) -> str:
+    """Streams the safetensors file, one tensor in memory at a time; returns the SHA-256 of all of it."""
+    digest = hashlib.sha256()
+
+    def emit(content: bytes | memoryview) -> None:
+        for start in range(
+            0, len(content), CHUNK_BYTES
+        ):  # small enough to be hashed, summed and written from the cache
+            chunk = content[start : start + CHUNK_BYTES]
+            digest.update(chunk)
+            write(chunk)
+
+    emit(header)
+    position = 0
+    for name, spec in wanted.items():
+        source = weights[aliases.get(name, name)]
+        value: TensorLike = source() if callable(source) else source
+        emit(bytes(placed[name].begin - position))
+        emit(bytes_in_file_order(name, value, spec))
+        position = placed[name].end
+    return digest.hexdigest()

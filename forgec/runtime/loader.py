@@ -1,0 +1,77 @@
+"""Loading an artifact: from a file to something that can be called, without the compiler."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from forgec.diagnostics import error
+from forgec.runtime.artifact import Artifact, Verify, open_artifact
+from forgec.runtime.binding import Peak
+from forgec.runtime.program import Program
+from forgec.runtime.session import Session
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    verify: Verify = "fast",
+    device: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
+) -> LoadedModel:
+    """Loads an artifact. Weights are mapped, not read: a model of any size loads in the time that its plan takes.
+
+    ``threads`` is torch's intra-op thread count during this model's calls (None: as the process has it).
+    ``verify="full"`` also hashes the weights. ``device`` must be the one that the artifact was compiled for.
+    ``weights`` is the path of external weights that are not beside the artifact. FORGE-U001 when the file cannot be
+    read, FORGE-U005 for a bad option, FORGE-A001 to A006 when the file is no sound artifact or needs a torch that is
+    not there.
+    """
+    artifact = open_artifact(path, verify=verify, weights=weights)
+    compiled = sorted({register.device for entry in artifact.plan.entries for register in entry.registers} or {"cpu"})
+    if device is not None and compiled != [device]:
+        raise error("FORGE-U005", f"'{path}' was compiled for {', '.join(compiled)}, not for '{device}'")
+    return LoadedModel(artifact, Program(artifact.plan, artifact.weights, threads=threads, plan_is_checked=True))
+
+
+class LoadedModel:
+    """An artifact that is ready to run. Calls are thread safe; ``session`` gives a state of one's own."""
+
+    def __init__(self, artifact: Artifact, program: Program) -> None:
+        self.artifact = artifact
+        self.program = program
+
+    def __call__(self, *args: Any, entry: str | None = None, **kwargs: Any) -> Any:
+        """Calls an entry point (the first one unless named) with the default session. See ``Program.__call__``."""
+        return self.program(*args, entry=entry, **kwargs)
+
+    def session(self) -> Session:
+        """A new session, independent of all others."""
+        return self.program.session()
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """The names of the entry points."""
+        return self.program.entries
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The manifest as data."""
+        return self.artifact.manifest
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The compile report as data."""
+        return self.artifact.report
+
+    def ir(self, level: str) -> str:
+        """The text of the IR at a level (``forge``, ``plan``). FORGE-U005 when the artifact does not hold it."""
+        return self.artifact.ir(level)
+
+    def peak_bytes(self, entry: str | None = None, **symbols: int) -> Peak:
+        """What a call allocates at most at one time; see ``Program.peak_bytes``."""
+        return self.program.peak_bytes(entry, **symbols)
+
+    def __repr__(self) -> str:
+        return f"LoadedModel('{self.artifact.path}', entries={list(self.entries)})"

@@ -1,0 +1,110 @@
+"""Weights in a mapped safetensors file: tensors over the file's pages, read when they are touched, never copied."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from forgec.diagnostics import ForgeError, error
+from forgec.runtime.dtypes import itemsize, torch_dtype
+from forgec.runtime.extents import static
+from forgec.runtime.manifest import WeightsRecord
+from forgec.runtime.plan import TensorSpec
+from forgec.runtime.safetensors_layout import (
+    SafetensorsError,
+    StoredTensor,
+    declared,
+    header_length,
+    is_dense,
+    read_header,
+    storage_order,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+
+class MappedWeights:
+    """The weights of an artifact. ``names`` are those of the stored tensors.
+
+    The mapping is private (copy on write): nothing that is done to a tensor reaches the file. Opening checks size and
+    header, FORGE-A003 (``code``: FORGE-A005 for a file beside the artifact); the tensors' bytes only ``verify`` does.
+    """
+
+    def __init__(
+        self, mapping: mmap.mmap, start: int, record: WeightsRecord, where: str, code: str = "FORGE-A003"
+    ) -> None:
+        self._mapping = mapping
+        self._start = start
+        self._record = record
+        self._where = where
+        self._code = code
+        with memoryview(mapping) as whole, whole[start : start + record.nbytes] as file:
+            if len(file) != record.nbytes:
+                raise self._damaged(f"{record.nbytes} bytes are expected")
+            try:
+                length = header_length(file)
+                if hashlib.sha256(file[:length]).hexdigest() != record.header_sha256:
+                    raise self._damaged("the header's hash differs from the manifest")
+                data, self._tensors = read_header(file)
+            except SafetensorsError as reason:
+                raise self._damaged(str(reason)) from None
+        self._data = start + data
+        for alias, target in record.aliases.items():
+            if target not in self._tensors or alias in self._tensors:
+                raise self._damaged(f"alias '{alias[:80]}' names no stored tensor")
+
+    def _damaged(self, reason: str) -> ForgeError:
+        return error(self._code, f"the weights in {self._where} are damaged: {reason}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._tensors)
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        return self._record.aliases
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the file or member."""
+        return self._record.nbytes
+
+    def verify(self) -> None:
+        """Hashes all bytes (about 0.6 s for a gigabyte, and reads every page). FORGE-A003 or FORGE-A005 when they
+        differ."""
+        with memoryview(self._mapping) as whole, whole[self._start : self._start + self._record.nbytes] as file:
+            if hashlib.sha256(file).hexdigest() != self._record.sha256:
+                raise self._damaged("the hash differs from the manifest")
+
+    def find(self, name: str) -> StoredTensor:
+        """Where the tensor stands. FORGE-A003 or FORGE-A005 when there is none of this name."""
+        found = self._tensors.get(self._record.aliases.get(name, name))
+        if found is None:
+            raise self._damaged(f"there is no tensor '{name[:80]}'")
+        return found
+
+    def tensor(self, name: str, spec: TensorSpec, device: str) -> torch.Tensor:
+        """See ``program.Weights.tensor``. FORGE-A003 or FORGE-A005 when dtype or shape differ from the plan's."""
+        import torch
+
+        found = self.find(name)
+        if (found.dtype, found.shape) != declared(spec):
+            raise self._damaged(
+                f"'{name[:80]}' is {found.dtype}{list(found.shape)}, the plan has {spec.dtype}{spec.shape}"
+            )
+        shape, strides, dtype = static(spec.shape), static(spec.strides), torch_dtype(spec.dtype)
+        if found.begin == found.end:
+            return torch.empty_strided(shape, strides, dtype=dtype, device=device)
+        offset, size = self._data + found.begin, itemsize(spec.dtype)
+        if offset % size:  # only in files that others wrote
+            raise self._damaged(f"'{name[:80]}' is not aligned to its elements")
+        count = (found.end - found.begin) // size
+        flat = torch.frombuffer(self._mapping, dtype=dtype, count=count, offset=offset)
+        if is_dense(spec):
+            return flat.as_strided(shape, strides).to(device)
+        order = storage_order(spec)
+        stored = flat.view([shape[axis] for axis in order])
+        return torch.empty_strided(shape, strides, dtype=dtype, device=device).copy_(stored)
