@@ -60,17 +60,18 @@ class CompiledModel:
         """
         from forgec.runtime.artifact_writer import write_artifact
 
+        path = Path(path)
         started = time.perf_counter()
         write_artifact(
             path,
-            plan=self._program.plan,
-            weights=self._tensors,
+            self._program.plan,
+            self._tensors,
             ir={"forge": self.ir("forge", locations=True), "plan": self.ir("plan", locations=True)},
             report=self.report.to_dict(times=False),
             target=self.target,
             pipeline=self.pipeline,
             producer=versions(),
-            external_weights=external_weights,
+            external_weights=path.with_suffix(".safetensors") if external_weights else None,
         )
         self.report.seconds["pack"] = time.perf_counter() - started
         self.report.seconds["total"] = sum(v for k, v in self.report.seconds.items() if k in ("capture", "passes", "codegen", "pack"))
@@ -165,7 +166,7 @@ def _compile(
     with clock.phase("export"):
         program = export_model(model, args, kwargs, dynamic_shapes)
     with clock.phase("capture"):
-        captured = import_program(program, model)
+        captured = import_program(program, model, args, kwargs, dynamic_shapes)
         bindings = build.default_bindings(captured.module)
         before = build.totals(captured.module, bindings)
     with clock.phase("passes"):

@@ -11,8 +11,9 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
 
 from forgec.capture.attributes import held_tensors
-from forgec.capture.contract import contract
+from forgec.capture.contract import contract, parameter_names
 from forgec.capture.convert import convert
+from forgec.capture.dims import dim_labels
 from forgec.capture.export import export
 
 
@@ -31,10 +32,21 @@ def export_model(
     return export(model, args, kwargs, dynamic_shapes)
 
 
-def import_program(program: torch.export.ExportedProgram, model: Any) -> Captured:
-    """forgec's part: the exported graph as a forge module. ``model`` is what was exported (for its parameters' names)."""
+def import_program(
+    program: torch.export.ExportedProgram,
+    model: Any,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+) -> Captured:
+    """forgec's part: the exported graph as a forge module.
+
+    ``model`` is what was exported (for its parameters' names); the example inputs and ``dynamic_shapes`` give symbols the names that
+    the user gave to dimensions.
+    """
     names = {id(t): name for name, t in held_tensors(model).items()} if isinstance(model, torch.nn.Module) else {}
-    conversion = convert(program, names)
+    labels = dim_labels(program, parameter_names(program, model), args, kwargs or {}, dynamic_shapes)
+    conversion = convert(program, names, labels)
     for op in conversion.module.ops:
         if isinstance(op, FuncOp):
             contract(program, conversion, model).attach(op)

@@ -378,7 +378,7 @@ class Converter:
             low, high = self.symbols.ranges.get(theirs, (0, None))
             properties: dict[str, Attribute] = {
                 "sym_name": StringAttr(ours),
-                "label": StringAttr(self.symbols.labels.get(ours, ours)),
+                "label": StringAttr(self.symbols.labels.get(theirs, ours)),
                 "minimum": ExtentAttr(low),
             }
             if high is not None:
@@ -394,9 +394,17 @@ def getitem() -> Any:
     return operator.getitem
 
 
-def convert(program: ExportedProgram, names: Mapping[int, str] | None = None) -> Conversion:
-    """A forge module for an exported program. ``names`` are the model's own names of tensors, by ``id``, where export invents some."""
-    return Converter(program, SymbolTable.of(program.range_constraints), names or {}).run()
+def convert(
+    program: ExportedProgram, names: Mapping[int, str] | None = None, labels: Mapping[str, str] | None = None
+) -> Conversion:
+    """A forge module for an exported program.
+
+    ``names`` are the model's own names of tensors, by ``id``, where export invents some; ``labels`` the user's names of dimensions, by
+    torch's symbols.
+    """
+    symbols = SymbolTable.of(program.range_constraints)
+    symbols.labels = dict(labels or {})
+    return Converter(program, symbols, names or {}).run()
 
 
 def _written_placeholders(program: ExportedProgram) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -17,3 +18,52 @@ def Dim(name: str, *, min: int | None = None, max: int | None = None) -> Any:  #
     if min is not None and max is not None and min > max:
         raise error("FORGE-U005", f"dimension {name!r} has the empty range [{min}, {max}]")
     return torch.export.Dim(name, min=min, max=max)
+
+
+def dim_labels(
+    program: Any, parameters: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any], dynamic_shapes: Any
+) -> dict[str, str]:
+    """What to call each of torch's symbols: the name of the user's ``Dim``, else the input and its dimension (``input_ids.1``)."""
+    import torch
+    from torch.export.graph_signature import InputKind
+
+    specs: list[Any] = []
+    _collect((tuple(args), dict(kwargs)), _by_argument(parameters, args, kwargs, dynamic_shapes), specs)
+    signature = program.graph_signature.input_specs
+    placeholders = [n for n in program.graph.nodes if n.op == "placeholder"]
+    inputs = [n for n, s in zip(placeholders, signature, strict=True) if s.kind == InputKind.USER_INPUT]
+    labels: dict[str, str] = {}
+    for position, node in enumerate(inputs):
+        value = node.meta.get("val")
+        if not isinstance(value, torch.Tensor):
+            continue
+        spec = specs[position] if position < len(specs) else None
+        for axis, size in enumerate(value.shape):
+            if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
+                declared = spec.get(axis) if isinstance(spec, Mapping) else spec[axis] if isinstance(spec, (list, tuple)) else None
+                name = getattr(declared, "__name__", None)
+                labels.setdefault(str(size.node.expr), name if isinstance(name, str) else f"{node.name}.{axis}")
+    return labels
+
+
+def _by_argument(parameters: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any], shapes: Any) -> Any:
+    """``dynamic_shapes`` in the structure of ``(args, kwargs)``."""
+    if isinstance(shapes, Mapping):
+        names = list(parameters)[: len(args)]
+        return (tuple(shapes.get(name) for name in names), {name: shapes.get(name) for name in kwargs})
+    if isinstance(shapes, (list, tuple)):
+        return (tuple(shapes[: len(args)]), dict(zip(kwargs, shapes[len(args) :], strict=False)))
+    return None
+
+
+def _collect(value: Any, spec: Any, found: list[Any]) -> None:
+    """Append the spec of each leaf of ``value``, in order."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _collect(item, spec.get(key) if isinstance(spec, Mapping) else None, found)
+    elif isinstance(value, (list, tuple)):
+        for position, item in enumerate(value):
+            inner = spec[position] if isinstance(spec, (list, tuple)) and position < len(spec) else None
+            _collect(item, inner, found)
+    else:
+        found.append(spec)

@@ -18,7 +18,7 @@ class SymbolTable:
     names: dict[str, str] = field(default_factory=dict)
     """Torch's name → ours."""
     labels: dict[str, str] = field(default_factory=dict)
-    """Our name → the name that the user gave (or the input's dimension)."""
+    """Torch's name → the name that the user gave (or the input and its dimension)."""
 
     @staticmethod
     def of(constraints: Any) -> SymbolTable:

@@ -86,9 +86,11 @@ def tensor(dtype: str | Attribute, shape: Iterable[Extent], strides: Iterable[Ex
 @lru_cache(maxsize=65536)
 def _tensor(dtype: str, shape: tuple[Extent, ...], strides: tuple[Extent, ...] | None) -> AnyTensorType:
     if strides is not None:
-        strides = canonical_strides(shape, strides)
-        if strides == contiguous_strides(shape):
-            strides = None
+        canonical = canonical_strides(shape, strides)
+        if canonical == contiguous_strides(shape):
+            return _tensor(dtype, shape, None)
+        if canonical != strides:
+            return _tensor(dtype, shape, canonical)
     dims = tuple(extent for extent in shape if not isinstance(extent, int))
     encoding = TensorEncodingAttr((dims, strides)) if dims or strides is not None else NoneAttr()
     sizes = [extent if isinstance(extent, int) else DYNAMIC_INDEX for extent in shape]
@@ -174,9 +176,14 @@ _INT_ORDER = ("i8", "i16", "i32", "i64")
 
 
 def promote(left: str, right: str) -> str:
-    """The dtype that torch's promotion gives for two tensors of rank ≥ 1 (torch.promote_types)."""
+    """The dtype that torch's promotion gives for two tensors of rank ≥ 1 (torch.promote_types).
+
+    Raises VerifyException for 8-bit floats, which torch promotes with themselves only.
+    """
     if left == right:
         return left
+    if left.startswith("f8") or right.startswith("f8"):
+        raise VerifyException(f"{left} and {right} do not promote to a common dtype")
     low, high = sorted((left, right), key=lambda name: _CATEGORY[name])
     if _CATEGORY[low] != _CATEGORY[high]:
         if high == "c64" and low == "f64":
@@ -190,7 +197,7 @@ def promote(left: str, right: str) -> str:
         return max(pair, key=_INT_ORDER.index)
     if _CATEGORY[low] == 3:
         return "c128"
-    if ITEM_BYTES[low] == ITEM_BYTES[high]:  # f16 with bf16; the f8 pairs do not promote in torch
+    if ITEM_BYTES[low] == ITEM_BYTES[high]:  # f16 with bf16
         return "f32"
     return low if ITEM_BYTES[low] > ITEM_BYTES[high] else high
 
@@ -200,20 +207,29 @@ def result_dtype(operands: Iterable[SSAValue | Attribute], scalars: Iterable[boo
     groups: list[str | None] = [None, None, None]
     for operand in operands:
         index = 0 if rank(operand) else 1
-        name = dtype(operand)
-        groups[index] = name if groups[index] is None else promote(groups[index] or name, name)
+        groups[index] = _joined(groups[index], dtype(operand))
     for scalar in scalars:
         name = "i1" if isinstance(scalar, bool) else "i64" if isinstance(scalar, int) else "f32"
-        groups[2] = name if groups[2] is None else promote(groups[2] or name, name)
-    result: str | None = None
-    for name in groups:
-        if name is None:
-            continue
-        if result is None or _CATEGORY[name] > _CATEGORY[result]:
-            result = name if result is None or name not in ("c64",) else ("c128" if result == "f64" else "c64")
+        groups[2] = _joined(groups[2], name)
+    result = _combined(groups[0], _combined(groups[1], groups[2]))
     if result is None:
         raise VerifyException("no operand to take a dtype from")
     return result
+
+
+def _joined(known: str | None, name: str) -> str:
+    return name if known is None else promote(known, name)
+
+
+def _combined(higher: str | None, lower: str | None) -> str | None:
+    """The dtype of a group and of one that yields to it: its own, unless the other is of a greater category (torch)."""
+    if higher is None or lower is None:
+        return higher or lower
+    if _CATEGORY[lower] <= _CATEGORY[higher]:
+        return higher
+    if higher in FLOATS:  # a complex number takes the width of the floats
+        return "c128" if higher == "f64" else "c64"
+    return promote(higher, lower)
 
 
 def broadcast(*shapes: Sequence[Extent]) -> tuple[Extent, ...]:

@@ -39,14 +39,18 @@ class AllocateBuffers(ModulePass):
                 _allocate(entry)
 
 
+def _drop_unused(entry: plan.EntryOp) -> None:
+    """Remove registers that no launch uses; inputs and states stay, they are part of the contract."""
+    block = entry.body.block
+    for op in reversed(list(block.ops)):
+        if isinstance(op, plan.RegisterOp) and not isinstance(op, (plan.InputOp, plan.StateOp)) and op.result.first_use is None:
+            block.erase_op(op)
+
+
 def _allocate(entry: plan.EntryOp) -> None:
+    _drop_unused(entry)
     ranges = live_ranges(entry)
     buffers = [op for op in entry.body.block.ops if isinstance(op, plan.BufferOp)]
-    for op in buffers:
-        if op.result not in ranges:  # never used by a launch
-            op.detach()
-            op.erase()
-    buffers = [op for op in buffers if op.parent is not None]
     for op in buffers:
         op.live = IntsAttr(ranges[op.result])
     sizes = [op.nbytes.data for op in buffers]

@@ -32,7 +32,7 @@ def live_bytes(chosen: list[Interval], alignment: int) -> int:
 def check(chosen: list[Interval], result: Allocation, alignment: int) -> None:
     for index, a in enumerate(chosen):
         assert result.offsets[index] % alignment == 0
-        assert 0 <= result.offsets[index]
+        assert result.offsets[index] >= 0
         if a.first < a.last:
             assert result.offsets[index] + a.nbytes <= result.peak_bytes
         for other in range(index):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from forgec.runtime.symbolic import (
     Extent,
     SymExpr,
+    bounds,
     evaluate,
     floordiv,
     free_symbols,
@@ -96,8 +97,26 @@ def test_parses_operators() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "s0 +", "s0 s1", "floordiv(s0)", "floordiv(s0, 0)", "max(s0)", "s0 % 0", "1.5", "s0 ** 2", "a" * 65, "é", "(s0"]
-    + ["(" * 60 + "s0" + ")" * 60, "s0*" * 900 + "s0", "9" * 30, "f(s0)", "s0 + " * 500 + "1", "*".join(["(a+b+c+d)"] * 40)],
+    [
+        "",
+        "s0 +",
+        "s0 s1",
+        "floordiv(s0)",
+        "floordiv(s0, 0)",
+        "max(s0)",
+        "s0 % 0",
+        "1.5",
+        "s0 ** 2",
+        "a" * 65,
+        "é",
+        "(s0",
+        "(" * 60 + "s0" + ")" * 60,
+        "s0*" * 900 + "s0",
+        "9" * 30,
+        "f(s0)",
+        "s0 + " * 500 + "1",
+        "*".join(["(a+b+c+d)"] * 40),
+    ],
 )
 def test_refuses_malformed_text(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
@@ -198,16 +217,16 @@ def test_every_simplification_is_exact(tree: Tree, first: int, second: int) -> N
     except ZeroDivisionError:
         return
     assert evaluate(expr, values) == expected
-    assert evaluate(substitute(expr, {"s0": s2 + 1}), {"s2": first, "s1": second}) == _or_none(tree, first + 1, second) or (
-        _or_none(tree, first + 1, second) is None
-    )
 
 
-def _or_none(tree: Tree, first: int, second: int) -> int | None:
+@given(_trees, st.integers(0, 40), st.integers(0, 40))
+def test_substitution_is_exact(tree: Tree, first: int, second: int) -> None:
     try:
-        return _plain(tree, {"s0": first, "s1": second})
+        expected = _plain(tree, {"s0": first + 1, "s1": second})
+        expr = substitute(_build(tree), {"s0": s2 + 1})
     except ZeroDivisionError:
-        return None
+        return
+    assert evaluate(expr, {"s2": first, "s1": second}) == expected
 
 
 @given(_trees)
@@ -228,6 +247,18 @@ def test_nonnegative_is_never_wrong(tree: Tree, first: int, second: int) -> None
             assert evaluate(expr, {"s0": first, "s1": second}) >= 0
     except ZeroDivisionError:
         return
+
+
+@given(_trees, st.integers(0, 40), st.integers(0, 40), st.integers(0, 9), st.integers(0, 9))
+def test_values_stay_within_their_bounds(tree: Tree, first: int, second: int, below: int, above: int) -> None:
+    try:
+        expr = _build(tree)
+        low, high = bounds(expr, {"s0": (max(first - below, 0), first + above), "s1": (second, None)})
+        value = evaluate(expr, {"s0": first, "s1": second})
+    except ZeroDivisionError:
+        return
+    assert low is None or low <= value
+    assert high is None or value <= high
 
 
 @given(_trees, _trees)

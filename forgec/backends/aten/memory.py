@@ -58,13 +58,14 @@ def _iota(op: creation.IotaOp, b: PlanBuilder) -> None:
 @lowers(index.EmbeddingOp)
 def _embedding(op: index.EmbeddingOp, b: PlanBuilder) -> None:
     """As ATen does it: rows selected by the flattened indices."""
-    target = b.destination(op.result)
     rows, columns = types.numel(op.indices), types.shape(op.weight)[1]
     flat = b.reshaped(b.place(op.indices), [rows])
-    window = b.reshaped(target, [rows, columns])
-    if flat is None or window is None or types.dtype(op.indices) not in ("i64", "i32"):
+    if flat is None or not types.is_contiguous(op.result) or types.dtype(op.indices) not in ("i64", "i32"):
         b.call("aten::embedding", [op.weight, op.indices], [], [op.result])
         return
+    target = b.destination(op.result)
+    window = b.reshaped(target, [rows, columns])
+    assert window is not None, "a row-major value can be flattened"
     b.launch("aten::index_select.out", [op.weight, 0, flat], [("out", window)], writes=[window])
 
 

@@ -8,14 +8,17 @@ Every simplification holds for all values of the symbols for which the original 
 divisor is zero: ``floordiv(a * b, b)`` is ``a``. A constant collapses to ``int``; so a ``SymExpr`` is never constant.
 """
 
+from forgec.runtime.symbolic.bounds import Bounds, bounds, is_nonnegative
 from forgec.runtime.symbolic.expr import Extent, SymExpr, free_symbols, symbol
-from forgec.runtime.symbolic.fold import floordiv, is_nonnegative, mod, sym_max, sym_min
+from forgec.runtime.symbolic.fold import floordiv, mod, sym_max, sym_min
 from forgec.runtime.symbolic.text import parse
 from forgec.runtime.symbolic.value import evaluate, substitute
 
 __all__ = [
+    "Bounds",
     "Extent",
     "SymExpr",
+    "bounds",
     "evaluate",
     "floordiv",
     "free_symbols",

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from math import gcd
 
 from forgec.runtime.symbolic.atoms import Atom, Monomial, divide_monomial, shared_factor
+from forgec.runtime.symbolic.bounds import bounds, is_nonnegative
 from forgec.runtime.symbolic.expr import Extent, SymExpr, from_atom, from_terms, terms_of
 
 
@@ -70,16 +71,6 @@ def apply(op: str, arguments: list[Extent]) -> Extent:
             raise ValueError(f"{op} takes at least two arguments")
         return _extremum(op, arguments)
     raise ValueError(f"'{op}' is no function of extents")
-
-
-def is_nonnegative(expr: Extent) -> bool:
-    """True when the form alone shows that the value is >= 0 for all symbols >= 0; False means "not known"."""
-    if isinstance(expr, int):
-        return expr >= 0
-    return all(
-        coefficient >= 0 and all(_atom_is_nonnegative(atom) for atom in monomial)
-        for monomial, coefficient in expr.terms
-    )
 
 
 def _leading_coefficient(value: Extent) -> int:
@@ -151,8 +142,8 @@ def _floordiv_by_int(a: Extent, divisor: int) -> Extent:
         inner = monomial[0]
         if inner.op == "floordiv" and isinstance(inner.args[1], int):
             return quotient + floordiv(inner.args[0] + constant * inner.args[1], inner.args[1] * divisor)
-    upper = _upper_bound(rest)
-    if upper is not None and upper < divisor and is_nonnegative(rest):
+    low, high = bounds(rest)
+    if low is not None and low >= 0 and high is not None and high < divisor:
         return quotient
     return quotient + from_atom(Atom.call("floordiv", (rest, divisor)))
 
@@ -179,8 +170,8 @@ def _mod_by_int(a: Extent, divisor: int) -> Extent:
         constant = rest.terms[-1][1] if not rest.terms[-1][0] else 0
         reduced = from_terms({monomial: coefficient // factor for monomial, coefficient in rest.terms})
         return factor * _mod_by_int(reduced, divisor // factor) + constant % factor
-    upper = _upper_bound(rest)
-    if upper is not None and upper < divisor and is_nonnegative(rest):
+    low, high = bounds(rest)
+    if low is not None and low >= 0 and high is not None and high < divisor:
         return rest
     return from_atom(Atom.call("mod", (rest, divisor)))
 
@@ -226,42 +217,4 @@ def _extremum(op: str, values: Iterable[Extent]) -> Extent:
 def _single_atom(value: Extent) -> Atom | None:
     if isinstance(value, SymExpr) and len(value.terms) == 1 and value.terms[0][1] == 1 and len(value.terms[0][0]) == 1:
         return value.terms[0][0][0]
-    return None
-
-
-def _atom_is_nonnegative(atom: Atom) -> bool:
-    match atom.op:
-        case "floordiv":
-            return is_nonnegative(atom.args[0]) and is_nonnegative(atom.args[1])
-        case "mod":
-            return is_nonnegative(atom.args[1])
-        case "max":
-            return any(is_nonnegative(argument) for argument in atom.args)
-        case "min":
-            return all(is_nonnegative(argument) for argument in atom.args)
-    return True
-
-
-def _upper_bound(expr: Extent) -> int | None:
-    """A value that the expression never exceeds, or None when its form shows none."""
-    if isinstance(expr, int):
-        return expr
-    total = 0
-    for monomial, coefficient in expr.terms:
-        if not monomial:
-            total += coefficient
-            continue
-        bound = _atom_upper_bound(monomial[0]) if len(monomial) == 1 else None
-        if coefficient < 0 or bound is None:
-            return None
-        total += coefficient * bound
-    return total
-
-
-def _atom_upper_bound(atom: Atom) -> int | None:
-    if atom.op == "mod" and isinstance(atom.args[1], int):
-        return atom.args[1] - 1
-    if atom.op == "min":
-        bounds = [bound for bound in map(_upper_bound, atom.args) if bound is not None]
-        return min(bounds, default=None)
     return None
