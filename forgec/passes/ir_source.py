@@ -9,8 +9,10 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import FileLineColLoc, IntAttr, ModuleOp, StringAttr
 from xdsl.ir import Operation
 from xdsl.parser import Parser
+from xdsl.parser.generic_parser import ParserState
 from xdsl.utils.exceptions import ParseError, UnregisteredConstructException, VerifyException
-from xdsl.utils.mlir_lexer import MLIRTokenKind
+from xdsl.utils.lexer import Input
+from xdsl.utils.mlir_lexer import MLIRLexer, MLIRTokenKind
 
 from forgec.diagnostics import ForgeError, Location, error
 from forgec.ir import context as forge_context
@@ -79,11 +81,18 @@ def parse(piece: Piece, context: Context) -> Source:
     return Source(piece, module, parser.lines)
 
 
+class _Lexer(MLIRLexer):
+    """xDSL's lexer, whose own expression for strings takes exponential time where the closing quote is missing."""
+
+    _unescaped_characters_regex = re.compile(r'"(?:[^"\\\n\v\f]++|\\(?:["nt\\]|[0-9A-Fa-f]{2}))*+"')
+
+
 class _LineParser(Parser):
     """A parser that notes where ops begin."""
 
     def __init__(self, ctx: Context, text: str, name: str) -> None:
-        super().__init__(ctx, text, name)
+        super().__init__(ctx, "", name)
+        self._resume_from(ParserState(_Lexer(Input(text, name))))
         self.lines: dict[Operation, int] = {}
         self.unfinished: list[int] = []
         """Where the ops begin that are being parsed, the innermost last."""

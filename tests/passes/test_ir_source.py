@@ -58,5 +58,15 @@ def test_syntax_errors_have_a_position(text: str, line: int, column: int):
     assert diagnostic.notes[0].startswith(f"at t.mlir:{line}:{column}\n")
 
 
+def test_a_missing_quote_is_found_at_once():
+    with pytest.raises(ForgeError, match="closing string literal"):
+        parse(Piece("t.mlir", '"' + "a" * 100_000, 1), ir_source.context())
+
+
+def test_strings_with_escapes_are_read():
+    module = fakes.parse('"test.op"() {a = "q\\"uo\\te\\0A"} : () -> ()')
+    assert 'a = "q\\"uo\\te\\n"' in str(module)
+
+
 def test_xdsls_dialects_are_known():
     fakes.parse('func.func @f(%a : memref<4xf32>) {\n  "test.op"(%a) : (memref<4xf32>) -> ()\n  func.return\n}')

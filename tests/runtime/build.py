@@ -121,15 +121,13 @@ class _Leaf:
 
 
 def _unwrap(value: Any) -> Any:
-    """Literals and Regs are dataclasses, which the tree would take apart."""
-    if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
-        return type(value)(_unwrap(item) for item in value)
-    if isinstance(value, tuple):
-        return type(value)(*(_unwrap(item) for item in value))
+    """Wraps the leaves: Literals and Regs are dataclasses, which the tree would take apart."""
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(_unwrap, value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(_unwrap, value))
     if isinstance(value, dict):
-        for key in value:
-            value[key] = _unwrap(value[key])
-        return value
+        return {key: _unwrap(item) for key, item in value.items()}
     return _Leaf(value.id if isinstance(value, Reg) else value)
 
 

@@ -207,7 +207,7 @@ class SiluOp(UnaryOp):
     FLOPS_PER_ELEMENT: ClassVar = 4
 
     def infer(self) -> Sequence[TensorSpec]:
-        check_float(self, self.input)
+        check_float(self, self.input, complex_too=True)
         return super().infer()
 
 

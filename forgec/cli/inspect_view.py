@@ -1,0 +1,127 @@
+"""An artifact's summary, as tables."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from forgec.runtime.artifact import Artifact
+from forgec.runtime.plan import Entry, Plan
+from forgec.runtime.signature import Signature
+
+PLAIN_WIDTH = 140
+"""Columns where the output is no terminal."""
+SHOWN_LINES = 3
+"""Lines of the user's model that are named for each fallback; the rest is counted."""
+
+
+def console() -> Console:
+    """Standard output: as wide as the terminal, or of a fixed width in a file or a pipe."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+
+
+def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    """An empty table; the columns in ``right`` are aligned to the right."""
+    result = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        result.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return result
+
+
+def size(nbytes: int) -> str:
+    """Bytes for people: ``4.7 MB``, powers of a thousand."""
+    if nbytes < 1000:
+        return f"{nbytes} B"
+    value, unit = float(nbytes), ""
+    for unit in ("kB", "MB", "GB", "TB"):
+        value /= 1000
+        if value < 999.5:
+            break
+    return f"{value:.3g} {unit}" if value < 100 else f"{value:.0f} {unit}"
+
+
+def show(out: Console, artifact: Artifact) -> None:
+    """Prints the summary: provenance, entry points, launches, fallbacks and memory."""
+    manifest, report = artifact.manifest, artifact.report
+    facts = Table.grid(padding=(0, 2))
+    for name, value in _facts(artifact, manifest, report):
+        facts.add_row(f"[bold]{name}", escaped(value))
+    out.print(facts)
+    for entry, described in zip(artifact.plan.entries, manifest["entries"], strict=True):
+        _show_entry(out, artifact.plan, entry, described)
+    _show_fallbacks(out, report.get("fallbacks", []))
+
+
+def _facts(artifact: Artifact, manifest: dict[str, Any], report: dict[str, Any]) -> list[tuple[str, str]]:
+    producer = ", ".join(f"{name} {version}" for name, version in manifest["producer"].items())
+    weights = manifest["weights"]
+    place = f" in {weights['file']}" if weights["file"] else ""
+    facts = [
+        ("artifact", str(artifact.path)),
+        ("format", f"version {manifest['format_version']}, written by {producer}"),
+        ("target", manifest["target"]),
+        ("pipeline", manifest["pipeline"] or "(no passes)"),
+        ("weights", f"{size(weights['bytes'])}{place}"),
+    ]
+    if "ops_captured" in report:
+        facts.append(("ops", f"{report['ops_captured']} captured, {report['ops_optimized']} after the passes"))
+    if "peak_bytes" in report:
+        peak, naive = report["peak_bytes"], report["peak_bytes_naive"]
+        bindings = ", ".join(f"{name} = {value}" for name, value in report.get("bindings", {}).items())
+        condition = f" for {bindings}" if bindings else ""
+        saved = f", {1 - peak / naive:.0%} less than without planning" if naive else ""
+        facts.append(("memory", f"peak {size(peak)}{condition} in {report['buffers']} buffers{saved}"))
+    ranges = [
+        f"{symbol.label or symbol.name} in [{symbol.minimum}, {'∞' if symbol.maximum is None else symbol.maximum}]"
+        for symbol in artifact.plan.symbols
+    ]
+    return [*facts, ("extents", ", ".join(ranges))] if ranges else facts
+
+
+def _show_entry(out: Console, plan: Plan, entry: Entry, described: dict[str, Any]) -> None:
+    out.print()
+    out.print(escaped(f"entry {entry.name}{described['call']}"), style="bold")
+    signature = Signature(entry, plan.symbols)
+    rows = table("", "name", "value")
+    for item in described["inputs"]:
+        rows.add_row("input", escaped(item["name"]), escaped(item["value"]))
+    for index, leaf in enumerate(entry.outputs):
+        rows.add_row("output", str(index), escaped(signature.describe_leaf(leaf)))
+    out.print(rows)
+    counts: dict[str, int] = {}
+    for launch in entry.launches:
+        counts[launch.op] = counts.get(launch.op, 0) + 1
+    out.print(f"{len(entry.launches)} launches of {len(counts)} operations:")
+    rows = table("count", "operation", right=("count",))
+    for op, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        rows.add_row(str(count), escaped(op))
+    out.print(rows)
+
+
+def _show_fallbacks(out: Console, fallbacks: list[dict[str, Any]]) -> None:
+    out.print()
+    if not fallbacks:
+        out.print("no fallbacks: every operation has an op of its own")
+        return
+    out.print("fallbacks", style="bold")
+    rows = table("count", "operation", "share of FLOPs", "lines of the model", right=("count", "share of FLOPs"))
+    for fallback in fallbacks:
+        lines = fallback["lines"]
+        more = [f"and {len(lines) - SHOWN_LINES} more"] if len(lines) > SHOWN_LINES else []
+        rows.add_row(
+            str(fallback["count"]),
+            escaped(fallback["op"]),
+            f"{fallback['share_of_flops']:.1%}",
+            escaped("\n".join([*lines[:SHOWN_LINES], *more])),
+        )
+    out.print(rows)
+
+
+def escaped(text: str) -> str:
+    """Text in which rich sees no markup: ``f32[2, 3]`` is no style."""
+    from rich.markup import escape
+
+    return escape("".join(c if c.isprintable() or c == "\n" else "?" for c in text))
