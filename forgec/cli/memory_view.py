@@ -17,7 +17,7 @@ _COLUMNS = 80
 
 @dataclass(frozen=True)
 class Row:
-    """A register that owns memory. ``nbytes`` is a number, or a formula over the symbols; ``origin`` is a place in the model."""
+    """A register that owns memory. ``nbytes`` is a number, or a formula; ``origin`` is a line of the model."""
 
     register: int
     kind: str

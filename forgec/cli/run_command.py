@@ -15,7 +15,9 @@ def run(
     artifact: Annotated[Path, typer.Argument(help="An artifact that 'forgec compile' wrote.")],
     inputs: Annotated[
         list[str] | None,
-        typer.Option("--input", "-i", metavar="NAME=VALUE", help="@file.npy, or a type and value: 1x8xi64=0. Repeatable."),
+        typer.Option(
+            "--input", "-i", metavar="NAME=VALUE", help="@file.npy, or a type and value: 1x8xi64=0. Repeatable."
+        ),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the results to this .npz file.")] = None,
     entry: Annotated[str | None, typer.Option("--entry", metavar="NAME", help="Call this entry point.")] = None,
@@ -33,7 +35,7 @@ def run(
 
         if output is not None:
             check_writable(output)
-        arrays = dict(parse_input(text) for text in inputs or [])
+        arrays = calls.by_name([parse_input(text) for text in inputs or []])
         from forgec.runtime import load
 
         model = load(artifact, threads=threads)

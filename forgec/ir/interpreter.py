@@ -50,61 +50,60 @@ def interpret(
     if not isinstance(callee, FuncOp):
         raise error("FORGE-R001", f"the module has no function {function}")
     with torch.no_grad():
-        run = _Run(module, params or {}, float64, observe)
-        return run.call(callee, [run.evaluator({}).widen(tensor.detach()) for tensor in inputs], {})
+        run = _Run(module, Evaluator({}, params or {}, float64), observe)
+        return run.start(callee, [run.ev.widen(tensor.detach()) for tensor in inputs])
 
 
 class _Run:
-    """One execution of a module."""
+    """One execution of a module. Symbols mean the same in all its functions, because func.call wants equal types."""
 
-    def __init__(self, module: ModuleOp, params: Mapping[str, Any], float64: bool, observe: Observer | None) -> None:
+    def __init__(self, module: ModuleOp, ev: Evaluator, observe: Observer | None) -> None:
         self.module = module
-        self.params = params
-        self.float64 = float64
+        self.ev = ev
         self.observe = observe
-        self.ranges = {op.sym_name.data: op for op in module.ops if isinstance(op, SymbolOp)}
 
-    def evaluator(self, symbols: Mapping[str, int]) -> Evaluator:
-        return Evaluator(symbols, self.params, self.float64)
+    def start(self, function: FuncOp, inputs: Sequence[Any]) -> list[Any]:
+        """Execute the function that the caller named: its arguments say what the symbols are."""
+        arguments = list(function.function_type.inputs.data)
+        if len(inputs) != len(arguments):
+            raise error("FORGE-R001", f"{function.sym_name.data} takes {len(arguments)} tensors, found {len(inputs)}")
+        self.ev.symbols = self._bind(arguments, inputs)
+        for index, (argument, tensor) in enumerate(zip(arguments, inputs, strict=True)):
+            _check(self.ev, held_type(argument), tensor, f"input {index} of {function.sym_name.data}")
+        return self.call(function, inputs)
 
-    def call(self, function: FuncOp, inputs: Sequence[Any], outer: Mapping[str, int]) -> list[Any]:
-        """Execute a function's body; ``outer`` are the caller's symbols, which the arguments' extents may bind anew."""
+    def call(self, function: FuncOp, inputs: Sequence[Any]) -> list[Any]:
+        """Execute a function's body."""
         if function.is_declaration:
             raise error("FORGE-I003", f"function {function.sym_name.data} has no body", location=location_of(function))
         block = function.body.block
-        if len(inputs) != len(block.args):
-            raise error("FORGE-R001", f"{function.sym_name.data} takes {len(block.args)} tensors, found {len(inputs)}")
-        ev = self.evaluator({**outer, **self._bind(function, inputs)})
-        for index, (argument, tensor) in enumerate(zip(block.args, inputs, strict=True)):
-            _check(ev, held_type(argument), tensor, f"input {index} of {function.sym_name.data}")
         values: dict[SSAValue, Any] = dict(zip(block.args, inputs, strict=True))
         for op in block.ops:
             operands = [values[operand] for operand in op.operands]
             if isinstance(op, ReturnOp):
                 return operands
-            results = self._execute(ev, op, operands)
+            results = self._execute(op, operands)
             values.update(zip(op.results, results, strict=True))
             if self.observe is not None:
                 self.observe(op, results)
         raise error("FORGE-I002", f"{function.sym_name.data} does not return", location=location_of(function))
 
-    def _bind(self, function: FuncOp, inputs: Sequence[Any]) -> dict[str, int]:
-        shapes = [types.shape(held_type(argument)) for argument in function.body.block.args]
+    def _bind(self, arguments: Sequence[Attribute], inputs: Sequence[Any]) -> dict[str, int]:
+        shapes = [types.shape(held_type(argument)) for argument in arguments]
         for index, (shape, tensor) in enumerate(zip(shapes, inputs, strict=True)):
             if len(shape) != tensor.dim():
                 raise error("FORGE-R003", f"input {index} has rank {tensor.dim()}, {len(shape)} is needed")
         symbols = bind(shapes, [tuple(tensor.shape) for tensor in inputs])
-        for name, value in symbols.items():
-            declared = self.ranges.get(name)
-            if declared is not None and not declared.admits(value):
-                raise error(
-                    "FORGE-R004", f"extent {name} ({declared.label.data}) is {value}, outside {declared.range_text}"
-                )
+        for op in self.module.ops:
+            value = symbols.get(op.sym_name.data) if isinstance(op, SymbolOp) else None
+            if isinstance(op, SymbolOp) and value is not None and not op.admits(value):
+                name, label = op.sym_name.data, op.label.data
+                raise error("FORGE-R004", f"extent {name} ({label}) is {value}, outside {op.range_text}")
         return symbols
 
-    def _execute(self, ev: Evaluator, op: Operation, operands: list[Any]) -> list[Any]:
+    def _execute(self, op: Operation, operands: list[Any]) -> list[Any]:
         try:
-            results = self._results(ev, op, operands)
+            results = self._results(op, operands)
         except ForgeError as failure:
             raise _located(failure, op) from failure
         except Exception as failure:
@@ -112,13 +111,13 @@ class _Run:
             reason = f"{type(failure).__name__}: {text[0]}" if text else type(failure).__name__
             raise error("FORGE-R007", f"{op.name} failed: {reason}", location=location_of(op)) from failure
         for result, tensor in zip(op.results, results, strict=True):
-            _check(ev, held_type(result), tensor, f"the result of {op.name}", op)
+            _check(self.ev, held_type(result.type), tensor, f"the result of {op.name}", op)
         return results
 
-    def _results(self, ev: Evaluator, op: Operation, operands: list[Any]) -> list[Any]:
+    def _results(self, op: Operation, operands: list[Any]) -> list[Any]:
         match op:
             case ForgeOp():
-                results = op.reference(ev, *operands)
+                results = op.reference(self.ev, *operands)
                 return list(results) if isinstance(results, (tuple, list)) else [results]
             case StateReadOp():
                 return operands
@@ -127,13 +126,13 @@ class _Run:
             case CallOp():
                 callee = SymbolTable.lookup_symbol(self.module, op.callee)
                 if isinstance(callee, FuncOp):
-                    return self.call(callee, operands, ev.symbols)
+                    return self.call(callee, operands)
         raise error("FORGE-I003", f"{op.name} has no reference implementation", location=location_of(op))
 
 
-def held_type(value: SSAValue) -> Attribute:
-    """The tensor type of a value, or of what a state holds."""
-    return value.type.value if isinstance(value.type, StateType) else value.type
+def held_type(attribute: Attribute) -> Attribute:
+    """A tensor type, or the type of what a state holds."""
+    return attribute.value if isinstance(attribute, StateType) else attribute
 
 
 def _check(ev: Evaluator, expected: Attribute, tensor: Any, what: str, op: Operation | None = None) -> None:

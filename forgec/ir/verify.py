@@ -9,7 +9,9 @@ from xdsl.ir import Operation, Region, SSAValue
 from xdsl.utils.exceptions import VerifyException
 
 from forgec.diagnostics import Diagnostic, ForgeError
+from forgec.ir.attributes import StateType
 from forgec.ir.locations import location_of
+from forgec.ir.ops.module import StateReadOp, StateWriteOp, verify_linear
 
 
 def verify_module(module: ModuleOp) -> None:
@@ -25,7 +27,8 @@ def broken_ops(module: ModuleOp) -> Iterator[tuple[Operation, str]]:
     """The ops that do not verify, each with the invariant that it breaks.
 
     Beyond the ops' own verifiers this checks that values are defined before they are used, wherever regions have one
-    block (xDSL checks no dominance, and a rewrite that inserts at the wrong place breaks exactly that).
+    block (xDSL checks no dominance, and a rewrite that inserts at the wrong place breaks exactly that), and that state
+    is linear also where no op of the dialect touches it.
     """
     try:
         module.verify()
@@ -33,6 +36,7 @@ def broken_ops(module: ModuleOp) -> Iterator[tuple[Operation, str]]:
         yield from _failing_verifiers(module, failure)
     for region in module.regions:
         yield from _early_uses(region, set())
+    yield from _lost_states(module)
 
 
 def _failing_verifiers(module: ModuleOp, failure: Exception) -> Iterator[tuple[Operation, str]]:
@@ -71,3 +75,21 @@ def _early_uses(region: Region, visible: set[SSAValue]) -> Iterator[tuple[Operat
             visible.update(op.results)
             added += op.results
     visible.difference_update(added)
+
+
+def _lost_states(module: ModuleOp) -> Iterator[tuple[Operation, str]]:
+    """Arguments and results of calls that hold state and are not consumed once; the state ops check their own operands."""
+    for op in module.walk():
+        versions = [argument for region in op.regions for block in region.blocks for argument in block.args]
+        if not isinstance(op, StateWriteOp):
+            versions += op.results
+        for version in versions:
+            users = [use.operation for use in version.uses]
+            if not isinstance(version.type, StateType) or any(
+                isinstance(u, (StateReadOp, StateWriteOp)) for u in users
+            ):
+                continue
+            try:
+                verify_linear(version)
+            except VerifyException as reason:
+                yield op, _text(reason)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import FileLineColLoc, IntAttr, ModuleOp, StringAttr
+from xdsl.dialects.builtin import FileLineColLoc, IntAttr, LocationAttr, ModuleOp, StringAttr
 from xdsl.ir import Operation
 from xdsl.parser import Parser
 from xdsl.parser.generic_parser import ParserState
@@ -16,7 +16,6 @@ from xdsl.utils.mlir_lexer import MLIRLexer, MLIRTokenKind
 
 from forgec.diagnostics import ForgeError, Location, error
 from forgec.ir import context as forge_context
-from forgec.ir.locations import is_known
 
 SEPARATOR = "// -----"
 
@@ -98,6 +97,7 @@ class _LineParser(Parser):
         """Where the ops begin that are being parsed, the innermost last."""
         self._line = 1
         self._line_position = 0
+        self._has_location = False
 
     def parse_module(self, allow_implicit_module: bool = True) -> ModuleOp:
         """As xDSL does, except that text without any op is an empty module, as it is for mlir-opt."""
@@ -111,11 +111,17 @@ class _LineParser(Parser):
         op = super().parse_operation()
         self.unfinished.pop()
         self.lines[op] = line = self._line_of(position)
-        if not is_known(op):
+        if not self._has_location:
             text = self.lexer.input.content
             column = position - text.rfind("\n", 0, position)
             op.location = FileLineColLoc(StringAttr(self.lexer.input.name), IntAttr(line), IntAttr(column))
         return op
+
+    def parse_optional_location(self) -> LocationAttr | None:
+        """As xDSL does; an op's own location, ``loc(unknown)`` too, is the last one asked for before the op ends."""
+        location = super().parse_optional_location()
+        self._has_location = location is not None
+        return location
 
     def _line_of(self, position: int) -> int:
         """Ops end in nearly ascending order, so counting on from the last one keeps this linear."""

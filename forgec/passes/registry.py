@@ -1,6 +1,7 @@
 """Which passes exist: derived from this folder, so that adding a pass means adding one file.
 
-A module ``forgec/passes/<verb_phrase>.py`` is a pass when it says ``name = "<verb-phrase>"``, its own name in kebab case. That line is searched for in the source, so listing the passes imports none of them; a test checks that no
+A module ``forgec/passes/<verb_phrase>.py`` is a pass when it says ``name = "<verb-phrase>"``, its own name in kebab
+case. That line is searched for in the source, so listing the passes imports none of them; a test checks that no
 module defines a pass under another name than its file's.
 """
 

@@ -162,7 +162,8 @@ def check_launch(operation: Operation, launch: Launch, entry: Entry) -> None:
 def _check_argument(operation: Operation, launch: Launch, entry: Entry, argument: SchemaArgument, value: Arg) -> None:
     where = f"argument '{argument.name}' of {operation.name}"
     if argument.tensors == _TENSOR:
-        number = isinstance(value, (bool, int, float, complex)) and not argument.written  # torch wraps it in a tensor
+        # torch wraps a number in a tensor
+        number = isinstance(value, (bool, int, float, complex, SymExpr)) and not argument.written
         if not (isinstance(value, Reg) or number or (value is None and argument.optional)):
             raise Malformed(f"{where} is a tensor")
     elif argument.tensors == _TENSORS:

@@ -67,12 +67,12 @@ def test_bad_values(text: str, tmp_path: Path):
     np.save(files["pickle"], np.array([{}], dtype=object))
     np.savez(files["archive"], a=np.zeros(1))
     files["empty"].write_text("")
-    with pytest.raises(ForgeError, match="accepted: name=@file.npy") as caught:
+    with pytest.raises(ForgeError, match="accepted: name=@file") as caught:
         parse_input(text.format(**files))
     assert caught.value.code == "FORGE-U005"
 
 
 def test_missing_files():
-    with pytest.raises(ForgeError, match="cannot read no-such-file.npy: no such file") as caught:
+    with pytest.raises(ForgeError, match="cannot read no-such-file") as caught:
         parse_input("x=@no-such-file.npy")
     assert caught.value.code == "FORGE-U001"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
 from typing import Any
 
 import torch
 from xdsl.builder import Builder
-from xdsl.dialects.builtin import Attribute, ModuleOp
+from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.ir import Block, Region, SSAValue
+from xdsl.ir import Attribute, Block, Region, SSAValue
 from xdsl.parser import Parser
 from xdsl.printer import Printer
 from xdsl.rewriter import InsertPoint
@@ -59,7 +59,7 @@ def function(arguments: Sequence[Attribute], body: Body) -> ModuleOp:
 def module_of_op(
     cls: type[ForgeOp],
     inputs: Sequence[torch.Tensor | None],
-    properties: dict[str, Attribute] | None = None,
+    properties: Mapping[str, Attribute] | None = None,
     result_types: Sequence[Attribute] | None = None,
 ) -> ModuleOp:
     """A function that applies one op to its arguments, one for each tensor that is not None."""
@@ -75,7 +75,7 @@ def module_of_op(
 def run_op(
     cls: type[ForgeOp],
     inputs: Sequence[torch.Tensor | None],
-    properties: dict[str, Attribute] | None = None,
+    properties: Mapping[str, Attribute] | None = None,
     result_types: Sequence[Attribute] | None = None,
     *,
     float64: bool = False,
@@ -91,7 +91,7 @@ def random_inputs(module: ModuleOp, *, seed: int = 0, symbol_value: int = 5) -> 
     (callee,) = (op for op in module.ops if isinstance(op, FuncOp))
     tensors = []
     for argument in callee.body.block.args:
-        kind = held_type(argument)
+        kind = held_type(argument.type)
         symbols = dict.fromkeys(["s0", "s1"], symbol_value)
         shape = [evaluate(extent, symbols) for extent in types.shape(kind)]
         dtype = torch_dtype(types.dtype(kind))

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention as sdpa
-from xdsl.dialects.builtin import Attribute, IntAttr, StringAttr, UnitAttr
+from xdsl.dialects.builtin import IntAttr, StringAttr, UnitAttr
+from xdsl.ir import Attribute
 from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir.attributes import ScalarAttr
@@ -37,7 +38,9 @@ def attend(*operands: torch.Tensor | None, float64: bool = False, **values: Any)
     return run_op(AttentionOp, operands, properties(**values), float64=float64)
 
 
-def heads(heads: int = 4, kv_heads: int = 4, rows: int = 5, columns: int = 5, dtype: torch.dtype = torch.float64) -> list:
+def heads(
+    heads: int = 4, kv_heads: int = 4, rows: int = 5, columns: int = 5, dtype: torch.dtype = torch.float64
+) -> list:
     generator = torch.Generator().manual_seed(0)
     shapes = ((2, heads, rows, 8), (2, kv_heads, columns, 8), (2, kv_heads, columns, 6))
     return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes]

@@ -8,7 +8,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from xdsl.dialects.builtin import Attribute, IntAttr, UnitAttr
+from xdsl.dialects.builtin import IntAttr, UnitAttr
+from xdsl.ir import Attribute
 from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir import types

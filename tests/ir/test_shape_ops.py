@@ -9,7 +9,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from xdsl.dialects.builtin import Attribute, IntAttr, UnitAttr
+from xdsl.dialects.builtin import IntAttr, UnitAttr
+from xdsl.ir import Attribute
 from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir import types
@@ -153,7 +154,8 @@ INDEXINGS: list[tuple[list[int], list[tuple[int, ...]]]] = [
 def _indices(dims: list[int], shapes: list[tuple[int, ...]], extents: torch.Size) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     return [
-        torch.randint(-extents[d], extents[d], shape, generator=generator) for d, shape in zip(dims, shapes, strict=True)
+        torch.randint(-extents[d], extents[d], shape, generator=generator)
+        for d, shape in zip(dims, shapes, strict=True)
     ]
 
 

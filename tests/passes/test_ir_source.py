@@ -65,7 +65,7 @@ def test_a_missing_quote_is_found_at_once():
 
 def test_strings_with_escapes_are_read():
     module = fakes.parse('"test.op"() {a = "q\\"uo\\te\\0A"} : () -> ()')
-    assert 'a = "q\\"uo\\te\\n"' in str(module)
+    assert 'a = "q\\22uo\\09e\\0A"' in str(module), "printed with hexadecimal escapes"
 
 
 def test_xdsls_dialects_are_known():

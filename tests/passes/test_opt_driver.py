@@ -86,13 +86,18 @@ def test_dumps_after_failure(tmp_path: Path):
 
 def test_remarks_are_shown_and_do_not_fail():
     result, _ = opt(fakes.ADDS, pipeline="remark")
-    assert [(d.severity, str(d.location)) for d in result.diagnostics] == [("remark", "t.mlir:2"), ("remark", "t.mlir:3")]
+    assert [(d.severity, str(d.location)) for d in result.diagnostics] == [
+        ("remark", "t.mlir:2"),
+        ("remark", "t.mlir:3"),
+    ]
     assert not result.failed
     assert "arith.addi" in result.text
 
 
 def test_remarks_and_errors_of_passes_can_be_expected():
-    text = fakes.ADDS.replace("  %x", "  // expected-error@+2 {{no native kernel}}\n  // expected-remark@below {{fused}}\n  %x")
+    text = fakes.ADDS.replace(
+        "  %x", "  // expected-error@+2 {{no native kernel}}\n  // expected-remark@below {{fused}}\n  %x"
+    )
     text = text.replace("%a : i32\n  func", "%a : i32 // expected-remark {{FORGE-B001: not fused}}\n  func")
     result, _ = opt(text, pipeline="remark,refuse", verify_diagnostics=True)
     assert result.diagnostics == []

@@ -85,7 +85,7 @@ CACHE_ROWS = 6
 
 
 def cache() -> Plan:
-    """Two entries over one cache: ``append`` writes a row at a position, ``read`` gives the sum of rows and the first."""
+    """Two entries over one cache: ``append`` writes a row at a position, ``read`` gives the sum and the first row."""
     append = EntryBuilder("append")
     row = append.input("row", f32(1, 3))
     at = append.input("at", TensorSpec.contiguous("i64", (1,)))

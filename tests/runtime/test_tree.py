@@ -37,7 +37,8 @@ def round_trip(value: Any) -> Any:
 @pytest.mark.parametrize(
     "value",
     [
-        1, None, [], (), {}, [1, (2, {"a": 3, 4: [5]})], {"b": 1, "a": 2}, {None: 1, True: 2, 1.5: 3}, Pair(1, [2]), Box(1),
+        1, None, [], (), {}, [1, (2, {"a": 3, 4: [5]})], {"b": 1, "a": 2},
+        {None: 1, True: 2, 1.5: 3}, Pair(1, [2]), Box(1),
         Box(Box(1, 2), {"k": Pair(3, None)}),
     ],
     ids=repr,
@@ -82,7 +83,7 @@ def test_a_class_that_is_not_there_becomes_a_record() -> None:
     assert record.class_name == "somewhere.else:Box"
     assert repr(record) == "Box(lid=1, bottom=2)"
     with pytest.raises(AttributeError):
-        record.other
+        _ = record.other
     record.lid = 3
     assert record["lid"] == 3
     for again in (copy.deepcopy(record), pickle.loads(pickle.dumps(record))):
@@ -179,11 +180,14 @@ def test_the_number_of_leaves_must_fit() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        None, 1, "x", [], {}, {"leaf": []}, {"tuple": 1}, {"tuple": ["*"], "list": ["*"]}, {"dict": ["*"]}, {"dict": [["a"]]},
-        {"dict": [["a", "*"], ["a", "*"]]}, {"dict": [[["a"], "*"]]}, {"namedtuple": [["a", "*"]]}, {"tuple": [], "class": "a:b"},
+        None, 1, "x", [], {}, {"leaf": []}, {"tuple": 1}, {"tuple": ["*"], "list": ["*"]}, {"dict": ["*"]},
+        {"dict": [["a"]]},
+        {"dict": [["a", "*"], ["a", "*"]]}, {"dict": [[["a"], "*"]]}, {"namedtuple": [["a", "*"]]},
+        {"tuple": [], "class": "a:b"},
         {"namedtuple": [["a", "*"]], "class": "no colon"}, {"namedtuple": [["class", "*"]], "class": "a:B"},
         {"namedtuple": [["_a", "*"]], "class": "a:B"}, {"namedtuple": [["a b", "*"]], "class": "a:B"},
-        {"dataclass": [["a", "*"]], "class": "a:B", "absent": ["a"]}, {"dataclass": [["a", "*"]], "class": "a:B", "absent": 1},
+        {"dataclass": [["a", "*"]], "class": "a:B", "absent": ["a"]},
+        {"dataclass": [["a", "*"]], "class": "a:B", "absent": 1},
         {"dataclass": [["a", "*"]], "class": "a:B", "more": 1}, {"dataclass": [["a", "*"]], "class": "a;b:B"},
         {"dataclass": [[1, "*"]], "class": "a:B"}, {"dataclass": [["a", "*"]], "class": 7},
     ],

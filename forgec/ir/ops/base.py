@@ -8,7 +8,7 @@ operands and attributes (IRDL), ``infer`` (result dtype and shape), ``flops`` an
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from xdsl.dialects.builtin import AnyTensorType, DenseArrayBase, LocationAttr, TensorType, i32
@@ -89,7 +89,7 @@ class ForgeOp(IRDLOperation, ABC):
     def make(
         cls,
         operands: Sequence[SSAValue | None],
-        properties: dict[str, Attribute] | None = None,
+        properties: Mapping[str, Attribute] | None = None,
         result_types: Sequence[Attribute] | None = None,
         location: LocationAttr | None = None,
     ) -> Self:

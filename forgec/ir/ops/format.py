@@ -98,7 +98,7 @@ def print_literal(printer: Printer, literal: DenseIntOrFPElementsAttr) -> None:
     printer.print_attribute(literal.type)
 
 
-def printed(printer: Printer, show: Callable[[], None]) -> str:
+def printed(printer: Printer, show: Callable[[], object]) -> str:
     """What ``show`` prints, without printing it."""
     stream, printer.stream = printer.stream, StringIO()
     try:

@@ -1,0 +1,23 @@
+"""``python -m benchmarks [name …]``: all benchmarks, or those named."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from benchmarks.measure import machine
+
+NAMES = ("startup", "compile_time", "latency", "fidelity")
+
+
+def main() -> None:
+    """Run the benchmarks in order, in this process."""
+    import torch
+
+    print(f"{machine()}; torch {torch.__version__}, {torch.get_num_threads()} threads")
+    for name in sys.argv[1:] or NAMES:
+        importlib.import_module(f"benchmarks.{name}").main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Every composite op means what its decomposition means: the interpreter gives the same result for both."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from xdsl.builder import Builder
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import Operation
+from xdsl.rewriter import InsertPoint
+
+from forgec.diagnostics import Location
+from forgec.ir.examples import FORGE_EXAMPLES, module_of, op_name
+from forgec.ir.forge import FORGE
+from forgec.ir.interpreter import interpret
+from forgec.ir.locations import location_of, to_attribute
+from tests.ir.build import parse, random_inputs
+
+PLACE = Location("model.py", 7, "Block.forward", "layers.0")
+COMPOSITES = {op.name for op in FORGE.operations if hasattr(op, "decompose")}
+
+STATIC = """
+%r = forge.attention %q, %k, %v mask %m : (TYPES, tensor<3x5xf32>) -> R
+%r = forge.attention %q, %k, %v mask %m empty_row "uniform" : (TYPES, tensor<3x5xi1>) -> R
+%r = forge.attention %q, %k, %v mask %m causal empty_row "uniform" : (TYPES, tensor<2x1x3x5xf32>) -> R
+%r = forge.attention %q, %k, %v mask %m sinks %s empty_row "uniform" : (TYPES, tensor<3x5xi1>, tensor<4xf32>) -> R
+%r = forge.attention %q, %k, %v mask %m sinks %s causal window 2 : (TYPES, tensor<5xi1>, tensor<4xf32>) -> R
+%r = forge.attention %q, %k, %v scale 2 softcap 1.5 query_scale 0.1 causal window 1 : (TYPES) -> R
+%r = forge.attention %q, %k, %v softmax_dtype "f64" : (TYPES) -> R
+"""
+TYPES = "tensor<2x4x3x8xf32>, tensor<2x2x5x8xf32>, tensor<2x2x5x6xf32>"
+CASES = [
+    *(example for example in FORGE_EXAMPLES if op_name(example) in COMPOSITES),
+    *(line.replace("TYPES", TYPES).replace("R", "tensor<2x4x3x6xf32>") for line in STATIC.strip().split("\n")),
+    '%r = forge.moe %x, %router, %gate_up, %down top_k 3 activation "gelu_tanh" scoring "sigmoid" normalize : '
+    "(tensor<2x?x8xf32, #forge.tensor<[s0]>>, tensor<2x?x4xf32, #forge.tensor<[s0]>>, tensor<4x12x8xf32>, "
+    "tensor<4x8x6xf32>) -> tensor<2x?x8xf32, #forge.tensor<[s0]>>",
+    "%r = forge.linear %x, %w bias %b : (tensor<8xbf16>, tensor<3x8xbf16>, tensor<3xbf16>) -> tensor<3xbf16>",
+    "%r = forge.rope %x cos %c sin %s interleaved : "
+    "(tensor<3x8xbf16>, tensor<3x4xf32>, tensor<3x4xf32>) -> tensor<3x8xf32>",
+    '%r = forge.glu %g, %u activation "relu" limit 1 : (tensor<4x8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>',
+]
+
+
+def test_every_composite_op_has_a_decomposition_and_a_case() -> None:
+    names = {"linear", "attention", "rms_norm", "layer_norm", "rope", "glu", "moe"}
+    assert {f"forge.{name}" for name in names} <= COMPOSITES
+    assert {op_name(case) for case in CASES} == COMPOSITES
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_decomposition_means_the_same(case: str) -> None:
+    module = parse(module_of(case))
+    inputs = random_inputs(module)
+    narrow, exact = interpret(module, inputs), interpret(module, inputs, float64=True)
+    inserted = decompose(module)
+    module.verify()
+    assert all(location_of(op) == PLACE for op in inserted)
+    assert not COMPOSITES & {op.name for op in inserted}
+    for found, expected in zip(interpret(module, inputs, float64=True), exact, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    for found, expected in zip(interpret(module, inputs), narrow, strict=True):
+        wide = expected.dtype == torch.bfloat16
+        torch.testing.assert_close(found, expected, rtol=2e-2 if wide else 1e-5, atol=2e-2 if wide else 1e-5)
+
+
+def test_decomposed_attention_does_not_read_what_no_row_attends() -> None:
+    case = next(case for case in CASES if "tensor<5xi1>" in case)
+    module = parse(module_of(case))
+    q, k, v, mask, sinks = random_inputs(module)
+    mask[2] = False
+    expected = interpret(module, [q, k, v, mask, sinks])
+    k[:, :, 2], v[:, :, 2] = torch.nan, torch.inf
+    decompose(module)
+    torch.testing.assert_close(interpret(module, [q, k, v, mask, sinks]), expected)
+
+
+def decompose(module: ModuleOp) -> list[Operation]:
+    """Replace the one composite op of a module; returns what took its place."""
+    (function,) = (op for op in module.ops if isinstance(op, FuncOp))
+    block = function.body.block
+    op = block.first_op
+    assert op is not None
+    op.location = to_attribute(PLACE)
+    values = op.decompose(Builder(InsertPoint.before(op)))  # pyright: ignore[reportAttributeAccessIssue]
+    inserted = list(block.ops)[: list(block.ops).index(op)]
+    for old, new in zip(op.results, values, strict=True):
+        assert new.type == old.type
+        old.replace_all_uses_with(new)
+    op.detach()
+    op.erase()
+    return inserted
