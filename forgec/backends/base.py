@@ -20,11 +20,19 @@ Lowering = Callable[[Any, PlanBuilder], None]
 
 @dataclass(frozen=True)
 class Backend:
-    """``targets`` are the names that ``--target`` accepts; ``lowerings`` map forge op classes to their launches."""
+    """``targets`` are the names that ``--target`` accepts; ``lowerings`` map forge op classes to their launches.
+
+    ``covers`` may refuse a single op although its class has a lowering: for a modifier that the backend cannot honour.
+    """
 
     name: str
     targets: tuple[str, ...]
     lowerings: Mapping[type[Operation], Lowering]
+    covers: Callable[[Operation], bool] = lambda op: True
+
+    def lowers(self, op: Operation) -> bool:
+        """True if the backend runs this op as it is."""
+        return type(op) in self.lowerings and self.covers(op)
 
 
 @lru_cache(maxsize=1)

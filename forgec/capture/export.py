@@ -33,7 +33,8 @@ def export(
     module = model if isinstance(model, torch.nn.Module) else _FunctionModule(model)
     with torch.no_grad(), _quiet(), unchanged(module):
         try:
-            return torch.export.export(module, tuple(args), dict(kwargs), dynamic_shapes=dynamic_shapes, strict=False)
+            args, kwargs = _distinct(tuple(args), dict(kwargs))
+            return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
         except ForgeError:
             raise
         except Exception as reason:
@@ -46,6 +47,21 @@ class _FunctionModule(torch.nn.Module):
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__()
         self.forward = function
+
+
+def _distinct(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The example inputs with each tensor an object of its own: for torch.export one tensor passed twice is one input."""
+    seen: set[int] = set()
+
+    def copy_of_repeated(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            if id(value) in seen:
+                fresh = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
+                return fresh.copy_(value.detach())
+            seen.add(id(value))
+        return value
+
+    return torch.utils._pytree.tree_map(copy_of_repeated, (args, kwargs))
 
 
 def _refusal(reason: Exception) -> ForgeError:

@@ -16,9 +16,14 @@ from xdsl.passes import ModulePass
 from xdsl.printer import Printer
 
 from forgec.diagnostics import ForgeError, error
+from forgec.ir.locations import location_of
+from forgec.ir.verify import broken_ops
 from forgec.passes.manager import Instrument, PassReport, PassRun
 from forgec.passes.tensors import difference
-from forgec.passes.verification import broken_ops, diagnostic_of
+
+
+SHOWN_OPS = 10
+"""Ops that an error names one by one; the rest is counted."""
 
 
 @dataclass
@@ -86,19 +91,27 @@ class VerifyEach(Instrument):
     """Verifies the module after each pass; FORGE-P003 names every op that a pass broke."""
 
     def after_pass(self, run: PassRun, report: PassReport) -> None:
-        broken = list(broken_ops(run.module))
-        if broken:
-            notes = tuple(str(diagnostic_of(op, reason).message) for op, reason in broken[:10])
-            if len(broken) > 10:
-                notes += (f"and {len(broken) - 10} more",)
-            place = diagnostic_of(*broken[0]).location
-            raise error(
-                "FORGE-P003",
-                f"pass {run.name} left {len(broken)} op{'s' if len(broken) > 1 else ''} that do not verify",
-                location=place,
-                notes=notes,
-                help="this is a defect of forgec, please report it",
-            )
+        failure = broken_ir(run.module, f"pass {run.name} left")
+        if failure is not None:
+            raise failure
+
+
+def broken_ir(module: ModuleOp, who: str) -> ForgeError | None:
+    """FORGE-P003 with the ops that do not verify, ``who`` having left them; None if the module is valid."""
+    broken = list(broken_ops(module))
+    if not broken:
+        return None
+    notes = [f"{op.name} {reason}" for op, reason in broken[:SHOWN_OPS]]
+    if len(broken) > SHOWN_OPS:
+        notes.append(f"and {len(broken) - SHOWN_OPS} more")
+    ops = "1 op that does not verify" if len(broken) == 1 else f"{len(broken)} ops that do not verify"
+    return error(
+        "FORGE-P003",
+        f"{who} {ops}",
+        location=location_of(broken[0][0]),
+        notes=tuple(notes),
+        help="this is a defect of forgec, please report it",
+    )
 
 
 @dataclass

@@ -19,6 +19,7 @@ from forgec.ir.attributes import ArgsAttr, StateType
 from forgec.ir.entry import EntryInfo, argument_info
 from forgec.ir.locations import inherit, location_of
 from forgec.ir.ops.module import ConstantOp, ParamOp, ParamRefOp, StateReadOp, StateWriteOp
+from forgec.passes.decompose import Decompose
 from forgec.runtime.plan import Reg
 
 
@@ -52,6 +53,7 @@ class LowerToPlan(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         backend = backend_for(self.target)
+        Decompose(self.target).apply(ctx, op)
         for child in list(op.ops):
             if isinstance(child, FuncOp):
                 entry = _Lowering(child, backend).run()

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 
-from forgec.diagnostics import Diagnostic, ForgeError, Location, error
+from forgec.diagnostics import Diagnostic, ForgeError, Location
 from forgec.ir.locations import location_of
+from forgec.ir.verify import broken_ops
 from forgec.passes import expectations, ir_source
-from forgec.passes.instruments import PrintIR, Timing, VerifyEach, ir_text
+from forgec.passes.instruments import PrintIR, Timing, VerifyEach, broken_ir, ir_text
 from forgec.passes.ir_source import Piece, Source
 from forgec.passes.manager import Instrument, run_pipeline
 from forgec.passes.pipelines import parse as parse_pipeline
 from forgec.passes.reproducer import CrashReproducer
-from forgec.passes.verification import broken_ops, diagnostic_of
 
 
 @dataclass(frozen=True)
@@ -115,16 +115,19 @@ def _run_piece(
         return None, [(d, d.location.line if d.location else None) for d in exc.diagnostics]
     broken = list(broken_ops(source.module))
     if broken:
-        return None, [(diagnostic_of(op, reason), source.lines.get(op)) for op, reason in broken]
+        return None, [(_broken(op, reason), source.lines.get(op)) for op, reason in broken]
     lines = _lines_of_places(source)
     ran = len(timing.reports)
     errors: list[Diagnostic] = []
     try:
         run_pipeline(source.module, passes, context=context, instruments=[timing, *instruments])
-        if passes and not options.verify_each:
-            _verify_result(source.module, passes)
     except ForgeError as exc:
         errors = exc.diagnostics
+    else:
+        failure = broken_ir(source.module, "the pipeline left") if passes and not options.verify_each else None
+        if failure is not None:
+            hint = "run again with --verify-each to find the pass and to have a reproducer written"
+            errors = [replace(diagnostic, help=hint) for diagnostic in failure.diagnostics]
     remarks = [remark for report in timing.reports[ran:] for remark in report.remarks]
     reported = [(diagnostic, lines.get(diagnostic.location)) for diagnostic in (*remarks, *errors)]
     return None if errors else ir_text(source.module, locations=options.print_locations), reported
@@ -140,13 +143,6 @@ def _lines_of_places(source: Source) -> dict[Location | None, int]:
     return lines
 
 
-def _verify_result(module: ModuleOp, passes: Sequence[ModulePass]) -> None:
-    broken = [diagnostic_of(op, reason) for op, reason in broken_ops(module)]
-    if broken:
-        raise error(
-            "FORGE-P003",
-            f"{'a pass' if len(passes) > 1 else f'pass {passes[0].name}'} left IR that does not verify",
-            location=broken[0].location,
-            notes=tuple(diagnostic.message for diagnostic in broken[:10]),
-            help="run again with --verify-each to have a reproducer written",
-        )
+
+def _broken(op: Operation, reason: str) -> Diagnostic:
+    return Diagnostic("FORGE-I002", f"{op.name} {reason}", location_of(op))

@@ -15,10 +15,10 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 
 from forgec.diagnostics import ForgeError
+from forgec.ir.verify import broken_ops
 from forgec.passes.instruments import ir_text
 from forgec.passes.manager import Instrument, PassRun
 from forgec.passes.pipelines import text_of
-from forgec.passes.verification import broken_ops
 
 _DEFECTS = ("FORGE-P003", "FORGE-P004", "FORGE-P005")
 

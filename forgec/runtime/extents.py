@@ -84,6 +84,19 @@ def byte_span(dtype: str, shape: Sequence[int], strides: Sequence[int]) -> int:
     return element_span(shape, strides) * ITEMSIZE[dtype]
 
 
+def overlaps_itself(shape: Sequence[int], strides: Sequence[int], *, repeats: bool) -> bool:
+    """Whether two elements may share memory; ``repeats`` allows stride 0, where all elements of an axis are the same."""
+    if 0 in shape:
+        return False
+    span = 1
+    for stride, extent in sorted(zip(strides, shape, strict=True)):
+        if extent > 1 and not (repeats and stride == 0):
+            if stride < span:
+                return True
+            span += (extent - 1) * stride
+    return False
+
+
 def same_strides(shape: Sequence[int], left: Sequence[int], right: Sequence[int]) -> bool:
     """Whether two sets of strides address the same elements: those of extents 0 and 1 do not matter, nor any of an
     empty tensor."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forgec.diagnostics import error
 from forgec.runtime.artifact import Artifact, Verify, open_artifact
-from forgec.runtime.binding import Peak
-from forgec.runtime.program import Program
-from forgec.runtime.session import Session
+
+if TYPE_CHECKING:
+    from forgec.runtime.binding import Peak
+    from forgec.runtime.program import Program
+    from forgec.runtime.session import Session
 
 
 def load(
@@ -28,6 +30,8 @@ def load(
     read, FORGE-U005 for a bad option, FORGE-A001 to A006 when the file is no sound artifact or needs a torch that is
     not there.
     """
+    from forgec.runtime.program import Program
+
     artifact = open_artifact(path, verify=verify, weights=weights)
     compiled = sorted({register.device for entry in artifact.plan.entries for register in entry.registers} or {"cpu"})
     if device is not None and compiled != [device]:

@@ -11,7 +11,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 
 from forgec.runtime.dtypes import ITEMSIZE
-from forgec.runtime.extents import byte_span, static, symbol_sources
+from forgec.runtime.extents import byte_span, overlaps_itself, static, symbol_sources
 from forgec.runtime.plan import (
     ALIGNMENT,
     Arg,
@@ -151,8 +151,11 @@ class _EntryChecker:
         span = static_span(spec)
         if span is not None and span >= INT_LIMIT:
             raise Malformed("more bytes than there are", ".shape")
-        if isinstance(register, (Param, State)) and span is None:
-            raise Malformed("the shape of a param or state is static", ".shape")
+        if isinstance(register, (Param, State)):
+            if span is None:
+                raise Malformed("the shape of a param or state is static", ".shape")
+            if overlaps_itself(static(spec.shape), static(spec.strides), repeats=isinstance(register, Param)):
+                raise Malformed("elements of a param or state share memory", ".strides")
         if isinstance(register, (Buffer, External)) and not 0 <= register.first < register.last <= self.count:
             raise Malformed(f"the live range is not inside [0, {self.count}]", ".first")
         if isinstance(register, Buffer):

@@ -19,7 +19,6 @@ from forgec.runtime.safetensors_layout import (
     header_length,
     is_dense,
     read_header,
-    storage_order,
 )
 
 if TYPE_CHECKING:
@@ -105,6 +104,9 @@ class MappedWeights:
         flat = torch.frombuffer(self._mapping, dtype=dtype, count=count, offset=offset)
         if is_dense(spec):
             return flat.as_strided(shape, strides).to(device)
-        order = storage_order(spec)
-        stored = flat.view([shape[axis] for axis in order])
-        return torch.empty_strided(shape, strides, dtype=dtype, device=device).copy_(stored)
+        # With gaps or repeated elements (stride 0): the file has the plain tensor, memory gets each element once.
+        stored = flat.view(shape)
+        for axis, stride in enumerate(strides):
+            stored = stored.narrow(axis, 0, 1) if stride == 0 else stored
+        spread = torch.empty_strided(stored.shape, strides, dtype=dtype, device=device).copy_(stored)
+        return spread.as_strided(shape, strides)

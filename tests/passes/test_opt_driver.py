@@ -62,7 +62,7 @@ def test_errors_of_passes_stand_at_the_op():
 def test_what_a_pass_breaks_is_found_at_the_end_without_verify_each(tmp_path: Path):
     result, _ = opt(fakes.ADDS, tmp_path, pipeline="leave,break-types")
     assert codes(result) == ["FORGE-P003"]
-    assert "a pass left IR that does not verify" in result.diagnostics[0].message
+    assert "the pipeline left 1 op that does not verify" in result.diagnostics[0].message
     assert not result.text
 
 

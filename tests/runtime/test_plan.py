@@ -149,6 +149,8 @@ BREACHES: list[tuple[str, Callable[[], Plan], Callable[[dict[str, Any]], object]
                                       entry(d)["registers"][4].update(last=2))),
     ("twice", mlp, lambda d: entry(d).update(parameters=["x", "x"])),
     ("static", dynamic_mlp, lambda d: entry(d)["registers"][1].update(shape=["s0", 16])),
+    ("share memory", mlp, lambda d: entry(d)["registers"][1].update(strides=[8, 1])),
+    ("share memory", counter, lambda d: entry(d)["registers"][1].update(shape=[2], strides=[0])),
     ("differently elsewhere", cache, lambda d: d["entries"][1]["registers"][0].update(shape=[5, 3])),
     ("nested too deep", mlp, lambda d: entry(d).update(out_tree=nest("*", 100))),
     ("nested too deep", mlp, lambda d: entry(d)["launches"][0]["args"].append(nest_list(30))),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from xdsl.ir import Operation
+
 from forgec.backends.aten.table import lowers
 from forgec.backends.plan_builder import PlanBuilder
-from forgec.diagnostics import error
 from forgec.ir import types
-from forgec.ir.locations import location_of
 from forgec.ir.ops import attention, norm
 
 
@@ -31,8 +31,6 @@ def _group_norm(op: norm.GroupNormOp, b: PlanBuilder) -> None:
 @lowers(attention.AttentionOp)
 def _attention(op: attention.AttentionOp, b: PlanBuilder) -> None:
     """torch's SDPA, for the modifiers that it has; others are decomposed before the plan is made."""
-    if not attention_is_sdpa(op):
-        raise error("FORGE-B002", "attention with these modifiers has no ATen operator", location=location_of(op))
     scale = None if op.scale is None else op.scale.value
     grouped = types.shape(op.query)[-3] != types.shape(op.key)[-3]
     keywords = [("scale", scale)] if scale is not None else []
@@ -42,8 +40,10 @@ def _attention(op: attention.AttentionOp, b: PlanBuilder) -> None:
     b.call("aten::scaled_dot_product_attention", arguments, keywords, [op.result])
 
 
-def attention_is_sdpa(op: attention.AttentionOp) -> bool:
-    """True if torch's SDPA means exactly this."""
+def covers(op: Operation) -> bool:
+    """False for attention with modifiers that torch's SDPA does not have."""
+    if not isinstance(op, attention.AttentionOp):
+        return True
     plain = (op.sinks, op.query_scale, op.softcap, op.window)
     if any(modifier is not None for modifier in plain):
         return False
