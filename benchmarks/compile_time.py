@@ -40,7 +40,16 @@ def main() -> None:
         median = {key: statistics.median(values) for key, values in parts.items()}
         milliseconds = [f"{median[key] * 1e3:.0f} ms" for key in ("export", "capture", "passes", "codegen", "own")]
         rows.append([name, *milliseconds, f"{median['ratio']:.2f}", f"{median['pack'] * 1e3:.0f} ms"])
-    header = ["model", "torch.export", "capture", "passes", "codegen", "forgec in all", "forgec ÷ export", "writing the artifact"]
+    header = [
+        "model",
+        "torch.export",
+        "capture",
+        "passes",
+        "codegen",
+        "forgec in all",
+        "forgec ÷ export",
+        "writing the artifact",
+    ]
     table("Compile time", header, rows)
 
     rows = []
@@ -50,7 +59,15 @@ def main() -> None:
         seconds = compiled.report.seconds
         own = seconds["capture"] - seconds["export"] + seconds["passes"] + seconds["codegen"]
         ops = compiled.report.captured.ops
-        rows.append([str(layers), str(ops), f"{own * 1e3:.0f} ms", f"{own / ops * 1e6:.0f} µs", f"{seconds['export'] * 1e3:.0f} ms"])
+        rows.append(
+            [
+                str(layers),
+                str(ops),
+                f"{own * 1e3:.0f} ms",
+                f"{own / ops * 1e6:.0f} µs",
+                f"{seconds['export'] * 1e3:.0f} ms",
+            ]
+        )
     table("Growth with layers (Llama)", ["layers", "ops captured", "forgec in all", "per op", "torch.export"], rows)
 
 

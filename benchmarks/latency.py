@@ -28,7 +28,9 @@ def main() -> None:
                 inner=2,
             )
         eager, ours = samples
-        rows.append([case.name, f"{ratio(ours, eager):.3f}", f"{eager.median * 1e3:.2f} ms", f"{ours.median * 1e3:.2f} ms"])
+        rows.append(
+            [case.name, f"{ratio(ours, eager):.3f}", f"{eager.median * 1e3:.2f} ms", f"{ours.median * 1e3:.2f} ms"]
+        )
     table("Latency beside eager PyTorch", ["model", "forgec ÷ eager", "eager", "forgec"], rows)
     dispatch()
 
@@ -58,7 +60,11 @@ def dispatch() -> None:
     cells = [f"{sample.median / launches * 1e6:.2f} µs" for sample in samples]
     overhead = (samples[1].median - samples[0].median) / launches * 1e6
     title = f"Dispatch: a chain of {launches} additions of 8 numbers, per op, kernel included"
-    table(title, ["bare loop of the operator's C entry", "forgec", "eager", "forgec's overhead"], [[*cells, f"{overhead:.2f} µs"]])
+    table(
+        title,
+        ["bare loop of the operator's C entry", "forgec", "eager", "forgec's overhead"],
+        [[*cells, f"{overhead:.2f} µs"]],
+    )
 
 
 if __name__ == "__main__":

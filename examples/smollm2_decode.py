@@ -2,7 +2,8 @@
 
     forgec compile examples/smollm2_decode.py -o smollm2_decode.forge
 
-``session(token)`` takes one token, int64 [1, 1], appends its keys and values to the cache, and returns the logits [1, 1, vocabulary].
+``session(token)`` takes one token, int64 [1, 1], appends its keys and values to the cache, and returns the logits [1,
+1, vocabulary].
 """
 
 from __future__ import annotations

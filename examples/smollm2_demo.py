@@ -1,6 +1,7 @@
-"""The demo: compile SmolLM2-135M-Instruct, load the artifacts in a new process, answer a prompt, compare with eager PyTorch.
+"""The demo: compile SmolLM2-135M-Instruct, load the artifacts in a new process, answer a prompt, compare with eager
+PyTorch.
 
-    python examples/smollm2_demo.py [--folder DIR]
+python examples/smollm2_demo.py [--folder DIR]
 """
 
 from __future__ import annotations
@@ -24,7 +25,16 @@ ROUNDS = 9
 def compile_both(folder: Path) -> None:
     """Compile with the command line, as a user would."""
     for name in ("smollm2", "smollm2_decode"):
-        command = [sys.executable, "-m", "forgec", "compile", str(HERE / f"{name}.py"), "-o", str(folder / f"{name}.forge"), "--json"]
+        command = [
+            sys.executable,
+            "-m",
+            "forgec",
+            "compile",
+            str(HERE / f"{name}.py"),
+            "-o",
+            str(folder / f"{name}.forge"),
+            "--json",
+        ]
         report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
         size = (folder / f"{name}.forge").stat().st_size
         seconds = report["seconds"]
@@ -51,7 +61,9 @@ def answer(folder: Path) -> None:
 
     tokens = smollm2.tokenizer()
     messages = [{"role": "user", "content": PROMPT}]
-    ids = tokens.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)["input_ids"]
+    ids = tokens.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)[
+        "input_ids"
+    ]
     session = decode.session()
     for token in ids[0]:
         logits = session(token.reshape(1, 1))
@@ -72,7 +84,9 @@ def answer(folder: Path) -> None:
         expected = model(ids, use_cache=False).logits
         difference = (prefill(ids, use_cache=False).logits - expected).abs().max()
         eager, compiled = interleaved(lambda: model(ids, use_cache=False), lambda: prefill(ids, use_cache=False))
-    print(f"prompt of {ids.shape[1]} tokens: eager {eager * 1e3:.1f} ms, compiled {compiled * 1e3:.1f} ms ({compiled / eager:.3f}x)")
+    print(
+        f"prompt of {ids.shape[1]} tokens: eager {eager * 1e3:.1f} ms, compiled {compiled * 1e3:.1f} ms ({compiled / eager:.3f}x)"
+    )
     print(f"largest difference of logits from eager: {difference:.2e}")
 
 

@@ -75,10 +75,12 @@ class CompiledModel:
             external_weights=path.with_suffix(".safetensors") if external_weights else None,
         )
         self.report.seconds["pack"] = time.perf_counter() - started
-        self.report.seconds["total"] = sum(v for k, v in self.report.seconds.items() if k in ("capture", "passes", "codegen", "pack"))
+        self.report.seconds["total"] = sum(
+            v for k, v in self.report.seconds.items() if k in ("capture", "passes", "codegen", "pack")
+        )
 
 
-def compile(  # noqa: A001 - the public name
+def compile(
     model: Any = None,
     example_inputs: Sequence[Any] | None = None,
     example_kwargs: Mapping[str, Any] | None = None,
@@ -94,12 +96,14 @@ def compile(  # noqa: A001 - the public name
 ) -> Any:
     """Compile a module, a function or an exported program.
 
-    With ``example_inputs`` (a tuple) or ``example_kwargs`` (a dict) it compiles now and returns a :class:`CompiledModel`. Without
-    them it returns a callable that compiles on the first call for each signature of inputs (shapes, dtypes and fixed values), at most
+    With ``example_inputs`` (a tuple) or ``example_kwargs`` (a dict) it compiles now and returns a
+    :class:`CompiledModel`. Without them it returns a callable that compiles on the first call for each signature of
+    inputs (shapes, dtypes and fixed values), at most
     ``max_signatures`` of them; so it serves as a decorator, with or without arguments.
 
-    ``pipeline`` is the text of a pass pipeline or a preset (``"@O2"``); ``fallback="error"`` refuses operations that have no op of
-    their own; ``dynamic_shapes`` is torch.export's. Raises ForgeError; its ``code`` says why (``forgec explain CODE``).
+    ``pipeline`` is the text of a pass pipeline or a preset (``"@O2"``); ``fallback="error"`` refuses operations that
+    have no op of their own; ``dynamic_shapes`` is torch.export's. Raises ForgeError; its ``code`` says why (``forgec
+    explain CODE``).
     """
     options: dict[str, Any] = {
         "target": target,
@@ -157,7 +161,7 @@ def _compile(
     from forgec.passes.allocate_buffers import AllocateBuffers
     from forgec.passes.lower_to_plan import LowerToPlan
     from forgec.passes.manager import run_pipeline
-    from forgec.report import Report, build
+    from forgec.report import build
     from forgec.runtime.program import LiveWeights, Program
 
     clock = _Clock(on_phase)
@@ -272,14 +276,13 @@ class ModelSource:
 
 
 def load_model_file(path: str | Path, entry: str | None = None) -> ModelSource:
-    """Read a model from a Python file (``model``, ``example_inputs``, and if wanted ``example_kwargs``, ``dynamic_shapes``) or a
+    """Read a model from a Python file (``model``, ``example_inputs``, and if wanted ``example_kwargs``,
+    ``dynamic_shapes``) or a
     ``.pt2`` file.
 
-    ``entry`` names another attribute than ``model`` (``NAME`` or ``FILE.py:NAME``). ``model`` may be a module, a callable that is the
-    model, or a function without parameters that returns one. Raises ForgeError (U001, U002, U006).
+    ``entry`` names another attribute than ``model`` (``NAME`` or ``FILE.py:NAME``). ``model`` may be a module, a
+    callable that is the model, or a function without parameters that returns one. Raises ForgeError (U001, U002, U006).
     """
     from forgec.model_file import read
 
     return ModelSource(*read(Path(path), entry))
-
-

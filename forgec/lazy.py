@@ -17,7 +17,9 @@ class LazyModel:
     A signature is the structure of the arguments, each tensor's dtype, shape, strides and device, and each other value.
     """
 
-    def __init__(self, model: Any, compile_for: Callable[[tuple[Any, ...], dict[str, Any]], Any], max_signatures: int) -> None:
+    def __init__(
+        self, model: Any, compile_for: Callable[[tuple[Any, ...], dict[str, Any]], Any], max_signatures: int
+    ) -> None:
         functools.update_wrapper(self, model)
         self._compile = compile_for
         self._max_signatures = max_signatures

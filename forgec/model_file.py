@@ -85,10 +85,14 @@ def _check(path: Path, name: str, model: Any, inputs: Any, kwargs: Any) -> None:
     if isinstance(model, torch.export.ExportedProgram):
         return
     if inputs is None and kwargs is None:
-        raise error("FORGE-U002", f"{path} defines no example_inputs", help="define example_inputs = (…,) beside the model")
+        raise error(
+            "FORGE-U002", f"{path} defines no example_inputs", help="define example_inputs = (…,) beside the model"
+        )
     for label, value, kinds in (("example_inputs", inputs, (tuple, list)), ("example_kwargs", kwargs, (dict,))):
         if value is not None and not isinstance(value, kinds):
-            raise error("FORGE-C002", f"{label} in {path} is a {type(value).__name__}, it must be a {kinds[0].__name__}")
+            raise error(
+                "FORGE-C002", f"{label} in {path} is a {type(value).__name__}, it must be a {kinds[0].__name__}"
+            )
 
 
 def _is_factory(model: Any, namespace: Mapping[str, Any]) -> bool:

@@ -122,7 +122,11 @@ def assert_equal(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]
 
 
 def assert_close(
-    found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], what: str = "", rtol: float = 1e-5, atol: float = 1e-6
+    found: Sequence[torch.Tensor],
+    expected: Sequence[torch.Tensor],
+    what: str = "",
+    rtol: float = 1e-5,
+    atol: float = 1e-6,
 ) -> None:
     """The same dtypes and shapes, values within tolerances (NaNs in the same places)."""
     assert len(found) == len(expected), f"{what}: {len(found)} tensors, {len(expected)} expected"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 
+from forgec.cli.errors import EXIT_CODES
 from forgec.diagnostics.catalog import CATALOG
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -24,11 +25,14 @@ FAMILIES = {
 
 
 def errors_page() -> str:
-    """docs/errors.md: every diagnostic with its explanation and remedy, by family."""
+    """docs/errors.md: every diagnostic with its explanation and remedy, by family, and the exit codes."""
     lines = [
         "# Error codes",
         "",
-        "Every error that forgec reports has a code; `forgec explain CODE` prints the same text. "
+        "Every error that forgec reports has a code; `forgec explain CODE` prints the same text. Errors go to standard",
+        "error, or, with `--json`, to standard output as",
+        '`{"error": [{"code": …, "severity": …, "message": …, "location": …, "notes": […], "help": …}]}`.',
+        "",
         "This page is generated from `forgec/diagnostics/catalog.py` by `make docs`.",
     ]
     for family, codes in groupby(sorted(CATALOG, key=_in_page_order), key=_family):
@@ -36,7 +40,16 @@ def errors_page() -> str:
         for code in codes:
             entry = CATALOG[code]
             lines += ["", f"### {code}: {entry.title}", "", entry.explanation, "", f"**What to do:** {entry.remedy}"]
+    lines += ["", "## Exit codes", "", "| code | meaning |", "|---|---|"]
+    lines += [f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()]
     return "\n".join(lines) + "\n"
+
+
+def ir_page() -> str:
+    """docs/ir.md: the reference of the dialects."""
+    from forgec.ir.reference_docs import document
+
+    return document()
 
 
 def _family(code: str) -> str:
@@ -47,7 +60,7 @@ def _in_page_order(code: str) -> tuple[int, str]:
     return list(FAMILIES).index(_family(code)), code
 
 
-PAGES: dict[str, Callable[[], str]] = {"errors.md": errors_page}
+PAGES: dict[str, Callable[[], str]] = {"errors.md": errors_page, "ir.md": ir_page}
 """Generated pages by file name in docs/."""
 
 

@@ -1,12 +1,13 @@
 """Bufferization: turns values into registers, one op at a time.
 
-Lowerings ask the builder for the registers of an op's operands, for a place to put its result (the memory of a dying operand
-where that is safe), for views, and for launches. All decisions about memory are taken here; offsets are assigned later.
+Lowerings ask the builder for the registers of an op's operands, for a place to put its result (the memory of a dying
+operand where that is safe), for views, and for launches. All decisions about memory are taken here; offsets are
+assigned later.
 
-The rules. Views cost nothing: a rearrangement that strides can express shares its operand's bytes. A storage is *dead* after
-launch k when no value that lives in it is used later. An operand's bytes may be overwritten by the op's result when its storage
-belongs to the plan (a buffer, an output, or the state that the op's function will overwrite anyway), is dead after this op, and no
-other operand reads the same bytes through another layout.
+The rules. Views cost nothing: a rearrangement that strides can express shares its operand's bytes. A storage is
+*dead* after launch k when no value that lives in it is used later. An operand's bytes may be overwritten by the op's
+result when its storage belongs to the plan (a buffer, an output, or the state that the op's function will overwrite
+anyway), is dead after this op, and no other operand reads the same bytes through another layout.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class Storage:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a value lives: a storage, seen from ``offset`` (elements of the type's dtype) with the type's shape and strides."""
+    """Where a value lives: a storage, seen from ``offset`` (elements of the type's dtype) with the type's shape and
+    strides."""
 
     storage: Storage
     type: AnyTensorType
@@ -72,7 +74,8 @@ class PlanBuilder:
             elif isinstance(op, StateWriteOp):
                 self._overwritten.add(_first_version(op.state))
 
-    # Order -------------------------------------------------------------------------------------------------------------
+    # Order
+    # -------------------------------------------------------------------------------------------------------------
 
     def enter(self, op: Operation, position: int) -> None:
         """The next op to be lowered, at its position in the function's body."""
@@ -88,7 +91,8 @@ class PlanBuilder:
                     break
                 value = op.input
 
-    # Registers ---------------------------------------------------------------------------------------------------------
+    # Registers
+    # ---------------------------------------------------------------------------------------------------------
 
     def insert(self, op: Any) -> SSAValue:
         """Append a register declaration to the plan."""
@@ -146,7 +150,8 @@ class PlanBuilder:
         shape[-2:], strides[-2:] = shape[:-3:-1], strides[:-3:-1]
         return self.view(place, types.tensor(types.dtype(place.type), shape, strides))
 
-    # Memory ------------------------------------------------------------------------------------------------------------
+    # Memory
+    # ------------------------------------------------------------------------------------------------------------
 
     def allocate(self, kind: AnyTensorType, escaping: bool = False) -> Place:
         """Fresh bytes for a value of a type: the caller's if it escapes, else the arena's."""
@@ -156,7 +161,8 @@ class PlanBuilder:
         return Place(Storage(self.insert(plan.BufferOp.create(properties=properties, result_types=[kind]))), kind)
 
     def destination(self, result: SSAValue, reuse: Sequence[SSAValue] = ()) -> Place:
-        """A place for a result, in the bytes of one of the ``reuse`` operands if that is safe; defines the result there.
+        """A place for a result, in the bytes of one of the ``reuse`` operands if that is safe; defines the result
+        there.
 
         Reusing an operand's bytes is for ops that read each element before they write the one at the same position.
         """
@@ -172,7 +178,8 @@ class PlanBuilder:
         return place
 
     def update(self, result: SSAValue, old: SSAValue) -> Place:
-        """A place for a result that is ``old`` with some elements changed: in ``old``'s bytes if that is safe, else a copy."""
+        """A place for a result that is ``old`` with some elements changed: in ``old``'s bytes if that is safe, else a
+        copy."""
         place = self.places[old]
         if self._replaceable(old, result in self._escaping):
             self.define(result, place)
@@ -182,12 +189,15 @@ class PlanBuilder:
         return fresh
 
     def preserve(self, storage: Storage) -> None:
-        """Copy the values of a storage that are still needed elsewhere, because the storage is about to be overwritten."""
+        """Copy the values of a storage that are still needed elsewhere, because the storage is about to be
+        overwritten."""
         for value in list(storage.values):
             if self._last_use.get(value, -1) > self._position and not isinstance(value.type, StateType):
                 old = self.places[value]
                 storage.values.remove(value)
-                fresh = self.allocate(types.tensor(types.dtype(old.type), types.shape(old.type)), value in self._escaping)
+                fresh = self.allocate(
+                    types.tensor(types.dtype(old.type), types.shape(old.type)), value in self._escaping
+                )
                 self.launch("aten::copy_", [fresh, old], writes=[fresh])
                 self.define(value, fresh)
 
@@ -208,7 +218,9 @@ class PlanBuilder:
             return False
         assert self.current is not None
         others = (self.places.get(v) for v in self.current.operands)
-        return all(o is None or o.storage is not storage or (o.type, o.offset) == (place.type, place.offset) for o in others)
+        return all(
+            o is None or o.storage is not storage or (o.type, o.offset) == (place.type, place.offset) for o in others
+        )
 
     def _is_mutable_state(self, storage: Storage) -> bool:
         return storage.register in self._overwritten_registers
@@ -217,7 +229,8 @@ class PlanBuilder:
     def _overwritten_registers(self) -> set[SSAValue]:
         return {self.places[v].storage.register for v in self._overwritten if v in self.places}
 
-    # Launches ----------------------------------------------------------------------------------------------------------
+    # Launches
+    # ----------------------------------------------------------------------------------------------------------
 
     def launch(
         self,
@@ -228,7 +241,8 @@ class PlanBuilder:
         writes: Sequence[Any] = (),
         results: Sequence[AnyTensorType] = (),
     ) -> list[SSAValue]:
-        """Append a call. Arguments are literals, registers, places or forge values (also inside lists); returns its own results."""
+        """Append a call. Arguments are literals, registers, places or forge values (also inside lists); returns its
+        own results."""
         operands: list[SSAValue] = []
         index: dict[SSAValue, int] = {}
 
@@ -262,13 +276,16 @@ class PlanBuilder:
         self.block.add_op(op)
         return list(op.results)
 
-    def call(self, callee: str, args: Sequence[Any], kwargs: Iterable[tuple[str, Any]], results: Sequence[SSAValue]) -> None:
+    def call(
+        self, callee: str, args: Sequence[Any], kwargs: Iterable[tuple[str, Any]], results: Sequence[SSAValue]
+    ) -> None:
         """Append a call whose results the operator allocates itself, and define ``results`` in them."""
-        kinds = [types.tensor_type(result) for result in results]
+        kinds = [dense(types.tensor_type(result)) for result in results]
         for result, register in zip(results, self.launch(callee, args, kwargs, results=kinds), strict=True):
             self.define(result, Place(Storage(register), types.tensor_type(register)))
 
-    # Views -------------------------------------------------------------------------------------------------------------
+    # Views
+    # -------------------------------------------------------------------------------------------------------------
 
     def show(self, op: ViewOp) -> bool:
         """Define a view op's result as a view of its operand; False if only a copy will do."""
@@ -282,7 +299,8 @@ class PlanBuilder:
 
 
 def view_type(op: ViewOp, source: AnyTensorType) -> tuple[AnyTensorType, Extent] | None:
-    """The stored type (and the offset in elements) of a view op's result over an operand stored as ``source``, or None."""
+    """The stored type (and the offset in elements) of a view op's result over an operand stored as ``source``, or
+    None."""
     shape, strides = types.shape(source), types.strides(source)
     target = types.shape(op.result)
     offset: Extent = 0
@@ -326,7 +344,8 @@ def dense(kind: AnyTensorType) -> AnyTensorType:
 
 
 def _stride_key(pair: tuple[Extent, Extent]) -> tuple[int, int, str]:
-    """Orders strides from inner to outer; symbolic ones by their degree, which is enough to prove density or give it up."""
+    """Orders strides from inner to outer; symbolic ones by their degree, which is enough to prove density or give it
+    up."""
     stride = pair[0]
     if isinstance(stride, int):
         return (0, stride, "")

@@ -1,9 +1,13 @@
 """Views and in-place operators as values.
 
-What torch.export returns still writes through views. Here every tensor of the exported graph is a *handle*: a storage (the
-value of the tensor that owns the memory) and the chain of view ops that leads from it to the tensor. A write makes a new value
-of the storage, by the inverses of the chain's ops; handles of the same storage are recomputed when they are next read.
-Which operators write or alias is read from torch's schemas; there is no list of operators.
+What torch.export returns still writes through views. Here every tensor of the exported graph is a *handle*: a storage
+(the value of the tensor that owns the memory) and the chain of view ops that leads from it to the tensor. A write
+makes a new value of the storage, by the inverses of the chain's ops; handles of the same storage are recomputed when
+they are next read.
+Which operators write or alias is read from torch's schemas (and from the storages of the tensors that torch.export
+traced with, for composite operators whose schema does not tell). Where a write would go through a view that cannot be
+undone, or a tensor would have to be read that shares memory in an unknown way with one that was written, capture
+refuses.
 """
 
 from __future__ import annotations
@@ -16,14 +20,18 @@ from xdsl.ir import Attribute, Operation, SSAValue
 
 from forgec.ir import types
 from forgec.ir.layout import reshape_strides
-from forgec.ir.ops.base import ForgeOp
+from forgec.ir.ops.base import ForgeOp, producer
+from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.shape import BroadcastOp, CopyOp, InsertSliceOp, ReshapeOp, SliceOp, TransposeOp, ViewOp
+from forgec.ir.ops.unary import CastOp
 
 Insert = Callable[[Operation], None]
 
 
 class UnknownAliasing(Exception):
-    """A write goes through a view whose inverse is not known; the message names the view."""
+    """A write goes through a view whose inverse is not known, or a tensor of unknown aliasing is read after a write;
+    the message says which.
+    """
 
 
 @dataclass(eq=False)
@@ -41,10 +49,15 @@ class Handle:
     """A tensor of the exported graph: a storage seen through view ops (outermost last)."""
 
     storage: Storage
-    chain: tuple[ViewOp, ...] = ()
+    chain: tuple[Operation, ...] = ()
+    """Forge's view ops, or ``forge.aten`` calls of one operand and one result that torch declares to be views."""
     cached: list[SSAValue] = field(default_factory=list)
     """The values along the chain for ``version``: of the storage, then after each view."""
     version: int = -1
+    opaque: str = ""
+    """What made the tensor, if it shares the storage in a way that no chain expresses; then it can only be read,
+    while the storage is as it was.
+    """
 
     def value(self, insert: Insert) -> SSAValue:
         """The tensor's current value; views of a storage that was written since are computed again."""
@@ -53,12 +66,14 @@ class Handle:
     def values(self, insert: Insert) -> list[SSAValue]:
         """The current values along the chain."""
         if self.version != self.storage.version:
+            if self.opaque:
+                raise UnknownAliasing(f"a result of {self.opaque} is read after the memory that it shares was written")
             self.cached = [self.storage.value]
             for view in self.chain:
                 again = view.create(
                     operands=[self.cached[-1]],
                     properties=view.properties,
-                    result_types=[view.result.type],
+                    result_types=view.result_types,
                     location=view.location,
                 )
                 insert(again)
@@ -68,6 +83,8 @@ class Handle:
 
     def write(self, value: SSAValue, insert: Insert, location: LocationAttr) -> None:
         """The tensor now holds ``value`` (of the tensor's own shape and dtype)."""
+        if self.opaque:
+            raise UnknownAliasing(f"the memory of a result of {self.opaque} is written")
         along = list(self.values(insert))
         updated = [value]
         for view, before in zip(reversed(self.chain), reversed(along[:-1]), strict=True):
@@ -84,22 +101,33 @@ def fresh(value: SSAValue) -> Handle:
     return Handle(Storage(value), (), [value], 0)
 
 
-def view_of(source: Handle, operand: SSAValue, result: SSAValue) -> Handle | None:
-    """The handle of ``result`` if it was computed from ``operand`` (the value of ``source``) by views alone, else None.
+def view_of(source: Handle, operand: SSAValue, result: SSAValue, callee: str) -> Handle:
+    """The handle of ``result``, which ``callee`` computed from ``operand`` (the value of ``source``) and which may
+    share its memory.
 
-    Where torch's operator copies (a reshape that strides cannot express, a change of layout) there is no aliasing.
+    Where torch's operator copies (a reshape that strides cannot express, a change of layout or dtype) there is no
+    aliasing.
     """
-    steps: list[ViewOp] = []
+    steps: list[Operation] = []
     value = result
     while value is not operand:
-        op = value.owner
-        if not isinstance(op, ViewOp) or not _shares_memory(op):
-            return None
+        op = producer(value)
+        if isinstance(op, CastOp) or (isinstance(op, ViewOp) and not _shares_memory(op)):
+            return fresh(result)
+        if not _is_view(op):
+            return Handle(source.storage, (), [result], source.version, callee)
+        assert op is not None
         steps.append(op)
-        value = op.input
+        value = op.operands[0]
+    if source.opaque:
+        return Handle(source.storage, (), [result], source.version, source.opaque)
     steps.reverse()
-    values = [*source.cached, *(step.result for step in steps)]
+    values = [*source.cached, *(step.results[0] for step in steps)]
     return Handle(source.storage, (*source.chain, *steps), values, source.version)
+
+
+def _is_view(op: Operation | None) -> bool:
+    return isinstance(op, ViewOp) or (isinstance(op, AtenOp) and len(op.inputs) == len(op.outputs) == 1)
 
 
 def _shares_memory(op: ViewOp) -> bool:
@@ -111,8 +139,9 @@ def _shares_memory(op: ViewOp) -> bool:
     return True
 
 
-def _invert(view: ViewOp, value: SSAValue, before: SSAValue, insert: Insert, location: LocationAttr) -> SSAValue:
-    """The value of the view's operand after the view was set to ``value``; ``before`` is the operand's value until then."""
+def _invert(view: Operation, value: SSAValue, before: SSAValue, insert: Insert, location: LocationAttr) -> SSAValue:
+    """The value of the view's operand after the view was set to ``value``; ``before`` is the operand's value until
+    then."""
 
     def emit(cls: type[ForgeOp], operands: Sequence[SSAValue], properties: dict[str, Attribute]) -> SSAValue:
         op = cls.create(operands=operands, properties=properties, result_types=[before.type], location=location)
@@ -131,4 +160,11 @@ def _invert(view: ViewOp, value: SSAValue, before: SSAValue, insert: Insert, loc
         return emit(InsertSliceOp, [value, before], {"dim": view.dim, "start": view.start, "step": view.step})
     if isinstance(view, BroadcastOp) and types.shape(view.input) == types.shape(view.result):
         return value
-    raise UnknownAliasing(view.name)
+    if isinstance(view, AtenOp) and view.callee.data == "aten::diagonal":
+        (_, *rest), _ = view.arguments
+        scatter = AtenOp.of("aten::diagonal_scatter", [before, value, *rest], [], [before.type], location=location)
+        insert(scatter)
+        return scatter.results[0]
+    raise UnknownAliasing(
+        f"the memory of a result of {view.callee.data if isinstance(view, AtenOp) else view.name} is written"
+    )

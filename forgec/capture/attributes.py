@@ -1,7 +1,7 @@
 """Tensors that a model holds outside its parameters: buffers, and plain attributes such as a transformers cache's.
 
-torch.export runs in-place operations on such tensors for real when it meets them outside the registered buffers, so they are kept
-and restored; and it gives them names of its own, so theirs are found here.
+torch.export runs in-place operations on such tensors for real when it meets them outside the registered buffers, so
+they are kept and restored; and it gives them names of its own, so theirs are found here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ MAX_DEPTH = 6
 
 
 def held_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Buffers, and tensors in plain attributes (through lists, tuples, dicts and objects), by dotted path. Parameters are left out."""
+    """Buffers, and tensors in plain attributes (through lists, tuples, dicts and objects), by dotted path. Parameters
+    are left out."""
     found = dict(module.named_buffers())
     known = {id(t) for t in found.values()}
     for path, child in module.named_modules():
@@ -35,7 +36,12 @@ def _walk(value: Any, depth: int, seen: set[int]) -> Iterator[tuple[str, torch.T
         if not isinstance(value, torch.nn.Parameter):
             yield "", value
         return
-    if depth == 0 or id(value) in seen or isinstance(value, (torch.nn.Module, type, str, bytes, int, float)) or callable(value):
+    if (
+        depth == 0
+        or id(value) in seen
+        or isinstance(value, (torch.nn.Module, type, str, bytes, int, float))
+        or callable(value)
+    ):
         return
     seen.add(id(value))
     if isinstance(value, dict):

@@ -30,9 +30,11 @@ class Decline(Exception):
 
 
 def from_aten(*overloads: str) -> Callable[[Row], Row]:
-    """Declare the row of one or several overloads. The row emits forge ops and returns the values of the call's results.
+    """Declare the row of one or several overloads. The row emits forge ops and returns the values of the call's
+    results.
 
-    A row returns None (or raises :class:`Decline`) for arguments that it does not cover; nothing that it emitted remains then.
+    A row returns None (or raises :class:`Decline`) for arguments that it does not cover; nothing that it emitted
+    remains then.
     """
 
     def register(row: Row) -> Row:

@@ -41,8 +41,8 @@ def import_program(
 ) -> Captured:
     """forgec's part: the exported graph as a forge module.
 
-    ``model`` is what was exported (for its parameters' names); the example inputs and ``dynamic_shapes`` give symbols the names that
-    the user gave to dimensions.
+    ``model`` is what was exported (for its parameters' names); the example inputs and ``dynamic_shapes`` give symbols
+    the names that the user gave to dimensions.
     """
     names = {id(t): name for name, t in held_tensors(model).items()} if isinstance(model, torch.nn.Module) else {}
     labels = dim_labels(program, parameter_names(program, model), args, kwargs or {}, dynamic_shapes)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,21 +19,46 @@ from xdsl.rewriter import InsertPoint
 from forgec.capture import aten as _rows  # noqa: F401 - registers the tables
 from forgec.capture.aliasing import Handle, UnknownAliasing, fresh, view_of
 from forgec.capture.call import ROWS, Call, Decline, schema_of
+from forgec.capture.effects import (
+    HELD,
+    MUTATIONS,
+    bind,
+    byte_range,
+    functional_form,
+    per_result,
+    source_of,
+    written_placeholders,
+)
 from forgec.capture.places import place_of
 from forgec.capture.symbols import SymbolTable
-from forgec.diagnostics import error
+from forgec.diagnostics import ForgeError, Location, error
 from forgec.ir import types
 from forgec.ir.attributes import ExtentAttr, StateType
 from forgec.ir.entry import ArgumentInfo
-from forgec.ir.locations import location_of, to_attribute
+from forgec.ir.locations import is_known, to_attribute
 from forgec.ir.ops.module import AtenOp, ParamOp, ParamRefOp, StateReadOp, StateWriteOp, SymbolOp
-from forgec.ir.ops.shape import BroadcastOp
 from forgec.ir.ops.unary import CastOp
 from forgec.runtime.dtypes import from_torch
 from forgec.runtime.plan import Device, DType, Layout, MemoryFormat
 
 IGNORED = ("aten::_assert_tensor_metadata", "aten::sym_constrain_range_for_size", "aten::sym_constrain_range")
 """Checks of what the types already say."""
+
+BY_STRIDES = (
+    "as_strided",
+    "as_strided_",
+    "as_strided_copy",
+    "as_strided_scatter",
+    "set_",
+    "resize",
+    "resize_",
+    "resize_as_",
+)
+"""Operators that address memory by strides: a value has none, so what no row covers is refused."""
+
+INLINED = {torch.ops.higher_order.wrap_with_set_grad_enabled: 2, torch.ops.higher_order.wrap_with_autocast: 5}
+"""Operators that run a part of the graph with other settings of torch's; the part is their argument before this
+number."""
 
 
 @dataclass
@@ -46,7 +71,8 @@ class StateSlot:
 
 @dataclass
 class Conversion:
-    """A forge module with the data it refers to. ``forward``'s arguments are the tensor inputs, then the states of buffers."""
+    """A forge module with the data it refers to. ``forward``'s arguments are the tensor inputs, then the states of
+    buffers."""
 
     module: ModuleOp
     params: dict[str, torch.Tensor]
@@ -57,7 +83,8 @@ class Conversion:
     """Leaves of the call that are no tensors, by index: their values are part of the program."""
     states: list[StateSlot]
     outputs: list[int | None]
-    """For each leaf of the result, the index of the value that ``forward`` returns, or None: a literal of ``literals``."""
+    """For each leaf of the result, the index of the value that ``forward`` returns, or None: a literal of
+    ``literals``."""
     literals: dict[int, Any]
     symbols: SymbolTable
 
@@ -84,7 +111,7 @@ class Converter:
         self.fixed: dict[int, Any] = {}
         self.states: list[tuple[StateSlot, Handle, SSAValue]] = []
         self.targets: dict[str, str] = {}
-        self.written = _written_placeholders(self.program)
+        self.written = written_placeholders(self.program)
         nodes = list(self.program.graph.nodes)
         placeholders = [n for n in nodes if n.op == "placeholder"]
         self._placeholders(placeholders)
@@ -92,11 +119,16 @@ class Converter:
             if node.op == "call_function":
                 self._call(node)
             elif node.op == "get_attr":
-                self.handles[node] = fresh(self._param(node.target, getattr(self.program.graph_module, node.target)))
+                self._get_attr(node)
         output = next(n for n in nodes if n.op == "output")
         return self._finish(output)
 
-    # Inputs ------------------------------------------------------------------------------------------------------------
+    def _get_attr(self, node: Any) -> None:
+        held = operator.attrgetter(node.target)(node.graph.owning_module)
+        self.handles[node] = fresh(self._param(node.target, held)) if isinstance(held, torch.Tensor) else held
+
+    # Inputs
+    # ------------------------------------------------------------------------------------------------------------
 
     def _placeholders(self, placeholders: Sequence[Any]) -> None:
         specs = self.program.graph_signature.input_specs
@@ -110,12 +142,25 @@ class Converter:
                 deferred.append((node, spec))
             elif node.users or spec.kind != InputKind.TOKEN:
                 self._constant_input(node, spec)
+        used = [s for n, s in zip(placeholders, specs, strict=True) if s.kind in HELD and n.users]
+        held = {spec.target: self._tensor(spec.target) for spec in used}
         for node, spec in deferred:  # states of buffers come after the inputs
             tensor = self._tensor(spec.target)
             name = self.names.get(id(tensor), spec.target)
+            self._refuse_shared_memory(spec.target, tensor, held)
             self.params[name] = tensor.detach().clone()  # the model may go on changing its own
             self._state(node, StateSlot(name), self._type(tensor))
             self.targets[spec.target] = name
+
+    def _refuse_shared_memory(self, written: str, tensor: torch.Tensor, held: Mapping[str, torch.Tensor]) -> None:
+        """What the model writes must not share bytes with another tensor of the model, unless that is the very same."""
+        for name, other in held.items():
+            if other is not tensor and byte_range(other).overlaps(byte_range(tensor)):
+                raise error(
+                    "FORGE-C005",
+                    f"the model writes {written!r}, which shares memory with {name!r}",
+                    help="clone one of them where the model is built",
+                )
 
     def _user_input(self, node: Any, spec: Any, leaf: int) -> None:
         if not isinstance(spec.arg, TensorArgument):
@@ -137,14 +182,14 @@ class Converter:
     def _state(self, node: Any, slot: StateSlot, kind: AnyTensorType) -> None:
         argument = self.block.insert_arg(StateType(kind), len(self.block.args))
         argument.name_hint = node.name
-        read = StateReadOp.create(operands=[argument], result_types=[kind], location=to_attribute(place_of(node)))
+        read = StateReadOp.create(operands=[argument], result_types=[kind])
         self.builder.insert(read)
         handle = fresh(read.results[0])
         self.states.append((slot, handle, argument))
         self.handles[node] = handle
 
     def _constant_input(self, node: Any, spec: Any) -> None:
-        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
+        if spec.kind in HELD:
             if node.users:
                 tensor = self._tensor(spec.target)
                 self.handles[node] = fresh(self._param(self.names.get(id(tensor), spec.target), tensor))
@@ -158,7 +203,13 @@ class Converter:
     def _param(self, name: str, tensor: torch.Tensor) -> SSAValue:
         """The value of a weight; tensors that are the same memory are one parameter."""
         tensor = tensor.detach()
-        identity = (tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+        identity = (
+            tensor.untyped_storage()._cdata,
+            tensor.storage_offset(),
+            tuple(tensor.shape),
+            tensor.stride(),
+            tensor.dtype,
+        )
         name = self.by_tensor.setdefault(identity, name)
         if name not in self.param_values:
             kind = self._type(tensor)
@@ -170,12 +221,15 @@ class Converter:
             self.param_values[name] = ref.results[0]
         return self.param_values[name]
 
-    # Types and arguments -----------------------------------------------------------------------------------------------
+    # Types and arguments
+    # -----------------------------------------------------------------------------------------------
 
     def _type(self, value: torch.Tensor) -> AnyTensorType:
         """The type of a (fake) tensor: its dtype, extents and strides."""
         if value.layout is not torch.strided:
-            raise error("FORGE-C004", f"a tensor of layout {value.layout} cannot be captured", help="convert it to dense")
+            raise error(
+                "FORGE-C004", f"a tensor of layout {value.layout} cannot be captured", help="convert it to dense"
+            )
         name = from_torch(value.dtype)
         if name is None:
             raise error("FORGE-C004", f"a tensor of dtype {value.dtype} cannot be captured")
@@ -185,12 +239,15 @@ class Converter:
         """An fx argument as the rows see it."""
         if isinstance(value, torch.fx.Node):
             held = self.handles[value]
+            if isinstance(held, (torch.SymFloat, torch.SymBool)):
+                raise error("FORGE-C003", f"a number that depends on the inputs' extents is no integer: {held}")
             return held.value(self.builder.insert) if isinstance(held, Handle) else held
         if isinstance(value, (list, tuple)):
             return [self.argument(item) for item in value]
         return _literal(value)
 
-    # Calls -------------------------------------------------------------------------------------------------------------
+    # Calls
+    # -------------------------------------------------------------------------------------------------------------
 
     def _call(self, node: Any) -> None:
         overload = node.target
@@ -198,29 +255,66 @@ class Converter:
         if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
             self.handles[node] = self._symbolic(node, value)
             return
-        if overload is getitem():
+        if overload is operator.getitem:
             self.handles[node] = self.handles[node.args[0]][node.args[1]]
             return
-        place = to_attribute(place_of(node))
+        if overload in INLINED:
+            self._inline(node)
+            return
         if not isinstance(overload, torch._ops.OpOverload):
-            raise error("FORGE-C003", f"the operation {getattr(overload, '__name__', overload)} cannot be captured", location=place_of(node))
+            name = getattr(overload, "__name__", overload)
+            raise error("FORGE-C003", f"the operation {name} cannot be captured", location=place_of(node))
         if overload.name() in IGNORED:
             return
-        schema = schema_of(overload)
         try:
-            if schema.writes:
-                self._write(node, overload, schema, place)
-                return
-            arguments = _bind(schema, node.args, node.kwargs)
-            call = Call(self, overload, {k: self.argument(v) for k, v in arguments.items()}, self._result_types(value), place)
-            results = self.emit(call)
-            self._name(node, results)
+            if torch.Tag.inplace_view in overload.tags:
+                self._operator(node, functional_form(overload)[0] or overload)
+            elif schema_of(overload).writes:
+                self._write(node, overload, schema_of(overload), to_attribute(place_of(node)))
+            else:
+                self._operator(node, overload)
         except UnknownAliasing as reason:
-            raise error(
-                "FORGE-C005", f"{overload.name()} writes through {reason}, whose inverse is not known", location=place_of(node)
-            ) from None
-        handles = [self._handle(arguments, alias, call, v) for alias, v in zip(_per_result(schema, results), results, strict=True)]
+            raise error("FORGE-C005", f"{overload.name()}: {reason}", location=place_of(node)) from None
+        except ForgeError as failure:
+            raise _located(failure, place_of(node)) from None
+
+    def _operator(self, node: Any, overload: Any) -> None:
+        """A call of an operator that writes nothing."""
+        schema = schema_of(overload)
+        value = node.meta.get("val")
+        arguments = bind(schema, node)
+        seen = {k: self.argument(v) for k, v in arguments.items()}
+        if overload is torch.ops.aten.as_strided.default and isinstance(seen["storage_offset"], int):
+            first = arguments["self"].meta["val"].storage_offset()
+            seen["storage_offset"] -= first  # now from the tensor's own first element
+        call = Call(self, overload, seen, self._result_types(value), to_attribute(place_of(node)))
+        results = self.emit(call)
+        self._name(node, results)
+        handles = []
+        for position, (alias, result) in enumerate(zip(per_result(schema, results), results, strict=True)):
+            source = self.handles.get(source_of(node, overload, arguments, alias, position))
+            if isinstance(source, Handle):
+                handles.append(view_of(source, source.value(self.builder.insert), result, overload.name()))
+            else:
+                handles.append(fresh(result))
         self.handles[node] = handles if isinstance(value, (list, tuple)) else handles[0] if handles else None
+
+    def _inline(self, node: Any) -> None:
+        """A part of the graph that torch.export put aside because it runs with other settings (without gradients)."""
+        *settings, body = node.args[: INLINED[node.target]]
+        if node.target is not torch.ops.higher_order.wrap_with_set_grad_enabled and settings[2]:
+            raise error("FORGE-C003", "autocast was not resolved before capture", location=place_of(node))
+        operands = node.args[INLINED[node.target] :]
+        graph = self.handles[body].graph
+        for inner in graph.nodes:
+            if inner.op == "placeholder":
+                self.handles[inner], operands = self.handles[operands[0]], operands[1:]
+            elif inner.op == "call_function":
+                self._call(inner)
+            elif inner.op == "get_attr":
+                self._get_attr(inner)
+            elif inner.op == "output":
+                self.handles[node] = [self.handles[v] if isinstance(v, torch.fx.Node) else v for v in inner.args[0]]
 
     def _name(self, node: Any, results: Sequence[SSAValue]) -> None:
         for result in results:
@@ -236,16 +330,6 @@ class Converter:
         values = value if isinstance(value, (list, tuple)) else [value]
         return [self._type(v) if isinstance(v, torch.Tensor) else None for v in values]
 
-    def _handle(self, arguments: dict[str, Any], alias: str | None, call: Call, result: SSAValue) -> Handle:
-        """The handle of a result: a view of the argument that the schema says it may alias, or a tensor of its own."""
-        source = arguments.get(alias) if alias else None
-        if isinstance(source, torch.fx.Node) and isinstance(self.handles.get(source), Handle):
-            owner: Handle = self.handles[source]
-            found = view_of(owner, owner.value(self.builder.insert), result)
-            if found is not None:
-                return found
-        return fresh(result)
-
     def emit(self, call: Call) -> list[SSAValue]:
         """Say a call in forge: by its row, else as ``forge.aten``."""
         row = ROWS.get(call.name)
@@ -260,24 +344,39 @@ class Converter:
         return self._fallback(call)
 
     def _fallback(self, call: Call) -> list[SSAValue]:
+        if call.name.partition("::")[2] in BY_STRIDES:
+            raise error("FORGE-C003", f"{call.name} addresses memory by strides, which a value does not have")
         if any(kind is None for kind in call.results):
             raise error("FORGE-C003", f"{call.name} yields something that is no tensor")
         arguments = call.overload._schema.arguments
         positional = [_plan_argument(call.arguments[a.name]) for a in arguments if not a.kwarg_only]
         keywords = [(a.name, _plan_argument(call.arguments[a.name])) for a in arguments if a.kwarg_only]
         keywords = [(n, v) for n, v in keywords if v is not None]
-        op = AtenOp.of(call.name, positional, keywords, [k for k in call.results if k is not None], location=call.location)
+        op = AtenOp.of(
+            call.name,
+            positional,
+            keywords,
+            [k for k in call.results if k is not None],
+            random=draws_random(call.overload),
+            location=call.location,
+        )
         self.builder.insert(op)
         return list(op.results)
 
-    # Writes ------------------------------------------------------------------------------------------------------------
+    # Writes
+    # ------------------------------------------------------------------------------------------------------------
 
     def _write(self, node: Any, overload: Any, schema: Any, place: LocationAttr) -> None:
-        """An operator that writes an argument: its functional form, then the value written back through the argument's views."""
-        functional, renamed = _functional(overload)
+        """An operator that writes an argument: its functional form, then the value written back through the
+        argument's views."""
+        functional, renamed = functional_form(overload)
         if functional is None or len(schema.writes) != 1:
-            raise error("FORGE-C003", f"{overload.name()} writes its arguments and has no functional form", location=place_of(node))
-        bound = _bind(schema, node.args, node.kwargs)
+            raise error(
+                "FORGE-C003",
+                f"{overload.name()} writes its arguments and has no functional form",
+                location=place_of(node),
+            )
+        bound = bind(schema, node)
         target_node = bound[schema.writes[0]]
         target: Handle = self.handles[target_node]
         bound = {k: v for k, v in bound.items() if not (renamed and k == schema.writes[0])}
@@ -288,9 +387,11 @@ class Converter:
         call = Call(self, functional, {k: self.argument(v) for k, v in arguments.items()}, [result], place)
         (value,) = self.emit(call)
         if types.dtype(value) != types.dtype(kind):
-            value = self._insert(CastOp.make([value], None, [types.tensor(types.dtype(kind), types.shape(value))], place))
+            value = self._insert(
+                CastOp.make([value], None, [types.tensor(types.dtype(kind), types.shape(value))], place)
+            )
         if types.shape(value) != types.shape(kind):
-            value = self._insert(BroadcastOp.make([value], None, [kind], place))
+            raise error("FORGE-C003", f"{overload.name()} changes the shape of the tensor that it writes")
         target.write(value, self.builder.insert, place)
         self.handles[node] = target
 
@@ -314,7 +415,8 @@ class Converter:
         with mode:
             return self._type(functional(*positional, **keywords))
 
-    # Result ------------------------------------------------------------------------------------------------------------
+    # Result
+    # ------------------------------------------------------------------------------------------------------------
 
     def _finish(self, output: Any) -> Conversion:
         specs = self.program.graph_signature.output_specs
@@ -323,7 +425,7 @@ class Converter:
         outputs: list[int | None] = []
         literals: dict[int, Any] = {}
         for spec, node in zip(specs, results, strict=True):
-            if spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION):
+            if spec.kind in MUTATIONS or spec.kind == OutputKind.TOKEN:
                 continue
             held = self.handles[node] if isinstance(node, torch.fx.Node) else node
             if isinstance(held, Handle):
@@ -344,6 +446,7 @@ class Converter:
             else:
                 returned.append(argument)
         self.builder.insert(ReturnOp(*returned))
+        self._locate()
         slots = {argument: slot for slot, _, argument in self.states}
         infos = [self._argument_info(argument, slots.get(argument)) for argument in self.block.args]
         function = FuncOp(
@@ -354,8 +457,26 @@ class Converter:
         )
         module = ModuleOp([*self._symbol_ops(), *self.header, function])
         return Conversion(
-            module, self.params, self.inputs, self.fixed, [s for s, _, _ in self.states], outputs, literals, self.symbols
+            module,
+            self.params,
+            self.inputs,
+            self.fixed,
+            [s for s, _, _ in self.states],
+            outputs,
+            literals,
+            self.symbols,
         )
+
+    def _locate(self) -> None:
+        """Reads of parameters and states stand for no line of the model: they take that of what uses them first."""
+        following: dict[SSAValue, LocationAttr] = {}
+        for op in reversed(list(self.block.ops)):
+            if not is_known(op):
+                owner = op.param.root_reference.data if isinstance(op, ParamRefOp) else ""
+                unknown = to_attribute(Location("<unknown>", module=owner.rpartition(".")[0]))
+                op.location = next((following[r] for r in op.results if r in following), unknown)
+            if not isinstance(op, ReturnOp):
+                following.update(dict.fromkeys(op.operands, op.location))
 
     def _argument_info(self, argument: SSAValue, slot: StateSlot | None) -> ArgumentInfo:
         if slot is None or slot.input_index is not None:
@@ -367,7 +488,7 @@ class Converter:
         """A functionalized program says its mutations as outputs."""
         by_target = {slot.name: handle for slot, handle, _ in self.states}
         for spec, node in zip(specs, results, strict=True):
-            if spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION):
+            if spec.kind in MUTATIONS:
                 handle = by_target[self.targets.get(spec.target, spec.target)]
                 location = to_attribute(place_of(node))
                 handle.write(self.handles[node].value(self.builder.insert), self.builder.insert, location)
@@ -387,11 +508,9 @@ class Converter:
         return ops
 
 
-def getitem() -> Any:
-    """The function that fx uses to take one of several results."""
-    import operator
-
-    return operator.getitem
+def draws_random(overload: Any) -> bool:
+    """True if torch says that the operator's result depends on a generator's state."""
+    return torch.Tag.nondeterministic_seeded in overload.tags
 
 
 def convert(
@@ -399,79 +518,16 @@ def convert(
 ) -> Conversion:
     """A forge module for an exported program.
 
-    ``names`` are the model's own names of tensors, by ``id``, where export invents some; ``labels`` the user's names of dimensions, by
-    torch's symbols.
+    ``names`` are the model's own names of tensors, by ``id``, where export invents some; ``labels`` the user's names
+    of dimensions, by torch's symbols.
     """
     symbols = SymbolTable.of(program.range_constraints)
     symbols.labels = dict(labels or {})
     return Converter(program, symbols, names or {}).run()
 
 
-def _written_placeholders(program: ExportedProgram) -> set[str]:
-    """Names of the placeholders whose memory the program writes, through whatever views."""
-    roots: dict[Any, set[Any]] = {}
-    written: set[str] = set()
-    for node in program.graph.nodes:
-        if node.op == "placeholder":
-            roots[node] = {node}
-        elif node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
-            schema = schema_of(node.target)
-            if not schema.writes and not any(schema.aliases):
-                continue
-            bound = _bind(schema, node.args, node.kwargs)
-            for name in schema.writes:
-                written.update(root.name for root in roots.get(bound[name], ()))
-            sources = [bound[a] for a in schema.aliases if a]
-            found = {root for s in sources if isinstance(s, torch.fx.Node) for root in roots.get(s, ())}
-            if found:
-                roots[node] = found
-        elif node.target is getitem():
-            roots[node] = roots.get(node.args[0], set())
-    signature = program.graph_signature
-    by_target = {spec.target: spec.arg.name for spec in signature.input_specs if spec.target}
-    for spec in signature.output_specs:
-        if spec.kind == OutputKind.BUFFER_MUTATION:
-            written.add(by_target[spec.target])
-        elif spec.kind == OutputKind.USER_INPUT_MUTATION:
-            written.add(spec.target)
-    return written
-
-
-def _bind(schema: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Arguments by name, defaults filled in."""
-    bound = {name: default for name, default, _ in schema.arguments}
-    bound.update(zip(bound, args, strict=False))
-    bound.update(kwargs)
-    return bound
-
-
-def _per_result(schema: Any, results: Sequence[Any]) -> list[str | None]:
-    """The aliased argument of each result; a returned list aliases as a whole."""
-    if len(schema.aliases) == 1:
-        return [schema.aliases[0]] * len(results)
-    return list(schema.aliases)
-
-
-@lru_cache(maxsize=1024)
-def _functional(overload: Any) -> tuple[Any, bool]:
-    """The functional form of an operator that writes: ``add_`` → ``add``, ``add.out`` → ``add.Tensor`` (then True)."""
-    packet, _, variant = overload.name().partition("::")[2].partition(".")
-    namespace = getattr(torch.ops, overload.namespace)
-    base = packet[:-1] if packet.endswith("_") and not packet.endswith("__") else packet
-    if packet.startswith("__i"):
-        base = f"__{packet[3:]}"
-    if base != packet and hasattr(namespace, base):
-        found = getattr(getattr(namespace, base), variant or "default", None)
-        return found, False
-    if packet.endswith("_") or not variant.endswith("out"):
-        return None, False
-    inputs = {a.name for a in overload._schema.arguments} - set(schema_of(overload).writes)
-    operator = getattr(namespace, packet)
-    for name in operator.overloads():
-        candidate = getattr(operator, name)
-        if {a.name for a in candidate._schema.arguments} == inputs and not schema_of(candidate).writes:
-            return candidate, True
-    return None, False
+def _located(failure: ForgeError, place: Location) -> ForgeError:
+    return ForgeError([d if d.location is not None else replace(d, location=place) for d in failure.diagnostics])
 
 
 def _fake_mode(value: Any) -> Any:
@@ -482,9 +538,6 @@ def _fake_mode(value: Any) -> Any:
             if mode is not None:
                 return mode
     return None
-
-
-_LAYOUTS = {torch.strided: "strided"}
 
 
 def _literal(value: Any) -> Any:

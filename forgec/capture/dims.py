@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def Dim(name: str, *, min: int | None = None, max: int | None = None) -> Any:  # noqa: A002, N802 - torch.export's spelling
+def Dim(name: str, *, min: int | None = None, max: int | None = None) -> Any:
     """A named dynamic extent in ``[min, max]``, for ``dynamic_shapes``: torch.export's own ``Dim``.
 
     Raises ForgeError (FORGE-U005) for a range that torch.export cannot represent.
@@ -23,7 +23,8 @@ def Dim(name: str, *, min: int | None = None, max: int | None = None) -> Any:  #
 def dim_labels(
     program: Any, parameters: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any], dynamic_shapes: Any
 ) -> dict[str, str]:
-    """What to call each of torch's symbols: the name of the user's ``Dim``, else the input and its dimension (``input_ids.1``)."""
+    """What to call each of torch's symbols: the name of the user's ``Dim``, else the input and its dimension
+    (``input_ids.1``)."""
     import torch
     from torch.export.graph_signature import InputKind
 
@@ -40,7 +41,13 @@ def dim_labels(
         spec = specs[position] if position < len(specs) else None
         for axis, size in enumerate(value.shape):
             if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
-                declared = spec.get(axis) if isinstance(spec, Mapping) else spec[axis] if isinstance(spec, (list, tuple)) else None
+                declared = (
+                    spec.get(axis)
+                    if isinstance(spec, Mapping)
+                    else spec[axis]
+                    if isinstance(spec, (list, tuple))
+                    else None
+                )
                 name = getattr(declared, "__name__", None)
                 labels.setdefault(str(size.node.expr), name if isinstance(name, str) else f"{node.name}.{axis}")
     return labels

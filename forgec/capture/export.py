@@ -27,7 +27,8 @@ def export(
     if not isinstance(args, (tuple, list)) or not isinstance(kwargs, Mapping):
         raise error(
             "FORGE-C002",
-            f"example inputs are a {type(args).__name__} and a {type(kwargs).__name__}, they must be a tuple and a dict",
+            f"example inputs are a {type(args).__name__} and a {type(kwargs).__name__}, "
+            "they must be a tuple and a dict",
             help="wrap a single tensor as (x,)" if isinstance(args, torch.Tensor) else None,
         )
     module = model if isinstance(model, torch.nn.Module) else _FunctionModule(model)
@@ -50,7 +51,8 @@ class _FunctionModule(torch.nn.Module):
 
 
 def _distinct(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The example inputs with each tensor an object of its own: for torch.export one tensor passed twice is one input."""
+    """The example inputs with each tensor an object of its own: for torch.export one tensor passed twice is one
+    input."""
     seen: set[int] = set()
 
     def copy_of_repeated(value: Any) -> Any:
@@ -76,7 +78,9 @@ def _refusal(reason: Exception) -> ForgeError:
     text = str(reason).strip().split("\n\n")[0]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     notes = tuple(lines[:6]) or (type(reason).__name__,)
-    return error("FORGE-C001", f"torch.export could not export the model: {type(reason).__name__}", location=place, notes=notes)
+    return error(
+        "FORGE-C001", f"torch.export could not export the model: {type(reason).__name__}", location=place, notes=notes
+    )
 
 
 @contextmanager

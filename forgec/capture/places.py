@@ -54,7 +54,8 @@ def _torch_root() -> str:
 
 @lru_cache(maxsize=4096)
 def portable_path(file: str) -> str:
-    """``file`` relative to the import root (or working directory) that holds it, so that it reads alike on every machine."""
+    """``file`` relative to the import root (or working directory) that holds it, so that it reads alike on every
+    machine."""
     path = os.path.abspath(file)
     roots = {os.path.abspath(root or os.curdir) for root in (*sys.path, os.curdir)}
     inside = [root for root in roots if path.startswith(root.rstrip(os.sep) + os.sep)]

@@ -11,7 +11,8 @@ from forgec.runtime.symbolic import Extent, sym_max, sym_min, symbol
 
 @dataclass
 class SymbolTable:
-    """Translates torch's symbolic expressions; names symbols ``s0, s1, …`` in the order in which they are first seen."""
+    """Translates torch's symbolic expressions; names symbols ``s0, s1, …`` in the order in which they are first
+    seen."""
 
     ranges: dict[str, tuple[int, int | None]] = field(default_factory=dict)
     """Torch's range of each of its symbols, by torch's name."""

@@ -1,6 +1,7 @@
 """How a function is called: the part of an entry point's contract that its types do not say.
 
-Capture writes it as attributes of the function (``forge.entry``) and of its arguments; text without them gets the plain contract:
+Capture writes it as attributes of the function (``forge.entry``) and of its arguments; text without them gets the
+plain contract:
 every tensor argument is one positional argument, and the results are a tuple (or the one value).
 """
 
@@ -21,8 +22,8 @@ from forgec.runtime.plan import Arg, Reg
 
 @dataclass(frozen=True)
 class EntryInfo:
-    """``inputs``: for each leaf of the call's arguments, ``Reg(i)`` for tensor input i or a fixed value; ``outputs`` likewise
-    for the leaves of the result; ``in_tree`` and ``out_tree`` are JSON of :mod:`forgec.runtime.tree`."""
+    """``inputs``: for each leaf of the call's arguments, ``Reg(i)`` for tensor input i or a fixed value; ``outputs``
+    likewise for the leaves of the result; ``in_tree`` and ``out_tree`` are JSON of :mod:`forgec.runtime.tree`."""
 
     inputs: ArgsAttr
     outputs: ArgsAttr | None
@@ -70,7 +71,8 @@ class EntryInfo:
 
 @dataclass(frozen=True)
 class ArgumentInfo:
-    """``name`` for people; ``inout``: state that is the caller's tensor; ``zeros``: state of a session that starts as zeros."""
+    """``name`` for people; ``inout``: state that is the caller's tensor; ``zeros``: state of a session that starts as
+    zeros."""
 
     name: str
     inout: bool = False

@@ -20,7 +20,7 @@ from forgec.ir.ops import (
     unary,
 )
 
-_FAMILIES = (
+FAMILIES = (
     module,
     creation,
     unary,
@@ -38,7 +38,7 @@ _FAMILIES = (
 
 def _operations() -> list[type[Operation]]:
     """The op classes of every family: those that declare a name of the dialect."""
-    found = [value for family in _FAMILIES for value in vars(family).values()]
+    found = [value for family in FAMILIES for value in vars(family).values()]
     ops = [
         v
         for v in found

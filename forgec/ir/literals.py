@@ -11,7 +11,8 @@ from forgec.ir import types
 
 
 def literal(value: Any, like: SSAValue) -> DenseIntOrFPElementsAttr:
-    """The literal of a CPU tensor, in the element type of ``like``. The shape is the tensor's; bools take a byte each."""
+    """The literal of a CPU tensor, in the element type of ``like``. The shape is the tensor's; bools take a byte
+    each."""
     import torch
 
     from forgec.runtime.dtypes import torch_dtype

@@ -12,7 +12,8 @@ Ranges = dict[SSAValue, tuple[int, int]]
 
 
 def live_ranges(entry: plan.EntryOp) -> Ranges:
-    """For each register that owns bytes and that a launch uses: ``[first, last)`` in launch numbers, uses through views included.
+    """For each register that owns bytes and that a launch uses: ``[first, last)`` in launch numbers, uses through
+    views included.
 
     Registers that the entry returns live to the end.
     """

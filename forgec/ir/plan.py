@@ -1,8 +1,9 @@
 """The plan dialect: what will run, as registers and launches.
 
-Values are virtual registers and carry the tensor type (with strides) of what they hold. ``plan.entry`` is one entry point; its body
-declares registers where they are first needed and lists the launches in order. Results of a ``plan.launch`` are registers that the
-called operator allocates itself. ``forgec.runtime.plan`` defines the same things as data.
+Values are virtual registers and carry the tensor type (with strides) of what they hold. ``plan.entry`` is one entry
+point; its body declares registers where they are first needed and lists the launches in order. Results of a
+``plan.launch`` are registers that the called operator allocates itself. ``forgec.runtime.plan`` defines the same
+things as data.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ from forgec.ir.text import CallArguments, format_call
 class EntryOp(IRDLOperation):
     """One entry point: how it is called, and what runs.
 
-    ``inputs`` has one item for each leaf of the call's arguments: the number of a ``plan.input``, or a fixed value. ``in_tree`` and
+    ``inputs`` has one item for each leaf of the call's arguments: the number of a ``plan.input``, or a fixed value.
+    ``in_tree`` and
     ``out_tree`` are the structures of arguments and results, as JSON.
     """
 
@@ -128,7 +130,8 @@ class StateOp(RegisterOp):
 
 @irdl_op_definition
 class BufferOp(RegisterOp):
-    """Bytes of the arena, live in launches ``[first, last)``; ``offset`` is in bytes, absent until allocated or in dynamic plans."""
+    """Bytes of the arena, live in launches ``[first, last)``; ``offset`` is in bytes, absent until allocated or in
+    dynamic plans."""
 
     name = "plan.buffer"
 
@@ -172,7 +175,8 @@ class ViewOp(RegisterOp):
 
 @irdl_op_definition
 class LaunchOp(IRDLOperation):
-    """One call of an operator. ``writes`` are the operands that it writes; results are registers that it allocates itself."""
+    """One call of an operator. ``writes`` are the operands that it writes; results are registers that it allocates
+    itself."""
 
     name = "plan.launch"
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from xdsl.dialects.builtin import IntAttr, ModuleOp, StringAttr, UnitAttr
+from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, IntAttr, ModuleOp, StringAttr, TensorType, UnitAttr, f32
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
-from xdsl.traits import IsTerminator
 
 from forgec.ir import plan, types
 from forgec.ir.attributes import ArgsAttr, ExtentAttr, IntsAttr
-from forgec.ir.literals import dense
 from forgec.runtime.plan import Arg, Reg
 
 
@@ -20,7 +18,7 @@ def plan_example() -> ModuleOp:
     cache = _declare(block, plan.StateOp, "cache", (2, 4), {"label": StringAttr("cache"), "zeros": UnitAttr()})
     x = _declare(block, plan.InputOp, "x", (2, 4), {"index": IntAttr(0), "label": StringAttr("x")})
     w = _declare(block, plan.ParamOp, "w", (8, 4), {"label": StringAttr("proj.weight")})
-    two = _declare(block, plan.ConstantOp, "two", (1,), {"value": dense("f32", (1,), [2.0])})
+    two = _declare(block, plan.ConstantOp, "two", (1,), {"value": _two()})
     _launch(block, "aten::add.out", [Reg(0), Reg(1)], [cache, x], [0], "forge.add")
     life: dict[str, Attribute] = {"nbytes": ExtentAttr(64), "offset": ExtentAttr(0), "live": IntsAttr([1, 4])}
     product = _declare(block, plan.BufferOp, "product", (2, 8), life)
@@ -55,3 +53,33 @@ def plan_example() -> ModuleOp:
         "peak_bytes": ExtentAttr(192),
     }
     return ModuleOp([plan.EntryOp.create(properties=properties, regions=[Region(block)])])
+
+
+def _two() -> DenseIntOrFPElementsAttr:
+    return DenseIntOrFPElementsAttr.from_list(TensorType(f32, [1]), [2.0])
+
+
+def _declare(
+    block: Block, cls: type[plan.RegisterOp], name: str, shape: tuple[int, ...], properties: dict[str, Attribute]
+) -> SSAValue:
+    return _add(block, cls.create(properties=properties, result_types=[types.tensor("f32", shape)]), name)
+
+
+def _add(block: Block, op: Operation, name: str) -> SSAValue:
+    block.add_op(op)
+    op.results[0].name_hint = name
+    return op.results[0]
+
+
+def _launch(
+    block: Block, callee: str, args: Sequence[Arg], operands: Sequence[SSAValue], writes: Sequence[int], source: str
+) -> None:
+    """A call of an operator with an ``out`` argument, which is the last operand (or the first, in place)."""
+    out = Reg(writes[0])
+    properties: dict[str, Attribute] = {
+        "callee": StringAttr(callee),
+        "args": ArgsAttr.of(args, [("out", out)]),
+        "writes": IntsAttr(writes),
+        "source": StringAttr(source),
+    }
+    block.add_op(plan.LaunchOp.create(operands=operands, properties=properties))

@@ -1,8 +1,8 @@
 """Reference execution of a plan: the launches in order, over an arena made of bytes.
 
-The arena is real: two registers that the plan places on the same bytes overwrite each other here too, so a wrong live range or offset
-gives a wrong answer. In float64 every byte of the plan becomes eight, which leaves room for any element. Fresh memory is filled with
-NaN (all bits set), so that reading what was never written shows.
+The arena is real: two registers that the plan places on the same bytes overwrite each other here too, so a wrong live
+range or offset gives a wrong answer. In float64 every byte of the plan becomes eight, which leaves room for any
+element. Fresh memory is filled with NaN (all bits set), so that reading what was never written shows.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def interpret_plan(
 ) -> list[Any]:
     """Run an entry on CPU tensors: the returned leaves that are tensors, then the final values of states.
 
-    ``inputs`` are the tensors of ``plan.input`` in order of their index; ``params`` holds weights and initial states by name.
+    ``inputs`` are the tensors of ``plan.input`` in order of their index; ``params`` holds weights and initial states
+    by name.
     Inputs that the plan writes are cloned first.
     """
     found = next((op for op in module.ops if isinstance(op, plan.EntryOp) and op.sym_name.data == entry), None)

@@ -78,16 +78,15 @@ def _early_uses(region: Region, visible: set[SSAValue]) -> Iterator[tuple[Operat
 
 
 def _lost_states(module: ModuleOp) -> Iterator[tuple[Operation, str]]:
-    """Arguments and results of calls that hold state and are not consumed once; the state ops check their own operands."""
+    """Arguments and results of calls that hold state and are not consumed once (state ops check what they take)."""
     for op in module.walk():
-        versions = [argument for region in op.regions for block in region.blocks for argument in block.args]
+        versions: list[SSAValue] = [v for region in op.regions for block in region.blocks for v in block.args]
         if not isinstance(op, StateWriteOp):
             versions += op.results
         for version in versions:
-            users = [use.operation for use in version.uses]
-            if not isinstance(version.type, StateType) or any(
-                isinstance(u, (StateReadOp, StateWriteOp)) for u in users
-            ):
+            if not isinstance(version.type, StateType):
+                continue
+            if any(isinstance(use.operation, (StateReadOp, StateWriteOp)) for use in version.uses):
                 continue
             try:
                 verify_linear(version)

@@ -26,9 +26,10 @@ class AllocateBuffers(ModulePass):
 
         %1 = plan.buffer bytes 24 at 0 live [0, 2] : tensor<2x3xf32>
 
-    Live ranges are half open, in launch numbers: from the launch that writes the register first to the one that uses it last (views
-    included). Offsets are multiples of 64 bytes; buffers that are live at the same time never overlap. A plan with a size that depends
-    on a symbol keeps its offsets open: the runtime runs the same allocation for each signature.
+    Live ranges are half open, in launch numbers: from the launch that writes the register first to the one that uses
+    it last (views included). Offsets are multiples of 64 bytes; buffers that are live at the same time never overlap.
+    A plan with a size that depends on a symbol keeps its offsets open: the runtime runs the same allocation for each
+    signature.
     """
 
     name = "allocate-buffers"
@@ -43,7 +44,11 @@ def _drop_unused(entry: plan.EntryOp) -> None:
     """Remove registers that no launch uses; inputs and states stay, they are part of the contract."""
     block = entry.body.block
     for op in reversed(list(block.ops)):
-        if isinstance(op, plan.RegisterOp) and not isinstance(op, (plan.InputOp, plan.StateOp)) and op.result.first_use is None:
+        if (
+            isinstance(op, plan.RegisterOp)
+            and not isinstance(op, (plan.InputOp, plan.StateOp))
+            and op.result.first_use is None
+        ):
             block.erase_op(op)
 
 
@@ -55,7 +60,9 @@ def _allocate(entry: plan.EntryOp) -> None:
         op.live = IntsAttr(ranges[op.result])
     sizes = [op.nbytes.data for op in buffers]
     if all(isinstance(size, int) for size in sizes):
-        intervals = [Interval(size, *ranges[op.result]) for op, size in zip(buffers, sizes, strict=True) if isinstance(size, int)]
+        intervals = [
+            Interval(size, *ranges[op.result]) for op, size in zip(buffers, sizes, strict=True) if isinstance(size, int)
+        ]
         allocation = allocate(intervals)
         for op, offset in zip(buffers, allocation.offsets, strict=True):
             op.offset = ExtentAttr(offset)

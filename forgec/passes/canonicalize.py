@@ -14,7 +14,8 @@ from xdsl.passes import ModulePass
 from forgec.ir import types
 from forgec.ir.attributes import IntsAttr
 from forgec.ir.ops import binary as b
-from forgec.ir.ops import select, unary as u
+from forgec.ir.ops import select
+from forgec.ir.ops import unary as u
 from forgec.ir.ops.base import producer
 from forgec.ir.ops.shape import BroadcastOp, ConcatOp, CopyOp, ReshapeOp, SliceOp, TransposeOp
 from forgec.passes.rewriting import blocks, is_dead, replace
@@ -48,7 +49,8 @@ class Canonicalize(ModulePass):
 
         %2 = forge.reshape %x : (tensor<2x3xf32>) -> tensor<3x2xf32>
 
-    Only exact rules: the value keeps every bit (``x + 0.0`` stays, because of ``-0.0``). Dead pure ops are removed on the way.
+    Only exact rules: the value keeps every bit (``x + 0.0`` stays, because of ``-0.0``). Dead pure ops are removed on
+    the way.
     """
 
     name = "canonicalize"
@@ -95,7 +97,8 @@ def _same(op: Any) -> SSAValue | None:
 
 @rule(CopyOp, u.CastOp, BroadcastOp, SliceOp, ReshapeOp)
 def drop_identity(op: Any) -> SSAValue | None:
-    """A rearrangement to the operand's own type is the operand (a slice of the whole keeps the type only at step 1 from 0)."""
+    """A rearrangement to the operand's own type is the operand (a slice of the whole keeps the type only at step 1
+    from 0)."""
     if isinstance(op, SliceOp) and not (op.start.data == 0 and op.step.data == 1):
         return None
     return _same(op)

@@ -8,15 +8,13 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation
 from xdsl.passes import ModulePass
-from xdsl.traits import Pure
+from xdsl.traits import is_side_effect_free
 
 from forgec.ir import types
 from forgec.ir.literals import literal
 from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.module import AtenOp, ConstantOp, ParamRefOp
-from forgec.passes.rewriting import blocks, replace
-
-RANDOM = ("rand", "normal", "bernoulli", "dropout", "multinomial", "empty")
+from forgec.passes.rewriting import blocks, functions, replace, sign
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,8 @@ class ConstantFold(ModulePass):
 
         %1 = forge.constant dense<[0, 2, 4]> : tensor<3xi64>
 
-    Folds only results of ``max-bytes`` at most (default 65536), so that the artifact does not grow. Parameters are never folded.
+    Folds only results of ``max-bytes`` at most (default 65536), so that the artifact does not grow. Parameters are
+    never folded.
     Values are computed in the dtypes of the types, by the ops' reference implementations.
     """
 
@@ -54,18 +53,32 @@ class ConstantFold(ModulePass):
                     value = current.reference(evaluator, *(known[o] for o in current.operands))
                     (value,) = value if isinstance(value, tuple) else (value,)
                     result = current.results[0]
-                    constant = ConstantOp.create(properties={"value": literal(value, result)}, result_types=[_dense(result)])
+                    constant = ConstantOp.create(
+                        properties={"value": literal(value, result)}, result_types=[_dense(result)]
+                    )
                     known[constant.result] = value
                     replace(current, constant.results, [constant])
+        for function in functions(op):
+            sign(function)  # a literal is row-major, whatever the strides of what it replaces
 
     def _foldable(self, op: Operation) -> bool:
-        if not isinstance(op, ForgeOp) or isinstance(op, ParamRefOp) or not op.has_trait(Pure) or len(op.results) != 1:
+        if (
+            not isinstance(op, ForgeOp)
+            or isinstance(op, ParamRefOp)
+            or not is_side_effect_free(op)
+            or len(op.results) != 1
+        ):
             return False
-        if isinstance(op, AtenOp) and any(word in op.callee.data for word in RANDOM):
+        if isinstance(op, AtenOp) and "empty" in op.callee.data:  # says nothing about its value
             return False
         size = types.nbytes(op.results[0])
         static = all(isinstance(extent, int) for v in (*op.operands, *op.results) for extent in types.shape(v))
-        return static and isinstance(size, int) and size <= self.max_bytes and types.dtype(op.results[0]) not in types.COMPLEX
+        return (
+            static
+            and isinstance(size, int)
+            and size <= self.max_bytes
+            and types.dtype(op.results[0]) not in types.COMPLEX
+        )
 
 
 def _dense(value):

@@ -9,14 +9,15 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Block, Operation
 from xdsl.passes import ModulePass
-from xdsl.traits import Pure
+from xdsl.traits import is_side_effect_free
 
 from forgec.passes.rewriting import functions, replace
 
 
 @dataclass(frozen=True)
 class Cse(ModulePass):
-    """Compute equal things once: a pure op equal to an earlier one (same operands, attributes and types) takes its results.
+    """Compute equal things once: a pure op equal to an earlier one (same operands, attributes and types) takes its
+    results.
 
     Before::
 
@@ -29,7 +30,8 @@ class Cse(ModulePass):
         %0 = forge.cos %x : (tensor<4xf32>) -> tensor<4xf32>
         %2 = forge.add %0, %0 : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
 
-    Ops inside regions see those before the region, not the other way round. Ensures: no two equal pure ops in one block.
+    Ops inside regions see those before the region, not the other way round. Ensures: no two equal pure ops in one
+    block.
     """
 
     name = "cse"
@@ -46,7 +48,7 @@ def _run(block: Block, outer: dict[Any, Operation]) -> None:
         for region in op.regions:
             for inner in region.blocks:
                 _run(inner, known)
-        if op.regions or not op.has_trait(Pure):
+        if op.regions or not is_side_effect_free(op):
             continue
         key = (
             type(op),

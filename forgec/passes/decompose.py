@@ -28,7 +28,8 @@ class Decompose(ModulePass):
         %1 = forge.silu %g : (tensor<4x8xf32>) -> tensor<4x8xf32>
         %0 = forge.mul %1, %u : (tensor<4x8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>
 
-    What the backend lowers whole stays whole. Ops that have neither a lowering nor a decomposition stay too; lowering reports them.
+    What the backend lowers whole stays whole. Ops that have neither a lowering nor a decomposition stay too; lowering
+    reports them.
     """
 
     name = "decompose"

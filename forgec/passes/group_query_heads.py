@@ -19,7 +19,8 @@ from forgec.passes.rewriting import blocks, replace
 
 @dataclass(frozen=True)
 class GroupQueryHeads(ModulePass):
-    """Let ``forge.attention`` read key and value heads where they are, when each was repeated for a group of query heads.
+    """Let ``forge.attention`` read key and value heads where they are, when each was repeated for a group of query
+    heads.
 
     Before::
 
@@ -32,8 +33,8 @@ class GroupQueryHeads(ModulePass):
         %0 = forge.reshape %k : (tensor<1x2x1x9x8xf32>) -> tensor<1x2x9x8xf32>
         %3 = forge.attention %q, %0, %1 … : (tensor<1x8x9x8xf32>, tensor<1x2x9x8xf32>, …) -> …
 
-    Applies when key and value are repeated alike, each head ``r`` times in a row. Saves the copy of the repeated heads (of a whole
-    cache, in a decoding step).
+    Applies when key and value are repeated alike, each head ``r`` times in a row. Saves the copy of the repeated
+    heads (of a whole cache, in a decoding step).
     """
 
     name = "group-query-heads"
@@ -57,7 +58,9 @@ def _group(op: AttentionOp) -> None:
         location = op.location if owner is None else fuse([owner.location, op.location])
         reshapes.append(ReshapeOp.create(operands=[source], result_types=[kind], location=location))
     operands = [op.query, reshapes[0].results[0], reshapes[1].results[0], *op.operands[3:]]
-    grouped = AttentionOp.create(operands=operands, properties=op.properties, result_types=op.result_types, location=op.location)
+    grouped = AttentionOp.create(
+        operands=operands, properties=op.properties, result_types=op.result_types, location=op.location
+    )
     replace(op, grouped.results, [*reshapes, grouped])
 
 
@@ -68,7 +71,12 @@ def _unrepeated(value: SSAValue) -> SSAValue | None:
     if not isinstance(repeat, BroadcastOp) or types.rank(repeat.input) != types.rank(repeat.result):
         return None
     source, wide, target = types.shape(repeat.input), types.shape(repeat.result), types.shape(value)
-    if len(wide) < 4 or len(target) != len(wide) - 1 or source[-3] != 1 or source[:-3] + source[-2:] != wide[:-3] + wide[-2:]:
+    if (
+        len(wide) < 4
+        or len(target) != len(wide) - 1
+        or source[-3] != 1
+        or source[:-3] + source[-2:] != wide[:-3] + wide[-2:]
+    ):
         return None
     merges = (*wide[:-4], wide[-4] * wide[-3], *wide[-2:]) == target
     return repeat.input if merges else None

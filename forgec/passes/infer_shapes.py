@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import VerifyException
 
@@ -14,7 +13,7 @@ from forgec.diagnostics import error
 from forgec.ir import types
 from forgec.ir.locations import location_of
 from forgec.ir.ops.base import ForgeOp
-from forgec.passes.rewriting import blocks, functions
+from forgec.passes.rewriting import blocks, functions, sign
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,8 @@ class InferShapes(ModulePass):
 
         %0 = forge.add %x, %y : (tensor<4x1xf32>, tensor<3xf32>) -> tensor<4x3xf32>
 
-    Types that already agree keep their strides. Ops whose result type is their own say (reshape, broadcast, aten) keep it. Raises
-    FORGE-I002 where operands do not fit together.
+    Types that already agree keep their strides. Ops whose result type is their own say (reshape, broadcast, aten)
+    keep it. Raises FORGE-I002 where operands do not fit together.
     """
 
     name = "infer-shapes"
@@ -41,7 +40,7 @@ class InferShapes(ModulePass):
                 if isinstance(current, ForgeOp):
                     _infer(current)
         for function in functions(op):
-            _sign(function)
+            sign(function)
 
 
 def _infer(op: ForgeOp) -> None:
@@ -51,12 +50,4 @@ def _infer(op: ForgeOp) -> None:
         raise error("FORGE-I002", f"{op.name}: {reason}", location=location_of(op)) from None
     for result, (dtype, shape) in zip(op.results, expected, strict=True):
         if (types.dtype(result), types.shape(result)) != (dtype, tuple(shape)):
-            result._type = types.tensor(dtype, shape)  # noqa: SLF001
-
-
-def _sign(function: FuncOp) -> None:
-    """Bring the function's declared result types in line with what it returns."""
-    last = function.body.block.last_op
-    if isinstance(last, ReturnOp):
-        inputs = list(function.body.block.arg_types)
-        function.function_type = type(function.function_type).from_lists(inputs, [v.type for v in last.arguments])
+            result._type = types.tensor(dtype, shape)

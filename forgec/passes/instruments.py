@@ -21,7 +21,6 @@ from forgec.ir.verify import broken_ops
 from forgec.passes.manager import Instrument, PassReport, PassRun
 from forgec.passes.tensors import difference
 
-
 SHOWN_OPS = 10
 """Ops that an error names one by one; the rest is counted."""
 

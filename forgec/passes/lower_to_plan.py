@@ -43,8 +43,8 @@ class LowerToPlan(ModulePass):
           plan.return %0 leaves <(operand<0>)> : …
         }
 
-    Requires: one block per function. Ensures: no forge op is left but ``forge.symbol``; every launch has its op's location; no two
-    values that are live at the same time share bytes unless one is a view of the other.
+    Requires: one block per function. Ensures: no forge op is left but ``forge.symbol``; every launch has its op's
+    location; no two values that are live at the same time share bytes unless one is a view of the other.
     """
 
     name = "lower-to-plan"
@@ -90,7 +90,9 @@ class _Lowering:
             "out_tree": info.out_tree,
             "parameters": info.parameters,
         }
-        entry = plan.EntryOp.create(properties=properties, regions=[Region(self.block)], location=self.function.location)
+        entry = plan.EntryOp.create(
+            properties=properties, regions=[Region(self.block)], location=self.function.location
+        )
         return entry
 
     def _arguments(self) -> None:
@@ -100,7 +102,10 @@ class _Lowering:
             held = argument.type.value if isinstance(argument.type, StateType) else types.tensor_type(argument)
             self.builder.location = None
             if isinstance(argument.type, StateType) and not info.inout:
-                properties: dict[str, Attribute] = {"label": StringAttr(info.name), **({"zeros": UnitAttr()} if info.zeros else {})}
+                properties: dict[str, Attribute] = {
+                    "label": StringAttr(info.name),
+                    **({"zeros": UnitAttr()} if info.zeros else {}),
+                }
                 op: plan.RegisterOp = plan.StateOp.create(properties=properties, result_types=[held])
             else:
                 properties = {"index": IntAttr(index), "label": StringAttr(info.name)}
@@ -125,7 +130,9 @@ class _Lowering:
             lowering = self.backend.lowerings.get(type(op))
             if lowering is None:
                 raise error(
-                    "FORGE-B002", f"{op.name} has no lowering for backend {self.backend.name!r}", location=location_of(op)
+                    "FORGE-B002",
+                    f"{op.name} has no lowering for backend {self.backend.name!r}",
+                    location=location_of(op),
                 )
             first = self.block.last_op
             lowering(op, b)
@@ -173,7 +180,6 @@ class _Lowering:
                 leaves.append(leaf)
         ret = plan.ReturnOp.create(operands=registers, properties={"leaves": ArgsAttr.of(leaves)}, location=op.location)
         self.block.add_op(ret)
-
 
     def _returned(self, value: SSAValue) -> SSAValue:
         """A register that the caller may keep: values that ended up in the arena are copied out."""

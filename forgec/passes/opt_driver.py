@@ -143,6 +143,5 @@ def _lines_of_places(source: Source) -> dict[Location | None, int]:
     return lines
 
 
-
 def _broken(op: Operation, reason: str) -> Diagnostic:
     return Diagnostic("FORGE-I002", f"{op.name} {reason}", location_of(op))

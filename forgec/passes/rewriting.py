@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.dialects.func import FuncOp
+from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, Operation, SSAValue
-from xdsl.traits import Pure
+from xdsl.traits import is_side_effect_free
 
 from forgec.ir.locations import inherit
 
@@ -31,6 +31,14 @@ def blocks(module: ModuleOp) -> Iterator[Block]:
                     pending.extend(region.blocks)
 
 
+def sign(function: FuncOp) -> None:
+    """Bring the function's declared result types in line with what it returns."""
+    last = function.body.block.last_op
+    if isinstance(last, ReturnOp):
+        inputs = list(function.body.block.arg_types)
+        function.function_type = type(function.function_type).from_lists(inputs, [v.type for v in last.arguments])
+
+
 def replace(op: Operation, values: Sequence[SSAValue], new_ops: Sequence[Operation] = ()) -> None:
     """Insert ``new_ops`` where ``op`` stands, with its location; its results become ``values``; ``op`` is erased."""
     block = op.parent_block()
@@ -46,4 +54,6 @@ def replace(op: Operation, values: Sequence[SSAValue], new_ops: Sequence[Operati
 
 def is_dead(op: Operation) -> bool:
     """True if nothing would notice the op's absence."""
-    return bool(op.results) and op.has_trait(Pure) and not any(result.first_use is not None for result in op.results)
+    return (
+        bool(op.results) and is_side_effect_free(op) and not any(result.first_use is not None for result in op.results)
+    )

@@ -1,7 +1,7 @@
 """The xDSL universe: has xdsl-opt and xDSL's interactive viewer know forgec's dialects and passes.
 
-xDSL refuses two passes of one name. Where it has a pass that is called like one of forgec's (``canonicalize``, ``cse``),
-forgec's goes by ``forge-canonicalize`` there; ``forgec opt`` knows it by its own name only.
+xDSL refuses two passes of one name. Where it has a pass that is called like one of forgec's (``canonicalize``,
+``cse``), forgec's goes by ``forge-canonicalize`` there; ``forgec opt`` knows it by its own name only.
 """
 
 from __future__ import annotations

@@ -10,11 +10,11 @@ from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Operation
 
 from forgec.ir import plan, types
-from forgec.runtime.symbolic import Extent, evaluate
 from forgec.ir.layout import span_bytes
 from forgec.ir.locations import location_of
 from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.module import AtenOp, ConstantOp, ParamRefOp
+from forgec.runtime.symbolic import Extent, evaluate
 
 
 @dataclass
@@ -30,7 +30,8 @@ class Totals:
 
 @dataclass
 class Report:
-    """Facts about one compilation. ``to_dict`` is the stable interface; byte counts hold for the extents in ``bindings``."""
+    """Facts about one compilation. ``to_dict`` is the stable interface; byte counts hold for the extents in
+    ``bindings``."""
 
     target: str = "cpu"
     pipeline: str = ""
@@ -47,9 +48,10 @@ class Report:
     def to_dict(self, *, times: bool = True) -> dict[str, Any]:
         """The report as JSON-compatible data.
 
-        ``fusion_gain_ratio`` is bytes moved through memory before ÷ after the passes, from the ops' cost functions. ``buffers_naive``
-        and ``peak_bytes_naive`` are those of a plan with one buffer for each value that the captured graph computes. Without ``times``
-        the result is a function of model, pipeline and target alone.
+        ``fusion_gain_ratio`` is bytes moved through memory before ÷ after the passes, from the ops' cost functions.
+        ``buffers_naive`` and ``peak_bytes_naive`` are those of a plan with one buffer for each value that the
+        captured graph computes.
+        Without ``times`` the result is a function of model, pipeline and target alone.
         """
         passes = [{k: v for k, v in entry.items() if times or k != "seconds"} for entry in self.passes]
         result: dict[str, Any] = {
@@ -65,7 +67,9 @@ class Report:
             "peak_bytes_naive": self.captured.value_bytes,
             "flops": self.optimized.flops,
             "bytes_moved": self.optimized.bytes_moved,
-            "fusion_gain_ratio": round(self.captured.bytes_moved / self.optimized.bytes_moved, 4) if self.optimized.bytes_moved else 1.0,
+            "fusion_gain_ratio": round(self.captured.bytes_moved / self.optimized.bytes_moved, 4)
+            if self.optimized.bytes_moved
+            else 1.0,
             "passes": passes,
             "bindings": self.bindings,
         }
@@ -110,7 +114,9 @@ def fallbacks(module: ModuleOp, bindings: dict[str, int]) -> list[dict[str, Any]
     for name, ops in sorted(groups.items()):
         flops = sum(evaluate(op.flops(), bindings) for op in ops)
         lines = sorted({str(place) for op in ops if (place := location_of(op)) is not None})
-        result.append({"op": name, "count": len(ops), "lines": lines, "share_of_flops": round(flops / total, 6) if total else 0.0})
+        result.append(
+            {"op": name, "count": len(ops), "lines": lines, "share_of_flops": round(flops / total, 6) if total else 0.0}
+        )
     return result
 
 

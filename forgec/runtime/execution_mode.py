@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from types import TracebackType
+from typing import Any
 
 
-@contextmanager
-def plain_mode(threads: int | None) -> Iterator[None]:
-    """No autograd, no inference mode (its tensors could not be used outside), no autocast, ``threads`` intra-op
-    threads.
+class PlainMode:
+    """No autograd, no inference mode (its tensors are of no use outside), no autocast, ``threads`` intra-op threads.
 
-    All of these are per thread in torch.
+    All of these are per thread in torch. A class and not a generator: this is entered on every call.
     """
-    import torch
 
-    before = torch.get_num_threads()
-    with ExitStack() as stack:
+    __slots__ = ("_entered", "_restore_threads", "_threads")
+
+    def __init__(self, threads: int | None = None) -> None:
+        self._threads = threads
+
+    def __enter__(self) -> None:
+        import torch
+
+        entered: list[Any] = []
+        self._restore_threads: int | None = None
+        self._entered = entered
         if torch.is_inference_mode_enabled():
-            stack.enter_context(torch.inference_mode(False))
+            entered.append(torch.inference_mode(False))
         if torch.is_autocast_enabled("cpu"):
-            stack.enter_context(torch.autocast("cpu", enabled=False))
+            entered.append(torch.autocast("cpu", enabled=False))
         if torch.is_autocast_enabled("cuda"):
-            stack.enter_context(torch.autocast("cuda", enabled=False))
-        stack.enter_context(torch.no_grad())
-        if threads is not None and threads != before:
-            torch.set_num_threads(threads)
-            stack.callback(torch.set_num_threads, before)
-        yield
+            entered.append(torch.autocast("cuda", enabled=False))
+        if torch.is_grad_enabled() or entered:  # leaving inference mode switches autograd on
+            entered.append(torch.no_grad())
+        for mode in entered:
+            mode.__enter__()
+        if self._threads is not None:
+            before = torch.get_num_threads()
+            if before != self._threads:
+                self._restore_threads = before
+                torch.set_num_threads(self._threads)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._restore_threads is not None:
+            import torch
+
+            torch.set_num_threads(self._restore_threads)
+        for mode in reversed(self._entered):
+            mode.__exit__(kind, value, trace)

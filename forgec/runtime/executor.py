@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from forgec.diagnostics import ForgeError, Location, error
+from forgec.diagnostics import ForgeError, error
 from forgec.runtime import dtypes
-from forgec.runtime.aten import Operation, to_torch
-from forgec.runtime.binding import Binding, first_writes, returned_roots
+from forgec.runtime.aten import to_torch
+from forgec.runtime.binding import Binding
+from forgec.runtime.collector import paused_collector
+from forgec.runtime.executable import After, Executable
 from forgec.runtime.extents import same_strides
-from forgec.runtime.plan import Arg, Buffer, Entry, External, Input, Output, Param, Reg, Register, State, View
-from forgec.runtime.plan_check import registers_of
+from forgec.runtime.plan import Arg, Buffer, Launch, Param, Reg, Register, State, View
 from forgec.runtime.symbolic import SymExpr, evaluate
 
 if TYPE_CHECKING:
@@ -32,27 +33,8 @@ Slot: TypeAlias = "tuple[list[Any] | dict[str, Any], Any]"
 """A container and the index or key in it: where a tensor has to be put."""
 
 
-@dataclass(frozen=True, slots=True)
-class Executable:
-    """What all frames of one entry share. ``params`` are tensors by register number; ``locations`` are the plan's."""
-
-    entry: Entry
-    operations: Sequence[Operation]
-    params: Mapping[int, torch.Tensor]
-    locations: Sequence[Location]
-
-
-@dataclass(slots=True)
-class After:
-    """What follows a launch. ``takes`` are (position in the results or None, register) of externals."""
-
-    takes: list[tuple[int | None, int]] = field(default_factory=list)
-    allocates: list[int] = field(default_factory=list)
-    drops: list[int] = field(default_factory=list)
-    aliasing: Sequence[Slot] = ()
-
-
-Step: TypeAlias = "tuple[Callable[..., Any], list[Any], dict[str, Any], After | None]"
+Step: TypeAlias = "tuple[Callable[..., Any], list[Any], dict[str, Any], tuple[After, list[Slot]] | None]"
+"""A launch: what to call with which arguments; what follows it, and where its tensor arguments are, if they matter."""
 
 
 class Lane:
@@ -68,7 +50,8 @@ class Lane:
         if frame is None:
             for device, nbytes in binding.arena_bytes.items():
                 self._reserve(device, nbytes)
-            frame = Frame(executable, binding, self.arenas)
+            with paused_collector():
+                frame = Frame(executable, binding, self.arenas)
             while len(self.frames) >= FRAMES_PER_LANE:
                 self.frames.popitem(last=False)
             self.frames[key] = frame
@@ -99,64 +82,31 @@ class Frame:
         self.entry = executable.entry
         self.arenas = arenas
         self.slots: dict[int, list[Slot]] = {}
-        self.leaves: dict[int, list[int]] = {}
-        self.views: dict[int, list[int]] = {}
         self.fixed: dict[int, torch.Tensor] = {}
         self.results: list[Any] = [None] * len(self.entry.outputs)
         self.trusted = False
-        registers = self.entry.registers
-        for leaf, number in enumerate(self.entry.outputs):
-            if isinstance(number, int):
-                self.leaves.setdefault(number, []).append(leaf)
-        used = {number for launch in self.entry.launches for number in registers_of(launch)} | self.leaves.keys()
-        for number, register in enumerate(registers):
-            if isinstance(register, View) and number in used and is_transient(registers[register.base]):
-                self.views.setdefault(register.base, []).append(number)
-        self.inputs = [number for number in self.entry.inputs if isinstance(number, int)]
-        self.states = [number for number, register in enumerate(registers) if isinstance(register, State)]
-        self.transient = [number for number, register in enumerate(registers) if is_transient(register)]
-        self.early_outputs: list[int] = []
-        self.steps = self._build_steps()
+        self.steps = [self._build_step(position) for position in range(len(self.entry.launches))]
 
     # Building
 
-    def _build_steps(self) -> list[Step]:
-        launches = self.entry.launches
-        after = [After() for _ in launches]
-        returned = returned_roots(self.entry)
-        first = first_writes(self.entry)
-        for number, register in enumerate(self.entry.registers):
-            if isinstance(register, Output):
-                position = first.get(number, 0)
-                (after[position - 1].allocates if position else self.early_outputs).append(number)
-            elif isinstance(register, External) and number not in returned:
-                after[register.last - 1].drops.append(number)
-        steps: list[Step] = []
-        for launch, operation, follows in zip(launches, self.executable.operations, after, strict=True):
-            args: list[Any] = []
-            for index, value in enumerate(launch.args):
-                args.append(None)
-                self._place(args, index, value)
-            kwargs: dict[str, Any] = {}
-            for name, value in launch.kwargs:
-                kwargs[name] = None
-                self._place(kwargs, name, value)
-            single = operation.returns == 1 and not operation.returns_list
-            for position, number in enumerate(launch.results):
-                if number is not None:
-                    follows.takes.append((None if single else position, number))
-            if operation.may_alias and follows.takes:
-                follows.aliasing = _slots(args, kwargs, launch.args, launch.kwargs)
-            needed = follows.takes or follows.allocates or follows.drops
-            steps.append((operation.call, args, kwargs, follows if needed else None))
-        return steps
+    def _build_step(self, position: int) -> Step:
+        launch, after = self.entry.launches[position], self.executable.after[position]
+        args: list[Any] = [None] * len(launch.args)
+        for index, value in enumerate(launch.args):
+            self._place(args, index, value)
+        kwargs: dict[str, Any] = {}
+        for name, value in launch.kwargs:
+            kwargs[name] = None
+            self._place(kwargs, name, value)
+        if not after:
+            return self.executable.operations[position].call, args, kwargs, None
+        arguments = _slots(args, kwargs, launch) if after.may_alias and after.takes else []
+        return self.executable.operations[position].call, args, kwargs, (after, arguments)
 
     def _place(self, container: list[Any] | dict[str, Any], key: Any, value: Arg) -> None:
         """Puts an argument where the launch finds it, or notes where it will have to be put."""
         if isinstance(value, Reg):
-            register = self.entry.registers[value.id]
-            root = self.entry.registers[register.base] if isinstance(register, View) else register
-            if is_transient(root):
+            if self.executable.is_transient(value.id):
                 self.slots.setdefault(value.id, []).append((container, key))
             else:
                 container[key] = self.tensor(value.id)  # type: ignore[index]
@@ -230,17 +180,16 @@ class Frame:
 
         The caller has switched off autograd. FORGE-R007 when an operation fails; then the frame must not be used again.
         """
-        for number, tensor in zip(self.inputs, inputs, strict=True):
+        executable = self.executable
+        for number, tensor in zip(executable.inputs, inputs, strict=True):
             self.assign(number, tensor)
-        for number in self.states:
-            state = self.entry.registers[number]
-            assert isinstance(state, State)
-            self.assign(number, states[state.name])
-        for number in self.early_outputs:
+        for number, name in executable.states:
+            self.assign(number, states[name])
+        for number in executable.allocated_first:
             self.allocate(number)
         self._launch_all(progress)
         results = [self._result(leaf, number) for leaf, number in enumerate(self.entry.outputs)]
-        for number in self.transient:
+        for number in executable.transient:
             self.release(number)
         self.results = [None] * len(self.results)
         return results
@@ -256,7 +205,7 @@ class Frame:
                 call, args, kwargs, after = step
                 result = call(*args, **kwargs)
                 if after is not None:
-                    self.follow(after, result)
+                    self.follow(*after, result)
         except BaseException as reason:
             progress.position = next((i for i, known in enumerate(self.steps) if known is step), 0)
             raise self._failed(progress.position, reason) from reason
@@ -273,7 +222,7 @@ class Frame:
                 if [(tensor.shape, tensor.stride(), tensor.data_ptr()) for tensor in written] != before:
                     raise RuntimeError("the operation changed the shape of a tensor that it writes")
                 if after is not None:
-                    self.follow(after, result)
+                    self.follow(*after, result)
             except BaseException as reason:
                 raise self._failed(position, reason) from reason
 
@@ -281,18 +230,19 @@ class Frame:
         launch = self.entry.launches[position]
         _, args, kwargs, _ = self.steps[position]
         written = {Reg(number) for number in launch.writes}
-        slots = _slots(args, kwargs, launch.args, launch.kwargs, written)
+        slots = _slots(args, kwargs, launch, written)
         return [container[key] for container, key in slots]  # type: ignore[index]
 
-    def follow(self, after: After, result: Any) -> None:
+    def follow(self, after: After, arguments: list[Slot], result: Any) -> None:
+        """What happens between a launch and the next one."""
         for position, number in after.takes:
-            self.assign(number, self._taken(number, result if position is None else result[position], after))
+            self.assign(number, self._taken(number, result if position is None else result[position], arguments))
         for number in after.drops:
             self.release(number)
         for number in after.allocates:
             self.allocate(number)
 
-    def _taken(self, number: int, tensor: Any, after: After) -> torch.Tensor:
+    def _taken(self, number: int, tensor: Any, arguments: list[Slot]) -> torch.Tensor:
         """The result of a launch as the plan describes it: in the compiled layout, sharing memory with nothing."""
         shape, strides = self.binding.shapes[number], self.binding.strides[number]
         dtype = dtypes.torch_dtype(self.entry.registers[number].spec.dtype)
@@ -305,9 +255,9 @@ class Frame:
             import torch
 
             return torch.empty_strided(shape, strides, dtype=dtype, device=tensor.device).copy_(tensor)
-        if after.aliasing:
+        if arguments:
             memory = tensor.untyped_storage().data_ptr()
-            for container, key in after.aliasing:
+            for container, key in arguments:
                 if container[key].untyped_storage().data_ptr() == memory:  # type: ignore[index]
                     return tensor.clone()
         return tensor
@@ -316,16 +266,16 @@ class Frame:
         """Puts a tensor, and the views of it, where launches and results expect them."""
         for container, key in self.slots.get(number, ()):
             container[key] = tensor  # type: ignore[index]
-        for leaf in self.leaves.get(number, ()):
+        for leaf in self.executable.leaves.get(number, ()):
             self.results[leaf] = tensor
-        for view in self.views.get(number, ()):
+        for view in self.executable.views.get(number, ()):
             self.assign(view, self.view_of(tensor, view))
 
     def release(self, number: int) -> None:
         """Forgets a tensor and the views of it, so that its memory is freed with its last reference."""
         for container, key in self.slots.get(number, ()):
             container[key] = None  # type: ignore[index]
-        for view in self.views.get(number, ()):
+        for view in self.executable.views.get(number, ()):
             self.release(view)
 
     def allocate(self, number: int) -> None:
@@ -366,22 +316,11 @@ class Progress:
     position: int = -1
 
 
-def is_transient(register: Register) -> bool:
-    """Whether the register holds another tensor in each call."""
-    return isinstance(register, (Input, State, Output, External))
-
-
 def is_out_of_memory(reason: BaseException) -> bool:
     return isinstance(reason, MemoryError) or "allocate memory" in str(reason) or "out of memory" in str(reason)
 
 
-def _slots(
-    args: list[Any],
-    kwargs: dict[str, Any],
-    planned_args: Sequence[Arg],
-    planned_kwargs: Sequence[tuple[str, Arg]],
-    wanted: set[Reg] | None = None,
-) -> list[Slot]:
+def _slots(args: list[Any], kwargs: dict[str, Any], launch: Launch, wanted: set[Reg] | None = None) -> list[Slot]:
     """Where a launch's arguments hold tensors: all of them, or those of the wanted registers."""
     found: list[Slot] = []
 
@@ -393,8 +332,8 @@ def _slots(
             for index, item in enumerate(value):
                 visit(container[key], index, item)  # type: ignore[index]
 
-    for index, value in enumerate(planned_args):
+    for index, value in enumerate(launch.args):
         visit(args, index, value)
-    for name, value in planned_kwargs:
+    for name, value in launch.kwargs:
         visit(kwargs, name, value)
     return found

@@ -85,7 +85,7 @@ def byte_span(dtype: str, shape: Sequence[int], strides: Sequence[int]) -> int:
 
 
 def overlaps_itself(shape: Sequence[int], strides: Sequence[int], *, repeats: bool) -> bool:
-    """Whether two elements may share memory; ``repeats`` allows stride 0, where all elements of an axis are the same."""
+    """Whether two elements may share memory; ``repeats`` allows stride 0, which makes all of an axis one element."""
     if 0 in shape:
         return False
     span = 1

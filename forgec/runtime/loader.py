@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from forgec.diagnostics import error
 from forgec.runtime.artifact import Artifact, Verify, open_artifact
+from forgec.runtime.collector import paused_collector
 
 if TYPE_CHECKING:
     from forgec.runtime.binding import Peak
@@ -33,10 +34,12 @@ def load(
     from forgec.runtime.program import Program
 
     artifact = open_artifact(path, verify=verify, weights=weights)
-    compiled = sorted({register.device for entry in artifact.plan.entries for register in entry.registers} or {"cpu"})
-    if device is not None and compiled != [device]:
-        raise error("FORGE-U005", f"'{path}' was compiled for {', '.join(compiled)}, not for '{device}'")
-    return LoadedModel(artifact, Program(artifact.plan, artifact.weights, threads=threads, plan_is_checked=True))
+    with paused_collector():
+        plan = artifact.plan
+        compiled = sorted({register.device for entry in plan.entries for register in entry.registers} or {"cpu"})
+        if device is not None and compiled != [device]:
+            raise error("FORGE-U005", f"'{path}' was compiled for {', '.join(compiled)}, not for '{device}'")
+        return LoadedModel(artifact, Program(plan, artifact.weights, threads=threads, plan_is_checked=True))
 
 
 class LoadedModel:

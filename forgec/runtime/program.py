@@ -12,9 +12,11 @@ from forgec.diagnostics import error
 from forgec.runtime import arrays, plan_check, tree
 from forgec.runtime.aten import link, require_torch, to_torch
 from forgec.runtime.binding import Binding, Peak, bind, in_range, peak_of
+from forgec.runtime.collector import paused_collector
 from forgec.runtime.dtypes import from_torch, torch_dtype
-from forgec.runtime.execution_mode import plain_mode
-from forgec.runtime.executor import Executable, Lane, Progress, is_out_of_memory
+from forgec.runtime.executable import Executable
+from forgec.runtime.execution_mode import PlainMode
+from forgec.runtime.executor import Lane, Progress, is_out_of_memory
 from forgec.runtime.extents import same_strides, static
 from forgec.runtime.inputs import Accepted, InputChecker, copy_back
 from forgec.runtime.plan import Entry, Input, Literal, Param, Plan, State, TensorSpec, View
@@ -98,7 +100,8 @@ class LinkedEntry:
             if known is not None:
                 self._bindings.move_to_end(symbols)
                 return known
-        built = bind(self.entry, dict(zip(self.checker.names, symbols, strict=True)))
+        with paused_collector():
+            built = bind(self.entry, dict(zip(self.checker.names, symbols, strict=True)))
         with self._lock:
             while len(self._bindings) >= MAX_BINDINGS:
                 self._bindings.popitem(last=False)
@@ -174,7 +177,7 @@ class Program:
         """Calls an entry point with the session's state."""
         linked = self._find(entry)
         leaves = linked.signature.leaves(args, kwargs)
-        with plain_mode(self.threads):
+        with PlainMode(self.threads):
             accepted = linked.checker.accept(leaves)
             binding = linked.binding(accepted.symbols)
             linked.checker.check_extents(leaves, accepted, binding)
@@ -261,27 +264,19 @@ class Program:
 
     def initial_states(self) -> dict[str, torch.Tensor]:
         """New tensors with the initial value of each state."""
-        with plain_mode(None):
-            states = {name: _empty(register) for name, register in self._states.items()}
-            self.reset_states(states)
-        return states
+        import torch
 
-    def reset_states(self, states: Mapping[str, torch.Tensor]) -> None:
-        """Gives each state its initial value, in place."""
-        with plain_mode(None):
-            for name, state in states.items():
-                register = self._states[name]
+        states: dict[str, torch.Tensor] = {}
+        with PlainMode():
+            for name, register in self._states.items():
+                shape, strides = static(register.spec.shape), static(register.spec.strides)
+                dtype = torch_dtype(register.spec.dtype)
+                states[name] = torch.empty_strided(shape, strides, dtype=dtype, device=register.device)
                 if register.zeros:
-                    state.zero_()
+                    states[name].zero_()
                 else:
-                    state.copy_(self._weights.tensor(name, register.spec, register.device))
-
-
-def _empty(state: State) -> torch.Tensor:
-    import torch
-
-    shape, strides = static(state.spec.shape), static(state.spec.strides)
-    return torch.empty_strided(shape, strides, dtype=torch_dtype(state.spec.dtype), device=state.device)
+                    states[name].copy_(self._weights.tensor(name, register.spec, register.device))
+        return states
 
 
 def _distinct(plan: Plan, kind: type[Stored]) -> dict[str, Stored]:

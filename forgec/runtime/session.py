@@ -43,5 +43,6 @@ class Session:
     def reset(self) -> None:
         """Gives every state its initial value."""
         with self._lock:
-            self._program.reset_states(self._states)
+            self._states = {}  # first, so that old and new never exist together
+            self._states = self._program.initial_states()
             self._broken = False

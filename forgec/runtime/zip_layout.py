@@ -206,10 +206,10 @@ def _read_central(file: memoryview, position: int) -> Member:
         raise LayoutError("a member's name is damaged") from None
     extra = bytes(file[start + name_bytes : start + name_bytes + extra_bytes])
     if extra:
-        values = list(struct.unpack(f"<{(len(extra) - 4) // 8}Q", extra[4 : 4 + (len(extra) - 4) // 8 * 8]))
         wanted = (2 if nbytes == 0xFFFFFFFF else 0) + (1 if at == 0xFFFFFFFF else 0)
-        if len(extra) < 4 or len(values) != wanted:
+        if len(extra) != 4 + 8 * wanted:
             raise LayoutError("the central directory is damaged")
+        values = struct.unpack(f"<{wanted}Q", extra[4:])
         if nbytes == 0xFFFFFFFF:
             nbytes, stored_bytes = values[:2]
         if at == 0xFFFFFFFF:

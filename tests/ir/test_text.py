@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, ModuleOp
-from xdsl.ir import Attribute
+from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, ModuleOp, StringAttr
+from xdsl.ir import Attribute, SSAValue
 from xdsl.parser import Parser
 from xdsl.utils.exceptions import ParseError
 
@@ -18,11 +20,11 @@ from forgec.ir import types
 from forgec.ir.attributes import ArgsAttr, ExtentAttr, ExtentsAttr, IntsAttr, ScalarAttr
 from forgec.ir.examples import FORGE_EXAMPLES, module_of, op_name
 from forgec.ir.forge import FORGE
-from forgec.ir.ops.module import ConstantOp
+from forgec.ir.ops.module import AtenOp, ConstantOp
 from forgec.ir.text import format_arg, format_scalar, parse_arg, parse_extent, parse_scalar
 from forgec.runtime.plan import Device, DType, Layout, MemoryFormat, Reg
 from forgec.runtime.symbolic import Extent, sym_max, sym_min, symbol
-from tests.ir.build import parse, text_of
+from tests.ir.build import function, parse, text_of
 
 
 @pytest.mark.parametrize("example", FORGE_EXAMPLES, ids=op_name)
@@ -196,6 +198,8 @@ def test_float_literals_survive_bit_by_bit(name: str) -> None:
 
 
 @given(st.lists(st.floats(width=32), min_size=1))
+@example([0.0, -0.0])
+@example([-0.0, -0.0])
 def test_any_float32_literal_survives(values: list[float]) -> None:
     literal = DenseIntOrFPElementsAttr.from_list(types.tensor("f32", (len(values),)), values)  # pyright: ignore
     assert _constant_after_text(literal) == literal
@@ -226,3 +230,32 @@ def _context() -> Context:
     from forgec.ir import context
 
     return context()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "operands", "shown"),
+    [
+        ((Reg(0), Reg(0)), "x", '"aten::op"(%x, %x) : (tensor<1xf32>) -> tensor<9xf32>'),
+        ((Reg(1), Reg(0)), "xy", '"aten::op"(%y, %x) : (tensor<2xf32>, tensor<1xf32>) -> tensor<9xf32>'),
+        ((Reg(0), Reg(1)), "xx", '"aten::op"(%x, %x) : (tensor<1xf32>) -> tensor<9xf32>'),
+        (
+            ((Reg(2), 1), Reg(0), Reg(1), Reg(2)),
+            "yxx",
+            '"aten::op"([%x, 1], %y, %x, %x) : (tensor<1xf32>, tensor<2xf32>)',
+        ),
+    ],
+)
+def test_calls_name_operands_in_any_order_and_more_than_once(arguments: tuple, operands: str, shown: str) -> None:
+    kinds = [types.tensor("f32", (1,)), types.tensor("f32", (2,))]
+
+    def body(builder: Builder, values: Sequence[SSAValue]) -> Sequence[SSAValue]:
+        for name, value in zip("xy", values, strict=True):
+            value.name_hint = name
+        properties: dict[str, Attribute] = {"callee": StringAttr("aten::op"), "args": ArgsAttr.of(arguments)}
+        inputs = [values["xy".index(name)] for name in operands]
+        result_types = [types.tensor("f32", (9,))]
+        return builder.insert(AtenOp.create(operands=inputs, properties=properties, result_types=result_types)).results
+
+    printed = text_of(function(kinds, body))
+    assert shown in printed
+    assert text_of(parse(printed)) == printed

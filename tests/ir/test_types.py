@@ -86,9 +86,7 @@ def test_what_is_no_tensor_is_refused() -> None:
 @pytest.mark.parametrize(("left", "right"), PAIRS)
 def test_promotion_of_tensors_is_that_of_torch(left: str, right: str) -> None:
     expected = from_torch(torch.promote_types(torch_dtype(left), torch_dtype(right)))
-    if expected is None:  # complex32, which forgec does not have
-        pytest.skip("torch promotes to a dtype that forgec does not have")
-    assert types.promote(left, right) == expected
+    assert types.promote(left, right) == (expected or "c64")  # torch's complex32 is none of forgec's dtypes
 
 
 def test_eight_bit_floats_promote_with_themselves_only() -> None:
@@ -126,10 +124,8 @@ def test_result_dtype_with_a_number_is_that_of_torch(name: str, rank: int, numbe
 def test_result_dtype_with_rank_0_is_that_of_torch(left: str, right: str, ranks: tuple[int, int]) -> None:
     tensors = [torch.ones([2] * r, dtype=torch_dtype(n)) for n, r in zip((left, right), ranks, strict=True)]
     expected = from_torch(torch.result_type(*tensors))
-    if expected is None:
-        pytest.skip("torch promotes to a dtype that forgec does not have")
     kinds = [types.tensor(n, [2] * r) for n, r in zip((left, right), ranks, strict=True)]
-    assert types.result_dtype(kinds) == expected
+    assert types.result_dtype(kinds) == (expected or "c64")
 
 
 shapes = st.lists(st.sampled_from([0, 1, 2, 3]), max_size=3).map(tuple)

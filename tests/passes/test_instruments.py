@@ -1,13 +1,17 @@
 import io
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
+from xdsl.context import Context
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 
 from forgec.diagnostics import ForgeError
+from forgec.ir.interpreter import interpret
+from forgec.ir.ops import unary
 from forgec.passes import ir_source
 from forgec.passes.instruments import NumericCheck, PrintIR, Timing, VerifyEach, ir_text
 from forgec.passes.manager import Instrument, run_pipeline
@@ -121,6 +125,37 @@ def test_numeric_check_counts_results():
     results = iter([[], [np.zeros(1)]])
     error = failure([fakes.SwapAttribute()], NumericCheck(lambda module: next(results)))
     assert error.diagnostics[0].notes == ("0 results before, 1 after",)
+
+
+FORGE = """\
+func.func @forward(%x: tensor<2x3xf32>) -> tensor<2x3xf32> {
+  %0 = forge.cos %x : (tensor<2x3xf32>) -> tensor<2x3xf32>
+  %1 = forge.cos %x : (tensor<2x3xf32>) -> tensor<2x3xf32>
+  %2 = forge.add %0, %1 : (tensor<2x3xf32>, tensor<2x3xf32>) -> tensor<2x3xf32>
+  func.return %2 : tensor<2x3xf32>
+}
+"""
+
+
+@dataclass(frozen=True)
+class SineForCosine(ModulePass):
+    """Wrong on purpose."""
+
+    name = "sine-for-cosine"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        for cosine in [inner for inner in op.walk() if inner.name == "forge.cos"]:
+            fakes.replace(cosine, unary.SinOp.create(operands=cosine.operands, result_types=[cosine.results[0].type]))
+
+
+def test_numeric_check_with_the_reference_interpreter():
+    x = torch.tensor([[0.0, 0.5, 1.0], [2.0, -1.0, 3.0]])
+    check = NumericCheck(lambda module: interpret(module, [x]))
+    context = ir_source.context()
+    reports = run_pipeline(fakes.parse(FORGE), "cse,dce", context=context, instruments=[check])
+    assert reports[0].changed
+    with pytest.raises(ForgeError, match="pass sine-for-cosine changed what the module computes"):
+        run_pipeline(fakes.parse(FORGE), [SineForCosine()], context=context, instruments=[check])
 
 
 @pytest.mark.parametrize(

@@ -117,8 +117,8 @@ def test_same_input_same_bytes(tmp_path: Path) -> None:
 
 ELEMENTS: dict[str, Any] = {
     "f64": np.float64, "f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16,
-    "f8e4m3fn": ml_dtypes.float8_e4m3fn, "f8e5m2": ml_dtypes.float8_e5m2, "i64": np.int64, "i32": np.int32, "i16": np.int16,
-    "i8": np.int8, "ui8": np.uint8, "i1": np.bool_, "c64": np.complex64, "c128": np.complex128,
+    "f8e4m3fn": ml_dtypes.float8_e4m3fn, "f8e5m2": ml_dtypes.float8_e5m2, "i64": np.int64, "i32": np.int32,
+    "i16": np.int16, "i8": np.int8, "ui8": np.uint8, "i1": np.bool_, "c64": np.complex64, "c128": np.complex128,
 }  # fmt: skip
 
 
@@ -151,8 +151,8 @@ def test_every_dtype_from_every_source(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "strides"),
     [
-        ((3, 4), (1, 3)), ((2, 3, 4), (12, 1, 3)), ((3, 4), (8, 2)), ((3, 4), (0, 1)), ((3, 4), (1, 0)), ((1, 4), (99, 1)),
-        ((0, 4), (4, 1)), ((), ()),
+        ((3, 4), (1, 3)), ((2, 3, 4), (12, 1, 3)), ((3, 4), (8, 2)), ((3, 4), (0, 1)), ((3, 4), (1, 0)),
+        ((1, 4), (99, 1)), ((0, 4), (4, 1)), ((), ()),
     ],
 )  # fmt: skip
 def test_strides_of_weights_survive(tmp_path: Path, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:

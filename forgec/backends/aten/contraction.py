@@ -12,7 +12,8 @@ from forgec.ir.ops.contraction import ConvolutionOp, LinearOp, MatmulOp
 
 @lowers(LinearOp)
 def _linear(op: LinearOp, b: PlanBuilder) -> None:
-    """``mm`` (``addmm`` with a bias) over flattened rows, as eager mode does for row-major inputs; else ATen's ``linear``."""
+    """``mm`` (``addmm`` with a bias) over flattened rows, as eager mode does for row-major inputs; else ATen's
+    ``linear``."""
     source, weight = b.place(op.input), b.place(op.weight)
     shape, target_shape = types.shape(op.input), types.shape(op.result)
     if len(shape) < 2 or not types.is_contiguous(source.type) or (op.bias is not None and len(shape) > 3):

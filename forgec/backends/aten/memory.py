@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from forgec.backends.aten.schema import out_variant
 from forgec.backends.aten.table import into, lowers
 from forgec.backends.plan_builder import Place, PlanBuilder
 from forgec.ir import types
 from forgec.ir.ops import creation, index, shape
 from forgec.ir.ops.module import AtenOp
-from forgec.backends.aten.schema import out_variant
 from forgec.runtime.plan import Reg
 
 
@@ -52,6 +52,10 @@ def _full(op: creation.FullOp, b: PlanBuilder) -> None:
 def _iota(op: creation.IotaOp, b: PlanBuilder) -> None:
     (count,) = types.shape(op.result)
     start, step = op.start.data, op.step.data
+    if step == 0:  # arange refuses it
+        place = b.destination(op.result)
+        b.launch("aten::fill_.Scalar", [place, start], writes=[place])
+        return
     into(b, "aten::arange.start_out", op.result, [start, start + count * step, step])
 
 
@@ -111,7 +115,8 @@ def _scatter(op: index.ScatterOp, b: PlanBuilder) -> None:
 
 @lowers(AtenOp)
 def _aten(op: AtenOp, b: PlanBuilder) -> None:
-    """A fallback: through the operator's true ``out=`` form if it has one, else as a call that allocates its results."""
+    """A fallback: through the operator's true ``out=`` form if it has one, else as a call that allocates its
+    results."""
     args, kwargs = op.arguments
     values = list(op.inputs)
 
@@ -128,5 +133,3 @@ def _aten(op: AtenOp, b: PlanBuilder) -> None:
     places: list[Place] = [b.destination(result) for result in op.outputs]
     outs = list(zip(variant.outs, places, strict=True))
     b.launch(variant.name, arguments, [*keywords, *outs], writes=places)
-
-

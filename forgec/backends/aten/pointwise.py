@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-
 from forgec.backends.aten.table import into, lowers
 from forgec.backends.plan_builder import PlanBuilder
 from forgec.ir import types
 from forgec.ir.ops import binary as o
-from forgec.ir.ops import select, unary as u
+from forgec.ir.ops import select
+from forgec.ir.ops import unary as u
 
 UNARY = {
     u.NegOp: "neg",
@@ -127,5 +127,3 @@ def _masked_fill(op: select.MaskedFillOp, b: PlanBuilder) -> None:
         place = b.destination(op.result)
         b.launch("aten::copy_", [place, op.input], writes=[place])
     b.launch("aten::masked_fill_.Scalar", [place, op.mask, op.value.value], writes=[place])
-
-

@@ -28,8 +28,8 @@ def resolve(name: str) -> Any:
 def out_variant(name: str) -> OutVariant | None:
     """The true ``out=`` form of a functional operator, or None.
 
-    torch generates ``out=`` forms that only call the functional form and copy; those bring nothing and are not taken. A form counts as
-    true when it has a kernel for the CPU of its own.
+    torch generates ``out=`` forms that only call the functional form and copy; those bring nothing and are not taken.
+    A form counts as true when it has a kernel for the CPU of its own.
     """
     import torch
 

@@ -34,6 +34,7 @@ def into(
     kwargs: Iterable[tuple[str, Any]] = (),
     reuse: Sequence[SSAValue] = (),
 ) -> None:
-    """Launch an operator's ``out=`` form; it writes ``result``, in the bytes of a dying ``reuse`` operand where that is safe."""
+    """Launch an operator's ``out=`` form; it writes ``result``, in the bytes of a dying ``reuse`` operand where that
+    is safe."""
     place: Place = b.destination(result, reuse)
     b.launch(callee, args, [*kwargs, ("out", place)], writes=[place])

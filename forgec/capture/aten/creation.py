@@ -48,6 +48,11 @@ def _full(call: Call, value: bool | int | float) -> Result:
 def _arange(call: Call) -> Result:
     start, step = call.arguments.get("start", 0), call.arguments.get("step", 1)
     target = call.results[0]
-    if target is None or types.dtype(target) not in ("i64", "i32") or isinstance(start, float) or isinstance(step, float):
+    if (
+        target is None
+        or types.dtype(target) not in ("i64", "i32")
+        or isinstance(start, float)
+        or isinstance(step, float)
+    ):
         raise Decline
     return call.emit(IotaOp, [], {"start": extent(start), "step": extent(step)})

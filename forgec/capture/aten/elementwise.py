@@ -5,13 +5,15 @@ from __future__ import annotations
 from xdsl.dialects.builtin import StringAttr
 from xdsl.ir import SSAValue
 
-from forgec.capture.call import Call, Decline, Result, from_aten, scalar
+from forgec.capture.call import Call, Decline, Result, extent, from_aten, scalar
 from forgec.ir import types
 from forgec.ir.ops import binary as b
-from forgec.ir.ops import select, unary as u
+from forgec.ir.ops import select
+from forgec.ir.ops import unary as u
 from forgec.ir.ops.base import ForgeOp
-from forgec.ir.ops.creation import FullOp
-from forgec.ir.ops.shape import CopyOp
+from forgec.ir.ops.creation import FullOp, IotaOp
+from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp
+from forgec.runtime.symbolic import SymExpr
 
 UNARY: dict[str, type[ForgeOp]] = {
     "neg": u.NegOp,
@@ -79,8 +81,13 @@ def _unary(cls: type[ForgeOp]):
 
 
 def binary(call: Call, cls: type[ForgeOp], left: str = "self", right: str = "other") -> Result:
-    """A row for two operands, of which the second may be a number."""
+    """A row for two operands, of which the second may be a number, or an extent: then a tensor of rank 0 holds it."""
     value = call[right]
+    if isinstance(value, SymExpr):
+        start = {"start": extent(value), "step": extent(1)}
+        line = call.emit(IotaOp, [], start, types.tensor("i64", [1]))
+        number = call.emit(ReshapeOp, [line], None, types.tensor("i64", []))
+        return call.emit(cls, [call.tensor(left), number])
     if isinstance(value, (bool, int, float)):
         return call.emit(cls, [call.tensor(left)], {"scalar": scalar(value)})
     return call.emit(cls, [call.tensor(left), call.tensor(right)])
@@ -105,7 +112,11 @@ def _scaled(cls: type[ForgeOp]):
 for _name, _cls in UNARY.items():
     from_aten(f"aten::{_name}")(_unary(_cls))
 for _name, _cls in BINARY.items():
-    _overloads = [f"aten::{_name}"] if _name in ("logical_and", "logical_or", "logical_xor", "floor_divide", "maximum", "minimum") else []
+    _overloads = (
+        [f"aten::{_name}"]
+        if _name in ("logical_and", "logical_or", "logical_xor", "floor_divide", "maximum", "minimum")
+        else []
+    )
     from_aten(*_overloads, f"aten::{_name}.Tensor", f"aten::{_name}.Scalar")(_binary(_cls))
 for _name, _cls in SCALED.items():
     from_aten(f"aten::{_name}.Tensor", f"aten::{_name}.Scalar")(_scaled(_cls))
@@ -153,6 +164,15 @@ def _masked_fill(call: Call) -> Result:
     return call.emit(select.MaskedFillOp, [call.tensor("self"), call.tensor("mask")], {"value": value})
 
 
+@from_aten("aten::copy", "aten::fill.Tensor")
+def _copy(call: Call) -> Result:
+    """What ``copy_`` writes: the source in the dtype and shape of the destination."""
+    source, target = call.tensor("src" if call.name == "aten::copy" else "value"), call.results[0]
+    if target is None:
+        raise Decline
+    return call.emit(BroadcastOp, [call.cast(source, types.dtype(target))])
+
+
 @from_aten(
     "aten::to.dtype",
     "aten::to.dtype_layout",
@@ -172,6 +192,7 @@ def _masked_fill(call: Call) -> Result:
     "aten::positive",
     "aten::resolve_conj",
     "aten::resolve_neg",
+    "aten::real",
 )
 def _convert(call: Call) -> Result:
     """Conversions of dtype and layout, and operators that yield their operand."""
@@ -179,7 +200,7 @@ def _convert(call: Call) -> Result:
     if call.arguments.get("train"):
         raise Decline
     target = call.results[0]
-    if target is None:
+    if target is None or (call.name == "aten::real" and types.dtype(source) in types.COMPLEX):
         raise Decline
     if types.dtype(source) != types.dtype(target):
         return call.emit(u.CastOp, [source])

@@ -15,7 +15,11 @@ def _layer_norm(call: Call) -> Result:
 @from_aten("aten::rms_norm")
 def _rms_norm(call: Call) -> Result:
     eps = {} if call["eps"] is None else {"eps": scalar(call["eps"])}
-    return call.emit(RmsNormOp, [call.tensor("input"), call.optional("weight")], {**eps, "axes": index(len(call["normalized_shape"]))})
+    return call.emit(
+        RmsNormOp,
+        [call.tensor("input"), call.optional("weight")],
+        {**eps, "axes": index(len(call["normalized_shape"]))},
+    )
 
 
 @from_aten("aten::group_norm")

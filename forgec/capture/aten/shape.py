@@ -23,6 +23,9 @@ from forgec.runtime.symbolic import Extent
     "aten::view_as",
     "aten::reshape_as",
     "aten::atleast_1d",
+    "aten::atleast_2d",
+    "aten::atleast_3d",
+    "aten::ravel",
 )
 def _reshape(call: Call) -> Result:
     """Every operator that keeps the row-major order: the result's type says the rest."""
@@ -49,11 +52,14 @@ def _transpose(call: Call) -> Result:
     return _permuted(call, order)
 
 
-@from_aten("aten::t", "aten::numpy_T", "aten::mT")
+@from_aten("aten::t", "aten::numpy_T", "aten::mT", "aten::adjoint", "aten::mH", "aten::matrix_H")
 def _t(call: Call) -> Result:
     rank = types.rank(call.tensor("self"))
+    whole = call.name in ("aten::t", "aten::numpy_T")
+    if call.name not in ("aten::t", "aten::numpy_T", "aten::mT") and types.dtype(call.tensor("self")) in types.COMPLEX:
+        raise Decline
     order = list(range(rank))
-    if call.name == "aten::mT":
+    if not whole:
         order[-2:] = order[:-3:-1]
     else:
         order.reverse()
@@ -66,7 +72,25 @@ def _permute(call: Call) -> Result:
     return _permuted(call, [d % max(rank, 1) for d in call["dims"]])
 
 
-def take_slice(call: Call, source: SSAValue, dim: int, start: Extent, count: Extent, step: Extent = 1, result=None) -> SSAValue:
+@from_aten("aten::movedim.int", "aten::movedim.intlist", "aten::moveaxis.int", "aten::moveaxis.intlist")
+def _movedim(call: Call) -> Result:
+    rank = types.rank(call.tensor("self"))
+    lists = (value if isinstance(value, list) else [value] for value in (call["source"], call["destination"]))
+    source, destination = ([d % max(rank, 1) for d in dims] for dims in lists)
+    placed = dict(zip(destination, source, strict=True))
+    rest = iter([d for d in range(rank) if d not in source])
+    return _permuted(call, [placed[d] if d in placed else next(rest) for d in range(rank)])
+
+
+@from_aten("aten::broadcast_tensors")
+def _broadcast_tensors(call: Call) -> Result:
+    pairs = zip(call.tensors("tensors"), call.results, strict=True)
+    return [call.emit(BroadcastOp, [value], None, target) for value, target in pairs]
+
+
+def take_slice(
+    call: Call, source: SSAValue, dim: int, start: Extent, count: Extent, step: Extent = 1, result=None
+) -> SSAValue:
     """``count`` elements of one dimension; the strides of the result are those of a view of the source."""
     if result is None:
         shape, strides = list(types.shape(source)), list(types.strides(source))
@@ -78,7 +102,8 @@ def take_slice(call: Call, source: SSAValue, dim: int, start: Extent, count: Ext
 
 
 def clamped(position: Extent | None, size: Extent, default: Extent) -> Extent:
-    """A slice bound as Python reads it: negative counts from the end, outside is cut off. Declines if that stays unknown."""
+    """A slice bound as Python reads it: negative counts from the end, outside is cut off. Declines if that stays
+    unknown."""
     if position is None:
         return default
     if isinstance(position, int) and isinstance(size, int):
@@ -131,7 +156,6 @@ def _select(call: Call) -> Result:
     "aten::split_with_sizes",
     "aten::chunk",
     "aten::tensor_split.sections",
-    "aten::tensor_split.indices",
     "aten::unsafe_chunk",
     "aten::unsafe_split.Tensor",
 )
@@ -146,6 +170,22 @@ def _split(call: Call) -> Result:
         count = types.shape(target)[dim]
         parts.append(take_slice(call, source, dim, start, count, 1, target))
         start = start + count
+    return parts
+
+
+@from_aten("aten::tensor_split.indices")
+def _tensor_split(call: Call) -> Result:
+    """Indices need not ascend: each part begins where its own index says."""
+    source = call.tensor("self")
+    dim = call.dim("dim", types.rank(source))
+    size = types.shape(source)[dim]
+    parts = []
+    for index_, target in zip([0, *call["indices"]], call.results, strict=True):
+        if target is None:
+            raise Decline
+        count = types.shape(target)[dim]
+        start = 0 if count == 0 else clamped(index_, size, 0)
+        parts.append(take_slice(call, source, dim, start, count, 1, target))
     return parts
 
 

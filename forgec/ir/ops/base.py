@@ -15,7 +15,7 @@ from xdsl.dialects.builtin import AnyTensorType, DenseArrayBase, LocationAttr, T
 from xdsl.ir import Attribute, Operation, OpResult, SSAValue
 from xdsl.ir.core import SSAValues
 from xdsl.irdl import AttrSizedOperandSegments, IRDLOperation, traits_def
-from xdsl.traits import Pure
+from xdsl.traits import EffectInstance, MemoryEffect, MemoryEffectKind
 from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir import types
@@ -29,12 +29,23 @@ TensorSpec = tuple[str, tuple[Extent, ...]]
 """What ``infer`` yields for one result: the short name of its dtype, and its shape."""
 
 
+class ForgeEffects(MemoryEffect):
+    """No effect, unless the op says that it draws random numbers: then ops must neither be merged, moved nor removed."""
+
+    @classmethod
+    def get_effects(cls, op: Operation) -> frozenset[EffectInstance]:
+        return _DRAWS if getattr(op, "draws_random", False) else frozenset()
+
+
+_DRAWS = frozenset({EffectInstance(MemoryEffectKind.WRITE)})
+
+
 class ForgeOp(IRDLOperation, ABC):
     """Base of the forge dialect's tensor ops."""
 
     custom_directives = (Bare,)
 
-    traits = traits_def(Pure())
+    traits = traits_def(ForgeEffects())
 
     @abstractmethod
     def infer(self) -> Sequence[TensorSpec]:

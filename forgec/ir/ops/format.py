@@ -87,14 +87,16 @@ def print_literal(printer: Printer, literal: DenseIntOrFPElementsAttr) -> None:
     """Print a literal with its type so that it parses back bit by bit.
 
     xDSL writes floats that have no short decimal form (infinities, NaN, 2**24) as the hexadecimal digits of their bits,
-    and reads these back as integers. A literal that has such an element is written whole as a string of bytes instead,
-    which xDSL reads right.
+    which it reads back as integers, and takes zeros of both signs for equal. A literal that has such elements is
+    written whole as a string of bytes instead, which xDSL reads right.
     """
+    data, length = literal.data.data, max(len(literal), 1)
+    same = data == data[: len(data) // length] * length
     text = printed(printer, lambda: printer.print_attribute(literal))
-    if "0x" not in text:
+    if "0x" not in text and (same or not literal.is_splat()):
         printer.print_string(text)
         return
-    printer.print_string(f'dense<"0x{literal.data.data.hex()}"> : ')
+    printer.print_string(f'dense<"0x{data.hex()}"> : ')
     printer.print_attribute(literal.type)
 
 

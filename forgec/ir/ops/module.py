@@ -12,6 +12,7 @@ from xdsl.dialects.builtin import (
     StringAttr,
     SymbolNameConstraint,
     TensorType,
+    UnitAttr,
 )
 from xdsl.ir import Attribute, SSAValue
 from xdsl.irdl import (
@@ -27,7 +28,7 @@ from xdsl.irdl import (
 )
 from xdsl.parser import Parser, UnresolvedOperand
 from xdsl.printer import Printer
-from xdsl.traits import MemoryEffect, Pure, SymbolOpInterface
+from xdsl.traits import MemoryWriteEffect, Pure, SymbolOpInterface
 from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir import types
@@ -60,7 +61,9 @@ class SymbolOp(IRDLOperation):
 
     traits = traits_def(SymbolOpInterface())
 
-    assembly_format = "$sym_name custom<Bare>($label) `min` custom<Bare>($minimum) (`max` custom<Bare>($maximum)^)? attr-dict"
+    assembly_format = (
+        "$sym_name custom<Bare>($label) `min` custom<Bare>($minimum) (`max` custom<Bare>($maximum)^)? attr-dict"
+    )
 
     def verify_(self) -> None:
         low, high = self.minimum.data, None if self.maximum is None else self.maximum.data
@@ -185,7 +188,7 @@ class StateWriteOp(IRDLOperation):
     value = operand_def(AnyTensorTypeConstr)
     result = result_def(StateType)
 
-    traits = traits_def(MemoryEffect())
+    traits = traits_def(MemoryWriteEffect())
 
     assembly_format = "$state `,` $value attr-dict `:` functional-type(operands, results)"
 
@@ -213,6 +216,12 @@ class AtenOp(ForgeOp):
     outputs = var_result_def(AnyTensorTypeConstr)
     callee = prop_def(StringAttr)
     args = prop_def(ArgsAttr)
+    random = opt_prop_def(UnitAttr)
+
+    @property
+    def draws_random(self) -> bool:
+        """True if the operator draws random numbers: two equal calls differ, and each moves the generator on."""
+        return self.random is not None
 
     @classmethod
     def of(
@@ -221,22 +230,25 @@ class AtenOp(ForgeOp):
         args: Sequence[Arg | SSAValue],
         kwargs: Sequence[tuple[str, Arg | SSAValue]],
         result_types: Sequence[Attribute],
+        *,
+        random: bool = False,
         **rest: Any,
     ) -> Self:
         """Build a call from arguments among which SSA values stand for tensors (also inside lists)."""
-        operands: list[SSAValue] = []
+        operands: dict[SSAValue, int] = {}
 
         def literal(arg: Any) -> Arg:
             if isinstance(arg, SSAValue):
-                operands.append(arg)
-                return Reg(len(operands) - 1)
+                return Reg(operands.setdefault(arg, len(operands)))
             if isinstance(arg, (list, tuple)):
                 return tuple(literal(item) for item in arg)
             return arg
 
         packed = ArgsAttr.of([literal(a) for a in args], [(name, literal(a)) for name, a in kwargs])
         properties: dict[str, Attribute] = {"callee": StringAttr(callee), "args": packed}
-        return cls.create(operands=operands, properties=properties, result_types=list(result_types), **rest)
+        if random:
+            properties["random"] = UnitAttr()
+        return cls.create(operands=list(operands), properties=properties, result_types=list(result_types), **rest)
 
     @property
     def arguments(self) -> CallArguments:
@@ -259,35 +271,42 @@ class AtenOp(ForgeOp):
         printer.print_string_literal(self.callee.data)
         names = [operand_text(printer, value) for value in self.inputs]
         printer.print_string(format_call(self.arguments, names.__getitem__))
+        if self.draws_random:
+            printer.print_string(" random")
         printer.print_op_attributes(self.attributes)
         printer.print_string(" : ")
-        printer.print_function_type(self.operand_types, self.result_types)
+        # Each value once, in the order in which the call names it: so the text needs no numbers of operands.
+        values = dict.fromkeys(self.inputs[index] for index in references(self.arguments))
+        printer.print_function_type([value.type for value in values], self.result_types)
 
     @classmethod
     def parse(cls, parser: Parser) -> Self:
         callee = parser.parse_str_literal()
         operands, arguments = parse_operands_and_call(parser)
+        properties: dict[str, Attribute] = {"callee": StringAttr(callee), "args": ArgsAttr.of(*arguments)}
+        if parser.parse_optional_keyword("random") is not None:
+            properties["random"] = UnitAttr()
         attributes = parser.parse_optional_attr_dict()
         values, result_types = resolve(parser, operands)
-        properties: dict[str, Attribute] = {"callee": StringAttr(callee), "args": ArgsAttr.of(*arguments)}
         return cls.create(operands=values, properties=properties, attributes=attributes, result_types=result_types)
 
 
 def parse_operands_and_call(parser: Parser) -> tuple[list[UnresolvedOperand], CallArguments]:
-    """Parse call arguments among which SSA values stand for tensors: the operands in order, and the arguments that
-    refer to them.
+    """Parse call arguments among which SSA values stand for tensors: the operands in the order of their first mention,
+    each once, and the arguments that refer to them.
     """
-    operands: list[UnresolvedOperand] = []
+    operands: dict[tuple[str, int], UnresolvedOperand] = {}
 
     def operand() -> int | None:
         found = parser.parse_optional_unresolved_operand()
         if found is None:
             return None
-        operands.append(found)
-        return len(operands) - 1
+        key = (found.operand_name, found.index)
+        operands.setdefault(key, found)
+        return list(operands).index(key)
 
     arguments = parse_call(parser, operand)
-    return operands, arguments
+    return list(operands.values()), arguments
 
 
 def resolve(parser: Parser, operands: Sequence[UnresolvedOperand]) -> tuple[Sequence[SSAValue], Sequence[Attribute]]:

@@ -1,4 +1,4 @@
-"""Pointwise ops of one operand."""
+"""Pointwise ops of one operand. Those without a meaning on integers (``exp``, ``sqrt``, …) make them float32 first."""
 
 from __future__ import annotations
 

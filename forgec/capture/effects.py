@@ -1,0 +1,176 @@
+"""What the operators of an exported graph write and alias: by torch's schemas, and by the storages it traced with."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+
+from forgec.capture.call import Schema, schema_of
+from forgec.runtime.extents import element_span
+
+HELD = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
+"""Inputs of the graph that are tensors of the model."""
+
+MUTATIONS = (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION, OutputKind.USER_INPUT_MUTATION)
+"""Outputs of a functionalized graph that are new values of what the model writes."""
+
+RETURN_OPERAND = {
+    "aten::dropout": "input",
+    "aten::feature_dropout": "input",
+    "aten::alpha_dropout": "input",
+    "aten::type_as": "self",
+}
+"""Composite operators that return their operand itself (dropout in evaluation), which no schema tells."""
+
+
+def bind(schema: Schema, node: torch.fx.Node) -> dict[str, Any]:
+    """A call's arguments by name, defaults filled in."""
+    bound: dict[str, Any] = {name: default for name, default, _ in schema.arguments}
+    bound.update(zip(bound, node.args, strict=False))
+    bound.update(node.kwargs)
+    return bound
+
+
+def per_result(schema: Schema, results: Sequence[Any]) -> list[str | None]:
+    """The aliased argument of each result; a returned list aliases as a whole."""
+    if len(schema.aliases) == 1:
+        return [schema.aliases[0]] * len(results)
+    return list(schema.aliases)
+
+
+def source_of(
+    node: torch.fx.Node, overload: Any, arguments: dict[str, Any], alias: str | None, position: int
+) -> torch.fx.Node | None:
+    """The node of the tensor whose memory a result may share: what the schema says, else what torch.export saw."""
+    if arguments.get("copy") is True or overload is torch.ops.aten.lift_fresh_copy.default:
+        return None
+    found = arguments.get(alias or RETURN_OPERAND.get(overload.name(), ""))
+    return found if isinstance(found, torch.fx.Node) else _traced_source(node, position)
+
+
+def _traced_source(node: torch.fx.Node, position: int) -> torch.fx.Node | None:
+    """The operand that had the result's storage while torch.export traced. Programs that were saved have lost this."""
+    storage = _storage(node, position)
+    return next((n for n in node.all_input_nodes if storage is not None and _storage(n, 0) == storage), None)
+
+
+def _storage(node: torch.fx.Node, position: int) -> int | None:
+    value = node.meta.get("val")
+    if isinstance(value, (list, tuple)):
+        value = value[position] if position < len(value) else None
+    return value.untyped_storage()._cdata if isinstance(value, torch.Tensor) and value.layout is torch.strided else None
+
+
+@lru_cache(maxsize=1024)
+def functional_form(overload: Any) -> tuple[Any, bool]:
+    """The functional form of an operator that writes: ``add_`` → ``add``, ``add.out`` → ``add.Tensor`` (then True)."""
+    packet, _, variant = overload.name().partition("::")[2].partition(".")
+    namespace = getattr(torch.ops, overload.namespace)
+    base = packet[:-1] if packet.endswith("_") and not packet.endswith("__") else packet
+    if packet.startswith("__i"):
+        base = f"__{packet[3:]}"
+    if base != packet and hasattr(namespace, base):
+        family = getattr(namespace, base)
+        found = getattr(family, variant or "default", None)
+        return found or _overload_taking(family, {a.name for a in overload._schema.arguments}), False
+    if packet.endswith("_") or not variant.endswith("out"):
+        return None, False
+    inputs = {a.name for a in overload._schema.arguments} - set(schema_of(overload).writes)
+    return _overload_taking(getattr(namespace, packet), inputs), True
+
+
+def _overload_taking(family: Any, names: set[str]) -> Any:
+    """The overload that takes arguments of these names and writes none, if there is one."""
+    candidates = (getattr(family, name) for name in family.overloads())
+    fitting = (c for c in candidates if {a.name for a in c._schema.arguments} == names and not schema_of(c).writes)
+    return next(fitting, None)
+
+
+def written_placeholders(program: ExportedProgram) -> set[str]:
+    """Names of the placeholders whose memory the program writes, through whatever views."""
+    placeholders = [n for n in program.graph.nodes if n.op == "placeholder"]
+    written: set[str] = set()
+    _collect_writes(program.graph, {n: {n.name} for n in placeholders}, written)
+    signature = program.graph_signature
+    by_target = {spec.target: spec.arg.name for spec in signature.input_specs if spec.target}
+    for spec in signature.output_specs:
+        if spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION):
+            written.add(by_target[spec.target])
+        elif spec.kind == OutputKind.USER_INPUT_MUTATION:
+            written.add(str(spec.target))
+    return written
+
+
+Roots = dict[Any, set[str]]
+"""For nodes, the placeholders whose memory they may share."""
+
+
+def _collect_writes(graph: torch.fx.Graph, roots: Roots, written: set[str]) -> list[set[str]]:
+    """Add to ``written`` the roots that the graph's nodes write; returns the roots of each result of the graph."""
+    results: dict[Any, list[set[str]]] = {}
+    returned: list[set[str]] = []
+    for node in graph.nodes:
+        if node.op == "output":
+            values = node.args[0] if isinstance(node.args[0], (list, tuple)) else [node.args[0]]
+            returned = [roots.get(value, set()) for value in values]
+        elif node.op != "call_function":
+            continue
+        elif node.target is operator.getitem:
+            source, position = node.args
+            roots[node] = results[source][position] if source in results else roots.get(source, set())
+        elif isinstance(node.target, torch._ops.OpOverload):
+            roots[node] = _collect_call(node, roots, written)
+        else:
+            results[node] = _collect_body(node, roots, written)
+    return returned
+
+
+def _collect_call(node: torch.fx.Node, roots: Roots, written: set[str]) -> set[str]:
+    overload: Any = node.target
+    schema = schema_of(overload)
+    bound = bind(schema, node)
+    if torch.Tag.inplace_view not in overload.tags:
+        for name in schema.writes:
+            written.update(roots.get(bound[name], ()))
+    sources = [source_of(node, overload, bound, alias, position) for position, alias in enumerate(schema.aliases)]
+    return {root for source in sources for root in roots.get(source, ())}
+
+
+def _collect_body(node: torch.fx.Node, roots: Roots, written: set[str]) -> list[set[str]]:
+    """The same for a call of a part of the graph, whose operands follow it among the arguments."""
+    body = next((n for n in node.all_input_nodes if n.op == "get_attr"), None)
+    if body is None:
+        return []
+    graph = operator.attrgetter(str(body.target))(body.graph.owning_module).graph
+    operands = node.args[node.args.index(body) + 1 :]
+    inputs = [n for n in graph.nodes if n.op == "placeholder"]
+    given = {n: roots.get(operand, set()) for n, operand in zip(inputs, operands, strict=False)}
+    return _collect_writes(graph, given, written)
+
+
+@dataclass(frozen=True)
+class ByteRange:
+    """Bytes ``[first, last)`` of one storage."""
+
+    storage: int
+    first: int
+    last: int
+
+    def overlaps(self, other: ByteRange) -> bool:
+        """True if some byte belongs to both."""
+        return self.storage == other.storage and self.first < other.last and other.first < self.last
+
+
+def byte_range(tensor: torch.Tensor) -> ByteRange:
+    """The bytes from the first to the last element of a tensor."""
+    width = tensor.element_size()
+    first = tensor.storage_offset() * width
+    last = first + element_span(tuple(tensor.shape), tensor.stride()) * width
+    return ByteRange(tensor.untyped_storage()._cdata, first, last)

@@ -1,0 +1,100 @@
+"""What all calls of one entry point share: its operations and params, and what has to happen between its launches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from forgec.diagnostics import Location
+from forgec.runtime.aten import Operation
+from forgec.runtime.binding import first_writes, returned_roots
+from forgec.runtime.plan import Entry, External, Input, Output, Register, State, View
+from forgec.runtime.plan_check import registers_of
+
+if TYPE_CHECKING:
+    import torch
+
+Take: TypeAlias = "tuple[int | None, int]"
+"""(position among a launch's results, or None when it returns one tensor; the External register that takes it)."""
+
+
+@dataclass(slots=True)
+class After:
+    """What follows a launch: ``takes`` of its results, registers to drop, Output registers to allocate for the next
+    one.
+
+    ``may_alias``: a result taken may share memory with an argument, and is copied then.
+    """
+
+    takes: list[Take] = field(default_factory=list)
+    drops: list[int] = field(default_factory=list)
+    allocates: list[int] = field(default_factory=list)
+    may_alias: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.takes or self.drops or self.allocates)
+
+
+class Executable:
+    """An entry point, linked and analysed. ``params`` are tensors by register number; ``locations`` are the plan's.
+
+    A register is *transient* when it holds another tensor in each call (inputs, states, outputs, externals);
+    ``views`` lists for each of these its views that are used. ``leaves`` lists the output leaves that a register
+    fills.
+    """
+
+    def __init__(
+        self,
+        entry: Entry,
+        operations: Sequence[Operation],
+        params: Mapping[int, torch.Tensor],
+        locations: Sequence[Location],
+    ) -> None:
+        self.entry = entry
+        self.operations = operations
+        self.params = params
+        self.locations = locations
+        registers = entry.registers
+        self.leaves: dict[int, list[int]] = {}
+        for leaf, number in enumerate(entry.outputs):
+            if isinstance(number, int):
+                self.leaves.setdefault(number, []).append(leaf)
+        used = {number for launch in entry.launches for number in registers_of(launch)} | self.leaves.keys()
+        self.views: dict[int, list[int]] = {}
+        for number in sorted(used):
+            register = registers[number]
+            if isinstance(register, View) and is_transient(registers[register.base]):
+                self.views.setdefault(register.base, []).append(number)
+        self.roots = [register.base if isinstance(register, View) else i for i, register in enumerate(registers)]
+        self.inputs = [number for number in entry.inputs if isinstance(number, int)]
+        self.states = [(i, register.name) for i, register in enumerate(registers) if isinstance(register, State)]
+        self.transient = [i for i, register in enumerate(registers) if is_transient(register)]
+        self.allocated_first: list[int] = []
+        self.after = self._between_launches()
+
+    def _between_launches(self) -> list[After]:
+        entry = self.entry
+        after = [After(may_alias=operation.may_alias) for operation in self.operations]
+        for follows, launch, operation in zip(after, entry.launches, self.operations, strict=True):
+            single = operation.returns == 1 and not operation.returns_list
+            for position, number in enumerate(launch.results):
+                if number is not None:
+                    follows.takes.append((None if single else position, number))
+        returned, first = returned_roots(entry), first_writes(entry)
+        for number, register in enumerate(entry.registers):
+            if isinstance(register, Output):
+                position = first.get(number, 0)
+                (after[position - 1].allocates if position else self.allocated_first).append(number)
+            elif isinstance(register, External) and number not in returned:
+                after[register.last - 1].drops.append(number)
+        return after
+
+    def is_transient(self, number: int) -> bool:
+        """Whether the register, or the base that it is a view of, holds another tensor in each call."""
+        return is_transient(self.entry.registers[self.roots[number]])
+
+
+def is_transient(register: Register) -> bool:
+    """Whether a register that is no view holds another tensor in each call."""
+    return isinstance(register, (Input, State, Output, External))
