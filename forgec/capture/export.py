@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
@@ -85,13 +87,14 @@ def _refusal(reason: Exception) -> ForgeError:
 
 @contextmanager
 def _quiet():
-    """torch.export's warnings and log lines are for its own developers."""
-    logger = logging.getLogger("torch.export")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """torch.export's warnings, log lines and dumps of graphs are for its own developers; what the model prints is kept."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    held = io.StringIO()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(held):
             warnings.simplefilter("ignore")
             yield
+        sys.stderr.write(held.getvalue())
     finally:
-        logger.setLevel(level)
+        logging.disable(disabled)

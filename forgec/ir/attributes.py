@@ -166,7 +166,7 @@ class ScalarAttr(BareAttr[str]):
 
 
 @irdl_attr_definition
-class ArgsAttr(Data[str]):
+class ArgsAttr(BareAttr[str]):
     """The arguments of a call of an ATen operator: literals, and references to the op's operands.
 
     Positional arguments first, then keyword arguments (``dim = 1``). ``Reg(i)`` stands for operand ``i``, written
@@ -185,12 +185,11 @@ class ArgsAttr(Data[str]):
         return _parse_call_text(self.data)
 
     @classmethod
-    def parse_parameter(cls, parser: AttrParser) -> str:
-        with parser.in_angle_brackets():
-            return format_call(parse_call(parser))
+    def parse_text(cls, parser: AttrParser) -> str:
+        return format_call(parse_call(parser))
 
-    def print_parameter(self, printer: Printer) -> None:
-        printer.print_string(f"<{self.data}>")
+    def text(self) -> str:
+        return self.data
 
 
 @irdl_attr_definition

@@ -47,10 +47,16 @@ class EntryInfo:
 
     @staticmethod
     def build(
-        inputs: Sequence[Arg], outputs: Sequence[Arg], in_tree: tree.Tree, out_tree: tree.Tree, parameters: Sequence[str]
+        inputs: Sequence[Arg],
+        outputs: Sequence[Arg],
+        in_tree: tree.Tree,
+        out_tree: tree.Tree,
+        parameters: Sequence[str],
     ) -> EntryInfo:
         """The contract from data."""
-        return EntryInfo(ArgsAttr.of(inputs), ArgsAttr.of(outputs), _text(in_tree), _text(out_tree), ArgsAttr.of(list(parameters)))
+        return EntryInfo(
+            ArgsAttr.of(inputs), ArgsAttr.of(outputs), _text(in_tree), _text(out_tree), ArgsAttr.of(list(parameters))
+        )
 
     def attach(self, function: FuncOp) -> None:
         """Write the contract to a function."""
@@ -88,7 +94,9 @@ def argument_info(function: FuncOp, position: int) -> ArgumentInfo:
     """What is said about one argument."""
     attributes = function.arg_attrs.data[position].data if function.arg_attrs is not None else {}
     name = attributes.get("forge.name")
-    text = name.data if isinstance(name, StringAttr) else function.body.block.args[position].name_hint or f"arg{position}"
+    text = (
+        name.data if isinstance(name, StringAttr) else function.body.block.args[position].name_hint or f"arg{position}"
+    )
     return ArgumentInfo(text, "forge.inout" in attributes, "forge.zeros" in attributes)
 
 

@@ -35,7 +35,8 @@ def export_plan(module: ModuleOp, torch_version: str = "") -> ExportedPlan:
     for op in module.ops:
         if isinstance(op, SymbolOp):
             low, high = op.minimum.data, None if op.maximum is None else op.maximum.data
-            assert isinstance(low, int) and not isinstance(high, data.SymExpr)
+            assert isinstance(low, int)
+            assert not isinstance(high, data.SymExpr)
             symbols.append(data.SymbolDecl(op.sym_name.data, op.label.data, low, high))
         elif isinstance(op, plan.EntryOp):
             entries.append(_Entry(op, locations, result.constants).run())
@@ -61,7 +62,9 @@ class _Entry:
                 self._launch(op)
             elif isinstance(op, plan.ReturnOp):
                 for leaf in op.leaves.arguments[0]:
-                    outputs.append(self.numbers[op.operands[leaf.id]] if isinstance(leaf, data.Reg) else data.Literal(leaf))
+                    outputs.append(
+                        self.numbers[op.operands[leaf.id]] if isinstance(leaf, data.Reg) else data.Literal(leaf)
+                    )
             elif isinstance(op, plan.RegisterOp):
                 if isinstance(op, plan.InputOp):
                     inputs[op.index.data] = len(self.registers)

@@ -45,7 +45,9 @@ class _Execution:
     def __init__(self, entry: plan.EntryOp, inputs: Sequence[Any], params: Mapping[str, Any], float64: bool) -> None:
         self.entry = entry
         self.inputs = inputs
-        declared = sorted((op for op in entry.body.block.ops if isinstance(op, plan.InputOp)), key=lambda op: op.index.data)
+        declared = sorted(
+            (op for op in entry.body.block.ops if isinstance(op, plan.InputOp)), key=lambda op: op.index.data
+        )
         symbols = bind([types.shape(op.result) for op in declared], [tuple(t.shape) for t in inputs])
         self.ev = Evaluator(symbols, params, float64)
         self.offsets = self._offsets()

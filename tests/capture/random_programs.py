@@ -232,7 +232,8 @@ class Author:
         rank = len(shape)
         n = shape[d] if rank else 1
         a, b = sorted((self.integer(0, n), self.integer(0, n)))
-        own = x.isidentifier() and x not in INPUTS  # torch.export refuses to change the shape of an input
+        given = [self.value(name) for name in (*BUFFERS, *INPUTS)]
+        own = all(self.value(x) is not tensor for tensor in given)  # torch.export keeps the shapes of inputs
         return self.pick(
             [
                 f"{x}.add_({same})",

@@ -30,7 +30,7 @@ TensorSpec = tuple[str, tuple[Extent, ...]]
 
 
 class ForgeEffects(MemoryEffect):
-    """No effect, unless the op says that it draws random numbers: then ops must neither be merged, moved nor removed."""
+    """No effect, unless the op says that it draws random numbers: such ops are neither merged, moved nor removed."""
 
     @classmethod
     def get_effects(cls, op: Operation) -> frozenset[EffectInstance]:

@@ -67,6 +67,8 @@ def print_bare(printer: Printer, attribute: Attribute) -> None:
             printer.print_string_literal(attribute.data)
         case BareAttr():
             printer.print_string(attribute.text())
+        case DenseIntOrFPElementsAttr():
+            print_literal(printer, attribute)
         case _:
             printer.print_attribute(attribute)
 
@@ -93,7 +95,8 @@ def print_literal(printer: Printer, literal: DenseIntOrFPElementsAttr) -> None:
     data, length = literal.data.data, max(len(literal), 1)
     same = data == data[: len(data) // length] * length
     text = printed(printer, lambda: printer.print_attribute(literal))
-    if "0x" not in text and (same or not literal.is_splat()):
+    elements, _, _ = text.rpartition(" : ")
+    if "0x" not in elements and (same or not literal.is_splat()):
         printer.print_string(text)
         return
     printer.print_string(f'dense<"0x{data.hex()}"> : ')

@@ -47,9 +47,9 @@ class SymExpr:
         raise TypeError(f"the truth value of the symbolic extent '{self}' is not known")
 
     def __reduce__(self) -> tuple[object, ...]:
-        from forgec.runtime.symbolic.text import parse
+        from forgec.runtime.symbolic.text import parse_printed
 
-        return (parse, (str(self),))
+        return (parse_printed, (str(self),))
 
     def __str__(self) -> str:
         text = self._text

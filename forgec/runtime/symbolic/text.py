@@ -8,7 +8,7 @@ from forgec.runtime.symbolic.atoms import FUNCTIONS
 from forgec.runtime.symbolic.expr import Extent, symbol
 from forgec.runtime.symbolic.fold import apply, floordiv, mod
 
-MAX_LENGTH = 2000
+MAX_LENGTH = 4000
 MAX_DEPTH = 40
 
 _TOKEN = re.compile(r"\s*(?:(?P<int>[0-9]{1,19})|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<op>//|[-+*%(),]))", re.ASCII)
@@ -22,6 +22,11 @@ def parse(text: str) -> Extent:
     """
     if len(text) > MAX_LENGTH:
         raise ValueError(f"an extent of {len(text)} characters is longer than {MAX_LENGTH}")
+    return parse_printed(text)
+
+
+def parse_printed(text: str) -> Extent:
+    """As ``parse``, for text of any length that this process printed itself."""
     try:
         return _Parser(text).parse()
     except ZeroDivisionError:
