@@ -38,6 +38,7 @@ from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir import types
 from forgec.ir.attributes import ArgsAttr, ExtentAttr, IntsAttr
+from forgec.ir.ops.format import Bare
 from forgec.ir.ops.module import operand_text, parse_operands_and_call, references, resolve
 from forgec.ir.text import CallArguments, format_call
 
@@ -62,11 +63,14 @@ class EntryOp(IRDLOperation):
     peak_bytes = opt_prop_def(ExtentAttr)
     body = region_def("single_block")
 
+    custom_directives = (Bare,)
+
     traits = traits_def(SymbolOpInterface(), IsolatedFromAbove())
 
     assembly_format = (
-        "$sym_name `inputs` $inputs `parameters` $parameters `in` $in_tree `out` $out_tree "
-        "(`arena` $arena_bytes^)? (`peak` $peak_bytes^)? attr-dict-with-keyword $body"
+        "$sym_name `inputs` custom<Bare>($inputs) `parameters` custom<Bare>($parameters) "
+        "`in` custom<Bare>($in_tree) `out` custom<Bare>($out_tree) "
+        "(`arena` custom<Bare>($arena_bytes)^)? (`peak` custom<Bare>($peak_bytes)^)? attr-dict-with-keyword $body"
     )
 
     @property
@@ -77,6 +81,8 @@ class EntryOp(IRDLOperation):
 
 class RegisterOp(IRDLOperation):
     """An op that declares a register."""
+
+    custom_directives = (Bare,)
 
     result = result_def(AnyTensorTypeConstr)
 
@@ -91,7 +97,7 @@ class InputOp(RegisterOp):
     label = prop_def(StringAttr)
     inout = opt_prop_def(UnitAttr)
 
-    assembly_format = "$index $label (`inout` $inout^)? attr-dict `:` type($result)"
+    assembly_format = "custom<Bare>($index) custom<Bare>($label) (`inout` $inout^)? attr-dict `:` type($result)"
 
 
 @irdl_op_definition
@@ -102,7 +108,7 @@ class ParamOp(RegisterOp):
 
     label = prop_def(StringAttr)
 
-    assembly_format = "$label attr-dict `:` type($result)"
+    assembly_format = "custom<Bare>($label) attr-dict `:` type($result)"
 
 
 @irdl_op_definition
@@ -113,7 +119,7 @@ class ConstantOp(RegisterOp):
 
     value = prop_def(DenseIntOrFPElementsAttr)
 
-    assembly_format = "$value attr-dict `:` type($result)"
+    assembly_format = "custom<Bare>($value) attr-dict `:` type($result)"
 
 
 @irdl_op_definition
@@ -125,7 +131,7 @@ class StateOp(RegisterOp):
     label = prop_def(StringAttr)
     zeros = opt_prop_def(UnitAttr)
 
-    assembly_format = "$label (`zeros` $zeros^)? attr-dict `:` type($result)"
+    assembly_format = "custom<Bare>($label) (`zeros` $zeros^)? attr-dict `:` type($result)"
 
 
 @irdl_op_definition
@@ -139,7 +145,10 @@ class BufferOp(RegisterOp):
     offset = opt_prop_def(ExtentAttr)
     live = opt_prop_def(IntsAttr)
 
-    assembly_format = "`bytes` $nbytes (`at` $offset^)? (`live` $live^)? attr-dict `:` type($result)"
+    assembly_format = (
+        "`bytes` custom<Bare>($nbytes) (`at` custom<Bare>($offset)^)? (`live` custom<Bare>($live)^)? "
+        "attr-dict `:` type($result)"
+    )
 
     def verify_(self) -> None:
         if self.live is not None and (len(self.live.data) != 2 or self.live.data[0] >= self.live.data[1]):
@@ -166,7 +175,7 @@ class ViewOp(RegisterOp):
     base = operand_def(AnyTensorTypeConstr)
     offset = prop_def(ExtentAttr)
 
-    assembly_format = "$base `offset` $offset attr-dict `:` functional-type(operands, results)"
+    assembly_format = "$base `offset` custom<Bare>($offset) attr-dict `:` functional-type(operands, results)"
 
     def verify_(self) -> None:
         if isinstance(self.base.owner, ViewOp):
@@ -205,7 +214,7 @@ class LaunchOp(IRDLOperation):
         names = [operand_text(printer, value) for value in self.inputs]
         printer.print_string(format_call(self.arguments, names.__getitem__))
         printer.print_string(" writes ")
-        self.writes.print_parameter(printer)
+        printer.print_string(self.writes.text())
         printer.print_string(" from ")
         printer.print_string_literal(self.source.data)
         printer.print_op_attributes(self.attributes)
@@ -217,7 +226,7 @@ class LaunchOp(IRDLOperation):
         callee = parser.parse_str_literal()
         operands, arguments = parse_operands_and_call(parser)
         parser.parse_keyword("writes")
-        writes = IntsAttr(IntsAttr.parse_parameter(parser))
+        writes = IntsAttr(IntsAttr.parse_text(parser))
         parser.parse_keyword("from")
         source = parser.parse_str_literal()
         attributes = parser.parse_optional_attr_dict()
