@@ -430,7 +430,7 @@ class Converter:
             held = self.handles[node] if isinstance(node, torch.fx.Node) else node
             if isinstance(held, Handle):
                 outputs.append(len(returned))
-                returned.append(held.value(self.builder.insert))
+                returned.append(self._value(held, node))
             elif held is None or isinstance(held, (bool, int, float, str)):
                 literals[len(outputs)] = held
                 outputs.append(None)
@@ -466,6 +466,12 @@ class Converter:
             literals,
             self.symbols,
         )
+
+    def _value(self, held: Handle, node: Any) -> SSAValue:
+        try:
+            return held.value(self.builder.insert)
+        except UnknownAliasing as reason:
+            raise error("FORGE-C005", str(reason), location=place_of(node)) from None
 
     def _locate(self) -> None:
         """Reads of parameters and states stand for no line of the model: they take that of what uses them first."""

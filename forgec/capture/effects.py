@@ -124,23 +124,26 @@ def _collect_writes(graph: torch.fx.Graph, roots: Roots, written: set[str]) -> l
             continue
         elif node.target is operator.getitem:
             source, position = node.args
-            roots[node] = results[source][position] if source in results else roots.get(source, set())
+            roots[node] = results[source][position] if position < len(results.get(source, ())) else set()
         elif isinstance(node.target, torch._ops.OpOverload):
-            roots[node] = _collect_call(node, roots, written)
+            results[node] = _collect_call(node, roots, written)
+            roots[node] = results[node][0] if results[node] else set()
         else:
             results[node] = _collect_body(node, roots, written)
     return returned
 
 
-def _collect_call(node: torch.fx.Node, roots: Roots, written: set[str]) -> set[str]:
+def _collect_call(node: torch.fx.Node, roots: Roots, written: set[str]) -> list[set[str]]:
     overload: Any = node.target
     schema = schema_of(overload)
     bound = bind(schema, node)
     if torch.Tag.inplace_view not in overload.tags:
         for name in schema.writes:
             written.update(roots.get(bound[name], ()))
-    sources = [source_of(node, overload, bound, alias, position) for position, alias in enumerate(schema.aliases)]
-    return {root for source in sources for root in roots.get(source, ())}
+    value = node.meta.get("val")
+    aliases = per_result(schema, value if isinstance(value, (list, tuple)) else [value])
+    sources = [source_of(node, overload, bound, alias, position) for position, alias in enumerate(aliases)]
+    return [roots.get(source, set()) for source in sources]
 
 
 def _collect_body(node: torch.fx.Node, roots: Roots, written: set[str]) -> list[set[str]]:

@@ -20,7 +20,7 @@ def literal(value: Any, like: SSAValue | Attribute) -> DenseIntOrFPElementsAttr:
     from forgec.runtime.dtypes import torch_dtype
 
     name = types.dtype(like)
-    tensor = value.to(torch_dtype(name)).contiguous()
+    tensor = value.to(torch_dtype(name)).clone(memory_format=torch.contiguous_format)  # strides of extent 1 as well
     raw = tensor.reshape(-1).view(torch.uint8)
     data = (raw * 255 if name == "i1" else raw).numpy().tobytes()
     kind: Any = types.tensor(name, tuple(tensor.shape))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -117,21 +118,21 @@ def _write_weights(
 ) -> str:
     """Streams the safetensors file, one tensor in memory at a time; returns the SHA-256 of all of it."""
     digest = hashlib.sha256()
+    with ThreadPoolExecutor(max_workers=1) as hasher:  # hashing takes as long as summing and writing together
 
-    def emit(content: bytes | memoryview) -> None:
-        for start in range(
-            0, len(content), CHUNK_BYTES
-        ):  # small enough to be hashed, summed and written from the cache
-            chunk = content[start : start + CHUNK_BYTES]
-            digest.update(chunk)
-            write(chunk)
+        def emit(content: bytes | memoryview) -> None:
+            for start in range(0, len(content), CHUNK_BYTES):  # small enough to be read once from memory
+                chunk = content[start : start + CHUNK_BYTES]
+                hashed = hasher.submit(digest.update, chunk)
+                write(chunk)
+                hashed.result()
 
-    emit(header)
-    position = 0
-    for name, spec in wanted.items():
-        source = weights[aliases.get(name, name)]
-        value: TensorLike = source() if callable(source) else source
-        emit(bytes(placed[name].begin - position))
-        emit(bytes_in_file_order(name, value, spec))
-        position = placed[name].end
+        emit(header)
+        position = 0
+        for name, spec in wanted.items():
+            source = weights[aliases.get(name, name)]
+            value: TensorLike = source() if callable(source) else source
+            emit(bytes(placed[name].begin - position))
+            emit(bytes_in_file_order(name, value, spec))
+            position = placed[name].end
     return digest.hexdigest()
