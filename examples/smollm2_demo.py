@@ -85,7 +85,8 @@ def answer(folder: Path) -> None:
         difference = (prefill(ids, use_cache=False).logits - expected).abs().max()
         eager, compiled = interleaved(lambda: model(ids, use_cache=False), lambda: prefill(ids, use_cache=False))
     print(
-        f"prompt of {ids.shape[1]} tokens: eager {eager * 1e3:.1f} ms, compiled {compiled * 1e3:.1f} ms ({compiled / eager:.3f}x)"
+        f"prompt of {ids.shape[1]} tokens: eager {eager * 1e3:.1f} ms, "
+        f"compiled {compiled * 1e3:.1f} ms ({compiled / eager:.3f}x)"
     )
     print(f"largest difference of logits from eager: {difference:.2e}")
 

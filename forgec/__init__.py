@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from forgec.api import CompiledModel, compile
+    from forgec.api import CompiledModel, compile  # noqa: A004 - the public name
     from forgec.capture.dims import Dim
     from forgec.diagnostics import ForgeError
     from forgec.runtime import LoadedModel, Session, load

@@ -25,7 +25,7 @@ from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.shape import BroadcastOp, CopyOp, InsertSliceOp, ReshapeOp, SliceOp, TransposeOp, ViewOp
 from forgec.ir.ops.unary import CastOp
 
-Insert = Callable[[Operation], None]
+Insert = Callable[[Operation], object]
 
 
 class UnknownAliasing(Exception):

@@ -65,7 +65,9 @@ def _distinct(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any,
             seen.add(id(value))
         return value
 
-    return torch.utils._pytree.tree_map(copy_of_repeated, (args, kwargs))
+    from torch.utils import _pytree
+
+    return _pytree.tree_map(copy_of_repeated, (args, kwargs))
 
 
 def _refusal(reason: Exception) -> ForgeError:

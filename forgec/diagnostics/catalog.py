@@ -1,4 +1,6 @@
-"""Every diagnostic code with its title, explanation and remedy: what ``forgec explain CODE`` prints and docs/errors.md lists.
+"""Every diagnostic code with its title, explanation and remedy.
+
+What ``forgec explain CODE`` prints and docs/errors.md lists.
 
 Families: U usage, C capture, I intermediate representation, P passes, B backends, A artifact, R run time, X internal.
 """
@@ -156,7 +158,8 @@ CATALOG: dict[str, Entry] = {
     ),
     "FORGE-A004": Entry(
         "artifact's plan is not valid",
-        "The plan breaks an invariant (a register out of range, an offset outside the arena, an unknown operation). It was not run.",
+        "The plan breaks an invariant (a register out of range, an offset outside the arena, an unknown operation). "
+        "It was not run.",
         "Compile the model again; a plan that forgec wrote always passes.",
     ),
     "FORGE-A005": Entry(
@@ -196,7 +199,8 @@ CATALOG: dict[str, Entry] = {
     ),
     "FORGE-R006": Entry(
         "wrong value of a fixed argument",
-        "A non-tensor argument (a number, bool, string or None) is part of the compiled program and differs from the example's value.",
+        "A non-tensor argument (a number, bool, string or None) is part of the compiled program and differs from the "
+        "example's value.",
         "Pass the same value, or compile again with the new one.",
     ),
     "FORGE-R007": Entry(

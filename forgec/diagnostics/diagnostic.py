@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from forgec.diagnostics.catalog import CATALOG
@@ -15,7 +15,8 @@ class Location:
     """A place in the user's model: ``file:line in function (module)``.
 
     ``file`` is relative to an import root or to the working directory, ``line`` is 1-based (0: unknown),
-    ``function`` is the qualified name (``Attention.forward``), ``module`` the dotted path of the submodule (``layers.3.attn``).
+    ``function`` is the qualified name (``Attention.forward``), ``module`` the dotted path of the submodule
+    (``layers.3.attn``).
     """
 
     file: str
@@ -51,8 +52,7 @@ class Diagnostic:
         """The diagnostic as JSON-compatible data (``--json``)."""
         result: dict[str, Any] = {"code": self.code, "severity": self.severity, "message": self.message}
         if self.location is not None:
-            place = self.location
-            result["location"] = {"file": place.file, "line": place.line, "function": place.function, "module": place.module}
+            result["location"] = asdict(self.location)
         if self.notes:
             result["notes"] = list(self.notes)
         if self.help:
@@ -62,7 +62,10 @@ class Diagnostic:
 
 @dataclass
 class ForgeError(Exception):
-    """Every error that forgec raises on purpose. ``diagnostics`` holds at least one entry; ``code`` is the first one's."""
+    """Every error that forgec raises on purpose.
+
+    ``diagnostics`` holds at least one entry; ``code`` is the first one's.
+    """
 
     diagnostics: list[Diagnostic] = field(default_factory=list)
 

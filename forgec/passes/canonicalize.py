@@ -170,7 +170,7 @@ def drop_power_one(op: b.BinaryOp) -> SSAValue | None:
 def drop_double(op: u.UnaryOp) -> SSAValue | None:
     """An inversion of the same inversion is the operand, where the type stays."""
     inner = producer(op.input)
-    if type(inner) is not type(op) or inner.operands[0].type != op.result.type:
+    if inner is None or type(inner) is not type(op) or inner.operands[0].type != op.result.type:
         return None
     return inner.operands[0]
 

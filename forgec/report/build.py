@@ -9,6 +9,7 @@ from xdsl.dialects.builtin import ModuleOp
 from forgec.ir import plan
 from forgec.ir.ops.module import SymbolOp
 from forgec.report.report import Report, Totals, fallbacks, owned_registers, totals
+from forgec.runtime.binding import bind, peak_of
 from forgec.runtime.plan import Param, Plan, State
 
 __all__ = ["default_bindings", "referenced", "report", "totals"]
@@ -48,7 +49,7 @@ def report(
 ) -> Report:
     """The report of a compilation."""
     entries = _entries(plan)
-    peaks = [entry.peak_bytes for entry in exported.entries if entry.peak_bytes is not None]
+    peaks = [peak_of(entry, bind(entry, bindings)).total_bytes for entry in exported.entries]
     return Report(
         target=target,
         pipeline=pipeline,

@@ -22,7 +22,8 @@ def _linear(op: LinearOp, b: PlanBuilder) -> None:
     target = b.destination(op.result)
     rows = types.numel(op.result) // target_shape[-1] if target_shape[-1] != 0 else 0
     flat_source, flat_target = b.reshaped(source, [rows, shape[-1]]), b.reshaped(target, [rows, target_shape[-1]])
-    assert flat_source is not None and flat_target is not None, "row-major values can be flattened"
+    assert flat_source is not None, "row-major values can be flattened"
+    assert flat_target is not None, "row-major values can be flattened"
     turned = b.transposed(weight)
     if op.bias is None:
         b.launch("aten::mm.out", [flat_source, turned], [("out", flat_target)], writes=[flat_target])
