@@ -15,12 +15,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from xdsl.dialects.builtin import LocationAttr
+from xdsl.dialects.builtin import AnyTensorType, LocationAttr
 from xdsl.ir import Attribute, Operation, SSAValue
 
 from forgec.ir import types
+from forgec.ir.attributes import ExtentAttr, IntsAttr
 from forgec.ir.layout import reshape_strides
 from forgec.ir.ops.base import ForgeOp, producer
+from forgec.ir.ops.creation import IotaOp
+from forgec.ir.ops.index import IndexPutOp
 from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.shape import BroadcastOp, CopyOp, InsertSliceOp, ReshapeOp, SliceOp, TransposeOp, ViewOp
 from forgec.ir.ops.unary import CastOp
@@ -101,9 +104,9 @@ def fresh(value: SSAValue) -> Handle:
     return Handle(Storage(value), (), [value], 0)
 
 
-def view_of(source: Handle, operand: SSAValue, result: SSAValue, callee: str) -> Handle:
-    """The handle of ``result``, which ``callee`` computed from ``operand`` (the value of ``source``) and which may
-    share its memory.
+def view_of(source: Handle, operand: SSAValue, kind: AnyTensorType, result: SSAValue, callee: str) -> Handle:
+    """The handle of ``result``, which ``callee`` computed from ``operand`` and which may share its memory. ``operand`` is
+    the value of ``source``, and in torch a tensor of type ``kind``.
 
     Where torch's operator copies (a reshape that strides cannot express, a change of layout or dtype) there is no
     aliasing.
@@ -112,7 +115,9 @@ def view_of(source: Handle, operand: SSAValue, result: SSAValue, callee: str) ->
     value = result
     while value is not operand:
         op = producer(value)
-        if isinstance(op, CastOp) or (isinstance(op, ViewOp) and not _shares_memory(op)):
+        if isinstance(op, CastOp) or (
+            isinstance(op, ViewOp) and not _shares_memory(op, kind if op.input is operand else None)
+        ):
             return fresh(result)
         if not _is_view(op):
             return Handle(source.storage, (), [result], source.version, callee)
@@ -130,13 +135,41 @@ def _is_view(op: Operation | None) -> bool:
     return isinstance(op, ViewOp) or (isinstance(op, AtenOp) and len(op.inputs) == len(op.outputs) == 1)
 
 
-def _shares_memory(op: ViewOp) -> bool:
+def _shares_memory(op: ViewOp, kind: AnyTensorType | None) -> bool:
+    """True if torch does not copy for this; ``kind`` is the type that the operand has in torch (None: its value's)."""
+    source = kind or types.tensor_type(op.input)
     if isinstance(op, CopyOp):
-        return op.input.type == op.result.type
+        return source == op.result.type
     if isinstance(op, ReshapeOp):
-        shape, strides = types.shape(op.input), types.strides(op.input)
-        return reshape_strides(shape, strides, types.shape(op.result)) is not None
+        return reshape_strides(types.shape(source), types.strides(source), types.shape(op.result)) is not None
     return True
+
+
+def _scatter(view: AtenOp, value: SSAValue, before: SSAValue, insert: Insert, location: LocationAttr) -> SSAValue:
+    """``before`` with ``value`` where the view reads: the view of the elements' own numbers says where that is."""
+
+    def emit(op: Operation) -> SSAValue:
+        op.location = location
+        insert(op)
+        return op.results[0]
+
+    def reshape(operand: SSAValue, kind: Attribute) -> SSAValue:
+        return emit(ReshapeOp.create(operands=[operand], result_types=[kind]))
+
+    name, count = types.dtype(before), types.numel(before)
+    line = {"start": ExtentAttr(0), "step": ExtentAttr(1)}
+    numbers = emit(IotaOp.create(properties=line, result_types=[types.tensor("i64", [count])]))
+    numbers = reshape(numbers, types.tensor("i64", types.shape(before)))
+    shape, written = types.shape(view.outputs[0]), types.numel(value)
+    places = emit(
+        AtenOp.create(operands=[numbers], properties=view.properties, result_types=[types.tensor("i64", shape)])
+    )
+    flat = [
+        reshape(before, types.tensor(name, [count])),
+        reshape(value, types.tensor(name, [written])),
+        reshape(places, types.tensor("i64", [written])),
+    ]
+    return reshape(emit(IndexPutOp.make(flat, {"dims": IntsAttr([0])})), before.type)
 
 
 def _invert(view: Operation, value: SSAValue, before: SSAValue, insert: Insert, location: LocationAttr) -> SSAValue:
@@ -161,10 +194,7 @@ def _invert(view: Operation, value: SSAValue, before: SSAValue, insert: Insert, 
     if isinstance(view, BroadcastOp) and types.shape(view.input) == types.shape(view.result):
         return value
     if isinstance(view, AtenOp) and view.callee.data == "aten::diagonal":
-        (_, *rest), _ = view.arguments
-        scatter = AtenOp.of("aten::diagonal_scatter", [before, value, *rest], [], [before.type], location=location)
-        insert(scatter)
-        return scatter.results[0]
+        return _scatter(view, value, before, insert, location)
     raise UnknownAliasing(
         f"the memory of a result of {view.callee.data if isinstance(view, AtenOp) else view.name} is written"
     )

@@ -26,6 +26,7 @@ from forgec.capture.effects import (
     byte_range,
     functional_form,
     per_result,
+    returned_operand,
     source_of,
     written_placeholders,
 )
@@ -283,6 +284,10 @@ class Converter:
         schema = schema_of(overload)
         value = node.meta.get("val")
         arguments = bind(schema, node)
+        operand = returned_operand(overload, arguments)
+        if operand is not None:
+            self.handles[node] = self.handles[operand]
+            return
         seen = {k: self.argument(v) for k, v in arguments.items()}
         if overload is torch.ops.aten.as_strided.default and isinstance(seen["storage_offset"], int):
             first = arguments["self"].meta["val"].storage_offset()
@@ -292,11 +297,13 @@ class Converter:
         self._name(node, results)
         handles = []
         for position, (alias, result) in enumerate(zip(per_result(schema, results), results, strict=True)):
-            source = self.handles.get(source_of(node, overload, arguments, alias, position))
-            if isinstance(source, Handle):
-                handles.append(view_of(source, source.value(self.builder.insert), result, overload.name()))
-            else:
+            origin = source_of(node, overload, arguments, alias, position)
+            source = self.handles.get(origin)
+            if origin is None or not isinstance(source, Handle):
                 handles.append(fresh(result))
+            else:
+                operand, kind = source.value(self.builder.insert), self._type(origin.meta["val"])
+                handles.append(view_of(source, operand, kind, result, overload.name()))
         self.handles[node] = handles if isinstance(value, (list, tuple)) else handles[0] if handles else None
 
     def _inline(self, node: Any) -> None:

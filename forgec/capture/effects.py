@@ -21,13 +21,7 @@ HELD = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 MUTATIONS = (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION, OutputKind.USER_INPUT_MUTATION)
 """Outputs of a functionalized graph that are new values of what the model writes."""
 
-RETURN_OPERAND = {
-    "aten::dropout": "input",
-    "aten::feature_dropout": "input",
-    "aten::alpha_dropout": "input",
-    "aten::type_as": "self",
-}
-"""Composite operators that return their operand itself (dropout in evaluation), which no schema tells."""
+DROPOUTS = ("aten::dropout", "aten::feature_dropout", "aten::alpha_dropout")
 
 
 def bind(schema: Schema, node: torch.fx.Node) -> dict[str, Any]:
@@ -45,13 +39,20 @@ def per_result(schema: Schema, results: Sequence[Any]) -> list[str | None]:
     return list(schema.aliases)
 
 
+def returned_operand(overload: Any, arguments: dict[str, Any]) -> torch.fx.Node | None:
+    """The operand that a call returns as it is: dropout in evaluation, which neither its schema nor tracing tells."""
+    if overload.name() in DROPOUTS and (not arguments["train"] or arguments["p"] == 0):
+        return arguments["input"]
+    return None
+
+
 def source_of(
     node: torch.fx.Node, overload: Any, arguments: dict[str, Any], alias: str | None, position: int
 ) -> torch.fx.Node | None:
     """The node of the tensor whose memory a result may share: what the schema says, else what torch.export saw."""
     if arguments.get("copy") is True or overload is torch.ops.aten.lift_fresh_copy.default:
         return None
-    found = arguments.get(alias or RETURN_OPERAND.get(overload.name(), ""))
+    found = arguments.get(alias) if alias else returned_operand(overload, arguments)
     return found if isinstance(found, torch.fx.Node) else _traced_source(node, position)
 
 

@@ -89,7 +89,7 @@ def _refusal(reason: Exception) -> ForgeError:
 
 @contextmanager
 def _quiet():
-    """torch.export's warnings, log lines and dumps of graphs are for its own developers; what the model prints is kept."""
+    """torch.export's warnings, log lines and dumps of graphs are for its developers; what the model prints is kept."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     held = io.StringIO()

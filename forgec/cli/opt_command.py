@@ -27,6 +27,9 @@ def opt(
         str, typer.Option("--print-ir-filter", metavar="REGEX", help="Dump only after passes whose name matches.")
     ] = "",
     print_locations: Annotated[bool, typer.Option("--print-locations", help="Print loc(…) in the IR.")] = False,
+    disable_verify: Annotated[
+        bool, typer.Option("--disable-verify", help="Accept input that does not verify: for passes that mend it.")
+    ] = False,
     verify_each: Annotated[bool, typer.Option("--verify-each", help="Verify the IR after each pass.")] = False,
     time_passes: Annotated[bool, typer.Option("--time-passes", help="Print the time that each pass took.")] = False,
     split_input_file: Annotated[
@@ -61,6 +64,7 @@ def opt(
             print_ir_after_failure=print_ir_after_failure,
             print_ir_filter=print_ir_filter,
             print_locations=print_locations,
+            disable_verify=disable_verify,
             verify_each=verify_each,
             time_passes=time_passes,
             split_input_file=split_input_file,

@@ -6,7 +6,7 @@ from xdsl.ir import SSAValue
 
 from forgec.capture.call import Call, Decline, Result, extent, from_aten, index, ints
 from forgec.ir import types
-from forgec.ir.ops.shape import BroadcastOp, ConcatOp, InsertSliceOp, ReshapeOp, SliceOp, TransposeOp
+from forgec.ir.ops.shape import BroadcastOp, ConcatOp, CopyOp, InsertSliceOp, ReshapeOp, SliceOp, TransposeOp
 from forgec.runtime.symbolic import Extent
 
 
@@ -25,11 +25,18 @@ from forgec.runtime.symbolic import Extent
     "aten::atleast_1d",
     "aten::atleast_2d",
     "aten::atleast_3d",
-    "aten::ravel",
 )
 def _reshape(call: Call) -> Result:
     """Every operator that keeps the row-major order: the result's type says the rest."""
     return call.emit(ReshapeOp, [call.tensor("self")])
+
+
+@from_aten("aten::ravel")
+def _ravel(call: Call) -> Result:
+    """``contiguous().view(-1)``: a copy where the operand is not row-major, even if strides could say the result."""
+    source = call.tensor("self")
+    dense = call.emit(CopyOp, [source], None, types.tensor(types.dtype(source), types.shape(source)))
+    return call.emit(ReshapeOp, [dense])
 
 
 @from_aten("aten::expand", "aten::expand_as", "aten::broadcast_to")
