@@ -105,11 +105,10 @@ def fresh(value: SSAValue) -> Handle:
 
 
 def view_of(source: Handle, operand: SSAValue, kind: AnyTensorType, result: SSAValue, callee: str) -> Handle:
-    """The handle of ``result``, which ``callee`` computed from ``operand`` and which may share its memory. ``operand`` is
-    the value of ``source``, and in torch a tensor of type ``kind``.
+    """The handle of ``result``, which ``callee`` computed from ``operand`` and which may share its memory.
 
-    Where torch's operator copies (a reshape that strides cannot express, a change of layout or dtype) there is no
-    aliasing.
+    ``operand`` is the value of ``source``, and in torch a tensor of type ``kind``. Where torch's operator copies (a
+    reshape that strides cannot express, a change of layout or dtype) there is no aliasing.
     """
     steps: list[Operation] = []
     value = result
