@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Fallback = Literal["allow", "error"]
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class CompiledModel:
     """A compiled model in memory. Calls take and return what the model does; ``save`` writes the artifact."""
 
@@ -42,6 +42,10 @@ class CompiledModel:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model. Raises ForgeError (R001–R007) for arguments that do not fit what was compiled."""
         return self._program(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        entries = ", ".join(self._program.entries)
+        return f"CompiledModel(target={self.target!r}, entries=[{entries}], launches={self.report.launches})"
 
     def session(self) -> Session:
         """A session with state of its own (a KV cache), starting at the initial values."""
@@ -116,8 +120,18 @@ def compile(
     }
     if fallback not in ("allow", "error"):
         raise error("FORGE-U005", f"fallback is {fallback!r}", notes=("values: allow, error",))
+    if type(max_signatures) is not int or max_signatures < 1:
+        raise error("FORGE-U005", f"max_signatures is {max_signatures!r}, a number of at least 1 is needed")
+    for name, value in (("target", target), ("pipeline", pipeline)):
+        if not isinstance(value, str):
+            raise error("FORGE-U005", f"{name} is a {type(value).__name__}, text is needed")
     if model is None:
+        if example_inputs is not None or example_kwargs is not None:
+            raise error("FORGE-U002", "there are example inputs but no model")
         return lambda function: _lazily(function, max_signatures, options)
+    if not _is_exported(model) and (not callable(model) or isinstance(model, type)):
+        what = f"the class {model.__name__}" if isinstance(model, type) else f"a value of type {type(model).__name__}"
+        raise error("FORGE-U002", f"{what} is no model", help="pass a torch.nn.Module or a function")
     if example_inputs is None and example_kwargs is None and not _is_exported(model):
         return _lazily(model, max_signatures, options)
     return _compile(model, () if example_inputs is None else example_inputs, example_kwargs or {}, **options)
@@ -126,8 +140,6 @@ def compile(
 def _lazily(model: Any, max_signatures: int, options: dict[str, Any]) -> Any:
     from forgec.lazy import LazyModel
 
-    if not callable(model):
-        raise error("FORGE-U002", f"a {type(model).__name__} is no model", help="pass a torch.nn.Module or a function")
     return LazyModel(model, lambda args, kwargs: _compile(model, args, kwargs, **options), max_signatures)
 
 

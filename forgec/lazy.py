@@ -47,6 +47,10 @@ class LazyModel:
         self._compiled[key] = self._compile(args, kwargs)
         return self._compiled[key]
 
+    def __repr__(self) -> str:
+        name = getattr(self, "__qualname__", type(getattr(self, "__wrapped__", self)).__name__)
+        return f"LazyModel({name}, signatures={self.signatures} of at most {self._max_signatures})"
+
     @property
     def signatures(self) -> int:
         """How many signatures have been compiled."""

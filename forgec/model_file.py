@@ -31,13 +31,12 @@ def read(path: Path, entry: str | None) -> Source:
 
 
 def _exported(path: Path) -> Source:
-    import warnings
-
     import torch
 
+    from forgec.capture.quiet import quiet
+
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             return torch.export.load(path), (), {}, None
     except Exception as reason:
         first = str(reason).strip().splitlines() or [type(reason).__name__]
@@ -69,7 +68,10 @@ def _python(path: Path, name: str) -> Source:
         if isinstance(reason, ForgeError):
             raise
         raise error(
-            "FORGE-U006", f"{path} raised {type(reason).__name__}: {reason}", location=_where(reason, path)
+            "FORGE-U006",
+            f"{path} raised {type(reason).__name__}: {next(iter(str(reason).splitlines()), '')}",
+            location=_where(reason, path),
+            notes=tuple(line for line in str(reason).splitlines()[1:6] if line.strip()),
         ) from reason
     finally:
         sys.path.remove(folder)

@@ -188,6 +188,12 @@ class PlanBuilder:
         self.launch("aten::copy_", [fresh, place], writes=[fresh])
         return fresh
 
+    def duplicate(self, place: Place) -> Place:
+        """A copy of what is at a place, in the arena."""
+        fresh = self.allocate(types.tensor(types.dtype(place.type), types.shape(place.type)))
+        self.launch("aten::copy_", [fresh, place], writes=[fresh])
+        return fresh
+
     def preserve(self, storage: Storage) -> None:
         """Copy the values of a storage that are still needed elsewhere, because the storage is about to be
         overwritten."""

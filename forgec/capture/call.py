@@ -70,7 +70,12 @@ def schema_of(overload: Any) -> Schema:
     aliases = []
     for result in raw.returns:
         names = result.alias_info.before_set if result.alias_info is not None else ()
-        aliases.append(next((holders[n] for n in names if n in holders), None))
+        found = next((holders[n] for n in names if n in holders), None)
+        if (
+            result.alias_info is not None and not names
+        ):  # a list, whose elements are views of the argument marked a -> *
+            found = next((a.name for a in raw.arguments if a.alias_info and "*" in a.alias_info.after_set), None)
+        aliases.append(found)
     return Schema(overload.name(), arguments, writes, tuple(aliases))
 
 

@@ -44,7 +44,9 @@ def import_program(
     ``model`` is what was exported (for its parameters' names); the example inputs and ``dynamic_shapes`` give symbols
     the names that the user gave to dimensions.
     """
-    names = {id(t): name for name, t in held_tensors(model).items()} if isinstance(model, torch.nn.Module) else {}
+    names: dict[int, str] = {}
+    if isinstance(model, torch.nn.Module):
+        names = {id(t): name for name, t in (*model.named_parameters(), *held_tensors(model).items())}
     labels = dim_labels(program, parameter_names(program, model), args, kwargs or {}, dynamic_shapes)
     conversion = convert(program, names, labels)
     for op in conversion.module.ops:

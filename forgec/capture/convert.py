@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,6 +26,7 @@ from forgec.capture.effects import (
     bind,
     byte_range,
     functional_form,
+    identity,
     per_result,
     returned_operand,
     source_of,
@@ -111,7 +113,8 @@ class Converter:
         self.inputs: list[int] = []
         self.fixed: dict[int, Any] = {}
         self.states: list[tuple[StateSlot, Handle, SSAValue]] = []
-        self.targets: dict[str, str] = {}
+        self.targets: dict[str, Any] = {}
+        self.argument_names: dict[SSAValue, str] = {}
         self.written = written_placeholders(self.program)
         nodes = list(self.program.graph.nodes)
         placeholders = [n for n in nodes if n.op == "placeholder"]
@@ -135,31 +138,40 @@ class Converter:
         specs = self.program.graph_signature.input_specs
         leaf = 0
         deferred: list[tuple[Any, Any]] = []
+        held = {
+            node: self._tensor(spec.target) for node, spec in zip(placeholders, specs, strict=True) if spec.kind in HELD
+        }
+        written = {identity(tensor) for node, tensor in held.items() if node.name in self.written}
         for node, spec in zip(placeholders, specs, strict=True):
             if spec.kind == InputKind.USER_INPUT:
                 self._user_input(node, spec, leaf)
                 leaf += 1
-            elif node.name in self.written:
+            elif node in held and identity(held[node]) in written:
                 deferred.append((node, spec))
             elif node.users or spec.kind != InputKind.TOKEN:
                 self._constant_input(node, spec)
-        used = [s for n, s in zip(placeholders, specs, strict=True) if s.kind in HELD and n.users]
-        held = {spec.target: self._tensor(spec.target) for spec in used}
+        names = {node: spec.target for node, spec in zip(placeholders, specs, strict=True)}
+        states: dict[Any, Any] = {}
         for node, spec in deferred:  # states of buffers come after the inputs
-            tensor = self._tensor(spec.target)
-            name = self.names.get(id(tensor), spec.target)
-            self._refuse_shared_memory(spec.target, tensor, held)
-            self.params[name] = tensor.detach().clone()  # the model may go on changing its own
-            self._state(node, StateSlot(name), self._type(tensor))
-            self.targets[spec.target] = name
+            tensor = held[node]
+            first = states.setdefault(identity(tensor), node)
+            if first is node:
+                name = self._free_name(self.names.get(id(tensor), spec.target))
+                self._refuse_shared_memory(node, held, names)
+                self.params[name] = tensor.detach().clone()  # the model may go on changing its own
+                self._state(node, StateSlot(name), self._type(tensor))
+            self.handles[node] = self.handles[first]
+            self.targets[spec.target] = node
 
-    def _refuse_shared_memory(self, written: str, tensor: torch.Tensor, held: Mapping[str, torch.Tensor]) -> None:
+    def _refuse_shared_memory(self, written: Any, held: Mapping[Any, torch.Tensor], names: Mapping[Any, str]) -> None:
         """What the model writes must not share bytes with another tensor of the model, unless that is the very same."""
-        for name, other in held.items():
-            if other is not tensor and byte_range(other).overlaps(byte_range(tensor)):
+        tensor = held[written]
+        for node, other in held.items():
+            same = identity(other) == identity(tensor)
+            if node.users and not same and byte_range(other).overlaps(byte_range(tensor)):
                 raise error(
                     "FORGE-C005",
-                    f"the model writes {written!r}, which shares memory with {name!r}",
+                    f"the model writes {names[written]!r}, which shares memory with {names[node]!r}",
                     help="clone one of them where the model is built",
                 )
 
@@ -177,12 +189,14 @@ class Converter:
             self._state(node, StateSlot(node.name, leaf), kind)
             return
         argument = self.block.insert_arg(kind, len(self.block.args))
-        argument.name_hint = node.name
+        argument.name_hint = hint(node.name)
+        self.argument_names[argument] = node.name
         self.handles[node] = fresh(argument)
 
     def _state(self, node: Any, slot: StateSlot, kind: AnyTensorType) -> None:
         argument = self.block.insert_arg(StateType(kind), len(self.block.args))
-        argument.name_hint = node.name
+        argument.name_hint = hint(node.name)
+        self.argument_names[argument] = node.name
         read = StateReadOp.create(operands=[argument], result_types=[kind])
         self.builder.insert(read)
         handle = fresh(read.results[0])
@@ -197,6 +211,10 @@ class Converter:
         elif node.users:
             raise error("FORGE-C004", f"input {node.name!r} of kind {spec.kind.name} cannot be captured")
 
+    def _free_name(self, name: str) -> str:
+        """``name``, or one made of it that no parameter or state has yet."""
+        return name if name not in self.params else self._free_name(f"{name}_")
+
     def _tensor(self, target: str) -> torch.Tensor:
         found = self.program.state_dict.get(target)
         return self.program.constants[target] if found is None else found
@@ -204,21 +222,16 @@ class Converter:
     def _param(self, name: str, tensor: torch.Tensor) -> SSAValue:
         """The value of a weight; tensors that are the same memory are one parameter."""
         tensor = tensor.detach()
-        identity = (
-            tensor.untyped_storage()._cdata,
-            tensor.storage_offset(),
-            tuple(tensor.shape),
-            tensor.stride(),
-            tensor.dtype,
-        )
-        name = self.by_tensor.setdefault(identity, name)
+        known = self.by_tensor.get(identity(tensor))
+        name = self._free_name(name) if known is None else known
+        self.by_tensor[identity(tensor)] = name
         if name not in self.param_values:
             kind = self._type(tensor)
             self.params[name] = tensor
             self.header.append(ParamOp.create(properties={"sym_name": StringAttr(name), "type": kind}))
             ref = ParamRefOp.create(properties={"param": SymbolRefAttr(name)}, result_types=[kind])
             self.builder.insert(ref)
-            ref.results[0].name_hint = name.replace(".", "_")
+            ref.results[0].name_hint = hint(name)
             self.param_values[name] = ref.results[0]
         return self.param_values[name]
 
@@ -326,7 +339,7 @@ class Converter:
     def _name(self, node: Any, results: Sequence[SSAValue]) -> None:
         for result in results:
             if result.name_hint is None and isinstance(result.owner, Operation):
-                result.name_hint = node.name
+                result.name_hint = hint(node.name)
 
     def _symbolic(self, node: Any, value: Any) -> Any:
         if isinstance(value, torch.SymInt):
@@ -495,16 +508,17 @@ class Converter:
 
     def _argument_info(self, argument: SSAValue, slot: StateSlot | None) -> ArgumentInfo:
         if slot is None or slot.input_index is not None:
-            return ArgumentInfo(argument.name_hint or "", inout=slot is not None)
+            return ArgumentInfo(self.argument_names[argument], inout=slot is not None)
         initial = self.params[slot.name]
         return ArgumentInfo(slot.name, zeros=not bool(initial.count_nonzero()))
 
     def _mutations(self, specs: Sequence[Any], results: Sequence[Any]) -> None:
         """A functionalized program says its mutations as outputs."""
-        by_target = {slot.name: handle for slot, handle, _ in self.states}
+        inputs = {slot.name: handle for slot, handle, _ in self.states if slot.input_index is not None}
         for spec, node in zip(specs, results, strict=True):
             if spec.kind in MUTATIONS:
-                handle = by_target[self.targets.get(spec.target, spec.target)]
+                held = self.targets.get(spec.target)
+                handle = inputs[spec.target] if held is None else self.handles[held]
                 location = to_attribute(place_of(node))
                 handle.write(self.handles[node].value(self.builder.insert), self.builder.insert, location)
 
@@ -573,3 +587,9 @@ def _literal(value: Any) -> Any:
 
 def _plan_argument(value: Any) -> Any:
     return tuple(_plan_argument(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def hint(name: str) -> str:
+    """A name as the printer takes it: letters, digits and underscores, not beginning with a digit."""
+    text = re.sub(r"[^A-Za-z0-9_]", "_", name)
+    return f"_{text}" if text[:1].isdigit() or not text else text

@@ -78,20 +78,23 @@ def functional_form(overload: Any) -> tuple[Any, bool]:
     if packet.startswith("__i"):
         base = f"__{packet[3:]}"
     if base != packet and hasattr(namespace, base):
-        family = getattr(namespace, base)
-        found = getattr(family, variant or "default", None)
-        return found or _overload_taking(family, {a.name for a in overload._schema.arguments}), False
+        return _overload_taking(getattr(namespace, base), variant, _inputs(overload)), False
     if packet.endswith("_") or not variant.endswith("out"):
         return None, False
-    inputs = {a.name for a in overload._schema.arguments} - set(schema_of(overload).writes)
-    return _overload_taking(getattr(namespace, packet), inputs), True
+    written = schema_of(overload).writes
+    inputs = {name: kind for name, kind in _inputs(overload).items() if name not in written}
+    return _overload_taking(getattr(namespace, packet), "", inputs), True
 
 
-def _overload_taking(family: Any, names: set[str]) -> Any:
-    """The overload that takes arguments of these names and writes none, if there is one."""
-    candidates = (getattr(family, name) for name in family.overloads())
-    fitting = (c for c in candidates if {a.name for a in c._schema.arguments} == names and not schema_of(c).writes)
-    return next(fitting, None)
+def _inputs(overload: Any) -> dict[str, str]:
+    return {a.name: str(a.type) for a in overload._schema.arguments}
+
+
+def _overload_taking(family: Any, variant: str, inputs: dict[str, str]) -> Any:
+    """The overload with these arguments that writes none of them, if there is one; the one of that name if it fits."""
+    names = sorted(family.overloads(), key=lambda name: name != (variant or "default"))
+    candidates = (getattr(family, name) for name in names)
+    return next((c for c in candidates if _inputs(c) == inputs and not schema_of(c).writes), None)
 
 
 def written_placeholders(program: ExportedProgram) -> set[str]:
@@ -170,6 +173,12 @@ class ByteRange:
     def overlaps(self, other: ByteRange) -> bool:
         """True if some byte belongs to both."""
         return self.storage == other.storage and self.first < other.last and other.first < self.last
+
+
+def identity(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """Equal for tensors that are the same elements in the same memory."""
+    place = (tensor.untyped_storage()._cdata, tensor.storage_offset())
+    return (*place, tuple(tensor.shape), tensor.stride(), tensor.dtype)
 
 
 def byte_range(tensor: torch.Tensor) -> ByteRange:

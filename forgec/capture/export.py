@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import io
-import logging
-import sys
-import warnings
+import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
 
 from forgec.capture.attributes import unchanged
-from forgec.capture.places import portable_path
+from forgec.capture.places import is_user_file, portable_path, whole_stack_traces
+from forgec.capture.quiet import quiet
 from forgec.diagnostics import ForgeError, Location, error
 
 
 def export(
     model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic_shapes: Any = None
 ) -> torch.export.ExportedProgram:
-    """Export a module or a function, not decomposed. An exported program is returned as it is.
+    """Export a module or a function, not decomposed. An exported program is returned as it is (but see ``_resolved``).
 
     Raises ForgeError: C002 for example inputs of the wrong kind, C001 where torch.export refuses or the model raises.
     """
     if isinstance(model, torch.export.ExportedProgram):
-        return model
+        return _resolved(model)
     if not isinstance(args, (tuple, list)) or not isinstance(kwargs, Mapping):
         raise error(
             "FORGE-C002",
@@ -34,14 +32,56 @@ def export(
             help="wrap a single tensor as (x,)" if isinstance(args, torch.Tensor) else None,
         )
     module = model if isinstance(model, torch.nn.Module) else _FunctionModule(model)
-    with torch.no_grad(), _quiet(), unchanged(module):
+    with torch.no_grad(), quiet(), unchanged(module), whole_stack_traces():
         try:
             args, kwargs = _distinct(tuple(args), dict(kwargs))
-            return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
+            _register_dataclasses((args, kwargs))
+            try:
+                program = torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
+            except Exception:
+                if not _registers_result(module, args, kwargs):
+                    raise
+                program = torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
+            return _resolved(program)
         except ForgeError:
             raise
         except Exception as reason:
             raise _refusal(reason) from reason
+
+
+def _resolved(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The program with the casts of autocast regions written out, which a graph that is not decomposed leaves open."""
+    region: Any = torch.ops.higher_order.wrap_with_autocast
+    calls = [node for node in program.graph.nodes if node.op == "call_function" and node.target is region]
+    if not any(node.args[2] for node in calls):
+        return program
+    with quiet():
+        return program.run_decompositions({})
+
+
+def _register_dataclasses(value: Any) -> bool:
+    """Tell torch.export about the dataclasses in a value that it does not know; True if there were any."""
+    from torch.utils import _pytree
+
+    found = False
+    if is_dataclass(value) and not isinstance(value, type):
+        if type(value) not in _pytree.SUPPORTED_NODES:
+            torch.export.register_dataclass(type(value))
+            found = True
+        value = [getattr(value, entry.name) for entry in fields(value)]
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return any([_register_dataclasses(item) for item in value]) or found
+    return found
+
+
+def _registers_result(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """After a refusal: run the model, and tell torch.export about new dataclasses in what it returns; True if there are any."""
+    try:
+        return _register_dataclasses(module(*args, **kwargs))
+    except Exception:  # what the model raises, torch.export has reported already
+        return False
 
 
 class _FunctionModule(torch.nn.Module):
@@ -76,27 +116,13 @@ def _refusal(reason: Exception) -> ForgeError:
     trace = reason.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
-        if "/torch/" not in code.co_filename and not code.co_filename.endswith(("capture/export.py", "forgec/api.py")):
+        if is_user_file(code.co_filename):
             place = Location(portable_path(code.co_filename), trace.tb_lineno, code.co_qualname)
         trace = trace.tb_next
     text = str(reason).strip().split("\n\n")[0]
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    notes = tuple(lines[:6]) or (type(reason).__name__,)
-    return error(
-        "FORGE-C001", f"torch.export could not export the model: {type(reason).__name__}", location=place, notes=notes
-    )
-
-
-@contextmanager
-def _quiet():
-    """torch.export's warnings, log lines and dumps of graphs are for its developers; what the model prints is kept."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    held = io.StringIO()
-    try:
-        with warnings.catch_warnings(), redirect_stderr(held):
-            warnings.simplefilter("ignore")
-            yield
-        sys.stderr.write(held.getvalue())
-    finally:
-        logging.disable(disabled)
+    lines = [re.sub(r"[^.]*https?://\S+", "", line).strip() for line in text.splitlines()]
+    notes = tuple(line for line in lines if line)[:6] or (type(reason).__name__,)
+    cache = re.search(r"\w*Cache\b", text)
+    remedy = f"the model returns a {cache[0]}; pass use_cache=False to a transformers model" if cache else None
+    message = f"torch.export could not export the model: {type(reason).__name__}"
+    return error("FORGE-C001", message, location=place, notes=notes, help=remedy)

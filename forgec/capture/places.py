@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import re
 import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,44 +21,83 @@ def place_of(node: Any) -> Location:
     """The user's line, function and submodule that an fx node stands for."""
     stack = node.meta.get("nn_module_stack") or {}
     path, cls = "", ""
-    if stack:
-        path, kind = next(reversed(stack.values()))
-        cls = (kind if isinstance(kind, str) else getattr(kind, "__qualname__", "")).rpartition(".")[2]
+    for found, kind in stack.values():
+        path = found
+        name = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+        if not name.startswith("torch."):  # torch's own modules have no line of the user's
+            cls = name.rpartition(".")[2]
     return _place(node.meta.get("stack_trace") or "", path, cls)
 
 
 @lru_cache(maxsize=16384)
 def _place(trace: str, path: str, cls: str) -> Location:
-    frames = [m for m in _FRAME.finditer(trace) if not _is_torch(m["file"])] or list(_FRAME.finditer(trace))
+    frames = [m for m in _FRAME.finditer(trace) if is_user_file(m["file"])]
     if not frames:
         return Location("<unknown>", 0, "", _dotted(path))
     frame = frames[-1]
     function = frame["function"]
-    if function in ("forward", "__call__") and cls:
+    if function == "forward" and cls:
         function = f"{cls}.{function}"
-    return Location(portable_path(frame["file"]), int(frame["line"]), function, _dotted(path))
+    return Location(portable_path(frame["file"]), int(frame["line"]), function.strip("<>"), _dotted(path))
 
 
 def _dotted(path: str) -> str:
     return path.removeprefix("L__self__").lstrip(".")
 
 
+class UserFrames(set[tuple[str, str]]):
+    """Stands in for torch's set of functions whose frames a stack trace keeps beside those of ``forward``: all of the user's."""
+
+    def __contains__(self, frame: object) -> bool:
+        return isinstance(frame, tuple) and is_user_file(frame[0])
+
+
+@contextmanager
+def whole_stack_traces() -> Iterator[None]:
+    """While this is entered, torch.export records the user's innermost line, in whatever function it stands.
+
+    Left alone it keeps frames of functions named ``forward`` only, and a plain function has none. Where torch has no such set, that is
+    how it stays.
+    """
+    from torch.fx import proxy
+
+    if not hasattr(proxy, "_STACK_TRACE_ANCHORS"):
+        yield
+        return
+    before = proxy._STACK_TRACE_ANCHORS
+    proxy._STACK_TRACE_ANCHORS = UserFrames()
+    try:
+        yield
+    finally:
+        proxy._STACK_TRACE_ANCHORS = before
+
+
 @lru_cache(maxsize=4096)
-def _is_torch(file: str) -> bool:
-    return file.startswith(_torch_root())
+def is_user_file(file: str) -> bool:
+    """True for code that is neither generated, nor Python's, torch's or forgec's own."""
+    if not file or file.startswith("<"):
+        return file.startswith(("<stdin>", "<ipython", "<doctest"))
+    path = os.path.abspath(file)
+    if "site-packages" not in path and path.startswith(sysconfig.get_path("stdlib") + os.sep):
+        return False
+    return not path.startswith(_own_roots())
 
 
 @lru_cache(maxsize=1)
-def _torch_root() -> str:
+def _own_roots() -> tuple[str, ...]:
     import torch
 
-    return str(Path(torch.__file__).parent) + os.sep
+    import forgec
+
+    return tuple(str(Path(package.__file__).parent) + os.sep for package in (torch, forgec) if package.__file__)
 
 
 @lru_cache(maxsize=4096)
 def portable_path(file: str) -> str:
     """``file`` relative to the import root (or working directory) that holds it, so that it reads alike on every
     machine."""
+    if file.startswith("<"):
+        return file
     path = os.path.abspath(file)
     roots = {os.path.abspath(root or os.curdir) for root in (*sys.path, os.curdir)}
     inside = [root for root in roots if path.startswith(root.rstrip(os.sep) + os.sep)]

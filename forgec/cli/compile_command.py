@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_module
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,12 +47,15 @@ def compile_(
     """Compile a model into an artifact. Shows its progress on a terminal and is quiet otherwise."""
     with reporting(as_json=json, debug=debug):
         from forgec.cli.files import check_readable, check_writable
+        from forgec.diagnostics import error
 
         check_writable(output)
+        if output.exists() and not output.is_file():
+            raise error("FORGE-U004", f"cannot write {output}: it is not a regular file")
         check_readable(model)
         from forgec import api
 
-        with _progress(quiet=json or not sys.stderr.isatty()) as show_phase:
+        with redirect_stdout(sys.stderr), _progress(quiet=json or not sys.stderr.isatty()) as show_phase:
             show_phase("loading the model")
             source = api.load_model_file(model, entry)
             compiled = api.compile(

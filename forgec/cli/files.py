@@ -36,6 +36,8 @@ def check_writable(path: Path) -> None:
     folder = path.parent
     if path.is_dir():
         reason = "it is a folder"
+    elif path.exists() and not path.is_file():
+        return  # a device or a pipe takes what is written to it
     elif not folder.is_dir():
         reason = f"there is no folder {folder}"
     elif not os.access(folder, os.W_OK | os.X_OK):
@@ -50,6 +52,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     check_writable(path)
     temporary = None
     try:
+        if path.exists() and not path.is_file():  # never replace a device or a pipe by a file
+            path.write_bytes(content)
+            return
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)

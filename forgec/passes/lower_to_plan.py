@@ -164,7 +164,10 @@ class _Lowering:
         in_place = value.storage is state.storage and (value.type, value.offset) == (state.type, state.offset)
         if not in_place:
             b.preserve(state.storage)
-            b.launch("aten::copy_", [state, op.value], writes=[state])
+            value = b.place(op.value)
+            if value.storage is state.storage:  # the state becomes a rearrangement of itself
+                value = b.duplicate(value)
+            b.launch("aten::copy_", [state, value], writes=[state])
         b.alias(op.result, op.state)
 
     def _return(self, op: ReturnOp, info: EntryInfo) -> None:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from forgec.diagnostics import ForgeError
-from tests.capture.compare import agree, input_names, op_names, states_of
+from tests.capture.compare import agree, eager_calls, input_names, states_of
 from tests.capture.random_programs import Drawn, Holder, accepted, draw_program, example_inputs
 from tests.oracle import Forms
 
@@ -151,7 +151,6 @@ WRITES = [
     "b[b > 0] = 0",
     "b[None] = x",
     "b[...] = 4",
-    "b[0].fill_diagonal_(1) if False else b.fill_diagonal_(8)",
     "b.view(-1).put_(torch.tensor([1, 5]), torch.tensor([3.0, 4.0]))",
     "torch.add(x, x, out=b)",
     "torch.mul(x, 2, out=b)",
@@ -170,7 +169,6 @@ WRITES = [
     "b.copy_(torch.cat([b[1:], x[:1]]))",
     "b.copy_(b.flip(0))",
     "b.copy_(torch.roll(b, 1, 0))",
-    "b.set_(b.clone()) if False else b.detach_().add_(1)",
 ]
 
 
@@ -263,7 +261,7 @@ def test_a_buffer_is_written_with_its_own_transpose() -> None:
     """The copy must not read what it has written."""
 
     def make() -> torch.nn.Module:
-        model = Buffered(lambda b, x: b.copy_((b.t() * 1)).sum() + x.sum())
+        model = Buffered(lambda b, x: b.copy_(b.t() * 1).sum() + x.sum())
         model.b = torch.arange(9.0).reshape(3, 3)
         return model
 
@@ -324,14 +322,17 @@ REFUSABLE = ("unfold", "einsum", "as_strided", "out=", "expand", "broadcast_tens
 """What random programs may use in ways that capture refuses."""
 
 
-@settings(max_examples=120, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_random_programs_agree_with_eager(data: st.DataObject) -> None:
     source, results = draw_program(Drawn(data))
     assume(source)
-    assume(accepted("model(*inputs)", {"model": Holder(source, results), "inputs": example_inputs(5)}))
+    assume(accepted("run()", {"run": lambda: eager_calls(Holder(source, results), example_inputs(1), {}, 2)}))
+    refusal = ""
     try:
         agree(lambda: Holder(source, results), example_inputs(1), exactly=False)
-    except ForgeError as refusal:
-        assert refusal.code in ("FORGE-C001", "FORGE-C003", "FORGE-C005"), source
-        assert refusal.code == "FORGE-C001" or any(word in source for word in REFUSABLE), source
+    except ForgeError as failure:
+        refusal = failure.code
+    # torch.export itself refuses a few (C001), such as indexing with a condition of rank 0
+    allowed = ("", "FORGE-C001", *(["FORGE-C003", "FORGE-C005"] if any(w in source for w in REFUSABLE) else []))
+    assert refusal in allowed, source

@@ -87,7 +87,7 @@ class ForgeOp(IRDLOperation, ABC):
             raise VerifyException(f"{self.name} yields {len(expected)} results, found {len(self.results)}")
         for result, (dtype, shape) in zip(self.results, expected, strict=True):
             if types.dtype(result) != dtype or types.shape(result) != tuple(shape):
-                found = f"{types.dtype(result)}{list(map(str, types.shape(result)))}"
+                found = text_of(types.dtype(result), types.shape(result))
                 raise VerifyException(
                     f"{self.name} yields {dtype}{list(map(str, shape))}, but the result has type {found}"
                 )
