@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.dialects.func import FuncOp
+from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Operation
 
 from forgec.capture.capture import Captured, export_model, import_program
@@ -21,7 +21,7 @@ from forgec.ir.interpreter import interpret
 from forgec.ir.literals import to_tensor
 from forgec.ir.locations import is_known
 from forgec.ir.ops.base import ForgeOp
-from forgec.ir.ops.module import StateReadOp, StateWriteOp
+from forgec.ir.ops.module import ParamRefOp, StateReadOp, StateWriteOp
 from forgec.ir.plan_export import export_plan
 from forgec.ir.plan_interpreter import interpret_plan
 from forgec.passes.allocate_buffers import AllocateBuffers
@@ -137,9 +137,12 @@ def assert_close(
 
 
 def computations(module: ModuleOp) -> Iterator[Operation]:
-    """The ops that must say where they come from: all of forge's but declarations, and all launches and registers."""
+    """The ops that must say where they come from: all of forge's but reads that no line uses, and all launches."""
     for op in module.walk():
-        if isinstance(op, (ForgeOp, StateReadOp, StateWriteOp, plan.LaunchOp)):
+        if isinstance(op, (ParamRefOp, StateReadOp)):
+            if any(not isinstance(use.operation, ReturnOp) for use in op.results[0].uses):
+                yield op
+        elif isinstance(op, (ForgeOp, StateWriteOp, plan.LaunchOp)):
             yield op
 
 

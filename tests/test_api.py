@@ -206,6 +206,26 @@ def test_a_tensor_passed_twice_is_two_inputs() -> None:
     assert torch.equal(compiled(a, b), a - 2 * b)
 
 
+class Counter(torch.nn.Module):
+    """Counts its calls in a plain attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return x + self.calls
+
+
+def test_a_plain_attribute_that_changes_is_reported_and_restored() -> None:
+    model = Counter()
+    compiled = forgec.compile(model, (torch.ones(2),))
+    assert [w.code for w in compiled.report.warnings] == ["FORGE-C007"]
+    assert "'calls'" in compiled.report.warnings[0].message
+    assert model.calls == 0
+
+
 def test_random_operators_draw_as_eager_does() -> None:
     def noisy(x: torch.Tensor) -> torch.Tensor:
         return x + torch.rand(4) - torch.rand(4) + torch.nn.functional.dropout(x, 0.5)

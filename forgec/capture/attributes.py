@@ -56,6 +56,29 @@ def _walk(value: Any, depth: int, seen: set[int]) -> Iterator[tuple[str, torch.T
 
 
 @contextmanager
+def assignments(module: torch.nn.Module) -> Iterator[dict[str, Any]]:
+    """Records, by path, the numbers, texts and bools that are assigned to attributes of the module and its submodules.
+
+    torch.export restores such attributes itself, so that nothing of them shows afterwards. Yields the record: path to the value before.
+    """
+    paths = {child: path for path, child in module.named_modules()}
+    found: dict[str, Any] = {}
+    original = torch.nn.Module.__setattr__
+
+    def recording(self: torch.nn.Module, name: str, value: Any) -> None:
+        before = vars(self).get(name, value)
+        if self in paths and isinstance(value, (bool, int, float, str)) and type(before) is type(value) and before != value:
+            found.setdefault(f"{paths[self]}.{name}".lstrip("."), before)
+        original(self, name, value)
+
+    torch.nn.Module.__setattr__ = recording
+    try:
+        yield found
+    finally:
+        torch.nn.Module.__setattr__ = original
+
+
+@contextmanager
 def unchanged(module: torch.nn.Module) -> Iterator[None]:
     """Run something that must not change the module's buffers and other tensors; those that it writes are restored."""
     before = [(t, t._version, t.detach().clone()) for t in held_tensors(module).values() if not t.is_inference()]

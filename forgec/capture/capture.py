@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,7 +14,8 @@ from forgec.capture.attributes import held_tensors
 from forgec.capture.contract import contract, parameter_names
 from forgec.capture.convert import convert
 from forgec.capture.dims import dim_labels
-from forgec.capture.export import export
+from forgec.capture.export import CHANGED, export
+from forgec.diagnostics import Diagnostic
 
 
 @dataclass
@@ -23,6 +24,7 @@ class Captured:
 
     module: ModuleOp
     tensors: dict[str, torch.Tensor]
+    warnings: list[Diagnostic] = field(default_factory=list)
 
 
 def export_model(
@@ -52,4 +54,14 @@ def import_program(
     for op in conversion.module.ops:
         if isinstance(op, FuncOp):
             contract(program, conversion, model).attach(op)
-    return Captured(conversion.module, conversion.params)
+    changed = program.graph_module.meta.get(CHANGED, ())
+    warnings = [
+        Diagnostic(
+            "FORGE-C007",
+            f"the model changes its attribute {path!r} when it runs; the compiled program will not",
+            help="keep it in a buffer: register_buffer makes it state",
+            severity="warning",
+        )
+        for path in changed
+    ]
+    return Captured(conversion.module, conversion.params, warnings)

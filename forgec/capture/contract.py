@@ -56,7 +56,8 @@ def _fixed(value: Any) -> Arg:
 
 
 def parameter_names(program: torch.export.ExportedProgram, model: Any) -> Sequence[str]:
-    """Names of the model's positional-or-keyword parameters, in order."""
+    """Names of the model's positional parameters, in order; one that is positional only gets none that a call may
+    use."""
     if isinstance(model, torch.export.ExportedProgram):
         signature = program.module_call_graph[0].signature
         return list(getattr(signature, "forward_arg_names", None) or [])
@@ -65,4 +66,5 @@ def parameter_names(program: torch.export.ExportedProgram, model: Any) -> Sequen
         found = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return []
-    return [p.name for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD,)]
+    found = [p for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return [f"argument {i}" if p.kind == p.POSITIONAL_ONLY else p.name for i, p in enumerate(found, 1)]

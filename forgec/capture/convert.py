@@ -52,6 +52,7 @@ BY_STRIDES = (
     "as_strided_",
     "as_strided_copy",
     "as_strided_scatter",
+    "set",
     "set_",
     "resize",
     "resize_",
@@ -254,7 +255,11 @@ class Converter:
         if isinstance(value, torch.fx.Node):
             held = self.handles[value]
             if isinstance(held, (torch.SymFloat, torch.SymBool)):
-                raise error("FORGE-C003", f"a number that depends on the inputs' extents is no integer: {held}")
+                raise error(
+                    "FORGE-C003",
+                    f"a number or condition that is known only when the model runs cannot be captured: {held}",
+                    help="compute it from extents with integers, or from tensors as a tensor",
+                )
             return held.value(self.builder.insert) if isinstance(held, Handle) else held
         if isinstance(value, (list, tuple)):
             return [self.argument(item) for item in value]
@@ -364,7 +369,7 @@ class Converter:
         return self._fallback(call)
 
     def _fallback(self, call: Call) -> list[SSAValue]:
-        if call.name.partition("::")[2] in BY_STRIDES:
+        if call.name.partition("::")[2].partition(".")[0] in BY_STRIDES:
             raise error("FORGE-C003", f"{call.name} addresses memory by strides, which a value does not have")
         if any(kind is None for kind in call.results):
             raise error("FORGE-C003", f"{call.name} yields something that is no tensor")

@@ -40,17 +40,22 @@ def dim_labels(
             continue
         spec = specs[position] if position < len(specs) else None
         for axis, size in enumerate(value.shape):
-            if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
-                declared = (
-                    spec.get(axis)
-                    if isinstance(spec, Mapping)
-                    else spec[axis]
-                    if isinstance(spec, (list, tuple))
-                    else None
-                )
-                name = getattr(declared, "__name__", None)
-                labels.setdefault(str(size.node.expr), name if isinstance(name, str) else f"{node.name}.{axis}")
+            names = size.node.expr.free_symbols if isinstance(size, torch.SymInt) else ()
+            if len(names) == 1:
+                declared = _declared(spec, axis)
+                name = getattr(getattr(declared, "root", declared), "__name__", None)
+                if not isinstance(name, str) and size.node.expr.is_Symbol:
+                    name = f"{node.name}.{axis}"
+                if isinstance(name, str):
+                    labels.setdefault(str(*names), name)
     return labels
+
+
+def _declared(spec: Any, axis: int) -> Any:
+    """What the user says about one dimension."""
+    if isinstance(spec, Mapping):
+        return spec.get(axis)
+    return spec[axis] if isinstance(spec, (list, tuple)) and axis < len(spec) else None
 
 
 def _by_argument(parameters: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any], shapes: Any) -> Any:

@@ -9,10 +9,14 @@ from typing import Any
 
 import torch
 
-from forgec.capture.attributes import unchanged
+from forgec.capture.attributes import assignments, unchanged
 from forgec.capture.places import is_user_file, portable_path, whole_stack_traces
 from forgec.capture.quiet import quiet
 from forgec.diagnostics import ForgeError, Location, error
+
+
+CHANGED = "forgec.changed_attributes"
+"""Key in the exported graph's ``meta``: paths of plain attributes that the model changed while it was traced."""
 
 
 def export(
@@ -32,7 +36,7 @@ def export(
             help="wrap a single tensor as (x,)" if isinstance(args, torch.Tensor) else None,
         )
     module = model if isinstance(model, torch.nn.Module) else _FunctionModule(model)
-    with torch.no_grad(), quiet(), unchanged(module), whole_stack_traces():
+    with torch.no_grad(), quiet(), unchanged(module), assignments(module) as changed, whole_stack_traces():
         try:
             args, kwargs = _distinct(tuple(args), dict(kwargs))
             _register_dataclasses((args, kwargs))
@@ -42,11 +46,13 @@ def export(
                 if not _registers_result(module, args, kwargs):
                     raise
                 program = torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
-            return _resolved(program)
+            program = _resolved(program)
         except ForgeError:
             raise
         except Exception as reason:
             raise _refusal(reason) from reason
+    program.graph_module.meta[CHANGED] = sorted(changed)
+    return program
 
 
 def _resolved(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:

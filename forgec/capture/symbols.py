@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch.utils._sympy.symbol import SymT, symbol_is_type
+
 from forgec.diagnostics import error
 from forgec.runtime.symbolic import Extent, sym_max, sym_min, symbol
 
@@ -46,6 +48,8 @@ class SymbolTable:
     def _expression(self, e: Any) -> Extent:
         if e.is_Integer:
             return int(e)
+        if e.is_Symbol and symbol_is_type(e, SymT.UNBACKED_INT):
+            raise error("FORGE-C003", f"the extent {e} depends on the data, which cannot be captured")
         if e.is_Symbol:
             name = self.names.setdefault(str(e), f"s{len(self.names)}")
             return symbol(name)

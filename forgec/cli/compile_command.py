@@ -47,7 +47,7 @@ def compile_(
     """Compile a model into an artifact. Shows its progress on a terminal and is quiet otherwise."""
     with reporting(as_json=json, debug=debug):
         from forgec.cli.files import check_readable, check_writable
-        from forgec.diagnostics import error
+        from forgec.diagnostics import error, render
 
         check_writable(output)
         if output.exists() and not output.is_file():
@@ -71,6 +71,8 @@ def compile_(
             )
             show_phase("writing the artifact")
             compiled.save(output, external_weights=external_weights)
+        for warning in compiled.report.warnings:
+            print(render(warning), file=sys.stderr)
         report = compiled.report.to_dict()
         if json:
             print(json_module.dumps(report, indent=2))

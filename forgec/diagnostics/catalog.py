@@ -86,6 +86,12 @@ CATALOG: dict[str, Entry] = {
         "A decorated function was called with more distinct input signatures than its bound.",
         "Raise max_signatures, or declare dynamic_shapes so that one compilation serves many shapes.",
     ),
+    "FORGE-C007": Entry(
+        "the model changes an attribute that is no tensor",
+        "While it was traced the model assigned a number, text or bool to an attribute of a module. The compiled program holds "
+        "the value that it had then, and does not change it; eager PyTorch would.",
+        "Keep what changes from call to call in a buffer (register_buffer), which becomes state of a session.",
+    ),
     "FORGE-I001": Entry(
         "IR text cannot be parsed",
         "The text is not valid MLIR for the dialects that forgec knows.",

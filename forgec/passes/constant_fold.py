@@ -11,10 +11,12 @@ from xdsl.passes import ModulePass
 from xdsl.traits import is_side_effect_free
 
 from forgec.ir import types
+from forgec.ir.attributes import ArgsAttr, ExtentAttr, ExtentsAttr
 from forgec.ir.literals import literal
 from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.module import AtenOp, ConstantOp, ParamRefOp
 from forgec.passes.rewriting import blocks, functions, replace, sign
+from forgec.runtime.symbolic import SymExpr
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,28 @@ class ConstantFold(ModulePass):
         if isinstance(op, AtenOp) and "empty" in op.callee.data:  # says nothing about its value
             return False
         size = types.nbytes(op.results[0])
-        static = all(isinstance(extent, int) for v in (*op.operands, *op.results) for extent in types.shape(v))
+        shapes = [types.shape(v) for v in (*op.operands, *op.results)]
+        static = all(isinstance(extent, int) for shape in shapes for extent in shape)
         return (
             static
+            and not any(_is_symbolic(attribute) for attribute in op.properties.values())
             and isinstance(size, int)
             and size <= self.max_bytes
             and types.dtype(op.results[0]) not in types.COMPLEX
         )
+
+
+def _is_symbolic(attribute: object) -> bool:
+    """True if an attribute names a dynamic extent, whose value only a call gives."""
+    if isinstance(attribute, ArgsAttr):
+        return any(_is_symbolic(arg) for arg in attribute.arguments)
+    if isinstance(attribute, (ExtentAttr, ExtentsAttr)):
+        return _is_symbolic(attribute.data)
+    return (
+        any(_is_symbolic(item) for item in attribute)
+        if isinstance(attribute, tuple)
+        else isinstance(attribute, SymExpr)
+    )
 
 
 def _dense(value):

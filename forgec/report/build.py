@@ -6,6 +6,7 @@ from typing import Any
 
 from xdsl.dialects.builtin import ModuleOp
 
+from forgec.diagnostics import Diagnostic
 from forgec.ir import plan
 from forgec.ir.ops.module import SymbolOp
 from forgec.report.report import Report, Totals, fallbacks, owned_registers, totals
@@ -46,10 +47,14 @@ def report(
     passes: list[dict[str, Any]],
     seconds: dict[str, float],
     bindings: dict[str, int],
+    warnings: list[Diagnostic],
 ) -> Report:
     """The report of a compilation."""
     entries = _entries(plan)
-    peaks = [peak_of(entry, bind(entry, bindings)).total_bytes for entry in exported.entries]
+    import torch
+
+    bound = [(entry, bind(entry, bindings)) for entry in exported.entries]
+    peaks = [[peak_of(*pair, threads).total_bytes for pair in bound] for threads in (torch.get_num_threads(), 1)]
     return Report(
         target=target,
         pipeline=pipeline,
@@ -57,11 +62,13 @@ def report(
         optimized=totals(forge, bindings),
         launches=sum(len(entry.launches) for entry in entries),
         buffers=sum(len(owned_registers(entry)) for entry in entries),
-        peak_bytes=max(peaks, default=0),
+        peak_bytes=max(peaks[0], default=0),
+        peak_bytes_one_thread=max(peaks[1], default=0),
         fallbacks=fallbacks(forge, bindings),
         passes=passes,
         seconds=seconds,
         bindings=bindings,
+        warnings=warnings,
     )
 
 

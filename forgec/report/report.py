@@ -9,6 +9,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Operation
 
+from forgec.diagnostics import Diagnostic
 from forgec.ir import plan, types
 from forgec.ir.layout import span_bytes
 from forgec.ir.locations import location_of
@@ -40,7 +41,9 @@ class Report:
     launches: int = 0
     buffers: int = 0
     peak_bytes: int = 0
+    peak_bytes_one_thread: int = 0
     fallbacks: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[Diagnostic] = field(default_factory=list)
     passes: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     bindings: dict[str, int] = field(default_factory=dict)
@@ -63,13 +66,14 @@ class Report:
             "fallbacks": self.fallbacks,
             "buffers": self.buffers,
             "buffers_naive": self.captured.values,
-            "peak_bytes": self.peak_bytes,
+            "peak_bytes": self.peak_bytes if times else self.peak_bytes_one_thread,
             "peak_bytes_naive": self.captured.value_bytes,
             "flops": self.optimized.flops,
             "bytes_moved": self.optimized.bytes_moved,
             "fusion_gain_ratio": round(self.captured.bytes_moved / self.optimized.bytes_moved, 4)
             if self.optimized.bytes_moved
             else 1.0,
+            "warnings": [warning.to_dict() for warning in self.warnings],
             "passes": passes,
             "bindings": self.bindings,
         }

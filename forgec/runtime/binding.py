@@ -12,6 +12,7 @@ from forgec.runtime.linear_scan import Interval, allocate
 from forgec.runtime.plan import ALIGNMENT, Buffer, Entry, External, Output, SymbolDecl, View
 from forgec.runtime.plan_check import registers_of
 from forgec.runtime.symbolic import Extent, SymExpr, evaluate
+from forgec.runtime.workspace import workspace_bytes
 
 LIMIT = 1 << 62
 """No extent, stride or size of a real call comes near; keeps sums and products of them exact in 64 bits."""
@@ -130,11 +131,11 @@ class Peak:
         return self.arena_bytes + self.transient_bytes
 
 
-def peak_of(entry: Entry, binding: Binding) -> Peak:
+def peak_of(entry: Entry, binding: Binding, threads: int | None = None) -> Peak:
     """What the runtime allocates for a call: an output from its first write on, an external from its launch to its
     last use.
 
-    Workspace that an ATen op allocates and frees within one launch is not known to the plan and not counted.
+    With ``threads``, what ATen's kernels allocate and free within a launch counts too (see ``workspace``).
     """
     count = len(entry.launches)
     returned = returned_roots(entry)
@@ -149,9 +150,12 @@ def peak_of(entry: Entry, binding: Binding) -> Peak:
             if index not in returned:
                 changes[register.last] -= nbytes
     live = most = 0
-    for change in changes:
+    for number, change in enumerate(changes):
         live += change
-        most = max(most, live)
+        inside = 0
+        if threads is not None and number < count:
+            inside = workspace_bytes(entry, entry.launches[number], binding.shapes, threads)
+        most = max(most, live + inside)
     return Peak(sum(binding.arena_bytes.values()), most)
 
 

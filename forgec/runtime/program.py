@@ -256,7 +256,10 @@ class Program:
             values.append(value)
         if symbols:
             raise error("FORGE-U005", f"there is no symbol '{next(iter(symbols))}'")
-        return peak_of(linked.entry, linked.binding(tuple(values)))
+        import torch
+
+        threads = torch.get_num_threads() if self.threads is None else self.threads
+        return peak_of(linked.entry, linked.binding(tuple(values)), threads)
 
     def release_memory(self) -> None:
         """Frees the arenas that no call uses."""

@@ -312,14 +312,19 @@ class Author:
 
 
 def accepted(text: str, names: dict[str, Any]) -> bool:
-    """True if eager PyTorch executes a line; ``names`` has its effect then."""
+    """True if eager PyTorch executes a line without a warning; ``names`` has its effect then."""
     import warnings
 
-    with contextlib.suppress(Exception), warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("error")
-        exec(text, names)
-        return True
-    return False
+    always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)  # else the second time would differ from the first
+    try:
+        with contextlib.suppress(Exception), warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("error")
+            exec(text, names)
+            return True
+        return False
+    finally:
+        torch.set_warn_always(always)
 
 
 def draw_program(chooser: Chooser, lines: int = 10) -> tuple[str, list[str]]:

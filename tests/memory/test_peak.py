@@ -10,6 +10,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import forgec
+from tests.models.zoo import CASES as ZOO
+from tests.models.zoo import Case
+from tests.models.zoo import build as build_case
 
 
 def measured_peak(call: Callable[[], Any]) -> int:
@@ -61,7 +64,19 @@ CASES = [
     pytest.param(lambda: Mixer(256, 3), (1024, 256), id="mixer"),
     pytest.param(lambda: Attention(256, 4), (4, 512, 256), id="attention"),
     pytest.param(lambda: torch.nn.Softmax(-1), (512, 2048), id="softmax"),
+    pytest.param(lambda: torch.nn.Conv2d(3, 64, 3), (2, 3, 64, 64), id="few channels"),
+    pytest.param(lambda: torch.nn.Conv2d(64, 64, 3, stride=2), (1, 64, 56, 56), id="many channels"),
+    pytest.param(lambda: torch.nn.RMSNorm(512), (256, 512), id="rms norm"),
 ]
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in ZOO])
+def test_small_models(case: Case) -> None:
+    compiled = forgec.compile(build_case(case), case.args, case.kwargs)
+    compiled(*case.args, **case.kwargs)
+    arena = compiled._program.plan.entries[0].arena_bytes or 0
+    measured = measured_peak(lambda: compiled(*case.args, **case.kwargs)) + arena
+    assert measured == pytest.approx(compiled.report.to_dict()["peak_bytes"], rel=0.05)
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning:torch.*")

@@ -13,7 +13,7 @@ def _linear(call: Call) -> Result:
     return call.emit(LinearOp, [call.tensor("input"), call.tensor("weight"), call.optional("bias")])
 
 
-@from_aten("aten::matmul", "aten::mm", "aten::bmm", "aten::mv", "aten::dot", "aten::__matmul__")
+@from_aten("aten::matmul", "aten::mm", "aten::bmm", "aten::mv", "aten::dot")
 def _matmul(call: Call) -> Result:
     names = {"aten::mm": "mat2", "aten::bmm": "mat2", "aten::mv": "vec", "aten::dot": "tensor"}
     return call.emit(MatmulOp, [call.tensor("self"), call.tensor(names.get(call.name, "other"))])

@@ -1,0 +1,167 @@
+"""What cannot be captured: one clear error with its code and the user's line."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import forgec
+from forgec.diagnostics import ForgeError
+
+x = torch.ones(2, 3)
+HERE = "tests/capture/test_errors.py"
+
+
+def refusal(function: Any, *args: Any, **options: Any) -> ForgeError:
+    """The error that compiling ends in."""
+    with pytest.raises(ForgeError) as raised:
+        forgec.compile(function, args, **options)
+    return raised.value
+
+
+class Raising(nn.Module):
+    """A model that raises."""
+
+    def forward(self, a: torch.Tensor) -> torch.Tensor:
+        if a.dim() == 2:
+            raise ValueError("the model wants rank 3")
+        return a
+
+
+def test_a_model_that_raises_is_reported_with_its_line() -> None:
+    failure = refusal(Raising(), x)
+    assert failure.code == "FORGE-C001"
+    assert "ValueError" in str(failure)
+    assert "the model wants rank 3" in str(failure)
+    place = failure.diagnostics[0].location
+    assert place is not None
+    assert place.file == HERE
+    assert place.function.endswith("forward")
+
+
+def test_example_inputs_that_do_not_fit_the_signature() -> None:
+    failure = refusal(Raising(), x, x, x)
+    assert failure.code in ("FORGE-C001", "FORGE-C002")
+
+
+@pytest.mark.parametrize("inputs", [x, {"a": x}, "text", 3, {x}])
+def test_example_inputs_of_the_wrong_kind(inputs: Any) -> None:
+    with pytest.raises(ForgeError) as raised:
+        forgec.compile(nn.Identity(), inputs)
+    assert raised.value.code == "FORGE-C002"
+
+
+def test_a_tensor_as_example_inputs_is_told_how_to_be_one() -> None:
+    with pytest.raises(ForgeError) as raised:
+        forgec.compile(nn.Identity(), x)
+    assert raised.value.diagnostics[0].help is not None
+    assert "(x,)" in raised.value.diagnostics[0].help
+
+
+@pytest.mark.parametrize("kwargs", [(x,), [x], x, "text"])
+def test_example_kwargs_of_the_wrong_kind(kwargs: Any) -> None:
+    with pytest.raises(ForgeError) as raised:
+        forgec.compile(nn.Identity(), (), kwargs)
+    assert raised.value.code == "FORGE-C002"
+
+
+DATA_DEPENDENT: dict[str, Callable[..., Any]] = {
+    "nonzero": lambda a: a.nonzero(),
+    "a boolean mask": lambda a: a[a > 0],
+    "unique": lambda a: a.unique(),
+    "item": lambda a: a * a.sum().item(),
+    "an extent from data": lambda a: torch.zeros(int(a.sum()), 2),
+    "a branch on data": lambda a: a + 1 if a.sum() > 0 else a - 1,
+    "masked_select": lambda a: a.masked_select(a > 0),
+}
+
+
+@pytest.mark.parametrize("name", DATA_DEPENDENT)
+def test_what_depends_on_data_is_refused(name: str) -> None:
+    failure = refusal(DATA_DEPENDENT[name], x)
+    assert failure.code in ("FORGE-C001", "FORGE-C003")
+    place = failure.diagnostics[0].location
+    assert place is not None
+    assert place.file == HERE
+
+
+def test_a_number_computed_from_an_extent_is_refused() -> None:
+    rows = forgec.Dim("rows", min=2, max=8)
+    failure = refusal(lambda a: a * (a.shape[0] ** 0.5), torch.ones(4, 3), dynamic_shapes=({0: rows},))
+    assert failure.code == "FORGE-C003"
+    assert "known only when the model runs" in str(failure)
+
+
+def test_an_integer_that_varies_cannot_be_returned() -> None:
+    rows = forgec.Dim("rows", min=2, max=8)
+    failure = refusal(lambda a: (a * 2, a.shape[0]), torch.ones(4, 3), dynamic_shapes=({0: rows},))
+    assert failure.code == "FORGE-C004"
+
+
+def test_an_integer_that_varies_cannot_be_passed() -> None:
+    failure = refusal(lambda a, n: a * n, x, 3, dynamic_shapes=(None, torch.export.Dim.DYNAMIC))
+    assert failure.code in ("FORGE-C001", "FORGE-C004")
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.float8_e5m2fnuz])
+def test_a_dtype_that_the_ir_does_not_have_is_refused(dtype: torch.dtype) -> None:
+    assert refusal(lambda a: a.clone(), torch.zeros(3).to(dtype)).code == "FORGE-C004"
+
+
+def test_a_dtype_inside_the_model_is_refused_at_its_line() -> None:
+    failure = refusal(lambda a: a.to(torch.uint16).to(torch.float32), x)
+    assert failure.code == "FORGE-C004"
+    assert "uint16" in str(failure)
+    place = failure.diagnostics[0].location
+    assert place is not None
+    assert place.file == HERE
+
+
+def test_a_sparse_tensor_is_refused() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        failure = refusal(lambda a: a @ torch.ones(3, 2), x.to_sparse())
+    assert failure.code in ("FORGE-C001", "FORGE-C004")
+
+
+def test_an_operator_that_writes_and_has_no_functional_form_is_refused() -> None:
+    failure = refusal(lambda a: a.clone().fill_diagonal_(2), x)
+    assert failure.code == "FORGE-C003"
+    assert "fill_diagonal_" in str(failure)
+
+
+def test_memory_that_is_exchanged_is_refused() -> None:
+    failure = refusal(lambda a: a.clone().set_(a * 2) + 1, x)
+    assert failure.code in ("FORGE-C001", "FORGE-C003")
+
+
+def test_a_refused_export_leaves_the_model_as_it_was() -> None:
+    class Failing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("count", torch.zeros(1))
+            self.held = [torch.zeros(2)]
+
+        def forward(self, a: torch.Tensor) -> torch.Tensor:
+            self.count.add_(1)
+            self.held[0].add_(1)
+            raise RuntimeError("after two writes")
+
+    model = Failing()
+    assert refusal(model, x).code == "FORGE-C001"
+    assert model.count.item() == 0
+    assert model.held[0].tolist() == [0, 0]
+
+
+def test_nothing_is_printed_or_warned_while_exporting(capfd: pytest.CaptureFixture[str]) -> None:
+    refusal(DATA_DEPENDENT["nonzero"], x)
+    refusal(DATA_DEPENDENT["a branch on data"], x)
+    forgec.compile(lambda a: a.add_(torch.tensor([1.0, 2.0, 3.0])), (x.clone(),))
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert captured.err == ""
