@@ -134,7 +134,12 @@ def compile(
         raise error("FORGE-U002", f"{what} is no model", help="pass a torch.nn.Module or a function")
     if example_inputs is None and example_kwargs is None and not _is_exported(model):
         return _lazily(model, max_signatures, options)
-    return _compile(model, () if example_inputs is None else example_inputs, {} if example_kwargs is None else example_kwargs, **options)
+    return _compile(
+        model,
+        () if example_inputs is None else example_inputs,
+        {} if example_kwargs is None else example_kwargs,
+        **options,
+    )
 
 
 def _lazily(model: Any, max_signatures: int, options: dict[str, Any]) -> Any:

@@ -59,7 +59,8 @@ def _walk(value: Any, depth: int, seen: set[int]) -> Iterator[tuple[str, torch.T
 def assignments(module: torch.nn.Module) -> Iterator[dict[str, Any]]:
     """Records, by path, the numbers, texts and bools that are assigned to attributes of the module and its submodules.
 
-    torch.export restores such attributes itself, so that nothing of them shows afterwards. Yields the record: path to the value before.
+    torch.export restores such attributes itself, so that nothing of them shows afterwards. Yields the record: path to
+    the value before.
     """
     paths = {child: path for path, child in module.named_modules()}
     found: dict[str, Any] = {}
@@ -67,7 +68,12 @@ def assignments(module: torch.nn.Module) -> Iterator[dict[str, Any]]:
 
     def recording(self: torch.nn.Module, name: str, value: Any) -> None:
         before = vars(self).get(name, value)
-        if self in paths and isinstance(value, (bool, int, float, str)) and type(before) is type(value) and before != value:
+        if (
+            self in paths
+            and isinstance(value, (bool, int, float, str))
+            and type(before) is type(value)
+            and before != value
+        ):
             found.setdefault(f"{paths[self]}.{name}".lstrip("."), before)
         original(self, name, value)
 

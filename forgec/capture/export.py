@@ -14,7 +14,6 @@ from forgec.capture.places import is_user_file, portable_path, whole_stack_trace
 from forgec.capture.quiet import quiet
 from forgec.diagnostics import ForgeError, Location, error
 
-
 CHANGED = "forgec.changed_attributes"
 """Key in the exported graph's ``meta``: paths of plain attributes that the model changed while it was traced."""
 
@@ -78,12 +77,14 @@ def _register_dataclasses(value: Any) -> bool:
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, (list, tuple)):
-        return any([_register_dataclasses(item) for item in value]) or found
+        for item in value:
+            found = _register_dataclasses(item) or found
     return found
 
 
 def _registers_result(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """After a refusal: run the model, and tell torch.export about new dataclasses in what it returns; True if there are any."""
+    """After a refusal: run the model, and tell torch.export about new dataclasses in what it returns; True if there
+    are any."""
     try:
         return _register_dataclasses(module(*args, **kwargs))
     except Exception:  # what the model raises, torch.export has reported already

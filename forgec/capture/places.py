@@ -46,7 +46,8 @@ def _dotted(path: str) -> str:
 
 
 class UserFrames(set[tuple[str, str]]):
-    """Stands in for torch's set of functions whose frames a stack trace keeps beside those of ``forward``: all of the user's."""
+    """Stands in for torch's set of functions whose frames a stack trace keeps beside those of ``forward``: all of the
+    user's."""
 
     def __contains__(self, frame: object) -> bool:
         return isinstance(frame, tuple) and is_user_file(frame[0])
@@ -56,8 +57,8 @@ class UserFrames(set[tuple[str, str]]):
 def whole_stack_traces() -> Iterator[None]:
     """While this is entered, torch.export records the user's innermost line, in whatever function it stands.
 
-    Left alone it keeps frames of functions named ``forward`` only, and a plain function has none. Where torch has no such set, that is
-    how it stays.
+    Left alone it keeps frames of functions named ``forward`` only, and a plain function has none. Where torch has no
+    such set, that is how it stays.
     """
     from torch.fx import proxy
 

@@ -88,8 +88,8 @@ CATALOG: dict[str, Entry] = {
     ),
     "FORGE-C007": Entry(
         "the model changes an attribute that is no tensor",
-        "While it was traced the model assigned a number, text or bool to an attribute of a module. The compiled program holds "
-        "the value that it had then, and does not change it; eager PyTorch would.",
+        "While it was traced the model assigned a number, text or bool to an attribute of a module. The compiled "
+        "program holds the value that it had then, and does not change it; eager PyTorch would.",
         "Keep what changes from call to call in a buffer (register_buffer), which becomes state of a session.",
     ),
     "FORGE-I001": Entry(

@@ -1,7 +1,8 @@
 """Memory that ATen's CPU kernels allocate and free within one launch, beside their results.
 
-Read off torch 2.13's allocations: oneDNN's convolutions reorder operands into blocked layouts, fused attention keeps a block of scores
-for each thread, normalizations keep their statistics. Operators that are not listed are taken to need nothing.
+Read off torch 2.13's allocations: oneDNN's convolutions reorder operands into blocked layouts, fused attention keeps
+a block of scores for each thread, normalizations keep their statistics. Operators that are not listed are taken to
+need nothing.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def _attention(operands: Sequence[Shape | None], result: Shape, item: int, threa
     query, key, mask = operands[0], operands[1], operands[3]
     if query is None or key is None or len(query) != 4:
         return 0
-    batch, heads, rows, width = query
+    batch, heads, rows, _ = query
     split = min(256 if rows >= 768 else 64 if rows >= 192 else 32, rows)
     scores = min(512, max(key[-2], 1))
     per_thread = split * scores + 2 * split + split * result[-1]

@@ -8,45 +8,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from tests.chooser import Chooser
+
 BUFFERS = ("self.b0", "self.b1", "self.b2")
 INPUTS = ("x0", "x1", "x2")
-
-
-class Chooser(Protocol):
-    """Where the randomness comes from: hypothesis, or a seeded generator."""
-
-    def integer(self, low: int, high: int) -> int:
-        """A number in [low, high]."""
-        ...
-
-
-class Seeded:
-    """A chooser with a seed."""
-
-    def __init__(self, seed: int) -> None:
-        import random
-
-        self.random = random.Random(seed)
-
-    def integer(self, low: int, high: int) -> int:
-        return self.random.randint(low, high)
-
-
-class Drawn:
-    """A chooser over hypothesis' ``data``."""
-
-    def __init__(self, data: Any) -> None:
-        self.data = data
-
-    def integer(self, low: int, high: int) -> int:
-        from hypothesis import strategies as st
-
-        return self.data.draw(st.integers(low, high))
 
 
 class Holder(torch.nn.Module):

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from forgec.diagnostics import ForgeError
 from tests.capture.compare import agree, eager_calls, input_names, states_of
-from tests.capture.random_programs import Drawn, Holder, accepted, draw_program, example_inputs
+from tests.capture.random_programs import Holder, accepted, draw_program, example_inputs
+from tests.chooser import Drawn
 from tests.oracle import Forms
 
 x34 = torch.arange(12.0).reshape(3, 4) - 5

@@ -25,10 +25,10 @@ def in_function(line: str, arguments: str = "%x: tensor<4xf32>, %y: tensor<4xf32
 
 
 REFUSED = [
-    ("%r = forge.add %x, %y : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf64>", "yields f32['4'], but"),
-    ("%r = forge.add %x, %y : (tensor<4xf32>, tensor<4xf32>) -> tensor<5xf32>", "the result has type f32['5']"),
-    ("%r = forge.eq %x, %y : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>", "yields i1['4']"),
-    ("%r = forge.cast %x : (tensor<4xf32>) -> tensor<5xf64>", "yields f64['4']"),
+    ("%r = forge.add %x, %y : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf64>", "yields f32[4], but"),
+    ("%r = forge.add %x, %y : (tensor<4xf32>, tensor<4xf32>) -> tensor<5xf32>", "the result has type f32[5]"),
+    ("%r = forge.eq %x, %y : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>", "yields i1[4]"),
+    ("%r = forge.cast %x : (tensor<4xf32>) -> tensor<5xf64>", "yields f64[4]"),
     ('%r = forge.gelu %x approximate "erf" : (tensor<4xf32>) -> tensor<4xf32>', "approximate must be"),
     ("%r = forge.clamp %x : (tensor<4xf32>) -> tensor<4xf32>", "needs a lower or an upper bound"),
     ("%r = forge.where %x, %x, %y : (tensor<4xf32>, tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>", "must be boolean"),
@@ -39,7 +39,7 @@ REFUSED = [
     ("%r = forge.slice %x dim 1 from 0 step 1 : (tensor<4xf32>) -> tensor<4xf32>", "out of range for rank 1"),
     ("%r = forge.concat %x, %y dim -1 : (tensor<4xf32>, tensor<4xf32>) -> tensor<8xf32>", "out of range for rank 1"),
     ("%r = forge.argmax %x dim 1 : (tensor<4xf32>) -> tensor<i64>", "out of range for rank 1"),
-    ("%r = forge.cumsum %x dim 0 : (tensor<4xf32>) -> tensor<4xi64>", "yields f32['4']"),
+    ("%r = forge.cumsum %x dim 0 : (tensor<4xf32>) -> tensor<4xi64>", "yields f32[4]"),
     ("%r = forge.embedding %x, %y : (tensor<4xf32>, tensor<4xf32>) -> tensor<4x4xf32>", "takes indices of type"),
     ('%r = forge.aten "aten::neg"(1) : () -> tensor<f32>\n  "test.use"(%r) : (tensor<f32>) -> ()', None),
     (
@@ -156,7 +156,7 @@ func.func @forward(%x: tensor<4xf32>) -> tensor<4xf32> {
     with pytest.raises(ForgeError) as caught:
         verify_module(Parser(context(), text).parse_module())
     first, second = caught.value.diagnostics
-    assert first.message.startswith("forge.neg does not verify: forge.neg yields f32['4'], but the result has type")
+    assert first.message.startswith("forge.neg does not verify: forge.neg yields f32[4], but the result has type")
     assert first.location == Location("model.py", 7, "Block.forward", "layers.0")
     assert second.location == Location("model.py", 9, "Block.forward", "layers.1")
 

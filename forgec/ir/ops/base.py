@@ -87,10 +87,8 @@ class ForgeOp(IRDLOperation, ABC):
             raise VerifyException(f"{self.name} yields {len(expected)} results, found {len(self.results)}")
         for result, (dtype, shape) in zip(self.results, expected, strict=True):
             if types.dtype(result) != dtype or types.shape(result) != tuple(shape):
-                found = text_of(types.dtype(result), types.shape(result))
-                raise VerifyException(
-                    f"{self.name} yields {dtype}{list(map(str, shape))}, but the result has type {found}"
-                )
+                found = _spelled(types.dtype(result), types.shape(result))
+                raise VerifyException(f"{self.name} yields {_spelled(dtype, shape)}, but the result has type {found}")
             if not types.is_canonical(types.tensor_type(result)):
                 raise VerifyException(
                     f"the type {result.type} says something that goes without saying; build it with types.tensor"
@@ -127,6 +125,11 @@ class ForgeOp(IRDLOperation, ABC):
                 raise
             op.results = SSAValues(OpResult(attribute, op, index) for index, attribute in enumerate(inferred))
         return op
+
+
+def _spelled(dtype: str, shape: Sequence[Extent]) -> str:
+    """``f32[s0, 4]``, for messages."""
+    return f"{dtype}[{', '.join(map(str, shape))}]"
 
 
 class ElementwiseOp(ForgeOp):

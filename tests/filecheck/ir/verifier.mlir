@@ -9,7 +9,7 @@ func.func @shapes(%x: tensor<4x8xf32>, %y: tensor<3xf32>) {
 // -----
 
 func.func @result(%x: tensor<4x8xf32>) {
-  // expected-error@+1 {{yields f32['4', '1'], but the result has type f32['4']}}
+  // expected-error@+1 {{yields f32[4, 1], but the result has type f32[4]}}
   %0 = forge.sum %x over [1] keepdim : (tensor<4x8xf32>) -> tensor<4xf32>
   func.return
 }
