@@ -23,7 +23,7 @@ from xdsl.ir import Attribute, Block, Operation, SSAValue
 from forgec.ir import plan, types
 from forgec.ir.attributes import ArgsAttr, ExtentAttr, IntsAttr, StateType
 from forgec.ir.layout import broadcast_strides, reshape_strides, span_bytes
-from forgec.ir.ops.module import StateWriteOp
+from forgec.ir.ops.module import StateReadOp, StateWriteOp
 from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, SliceOp, TransposeOp, ViewOp
 from forgec.runtime.plan import Arg, Reg
 from forgec.runtime.symbolic import Extent
@@ -64,15 +64,14 @@ class PlanBuilder:
         self._last_use: dict[SSAValue, int] = {}
         self._position = 0
         self._escaping: set[SSAValue] = set()
-        self._overwritten: set[SSAValue] = set()
+        self._positions: dict[Operation, int] = {}
         body = function.body.block
         for position, op in enumerate(body.ops):
+            self._positions[op] = position
             for operand in op.operands:
                 self._last_use[operand] = position
             if isinstance(op, ReturnOp):
                 self._mark_escaping(op.operands)
-            elif isinstance(op, StateWriteOp):
-                self._overwritten.add(_first_version(op.state))
 
     # Order
     # -------------------------------------------------------------------------------------------------------------
@@ -160,17 +159,20 @@ class PlanBuilder:
         properties: dict[str, Attribute] = {"nbytes": ExtentAttr(span_bytes(kind))}
         return Place(Storage(self.insert(plan.BufferOp.create(properties=properties, result_types=[kind]))), kind)
 
-    def destination(self, result: SSAValue, reuse: Sequence[SSAValue] = ()) -> Place:
+    def destination(self, result: SSAValue, reuse: Sequence[SSAValue] = (), *, row_major: bool = False) -> Place:
         """A place for a result, in the bytes of one of the ``reuse`` operands if that is safe; defines the result
         there.
 
         Reusing an operand's bytes is for ops that read each element before they write the one at the same position.
+        ``row_major`` is for kernels that write row-major results only, whatever strides the result's type asks for.
         """
         kind = types.tensor_type(result)
+        if row_major:
+            kind = types.tensor(types.dtype(kind), types.shape(kind))
         escaping = result in self._escaping
         for operand in reuse:
             place = self.places[operand]
-            if place.type == kind and self._replaceable(operand, escaping):
+            if place.type == kind and self._replaceable(operand, escaping) and self._alike(place):
                 self.define(result, Place(place.storage, kind, place.offset))
                 return self.places[result]
         place = self.allocate(dense(kind), escaping)
@@ -181,7 +183,7 @@ class PlanBuilder:
         """A place for a result that is ``old`` with some elements changed: in ``old``'s bytes if that is safe, else a
         copy."""
         place = self.places[old]
-        if self._replaceable(old, result in self._escaping):
+        if self._replaceable(old, result in self._escaping) and self._alone(old):
             self.define(result, place)
             return place
         fresh = self.destination(result)
@@ -220,20 +222,37 @@ class PlanBuilder:
         alive = (v for v in storage.values if not isinstance(v.type, StateType))
         if any(self._last_use.get(value, -1) > self._position for value in alive):
             return False
-        if span_bytes(place.type) != span_bytes(types.tensor_type(storage.register)) or overlaps(place.type):
-            return False
+        whole = span_bytes(place.type) == span_bytes(types.tensor_type(storage.register))
+        return whole and not overlaps(place.type)
+
+    def _alike(self, place: Place) -> bool:
+        """True if every operand of the current op that lives in the storage is seen there as at ``place``."""
         assert self.current is not None
         others = (self.places.get(v) for v in self.current.operands)
         return all(
-            o is None or o.storage is not storage or (o.type, o.offset) == (place.type, place.offset) for o in others
+            o is None or o.storage is not place.storage or (o.type, o.offset) == (place.type, place.offset)
+            for o in others
         )
 
-    def _is_mutable_state(self, storage: Storage) -> bool:
-        return storage.register in self._overwritten_registers
+    def _alone(self, operand: SSAValue) -> bool:
+        """True if no other operand of the current op lives in the operand's storage."""
+        assert self.current is not None
+        storage = self.places[operand].storage
+        inside = [v for v in self.current.operands if v in self.places and self.places[v].storage is storage]
+        return inside == [operand]
 
-    @property
-    def _overwritten_registers(self) -> set[SSAValue]:
-        return {self.places[v].storage.register for v in self._overwritten if v in self.places}
+    def _is_mutable_state(self, storage: Storage) -> bool:
+        """True if the storage is a state whose present content nobody needs: a later op writes it anew, and none reads
+        it before that.
+        """
+        versions = [value for value in storage.values if isinstance(value.type, StateType)]
+        if not versions:
+            return False
+        for use in versions[-1].uses:
+            reads = isinstance(use.operation, StateReadOp) and self._positions[use.operation] > self._position
+            if reads or not isinstance(use.operation, (StateReadOp, StateWriteOp)):
+                return False
+        return True
 
     # Launches
     # ----------------------------------------------------------------------------------------------------------
@@ -361,10 +380,3 @@ def _stride_key(pair: tuple[Extent, Extent]) -> tuple[int, int, str]:
 
 def _may_share(op: ViewOp) -> bool:
     return view_type(op, types.tensor_type(op.input)) is not None
-
-
-def _first_version(state: SSAValue) -> SSAValue:
-    """The function argument that a version of state began as."""
-    while isinstance(state.owner, StateWriteOp):
-        state = state.owner.state
-    return state

@@ -75,7 +75,7 @@ def assignments(module: torch.nn.Module) -> Iterator[dict[str, Any]]:
             and before != value
         ):
             found.setdefault(f"{paths[self]}.{name}".lstrip("."), before)
-        original(self, name, value)
+        original(self, name, value)  # pyright: ignore[reportArgumentType] - torch's annotation is narrower
 
     torch.nn.Module.__setattr__ = recording
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -152,7 +152,7 @@ class Call:
         self,
         cls: type[ForgeOp],
         operands: Sequence[SSAValue | None],
-        properties: dict[str, Attribute] | None = None,
+        properties: Mapping[str, Attribute] | None = None,
         result: AnyTensorType | None = None,
     ) -> SSAValue:
         """Insert an op with one result and return it. ``result`` defaults to the type of the call's first result.
@@ -160,6 +160,8 @@ class Call:
         Declines if the op would infer another dtype or shape than torch did.
         """
         expected = self.results[0] if result is None else result
+        if expected is None:
+            raise Decline
         try:
             op = cls.make(operands, properties, [expected], self.location)
             ((dtype, shape),) = op.infer()
@@ -172,7 +174,7 @@ class Call:
         return op.results[0]
 
     def infer(
-        self, cls: type[ForgeOp], operands: Sequence[SSAValue | None], properties: dict[str, Attribute] | None = None
+        self, cls: type[ForgeOp], operands: Sequence[SSAValue | None], properties: Mapping[str, Attribute] | None = None
     ) -> SSAValue:
         """Insert an op whose result type is inferred (row-major): a step on the way to the call's result."""
         try:

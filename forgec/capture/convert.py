@@ -151,7 +151,7 @@ class Converter:
                 deferred.append((node, spec))
             elif node.users or spec.kind != InputKind.TOKEN:
                 self._constant_input(node, spec)
-        names = {node: spec.target for node, spec in zip(placeholders, specs, strict=True)}
+        names = {node: str(spec.target) for node, spec in zip(placeholders, specs, strict=True)}
         states: dict[Any, Any] = {}
         for node, spec in deferred:  # states of buffers come after the inputs
             tensor = held[node]
@@ -216,9 +216,11 @@ class Converter:
         """``name``, or one made of it that no parameter or state has yet."""
         return name if name not in self.params else self._free_name(f"{name}_")
 
-    def _tensor(self, target: str) -> torch.Tensor:
-        found = self.program.state_dict.get(target)
-        return self.program.constants[target] if found is None else found
+    def _tensor(self, target: str | None) -> torch.Tensor:
+        found = self.program.state_dict.get(str(target))
+        tensor = self.program.constants[str(target)] if found is None else found
+        assert isinstance(tensor, torch.Tensor), "the signature says that it is a tensor"
+        return tensor
 
     def _param(self, name: str, tensor: torch.Tensor) -> SSAValue:
         """The value of a weight; tensors that are the same memory are one parameter."""

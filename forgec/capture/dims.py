@@ -40,7 +40,9 @@ def dim_labels(
             continue
         spec = specs[position] if position < len(specs) else None
         for axis, size in enumerate(value.shape):
-            names = size.node.expr.free_symbols if isinstance(size, torch.SymInt) else ()
+            if not isinstance(size, torch.SymInt):
+                continue
+            names = size.node.expr.free_symbols
             if len(names) == 1:
                 declared = _declared(spec, axis)
                 name = getattr(getattr(declared, "root", declared), "__name__", None)

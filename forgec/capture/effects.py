@@ -103,10 +103,10 @@ def written_placeholders(program: ExportedProgram) -> set[str]:
     written: set[str] = set()
     _collect_writes(program.graph, {n: {n.name} for n in placeholders}, written)
     signature = program.graph_signature
-    by_target = {spec.target: spec.arg.name for spec in signature.input_specs if spec.target}
+    by_target = {str(spec.target): spec.arg.name for spec in signature.input_specs if spec.target}
     for spec in signature.output_specs:
         if spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION):
-            written.add(by_target[spec.target])
+            written.add(by_target[str(spec.target)])
         elif spec.kind == OutputKind.USER_INPUT_MUTATION:
             written.add(str(spec.target))
     return written
@@ -184,6 +184,6 @@ def identity(tensor: torch.Tensor) -> tuple[Any, ...]:
 def byte_range(tensor: torch.Tensor) -> ByteRange:
     """The bytes from the first to the last element of a tensor."""
     width = tensor.element_size()
-    first = tensor.storage_offset() * width
-    last = first + element_span(tuple(tensor.shape), tensor.stride()) * width
+    first = int(tensor.storage_offset()) * width
+    last = first + int(element_span(tuple(tensor.shape), tensor.stride())) * width
     return ByteRange(tensor.untyped_storage()._cdata, first, last)

@@ -44,17 +44,14 @@ BINARY = {
     o.FloorDivOp: ("floor_divide.out", "floor_divide.out"),
     o.RemainderOp: ("remainder.Tensor_out", "remainder.Scalar_out"),
     o.PowOp: ("pow.Tensor_Tensor_out", "pow.Tensor_Scalar_out"),
-    o.MaximumOp: ("maximum.out", "maximum.out"),
-    o.MinimumOp: ("minimum.out", "minimum.out"),
+    o.MaximumOp: ("maximum.out", "clamp_min.out"),
+    o.MinimumOp: ("minimum.out", "clamp_max.out"),
     o.EqOp: ("eq.Tensor_out", "eq.Scalar_out"),
     o.NeOp: ("ne.Tensor_out", "ne.Scalar_out"),
     o.LtOp: ("lt.Tensor_out", "lt.Scalar_out"),
     o.LeOp: ("le.Tensor_out", "le.Scalar_out"),
     o.GtOp: ("gt.Tensor_out", "gt.Scalar_out"),
     o.GeOp: ("ge.Tensor_out", "ge.Scalar_out"),
-    o.LogicalAndOp: ("logical_and.out", "logical_and.out"),
-    o.LogicalOrOp: ("logical_or.out", "logical_or.out"),
-    o.LogicalXorOp: ("logical_xor.out", "logical_xor.out"),
     o.BitwiseAndOp: ("bitwise_and.Tensor_out", "bitwise_and.Scalar_out"),
     o.BitwiseOrOp: ("bitwise_or.Tensor_out", "bitwise_or.Scalar_out"),
     o.BitwiseXorOp: ("bitwise_xor.Tensor_out", "bitwise_xor.Scalar_out"),
@@ -75,6 +72,24 @@ def _binary(op: o.BinaryOp, b: PlanBuilder) -> None:
         return
     assert op.rhs is not None
     into(b, f"aten::{tensor}", op.result, [op.lhs, op.rhs], reuse=[op.lhs, op.rhs])
+
+
+LOGICAL = {o.LogicalAndOp: "logical_and", o.LogicalOrOp: "logical_or", o.LogicalXorOp: "logical_xor"}
+
+
+@lowers(*LOGICAL)
+def _logical(op: o.BinaryOp, b: PlanBuilder) -> None:
+    """With a number, which ATen does not take: the operand's own truth, its opposite, or a constant."""
+    if op.scalar is None:
+        into(b, f"aten::{LOGICAL[type(op)]}.out", op.result, [op.lhs, op.rhs], reuse=[op.lhs, op.rhs])
+        return
+    true = bool(op.scalar.value)
+    if true == isinstance(op, o.LogicalOrOp) and not isinstance(op, o.LogicalXorOp):
+        place = b.destination(op.result)
+        b.launch("aten::fill_.Scalar", [place, true], writes=[place])
+    else:
+        opposite = true and isinstance(op, o.LogicalXorOp)
+        into(b, f"aten::{'eq' if opposite else 'ne'}.Scalar_out", op.result, [op.lhs, 0], reuse=[op.lhs])
 
 
 @lowers(o.RsubOp)

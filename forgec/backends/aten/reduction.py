@@ -67,4 +67,4 @@ def _cumsum(op: r.CumsumOp, b: PlanBuilder) -> None:
 @lowers(r.SoftmaxOp, r.LogSoftmaxOp)
 def _softmax(op: r.SoftmaxOp | r.LogSoftmaxOp, b: PlanBuilder) -> None:
     callee = "aten::_softmax.out" if isinstance(op, r.SoftmaxOp) else "aten::_log_softmax.out"
-    into(b, callee, op.result, [op.input, op.dim.data, False])
+    into(b, callee, op.result, [op.input, op.dim.data, False], row_major=True)

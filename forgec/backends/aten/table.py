@@ -33,8 +33,10 @@ def into(
     args: Sequence[Any],
     kwargs: Iterable[tuple[str, Any]] = (),
     reuse: Sequence[SSAValue] = (),
+    *,
+    row_major: bool = False,
 ) -> None:
     """Launch an operator's ``out=`` form; it writes ``result``, in the bytes of a dying ``reuse`` operand where that
     is safe."""
-    place: Place = b.destination(result, reuse)
+    place: Place = b.destination(result, reuse, row_major=row_major)
     b.launch(callee, args, [*kwargs, ("out", place)], writes=[place])

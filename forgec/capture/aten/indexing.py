@@ -32,8 +32,11 @@ def _as_strided(call: Call) -> Result:
     places = list(zip(call["size"], call["stride"], strict=True))
     last = start + sum((size - 1) * stride for size, stride in places)
     count = types.numel(source)
-    known = all(isinstance(n, int) for n in (start, last, count)) and types.numel(call.results[0] or source) != 0
-    if not known or not 0 <= start <= last < count or not types.is_contiguous(source):
+    if not (isinstance(start, int) and isinstance(last, int) and isinstance(count, int)):
+        raise Decline
+    if types.numel(call.results[0] or source) == 0 or not types.is_contiguous(source):
+        raise Decline
+    if not 0 <= start <= last < count:
         raise Decline
     position = _line(call, start, 0, 1)
     for dim, (size, stride) in enumerate(places):
