@@ -32,7 +32,7 @@ UNKNOWN = UnknownLoc()
 @lru_cache(maxsize=65536)
 def to_attribute(place: Location) -> LocationAttr:
     """The location attribute of a place; the unknown location where neither file nor line is known."""
-    if not place.line and place.file.startswith("<"):
+    if not place.line and place.file == "<unknown>":
         return UNKNOWN
     file = FileLineColLoc(_encoded(place.file), IntAttr(place.line), IntAttr(0))
     return NameLoc(_encoded(place.module), NameLoc(_encoded(place.function), file))

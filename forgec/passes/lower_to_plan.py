@@ -189,6 +189,8 @@ class _Lowering:
         b = self.builder
         place = b.place(value)
         if isinstance(place.storage.owner, plan.BufferOp):
+            if isinstance(value.owner, Operation):
+                b.location = value.owner.location
             fresh = b.allocate(types.tensor(types.dtype(place.type), types.shape(place.type)), escaping=True)
             b.launch("aten::copy_", [fresh, place], writes=[fresh])
             place = fresh

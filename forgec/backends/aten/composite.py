@@ -49,5 +49,4 @@ def covers(op: Operation) -> bool:
         return False
     if op.mask is not None and op.causal is not None:
         return False
-    boolean = op.mask is not None and types.dtype(op.mask) == "i1"
-    return op.mask is None or op.empty_row.data == ("zero" if boolean else "uniform")
+    return op.mask is None or op.empty_row.data == "zero"

@@ -19,7 +19,7 @@ def _linear(op: LinearOp, b: PlanBuilder) -> None:
     if len(shape) < 2 or not types.is_contiguous(source.type) or (op.bias is not None and len(shape) > 3):
         b.call("aten::linear", [op.input, op.weight, op.bias], [], [op.result])
         return
-    target = b.destination(op.result)
+    target = b.destination(op.result, row_major=True)
     rows = types.numel(op.result) // target_shape[-1] if target_shape[-1] != 0 else 0
     flat_source, flat_target = b.reshaped(source, [rows, shape[-1]]), b.reshaped(target, [rows, target_shape[-1]])
     assert flat_source is not None, "row-major values can be flattened"
@@ -42,7 +42,7 @@ def _matmul(op: MatmulOp, b: PlanBuilder) -> None:
     if len(left) == len(right) >= 3 and left[:-2] == right[:-2]:
         stacked = [_stack(b, v) for v in (op.lhs, op.rhs)]
         if all(s is not None for s in stacked):
-            target = b.destination(op.result)
+            target = b.destination(op.result, row_major=True)
             window = b.reshaped(target, _stacked_shape(types.shape(op.result)))
             assert window is not None, "a fresh row-major value can be flattened"
             b.launch("aten::bmm.out", stacked, [("out", window)], writes=[window])

@@ -16,7 +16,7 @@ def _view(op: shape.ViewOp, b: PlanBuilder) -> None:
     """A view where strides can say it; else one copy, into the result's layout."""
     if b.show(op):
         return
-    target = b.destination(op.result)
+    target = b.destination(op.result, row_major=isinstance(op, shape.ReshapeOp))
     source = b.place(op.input)
     if isinstance(op, shape.ReshapeOp):
         shown = b.reshaped(target, types.shape(source.type))

@@ -11,18 +11,17 @@ from forgec.ir.ops.attention import AttentionOp
 
 @from_aten("aten::scaled_dot_product_attention")
 def _attention(call: Call) -> Result:
-    """torch's SDPA; where a boolean mask leaves a row without keys, it yields zero."""
+    """torch's SDPA; where a mask (boolean, or of -inf) leaves a row without keys, it yields zero."""
     if call["dropout_p"]:
         raise Decline
     query, key, value = call.tensor("query"), call.tensor("key"), call.tensor("value")
     if types.rank(query) < 3 or (types.shape(query)[-3] != types.shape(key)[-3] and not call["enable_gqa"]):
         raise Decline
     mask = call.optional("attn_mask")
-    additive = mask is not None and types.dtype(mask) != "i1"
     properties = {
         **flag("causal", call["is_causal"]),
         **({} if call["scale"] is None else {"scale": scalar(float(call["scale"]))}),
-        "empty_row": StringAttr("uniform" if additive else "zero"),
+        "empty_row": StringAttr("zero"),
         "softmax_dtype": StringAttr("f32" if types.dtype(query) != "f64" else "f64"),
     }
     return call.emit(AttentionOp, [query, key, value, mask, None], properties)
