@@ -6,6 +6,7 @@ that one export covers them; operands that eager PyTorch refuses are left out.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
 from typing import Any
@@ -488,7 +489,7 @@ def test_the_plan_of_every_example_gives_what_the_op_means(text: str) -> None:
 
 
 def test_every_lowering_is_reached_by_a_case_above() -> None:
-    if len(REACHED) < 20:
+    if len(REACHED) < 20 or "PYTEST_XDIST_WORKER" in os.environ:
         pytest.skip("needs the other tests of this file in the same process")
     assert {cls.__name__ for cls in LOWERINGS} - {cls.__name__ for cls in REACHED} == set()
     assert AtenOp in LOWERINGS

@@ -81,6 +81,7 @@ LOGICAL = {o.LogicalAndOp: "logical_and", o.LogicalOrOp: "logical_or", o.Logical
 def _logical(op: o.BinaryOp, b: PlanBuilder) -> None:
     """With a number, which ATen does not take: the operand's own truth, its opposite, or a constant."""
     if op.scalar is None:
+        assert op.rhs is not None
         into(b, f"aten::{LOGICAL[type(op)]}.out", op.result, [op.lhs, op.rhs], reuse=[op.lhs, op.rhs])
         return
     true = bool(op.scalar.value)
