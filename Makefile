@@ -30,7 +30,6 @@ demo: $(STAMP) ## Compile SmolLM2-135M, load the artifact in a new process, answ
 
 test: $(STAMP) ## Run the tests
 	$(BIN)/python -m pytest -n 2
-	$(BIN)/python -m pytest -q tests/backends/test_lowerings.py  # one test needs all of this file in one process
 
 check: $(STAMP) ## Lint, format, types, import rules, and whether generated pages are up to date
 	$(BIN)/ruff check
