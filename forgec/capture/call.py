@@ -17,7 +17,7 @@ from forgec.ir.ops.base import ForgeOp
 from forgec.runtime.symbolic import Extent
 
 if TYPE_CHECKING:
-    from forgec.capture.convert import Converter
+    from forgec.capture.values import Values
 
 Result = SSAValue | Sequence[SSAValue] | None
 Row = Callable[["Call"], Result]
@@ -83,7 +83,7 @@ def schema_of(overload: Any) -> Schema:
 class Call:
     """A call with its arguments by name: tensors are SSA values, symbolic integers are extents, the rest is literal."""
 
-    converter: Converter
+    converter: Values
     overload: Any
     arguments: dict[str, Any]
     results: list[AnyTensorType | None]
