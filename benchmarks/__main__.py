@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.measure import machine
 
-NAMES = ("startup", "compile_time", "latency", "fidelity")
+NAMES = ("startup", "compile_time", "compile_memory", "latency", "fidelity")
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from forgec.diagnostics import error
 from forgec.runtime import tree
+from forgec.runtime.forking import renew_after_fork
 
 
 class LazyModel:
@@ -24,6 +25,11 @@ class LazyModel:
         self._compile = compile_for
         self._max_signatures = max_signatures
         self._compiled: dict[Hashable, Any] = {}
+        self._lock = threading.Lock()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """A compilation that another thread was in does not go on."""
         self._lock = threading.Lock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

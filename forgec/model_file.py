@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import runpy
+import linecache
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from forgec.diagnostics import Location, error
@@ -47,7 +48,7 @@ def _python(path: Path, name: str) -> Source:
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
     try:
-        namespace = runpy.run_path(str(path), run_name="__forgec__")
+        namespace = _run(path)
         if name not in namespace:
             offered = sorted(k for k, v in namespace.items() if callable(v) and not k.startswith("_"))
             raise error(
@@ -77,6 +78,16 @@ def _python(path: Path, name: str) -> Source:
         sys.path.remove(folder)
     _check(path, name, model, inputs, kwargs)
     return model, () if inputs is None else inputs, kwargs or {}, shapes
+
+
+def _run(path: Path) -> dict[str, Any]:
+    """The names that a file defines. It stays importable as ``__forgec__``: tracing looks up where code comes from."""
+    module = ModuleType("__forgec__")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module
+    linecache.checkcache(str(path))
+    exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+    return module.__dict__
 
 
 def _check(path: Path, name: str, model: Any, inputs: Any, kwargs: Any) -> None:

@@ -52,6 +52,13 @@ def ir_page() -> str:
     return document()
 
 
+def coverage_page() -> str:
+    """docs/coverage.md: which operators work, at which stage."""
+    from forgec.report.coverage_page import coverage_page
+
+    return coverage_page()
+
+
 def _family(code: str) -> str:
     return code.removeprefix("FORGE-")[0]
 
@@ -60,7 +67,7 @@ def _in_page_order(code: str) -> tuple[int, str]:
     return list(FAMILIES).index(_family(code)), code
 
 
-PAGES: dict[str, Callable[[], str]] = {"errors.md": errors_page, "ir.md": ir_page}
+PAGES: dict[str, Callable[[], str]] = {"errors.md": errors_page, "ir.md": ir_page, "coverage.md": coverage_page}
 """Generated pages by file name in docs/."""
 
 

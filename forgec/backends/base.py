@@ -64,3 +64,11 @@ def backend_for(target: str) -> Backend:
             help=f"did you mean {close[0]!r}?" if close else None,
         )
     return known[target]
+
+
+def backend_named(name: str) -> Backend:
+    """A backend by its own name. Raises ForgeError (FORGE-U003) with the known ones."""
+    known = backends()
+    if name not in known:
+        raise error("FORGE-U003", f"unknown backend {name!r}", notes=(f"known backends: {', '.join(sorted(known))}",))
+    return known[name]

@@ -25,6 +25,7 @@ from forgec.ir.attributes import ArgsAttr, ExtentAttr, IntsAttr, StateType
 from forgec.ir.layout import broadcast_strides, reshape_strides, span_bytes
 from forgec.ir.ops.module import StateReadOp, StateWriteOp
 from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, SliceOp, TransposeOp, ViewOp
+from forgec.ir.ops.window import WindowOp, addresses
 from forgec.runtime.plan import Arg, Reg
 from forgec.runtime.symbolic import Extent
 
@@ -64,12 +65,15 @@ class PlanBuilder:
         self._last_use: dict[SSAValue, int] = {}
         self._position = 0
         self._escaping: set[SSAValue] = set()
+        self.updated: set[Storage] = set()
+        """Arguments whose memory the function's own result will have: it may be written as soon as it is dead."""
         self._positions: dict[Operation, int] = {}
         body = function.body.block
         for position, op in enumerate(body.ops):
             self._positions[op] = position
-            for operand in op.operands:
-                self._last_use[operand] = position
+            for inner in op.walk() if op.regions else (op,):
+                for operand in inner.operands:
+                    self._last_use[operand] = position
             if isinstance(op, ReturnOp):
                 self._mark_escaping(op.operands)
 
@@ -203,9 +207,7 @@ class PlanBuilder:
             if self._last_use.get(value, -1) > self._position and not isinstance(value.type, StateType):
                 old = self.places[value]
                 storage.values.remove(value)
-                fresh = self.allocate(
-                    types.tensor(types.dtype(old.type), types.shape(old.type)), value in self._escaping
-                )
+                fresh = self.allocate(dense(old.type), value in self._escaping)
                 self.launch("aten::copy_", [fresh, old], writes=[fresh])
                 self.define(value, fresh)
 
@@ -213,6 +215,9 @@ class PlanBuilder:
         """True if the operand's bytes may be overwritten by the current op."""
         place = self.places[operand]
         storage, owner = place.storage, place.storage.owner
+        if storage in self.updated:
+            alive = any(self._last_use.get(value, -1) > self._position for value in storage.values)
+            return not alive and place.type == types.tensor_type(storage.register)
         if isinstance(owner, plan.OutputOp) != escaping and not self._is_mutable_state(storage):
             return False
         if not isinstance(owner, (plan.BufferOp, plan.OutputOp)) and not self._is_mutable_state(storage):
@@ -265,6 +270,7 @@ class PlanBuilder:
         *,
         writes: Sequence[Any] = (),
         results: Sequence[AnyTensorType] = (),
+        defines: Sequence[str | None] = (),
     ) -> list[SSAValue]:
         """Append a call. Arguments are literals, registers, places or forge values (also inside lists); returns its
         own results."""
@@ -287,14 +293,17 @@ class PlanBuilder:
 
         packed = ArgsAttr.of([literal(a) for a in args], [(name, literal(a)) for name, a in kwargs])
         written = [literal(w) for w in writes]
+        properties: dict[str, Attribute] = {
+            "callee": StringAttr(callee),
+            "args": packed,
+            "writes": IntsAttr(w.id for w in written if isinstance(w, Reg)),
+            "source": StringAttr(self.current.name if self.current is not None else ""),
+        }
+        if any(name is not None for name in defines):
+            properties["defines"] = ArgsAttr.of(list(defines))
         op = plan.LaunchOp.create(
             operands=operands,
-            properties={
-                "callee": StringAttr(callee),
-                "args": packed,
-                "writes": IntsAttr(w.id for w in written if isinstance(w, Reg)),
-                "source": StringAttr(self.current.name if self.current is not None else ""),
-            },
+            properties=properties,
             result_types=list(results),
             location=self.location,
         )
@@ -302,11 +311,18 @@ class PlanBuilder:
         return list(op.results)
 
     def call(
-        self, callee: str, args: Sequence[Any], kwargs: Iterable[tuple[str, Any]], results: Sequence[SSAValue]
+        self,
+        callee: str,
+        args: Sequence[Any],
+        kwargs: Iterable[tuple[str, Any]],
+        results: Sequence[SSAValue],
+        *,
+        writes: Sequence[Any] = (),
     ) -> None:
         """Append a call whose results the operator allocates itself, and define ``results`` in them."""
         kinds = [dense(types.tensor_type(result)) for result in results]
-        for result, register in zip(results, self.launch(callee, args, kwargs, results=kinds), strict=True):
+        made = self.launch(callee, args, kwargs, writes=writes, results=kinds)
+        for result, register in zip(results, made, strict=True):
             self.define(result, Place(Storage(register), types.tensor_type(register)))
 
     # Views
@@ -343,14 +359,26 @@ def view_type(op: ViewOp, source: AnyTensorType) -> tuple[AnyTensorType, Extent]
         dim = op.dim.data
         offset = op.start.data * strides[dim]
         found = [s * op.step.data if d == dim else s for d, s in enumerate(strides)]
+    elif isinstance(op, WindowOp):
+        offset, found = addresses(op.start.data, op.steps.data, strides, len(target))
     else:
         return None
     return None if found is None else (types.tensor(types.dtype(source), target, found), offset)
 
 
 def overlaps(kind: AnyTensorType) -> bool:
-    """True if two positions of the type may be the same bytes (a broadcast)."""
-    return any(s == 0 and n != 1 for n, s in zip(types.shape(kind), types.strides(kind), strict=True))
+    """True if two positions of the type may be the same bytes (a broadcast, a sliding window)."""
+    places = [(s, n) for s, n in zip(types.strides(kind), types.shape(kind), strict=True) if n != 1]
+    if types.is_contiguous(kind):
+        return False
+    if not all(isinstance(s, int) and isinstance(n, int) for s, n in places):
+        return dense(kind) != kind
+    reach = 0
+    for stride, extent in sorted(places):  # type: ignore[type-var]
+        if stride <= reach:
+            return True
+        reach += (extent - 1) * stride  # type: ignore[operator]
+    return False
 
 
 def dense(kind: AnyTensorType) -> AnyTensorType:

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from xdsl.dialects.builtin import AnyTensorType, LocationAttr
 from xdsl.ir import Attribute, Operation, SSAValue
 
+from forgec.backends.plan_builder import view_type
 from forgec.ir import types
-from forgec.ir.attributes import ExtentAttr, IntsAttr
+from forgec.ir.attributes import ExtentAttr, ExtentsAttr, IntsAttr
 from forgec.ir.layout import reshape_strides
 from forgec.ir.ops.base import ForgeOp, producer
 from forgec.ir.ops.creation import IotaOp
@@ -27,8 +29,14 @@ from forgec.ir.ops.index import IndexPutOp
 from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.shape import BroadcastOp, CopyOp, InsertSliceOp, ReshapeOp, SliceOp, TransposeOp, ViewOp
 from forgec.ir.ops.unary import CastOp
+from forgec.ir.ops.window import InsertWindowOp, WindowOp, all_different, is_injective
+from forgec.runtime.plan import DType
+from forgec.runtime.symbolic import Extent
 
 Insert = Callable[[Operation], object]
+
+REINTERPRETATIONS = ("aten::view.dtype", "aten::view_as_real", "aten::view_as_complex", "aten::real", "aten::imag")
+"""Views that show the same bytes as elements of another dtype."""
 
 
 class UnknownAliasing(Exception):
@@ -42,6 +50,10 @@ class Storage:
     """The memory that a tensor owns, as the value it holds now."""
 
     value: SSAValue
+    kind: AnyTensorType
+    """The type of the tensor that owns the memory: its strides say where each element lies."""
+    origin: Extent = 0
+    """Where that tensor's first element lies, in elements from the start of torch's storage."""
     version: int = 0
     written: bool = False
     """True once the model has written it."""
@@ -88,20 +100,57 @@ class Handle:
         """The tensor now holds ``value`` (of the tensor's own shape and dtype)."""
         if self.opaque:
             raise UnknownAliasing(f"the memory of a result of {self.opaque} is written")
+        self.storage.written = True
+        if not all(_has_inverse(view) for view in self.chain):
+            self.storage.value = self._insert(value, insert, location)
+            self.storage.version += 1
+            return
         along = list(self.values(insert))
         updated = [value]
         for view, before in zip(reversed(self.chain), reversed(along[:-1]), strict=True):
             updated.append(_invert(view, updated[-1], before, insert, location))
         self.storage.value = updated[-1]
         self.storage.version += 1
-        self.storage.written = True
         self.cached = list(reversed(updated))
         self.version = self.storage.version
 
+    def _insert(self, value: SSAValue, insert: Insert, location: LocationAttr) -> SSAValue:
+        """The storage's value after a write through views of which one alone has no inverse (one row of what
+        ``expand`` made), but which together show each element once: as a window of the storage.
+        """
+        before = self.storage.value
+        kind: AnyTensorType = types.tensor(types.dtype(before), types.shape(before))
+        start: Extent = 0
+        for view in self.chain:
+            found = view_type(view, kind) if isinstance(view, ViewOp) else None
+            if found is None:
+                name = view.callee.data if isinstance(view, AtenOp) else view.name
+                raise UnknownAliasing(f"the memory of a result of {name} is written")
+            kind, start = found[0], start + found[1]
+        if not all_different(types.shape(kind), types.strides(kind)):
+            raise UnknownAliasing("memory is written in which several elements are the same")
 
-def fresh(value: SSAValue) -> Handle:
+        def emit(op: Operation) -> SSAValue:
+            op.location = location
+            insert(op)
+            return op.results[0]
+
+        flat = types.tensor(types.dtype(before), [types.numel(before)])
+        line = emit(ReshapeOp.create(operands=[before], result_types=[flat]))
+        properties = {"start": ExtentsAttr([start]), "steps": ExtentsAttr(types.strides(kind))}
+        line = emit(InsertWindowOp.create(operands=[value, line], properties=properties, result_types=[flat]))
+        return emit(ReshapeOp.create(operands=[line], result_types=[before.type]))
+
+
+def fresh(value: SSAValue, origin: Extent = 0) -> Handle:
     """The handle of a tensor that owns its memory."""
-    return Handle(Storage(value), (), [value], 0)
+    return Handle(Storage(value, types.tensor_type(value), origin), (), [value], 0)
+
+
+def whole(handle: Handle) -> Handle:
+    """The handle of the tensor that owns a tensor's memory."""
+    storage = handle.storage
+    return Handle(storage, (), [storage.value], storage.version)
 
 
 def view_of(source: Handle, operand: SSAValue, kind: AnyTensorType, result: SSAValue, callee: str) -> Handle:
@@ -144,7 +193,19 @@ def _shares_memory(op: ViewOp, kind: AnyTensorType | None) -> bool:
     return True
 
 
-def _scatter(view: AtenOp, value: SSAValue, before: SSAValue, insert: Insert, location: LocationAttr) -> SSAValue:
+def _has_inverse(view: Operation) -> bool:
+    """True if a write through this one view makes a new value of its operand."""
+    if isinstance(view, BroadcastOp):
+        return types.shape(view.input) == types.shape(view.result)
+    if isinstance(view, WindowOp):
+        return is_injective(view)
+    if isinstance(view, AtenOp):
+        shown, operand = types.dtype(view.results[0]), types.dtype(view.operands[0])
+        return shown == operand or view.callee.data in REINTERPRETATIONS
+    return isinstance(view, ViewOp)
+
+
+def _scatter(view: Operation, value: SSAValue, before: SSAValue, insert: Insert, location: LocationAttr) -> SSAValue:
     """``before`` with ``value`` where the view reads: the view of the elements' own numbers says where that is."""
 
     def emit(op: Operation) -> SSAValue:
@@ -159,16 +220,53 @@ def _scatter(view: AtenOp, value: SSAValue, before: SSAValue, insert: Insert, lo
     line = {"start": ExtentAttr(0), "step": ExtentAttr(1)}
     numbers = emit(IotaOp.create(properties=line, result_types=[types.tensor("i64", [count])]))
     numbers = reshape(numbers, types.tensor("i64", types.shape(before)))
-    shape, written = types.shape(view.outputs[0]), types.numel(value)
-    places = emit(
-        AtenOp.create(operands=[numbers], properties=view.properties, result_types=[types.tensor("i64", shape)])
-    )
+    shape, written = types.shape(view.results[0]), types.numel(value)
+    kind = types.tensor("i64", shape)
+    places = emit(type(view).create(operands=[numbers], properties=view.properties, result_types=[kind]))
     flat = [
         reshape(before, types.tensor(name, [count])),
         reshape(value, types.tensor(name, [written])),
         reshape(places, types.tensor("i64", [written])),
     ]
     return reshape(emit(IndexPutOp.make(flat, {"dims": IntsAttr([0])})), before.type)
+
+
+def _reinterpret(
+    callee: str, value: SSAValue, before: SSAValue, insert: Insert, location: LocationAttr
+) -> SSAValue | None:
+    """The inverse of views that show the same bytes as other numbers; None if ``callee`` is no such view."""
+
+    def call(name: str, *args: Any, dtype: str = "", shape: Sequence[Extent] = ()) -> SSAValue:
+        kind = types.tensor(dtype, shape) if dtype else types.tensor(types.dtype(before), types.shape(before))
+        op = AtenOp.of(name, args, [], [kind], location=location)
+        insert(op)
+        return op.results[0]
+
+    dense = value
+    if not types.is_contiguous(value):
+        copy = CopyOp.create(operands=[value], result_types=[types.tensor(types.dtype(value), types.shape(value))])
+        copy.location = location
+        insert(copy)
+        dense = copy.results[0]
+    match callee.partition(".")[0]:
+        case "aten::view":
+            return call("aten::view.dtype", dense, DType(types.dtype(before)))
+        case "aten::view_as_real":
+            return call("aten::view_as_complex", dense)
+        case "aten::view_as_complex":
+            return call("aten::view_as_real", dense)
+        case "aten::real" | "aten::imag":
+            part = {"dtype": types.dtype(value), "shape": types.shape(value)}
+            if callee == "aten::real":
+                return call("aten::complex", value, call("aten::imag", before, **part))
+            return call("aten::complex", call("aten::real", before, **part), value)
+        case "aten::_conj" | "aten::conj" | "aten::_conj_physical":
+            return call("aten::conj_physical", value)
+        case "aten::_neg_view":
+            return call("aten::neg", value)
+        case "aten::adjoint" | "aten::mH" | "aten::matrix_H":
+            return call("aten::mH", value)
+    return None
 
 
 def _invert(view: Operation, value: SSAValue, before: SSAValue, insert: Insert, location: LocationAttr) -> SSAValue:
@@ -190,10 +288,10 @@ def _invert(view: Operation, value: SSAValue, before: SSAValue, insert: Insert, 
         return emit(TransposeOp, [value], {"permutation": type(view.permutation)(inverse)})
     if isinstance(view, SliceOp):
         return emit(InsertSliceOp, [value, before], {"dim": view.dim, "start": view.start, "step": view.step})
-    if isinstance(view, BroadcastOp) and types.shape(view.input) == types.shape(view.result):
-        return value
-    if isinstance(view, AtenOp) and view.callee.data == "aten::diagonal":
-        return _scatter(view, value, before, insert, location)
-    raise UnknownAliasing(
-        f"the memory of a result of {view.callee.data if isinstance(view, AtenOp) else view.name} is written"
-    )
+    if isinstance(view, BroadcastOp):
+        return value  # to its own shape
+    if isinstance(view, WindowOp):
+        return emit(InsertWindowOp, [value, before], {"start": view.start, "steps": view.steps})
+    assert isinstance(view, AtenOp)
+    found = _reinterpret(view.callee.data, value, before, insert, location)
+    return _scatter(view, value, before, insert, location) if found is None else found

@@ -64,7 +64,7 @@ class Schema:
 def schema_of(overload: Any) -> Schema:
     """The schema of an ``OpOverload``."""
     raw = overload._schema
-    arguments = tuple((a.name, a.default_value, a.kwarg_only) for a in raw.arguments)
+    arguments = tuple((a.name, _default(a), a.kwarg_only) for a in raw.arguments)
     writes = tuple(a.name for a in raw.arguments if a.alias_info is not None and a.alias_info.is_write)
     holders = {s: a.name for a in raw.arguments if a.alias_info is not None for s in a.alias_info.before_set}
     aliases = []
@@ -77,6 +77,15 @@ def schema_of(overload: Any) -> Schema:
             found = next((a.name for a in raw.arguments if a.alias_info and "*" in a.alias_info.after_set), None)
         aliases.append(found)
     return Schema(overload.name(), arguments, writes, tuple(aliases))
+
+
+def _default(argument: Any) -> Any:
+    """The default value of an argument; int64, the one dtype among them, of which schemas keep torch's number, as
+    itself."""
+    import torch
+
+    is_dtype = argument.default_value is not None and "ScalarType" in str(argument.real_type)
+    return torch.int64 if is_dtype else argument.default_value
 
 
 @dataclass
@@ -159,19 +168,29 @@ class Call:
 
         Declines if the op would infer another dtype or shape than torch did.
         """
-        expected = self.results[0] if result is None else result
-        if expected is None:
-            raise Decline
+        return self.emit_all(cls, operands, properties, self.results[:1] if result is None else [result])[0]
+
+    def emit_all(
+        self,
+        cls: type[ForgeOp],
+        operands: Sequence[SSAValue | None],
+        properties: Mapping[str, Attribute] | None = None,
+        results: Sequence[AnyTensorType | None] | None = None,
+    ) -> Sequence[SSAValue]:
+        """Insert an op with as many results as ``results`` (by default the call's) and return them; declines like
+        ``emit``."""
+        expected = [kind for kind in (self.results if results is None else results) if kind is not None]
         try:
-            op = cls.make(operands, properties, [expected], self.location)
-            ((dtype, shape),) = op.infer()
+            op = cls.make(operands, properties, expected, self.location)
+            inferred = op.infer()
         except VerifyException as reason:
             raise Decline(str(reason)) from reason
         self.emitted.append(op)
         self.converter.builder.insert(op)
-        if types.dtype(op.results[0]) != dtype or types.shape(op.results[0]) != tuple(shape):
+        found = [(types.dtype(result), types.shape(result)) for result in op.results]
+        if found != [(dtype, tuple(shape)) for dtype, shape in inferred]:
             raise Decline
-        return op.results[0]
+        return op.results
 
     def infer(
         self, cls: type[ForgeOp], operands: Sequence[SSAValue | None], properties: Mapping[str, Attribute] | None = None

@@ -13,6 +13,7 @@ from forgec.diagnostics import error
 from forgec.ir.entry import EntryInfo
 from forgec.runtime import tree
 from forgec.runtime.plan import Arg, Reg
+from forgec.runtime.symbolic import SymExpr
 
 
 class _Leaf:
@@ -31,8 +32,12 @@ def contract(program: torch.export.ExportedProgram, conversion: Conversion, mode
     outputs: list[Arg] = []
     for leaf in out_order:
         number = conversion.outputs[leaf]
-        outputs.append(_fixed(conversion.literals[leaf]) if number is None else Reg(number))
-    return EntryInfo.build(inputs, outputs, in_tree, out_tree, parameter_names(program, model))
+        if number is None:
+            outputs.append(_fixed(conversion.literals[leaf]))
+        else:
+            outputs.append((Reg(number),) if leaf in conversion.numbers else Reg(number))
+    names = parameter_names(program, model)
+    return EntryInfo.build(inputs, outputs, in_tree, out_tree, names, conversion.memory)
 
 
 def _structure(spec: Any, what: str) -> tuple[list[int], tree.Tree]:
@@ -50,7 +55,7 @@ def _structure(spec: Any, what: str) -> tuple[list[int], tree.Tree]:
 
 
 def _fixed(value: Any) -> Arg:
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if value is None or isinstance(value, (bool, int, float, str, SymExpr)):
         return value
     raise error("FORGE-C004", f"an argument is a {type(value).__name__}, which cannot be part of a compiled program")
 

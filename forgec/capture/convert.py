@@ -16,7 +16,8 @@ from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.rewriter import InsertPoint
 
 from forgec.capture import aten as _rows  # noqa: F401 - registers the tables
-from forgec.capture.aliasing import Handle, UnknownAliasing, fresh
+from forgec.capture.aliasing import Handle, Storage, UnknownAliasing, fresh
+from forgec.capture.checks import CHECKS
 from forgec.capture.effects import (
     HELD,
     MUTATIONS,
@@ -24,11 +25,12 @@ from forgec.capture.effects import (
     identity,
     written_placeholders,
 )
+from forgec.capture.numbers import Number, Step, compute, symbols_in_shapes
 from forgec.capture.operators import Operators
 from forgec.capture.places import place_of
 from forgec.capture.symbols import SymbolTable
 from forgec.capture.values import hint
-from forgec.diagnostics import Location, error
+from forgec.diagnostics import ForgeError, Location, error
 from forgec.ir.attributes import ExtentAttr, StateType
 from forgec.ir.entry import ArgumentInfo
 from forgec.ir.locations import is_known, to_attribute
@@ -60,6 +62,10 @@ class Conversion:
     """For each leaf of the result, the index of the value that ``forward`` returns, or None: a literal of
     ``literals``."""
     literals: dict[int, Any]
+    numbers: set[int]
+    """The leaves of the result that are numbers, which the returned tensors hold."""
+    memory: list[int]
+    """For each value that ``forward`` returns, the number of the memory that it is in (see ``EntryInfo``)."""
     symbols: SymbolTable
 
 
@@ -74,11 +80,14 @@ class Converter(Operators):
     def run(self) -> Conversion:
         """Convert the whole program. Raises ForgeError (C003, C005) for what forge cannot say."""
         self.inputs: list[int] = []
+        self.input_storages: list[Storage] = []
         self.fixed: dict[int, Any] = {}
         self.states: list[tuple[StateSlot, Handle, SSAValue]] = []
         self.targets: dict[str, Any] = {}
         self.argument_names: dict[SSAValue, str] = {}
         self.written = written_placeholders(self.program)
+        self.symbols.in_shapes = symbols_in_shapes(self.program)
+        self.checks = list(self.program.graph_module.meta.get(CHECKS, ()))
         nodes = list(self.program.graph.nodes)
         placeholders = [n for n in nodes if n.op == "placeholder"]
         self._placeholders(placeholders)
@@ -87,6 +96,8 @@ class Converter(Operators):
                 self.call(node)
             elif node.op == "get_attr":
                 self.get_attr(node)
+        if self.failures:
+            raise ForgeError(self.failures)
         output = next(n for n in nodes if n.op == "output")
         return self._finish(output)
 
@@ -138,7 +149,7 @@ class Converter(Operators):
         if not isinstance(spec.arg, TensorArgument):
             value = node.meta.get("val", getattr(spec.arg, "value", None))
             if isinstance(value, torch.SymInt):
-                raise error("FORGE-C004", f"input {node.name!r} is an integer that varies", help="pass it as a tensor")
+                value = self.symbols.extent(value)
             self.fixed[leaf] = value
             self.handles[node] = value
             return
@@ -146,11 +157,13 @@ class Converter(Operators):
         self.inputs.append(leaf)
         if node.name in self.written:
             self._state(node, StateSlot(node.name, leaf), kind)
+            self.input_storages.append(self.handles[node].storage)
             return
         argument = self.block.insert_arg(kind, len(self.block.args))
         argument.name_hint = hint(node.name)
         self.argument_names[argument] = node.name
-        self.handles[node] = fresh(argument)
+        self.handles[node] = fresh(argument, self.symbols.extent(node.meta["val"].storage_offset()))
+        self.input_storages.append(self.handles[node].storage)
 
     def _state(self, node: Any, slot: StateSlot, kind: AnyTensorType) -> None:
         argument = self.block.insert_arg(StateType(kind), len(self.block.args))
@@ -158,7 +171,7 @@ class Converter(Operators):
         self.argument_names[argument] = node.name
         read = StateReadOp.create(operands=[argument], result_types=[kind])
         self.insert(read)
-        handle = fresh(read.results[0])
+        handle = fresh(read.results[0], self.symbols.extent(node.meta["val"].storage_offset()))
         self.states.append((slot, handle, argument))
         self.handles[node] = handle
 
@@ -179,37 +192,41 @@ class Converter(Operators):
     def _finish(self, output: Any) -> Conversion:
         specs = self.program.graph_signature.output_specs
         results = output.args[0]
-        returned: list[SSAValue] = []
+        handles: list[tuple[Handle, Any]] = []
         outputs: list[int | None] = []
         literals: dict[int, Any] = {}
+        numbers: set[int] = set()
         for spec, node in zip(specs, results, strict=True):
             if spec.kind in MUTATIONS or spec.kind == OutputKind.TOKEN:
                 continue
             held = self.handles[node] if isinstance(node, torch.fx.Node) else node
             if isinstance(held, Handle):
-                outputs.append(len(returned))
-                returned.append(self._value(held, node))
-            elif held is None or isinstance(held, (bool, int, float, str)):
+                outputs.append(len(handles))
+                handles.append((held, node))
+            elif isinstance(held, (Step, Number)):
+                numbers.add(len(outputs))
+                outputs.append(len(handles))
+                handles.append((fresh(compute(self, held)), node))
+            else:
                 literals[len(outputs)] = held
                 outputs.append(None)
-            else:
-                raise error("FORGE-C004", "the model returns an integer that varies", help="return it as a tensor")
         self._mutations(specs, results)
-        for _, handle, argument in self.states:
-            value = handle.storage.value
-            location = value.owner.location if isinstance(value.owner, Operation) else None
-            if handle.storage.written:
-                write = StateWriteOp.create(operands=[argument, value], result_types=[argument.type], location=location)
-                returned.append(self.insert(write))
-            else:
-                returned.append(argument)
-        self.builder.insert(ReturnOp(*returned))
+        storages = [held.storage for held, _ in handles]
+        for held, _ in handles:
+            if held.storage.written and storages.count(held.storage) > 1 and not held.opaque:
+                held.version = -1  # what was written through a view is said again, as a view of what the others view
+        early = {node: self._value(held, node) for held, node in handles if not self._is_in_written_input(held)}
+        states = [self._last_version(*state) for state in self.states]
+        returned = [early[node] if node in early else self._value(held, node) for held, node in handles]
+        ending = ReturnOp(*returned, *states)
+        ending.location = next((op.location for op in reversed(list(self.block.ops)) if is_known(op)), ending.location)
+        self.builder.insert(ending)
         self._locate()
         slots = {argument: slot for slot, _, argument in self.states}
         infos = [self._argument_info(argument, slots.get(argument)) for argument in self.block.args]
         function = FuncOp(
             "forward",
-            (list(self.block.arg_types), [v.type for v in returned]),
+            (list(self.block.arg_types), [v.type for v in (*returned, *states)]),
             Region(self.block),
             arg_attrs=ArrayAttr([info.attribute() for info in infos]),
         )
@@ -222,8 +239,36 @@ class Converter(Operators):
             [s for s, _, _ in self.states],
             outputs,
             literals,
+            numbers,
+            self._memory([held for held, _ in handles]),
             self.symbols,
         )
+
+    def _last_version(self, slot: StateSlot, handle: Handle, argument: SSAValue) -> SSAValue:
+        """The state at the end. An input that was written is read again after that, so that the results which are
+        views of it are views of the caller's tensor.
+        """
+        storage = handle.storage
+        if not storage.written:
+            return argument
+        location = storage.value.owner.location if isinstance(storage.value.owner, Operation) else None
+        write = StateWriteOp.create(operands=[argument, storage.value], result_types=[argument.type], location=location)
+        last = self.insert(write)
+        if slot.input_index is not None:
+            read = StateReadOp.create(operands=[last], result_types=[argument.type.value], location=location)
+            storage.value = self.insert(read)
+            storage.version += 1
+        return last
+
+    def _is_in_written_input(self, held: Handle) -> bool:
+        """True for results that the caller can read through a tensor that the model has written."""
+        inputs = {handle.storage for slot, handle, _ in self.states if slot.input_index is not None}
+        return held.storage.written and held.storage in inputs and not held.opaque
+
+    def _memory(self, results: Sequence[Handle]) -> list[int]:
+        """The number of each result's memory: its input's, else one of its own."""
+        numbers = {storage: number for number, storage in enumerate(self.input_storages)}
+        return [numbers.setdefault(held.storage, len(numbers)) for held in results]
 
     def _value(self, held: Handle, node: Any) -> SSAValue:
         try:
@@ -240,7 +285,8 @@ class Converter(Operators):
                 unknown = to_attribute(Location("<unknown>", module=owner.rpartition(".")[0]))
                 op.location = next((following[r] for r in op.results if r in following), unknown)
             if not isinstance(op, ReturnOp):
-                following.update(dict.fromkeys(op.operands, op.location))
+                used = (operand for inner in op.walk() for operand in inner.operands)
+                following.update(dict.fromkeys(used, op.location))
 
     def _argument_info(self, argument: SSAValue, slot: StateSlot | None) -> ArgumentInfo:
         if slot is None or slot.input_index is not None:
@@ -262,12 +308,14 @@ class Converter(Operators):
         ops: list[Operation] = []
         for theirs, ours in self.symbols.names.items():
             low, high = self.symbols.ranges.get(theirs, (0, None))
+            if ours in self.symbols.told and any(theirs in map(str, c.expression.free_symbols) for c in self.checks):
+                low, high = 0, None  # the model's own checks say more, in its own words
             properties: dict[str, Attribute] = {
                 "sym_name": StringAttr(ours),
                 "label": StringAttr(self.symbols.labels.get(theirs, ours)),
-                "minimum": ExtentAttr(low),
+                "minimum": ExtentAttr(max(low or 0, 0)),
             }
-            if high is not None:
+            if high is not None and high >= 0:
                 properties["maximum"] = ExtentAttr(high)
             ops.append(SymbolOp.create(properties=properties))
         return ops

@@ -53,6 +53,8 @@ def source_of(
     if arguments.get("copy") is True or overload is torch.ops.aten.lift_fresh_copy.default:
         return None
     found = arguments.get(alias) if alias else returned_operand(overload, arguments)
+    if isinstance(found, (list, tuple)):  # what a foreach operator returns
+        found = found[position]
     return found if isinstance(found, torch.fx.Node) else _traced_source(node, position)
 
 
@@ -66,7 +68,12 @@ def _storage(node: torch.fx.Node, position: int) -> int | None:
     value = node.meta.get("val")
     if isinstance(value, (list, tuple)):
         value = value[position] if position < len(value) else None
-    return value.untyped_storage()._cdata if isinstance(value, torch.Tensor) and value.layout is torch.strided else None
+    if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+        return None
+    try:
+        return value.untyped_storage()._cdata
+    except NotImplementedError:  # a tensor that torch.func has wrapped
+        return None
 
 
 @lru_cache(maxsize=1024)
@@ -137,13 +144,26 @@ def _collect_writes(graph: torch.fx.Graph, roots: Roots, written: set[str]) -> l
     return returned
 
 
+def written_nodes(schema: Schema, bound: dict[str, Any]) -> list[torch.fx.Node]:
+    """The tensors that a call writes; an argument may be a list of them, or absent."""
+    return [node for name in schema.writes for node in nodes_of(bound[name])]
+
+
+def nodes_of(value: Any) -> list[torch.fx.Node]:
+    """The nodes in an argument: the argument, or what it lists."""
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return [item for item in items if isinstance(item, torch.fx.Node)]
+
+
 def _collect_call(node: torch.fx.Node, roots: Roots, written: set[str]) -> list[set[str]]:
     overload: Any = node.target
     schema = schema_of(overload)
     bound = bind(schema, node)
     if torch.Tag.inplace_view not in overload.tags:
-        for name in schema.writes:
-            written.update(roots.get(bound[name], ()))
+        for target in written_nodes(schema, bound):
+            written.update(roots.get(target, ()))
+    if overload is torch.ops.aten.set_.source_Tensor:
+        return [roots.get(bound["source"], set())]
     value = node.meta.get("val")
     aliases = per_result(schema, value if isinstance(value, (list, tuple)) else [value])
     sources = [source_of(node, overload, bound, alias, position) for position, alias in enumerate(aliases)]

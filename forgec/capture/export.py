@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from forgec.capture.attributes import assignments, unchanged
+from forgec.capture.checks import CHECKS, recorded_checks
 from forgec.capture.places import is_user_file, portable_path, whole_stack_traces
 from forgec.capture.quiet import quiet
+from forgec.capture.refusals import refuse_inputs, refuse_model, refused_output
 from forgec.diagnostics import ForgeError, Location, error
+from forgec.runtime.extents import overlaps_itself
 
 CHANGED = "forgec.changed_attributes"
 """Key in the exported graph's ``meta``: paths of plain attributes that the model changed while it was traced."""
@@ -34,31 +40,65 @@ def export(
             "they must be a tuple and a dict",
             help="wrap a single tensor as (x,)" if isinstance(args, torch.Tensor) else None,
         )
-    module = model if isinstance(model, torch.nn.Module) else _FunctionModule(model)
-    with torch.no_grad(), quiet(), unchanged(module), assignments(module) as changed, whole_stack_traces():
+    refuse_model(model)
+    refuse_inputs((tuple(args), dict(kwargs)))
+    module = as_module(model)
+    with (
+        torch.no_grad(),
+        quiet(),
+        unchanged(module),
+        assignments(module) as changed,
+        whole_stack_traces(),
+        recorded_checks() as checks,
+    ):
         try:
             args, kwargs = _distinct(tuple(args), dict(kwargs))
             _register_dataclasses((args, kwargs))
             try:
-                program = torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
+                program = _export(module, args, kwargs, dynamic_shapes)
             except Exception:
                 if not _registers_result(module, args, kwargs):
                     raise
-                program = torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
+                program = _export(module, args, kwargs, dynamic_shapes)
             program = _resolved(program)
         except ForgeError:
             raise
         except Exception as reason:
-            raise _refusal(reason) from reason
+            raise refused_output(str(reason)) or _refusal(reason) from reason
     program.graph_module.meta[CHANGED] = sorted(changed)
+    program.graph_module.meta[CHECKS] = checks
     return program
 
 
+class _DataIsDetached(TorchFunctionMode):
+    """Reads ``x.data`` as ``x.detach()``: the same memory, but torch.export can trace it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        reads = getattr(func, "__self__", None) is _DATA and func.__name__ == "__get__"
+        if reads:
+            return args[0].detach()
+        return func(*args, **(kwargs or {}))
+
+
+_DATA: Any = vars(torch._C.TensorBase)["data"]
+
+
+def _export(module: torch.nn.Module, args: Any, kwargs: Any, dynamic_shapes: Any) -> torch.export.ExportedProgram:
+    with _DataIsDetached():
+        return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
+
+
 def _resolved(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """The program with the casts of autocast regions written out, which a graph that is not decomposed leaves open."""
+    """The program with what a graph that is not decomposed leaves open written out: the casts of autocast regions, and
+    the batches of ``torch.vmap``."""
     region: Any = torch.ops.higher_order.wrap_with_autocast
-    calls = [node for node in program.graph.nodes if node.op == "call_function" and node.target is region]
-    if not any(node.args[2] for node in calls):
+    calls = [node for node in program.graph.nodes if node.op == "call_function"]
+    batched = any(getattr(node.target, "__module__", "") == "torch._functorch.predispatch" for node in calls)
+    for name, constant in program.constants.items():
+        if isinstance(constant, torch.Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(constant):
+            text = "torch.export loses the tensors that torch.func transforms (grad, jvp, functionalize)"
+            raise error("FORGE-C003", text, notes=(f"it took {name} for a constant",))
+    if not batched and not any(node.target is region and node.args[2] for node in calls):
         return program
     with quiet():
         return program.run_decompositions({})
@@ -91,6 +131,25 @@ def _registers_result(module: torch.nn.Module, args: tuple[Any, ...], kwargs: di
         return False
 
 
+def as_module(model: Any) -> torch.nn.Module:
+    """A module, or a callable as one: torch.export takes nothing else."""
+    return model if isinstance(model, torch.nn.Module) else _FunctionModule(_plain(model))
+
+
+def _plain(model: Callable[..., Any]) -> Callable[..., Any]:
+    """A callable as a Python function: torch.export wants its code and its signature, which objects with ``__call__``,
+    partial applications and functions written in C have not."""
+    if inspect.isroutine(model) and hasattr(model, "__code__"):
+        return model
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return model(*args, **kwargs)
+
+    with contextlib.suppress(TypeError, ValueError):
+        call.__signature__ = inspect.signature(model)  # type: ignore[attr-defined]
+    return call
+
+
 class _FunctionModule(torch.nn.Module):
     """A plain function as a module: ``forward`` is the function itself, so that its signature stays."""
 
@@ -100,8 +159,11 @@ class _FunctionModule(torch.nn.Module):
 
 
 def _distinct(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The example inputs with each tensor an object of its own: for torch.export one tensor passed twice is one
-    input."""
+    """The example inputs with each tensor an object of its own, and each element a place of its own.
+
+    For torch.export one tensor passed twice is one input. And what ``expand`` made has a layout that no other tensor
+    has, so the model could be called with nothing else.
+    """
     seen: set[int] = set()
 
     def copy_of_repeated(value: Any) -> Any:
@@ -110,6 +172,8 @@ def _distinct(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any,
                 fresh = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
                 return fresh.copy_(value.detach())
             seen.add(id(value))
+            if value.layout is torch.strided and overlaps_itself(value.shape, value.stride(), repeats=False):
+                return value.detach().contiguous().requires_grad_(value.requires_grad)
         return value
 
     from torch.utils import _pytree

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,16 +12,27 @@ from xdsl.dialects.builtin import AnyTensorType, LocationAttr
 from xdsl.ir import SSAValue
 
 from forgec.capture import aten as _rows  # noqa: F401 - registers the tables
-from forgec.capture.aliasing import Handle, UnknownAliasing, fresh, view_of
-from forgec.capture.call import ROWS, Call, Decline, schema_of
-from forgec.capture.effects import bind, functional_form, per_result, returned_operand, source_of
+from forgec.capture import control_flow
+from forgec.capture.aliasing import Handle, UnknownAliasing, fresh, view_of, whole
+from forgec.capture.call import ROWS, Call, Decline, Schema, schema_of
+from forgec.capture.effects import (
+    bind,
+    functional_form,
+    nodes_of,
+    per_result,
+    returned_operand,
+    source_of,
+    written_nodes,
+)
+from forgec.capture.numbers import SYMBOLIC, Number, Step, as_argument, symbolic
 from forgec.capture.places import place_of
-from forgec.capture.values import Values
+from forgec.capture.values import Blocked, Values
 from forgec.diagnostics import ForgeError, Location, error
-from forgec.ir import types
+from forgec.ir import types, unsupported
 from forgec.ir.locations import to_attribute
 from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.unary import CastOp
+from forgec.runtime.symbolic import Extent
 
 IGNORED = ("aten::_assert_tensor_metadata", "aten::sym_constrain_range_for_size", "aten::sym_constrain_range")
 """Checks of what the types already say."""
@@ -38,6 +50,8 @@ BY_STRIDES = (
 )
 """Operators that address memory by strides: a value has none, so what no row covers is refused."""
 
+BY_ADDRESS = (torch.ops.aten.as_strided.default, torch.ops.aten.as_strided_copy.default)
+
 INLINED = {torch.ops.higher_order.wrap_with_set_grad_enabled: 2, torch.ops.higher_order.wrap_with_autocast: 5}
 """Operators that run a part of the graph with other settings of torch's; the part is their argument before this
 number."""
@@ -51,13 +65,31 @@ class Operators(Values):
         self.handles[node] = fresh(self.param(node.target, held)) if isinstance(held, torch.Tensor) else held
 
     def call(self, node: Any) -> None:
+        """Convert a node; what cannot be captured is remembered, and so is all that depends on it."""
+        if self.blocked.intersection(node.all_input_nodes):
+            self.blocked.add(node)
+            return
+        try:
+            self._call(node)
+        except ForgeError as failure:
+            known = {(d.code, d.message, d.location) for d in self.failures}
+            found = _located(failure, place_of(node)).diagnostics
+            self.failures += [d for d in found if (d.code, d.message, d.location) not in known]
+            self.blocked.add(node)
+        except Blocked:
+            self.blocked.add(node)
+
+    def _call(self, node: Any) -> None:
         overload = node.target
         value = node.meta.get("val")
-        if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
-            self.handles[node] = self._symbolic(node, value)
-            return
+        self.location = to_attribute(place_of(node))
         if overload is operator.getitem:
             self.handles[node] = self.handles[node.args[0]][node.args[1]]
+            return
+        if isinstance(value, SYMBOLIC):
+            self.handles[node] = symbolic(self, node, value)
+            return
+        if control_flow.convert(self, node):
             return
         if overload in INLINED:
             self._inline(node)
@@ -67,8 +99,16 @@ class Operators(Values):
             raise error("FORGE-C003", f"the operation {name} cannot be captured", location=place_of(node))
         if overload.name() in IGNORED:
             return
+        if overload.name() in control_flow.ASSERTS:
+            control_flow.check(self, node)
+            return
         try:
-            if torch.Tag.inplace_view in overload.tags:
+            if overload is torch.ops.aten.set_.source_Tensor:
+                self.handles[node] = self._rebound(node, self.handles[node.args[1]])
+            elif overload in (torch.ops.aten.resize_.default, torch.ops.aten.resize_as_.default):
+                self.handles[node] = self._rebound(node, self._resized(node))
+            elif torch.Tag.inplace_view in overload.tags:
+                self._rebound(node, self.handles[node.args[0]])
                 self._operator(node, functional_form(overload)[0] or overload)
             elif schema_of(overload).writes:
                 self._write(node, overload, schema_of(overload), to_attribute(place_of(node)))
@@ -76,8 +116,6 @@ class Operators(Values):
                 self._operator(node, overload)
         except UnknownAliasing as reason:
             raise error("FORGE-C005", f"{overload.name()}: {reason}", location=place_of(node)) from None
-        except ForgeError as failure:
-            raise _located(failure, place_of(node)) from None
 
     def _operator(self, node: Any, overload: Any) -> None:
         """A call of an operator that writes nothing."""
@@ -88,10 +126,10 @@ class Operators(Values):
         if operand is not None:
             self.handles[node] = self.handles[operand]
             return
-        seen = {k: self.argument(v) for k, v in arguments.items()}
-        if overload is torch.ops.aten.as_strided.default and isinstance(seen["storage_offset"], int):
-            first = arguments["self"].meta["val"].storage_offset()
-            seen["storage_offset"] -= first  # now from the tensor's own first element
+        seen = self.arguments(overload, arguments)
+        if overload in BY_ADDRESS:
+            self._addressed(node, overload, seen)
+            return
         call = Call(self, overload, seen, self.result_types(value), to_attribute(place_of(node)))
         results = self.emit(call)
         self.name_results(node, results)
@@ -100,11 +138,61 @@ class Operators(Values):
             origin = source_of(node, overload, arguments, alias, position)
             source = self.handles.get(origin)
             if origin is None or not isinstance(source, Handle):
-                handles.append(fresh(result))
+                handles.append(fresh(result, self._origin(value, position)))
             else:
                 operand, kind = source.value(self.builder.insert), self.type_of(origin.meta["val"])
                 handles.append(view_of(source, operand, kind, result, overload.name()))
         self.handles[node] = handles if isinstance(value, (list, tuple)) else handles[0] if handles else None
+
+    def _rebound(self, node: Any, handle: Handle) -> Handle:
+        """``handle``, as which an operator makes the tensor known that it gives another shape or memory. Refused for
+        tensors of the caller or of the model, which eager PyTorch would change as well.
+        """
+        before, after = node.args[0], node.meta["val"]
+        held = before.meta["val"]
+        changed = (held.shape, held.stride()) != (after.shape, after.stride())
+        moved = handle.storage is not self.handles[before].storage
+        if before.op in ("placeholder", "get_attr") and (changed or moved):
+            raise error("FORGE-C003", f"{node.target.name()} changes the shape or memory of {before.name!r} itself")
+        return handle
+
+    def _resized(self, node: Any) -> Handle:
+        """A tensor after ``resize_``: its memory as it lies there, row-major. More than there is cannot be said."""
+        before, after = node.args[0].meta["val"], node.meta["val"]
+        if before.shape == after.shape:
+            return self.handles[node.args[0]]
+        owner = whole(self.handles[node.args[0]])
+        operand, (result,) = owner.value(self.builder.insert), self.result_types(after)
+        start = self.symbols.extent(before.storage_offset()) - owner.storage.origin
+        seen = {"self": operand, "size": types.shape(result), "stride": types.strides(result), "storage_offset": start}
+        place = to_attribute(place_of(node))
+        try:
+            value = ROWS["aten::as_strided"](Call(self, torch.ops.aten.as_strided.default, seen, [result], place))
+        except Decline:
+            value = None
+        if not isinstance(value, SSAValue) or operand.type != owner.storage.kind:
+            raise error("FORGE-C003", f"{node.target.name()} needs more memory than the tensor has")
+        return view_of(owner, operand, owner.storage.kind, value, node.target.name())
+
+    def _origin(self, value: Any, position: int) -> Extent:
+        """Where a result's first element lies in its storage."""
+        found = value[position] if isinstance(value, (list, tuple)) else value
+        return self.symbols.extent(found.storage_offset())
+
+    def _addressed(self, node: Any, overload: Any, seen: dict[str, Any]) -> None:
+        """``as_strided`` sees the memory itself: the tensor that owns it, wherever the operand's views lead."""
+        held, value = node.args[0].meta["val"], node.meta["val"]
+        owner = whole(self.handles[node.args[0]])
+        operand, (result,) = owner.value(self.builder.insert), self.result_types(value)
+        kind, start = owner.storage.kind, seen["storage_offset"]
+        if operand.type != kind or result is None or types.dtype(result) != types.dtype(kind):
+            raise UnknownAliasing("the memory belongs to a tensor of another type")
+        start = self.symbols.extent(held.storage_offset()) if start is None else start
+        seen = {**seen, "self": operand, "storage_offset": start - owner.storage.origin}
+        results = self.emit(Call(self, overload, seen, [result], to_attribute(place_of(node))))
+        self.name_results(node, results)
+        copies = overload is not torch.ops.aten.as_strided.default
+        self.handles[node] = fresh(results[0]) if copies else view_of(owner, operand, kind, results[0], overload.name())
 
     def _inline(self, node: Any) -> None:
         """A part of the graph that torch.export put aside because it runs with other settings (without gradients)."""
@@ -123,14 +211,23 @@ class Operators(Values):
             elif inner.op == "output":
                 self.handles[node] = [self.handles[v] if isinstance(v, torch.fx.Node) else v for v in inner.args[0]]
 
-    def _symbolic(self, node: Any, value: Any) -> Any:
-        if isinstance(value, torch.SymInt):
-            return self.symbols.extent(value)
-        return value
+    def arguments(self, overload: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+        """A call's arguments as the rows see them."""
+        expected = {a.name: str(a.type) for a in overload._schema.arguments}
+        seen: dict[str, Any] = {}
+        for name, value in arguments.items():
+            held = self.handles.get(value) if isinstance(value, torch.fx.Node) else None
+            if isinstance(held, (Step, Number)):
+                nodes = [n for n in arguments.values() if isinstance(n, torch.fx.Node)]
+                tensors = [v for n in nodes if isinstance(v := n.meta.get("val"), torch.Tensor)]
+                seen[name] = as_argument(self, held, expected[name], tensors)
+            else:
+                seen[name] = self.argument(value)
+        return seen
 
     def emit(self, call: Call) -> list[SSAValue]:
         """Say a call in forge: by its row, else as ``forge.aten``."""
-        row = ROWS.get(call.name)
+        row = None if self._only_run_tells(call) else ROWS.get(call.name)
         if row is not None:
             try:
                 found = row(call)
@@ -141,11 +238,20 @@ class Operators(Values):
             call.withdraw()
         return self._fallback(call)
 
-    def _fallback(self, call: Call) -> list[SSAValue]:
+    def _only_run_tells(self, call: Call) -> bool:
+        """True if a result has extents without values, or a number is computed by the model: rows know neither."""
+        if self.symbols.told and self.symbols.undefined(e for kind in call.results for e in extents_of(kind)):
+            return True
+        pairs = ((call.arguments[a.name], str(a.type)) for a in call.overload._schema.arguments)
+        return any(isinstance(value, SSAValue) and "Tensor" not in expected for value, expected in pairs)
+
+    def _fallback(self, call: Call, updates: bool = False) -> list[SSAValue]:
         if call.name.partition("::")[2].partition(".")[0] in BY_STRIDES:
-            raise error("FORGE-C003", f"{call.name} addresses memory by strides, which a value does not have")
-        if any(kind is None for kind in call.results):
-            raise error("FORGE-C003", f"{call.name} yields something that is no tensor")
+            raise unsupported.BY_STRIDES.error(call.name)
+        refused = unsupported.of_operator(call.overload)
+        if refused is not None or any(kind is None for kind in call.results):
+            assigned = call.name == "aten::_has_compatible_shallow_copy_type"
+            raise (refused or unsupported.NO_TENSOR).error("an assignment to .data" if assigned else call.name)
         arguments = call.overload._schema.arguments
         positional = [_plan_argument(call.arguments[a.name]) for a in arguments if not a.kwarg_only]
         keywords = [(a.name, _plan_argument(call.arguments[a.name])) for a in arguments if a.kwarg_only]
@@ -156,10 +262,23 @@ class Operators(Values):
             keywords,
             [k for k in call.results if k is not None],
             random=draws_random(call.overload),
+            updates=updates,
+            defines=self._defines(call),
             location=call.location,
         )
         self.builder.insert(op)
         return list(op.results)
+
+    def _defines(self, call: Call) -> list[Extent]:
+        """Symbols that have values once a call has returned: extents of its results."""
+        if not self.symbols.told:
+            return []
+        names = self.symbols.undefined(e for kind in call.results for e in extents_of(kind))
+        found = {str(e) for kind in call.results if kind is not None for e in types.shape(kind)}
+        if not found.issuperset(names):
+            raise error("FORGE-C003", f"{call.name} yields extents that nothing tells: {', '.join(names)}")
+        self.symbols.known.update(names)
+        return [self.symbols.symbol_of(name) for name in names]
 
     # Writes
     # ------------------------------------------------------------------------------------------------------------
@@ -167,14 +286,11 @@ class Operators(Values):
     def _write(self, node: Any, overload: Any, schema: Any, place: LocationAttr) -> None:
         """An operator that writes an argument: its functional form, then the value written back through the
         argument's views."""
-        functional, renamed = functional_form(overload)
-        if functional is None or len(schema.writes) != 1:
-            raise error(
-                "FORGE-C003",
-                f"{overload.name()} writes its arguments and has no functional form",
-                location=place_of(node),
-            )
         bound = bind(schema, node)
+        functional, renamed = functional_form(overload)
+        if functional is None or len(schema.writes) != 1 or isinstance(bound[schema.writes[0]], (list, tuple)):
+            self._update(node, overload, schema, bound, place)
+            return
         target_node = bound[schema.writes[0]]
         target: Handle = self.handles[target_node]
         bound = {k: v for k, v in bound.items() if not (renamed and k == schema.writes[0])}
@@ -184,16 +300,45 @@ class Operators(Values):
         result = self._functional_type(functional, inner, arguments)
         if types.shape(result) == types.shape(kind):  # the layout stays, and with it the order of later sums
             result = types.tensor(types.dtype(result), types.shape(kind), types.strides(kind))
-        call = Call(self, functional, {k: self.argument(v) for k, v in arguments.items()}, [result], place)
+        call = Call(self, functional, self.arguments(functional, arguments), [result], place)
         (value,) = self.emit(call)
         if types.dtype(value) != types.dtype(kind):
-            value = self.insert(
-                CastOp.make([value], None, [types.tensor(types.dtype(kind), types.shape(value))], place)
-            )
+            cast = types.tensor(types.dtype(kind), types.shape(value), types.strides(value))
+            value = self.insert(CastOp.make([value], None, [cast], place))
         if types.shape(value) != types.shape(kind):
-            raise error("FORGE-C003", f"{overload.name()} changes the shape of the tensor that it writes")
+            if not renamed or target.chain or types.numel(kind) != 0 or target_node.op == "placeholder":
+                raise error("FORGE-C003", f"{overload.name()} changes the shape of the tensor that it writes")
+            target = self.handles[target_node] = fresh(value)  # an empty ``out=`` gets memory of its own
+            self.handles[node] = target
+            return
         target.write(value, self.builder.insert, place)
         self.handles[node] = target
+
+    def _update(self, node: Any, overload: Any, schema: Schema, bound: dict[str, Any], place: LocationAttr) -> None:
+        """An operator that torch has no functional form of (it writes several tensors, or is a user's own): called as
+        it is, on values that the call updates.
+        """
+        targets = written_nodes(schema, bound)
+        if len(set(targets)) != len(targets):
+            raise UnknownAliasing("one tensor is written twice")
+        value = node.meta.get("val")
+        found = value if isinstance(value, (list, tuple)) else [value]
+        own = [v for v, alias in zip(found, per_result(schema, found), strict=False) if alias is None and v is not None]
+        aliased = [alias for alias in schema.aliases if alias is not None]
+        if not targets or (own and aliased):
+            raise error("FORGE-C003", f"{overload.name()} returns what it writes beside other results")
+        arguments = self.arguments(overload, bound)
+        kinds = [self.type_of(target.meta["val"]) for target in targets]
+        call = Call(self, overload, arguments, [*self.result_types(own), *kinds], place)
+        results = self._fallback(call, updates=True)
+        self.name_results(node, results)
+        for target, result in zip(targets, results[len(own) :], strict=True):
+            self.handles[target].write(result, self.builder.insert, place)
+        if aliased:
+            handles = [self.handles[target] for name in aliased for target in nodes_of(bound[name])]
+        else:
+            handles = [fresh(result) for result in results[: len(own)]]
+        self.handles[node] = handles if isinstance(value, (list, tuple)) else handles[0] if handles else None
 
     def _functional_type(self, functional: Any, schema: Any, arguments: dict[str, Any]) -> AnyTensorType:
         def fake(value: Any) -> Any:
@@ -210,6 +355,11 @@ class Operators(Values):
             return self.type_of(functional(*positional, **keywords))
         with mode:
             return self.type_of(functional(*positional, **keywords))
+
+
+def extents_of(kind: AnyTensorType | None) -> Sequence[Extent]:
+    """All extents and strides of a type."""
+    return () if kind is None else (*types.shape(kind), *types.strides(kind))
 
 
 def draws_random(overload: Any) -> bool:

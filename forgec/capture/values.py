@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 from xdsl.builder import Builder
-from xdsl.dialects.builtin import AnyTensorType, StringAttr, SymbolRefAttr
-from xdsl.ir import Operation, SSAValue
+from xdsl.dialects.builtin import AnyTensorType, LocationAttr, StringAttr, SymbolRefAttr, UnknownLoc
+from xdsl.ir import Block, Operation, SSAValue
+from xdsl.rewriter import InsertPoint
 
 from forgec.capture.aliasing import Handle
+from forgec.capture.checks import Check
 from forgec.capture.effects import identity
+from forgec.capture.numbers import Number, Step, compute, defined
 from forgec.capture.symbols import SymbolTable
-from forgec.diagnostics import error
-from forgec.ir import types
+from forgec.diagnostics import Diagnostic
+from forgec.ir import types, unsupported
 from forgec.ir.ops.module import ParamOp, ParamRefOp
 from forgec.runtime.dtypes import from_torch
 from forgec.runtime.plan import Device, DType, Layout, MemoryFormat
+
+
+class Blocked(Exception):
+    """What is converted depends on something that cannot be captured, which is reported already."""
 
 
 @dataclass
@@ -37,6 +45,30 @@ class Values:
     """Ops of the module that stand before its function: parameters."""
     by_tensor: dict[Any, str] = field(default_factory=dict)
     param_values: dict[str, SSAValue] = field(default_factory=dict)
+    numbers: dict[Any, SSAValue] = field(default_factory=dict)
+    """Node → the number that it computes, where an op has computed it already."""
+    checks: list[Check] = field(default_factory=list)
+    """What the model demands of numbers, in its own words."""
+    failures: list[Diagnostic] = field(default_factory=list)
+    """What cannot be captured."""
+    blocked: set[Any] = field(default_factory=set)
+    """Nodes that have no handles, because they or what they depend on cannot be captured."""
+    location: LocationAttr = field(default_factory=UnknownLoc)
+    """The place of what is converted now."""
+    outermost: Builder | None = None
+    """Where ops go that stand outside of all regions, while a region is built."""
+
+    @contextmanager
+    def inside(self, block: Block) -> Iterator[None]:
+        """Insert into a region's block; what gets a value in there has it in there only."""
+        before = self.builder, self.numbers, self.symbols.known, self.outermost
+        self.outermost = self.outermost or self.builder
+        self.builder = Builder(InsertPoint.at_end(block))
+        self.numbers, self.symbols.known = dict(self.numbers), set(self.symbols.known)
+        try:
+            yield
+        finally:
+            self.builder, self.numbers, self.symbols.known, self.outermost = before
 
     def free_name(self, name: str) -> str:
         """``name``, or one made of it that no parameter or state has yet."""
@@ -53,7 +85,7 @@ class Values:
             self.params[name] = tensor
             self.header.append(ParamOp.create(properties={"sym_name": StringAttr(name), "type": kind}))
             ref = ParamRefOp.create(properties={"param": SymbolRefAttr(name)}, result_types=[kind])
-            self.builder.insert(ref)
+            (self.outermost or self.builder).insert(ref)
             ref.results[0].name_hint = hint(name)
             self.param_values[name] = ref.results[0]
         return self.param_values[name]
@@ -61,28 +93,30 @@ class Values:
     def type_of(self, value: torch.Tensor) -> AnyTensorType:
         """The type of a (fake) tensor: its dtype, extents and strides."""
         if value.layout is not torch.strided:
-            raise error(
-                "FORGE-C004", f"a tensor of layout {value.layout} cannot be captured", help="convert it to dense"
-            )
+            raise unsupported.of_layout(value.layout).error(f"a tensor of layout {value.layout}", "FORGE-C004")
         name = from_torch(value.dtype)
         if name is None:
-            raise error("FORGE-C004", f"a tensor of dtype {value.dtype} cannot be captured")
-        return types.tensor(name, self.symbols.extents(value.shape), self.symbols.extents(value.stride()))
+            raise unsupported.of_dtype(value.dtype).error(f"a tensor of dtype {value.dtype}", "FORGE-C004")
+        return types.tensor(name, self.symbols.extents(value.shape), self.symbols.strides(value.stride()))
 
     def argument(self, value: Any) -> Any:
         """An fx argument as the rows see it."""
         if isinstance(value, torch.fx.Node):
             held = self.handles[value]
-            if isinstance(held, (torch.SymFloat, torch.SymBool)):
-                raise error(
-                    "FORGE-C003",
-                    f"a number or condition that is known only when the model runs cannot be captured: {held}",
-                    help="compute it from extents with integers, or from tensors as a tensor",
-                )
+            if isinstance(held, (Step, Number)):
+                return compute(self, held)  # type: ignore[arg-type]
             return held.value(self.builder.insert) if isinstance(held, Handle) else held
         if isinstance(value, (list, tuple)):
-            return [self.argument(item) for item in value]
+            return [self._item(item) for item in value]
         return literal(value)
+
+    def _item(self, value: Any) -> Any:
+        """An item of a list: an integer there is an extent."""
+        held = self.handles[value] if isinstance(value, torch.fx.Node) else value
+        symbolic = value.meta.get("val") if isinstance(value, torch.fx.Node) else None
+        if isinstance(held, (Step, Number)) and isinstance(symbolic, torch.SymInt):
+            return defined(self, compute(self, held), symbolic)  # type: ignore[arg-type]
+        return self.argument(value)
 
     def name_results(self, node: Any, results: Sequence[SSAValue]) -> None:
         for result in results:
@@ -103,7 +137,7 @@ def literal(value: Any) -> Any:
     if isinstance(value, torch.dtype):
         name = from_torch(value)
         if name is None:
-            raise error("FORGE-C004", f"the dtype {value} cannot be captured")
+            raise unsupported.of_dtype(value).error(f"the dtype {value}", "FORGE-C004")
         return DType(name)
     if isinstance(value, torch.device):
         return Device(str(value))

@@ -10,7 +10,15 @@ from typing import Annotated
 import typer
 
 from forgec import __version__
-from forgec.cli import compile_command, explain_command, inspect_command, opt_command, run_command
+from forgec.cli import (
+    compile_command,
+    doctor_command,
+    explain_command,
+    inspect_command,
+    ops_command,
+    opt_command,
+    run_command,
+)
 from forgec.cli.errors import EXIT_BROKEN_PIPE, EXIT_CODES, EXIT_INTERRUPTED
 
 _EPILOG = "\n\n".join(["\b\nExit codes:\n" + "\n".join(f"  {code:<4} {text}" for code, text in EXIT_CODES.items())])
@@ -28,6 +36,8 @@ app.command("compile")(compile_command.compile_)
 app.command("run")(run_command.run)
 app.command("inspect")(inspect_command.inspect)
 app.command("opt")(opt_command.opt)
+app.command("doctor")(doctor_command.doctor)
+app.command("ops")(ops_command.ops)
 app.command("explain")(explain_command.explain)
 
 

@@ -36,7 +36,7 @@ def arguments(
     try:
         entry = plan.entry(entry_name)
     except KeyError:
-        known = ", ".join(entry.name for entry in plan.entries)
+        known = ", ".join(entry.name for entry in plan.public)
         raise error("FORGE-U005", f"there is no entry {entry_name}", help=f"the entries are: {known}") from None
     signature = Signature(entry, plan.symbols)
     wanted = [

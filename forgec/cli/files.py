@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 from forgec.diagnostics import error
+from forgec.runtime.replacing_file import ReplacingFile
 
 
 def read_text(name: str) -> str:
@@ -48,24 +48,16 @@ def check_writable(path: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file under a temporary name and renames it. Raises FORGE-U004."""
+    """Writes a file that appears when it is complete. Raises FORGE-U004."""
     check_writable(path)
-    temporary = None
-    try:
-        if path.exists() and not path.is_file():  # never replace a device or a pipe by a file
+    if path.exists() and not path.is_file():  # never replace a device or a pipe by a file
+        try:
             path.write_bytes(content)
-            return
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except OSError as exc:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise error("FORGE-U004", f"cannot write {path}: {_reason(exc)}") from exc
+        except OSError as exc:
+            raise error("FORGE-U004", f"cannot write {path}: {_reason(exc)}") from exc
+        return
+    with ReplacingFile(path) as file:
+        file.write(content)
 
 
 def _reason(exc: OSError) -> str:

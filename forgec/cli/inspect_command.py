@@ -30,6 +30,7 @@ def inspect(
 ) -> None:
     """Show what an artifact was compiled for, how it is called, what it runs and the memory that it needs."""
     with reporting(as_json=json, debug=debug):
+        from forgec.diagnostics import error
         from forgec.runtime import open_artifact
 
         opened = open_artifact(artifact)
@@ -50,7 +51,12 @@ def inspect(
         from forgec.cli import inspect_view, memory_view
 
         console = inspect_view.console()
-        inspect_view.show(console, opened)
+        try:
+            inspect_view.show(console, opened)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as reason:
+            # Loading checks what it uses of the manifest and nothing of the report: here is where their form shows.
+            message = f"'{artifact}' cannot be shown: its manifest or report is not of the form that forgec writes"
+            raise error("FORGE-A003", message) from reason
         if memory:
             for entry in opened.plan.entries:
                 memory_view.show(console, opened.plan, entry)

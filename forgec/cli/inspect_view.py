@@ -50,7 +50,7 @@ def show(out: Console, artifact: Artifact) -> None:
     for name, value in _facts(artifact, manifest, report):
         facts.add_row(f"[bold]{name}", escaped(value))
     out.print(facts)
-    for entry, described in zip(artifact.plan.entries, manifest["entries"], strict=True):
+    for entry, described in zip(artifact.plan.public, manifest["entries"], strict=True):
         _show_entry(out, artifact.plan, entry, described)
     _show_fallbacks(out, report.get("fallbacks", []))
 
@@ -68,7 +68,7 @@ def _facts(artifact: Artifact, manifest: dict[str, Any], report: dict[str, Any])
     ]
     if "ops_captured" in report:
         facts.append(("ops", f"{report['ops_captured']} captured, {report['ops_optimized']} after the passes"))
-    for entry in artifact.plan.entries:
+    for entry in artifact.plan.public:
         facts.append((f"peak memory of {entry.name}", _peak(artifact.plan, entry, report)))
     ranges = [
         f"{symbol.label or symbol.name} in [{symbol.minimum}, {'∞' if symbol.maximum is None else symbol.maximum}]"
@@ -81,9 +81,9 @@ def _peak(plan: Plan, entry: Entry, report: dict[str, Any]) -> str:
     values = {s.name: report.get("bindings", {}).get(s.name, s.maximum) for s in plan.symbols}
     if None in values.values():
         return "depends on the extents, which have no bound"
-    peak = peak_of(entry, bind(entry, values)).total_bytes
+    peak = peak_of(entry, bind(entry, values), entries={e.name: e for e in plan.entries}).total_bytes
     labels = ", ".join(f"{s.label or s.name} = {values[s.name]}" for s in plan.symbols)
-    naive = report.get("peak_bytes_naive") if len(plan.entries) == 1 else None
+    naive = report.get("peak_bytes_naive") if len(plan.public) == 1 else None
     saved = f", {1 - peak / naive:.0%} less than with a buffer for each value" if naive and peak <= naive else ""
     return f"{size(peak)}{f' for {labels}' if labels else ''}{saved}"
 
@@ -99,9 +99,11 @@ def _show_entry(out: Console, plan: Plan, entry: Entry, described: dict[str, Any
         rows.add_row("output", str(index), escaped(signature.describe_leaf(leaf)))
     out.print(rows)
     counts: dict[str, int] = {}
-    for launch in entry.launches:
+    parts = [entry, *(e for e in plan.entries if e.private and len(plan.public) == 1)]
+    for launch in (launch for part in parts for launch in part.launches):
         counts[launch.op] = counts.get(launch.op, 0) + 1
-    out.print(f"{len(entry.launches)} launches of {len(counts)} operations:")
+    inside = f" in {len(parts)} parts (branches, loops, segments)" if len(parts) > 1 else ""
+    out.print(f"{sum(counts.values())} launches of {len(counts)} operations{inside}:")
     rows = table("count", "operation", right=("count",))
     for op, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         rows.add_row(str(count), escaped(op))

@@ -175,8 +175,9 @@ CATALOG: dict[str, Entry] = {
     ),
     "FORGE-A006": Entry(
         "torch is needed to run this artifact",
-        "The plan holds ATen operations and torch cannot be imported, or this torch lacks one of them.",
-        "Install a torch of at least the version that the message names.",
+        "The plan holds ATen operations and torch cannot be imported, or this torch lacks one of them, or a device.",
+        "Install a torch of at least the version that the message names. Operations of other libraries "
+        "(torch.library.custom_op) exist only once the module that registers them has been imported.",
     ),
     "FORGE-R001": Entry(
         "wrong number or structure of arguments",
@@ -216,8 +217,9 @@ CATALOG: dict[str, Entry] = {
     ),
     "FORGE-R008": Entry(
         "unsupported kind of tensor",
-        "A tensor argument is sparse, quantised or otherwise not a plain strided tensor.",
-        "Convert the argument with `.to_dense()`.",
+        "A tensor argument is sparse, quantised or otherwise not a plain strided tensor; or the call writes it, and "
+        "elements of it share memory with one another or with another argument.",
+        "Convert the argument with `.to_dense()`, or pass a copy.",
     ),
     "FORGE-R009": Entry(
         "session in an undefined state",
@@ -228,6 +230,11 @@ CATALOG: dict[str, Entry] = {
         "not enough memory for a call",
         "The arena, an output or an operation's result could not be allocated.",
         "Run fewer calls at once or smaller inputs; `forgec inspect --memory` shows what a call needs.",
+    ),
+    "FORGE-R011": Entry(
+        "an assertion of the model failed",
+        "The model checks its inputs or what it computes (`torch._assert`, `torch._check`), and the check failed.",
+        "The message is the model's own where torch.export keeps it; the place is the line of the check.",
     ),
     "FORGE-X001": Entry(
         "internal error",

@@ -166,6 +166,29 @@ class ScalarAttr(BareAttr[str]):
 
 
 @irdl_attr_definition
+class ScalarsAttr(BareAttr[tuple[str, ...]]):
+    """A list of numbers of Python's, written ``[2.0, 1.5]``."""
+
+    name = "forge.scalars"
+
+    @staticmethod
+    def of(values: Iterable[Scalar]) -> ScalarsAttr:
+        return ScalarsAttr(tuple(format_scalar(value) for value in values))
+
+    @property
+    def values(self) -> tuple[Scalar, ...]:
+        return tuple(scalar_value(text) for text in self.data)
+
+    @classmethod
+    def parse_text(cls, parser: AttrParser) -> tuple[str, ...]:
+        numbers = parser.parse_comma_separated_list(parser.Delimiter.SQUARE, lambda: parse_scalar(parser))
+        return tuple(format_scalar(number) for number in numbers)
+
+    def text(self) -> str:
+        return f"[{', '.join(self.data)}]"
+
+
+@irdl_attr_definition
 class ArgsAttr(BareAttr[str]):
     """The arguments of a call of an ATen operator: literals, and references to the op's operands.
 
@@ -204,6 +227,21 @@ class StateType(ParametrizedAttribute, TypeAttribute):
 
     def __init__(self, value: TensorType) -> None:
         super().__init__(value)
+
+
+@irdl_attr_definition
+class SymType(Data[str], TypeAttribute):
+    """``!forge.sym<u0>``: an integer that only the run of the program tells, and that is the extent ``u0`` in types."""
+
+    name = "forge.sym"
+
+    @classmethod
+    def parse_parameter(cls, parser: AttrParser) -> str:
+        with parser.in_angle_brackets():
+            return parser.parse_identifier()
+
+    def print_parameter(self, printer: Printer) -> None:
+        printer.print_string(f"<{self.data}>")
 
 
 @lru_cache(maxsize=4096)

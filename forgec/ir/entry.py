@@ -15,7 +15,7 @@ from xdsl.dialects.builtin import DictionaryAttr, StringAttr, UnitAttr
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute
 
-from forgec.ir.attributes import ArgsAttr, StateType
+from forgec.ir.attributes import ArgsAttr, IntsAttr, StateType
 from forgec.runtime import tree
 from forgec.runtime.plan import Arg, Reg
 
@@ -23,13 +23,19 @@ from forgec.runtime.plan import Arg, Reg
 @dataclass(frozen=True)
 class EntryInfo:
     """``inputs``: for each leaf of the call's arguments, ``Reg(i)`` for tensor input i or a fixed value; ``outputs``
-    likewise for the leaves of the result; ``in_tree`` and ``out_tree`` are JSON of :mod:`forgec.runtime.tree`."""
+    likewise for the leaves of the result (``(Reg(i),)``: the number that tensor i holds); a SymExpr is an int of the
+    caller or for the caller. ``in_tree`` and ``out_tree`` are JSON of :mod:`forgec.runtime.tree`.
+
+    ``memory``: for each returned tensor, the number of the memory that it is in. Numbers below the count of tensor
+    inputs are those inputs' memory; results with equal numbers may share bytes, others must not. None: whatever is
+    cheapest."""
 
     inputs: ArgsAttr
     outputs: ArgsAttr | None
     in_tree: StringAttr
     out_tree: StringAttr
     parameters: ArgsAttr
+    memory: IntsAttr | None = None
 
     @staticmethod
     def of(function: FuncOp) -> EntryInfo:
@@ -37,7 +43,8 @@ class EntryInfo:
         found = function.attributes.get("forge.entry")
         if isinstance(found, DictionaryAttr):
             d = found.data
-            return EntryInfo(d["inputs"], d["outputs"], d["in_tree"], d["out_tree"], d["parameters"])  # type: ignore[arg-type]
+            fields = (d["inputs"], d["outputs"], d["in_tree"], d["out_tree"], d["parameters"], d.get("memory"))
+            return EntryInfo(*fields)  # type: ignore[arg-type]
         count = sum(_is_input(function, i) for i in range(len(function.body.block.args)))
         results = [t for t in function.function_type.outputs.data if not isinstance(t, StateType)]
         _, in_tree = tree.flatten((tuple(range(count)), {}))
@@ -52,11 +59,12 @@ class EntryInfo:
         in_tree: tree.Tree,
         out_tree: tree.Tree,
         parameters: Sequence[str],
+        memory: Sequence[int] | None = None,
     ) -> EntryInfo:
         """The contract from data."""
-        return EntryInfo(
-            ArgsAttr.of(inputs), ArgsAttr.of(outputs), _text(in_tree), _text(out_tree), ArgsAttr.of(list(parameters))
-        )
+        trees = _text(in_tree), _text(out_tree)
+        shared = None if memory is None else IntsAttr(memory)
+        return EntryInfo(ArgsAttr.of(inputs), ArgsAttr.of(outputs), *trees, ArgsAttr.of(list(parameters)), shared)
 
     def attach(self, function: FuncOp) -> None:
         """Write the contract to a function."""
@@ -67,6 +75,7 @@ class EntryInfo:
             "in_tree": self.in_tree,
             "out_tree": self.out_tree,
             "parameters": self.parameters,
+            **({} if self.memory is None else {"memory": self.memory}),
         }
         function.attributes["forge.entry"] = DictionaryAttr(fields)
 

@@ -94,13 +94,17 @@ class Evaluator:
         """Call an ATen operator for its effects and results: the tensors that it returns."""
         positional, named = arguments
         function = self._operator(callee)
-        results = function(
-            *(self._argument(arg, inputs) for arg in positional),
-            **{name: self._argument(arg, inputs) for name, arg in named},
-        )
+        kinds = {argument.name: str(argument.type) for argument in function._schema.arguments}
+        args = [self._plain(self._argument(arg, inputs), kind) for arg, kind in zip(positional, kinds.values())]  # noqa: B905
+        kwargs = {name: self._plain(self._argument(arg, inputs), kinds[name]) for name, arg in named}
+        results = function(*args, **kwargs)
         return [r for r in _flatten(results) if isinstance(r, self.torch.Tensor)]
 
-    def _operator(self, callee: str) -> Callable[..., Any]:
+    def _plain(self, value: Any, kind: str) -> Any:
+        """A tensor of rank 0 as a number, where the operator takes a number."""
+        return value.item() if "Tensor" not in kind and isinstance(value, self.torch.Tensor) else value
+
+    def _operator(self, callee: str) -> Any:
         namespace, _, name = callee.partition("::")
         name, _, overload = name.partition(".")
         try:

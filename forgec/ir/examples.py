@@ -35,6 +35,8 @@ func.func @forward(%cache: !forge.state<tensor<4xf32>>, %x: tensor<4xf32>) -> !f
 %v, %i = forge.aten "aten::topk"(%x, 2, -1, largest = true) :
     (tensor<4x8xf32>) -> (tensor<4x2xf32>, tensor<4x2xi64>)
 
+%r = forge.aten "aten::fill_diagonal_"(%x, 2.0) updates : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
 %r = forge.aten "aten::roll"(%x, [expr<s0>, 1], [0, 1]) :
     (tensor<?x8xf32, #forge.tensor<[s0]>>) -> tensor<?x8xf32, #forge.tensor<[s0]>>
 
@@ -64,6 +66,8 @@ func.func @forward(%cache: !forge.state<tensor<4xf32>>, %x: tensor<4xf32>) -> !f
 
 %r = forge.log2 %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
 
+%r = forge.log10 %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
 %r = forge.log1p %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
 
 %r = forge.sqrt %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
@@ -76,9 +80,23 @@ func.func @forward(%cache: !forge.state<tensor<4xf32>>, %x: tensor<4xf32>) -> !f
 
 %r = forge.cos %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
 
+%r = forge.tan %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.asin %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.acos %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.atan %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.sinh %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.cosh %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
 %r = forge.tanh %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
 
 %r = forge.erf %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.erfc %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
 
 %r = forge.sigmoid %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
 
@@ -126,6 +144,8 @@ func.func @forward(%cache: !forge.state<tensor<4xf32>>, %x: tensor<4xf32>) -> !f
 
 %r = forge.remainder %x, -3 : (tensor<4xi64>) -> tensor<4xi64>
 
+%r = forge.fmod %x, -3 : (tensor<4xi64>) -> tensor<4xi64>
+
 %r = forge.pow %x, 2.0 : (tensor<4x8xf32>) -> tensor<4x8xf32>
 
 %r = forge.maximum %x, %y : (tensor<4x8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>
@@ -156,9 +176,31 @@ func.func @forward(%cache: !forge.state<tensor<4xf32>>, %x: tensor<4xf32>) -> !f
 
 %r = forge.bitwise_xor %x, %y : (tensor<4xi64>, tensor<4xi64>) -> tensor<4xi64>
 
+%r = forge.shift_left %x, 3 : (tensor<4xi64>) -> tensor<4xi64>
+
+%r = forge.shift_right %x, %y : (tensor<4xi64>, tensor<4xi64>) -> tensor<4xi64>
+
+%r = forge.softplus %x beta 1.0 threshold 20.0 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.elu %x alpha 1.5 scale 1 input_scale 1.0 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.leaky_relu %x slope 0.01 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.hardswish %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.hardsigmoid %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.mish %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.log_sigmoid %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
 %r = forge.where %c, %x, %y : (tensor<4x1xi1>, tensor<4x8xf32>, tensor<8xf32>) -> tensor<4x8xf32>
 
 %r = forge.masked_fill %x, %m with -inf : (tensor<4x8xf32>, tensor<8xi1>) -> tensor<4x8xf32>
+
+%r = forge.tril %x diagonal -1 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.triu %x diagonal s0 : (tensor<?x8xf32, #forge.tensor<[s0]>>) -> tensor<?x8xf32, #forge.tensor<[s0]>>
 
 %r = forge.copy %x : (tensor<4x8xf32, #forge.tensor<[], strides = [1, 4]>>) -> tensor<4x8xf32>
 
@@ -178,6 +220,14 @@ func.func @forward(%cache: !forge.state<tensor<4xf32>>, %x: tensor<4xf32>) -> !f
 
 %r = forge.insert_slice %x into %y dim 1 from 2 step 2 : (tensor<4x3xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>
 
+%r = forge.window %x from [0, 1] steps [1, 1] : (tensor<4x8xf32>) -> tensor<4xf32, #forge.tensor<[], strides = [9]>>
+
+%r = forge.window %x from [0] steps [2, 1] : (tensor<8xf32>) -> tensor<3x4xf32, #forge.tensor<[], strides = [2, 1]>>
+
+%r = forge.insert_window %x into %y from [0, 1] steps [1, 1] : (tensor<4xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.flip %x dims [0, 1] : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
 %r = forge.sum %x over [1] keepdim : (tensor<4x8xf32>) -> tensor<4x1xf32>
 
 %r = forge.sum %x over [0, 1] : (tensor<4x8xi1>) -> tensor<i64>
@@ -196,15 +246,33 @@ func.func @forward(%cache: !forge.state<tensor<4xf32>>, %x: tensor<4xf32>) -> !f
 
 %r = forge.var %x over [1] correction 1 keepdim : (tensor<4x8xf32>) -> tensor<4x1xf32>
 
+%r = forge.std %x over [0, 1] correction 0 : (tensor<4x8xf32>) -> tensor<f32>
+
+%r = forge.vector_norm %x over [1] ord 2.0 keepdim : (tensor<4x8xf32>) -> tensor<4x1xf32>
+
+%r = forge.vector_norm %x over [0, 1] ord -inf : (tensor<4x8xf32>) -> tensor<f32>
+
+%r = forge.logsumexp %x over [1] : (tensor<4x8xf32>) -> tensor<4xf32>
+
 %r = forge.argmax %x dim 1 : (tensor<4x8xf32>) -> tensor<4xi64>
 
 %r = forge.argmin %x dim 1 keepdim : (tensor<4x8xf32>) -> tensor<4x1xi64>
 
 %r = forge.cumsum %x dim 1 : (tensor<4x8xi1>) -> tensor<4x8xi64>
 
+%r = forge.cumprod %x dim 0 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
 %r = forge.softmax %x dim 1 : (tensor<4x8xf32>) -> tensor<4x8xf32>
 
 %r = forge.log_softmax %x dim 1 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%v, %i = forge.sort %x dim 1 descending stable : (tensor<4x8xf32>) -> (tensor<4x8xf32>, tensor<4x8xi64>)
+
+%v, %i = forge.topk %x k 2 dim 1 smallest : (tensor<4x8xf32>) -> (tensor<4x2xf32>, tensor<4x2xi64>)
+
+%v, %i = forge.max %x dim 1 : (tensor<4x8xf32>) -> (tensor<4xf32>, tensor<4xi64>)
+
+%v, %i = forge.min %x dim 0 keepdim : (tensor<4x8xf32>) -> (tensor<1x8xf32>, tensor<1x8xi64>)
 
 %r = forge.matmul %x, %y :
     (tensor<2x?x8xf32, #forge.tensor<[s0]>>, tensor<8x3xf32>) -> tensor<2x?x3xf32, #forge.tensor<[s0]>>
@@ -220,6 +288,10 @@ func.func @forward(%cache: !forge.state<tensor<4xf32>>, %x: tensor<4xf32>) -> !f
 %r = forge.convolution %x, %w strides [1] padding [1] dilation [1] groups 1 :
     (tensor<2x4x?xf32, #forge.tensor<[s0]>>, tensor<6x4x3xf32>) -> tensor<2x6x?xf32, #forge.tensor<[s0]>>
 
+%r = forge.conv_transpose %x, %w bias %b strides [2] padding [1] output_padding [1] dilation [1] groups 2 :
+    (tensor<2x4x?xf32, #forge.tensor<[s0]>>, tensor<4x3x3xf32>, tensor<6xf32>)
+    -> tensor<2x6x?xf32, #forge.tensor<[s0 * 2]>>
+
 %r = forge.layer_norm %x weight %w bias %b axes 1 eps 1.0e-05 :
     (tensor<4x8xf32>, tensor<8xf32>, tensor<8xf32>) -> tensor<4x8xf32>
 
@@ -232,6 +304,32 @@ func.func @forward(%cache: !forge.state<tensor<4xf32>>, %x: tensor<4xf32>) -> !f
 
 %r = forge.group_norm %x weight %w bias %b groups 2 eps 1.0e-05 :
     (tensor<1x4x3x3xf32>, tensor<4xf32>, tensor<4xf32>) -> tensor<1x4x3x3xf32>
+
+%r = forge.batch_norm %x, %m, %v weight %w bias %b eps 1.0e-05 :
+    (tensor<2x4x3xf32>, tensor<4xf32>, tensor<4xf32>, tensor<4xf32>, tensor<4xf32>) -> tensor<2x4x3xf32>
+
+%r = forge.pad %x mode "constant" low [0, 1] high [s0, 0] value -inf :
+    (tensor<?x8xf32, #forge.tensor<[s0]>>) -> tensor<?x9xf32, #forge.tensor<[s0 * 2]>>
+
+%r = forge.pad %x mode "reflect" low [0, 0, 1] high [0, 0, 2] : (tensor<2x4x8xf32>) -> tensor<2x4x11xf32>
+
+%r = forge.pad %x mode "replicate" low [0, 0, 1, 0] high [0, 0, 2, 3] :
+    (tensor<2x4x8x3xf32>) -> tensor<2x4x11x6xf32>
+
+%r = forge.max_pool %x kernel [3, 2] strides [2, 2] padding [1, 0] dilation [1, 1] ceil :
+    (tensor<1x4x8x7xf32>) -> tensor<1x4x5x4xf32>
+
+%r = forge.avg_pool %x kernel [3] strides [2] padding [1] count_padding :
+    (tensor<1x4x?xf32, #forge.tensor<[s0]>>) -> tensor<1x4x?xf32, #forge.tensor<[floordiv(s0 + 1, 2)]>>
+
+%r = forge.avg_pool %x kernel [2, 2] strides [2, 2] padding [0, 0] divisor 3 :
+    (tensor<1x4x8x8xf32>) -> tensor<1x4x4x4xf32>
+
+%r = forge.adaptive_avg_pool %x sizes [3, 1] : (tensor<1x4x8x7xf32>) -> tensor<1x4x3x1xf32>
+
+%r = forge.resize %x mode "linear" sizes [6, 8] align_corners : (tensor<1x2x3x4xf32>) -> tensor<1x2x6x8xf32>
+
+%r = forge.resize %x mode "nearest" sizes [7] scales [2.5] : (tensor<1x2x3xf32>) -> tensor<1x2x7xf32>
 
 %r = forge.attention %q, %k, %v scale 0.125 causal :
     (tensor<1x4x?x8xf32, #forge.tensor<[s0]>>, tensor<1x2x?x8xf32, #forge.tensor<[s0]>>,
@@ -278,6 +376,45 @@ func.func @forward(%cache: !forge.state<tensor<4xf32>>, %x: tensor<4xf32>) -> !f
 %r = forge.index_copy %x, %i, %y dim 1 : (tensor<4x8xf32>, tensor<3xi64>, tensor<4x3xf32>) -> tensor<4x8xf32>
 
 %r = forge.scatter %x, %i, %y dim 1 : (tensor<4x8xf32>, tensor<4x3xi64>, tensor<4x3xf32>) -> tensor<4x8xf32>
+
+%r = forge.scatter_add %x, %i, %y dim 1 : (tensor<4x8xf32>, tensor<4x3xi64>, tensor<4x3xf32>) -> tensor<4x8xf32>
+
+%r = forge.index_add %x, %i, %y dim 1 : (tensor<4x8xf32>, tensor<3xi64>, tensor<4x3xf32>) -> tensor<4x8xf32>
+
+func.func @forward(%x: tensor<4x8xf32>) -> tensor<4x8xf32> {
+  %n = forge.extent 4 : tensor<i64>
+  %c = forge.gt %n, 0 : (tensor<i64>) -> tensor<i1>
+  forge.assert %c, "there must be rows" : tensor<i1>
+  func.return %x : tensor<4x8xf32>
+}
+
+func.func @forward(%x: tensor<4x8xf32>, %c: tensor<i1>) -> tensor<4x8xf32> {
+  %p = forge.item %c : (tensor<i1>) -> i1
+  %r = scf.if %p -> (tensor<4x8xf32>) {
+    %s = forge.sin %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+    scf.yield %s : tensor<4x8xf32>
+  } else {
+    scf.yield %x : tensor<4x8xf32>
+  }
+  func.return %r : tensor<4x8xf32>
+}
+
+func.func @forward(%x: tensor<?x8xf32, #forge.tensor<[s0]>>) -> tensor<i64> {
+  %count = forge.extent s0 * 8 : tensor<i64>
+  func.return %count : tensor<i64>
+}
+
+func.func @forward(%x: tensor<4x8xf32>, %zero: tensor<i64>) -> tensor<i64> {
+  %lower = forge.extent 0 : index
+  %upper = forge.extent 4 : index
+  %step = forge.extent 1 : index
+  %r = scf.for %i = %lower to %upper step %step iter_args(%sum = %zero) -> (tensor<i64>) {
+    %n = forge.from_index %i : (index) -> tensor<i64>
+    %next = forge.add %sum, %n : (tensor<i64>, tensor<i64>) -> tensor<i64>
+    scf.yield %next : tensor<i64>
+  }
+  func.return %r : tensor<i64>
+}
 """
 
 FORGE_EXAMPLES: tuple[str, ...] = tuple(_FORGE.strip().split("\n\n"))
@@ -303,7 +440,8 @@ def module_of(example: str) -> str:
 def op_name(example: str) -> str:
     """The name of the op that the example is about: the last of its own dialect's that is no companion."""
     if example.startswith("func.func"):
-        return "forge.state_write"
+        shown = ("forge.state_write", "forge.assert", "forge.item", "forge.from_index", "forge.extent")
+        return next(name for name in shown if f"{name} " in example)
     names = re.findall(r"\b(forge\.[a-z_0-9]+)(?=\s)", example)
     return names[-1] if "param_ref" in example else names[0]
 

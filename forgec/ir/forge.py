@@ -6,33 +6,43 @@ from xdsl.ir import Dialect, Operation
 
 from forgec.ir import attributes
 from forgec.ir.ops import (
+    activation,
     attention,
     binary,
     composite,
     contraction,
+    control,
     creation,
     index,
     module,
     norm,
+    order,
     reduction,
     select,
     shape,
+    spatial,
     unary,
+    window,
 )
 
 FAMILIES = (
     module,
+    control,
     creation,
     unary,
     binary,
+    activation,
     select,
     shape,
     reduction,
+    order,
     contraction,
     norm,
+    spatial,
     attention,
     composite,
     index,
+    window,
 )
 
 
@@ -56,7 +66,9 @@ FORGE = Dialect(
         attributes.ExtentsAttr,
         attributes.ExtentAttr,
         attributes.ScalarAttr,
+        attributes.ScalarsAttr,
         attributes.ArgsAttr,
         attributes.StateType,
+        attributes.SymType,
     ],
 )

@@ -8,19 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects import arith, builtin, scf
+from xdsl.dialects.builtin import ModuleOp, TensorType
 from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
-from xdsl.ir import Attribute, Operation, SSAValue
+from xdsl.ir import Attribute, Block, Operation, SSAValue
 from xdsl.traits import SymbolTable
 
-from forgec.diagnostics import ForgeError, error
+from forgec.diagnostics import ForgeError, Location, error
 from forgec.ir import types
 from forgec.ir.attributes import StateType
 from forgec.ir.evaluator import Evaluator
 from forgec.ir.extents import bind
 from forgec.ir.locations import location_of
 from forgec.ir.ops.base import ForgeOp
-from forgec.ir.ops.module import StateReadOp, StateWriteOp, SymbolOp
+from forgec.ir.ops.control import ControlOp, ItemOp
+from forgec.ir.ops.module import AtenOp, StateReadOp, StateWriteOp, SymbolOp
 
 Observer = Callable[[Operation, Sequence[Any]], None]
 
@@ -32,6 +34,7 @@ def interpret(
     *,
     function: str = "forward",
     float64: bool = False,
+    symbols: Mapping[str, int] | None = None,
     observe: Observer | None = None,
 ) -> list[Any]:
     """Run a function of a module on CPU tensors and return its results.
@@ -39,7 +42,7 @@ def interpret(
     ``inputs`` has one tensor for each argument, those of state type included; the last version of each state is among
     the results, and no input is written. ``params`` holds the data of ``forge.param`` ops by name. With ``float64`` all
     floating-point inputs, parameters and intermediate values are float64. ``observe(op, results)`` is called after
-    every op.
+    every op. ``symbols`` are values of symbols that no tensor's shape tells (numbers among the caller's arguments).
 
     Raises FORGE-R001 to FORGE-R004 if the inputs do not fit the function's type, FORGE-I003 for an op without a
     reference implementation, and FORGE-R007 if an op fails.
@@ -51,7 +54,7 @@ def interpret(
         raise error("FORGE-R001", f"the module has no function {function}")
     with torch.no_grad():
         run = _Run(module, Evaluator({}, params or {}, float64), observe)
-        return run.start(callee, [run.ev.widen(tensor.detach()) for tensor in inputs])
+        return run.start(callee, [run.ev.widen(tensor.detach()) for tensor in inputs], symbols or {})
 
 
 class _Run:
@@ -62,12 +65,12 @@ class _Run:
         self.ev = ev
         self.observe = observe
 
-    def start(self, function: FuncOp, inputs: Sequence[Any]) -> list[Any]:
+    def start(self, function: FuncOp, inputs: Sequence[Any], symbols: Mapping[str, int]) -> list[Any]:
         """Execute the function that the caller named: its arguments say what the symbols are."""
         arguments = list(function.function_type.inputs.data)
         if len(inputs) != len(arguments):
             raise error("FORGE-R001", f"{function.sym_name.data} takes {len(arguments)} tensors, found {len(inputs)}")
-        self.ev.symbols = self._bind(arguments, inputs)
+        self.ev.symbols = {**symbols, **self._bind(arguments, inputs)}
         for index, (argument, tensor) in enumerate(zip(arguments, inputs, strict=True)):
             _check(self.ev, held_type(argument), tensor, f"input {index} of {function.sym_name.data}")
         return self.call(function, inputs)
@@ -76,17 +79,40 @@ class _Run:
         """Execute a function's body."""
         if function.is_declaration:
             raise error("FORGE-I003", f"function {function.sym_name.data} has no body", location=location_of(function))
-        block = function.body.block
-        values: dict[SSAValue, Any] = dict(zip(block.args, inputs, strict=True))
+        return self._block(function.body.block, inputs, {})
+
+    def _block(self, block: Block, inputs: Sequence[Any], values: dict[SSAValue, Any]) -> list[Any]:
+        """Execute a block and return what its terminator takes; ``values`` are those of the blocks around it."""
+        values.update(zip(block.args, inputs, strict=True))
         for op in block.ops:
             operands = [values[operand] for operand in op.operands]
-            if isinstance(op, ReturnOp):
+            if isinstance(op, (ReturnOp, scf.YieldOp, scf.ConditionOp)):
                 return operands
-            results = self._execute(op, operands)
+            results = self._control(op, operands, values) if op.regions else self._execute(op, operands)
             values.update(zip(op.results, results, strict=True))
             if self.observe is not None:
                 self.observe(op, results)
-        raise error("FORGE-I002", f"{function.sym_name.data} does not return", location=location_of(function))
+        raise error("FORGE-I002", "a block has no terminator", location=_place_of(block))
+
+    def _control(self, op: Operation, operands: list[Any], values: dict[SSAValue, Any]) -> list[Any]:
+        """Structured control flow."""
+        match op:
+            case scf.IfOp():
+                taken = op.true_region if operands[0] else op.false_region
+                return self._block(taken.block, [], values)
+            case scf.WhileOp():
+                carried = operands
+                while True:
+                    go_on, *carried = self._block(op.before_region.block, carried, values)
+                    if not go_on:
+                        return carried
+                    carried = self._block(op.after_region.block, carried, values)
+            case scf.ForOp():
+                lower, upper, step, *carried = operands
+                for counter in range(lower, upper, step):
+                    carried = self._block(op.body.block, [counter, *carried], values)
+                return carried
+        raise error("FORGE-I003", f"{op.name} has no reference implementation", location=location_of(op))
 
     def _bind(self, arguments: Sequence[Attribute], inputs: Sequence[Any]) -> dict[str, int]:
         shapes = [types.shape(held_type(argument)) for argument in arguments]
@@ -94,12 +120,16 @@ class _Run:
             if len(shape) != tensor.dim():
                 raise error("FORGE-R003", f"input {index} has rank {tensor.dim()}, {len(shape)} is needed")
         symbols = bind(shapes, [tuple(tensor.shape) for tensor in inputs])
+        self._admit(symbols)
+        return symbols
+
+    def _admit(self, symbols: Mapping[str, int]) -> None:
+        """FORGE-R004 for a value outside its symbol's declared range."""
         for op in self.module.ops:
             value = symbols.get(op.sym_name.data) if isinstance(op, SymbolOp) else None
             if isinstance(op, SymbolOp) and value is not None and not op.admits(value):
                 name, label = op.sym_name.data, op.label.data
                 raise error("FORGE-R004", f"extent {name} ({label}) is {value}, outside {op.range_text}")
-        return symbols
 
     def _execute(self, op: Operation, operands: list[Any]) -> list[Any]:
         try:
@@ -110,15 +140,34 @@ class _Run:
             text = str(failure).strip().splitlines()
             reason = f"{type(failure).__name__}: {text[0]}" if text else type(failure).__name__
             raise error("FORGE-R007", f"{op.name} failed: {reason}", location=location_of(op)) from failure
+        self._define(op, results)
         for result, tensor in zip(op.results, results, strict=True):
-            _check(self.ev, held_type(result.type), tensor, f"the result of {op.name}", op)
+            if isinstance(held_type(result.type), TensorType):
+                _check(self.ev, held_type(result.type), tensor, f"the result of {op.name}", op)
         return results
+
+    def _define(self, op: Operation, results: Sequence[Any]) -> None:
+        """Extents that only the run of an op tells."""
+        found: dict[str, int] = {}
+        if isinstance(op, ItemOp) and op.symbol is not None:
+            found[op.symbol] = results[0]
+        elif isinstance(op, AtenOp) and op.defines is not None:
+            for result, tensor in zip(op.results, results, strict=True):
+                pairs = zip(types.shape(result), tensor.shape, strict=True)
+                found.update((str(e), size) for e, size in pairs if e in op.defines.data)
+        if found:
+            self._admit(found)
+            self.ev.symbols = {**self.ev.symbols, **found}
 
     def _results(self, op: Operation, operands: list[Any]) -> list[Any]:
         match op:
-            case ForgeOp():
+            case ForgeOp() | ControlOp():
                 results = op.reference(self.ev, *operands)
+                if not op.results:
+                    return []
                 return list(results) if isinstance(results, (tuple, list)) else [results]
+            case arith.ConstantOp(value=builtin.IntegerAttr(value=number)):
+                return [number.data]
             case StateReadOp():
                 return operands
             case StateWriteOp():
@@ -128,6 +177,11 @@ class _Run:
                 if isinstance(callee, FuncOp):
                     return self.call(callee, operands)
         raise error("FORGE-I003", f"{op.name} has no reference implementation", location=location_of(op))
+
+
+def _place_of(block: Block) -> Location | None:
+    parent = block.parent_op()
+    return None if parent is None else location_of(parent)
 
 
 def held_type(attribute: Attribute) -> Attribute:

@@ -37,10 +37,11 @@ from xdsl.traits import IsolatedFromAbove, IsTerminator, SymbolOpInterface
 from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir import types
-from forgec.ir.attributes import ArgsAttr, ExtentAttr, IntsAttr
+from forgec.ir.attributes import ArgsAttr, ExtentAttr, ExtentsAttr, IntsAttr
 from forgec.ir.ops.format import Bare
 from forgec.ir.ops.module import operand_text, parse_operands_and_call, references, resolve
 from forgec.ir.text import CallArguments, format_call
+from forgec.runtime.control import is_control
 
 
 @irdl_op_definition
@@ -49,7 +50,8 @@ class EntryOp(IRDLOperation):
 
     ``inputs`` has one item for each leaf of the call's arguments: the number of a ``plan.input``, or a fixed value.
     ``in_tree`` and
-    ``out_tree`` are the structures of arguments and results, as JSON.
+    ``out_tree`` are the structures of arguments and results, as JSON. A ``private`` entry is a part of the program that
+    launches of other entries call; ``given`` are the symbols that its caller tells it.
     """
 
     name = "plan.entry"
@@ -61,6 +63,8 @@ class EntryOp(IRDLOperation):
     parameters = prop_def(ArgsAttr)
     arena_bytes = opt_prop_def(ExtentAttr)
     peak_bytes = opt_prop_def(ExtentAttr)
+    private = opt_prop_def(UnitAttr)
+    given = opt_prop_def(ExtentsAttr)
     body = region_def("single_block")
 
     custom_directives = (Bare,)
@@ -68,7 +72,8 @@ class EntryOp(IRDLOperation):
     traits = traits_def(SymbolOpInterface(), IsolatedFromAbove())
 
     assembly_format = (
-        "$sym_name `inputs` custom<Bare>($inputs) `parameters` custom<Bare>($parameters) "
+        "(`private` $private^)? $sym_name (`given` custom<Bare>($given)^)? "
+        "`inputs` custom<Bare>($inputs) `parameters` custom<Bare>($parameters) "
         "`in` custom<Bare>($in_tree) `out` custom<Bare>($out_tree) "
         "(`arena` custom<Bare>($arena_bytes)^)? (`peak` custom<Bare>($peak_bytes)^)? attr-dict-with-keyword $body"
     )
@@ -185,7 +190,9 @@ class ViewOp(RegisterOp):
 @irdl_op_definition
 class LaunchOp(IRDLOperation):
     """One call of an operator. ``writes`` are the operands that it writes; results are registers that it allocates
-    itself."""
+    itself; ``defines`` names the symbols (as strings) whose values are the integers in the first results. Operators
+    ``forge::…`` call other entries, see :mod:`forgec.runtime.control`.
+    """
 
     name = "plan.launch"
 
@@ -194,6 +201,7 @@ class LaunchOp(IRDLOperation):
     callee = prop_def(StringAttr)
     args = prop_def(ArgsAttr)
     writes = prop_def(IntsAttr)
+    defines = opt_prop_def(ArgsAttr)
     source = prop_def(StringAttr)
 
     @property
@@ -205,7 +213,7 @@ class LaunchOp(IRDLOperation):
             raise VerifyException("the call must use each of its operands")
         if not set(self.writes.data) <= set(range(len(self.inputs))):
             raise VerifyException("a launch writes operands only")
-        if not self.writes.data and not self.outputs:
+        if not self.writes.data and not self.outputs and not is_control(self.callee.data):
             raise VerifyException("a launch without effect")
 
     def print(self, printer: Printer) -> None:
@@ -213,13 +221,18 @@ class LaunchOp(IRDLOperation):
         printer.print_string_literal(self.callee.data)
         names = [operand_text(printer, value) for value in self.inputs]
         printer.print_string(format_call(self.arguments, names.__getitem__))
+        # Each value once, in the order in which the call names it: the numbers of operands in the text are these.
+        values = list(dict.fromkeys(self.inputs[index] for index in references(self.arguments)))
+        writes = dict.fromkeys(values.index(self.inputs[index]) for index in self.writes.data)
         printer.print_string(" writes ")
-        printer.print_string(self.writes.text())
+        printer.print_string(IntsAttr(list(writes)).text())
+        if self.defines is not None:
+            printer.print_string(f" defines {self.defines.text()}")
         printer.print_string(" from ")
         printer.print_string_literal(self.source.data)
         printer.print_op_attributes(self.attributes)
         printer.print_string(" : ")
-        printer.print_function_type(self.operand_types, self.result_types)
+        printer.print_function_type([value.type for value in values], self.result_types)
 
     @classmethod
     def parse(cls, parser: Parser) -> Self:
@@ -227,6 +240,9 @@ class LaunchOp(IRDLOperation):
         operands, arguments = parse_operands_and_call(parser)
         parser.parse_keyword("writes")
         writes = IntsAttr(IntsAttr.parse_text(parser))
+        defines = None
+        if parser.parse_optional_keyword("defines") is not None:
+            defines = ArgsAttr(ArgsAttr.parse_text(parser))
         parser.parse_keyword("from")
         source = parser.parse_str_literal()
         attributes = parser.parse_optional_attr_dict()
@@ -237,12 +253,14 @@ class LaunchOp(IRDLOperation):
             "writes": writes,
             "source": StringAttr(source),
         }
+        if defines is not None:
+            properties["defines"] = defines
         return cls.create(operands=values, properties=properties, attributes=attributes, result_types=result_types)
 
 
 @irdl_op_definition
 class ReturnOp(IRDLOperation):
-    """The leaves of the result: registers and fixed values."""
+    """The leaves of the result: registers and fixed values; ``[%r]`` is the number in a register of rank 0."""
 
     name = "plan.return"
 

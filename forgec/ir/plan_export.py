@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from forgec.ir.locations import location_of
 from forgec.ir.ops.module import SymbolOp
 from forgec.runtime import plan as data
 from forgec.runtime import tree
+from forgec.runtime.symbolic import SymExpr
 
 
 @dataclass
@@ -55,16 +57,13 @@ class _Entry:
         self.launches: list[data.Launch] = []
 
     def run(self) -> data.Entry:
-        outputs: list[data.Leaf] = []
+        outputs: list[data.ResultLeaf] = []
         inputs: dict[int, int] = {}
         for op in self.entry.body.block.ops:
             if isinstance(op, plan.LaunchOp):
                 self._launch(op)
             elif isinstance(op, plan.ReturnOp):
-                for leaf in op.leaves.arguments[0]:
-                    outputs.append(
-                        self.numbers[op.operands[leaf.id]] if isinstance(leaf, data.Reg) else data.Literal(leaf)
-                    )
+                outputs = [self._result(leaf, op.operands) for leaf in op.leaves.arguments[0]]
             elif isinstance(op, plan.RegisterOp):
                 if isinstance(op, plan.InputOp):
                     inputs[op.index.data] = len(self.registers)
@@ -78,7 +77,7 @@ class _Entry:
                 self.registers[number] = data.Input(register.spec, position, register.name, register.inout)
                 leaves.append(number)
             else:
-                leaves.append(data.Literal(leaf))
+                leaves.append(leaf if isinstance(leaf, SymExpr) else data.Literal(leaf))
         return data.Entry(
             self.entry.sym_name.data,
             tuple(self.registers),
@@ -90,7 +89,16 @@ class _Entry:
             tuple(str(name) for name in self.entry.parameters.arguments[0]),
             _integer(self.entry.arena_bytes),
             _integer(self.entry.peak_bytes),
+            self.entry.private is not None,
+            () if self.entry.given is None else tuple(map(str, self.entry.given.data)),
         )
+
+    def _result(self, leaf: data.Arg, operands: Sequence[SSAValue]) -> data.ResultLeaf:
+        if isinstance(leaf, data.Reg):
+            return self.numbers[operands[leaf.id]]
+        if isinstance(leaf, tuple) and len(leaf) == 1 and isinstance(leaf[0], data.Reg):
+            return data.Number(self.numbers[operands[leaf[0].id]])
+        return leaf if isinstance(leaf, SymExpr) else data.Literal(leaf)
 
     def _register(self, value: SSAValue, register: data.Register) -> None:
         self.numbers[value] = len(self.registers)
@@ -137,6 +145,7 @@ class _Entry:
                 tuple((name, _renumber(a, numbers)) for name, a in kwargs),
                 tuple(results),
                 tuple(numbers[i] for i in op.writes.data),
+                () if op.defines is None else tuple(op.defines.arguments[0]),  # type: ignore[arg-type]
                 op.source.data,
                 self._location(op),
             )

@@ -19,37 +19,54 @@ from forgec.ir.evaluator import Evaluator
 from forgec.ir.extents import bind
 from forgec.ir.layout import span_bytes
 from forgec.ir.liveness import live_ranges
+from forgec.ir.locations import location_of
+from forgec.runtime import control
 from forgec.runtime.linear_scan import Interval, allocate
-from forgec.runtime.plan import Reg
+from forgec.runtime.plan import Launch, Reg
+from forgec.runtime.symbolic import SymExpr
 
 SCALE = 8
 """Bytes here for each byte of the plan: enough for float64 in place of any element type."""
 
 
 def interpret_plan(
-    module: ModuleOp, inputs: Sequence[Any], params: Mapping[str, Any], *, entry: str = "forward", float64: bool = False
+    module: ModuleOp,
+    inputs: Sequence[Any],
+    params: Mapping[str, Any],
+    *,
+    entry: str = "forward",
+    float64: bool = False,
+    symbols: Mapping[str, int] | None = None,
 ) -> list[Any]:
     """Run an entry on CPU tensors: the returned leaves that are tensors, then the final values of states.
 
     ``inputs`` are the tensors of ``plan.input`` in order of their index; ``params`` holds weights and initial states
     by name.
-    Inputs that the plan writes are cloned first.
+    Inputs that the plan writes are cloned first. ``symbols`` are values of symbols that no tensor's shape tells.
     """
     found = next((op for op in module.ops if isinstance(op, plan.EntryOp) and op.sym_name.data == entry), None)
     if found is None:
         raise error("FORGE-I003", f"there is no plan.entry @{entry}")
-    return _Execution(found, inputs, params, float64).run()
+    return _Execution(found, inputs, params, float64, symbols or {}).run()
 
 
 class _Execution:
-    def __init__(self, entry: plan.EntryOp, inputs: Sequence[Any], params: Mapping[str, Any], float64: bool) -> None:
+    def __init__(
+        self,
+        entry: plan.EntryOp,
+        inputs: Sequence[Any],
+        params: Mapping[str, Any],
+        float64: bool,
+        given: Mapping[str, int],
+    ) -> None:
         self.entry = entry
+        self.params = params
         self.inputs = inputs
         declared = sorted(
             (op for op in entry.body.block.ops if isinstance(op, plan.InputOp)), key=lambda op: op.index.data
         )
         symbols = bind([types.shape(op.result) for op in declared], [tuple(t.shape) for t in inputs])
-        self.ev = Evaluator(symbols, params, float64)
+        self.ev = Evaluator({**given, **symbols}, params, float64)
         self.offsets = self._offsets()
         size = max((self.offsets[op] + self._bytes(op.result) for op in self.offsets), default=0)
         self.arena = self._fresh(size * SCALE)
@@ -126,10 +143,62 @@ class _Execution:
         return empty.set_(storage, offset, self.ev.shape(kind), strides)
 
     def _launch(self, op: plan.LaunchOp) -> None:
+        if control.is_control(op.callee.data):
+            self._control(op)
+            return
         args, kwargs = op.arguments
         inputs = [self.values[v] for v in op.inputs]
         results = self.ev.call(op.callee.data, (args, kwargs), inputs)
+        shapes = [zip(types.shape(v), r.shape, strict=True) for v, r in zip(op.outputs, results, strict=False)]
+        known = self.ev.symbols
+        told = {str(e): size for pairs in shapes for e, size in pairs if isinstance(e, SymExpr) and str(e) not in known}
+        self.ev.symbols = {**known, **{name: size for name, size in told.items() if name.isidentifier()}}
+        self._take(op, results)
+
+    def _control(self, op: plan.LaunchOp) -> None:
+        """A launch that calls other entries."""
+        registers = list(op.inputs)
+
+        def filled(arg: Any) -> Any:
+            if isinstance(arg, Reg):
+                return self.values[registers[arg.id]]
+            if isinstance(arg, tuple):
+                return [filled(item) for item in arg]
+            return self.ev.extent(arg) if isinstance(arg, SymExpr) else arg
+
+        launch = Launch(op.callee.data, op.arguments[0])
+        run = control.callable_of(launch, self._updated, self._call, location_of(op))
+        results = run(*map(filled, op.arguments[0]))
+        found: dict[str, int] = {}
+        for name, tensor in zip(() if op.defines is None else op.defines.arguments[0], results, strict=False):
+            if name is not None:
+                found[str(name)] = int(tensor)
+        for value, tensor in zip(op.outputs, results, strict=False):
+            pairs = zip(types.shape(value), tensor.shape, strict=True)
+            found.update((str(e), size) for e, size in pairs if str(e).isidentifier() and isinstance(e, SymExpr))
+        self.ev.symbols = {**self.ev.symbols, **found}
+        self._take(op, results)
+
+    def _take(self, op: plan.LaunchOp, results: Sequence[Any]) -> None:
         for value, result in zip(op.outputs, results, strict=False):
             tensor = self._like(types.tensor_type(value))
             tensor.copy_(result)
             self.values[value] = self.storages[value] = tensor
+
+    def _entry(self, name: str) -> plan.EntryOp:
+        module = self.entry.parent_op()
+        assert isinstance(module, ModuleOp)
+        return next(op for op in module.ops if isinstance(op, plan.EntryOp) and op.sym_name.data == name)
+
+    def _updated(self, name: str) -> list[int]:
+        ops = self._entry(name).body.block.ops
+        return [op.index.data - 1 for op in ops if isinstance(op, plan.InputOp) and op.inout is not None]
+
+    def _call(self, name: str, tensors: Sequence[Any]) -> list[Any]:
+        """Run another entry; what it updates is copied back."""
+        run = _Execution(self._entry(name), tensors, self.params, self.ev.float64, self.ev.symbols)
+        results = run.run()
+        inout = [op.index.data for op in run.entry.body.block.ops if isinstance(op, plan.InputOp) and op.inout]
+        for index, state in zip(inout, run.states, strict=True):
+            tensors[index].copy_(state)
+        return results[: len(results) - len(run.states)]

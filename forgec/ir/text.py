@@ -5,7 +5,7 @@ factor   ::= integer | symbol | ('floordiv' | 'mod' | 'max' | 'min') '(' extent 
 scalar   ::= 'true' | 'false' | integer | float | 'inf' | '-inf' | 'nan'
 argument ::= scalar | 'none' | string | '[' argument* ']' | 'operand' '<' n '>' | 'expr' '<' extent '>' |
              'complex' '<' scalar ',' scalar '>' | 'dtype.f32' | 'device.cuda:0' | 'layout.strided' |
-             'memory_format.channels_last'
+             'memory_format.channels_last' | '@entry'
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from xdsl.parser import AttrParser
 
 from forgec.runtime.dtypes import ITEMSIZE
-from forgec.runtime.plan import Arg, Device, DType, Layout, MemoryFormat, Reg
+from forgec.runtime.plan import Arg, Device, DType, EntryRef, Layout, MemoryFormat, Reg
 from forgec.runtime.symbolic import Extent, SymExpr, floordiv, mod, sym_max, sym_min, symbol
 
 _FUNCTIONS: dict[str, Callable[..., Extent]] = {
@@ -132,6 +132,8 @@ def format_arg(arg: Arg, operand: Callable[[int], str] | None = None) -> str:
         return f"[{', '.join(format_arg(a, operand) for a in arg)}]"
     if isinstance(arg, SymExpr):
         return f"expr<{arg}>"
+    if isinstance(arg, EntryRef):
+        return f"@{arg.name}"
     for keyword, cls in _NAMED.items():
         if isinstance(arg, cls):
             return f"{keyword}.{arg.name}"
@@ -159,6 +161,8 @@ def parse_arg(parser: AttrParser, operand: Callable[[], int | None] | None = Non
         return None
     if (text := parse_optional_string(parser)) is not None:
         return text
+    if (called := parser.parse_optional_symbol_name()) is not None:
+        return EntryRef(called.data)
     items = parser.parse_optional_comma_separated_list(parser.Delimiter.SQUARE, lambda: parse_arg(parser, operand))
     if items is not None:
         return tuple(items)

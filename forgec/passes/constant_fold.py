@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.ir import Operation
+from xdsl.dialects.func import ReturnOp
+from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.traits import is_side_effect_free
 
@@ -15,6 +16,7 @@ from forgec.ir.attributes import ArgsAttr, ExtentAttr, ExtentsAttr
 from forgec.ir.literals import literal
 from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.module import AtenOp, ConstantOp, ParamRefOp
+from forgec.ir.ops.shape import ViewOp
 from forgec.passes.rewriting import blocks, functions, replace, sign
 from forgec.runtime.symbolic import SymExpr
 
@@ -73,6 +75,8 @@ class ConstantFold(ModulePass):
             return False
         if isinstance(op, AtenOp) and "empty" in op.callee.data:  # says nothing about its value
             return False
+        if _is_returned(op.results[0]) and (isinstance(op, ViewOp) or not types.is_contiguous(op.results[0])):
+            return False  # the caller sees how it lies in memory, and what it is a view of
         size = types.nbytes(op.results[0])
         shapes = [types.shape(v) for v in (*op.operands, *op.results)]
         static = all(isinstance(extent, int) for shape in shapes for extent in shape)
@@ -83,6 +87,12 @@ class ConstantFold(ModulePass):
             and size <= self.max_bytes
             and types.dtype(op.results[0]) not in types.COMPLEX
         )
+
+
+def _is_returned(value: SSAValue) -> bool:
+    """True if the function returns the value, or a view of it."""
+    users = [use.operation for use in value.uses]
+    return any(isinstance(op, ReturnOp) or (isinstance(op, ViewOp) and _is_returned(op.result)) for op in users)
 
 
 def _is_symbolic(attribute: object) -> bool:

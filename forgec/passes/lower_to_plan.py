@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import IntAttr, ModuleOp, StringAttr, UnitAttr
-from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.dialects.builtin import IntAttr, LocationAttr, ModuleOp, StringAttr, UnitAttr
+from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 
 from forgec.backends.base import Backend, backend_for
-from forgec.backends.plan_builder import PlanBuilder
+from forgec.backends.plan_builder import Place, PlanBuilder, Storage, dense, overlaps
 from forgec.diagnostics import error
 from forgec.ir import plan, types
-from forgec.ir.attributes import ArgsAttr, StateType
+from forgec.ir.attributes import ArgsAttr, ExtentsAttr, IntsAttr, StateType, SymType
 from forgec.ir.entry import EntryInfo, argument_info
-from forgec.ir.locations import inherit, location_of
+from forgec.ir.locations import inherit, is_known, location_of
 from forgec.ir.ops.module import ConstantOp, ParamOp, ParamRefOp, StateReadOp, StateWriteOp
+from forgec.passes import lower_control_flow
+from forgec.passes.cut_segments import CutSegments
 from forgec.passes.decompose import Decompose
+from forgec.passes.outline_control_flow import UPDATES, OutlineControlFlow
+from forgec.passes.outlining import required_symbols
+from forgec.runtime import tree
 from forgec.runtime.plan import Reg
+from forgec.runtime.symbolic import symbol
 
 
 @dataclass(frozen=True)
@@ -43,8 +51,10 @@ class LowerToPlan(ModulePass):
           plan.return %0 leaves <(operand<0>)> : …
         }
 
-    Requires: one block per function. Ensures: no forge op is left but ``forge.symbol``; every launch has its op's
-    location; no two values that are live at the same time share bytes unless one is a view of the other.
+    Control flow is outlined and functions are cut into segments first; private functions become private entries, after
+    the entries that call them. Requires: one block per function. Ensures: no forge op is left but ``forge.symbol``;
+    every launch has its op's location; no two values that are live at the same time share bytes unless one is a view of
+    the other.
     """
 
     name = "lower-to-plan"
@@ -54,25 +64,69 @@ class LowerToPlan(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         backend = backend_for(self.target)
         Decompose(self.target).apply(ctx, op)
-        for child in list(op.ops):
-            if isinstance(child, FuncOp):
-                entry = _Lowering(child, backend).run()
-                child.parent_block().insert_op_before(entry, child)  # type: ignore[union-attr]
-                child.detach()
-                child.erase()
+        OutlineControlFlow().apply(ctx, op)
+        CutSegments().apply(ctx, op)
+        functions = {child.sym_name.data: child for child in op.ops if isinstance(child, FuncOp)}
+        called = {name for function in functions.values() for name in _callees(function)}
+        for function in _callers_first(functions):
+            private = function.sym_name.data in called
+            entry = _Lowering(function, backend, functions, private).run()
+            op.body.block.add_op(entry)
+        for function in functions.values():
+            function.detach()
+        for function in functions.values():
+            function.erase()
         for child in list(op.ops):
             if isinstance(child, ParamOp):
                 child.detach()
                 child.erase()
 
 
+def _callees(function: FuncOp) -> list[str]:
+    return [op.callee.root_reference.data for op in function.walk() if isinstance(op, CallOp)]
+
+
+def _callers_first(functions: Mapping[str, FuncOp]) -> list[FuncOp]:
+    """The functions in an order in which each comes before those that it calls; FORGE-B002 where they call each other
+    in a circle.
+    """
+    order: list[str] = []
+    state: dict[str, bool] = {}
+
+    def visit(name: str) -> None:
+        if state.get(name) is False or name not in functions:
+            reason = "calls itself" if name in functions else "is called and not defined"
+            raise error("FORGE-B002", f"function {name} {reason}")
+        if name in state:
+            return
+        state[name] = False
+        for callee in reversed(_callees(functions[name])):
+            visit(callee)
+        state[name] = True
+        order.append(name)
+
+    for name in reversed(list(functions)):
+        visit(name)
+    return [functions[name] for name in reversed(order)]
+
+
 class _Lowering:
-    def __init__(self, function: FuncOp, backend: Backend) -> None:
+    def __init__(self, function: FuncOp, backend: Backend, functions: Mapping[str, FuncOp], private: bool) -> None:
         self.function = function
         self.backend = backend
+        self.functions = functions
+        self.private = private
+        pairs = function.attributes.get(UPDATES)
+        updates = pairs.data if isinstance(pairs, IntsAttr) else ()
+        self.updates = dict(zip(updates[::2], updates[1::2], strict=True))
+        """Results that belong into the memory of an argument, by number."""
         self.block = Block()
         self.builder = PlanBuilder(function, self.block)
         self.params: dict[str, SSAValue] = {}
+        self.memory: dict[Storage, int] = {}
+        """For storages that were returned, the number of the memory that the contract gives to them."""
+        self.copies: dict[tuple[Storage, int | None], Place] = {}
+        """Copies of storages for results that must not be in them, by the number of their memory."""
 
     def run(self) -> plan.EntryOp:
         info = EntryInfo.of(self.function)
@@ -90,6 +144,13 @@ class _Lowering:
             "out_tree": info.out_tree,
             "parameters": info.parameters,
         }
+        if self.private:
+            ending = self.block.last_op
+            assert isinstance(ending, plan.ReturnOp)
+            _, out_tree = tree.flatten(tuple(range(len(ending.inputs))))
+            properties["out_tree"] = StringAttr(json.dumps(tree.to_json(out_tree), separators=(",", ":")))
+            names = sorted(required_symbols(self.function, self.functions))
+            properties |= {"private": UnitAttr(), "given": ExtentsAttr(symbol(name) for name in names)}
         entry = plan.EntryOp.create(
             properties=properties, regions=[Region(self.block)], location=self.function.location
         )
@@ -109,12 +170,14 @@ class _Lowering:
                 op: plan.RegisterOp = plan.StateOp.create(properties=properties, result_types=[held])
             else:
                 properties = {"index": IntAttr(index), "label": StringAttr(info.name)}
-                if info.inout:
+                if info.inout or position in self.updates.values():
                     properties["inout"] = UnitAttr()
                 op = plan.InputOp.create(properties=properties, result_types=[held])
                 index += 1
             op.results[0].name_hint = argument.name_hint
             self.builder.declare(argument, op)
+            if position in self.updates.values():
+                self.builder.updated.add(self.builder.place(argument).storage)
 
     def _lower(self, op: Operation) -> None:
         b = self.builder
@@ -126,6 +189,10 @@ class _Lowering:
             b.alias(op.result, op.state)
         elif isinstance(op, StateWriteOp):
             self._write_state(op)
+        elif isinstance(op, lower_control_flow.LOWERED):
+            first = self.block.last_op
+            lower_control_flow.lower(op, b, self.functions)
+            self._inherit(op, first)
         else:
             lowering = self.backend.lowerings.get(type(op))
             if lowering is None:
@@ -174,24 +241,67 @@ class _Lowering:
         registers: list[SSAValue] = []
         leaves: list[Any] = []
         values = [v for v in op.arguments if not isinstance(v.type, StateType)]
+        for number, argument in self.updates.items():
+            self._update(self.function.body.block.args[argument], values[number])
+        values = [value for number, value in enumerate(values) if number not in self.updates]
+        memory: Sequence[int | None] = [None] * len(values) if info.memory is None else info.memory.data
         for leaf in info.leaves(len(values)):
             if isinstance(leaf, Reg):
-                register = self._returned(values[leaf.id])
+                number = memory[leaf.id]
+                register = self._returned(values[leaf.id], number, memory.count(number) > 1, op.location)
                 leaves.append(Reg(len(registers)))
                 registers.append(register)
+            elif isinstance(leaf, tuple):  # the number in a tensor
+                (item,) = leaf
+                assert isinstance(item, Reg), "a tuple among the leaves holds one register"
+                leaves.append((Reg(len(registers)),))
+                registers.append(self._returned(values[item.id], None, False, op.location))
             else:
                 leaves.append(leaf)
         ret = plan.ReturnOp.create(operands=registers, properties={"leaves": ArgsAttr.of(leaves)}, location=op.location)
         self.block.add_op(ret)
 
-    def _returned(self, value: SSAValue) -> SSAValue:
-        """A register that the caller may keep: values that ended up in the arena are copied out."""
+    def _update(self, argument: SSAValue, value: SSAValue) -> None:
+        """Put a result into the memory of an argument."""
+        b = self.builder
+        target, source = b.place(argument), b.place(value)
+        if (target.storage, target.offset, target.type) == (source.storage, source.offset, source.type):
+            return
+        b.preserve(target.storage)
+        source = b.place(value)
+        if source.storage is target.storage:
+            source = b.duplicate(source)
+        b.launch("aten::copy_", [target, source], writes=[target])
+
+    def _returned(self, value: SSAValue, memory: int | None, shared: bool, returned: LocationAttr) -> SSAValue:
+        """A register that the caller may keep. Values are copied out that ended up in the arena, or in memory that is
+        not theirs (because passes have found them equal to an input or to another result). ``shared``: another result
+        is in the same memory, so one copy of the whole serves both.
+        """
         b = self.builder
         place = b.place(value)
-        if isinstance(place.storage.owner, plan.BufferOp):
-            if isinstance(value.owner, Operation):
-                b.location = value.owner.location
-            fresh = b.allocate(types.tensor(types.dtype(place.type), types.shape(place.type)), escaping=True)
-            b.launch("aten::copy_", [fresh, place], writes=[fresh])
-            place = fresh
+        storage, owner = place.storage, place.storage.owner
+        kept = isinstance(owner, (plan.ParamOp, plan.ConstantOp, plan.StateOp))
+        located = isinstance(value.owner, Operation) and is_known(value.owner)
+        repeats = overlaps(place.type)
+        if kept and not ((shared or repeats) and memory is not None and located):
+            return b.view(place, place.type)  # copied by the runtime
+        known = owner.index.data if isinstance(owner, plan.InputOp) else self.memory.get(storage, memory)
+        packed = repeats and not isinstance(value.type, SymType) and not overlaps(types.tensor_type(value))
+        if kept or packed or isinstance(owner, plan.BufferOp) or (memory is not None and known != memory):
+            whole = types.tensor_type(storage.register)
+            shared = (shared or kept) and memory is not None and dense(whole) == whole and not packed
+            source = Place(storage, whole) if shared else place
+            copied = self.copies.get((storage, memory)) if shared else None
+            if copied is None:
+                b.location = value.owner.location if isinstance(value.owner, Operation) else returned
+                exact = not shared and not isinstance(value.type, SymType)
+                strides = types.strides(value if exact else source.type)
+                kind = types.tensor(types.dtype(source.type), types.shape(source.type), strides)
+                copied = b.allocate(dense(kind), escaping=True)
+                b.launch("aten::copy_", [copied, source], writes=[copied])
+                self.copies[storage, memory] = copied
+            place = Place(copied.storage, place.type, place.offset) if shared else copied
+        if memory is not None:
+            self.memory[place.storage] = memory
         return b.view(place, place.type)

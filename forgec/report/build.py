@@ -53,8 +53,9 @@ def report(
     entries = _entries(plan)
     import torch
 
-    bound = [(entry, bind(entry, bindings)) for entry in exported.entries]
-    peaks = [[peak_of(*pair, threads).total_bytes for pair in bound] for threads in (torch.get_num_threads(), 1)]
+    every = {entry.name: entry for entry in exported.entries}
+    bound = [(entry, bind(entry, bindings)) for entry in exported.public]
+    peaks = [[peak_of(*pair, threads, every).total_bytes for pair in bound] for threads in (torch.get_num_threads(), 1)]
     return Report(
         target=target,
         pipeline=pipeline,

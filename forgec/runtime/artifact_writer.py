@@ -1,4 +1,4 @@
-"""Writing an artifact: streamed into a temporary file, hashed on the way, renamed when complete."""
+"""Writing an artifact: streamed into a file without a name, hashed on the way, named when complete."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from forgec.runtime import manifest as manifests
 from forgec.runtime import plan as plans
 from forgec.runtime.manifest import MANIFEST, PLAN, REPORT, WEIGHTS, MemberRecord, WeightsRecord
 from forgec.runtime.plan import Param, Plan, State, TensorSpec
+from forgec.runtime.replacing_file import ReplacingFile
 from forgec.runtime.safetensors_layout import StoredTensor, lay_out
 from forgec.runtime.strict_json import print_json
 from forgec.runtime.tensor_bytes import TensorLike, bytes_in_file_order, identity
-from forgec.runtime.zip_writer import ReplacingFile, ZipWriter
+from forgec.runtime.zip_writer import ZipWriter
 
 Source: TypeAlias = "TensorLike | Callable[[], TensorLike]"
 """A torch tensor, a numpy array or the bytes in file order; or a function that returns one, called when it is

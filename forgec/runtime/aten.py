@@ -3,13 +3,14 @@ runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
 from forgec.diagnostics import error
 from forgec.runtime import dtypes
+from forgec.runtime.control import is_control
 from forgec.runtime.plan import (
     Arg,
     Device,
@@ -34,6 +35,8 @@ REFUSED = frozenset(
 """ATen operations that no plan needs: they touch files, replace a tensor's storage or change what autograd records."""
 
 _TENSOR, _TENSORS = "Tensor", "Tensors"
+_NUMBERS = frozenset({"number", "int", "float", "bool", "SymInt", "SymFloat", "SymBool"})
+_ENUMERATIONS = {"ScalarType": DType, "Device": Device, "Layout": Layout, "MemoryFormat": MemoryFormat}
 _SHAPES_OF_TYPES = {
     "Tensor": _TENSOR,
     "Optional[Tensor]": _TENSOR,
@@ -53,6 +56,10 @@ class SchemaArgument:
     keyword_only: bool
     has_default: bool
     written: bool
+    enumeration: type | None = None
+    """What an argument has to be whose type is one of torch's enumerations: torch takes any number for those."""
+    number: bool = False
+    """A number, which a launch may give as a tensor of rank 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,16 @@ class Operation:
     returns_list: bool
     may_alias: bool
 
+    def numbers(self, launch: Launch) -> list[int | str]:
+        """Positions and names of the arguments that the launch gives as tensors and that are numbers here."""
+        if is_control(self.name):
+            return []
+        positional = [argument for argument in self.arguments if not argument.keyword_only]
+        named = {argument.name: argument for argument in self.arguments}
+        given = [*zip(range(len(launch.args)), positional, launch.args, strict=False)]
+        given += [(name, named[name], value) for name, value in launch.kwargs]
+        return [key for key, argument, value in given if argument.number and isinstance(value, Reg)]
+
 
 def require_torch(ops: tuple[str, ...], torch_version: str) -> None:
     """Imports torch. FORGE-A006 when that fails."""
@@ -81,9 +98,25 @@ def require_torch(ops: tuple[str, ...], torch_version: str) -> None:
         raise error("FORGE-A006", message, help=f"install {needed}") from None
 
 
+def require_devices(names: Iterable[str]) -> None:
+    """FORGE-A006 unless this torch can make tensors that have memory on each of these devices."""
+    import torch
+
+    for name in names:
+        try:
+            usable = name != "meta" and torch.empty(1, device=name) is not None
+            reason = "its tensors have no memory"
+        except Exception as refusal:  # torch's backends raise what they like
+            usable, reason = False, (str(refusal).splitlines() or [type(refusal).__name__])[0]
+        if not usable:
+            raise error("FORGE-A006", f"the plan needs device '{name}', which this torch cannot use", notes=(reason,))
+
+
 @lru_cache(maxsize=4096)
 def resolve(name: str) -> Operation | str:
     """The operation ``namespace::name.overload``, or the reason why a plan cannot call it."""
+    if is_control(name):
+        return Operation(name, call=lambda *args: args, arguments=(), returns=0, returns_list=True, may_alias=True)
     import torch
 
     namespace, _, rest = name.partition("::")
@@ -133,12 +166,16 @@ def _argument(argument: Any) -> SchemaArgument:
         keyword_only=argument.kwarg_only,
         has_default=argument.has_default_value(),
         written=written,
+        enumeration=_ENUMERATIONS.get(kind.removeprefix("Optional[").removesuffix("]")),
+        number=kind.removeprefix("Optional[").removesuffix("]") in _NUMBERS,
     )
 
 
 def check_launch(operation: Operation, launch: Launch, entry: Entry) -> None:
     """``Malformed`` unless the arguments fit the schema and everything that the operation writes is declared as
     written."""
+    if is_control(operation.name):
+        return  # plan_check knows its rules
     accepted = operation.arguments
     positional = [argument for argument in accepted if not argument.keyword_only]
     if len(launch.args) > len(positional):
@@ -172,8 +209,13 @@ def _check_argument(operation: Operation, launch: Launch, entry: Entry, argument
             raise Malformed(f"{where} is a list of tensors")
         if not all(isinstance(item, Reg) or (item is None and argument.optional) for item in items):
             raise Malformed(f"{where} is a list of tensors")
+    elif isinstance(value, Reg) and argument.number:
+        if entry.registers[value.id].spec.shape:
+            raise Malformed(f"{where} is a number")
     elif any(True for _ in registers_in(value)):
         raise Malformed(f"{where} is not a tensor")
+    elif (enumeration := argument.enumeration) and not isinstance(value, (enumeration, type(None))):
+        raise Malformed(f"{where} is a {enumeration.__name__}")
     if not argument.written:
         return
     for number in registers_in(value):
@@ -235,7 +277,11 @@ def link(entry: Entry, torch_version: str) -> tuple[Operation, ...]:
         operations.append(operation)
     if missing:
         notes = tuple(f"{name}: {reason}" for name, reason in missing.items())
-        help = f"install torch {torch_version} or newer" if torch_version else None
+        foreign = sorted({name.partition("::")[0] for name in missing} - {"aten", "prims"})
+        if foreign:
+            help = f"import the library that registers {', '.join(f'{name}::…' for name in foreign)}, then load again"
+        else:
+            help = f"install torch {torch_version} or newer" if torch_version else None
         raise error("FORGE-A006", f"{len(missing)} operations of the plan cannot be called", notes=notes, help=help)
     return tuple(operations)
 

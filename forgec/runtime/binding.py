@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from forgec.diagnostics import ForgeError, error
+from forgec.runtime.control import entry_calls, is_control
 from forgec.runtime.dtypes import ITEMSIZE
-from forgec.runtime.extents import byte_span
+from forgec.runtime.extents import byte_span, overlaps_itself
 from forgec.runtime.linear_scan import Interval, allocate
-from forgec.runtime.plan import ALIGNMENT, Buffer, Entry, External, Output, SymbolDecl, View
+from forgec.runtime.plan import ALIGNMENT, Buffer, Entry, External, Number, Output, SymbolDecl, TensorSpec, View
 from forgec.runtime.plan_check import registers_of
-from forgec.runtime.symbolic import Extent, SymExpr, evaluate
+from forgec.runtime.symbolic import Extent, SymExpr, evaluate, free_symbols
 from forgec.runtime.workspace import workspace_bytes
 
 LIMIT = 1 << 62
@@ -23,7 +24,8 @@ class Binding:
     """All per register number. ``shapes`` and ``strides`` in elements; ``offsets`` in bytes for buffers, in elements
     for views.
 
-    ``arena_bytes`` is the size of the arena on each device. ``values`` are the symbols' values.
+    ``arena_bytes`` is the size of the arena on each device. ``values`` are the symbols' values. ``open`` are the
+    externals some of whose extents only the run tells; their shapes and strides here are empty.
     """
 
     values: Mapping[str, int]
@@ -31,6 +33,7 @@ class Binding:
     strides: tuple[tuple[int, ...], ...]
     offsets: tuple[int, ...]
     arena_bytes: Mapping[str, int]
+    open: frozenset[int] = frozenset()
 
 
 class _Evaluator:
@@ -65,8 +68,19 @@ def bind(entry: Entry, values: Mapping[str, int]) -> Binding:
     """The entry for these symbol values, all of which are within their declared ranges. FORGE-A004 when the plan
     breaks."""
     number = _Evaluator(values)
-    shapes = tuple(tuple(map(number, register.spec.shape)) for register in entry.registers)
-    strides = tuple(tuple(map(number, register.spec.strides)) for register in entry.registers)
+    unknown = frozenset(
+        index
+        for index, register in enumerate(entry.registers)
+        if isinstance(register, External) and not is_known(register.spec, values)
+    )
+    shapes = tuple(
+        () if index in unknown else tuple(map(number, register.spec.shape))
+        for index, register in enumerate(entry.registers)
+    )
+    strides = tuple(
+        () if index in unknown else tuple(map(number, register.spec.strides))
+        for index, register in enumerate(entry.registers)
+    )
     capacities = [
         byte_span(register.spec.dtype, shape, stride)
         for register, shape, stride in zip(entry.registers, shapes, strides, strict=True)
@@ -86,6 +100,9 @@ def bind(entry: Entry, values: Mapping[str, int]) -> Binding:
             offsets[index] = register.offset
     if max(capacities, default=0) >= LIMIT:
         raise invalid(values, "a tensor has more bytes than there are")
+    for index in {number for launch in entry.launches for number in launch.writes}:
+        if not entry.registers[index].spec.is_static and overlaps_itself(shapes[index], strides[index], repeats=False):
+            raise invalid(values, f"register {index} is written, but its elements share memory")
     arenas = _place(entry, planned, capacities, offsets)
     for index, register in enumerate(entry.registers):
         if isinstance(register, View):
@@ -94,7 +111,14 @@ def bind(entry: Entry, values: Mapping[str, int]) -> Binding:
             end = offsets[index] * ITEMSIZE[register.spec.dtype] + span
             if span and end > capacities[register.base]:
                 raise invalid(values, f"register {index} ends at byte {end} of a base of {capacities[register.base]}")
-    return Binding(values, shapes, strides, tuple(offsets), arenas)
+    return Binding(values, shapes, strides, tuple(offsets), arenas, unknown)
+
+
+def is_known(spec: TensorSpec, values: Mapping[str, int]) -> bool:
+    """Whether the symbols' values tell every extent and stride."""
+    if spec.is_static:
+        return True
+    return all(free_symbols(extent) <= values.keys() for extent in (*spec.shape, *spec.strides))
 
 
 def _place(entry: Entry, planned: list[int], capacities: list[int], offsets: list[int]) -> dict[str, int]:
@@ -131,17 +155,23 @@ class Peak:
         return self.arena_bytes + self.transient_bytes
 
 
-def peak_of(entry: Entry, binding: Binding, threads: int | None = None) -> Peak:
+def peak_of(
+    entry: Entry, binding: Binding, threads: int | None = None, entries: Mapping[str, Entry] | None = None
+) -> Peak:
     """What the runtime allocates for a call: an output from its first write on, an external from its launch to its
     last use.
 
-    With ``threads``, what ATen's kernels allocate and free within a launch counts too (see ``workspace``).
+    With ``threads``, what ATen's kernels allocate and free within a launch counts too (see ``workspace``). With
+    ``entries`` (all of the plan, by name) so does what the entries need that a launch calls, as far as the symbols'
+    values tell.
     """
     count = len(entry.launches)
     returned = returned_roots(entry)
     written = first_writes(entry)
     changes = [0] * (count + 2)
     for index, register in enumerate(entry.registers):
+        if index in binding.open:
+            continue
         nbytes = byte_span(register.spec.dtype, binding.shapes[index], binding.strides[index])
         if isinstance(register, Output):
             changes[written.get(index, 0)] += nbytes
@@ -153,7 +183,13 @@ def peak_of(entry: Entry, binding: Binding, threads: int | None = None) -> Peak:
     for number, change in enumerate(changes):
         live += change
         inside = 0
-        if threads is not None and number < count:
+        if number < count and is_control(entry.launches[number].op):
+            called = {call.entry for call in entry_calls(entry.launches[number])}
+            inner = [entries[name] for name in called] if entries is not None else []
+            known = [e for e in inner if set(e.given) <= binding.values.keys()]
+            needs = (peak_of(e, bind(e, binding.values), threads, entries).total_bytes for e in known)
+            inside = max(needs, default=0)
+        elif threads is not None and number < count:
             inside = workspace_bytes(entry, entry.launches[number], binding.shapes, threads)
         most = max(most, live + inside)
     return Peak(sum(binding.arena_bytes.values()), most)
@@ -163,9 +199,10 @@ def returned_roots(entry: Entry) -> set[int]:
     """The registers that own the bytes of the call's results."""
     roots: set[int] = set()
     for leaf in entry.outputs:
-        if isinstance(leaf, int):
-            register = entry.registers[leaf]
-            roots.add(register.base if isinstance(register, View) else leaf)
+        number = leaf.id if isinstance(leaf, Number) else leaf
+        if isinstance(number, int):
+            register = entry.registers[number]
+            roots.add(register.base if isinstance(register, View) else number)
     return roots
 
 

@@ -6,6 +6,8 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from forgec.runtime.forking import note_end_of_pause, note_pause
+
 
 @contextmanager
 def paused_collector() -> Iterator[None]:
@@ -15,9 +17,12 @@ def paused_collector() -> Iterator[None]:
     Threads may overlap: at worst the collector runs again a little early, it is never left off.
     """
     was_enabled = gc.isenabled()
-    gc.disable()
+    if was_enabled:
+        note_pause()
+        gc.disable()
     try:
         yield
     finally:
         if was_enabled:
             gc.enable()
+            note_end_of_pause()

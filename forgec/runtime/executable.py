@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from forgec.diagnostics import Location
 from forgec.runtime.aten import Operation
 from forgec.runtime.binding import first_writes, returned_roots
-from forgec.runtime.plan import Entry, External, Input, Output, Register, State, View
+from forgec.runtime.plan import Entry, External, Input, Number, Output, Register, State, SymbolDecl, View
 from forgec.runtime.plan_check import registers_of
 
 if TYPE_CHECKING:
@@ -24,16 +24,30 @@ class After:
     """What follows a launch: ``takes`` of its results, registers to drop, Output registers to allocate for the next
     one.
 
-    ``may_alias``: a result taken may share memory with an argument, and is copied then.
+    ``may_alias``: a result taken may share memory with an argument, and is copied then. ``defines``: symbols whose
+    values are the integers that a result holds.
     """
 
     takes: list[Take] = field(default_factory=list)
     drops: list[int] = field(default_factory=list)
     allocates: list[int] = field(default_factory=list)
     may_alias: bool = False
+    defines: list[tuple[int, str]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.takes or self.drops or self.allocates)
+        return bool(self.takes or self.drops or self.allocates or self.defines)
+
+
+class Calls(Protocol):
+    """The other entries of the program."""
+
+    def find(self, name: str) -> Entry:
+        """An entry by name."""
+        ...
+
+    def call_private(self, name: str, values: Mapping[str, int], tensors: Sequence[torch.Tensor]) -> list[Any]:
+        """Run a private entry with these values of the symbols."""
+        ...
 
 
 class Executable:
@@ -50,16 +64,23 @@ class Executable:
         operations: Sequence[Operation],
         params: Mapping[int, torch.Tensor],
         locations: Sequence[Location],
+        symbols: Sequence[SymbolDecl] = (),
+        calls: Calls | None = None,
     ) -> None:
         self.entry = entry
+        self.symbols = {declared.name: declared for declared in symbols}
+        self.calls = calls
         self.operations = operations
         self.params = params
         self.locations = locations
         registers = entry.registers
         self.leaves: dict[int, list[int]] = {}
         for leaf, number in enumerate(entry.outputs):
+            if isinstance(number, Number):
+                number = number.id
             if isinstance(number, int):
                 self.leaves.setdefault(number, []).append(leaf)
+        self.numbers = [operation.numbers(launch) for operation, launch in zip(operations, entry.launches, strict=True)]
         used = {number for launch in entry.launches for number in registers_of(launch)} | self.leaves.keys()
         self.views: dict[int, list[int]] = {}
         for number in sorted(used):
@@ -81,6 +102,7 @@ class Executable:
             for position, number in enumerate(launch.results):
                 if number is not None:
                     follows.takes.append((None if single else position, number))
+            follows.defines = [(position, name) for position, name in enumerate(launch.defines) if name is not None]
         returned, first = returned_roots(entry), first_writes(entry)
         for number, register in enumerate(entry.registers):
             if isinstance(register, Output):

@@ -10,24 +10,27 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from forgec.diagnostics import ForgeError, error
+from forgec.diagnostics import ForgeError, Location, error
 from forgec.runtime import dtypes
 from forgec.runtime.aten import to_torch
-from forgec.runtime.binding import Binding
+from forgec.runtime.binding import Binding, in_range
 from forgec.runtime.collector import paused_collector
+from forgec.runtime.control import callable_of, is_control, updated_positions
 from forgec.runtime.executable import After, Executable
 from forgec.runtime.extents import same_strides
-from forgec.runtime.plan import Arg, Buffer, Launch, Param, Reg, Register, State, View
+from forgec.runtime.plan import Arg, Buffer, EntryRef, Input, Launch, Number, Param, Reg, Register, State, View
 from forgec.runtime.symbolic import SymExpr, evaluate
 
 if TYPE_CHECKING:
     import torch
 
 FRAMES_PER_LANE = 16
-"""Frames that a lane keeps, one per entry and call signature; each costs about 1 kB for each register of the entry."""
+"""Frames that a lane keeps, one per entry and call signature, or as many as have few registers in all."""
+FEW_REGISTERS = 20_000
+"""A frame costs about 1 kB for each register of its entry."""
 
 Slot: TypeAlias = "tuple[list[Any] | dict[str, Any], Any]"
 """A container and the index or key in it: where a tensor has to be put."""
@@ -43,6 +46,7 @@ class Lane:
     def __init__(self) -> None:
         self.arenas: dict[str, torch.Tensor] = {}
         self.frames: OrderedDict[tuple[str, tuple[int, ...]], Frame] = OrderedDict()
+        self.registers = 0
 
     def frame(self, executable: Executable, key: tuple[str, tuple[int, ...]], binding: Binding) -> Frame:
         """The frame for the entry and the symbol values, built when it is not there yet."""
@@ -52,9 +56,11 @@ class Lane:
                 self._reserve(device, nbytes)
             with paused_collector():
                 frame = Frame(executable, binding, self.arenas)
-            while len(self.frames) >= FRAMES_PER_LANE:
-                self.frames.popitem(last=False)
             self.frames[key] = frame
+            self.registers += len(frame.entry.registers)
+            while len(self.frames) > FRAMES_PER_LANE and self.registers > FEW_REGISTERS:
+                _, oldest = self.frames.popitem(last=False)
+                self.registers -= len(oldest.entry.registers)
         else:
             self.frames.move_to_end(key)
         return frame
@@ -79,6 +85,7 @@ class Frame:
     def __init__(self, executable: Executable, binding: Binding, arenas: Mapping[str, torch.Tensor]) -> None:
         self.executable = executable
         self.binding = binding
+        self.values = binding.values
         self.entry = executable.entry
         self.arenas = arenas
         self.slots: dict[int, list[Slot]] = {}
@@ -98,10 +105,24 @@ class Frame:
         for name, value in launch.kwargs:
             kwargs[name] = None
             self._place(kwargs, name, value)
+        call = self._callable(position)
         if not after:
-            return self.executable.operations[position].call, args, kwargs, None
+            return call, args, kwargs, None
         arguments = _slots(args, kwargs, launch) if after.may_alias and after.takes else []
-        return self.executable.operations[position].call, args, kwargs, (after, arguments)
+        return call, args, kwargs, (after, arguments)
+
+    def _callable(self, position: int) -> Callable[..., Any]:
+        launch = self.entry.launches[position]
+        calls = self.executable.calls
+        if is_control(launch.op) and calls is not None:
+            return callable_of(
+                launch,
+                lambda name: updated_positions(calls.find(name)),
+                lambda name, tensors: calls.call_private(name, self.values, tensors),
+                self._place_of(launch),
+            )
+        call, numbers = self.executable.operations[position].call, self.executable.numbers[position]
+        return _taking_numbers(call, numbers) if numbers else call
 
     def _place(self, container: list[Any] | dict[str, Any], key: Any, value: Arg) -> None:
         """Puts an argument where the launch finds it, or notes where it will have to be put."""
@@ -112,6 +133,8 @@ class Frame:
                 container[key] = self.tensor(value.id)  # type: ignore[index]
         elif isinstance(value, SymExpr):
             container[key] = evaluate(value, self.binding.values)  # type: ignore[index]
+        elif isinstance(value, EntryRef):
+            container[key] = value  # type: ignore[index]
         elif isinstance(value, tuple):
             items: list[Any] = [None] * len(value)
             for index, item in enumerate(value):
@@ -181,8 +204,9 @@ class Frame:
         The caller has switched off autograd. FORGE-R007 when an operation fails; then the frame must not be used again.
         """
         executable = self.executable
+        self.values = self.binding.values
         for number, tensor in zip(executable.inputs, inputs, strict=True):
-            self.assign(number, tensor)
+            self.assign(number, self._accepted(number, tensor) if self.entry.private else tensor)
         for number, name in executable.states:
             self.assign(number, states[name])
         for number in executable.allocated_first:
@@ -235,6 +259,8 @@ class Frame:
 
     def follow(self, after: After, arguments: list[Slot], result: Any) -> None:
         """What happens between a launch and the next one."""
+        for position, name in after.defines:
+            self.define(name, int(result[position]))
         for position, number in after.takes:
             self.assign(number, self._taken(number, result if position is None else result[position], arguments))
         for number in after.drops:
@@ -246,6 +272,8 @@ class Frame:
         """The result of a launch as the plan describes it: in the compiled layout, sharing memory with nothing."""
         shape, strides = self.binding.shapes[number], self.binding.strides[number]
         dtype = dtypes.torch_dtype(self.entry.registers[number].spec.dtype)
+        if number in self.binding.open:
+            shape, strides = self._found(number, tensor)
         if tensor.shape != shape or tensor.dtype is not dtype:
             expected = f"{self.entry.registers[number].spec.dtype}{list(shape)}"
             raise RuntimeError(
@@ -261,6 +289,45 @@ class Frame:
                 if container[key].untyped_storage().data_ptr() == memory:  # type: ignore[index]
                     return tensor.clone()
         return tensor
+
+    def _found(self, number: int, tensor: torch.Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The shape and strides that an external has for the extents that its tensor tells."""
+        spec = self.entry.registers[number].spec
+        if tensor.dim() == len(spec.shape):
+            for extent, size in zip(spec.shape, tensor.shape, strict=True):
+                if isinstance(extent, SymExpr) and str(extent).isidentifier() and str(extent) not in self.values:
+                    self.define(str(extent), size)
+        try:
+            shape = tuple(evaluate(extent, self.values) for extent in spec.shape)
+            return shape, tuple(evaluate(stride, self.values) for stride in spec.strides)
+        except KeyError as missing:
+            raise RuntimeError(f"nothing tells what the extent {missing.args[0]} is") from None
+
+    def define(self, name: str, value: int) -> None:
+        """From here on in this call, a symbol has a value. FORGE-R004 when that is outside the declared range."""
+        declared = self.executable.symbols.get(name)
+        if declared is not None and not in_range(declared, value):
+            high = "…)" if declared.maximum is None else f"{declared.maximum}]"
+            label = declared.label or name
+            raise error("FORGE-R004", f"'{label}' is {value}, outside its range [{declared.minimum}, {high}")
+        self.values = {**self.values, name: value}
+
+    def _accepted(self, number: int, tensor: torch.Tensor) -> torch.Tensor:
+        """An argument of a private entry, in the layout that the entry was compiled for."""
+        register = self.entry.registers[number]
+        shape, strides = self.binding.shapes[number], self.binding.strides[number]
+        dtype = dtypes.torch_dtype(register.spec.dtype)
+        if tensor.shape != shape or tensor.dtype is not dtype:
+            raise RuntimeError(
+                f"the entry got {tensor.dtype}{list(tensor.shape)} for {register.spec.dtype}{list(shape)}"
+            )
+        if tensor.stride() == strides or same_strides(shape, tensor.stride(), strides):
+            return tensor
+        if isinstance(register, Input) and register.inout:
+            raise RuntimeError("a tensor that the entry writes has other strides")
+        import torch
+
+        return torch.empty_strided(shape, strides, dtype=dtype, device=tensor.device).copy_(tensor)
 
     def assign(self, number: int, tensor: torch.Tensor) -> None:
         """Puts a tensor, and the views of it, where launches and results expect them."""
@@ -287,6 +354,11 @@ class Frame:
         self.assign(number, torch.empty_strided(shape, strides, dtype=dtype, device=register.device))
 
     def _result(self, leaf: int, number: Any) -> Any:
+        if isinstance(number, SymExpr):
+            return evaluate(number, self.values)
+        if isinstance(number, Number):
+            held = self.results[leaf]
+            return (self.tensor(number.id) if held is None else held).item()
         if not isinstance(number, int):
             return None
         register = self.entry.registers[number]
@@ -295,13 +367,23 @@ class Frame:
             return self.tensor(number).clone()
         return self.results[leaf].clone() if isinstance(root, State) else self.results[leaf]
 
+    def _place_of(self, launch: Launch) -> Location | None:
+        return self.executable.locations[launch.location] if launch.location >= 0 else None
+
     def _failed(self, position: int, reason: BaseException) -> BaseException:
-        if not isinstance(reason, Exception) or isinstance(reason, ForgeError):
+        if not isinstance(reason, Exception):
             return reason
         launch = self.entry.launches[position]
+        if isinstance(reason, ForgeError):
+            return ForgeError(
+                [
+                    d if d.location is not None else replace(d, location=self._place_of(launch))
+                    for d in reason.diagnostics
+                ]
+            )
         text = str(reason)
         message = text.splitlines()[0] if text.strip() else type(reason).__name__
-        place = self.executable.locations[launch.location] if launch.location >= 0 else None
+        place = self._place_of(launch)
         notes = [f"launch {position} of entry '{self.entry.name}'"]
         if launch.source:
             notes.append(f"it comes from {launch.source}")
@@ -318,6 +400,21 @@ class Progress:
 
 def is_out_of_memory(reason: BaseException) -> bool:
     return isinstance(reason, MemoryError) or "allocate memory" in str(reason) or "out of memory" in str(reason)
+
+
+def _taking_numbers(call: Callable[..., Any], numbers: Sequence[int | str]) -> Callable[..., Any]:
+    """The call with some arguments, tensors of rank 0, as numbers."""
+
+    def converted(*args: Any, **kwargs: Any) -> Any:
+        values: list[Any] = list(args)
+        for key in numbers:
+            if isinstance(key, int):
+                values[key] = values[key].item()
+            else:
+                kwargs[key] = kwargs[key].item()
+        return call(*values, **kwargs)
+
+    return converted
 
 
 def _slots(args: list[Any], kwargs: dict[str, Any], launch: Launch, wanted: set[Reg] | None = None) -> list[Slot]:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from forgec.diagnostics import Diagnostic, ForgeError
+from forgec.diagnostics import Diagnostic, ForgeError, error
 from forgec.runtime import arrays, dtypes
 from forgec.runtime.binding import Binding, in_range
-from forgec.runtime.extents import same_strides, symbol_sources
+from forgec.runtime.extents import overlaps_itself, same_strides, symbol_sources
+from forgec.runtime.overlap import share_elements
 from forgec.runtime.plan import Arg, Device, DType, Entry, Input, Layout, Literal, MemoryFormat, SymbolDecl
 from forgec.runtime.signature import Signature, describe_literal, describe_value
 from forgec.runtime.symbolic import SymExpr, evaluate, free_symbols
@@ -59,6 +60,8 @@ class InputChecker:
                 assert isinstance(register, Input)
                 kind = dtypes.torch_dtype(register.spec.dtype)
                 self.tensor_leaves.append((leaf, described, register, kind, torch.device(register.device)))
+
+        self.writes = [position for position, leaf in enumerate(self.tensor_leaves) if leaf[2].inout]
 
     def accept(self, leaves: list[Any]) -> Accepted:
         """Converts and checks all but the extents, which ``check_extents`` compares once the binding is known.
@@ -124,15 +127,21 @@ class InputChecker:
 
     def check_extents(self, leaves: list[Any], accepted: Accepted, binding: Binding) -> None:
         """Compares every extent with the binding's, and copies tensors of another layout into the compiled one."""
+        if self.writes:
+            self._refuse_shared_inputs(accepted.tensors)
         for position, (_, number, register, _, _) in enumerate(self.tensor_leaves):
             tensor = accepted.tensors[position]
             shape, strides = binding.shapes[number], binding.strides[number]
             if tensor.shape != shape:
                 raise self.explain(leaves)
             if tensor.stride() != strides and not same_strides(shape, tensor.stride(), strides):
+                if overlaps_itself(shape, strides, repeats=False):
+                    raise shared_elements(register.name, f"was compiled with strides {list(strides)}")
                 accepted.tensors[position] = relayout(tensor, shape, strides)
             if register.inout:
                 original = accepted.originals[position]
+                if overlaps_itself(shape, tensor.stride(), repeats=False):
+                    raise shared_elements(register.name, "is written by the call")
                 given = accepted.tensors[position]
                 if not shares_memory(original, given):
                     accepted.copies.append((original, given))
@@ -140,9 +149,25 @@ class InputChecker:
             if type(leaves[leaf]) is not int or evaluate(expression, binding.values) != leaves[leaf]:
                 raise self.explain(leaves)
 
+    def _refuse_shared_inputs(self, tensors: Sequence[torch.Tensor]) -> None:
+        """FORGE-R008 where an input that the call writes has elements in common with another: eager PyTorch reads the
+        other one after the write as well, the program may have read it before.
+        """
+        for written in self.writes:
+            for other, tensor in enumerate(tensors):
+                if other != written and share_elements(tensors[written], tensor):
+                    names = [self.tensor_leaves[position][2].name for position in (written, other)]
+                    message = f"{names[0]} is written by the call, and shares memory with {names[1]}"
+                    raise error("FORGE-R008", message, help="pass a copy of one of them")
+
     def explain(self, leaves: list[Any]) -> ForgeError:
         """Everything that is wrong with these leaves, as one error."""
         return ForgeError(_Explainer(self, leaves).diagnostics())
+
+
+def shared_elements(name: str, reason: str) -> ForgeError:
+    """FORGE-R008 for a tensor such as ``expand`` makes, where values of its own for each element are needed."""
+    return error("FORGE-R008", f"{name} {reason}, and several elements of it share memory", help="pass a copy")
 
 
 def relayout(tensor: torch.Tensor, shape: tuple[int, ...], strides: tuple[int, ...]) -> torch.Tensor:

@@ -67,7 +67,7 @@ def build(
         "producer": dict(sorted(producer.items())),
         "target": target,
         "pipeline": pipeline,
-        "entries": [_describe_entry(plan, index) for index in range(len(plan.entries))],
+        "entries": [_describe_entry(plan, index) for index, entry in enumerate(plan.entries) if not entry.private],
         "members": {name: _encode_member(record) for name, record in sorted(members.items())},
         "weights": {
             "bytes": weights.nbytes,

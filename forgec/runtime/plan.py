@@ -107,7 +107,7 @@ class Output:
 @dataclass(frozen=True, slots=True)
 class External:
     """A result that launch ``first`` allocates itself; dropped after launch ``last - 1`` unless it is an output of
-    the call."""
+    the call. An extent that is a symbol without value defines the symbol: it has the value that the launch finds."""
 
     spec: TensorSpec
     first: int
@@ -167,8 +167,15 @@ class MemoryFormat:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class EntryRef:
+    """An argument that is another entry of the plan, one that stands after the entry which calls it."""
+
+    name: str
+
+
 Arg: TypeAlias = Union[
-    bool, int, float, complex, str, Reg, SymExpr, DType, Device, Layout, MemoryFormat, "tuple[Arg, ...]", None
+    bool, int, float, complex, str, Reg, SymExpr, DType, Device, Layout, MemoryFormat, EntryRef, "tuple[Arg, ...]", None
 ]
 
 
@@ -180,11 +187,21 @@ class Literal:
     value: Arg
 
 
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A leaf of the results that is a number of Python's: the element of register ``id``, a tensor of rank 0."""
+
+    id: int
+
+
 Leaf: TypeAlias = int | Literal | SymExpr
 """A leaf of the arguments or results: a register's number, a fixed value, or an ``int`` that is a symbolic extent.
 
 Among the arguments a SymExpr leaf is an int of the caller that must equal the expression (and may define its symbol).
 """
+
+
+ResultLeaf: TypeAlias = Leaf | Number
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +211,8 @@ class Launch:
     ``op`` names it (``aten::mm.out``; without a dot the default overload). ``results`` are the External registers
     that take the returned tensors in order (a returned list counts element by element; None: ignored), empty when
     nothing is taken. ``writes`` are the registers that it writes in place; each of them is also among the arguments.
-    ``source`` is the IR op it came from; ``location`` an index into ``Plan.locations``, or -1.
+    ``defines`` are symbols whose values are those of the first results (tensors of one integer), or of the one argument
+    of ``forge::item``. ``source`` is the IR op it came from; ``location`` an index into ``Plan.locations``, or -1.
     """
 
     op: str
@@ -202,6 +220,7 @@ class Launch:
     kwargs: tuple[tuple[str, Arg], ...] = ()
     results: tuple[int | None, ...] = ()
     writes: tuple[int, ...] = ()
+    defines: tuple[str | None, ...] = ()
     source: str = ""
     location: int = -1
 
@@ -218,18 +237,24 @@ class Entry:
     outputs are aliases. ``arena_bytes`` is the size of the arena, None for a dynamic plan (then every buffer's offset
     is None as well); ``peak_bytes`` the most that a call has allocated at one time: the arena, and the live outputs
     and externals.
+
+    A ``private`` entry is a part of the program that other entries call (a branch, the body of a loop, what follows
+    when an extent is known). Its arguments and results are tensors, and ``given`` are the symbols that its caller
+    knows.
     """
 
     name: str
     registers: tuple[Register, ...]
     launches: tuple[Launch, ...]
     inputs: tuple[Leaf, ...]
-    outputs: tuple[Leaf, ...]
+    outputs: tuple[ResultLeaf, ...]
     in_tree: Tree
     out_tree: Tree
     parameters: tuple[str, ...] = ()
     arena_bytes: int | None = None
     peak_bytes: int | None = None
+    private: bool = False
+    given: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +282,11 @@ class Plan:
     def ops(self) -> tuple[str, ...]:
         """The operations that the launches call, sorted, each once."""
         return tuple(sorted({launch.op for entry in self.entries for launch in entry.launches}))
+
+    @property
+    def public(self) -> tuple[Entry, ...]:
+        """The entries that a caller may name."""
+        return tuple(entry for entry in self.entries if not entry.private)
 
     def entry(self, name: str | None = None) -> Entry:
         """The entry of this name, or the first one. ``KeyError`` when there is none."""

@@ -8,8 +8,9 @@ when a call's symbols have values.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from forgec.runtime.control import ASSERT, FOR, IF, ITEM, EntryCall, entry_calls, form_error, is_control
 from forgec.runtime.dtypes import ITEMSIZE
 from forgec.runtime.extents import byte_span, overlaps_itself, static, symbol_sources
 from forgec.runtime.plan import (
@@ -20,7 +21,9 @@ from forgec.runtime.plan import (
     External,
     Input,
     Launch,
+    Leaf,
     Literal,
+    Number,
     Output,
     Param,
     Plan,
@@ -59,10 +62,12 @@ def _check_plan(plan: Plan) -> None:
         raise Malformed("a plan has at least one entry", ".entries")
     if len({entry.name for entry in plan.entries}) < len(plan.entries):
         raise Malformed("two entries have the same name", ".entries")
+    if plan.entries[0].private:
+        raise Malformed("the first entry is one that callers may name", ".entries[0]")
     stored: dict[str, Param | State] = {}
     for index, entry in enumerate(plan.entries):
         try:
-            _EntryChecker(plan, entry, names).check()
+            _EntryChecker(plan, entry, names, plan.entries[index + 1 :]).check()
             for number, register in enumerate(entry.registers):
                 if isinstance(register, (Param, State)) and stored.setdefault(register.name, register) != register:
                     raise Malformed(f"'{register.name}' is declared differently elsewhere", f".registers[{number}]")
@@ -96,10 +101,13 @@ def _symbolic_in(value: Arg) -> Iterator[SymExpr]:
 
 
 class _EntryChecker:
-    def __init__(self, plan: Plan, entry: Entry, declared: set[str]) -> None:
+    def __init__(self, plan: Plan, entry: Entry, declared: set[str], callable_entries: Sequence[Entry]) -> None:
         self.plan = plan
         self.entry = entry
         self.declared = declared
+        self.callable = {called.name: called for called in callable_entries if called.private}
+        self.told: set[str] = set()
+        """Symbols that launches so far have given values."""
         self.count = len(entry.launches)
         self.solvable: frozenset[str] = frozenset()
         self.defined: list[bool] = []
@@ -107,6 +115,9 @@ class _EntryChecker:
 
     def check(self) -> None:
         self.solvable = frozenset(source.symbol for source in symbol_sources(self.entry))
+        if self.entry.private:
+            self.check_private()
+            self.solvable = frozenset(self.entry.given)
         for number, register in enumerate(self.entry.registers):
             try:
                 self.check_register(number, register)
@@ -121,6 +132,30 @@ class _EntryChecker:
             except Malformed as reason:
                 raise reason.inside(f".launches[{number}]") from None
         self.check_outputs()
+
+    def check_private(self) -> None:
+        """A private entry takes tensors and returns tensors."""
+        if not set(self.entry.given) <= self.declared:
+            raise Malformed("a symbol is not declared", ".given")
+        if not all(isinstance(leaf, int) for leaf in (*self.entry.inputs, *self.entry.outputs)):
+            raise Malformed("the arguments and results of a private entry are tensors", ".inputs")
+        if any(isinstance(register, State) for register in self.entry.registers):
+            raise Malformed("a private entry takes state as an inout input", ".registers")
+
+    def is_open(self, register: Register) -> bool:
+        """True for an external some of whose extents only the run tells."""
+        spec = register.spec
+        if not isinstance(register, External) or spec.is_static:
+            return False
+        names = {name for extent in (*spec.shape, *spec.strides) for name in free_symbols(extent)}
+        return not names <= self.solvable
+
+    def check_open(self, register: Register) -> None:
+        for extent in (*register.spec.shape, *register.spec.strides):
+            if isinstance(extent, int):
+                self.check_extent(extent, ".shape")
+            elif not free_symbols(extent) <= self.declared:
+                raise Malformed(f"a symbol of '{extent}' is not declared", ".shape")
 
     def check_extent(self, value: Extent, place: str) -> None:
         if isinstance(value, int):
@@ -144,10 +179,13 @@ class _EntryChecker:
             raise Malformed(f"unknown dtype '{spec.dtype}'", ".dtype")
         if len(spec.strides) != len(spec.shape):
             raise Malformed("one stride for each dimension is needed", ".strides")
-        for value in spec.shape:
-            self.check_extent(value, ".shape")
-        for value in spec.strides:
-            self.check_extent(value, ".strides")
+        if self.is_open(register):
+            self.check_open(register)
+        else:
+            for value in spec.shape:
+                self.check_extent(value, ".shape")
+            for value in spec.strides:
+                self.check_extent(value, ".strides")
         span = static_span(spec)
         if span is not None and span >= INT_LIMIT:
             raise Malformed("more bytes than there are", ".shape")
@@ -171,6 +209,8 @@ class _EntryChecker:
         base = self.entry.registers[view.base]
         if isinstance(base, View):
             raise Malformed("the base of a view is not a view", ".base")
+        if self.is_open(base):
+            raise Malformed("the extents of a view's base are known", ".base")
         if base.device != view.device:
             raise Malformed("a view is on the device of its base", ".device")
         self.check_extent(view.offset, ".offset")
@@ -267,6 +307,10 @@ class _EntryChecker:
         for value in (*launch.args, *(value for _, value in launch.kwargs)):
             for expression in _symbolic_in(value):
                 self.check_extent(expression, ".args")
+        if is_control(launch.op):
+            self.check_control(launch)
+        elif any(self.is_open(self.entry.registers[used]) for used in arguments):
+            raise Malformed("an argument has extents that only the run tells", ".args")
         written: set[int] = set()
         for index, target in enumerate(launch.writes):
             self.register(target, f".writes[{index}]")
@@ -275,6 +319,10 @@ class _EntryChecker:
                 raise Malformed(f"register {target} must not be written", f".writes[{index}]")
             if target not in arguments:
                 raise Malformed(f"register {target} is written but no argument", f".writes[{index}]")
+            spec = self.entry.registers[target].spec
+            # Kernels may write as many elements as there are, one after the other: without overlap those fit.
+            if spec.is_static and overlaps_itself(static(spec.shape), static(spec.strides), repeats=False):
+                raise Malformed(f"register {target} is written, but its elements share memory", f".writes[{index}]")
             written.add(self.root(target))
         for used in arguments:
             self.check_use(number, used, written)
@@ -290,6 +338,52 @@ class _EntryChecker:
             if self.defined[target]:
                 raise Malformed(f"register {target} is defined twice", place)
             self.defined[target] = True
+            extents = [e for e in register.spec.shape if isinstance(e, SymExpr) and str(e).isidentifier()]
+            self.told.update(map(str, extents))
+        for name in launch.defines:
+            if name is not None and name not in self.declared:
+                raise Malformed(f"symbol '{name}' is not declared", ".defines")
+        self.told.update(name for name in launch.defines if name is not None)
+
+    def check_control(self, launch: Launch) -> None:
+        """A launch that calls other entries: they exist, know their symbols, and take what they get."""
+        wrong = form_error(launch)
+        if wrong is not None:
+            raise Malformed(wrong, ".args")
+        limit = 1 if launch.op == ITEM else len(launch.results)
+        if len(launch.defines) > limit:
+            raise Malformed(f"{launch.op} has {limit} results", ".defines")
+        rank_zero = launch.args[0] if launch.op in (ITEM, ASSERT, IF) else None
+        if isinstance(rank_zero, Reg) and self.entry.registers[rank_zero.id].spec.elements != 1:
+            raise Malformed(f"{launch.op} takes a tensor of one element", ".args[0]")
+        for call in entry_calls(launch):
+            self.check_call(launch, call)
+
+    def check_call(self, launch: Launch, call: EntryCall) -> None:
+        entry = self.callable.get(call.entry)
+        if entry is None:
+            raise Malformed(f"there is no private entry '{call.entry}' after this one", ".args")
+        unknown = set(entry.given) - self.solvable - self.told
+        if unknown:
+            raise Malformed(f"nothing tells '{min(unknown)}' before '{call.entry}' is called", ".args")
+        inputs = [register for leaf in entry.inputs if isinstance(register := self.input_of(entry, leaf), Input)]
+        if len(inputs) != len(call.registers):
+            raise Malformed(f"'{call.entry}' takes {len(inputs)} tensors, not {len(call.registers)}", ".args")
+        updated = 0
+        for register, number in zip(inputs, call.registers, strict=True):
+            if number is None:
+                continue
+            given = self.entry.registers[number].spec
+            if given.dtype != register.spec.dtype or len(given.shape) != len(register.spec.shape):
+                raise Malformed(f"register {number} does not fit '{register.name}' of '{call.entry}'", ".args")
+            updated += register.inout
+            if register.inout and launch.op != FOR and number not in launch.writes:
+                raise Malformed(f"register {number} is written, but not declared so", ".writes")
+        if call.results > len(entry.outputs) + (updated if launch.op == FOR else 0):
+            raise Malformed(f"'{call.entry}' returns {len(entry.outputs)} tensors, not {call.results}", ".results")
+
+    def input_of(self, entry: Entry, leaf: Leaf) -> Register | None:
+        return entry.registers[leaf] if isinstance(leaf, int) and leaf < len(entry.registers) else None
 
     def check_use(self, number: int, used: int, written: set[int]) -> None:
         root = self.root(used)
@@ -308,10 +402,15 @@ class _EntryChecker:
         for index, leaf in enumerate(entry.outputs):
             place = f".outputs[{index}]"
             if isinstance(leaf, SymExpr):
-                self.check_extent(leaf, place)
+                if not free_symbols(leaf) <= self.solvable | self.told:
+                    raise Malformed(f"nothing tells what '{leaf}' is", place)
             elif isinstance(leaf, Literal):
                 self.check_literal(leaf, place)
             else:
+                if isinstance(leaf, Number):
+                    leaf = leaf.id
+                    if self.register(leaf, place).spec.shape:
+                        raise Malformed("a number is a tensor of rank 0", place)
                 self.register(leaf, place)
                 base = entry.registers[self.root(leaf)]
                 if isinstance(base, Buffer):

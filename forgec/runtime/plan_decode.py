@@ -18,6 +18,7 @@ from forgec.runtime.plan import (
     Device,
     DType,
     Entry,
+    EntryRef,
     External,
     Input,
     Launch,
@@ -25,11 +26,13 @@ from forgec.runtime.plan import (
     Leaf,
     Literal,
     MemoryFormat,
+    Number,
     Output,
     Param,
     Plan,
     Reg,
     Register,
+    ResultLeaf,
     State,
     SymbolDecl,
     TensorSpec,
@@ -198,18 +201,20 @@ _ENTRY_FIELDS = (
 
 
 def _decode_entry(data: object) -> Entry:
-    fields = _object(data, *_ENTRY_FIELDS)
+    fields = _object(data, *_ENTRY_FIELDS, optional=("private", "given"))
     return Entry(
         name=_text(fields["name"], "name", 256),
         registers=_items(fields, "registers", _decode_register),
         launches=_items(fields, "launches", _decode_launch),
         inputs=_items(fields, "inputs", _decode_leaf),
-        outputs=_items(fields, "outputs", _decode_leaf),
+        outputs=_items(fields, "outputs", _decode_result),
         in_tree=_decode_tree(fields["in_tree"], "in_tree"),
         out_tree=_decode_tree(fields["out_tree"], "out_tree"),
         parameters=_items(fields, "parameters", lambda value: _text(value, "", 256)),
         arena_bytes=_optional_int(fields["arena_bytes"], "arena_bytes"),
         peak_bytes=_optional_int(fields["peak_bytes"], "peak_bytes"),
+        private=_bool(fields.get("private", False), "private"),
+        given=_items(fields, "given", lambda value: _text(value, "", 64)) if "given" in fields else (),
     )
 
 
@@ -272,7 +277,7 @@ def _decode_register(data: object) -> Register:
 
 
 def _decode_launch(data: object) -> Launch:
-    fields = _object(data, "op", "args", optional=("kwargs", "results", "writes", "source", "location"))
+    fields = _object(data, "op", "args", optional=("kwargs", "results", "writes", "defines", "source", "location"))
     op = _text(fields["op"], "op", 256)
     if not _OP.fullmatch(op):
         raise Malformed("expected an operation such as 'aten::mm.out'", ".op")
@@ -291,9 +296,14 @@ def _decode_launch(data: object) -> Launch:
         kwargs=tuple(pairs),
         results=_items(fields, "results", lambda value: _optional_int(value, "")) if "results" in fields else (),
         writes=_items(fields, "writes", lambda value: _int(value, "")) if "writes" in fields else (),
+        defines=_items(fields, "defines", _optional_symbol) if "defines" in fields else (),
         source=_text(fields.get("source", ""), "source"),
         location=_int(fields.get("location", -1), "location", minimum=-1),
     )
+
+
+def _optional_symbol(value: object) -> str | None:
+    return None if value is None else _text(value, "", 64)
 
 
 def _decode_leaf(data: object) -> Leaf:
@@ -305,6 +315,12 @@ def _decode_leaf(data: object) -> Leaf:
         if "expr" in data:
             return _symbolic(data["expr"])
     raise Malformed('expected {"reg": number}, {"literal": value} or {"expr": text}')
+
+
+def _decode_result(data: object) -> ResultLeaf:
+    if isinstance(data, dict) and len(data) == 1 and "number" in data:
+        return Number(_int(data["number"], "number"))
+    return _decode_leaf(data)
 
 
 def _symbolic(text: object) -> SymExpr:
@@ -335,6 +351,8 @@ def decode_arg(data: object, depth: int = 0) -> Arg:
         return Reg(_int(value, "reg"))
     if tag == "expr":
         return _symbolic(value)
+    if tag == "entry":
+        return EntryRef(_text(value, "entry", 256))
     if tag == "float" and isinstance(value, str) and value in _NON_FINITE:
         return _NON_FINITE[value]
     if tag == "complex" and isinstance(value, list) and len(value) == 2:

@@ -12,18 +12,20 @@ from forgec.runtime.plan import (
     Device,
     DType,
     Entry,
+    EntryRef,
     External,
     Input,
     Launch,
     Layout,
-    Leaf,
     Literal,
     MemoryFormat,
+    Number,
     Output,
     Param,
     Plan,
     Reg,
     Register,
+    ResultLeaf,
     State,
     View,
     row_major,
@@ -62,7 +64,8 @@ def encode(plan: Plan) -> dict[str, Any]:
 
 
 def _encode_entry(entry: Entry) -> dict[str, Any]:
-    return {
+    private = {"private": True, "given": list(entry.given)} if entry.private else {}
+    return private | {
         "name": entry.name,
         "parameters": list(entry.parameters),
         "in_tree": tree.to_json(entry.in_tree),
@@ -121,6 +124,8 @@ def _encode_launch(launch: Launch) -> dict[str, Any]:
         result["results"] = list(launch.results)
     if launch.writes:
         result["writes"] = list(launch.writes)
+    if launch.defines:
+        result["defines"] = list(launch.defines)
     if launch.source:
         result["source"] = launch.source
     if launch.location >= 0:
@@ -128,9 +133,11 @@ def _encode_launch(launch: Launch) -> dict[str, Any]:
     return result
 
 
-def _encode_leaf(leaf: Leaf) -> dict[str, Any]:
+def _encode_leaf(leaf: ResultLeaf) -> dict[str, Any]:
     if isinstance(leaf, Literal):
         return {"literal": encode_arg(leaf.value)}
+    if isinstance(leaf, Number):
+        return {"number": leaf.id}
     return {"expr": str(leaf)} if isinstance(leaf, SymExpr) else {"reg": leaf}
 
 
@@ -157,3 +164,5 @@ def encode_arg(value: Arg) -> Any:
             return {"layout": value.name}
         case MemoryFormat():
             return {"memory_format": value.name}
+        case EntryRef():
+            return {"entry": value.name}

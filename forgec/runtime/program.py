@@ -5,24 +5,26 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from forgec.diagnostics import error
 from forgec.runtime import arrays, plan_check, tree
-from forgec.runtime.aten import link, require_torch, to_torch
+from forgec.runtime.aten import link, require_devices, require_torch, to_torch
 from forgec.runtime.binding import Binding, Peak, bind, in_range, peak_of
 from forgec.runtime.collector import paused_collector
 from forgec.runtime.dtypes import from_torch, torch_dtype
-from forgec.runtime.executable import Executable
+from forgec.runtime.executable import Calls, Executable
 from forgec.runtime.execution_mode import PlainMode
 from forgec.runtime.executor import Lane, Progress, is_out_of_memory
 from forgec.runtime.extents import same_strides, static
+from forgec.runtime.forking import renew_after_fork
 from forgec.runtime.inputs import Accepted, InputChecker, copy_back
-from forgec.runtime.plan import Entry, Input, Literal, Param, Plan, State, TensorSpec, View
+from forgec.runtime.plan import Entry, Input, Literal, Number, Param, Plan, State, TensorSpec, View
 from forgec.runtime.session import Session
 from forgec.runtime.signature import Signature
-from forgec.runtime.symbolic import SymExpr, evaluate
+from forgec.runtime.symbolic import SymExpr
 
 if TYPE_CHECKING:
     import torch
@@ -66,21 +68,28 @@ class LiveWeights:
 class LinkedEntry:
     """An entry point whose operations, params and checks are in place."""
 
-    def __init__(self, plan: Plan, entry: Entry, params: Mapping[str, torch.Tensor]) -> None:
+    def __init__(self, plan: Plan, entry: Entry, params: Mapping[str, torch.Tensor], calls: Calls) -> None:
         self.entry = entry
         self.symbols = plan.symbols
         self.signature = Signature(entry, plan.symbols)
         self.checker = InputChecker(entry, plan.symbols, self.signature)
+        self.names = entry.given if entry.private else self.checker.names
         tensors = {
             number: params[register.name]
             for number, register in enumerate(entry.registers)
             if isinstance(register, Param)
         }
-        self.executable = Executable(entry, link(entry, plan.torch_version), tensors, plan.locations)
+        self.executable = Executable(
+            entry, link(entry, plan.torch_version), tensors, plan.locations, plan.symbols, calls
+        )
         self.has_state = any(isinstance(register, State) for register in entry.registers)
         self.first_state_write = self._first_state_write()
         self.literals = [to_torch(leaf.value) if isinstance(leaf, Literal) else None for leaf in entry.outputs]
         self._bindings: OrderedDict[tuple[int, ...], Binding] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def after_fork(self) -> None:
+        """See ``Program.after_fork``."""
         self._lock = threading.Lock()
 
     def _first_state_write(self) -> int:
@@ -94,14 +103,14 @@ class LinkedEntry:
         return len(self.entry.launches)
 
     def binding(self, symbols: tuple[int, ...], leaves: list[Any] | None = None) -> Binding:
-        """The binding for the symbols' values, in the checker's order; built once and kept while it is in use."""
+        """The binding for the symbols' values, in the order of ``names``; built once and kept while it is in use."""
         with self._lock:
             known = self._bindings.get(symbols)
             if known is not None:
                 self._bindings.move_to_end(symbols)
                 return known
         with paused_collector():
-            built = bind(self.entry, dict(zip(self.checker.names, symbols, strict=True)))
+            built = bind(self.entry, dict(zip(self.names, symbols, strict=True)))
         with self._lock:
             while len(self._bindings) >= MAX_BINDINGS:
                 self._bindings.popitem(last=False)
@@ -112,8 +121,8 @@ class LinkedEntry:
         leaf = self.entry.outputs[position]
         if isinstance(leaf, Literal):
             return self.literals[position]
-        if isinstance(leaf, SymExpr):
-            return evaluate(leaf, binding.values)
+        if isinstance(leaf, (SymExpr, Number)):
+            return tensor
         register = self.entry.registers[leaf]
         if isinstance(register, Input):
             order = [number for _, number, *_ in self.checker.tensor_leaves]
@@ -139,23 +148,33 @@ class Program:
         if not plan_is_checked:
             plan_check.check(plan)
         require_torch(plan.ops, plan.torch_version)
+        require_devices(dict.fromkeys(register.device for entry in plan.entries for register in entry.registers))
         self.plan = plan
         self.threads = threads
         self._weights = weights
-        params = {
-            name: weights.tensor(name, register.spec, register.device)
-            for name, register in _distinct(plan, Param).items()
-        }
+        with _preparing("the weights"):
+            params = {
+                name: weights.tensor(name, register.spec, register.device)
+                for name, register in _distinct(plan, Param).items()
+            }
         self._states = _distinct(plan, State)
-        self._linked = {entry.name: LinkedEntry(plan, entry, params) for entry in plan.entries}
+        self._linked = {entry.name: LinkedEntry(plan, entry, params, self) for entry in plan.entries}
+        self._all = {entry.name: entry for entry in plan.entries}
         self._lanes: deque[Lane] = deque(maxlen=MAX_IDLE_LANES)
         self._default: Session | None = None
         self._lock = threading.Lock()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Locks that other threads held are renewed; the arenas of their calls are lost."""
+        self._lock = threading.Lock()
+        for linked in self._linked.values():
+            linked.after_fork()
 
     @property
     def entries(self) -> tuple[str, ...]:
         """The names of the entry points; the first is called by default."""
-        return tuple(self._linked)
+        return tuple(entry.name for entry in self.plan.public)
 
     def session(self) -> Session:
         """A new session, whose states have their initial values."""
@@ -180,7 +199,8 @@ class Program:
         with PlainMode(self.threads):
             accepted = linked.checker.accept(leaves)
             binding = linked.binding(accepted.symbols)
-            linked.checker.check_extents(leaves, accepted, binding)
+            with _preparing("the arguments"):
+                linked.checker.check_extents(leaves, accepted, binding)
             if linked.has_state:
                 with session._lock:
                     results = self._run_with_state(linked, binding, accepted, session)
@@ -198,9 +218,26 @@ class Program:
         if entry is None:
             return next(iter(self._linked.values()))
         found = self._linked.get(entry)
-        if found is None:
-            raise error("FORGE-U005", f"there is no entry '{entry}'", help=f"the entries are {', '.join(self._linked)}")
+        if found is None or found.entry.private:
+            raise error("FORGE-U005", f"there is no entry '{entry}'", help=f"the entries are {', '.join(self.entries)}")
         return found
+
+    def find(self, name: str) -> Entry:
+        """An entry by name, private ones too."""
+        return self._linked[name].entry
+
+    def call_private(self, name: str, values: Mapping[str, int], tensors: Sequence[torch.Tensor]) -> list[Any]:
+        """Runs a private entry: a part of the program, for another entry that is running."""
+        linked = self._linked[name]
+        symbols = tuple(values[symbol] for symbol in linked.names)
+        try:
+            lane = self._lanes.pop()
+        except IndexError:
+            lane = Lane()
+        frame = lane.frame(linked.executable, (name, symbols), linked.binding(symbols))
+        results = frame.run(tensors, {}, Progress())
+        self._lanes.append(lane)
+        return results
 
     def _run_with_state(self, linked: LinkedEntry, binding: Binding, accepted: Accepted, session: Session) -> list[Any]:
         if session._broken:
@@ -235,7 +272,7 @@ class Program:
         except (RuntimeError, MemoryError) as reason:  # what launches raise comes as ForgeError
             if not is_out_of_memory(reason):
                 raise error("FORGE-A004", f"the plan cannot be prepared to run: {reason}") from reason
-            needed = peak_of(linked.entry, binding).total_bytes
+            needed = peak_of(linked.entry, binding, entries=self._all).total_bytes
             raise error("FORGE-R010", f"the call needs {needed} bytes: {reason}") from reason
         self._lanes.append(lane)  # only now: a lane whose call failed is dropped with all that it refers to
         return results
@@ -259,7 +296,7 @@ class Program:
         import torch
 
         threads = torch.get_num_threads() if self.threads is None else self.threads
-        return peak_of(linked.entry, linked.binding(tuple(values)), threads)
+        return peak_of(linked.entry, linked.binding(tuple(values)), threads, self._all)
 
     def release_memory(self) -> None:
         """Frees the arenas that no call uses."""
@@ -270,7 +307,7 @@ class Program:
         import torch
 
         states: dict[str, torch.Tensor] = {}
-        with PlainMode():
+        with PlainMode(), _preparing("the states"):
             for name, register in self._states.items():
                 shape, strides = static(register.spec.shape), static(register.spec.strides)
                 dtype = torch_dtype(register.spec.dtype)
@@ -280,6 +317,18 @@ class Program:
                 else:
                     states[name].copy_(self._weights.tensor(name, register.spec, register.device))
         return states
+
+
+@contextmanager
+def _preparing(what: str) -> Iterator[None]:
+    """Errors of torch become FORGE-R010 when memory runs out, else FORGE-A004: then the plan asks for what cannot
+    be."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as reason:
+        code = "FORGE-R010" if is_out_of_memory(reason) else "FORGE-A004"
+        first = (str(reason).splitlines() or [type(reason).__name__])[0]
+        raise error(code, f"{what} cannot be prepared: {first}") from reason
 
 
 def _distinct(plan: Plan, kind: type[Stored]) -> dict[str, Stored]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+from forgec.runtime.forking import renew_after_fork
+
 if TYPE_CHECKING:
     import torch
 
@@ -24,6 +26,12 @@ class Session:
         self._lock = threading.Lock()
         self._states = program.initial_states()
         self._broken = False
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """A call that another thread was in has left the state as it was in the middle of it."""
+        self._broken = self._broken or self._lock.locked()
+        self._lock = threading.Lock()
 
     def __call__(self, *args: Any, entry: str | None = None, **kwargs: Any) -> Any:
         """Calls an entry point (the first one unless named) with this session's state. Raises like

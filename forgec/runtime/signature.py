@@ -7,7 +7,19 @@ from typing import Any
 
 from forgec.diagnostics import ForgeError, error
 from forgec.runtime import dtypes, tree
-from forgec.runtime.plan import Arg, Device, DType, Entry, Layout, Leaf, Literal, MemoryFormat, SymbolDecl, TensorSpec
+from forgec.runtime.plan import (
+    Arg,
+    Device,
+    DType,
+    Entry,
+    Layout,
+    Literal,
+    MemoryFormat,
+    Number,
+    ResultLeaf,
+    SymbolDecl,
+    TensorSpec,
+)
 from forgec.runtime.symbolic import Extent, SymExpr
 
 
@@ -79,11 +91,14 @@ class Signature:
         parts += [f"{name}={tree.describe(child, lambda: next(texts))}" for name, child in self.named.items()]
         return f"({', '.join(parts)})"
 
-    def describe_leaf(self, leaf: Leaf) -> str:
+    def describe_leaf(self, leaf: ResultLeaf) -> str:
         if isinstance(leaf, Literal):
             return describe_literal(leaf.value)
         if isinstance(leaf, SymExpr):
             return f"int {self.describe_extent(leaf)}"
+        if isinstance(leaf, Number):
+            kind = self.entry.registers[leaf.id].spec.dtype
+            return "bool" if kind == "i1" else "float" if kind.startswith("f") else "int"
         return self.describe_spec(self.entry.registers[leaf].spec)
 
     def describe_spec(self, spec: TensorSpec) -> str:

@@ -31,7 +31,10 @@ def workspace_bytes(entry: Entry, launch: Launch, shapes: Sequence[Shape], threa
         operands[3:4] = [None]  # only a boolean mask is converted
     register = entry.registers[result]
     assert isinstance(register, External)
-    return rule(operands, shapes[result], itemsize(register.spec.dtype), threads)
+    try:
+        return rule(operands, shapes[result], itemsize(register.spec.dtype), threads)
+    except IndexError:  # ranks that the operation refuses: it allocates nothing
+        return 0
 
 
 def _is_boolean(entry: Entry, args: Sequence[Arg]) -> bool:

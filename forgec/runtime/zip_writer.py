@@ -1,18 +1,13 @@
-"""Writes the members of a zip file one after the other, streaming, and files that appear under their name only when
-complete."""
+"""Writes the members of a zip file one after the other, streaming."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
 import zlib
-from pathlib import Path
-from types import TracebackType
-from typing import IO, TypeAlias
 
-from forgec.diagnostics import ForgeError, error
+from forgec.diagnostics import error
 from forgec.runtime.manifest import MemberRecord
+from forgec.runtime.replacing_file import Bytes, ReplacingFile
 from forgec.runtime.zip_layout import (
     DEFLATED,
     STORED,
@@ -23,62 +18,6 @@ from forgec.runtime.zip_layout import (
     local_header_bytes,
     safe_name,
 )
-
-Bytes: TypeAlias = bytes | memoryview
-
-
-class ReplacingFile:
-    """A file that replaces ``path`` when the ``with`` block ends well, and leaves no trace otherwise.
-
-    FORGE-U004 when the folder, the file or the disk does not allow it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        # Same folder, so that the rename stays in one file system; the name tells what left it, should the process be
-        # killed.
-        self._temporary = path.parent / f".forge-{secrets.token_hex(8)}.tmp"
-
-    def __enter__(self) -> ReplacingFile:
-        if self.path.exists() and not self.path.is_file():
-            raise error("FORGE-U004", f"'{self.path}' is not a regular file")
-        try:
-            self._file: IO[bytes] = self._temporary.open("xb", buffering=1 << 20)
-        except OSError as reason:
-            raise self._unwritable(reason) from None
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._file.close()
-            if kind is None:
-                os.replace(self._temporary, self.path)
-                return
-        except OSError as reason:
-            self._temporary.unlink(missing_ok=True)
-            if kind is None:
-                raise self._unwritable(reason) from None
-        self._temporary.unlink(missing_ok=True)
-
-    def _unwritable(self, reason: OSError) -> ForgeError:
-        return error("FORGE-U004", f"'{self.path}' cannot be written: {reason.strerror or reason}")
-
-    def write(self, content: Bytes) -> None:
-        try:
-            self._file.write(content)
-        except OSError as reason:
-            raise self._unwritable(reason) from None
-
-    def overwrite(self, position: int, content: bytes) -> None:
-        """Replaces bytes that were written before, and returns to the end."""
-        try:
-            self._file.seek(position)
-            self._file.write(content)
-            self._file.seek(0, os.SEEK_END)
-        except OSError as reason:
-            raise self._unwritable(reason) from None
 
 
 class ZipWriter:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from tests.chooser import Chooser
 
 BUFFERS = ("self.b0", "self.b1", "self.b2")
-INPUTS = ("x0", "x1", "x2")
+INPUTS = ("x0", "x1", "x2", "x3")
 
 
 class Holder(torch.nn.Module):
@@ -31,18 +31,22 @@ class Holder(torch.nn.Module):
         self.source, self.results = source, tuple(results)
         self.code = compile(source, "<program>", "exec")
 
-    def forward(self, x0: torch.Tensor, x1: torch.Tensor, x2: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        names = {"self": self, "x0": x0, "x1": x1, "x2": x2, "torch": torch, "F": F}
+    def forward(
+        self, x0: torch.Tensor, x1: torch.Tensor, x2: torch.Tensor, x3: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        names = {"self": self, "x0": x0, "x1": x1, "x2": x2, "x3": x3, "torch": torch, "F": F}
         exec(self.code, names)
         return tuple(eval(name, names) for name in self.results)
 
 
 def example_inputs(seed: int = 0) -> tuple[torch.Tensor, ...]:
-    """[3, 4] row-major, [4, 3] transposed, and three indices that are all different."""
+    """[3, 4] row-major, [4, 3] transposed, three indices that are all different, and [2, 2, 2] row-major: a tensor with
+    gaps is one of the views that a program makes."""
     generator = torch.Generator().manual_seed(seed)
     first = torch.randn(3, 4, generator=generator)
     second = torch.randn(3, 4, generator=generator).t()
-    return first, second, torch.randperm(3, generator=generator)
+    third = torch.randperm(3, generator=generator)
+    return first, second, third, torch.randn(2, 2, 2, generator=generator)
 
 
 class Author:
@@ -138,7 +142,17 @@ class Author:
                 f"torch.einsum('...ij->...ji', {x})",
                 f"torch.broadcast_tensors({x}, {self.tensor()})[0]",
                 f"{x}.as_strided((2, 2), (1, 2))",
+                f"{x}.as_strided(({a + 1}, 2), ({self.integer(1, 4)}, {self.integer(0, 2)}), {b})",
+                f"{x}.expand(2, {', '.join(['-1'] * rank)})[{self.integer(0, 1)}]",
+                f"{x}.hsplit(2)[{self.integer(0, 1)}]",
+                f"torch.meshgrid({x}.flatten(), {x}.flatten()[:2], indexing='ij')[0]",
+                f"torch.view_as_complex({x}.unflatten({rank - 1}, (-1, 2)))",
+                f"torch.view_as_real({x})",
+                f"{x}.view(torch.int32)",
+                f"{x}.data",
                 f"{x}.real",
+                f"{x}.imag",
+                f"{x}.conj()",
                 f"{x}",
             ]
         )
@@ -240,6 +254,11 @@ class Author:
                 f"{x}.logical_not_()",
                 *([f"{x}.t_()", f"{x}.unsqueeze_({d})", f"{x}.squeeze_()", f"{x}.transpose_({d}, 0)"] if own else []),
                 f"{x}.diagonal().fill_({self.number()})",
+                f"{x}.data.mul_({self.number()})",
+                f"{x}.fill_diagonal_({self.number()})",
+                f"torch._foreach_add_([{x}, {same}], 1.0)",
+                f"torch._foreach_mul_([{x}], [{same}])",
+                *([f"{x}.set_({y})", f"{x}.resize_(2, {max(n, 1)})"] if own else []),
                 f"{x}.lerp_({same}, 0.25)",
             ]
         )

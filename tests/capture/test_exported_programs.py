@@ -115,7 +115,7 @@ def check(program: ExportedProgram, make: Callable[[], nn.Module]) -> Forms:
     forms = Forms(program)
     for pipeline in ("", "@O2"):
         session = forms.program(lower(forms.optimized(pipeline))).session()
-        for results, inputs, held in expected:
+        for results, inputs, held, _ in expected:
             x = x34.clone()
             assert_equal([t.clone() for t in tensor_leaves(session(x))], results, pipeline)
             assert_equal([x], inputs, f"{pipeline}: inputs")

@@ -66,13 +66,13 @@ FALLBACKS: dict[str, tuple[Callable[..., Any], list[Any]]] = {
 @pytest.mark.parametrize("name", FALLBACKS)
 def test_a_fallback_gives_what_eager_gives(name: str) -> None:
     function, args = FALLBACKS[name]
-    agree(lambda: function, args, calls=1)
+    agree(lambda: function, args, calls=1, sharing=name != "aten::view.dtype")
 
 
 def test_a_fallback_names_the_operator_with_its_overload() -> None:
-    forms = Forms(lambda a: a.topk(2)[0] + a.roll(1, 0)[:, :, :2], [x])
+    forms = Forms(lambda a: a.median(2)[0] + a.cummax(1)[0][:, :, 0], [x])
     names = [op.callee.data for op in forms.function.walk() if isinstance(op, AtenOp)]
-    assert names == ["aten::topk", "aten::roll"]
+    assert names == ["aten::median.dim", "aten::cummax"]
 
 
 def test_a_row_that_declines_leaves_nothing_behind() -> None:
@@ -82,9 +82,9 @@ def test_a_row_that_declines_leaves_nothing_behind() -> None:
 
 
 def test_fallbacks_are_reported_with_their_lines() -> None:
-    compiled = forgec.compile(lambda a: (a.roll(1, 0), a.roll(2, 0), a.tril()), (x,))
+    compiled = forgec.compile(lambda a: (a.cummax(1), a.cummax(2), a.median()), (x,))
     found = {entry["op"]: entry for entry in compiled.report.to_dict()["fallbacks"]}
-    assert {name: entry["count"] for name, entry in found.items()} == {"aten::roll": 2, "aten::tril": 1}
+    assert {name: entry["count"] for name, entry in found.items()} == {"aten::cummax": 2, "aten::median": 1}
     assert all("tests/capture/test_fallbacks.py:" in line for entry in found.values() for line in entry["lines"])
     assert 0 <= sum(entry["share_of_flops"] for entry in found.values()) <= 1
 

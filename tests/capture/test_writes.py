@@ -282,13 +282,12 @@ def test_a_buffer_becomes_a_permutation_of_itself() -> None:
     "statement",
     [
         "x.unfold(0, 2, 1).add_(1)",
-        "torch.einsum('ij->ji', x).add_(1)",
-        "x.as_strided((2, 2), (1, 2)).add_(1)",
-        "v = x.as_strided((2, 2), (1, 2))\nx.add_(1)\ny = v * 2",
-        "x.view(torch.int32).add_(1)",
+        "x.as_strided((2, 2), (1, 1)).add_(1)",
+        "x.as_strided((3, 2), (2, 3)).add_(1)",
+        "torch._foreach_add_([x, x], 1.0)",
     ],
 )
-def test_a_write_through_unknown_aliasing_is_refused(statement: str) -> None:
+def test_a_write_to_elements_that_share_memory_is_refused(statement: str) -> None:
     assert accepted(statement, {"x": x34.clone(), "torch": torch}), "eager PyTorch does it"
     with pytest.raises(ForgeError) as raised:
         Forms(program(statement, "x * 1")(), [x34])
@@ -300,27 +299,38 @@ def test_a_write_through_unknown_aliasing_is_refused(statement: str) -> None:
 
 def test_memory_addressed_by_strides_is_a_gather() -> None:
     agree(program("v = x.as_strided((2, 3), (4, 2), 1)\nw = x[1:].as_strided((2, 2), (0, 1))", "v.sum() + w"), [x34])
+    agree(lambda: lambda x: x.t().as_strided((2, 2), (1, 2)), [x34])
+    agree(lambda: lambda x: x[1:].as_strided((2, 2), (2, 1), 1), [x34.t()])
 
 
-def test_what_a_gather_cannot_say_is_refused() -> None:
-    with pytest.raises(ForgeError) as raised:
-        Forms(lambda x: x.t().as_strided((2, 2), (1, 2)), [x34])
-    assert raised.value.code == "FORGE-C003"
-
-
-def test_an_out_argument_of_another_shape_is_refused() -> None:
+def test_an_empty_out_argument_gets_the_shape_of_the_result() -> None:
     def resizing(x: torch.Tensor) -> torch.Tensor:
         found = torch.empty(0)
         torch.cat([x, x], out=found)
-        return found
+        return found.add_(1)
 
-    with pytest.raises(ForgeError) as raised:
-        Forms(resizing, [x34])
-    assert raised.value.code == "FORGE-C003"
+    agree(lambda: resizing, [x34])
 
 
-REFUSABLE = ("unfold", "einsum", "as_strided", "out=", "expand", "broadcast_tensors")
+REFUSABLE = (
+    "unfold",
+    "as_strided",
+    "out=",
+    "expand",
+    "broadcast_tensors",
+    "meshgrid",
+    "_foreach",
+    "resize_",
+    "set_",
+    "view_as",
+    "conj",
+    "view(torch.int32)",
+    "einsum",
+)
 """What random programs may use in ways that capture refuses."""
+
+COPIED = ("einsum", "view(torch.int32)", "view_as_complex", "view_as_real", "imag", "conj", "real", "> 0]")
+"""Views of which forgec returns copies (see docs/architecture.md)."""
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
@@ -331,7 +341,8 @@ def test_random_programs_agree_with_eager(data: st.DataObject) -> None:
     assume(accepted("run()", {"run": lambda: eager_calls(Holder(source, results), example_inputs(1), {}, 2)}))
     refusal = ""
     try:
-        agree(lambda: Holder(source, results), example_inputs(1), exactly=False)
+        sharing = not any(word in source for word in COPIED)
+        agree(lambda: Holder(source, results), example_inputs(1), exactly=False, sharing=sharing)
     except ForgeError as failure:
         refusal = failure.code
     # torch.export itself refuses a few (C001), such as indexing with a condition of rank 0

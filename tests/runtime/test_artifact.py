@@ -276,12 +276,9 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from forgec.runtime import zip_writer
+    from forgec.runtime import replacing_file
 
-    (tmp_path / ".forge-0.tmp").symlink_to("/dev/full")
-    monkeypatch.setattr(zip_writer.secrets, "token_hex", lambda size: "0")
-    opened = Path.open
-    monkeypatch.setattr(Path, "open", lambda self, mode, **rest: opened(self, mode.replace("x", "w"), **rest))
+    monkeypatch.setattr(replacing_file, "open_unnamed", lambda folder: os.open("/dev/full", os.O_WRONLY))
     with pytest.raises(ForgeError, match=r"FORGE-U004.*No space left"):
         write(tmp_path / "m.forge")
     assert list(tmp_path.iterdir()) == []

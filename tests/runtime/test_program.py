@@ -334,7 +334,7 @@ def test_operations_that_cannot_be_called(op: str, args: tuple[Any, ...], kwargs
         ("aten::cat", ((1,),), {}, "list of tensors"),
         ("aten::relu_", ("x",), {}, "not declared so"),
         ("aten::neg.out", ("x",), {"out": "x"}, "not declared so"),
-        ("aten::add.Tensor", ("x", "x"), {"alpha": "x"}, "is not a tensor"),
+        ("aten::add.Tensor", ("x", "x"), {"alpha": "x"}, "is a number"),
         ("aten::clamp", ("x", ("x",)), {}, "is not a tensor"),
     ],
 )

@@ -7,7 +7,7 @@ from xdsl.ir import SSAValue
 from forgec.backends.aten.table import lowers
 from forgec.backends.plan_builder import PlanBuilder
 from forgec.ir import types
-from forgec.ir.ops.contraction import ConvolutionOp, LinearOp, MatmulOp
+from forgec.ir.ops.contraction import ConvolutionOp, ConvTransposeOp, LinearOp, MatmulOp
 
 
 @lowers(LinearOp)
@@ -67,3 +67,10 @@ def _convolution(op: ConvolutionOp, b: PlanBuilder) -> None:
     spatial = types.rank(op.weight) - 2
     settings = [op.strides.data, op.padding.data, op.dilation.data, op.groups.data]
     b.call(f"aten::conv{spatial}d", [op.input, op.weight, op.bias, *settings], [], [op.result])
+
+
+@lowers(ConvTransposeOp)
+def _conv_transpose(op: ConvTransposeOp, b: PlanBuilder) -> None:
+    spatial = types.rank(op.weight) - 2
+    callee = f"aten::conv_transpose{spatial}d" + (".input" if spatial > 1 else "")
+    b.call(callee, [op.input, op.weight, op.bias, *op.arguments], [], [op.result])

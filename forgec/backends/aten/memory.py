@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from forgec.backends.aten.schema import out_variant
 from forgec.backends.aten.table import into, lowers
 from forgec.backends.plan_builder import Place, PlanBuilder
 from forgec.ir import types
-from forgec.ir.ops import creation, index, shape
+from forgec.ir.ops import creation, index, shape, window
 from forgec.ir.ops.module import AtenOp
 from forgec.runtime.plan import Reg
 
 
-@lowers(shape.CopyOp, shape.ReshapeOp, shape.TransposeOp, shape.BroadcastOp, shape.SliceOp)
+@lowers(shape.CopyOp, shape.ReshapeOp, shape.TransposeOp, shape.BroadcastOp, shape.SliceOp, window.WindowOp)
 def _view(op: shape.ViewOp, b: PlanBuilder) -> None:
     """A view where strides can say it; else one copy, into the result's layout."""
     if b.show(op):
@@ -40,6 +42,15 @@ def _insert_slice(op: shape.InsertSliceOp, b: PlanBuilder) -> None:
     strides[dim] = strides[dim] * op.step.data
     window = b.view(place, types.tensor(types.dtype(place.type), extents, strides), offset)
     b.launch("aten::copy_", [window, op.source], writes=[window])
+
+
+@lowers(window.InsertWindowOp)
+def _insert_window(op: window.InsertWindowOp, b: PlanBuilder) -> None:
+    place = b.update(op.result, op.destination)
+    extents = types.shape(op.source)
+    offset, strides = window.addresses(op.start.data, op.steps.data, types.strides(place.type), len(extents))
+    shown = b.view(place, types.tensor(types.dtype(place.type), extents, strides), offset)
+    b.launch("aten::copy_", [shown, op.source], writes=[shown])
 
 
 @lowers(creation.FullOp)
@@ -113,6 +124,23 @@ def _scatter(op: index.ScatterOp, b: PlanBuilder) -> None:
     b.launch("aten::scatter_.src", [place, op.dim.data, op.index, op.source], writes=[place])
 
 
+@lowers(index.IndexAddOp)
+def _index_add(op: index.IndexAddOp, b: PlanBuilder) -> None:
+    place = b.update(op.result, op.destination)
+    b.launch("aten::index_add_", [place, op.dim.data, op.index, op.source], writes=[place])
+
+
+@lowers(index.ScatterAddOp)
+def _scatter_add(op: index.ScatterAddOp, b: PlanBuilder) -> None:
+    place = b.update(op.result, op.destination)
+    b.launch("aten::scatter_add_", [place, op.dim.data, op.index, op.source], writes=[place])
+
+
+@lowers(shape.FlipOp)
+def _flip(op: shape.FlipOp, b: PlanBuilder) -> None:
+    b.call("aten::flip", [op.input, op.dims.data], [], [op.result])
+
+
 @lowers(AtenOp)
 def _aten(op: AtenOp, b: PlanBuilder) -> None:
     """A fallback: through the operator's true ``out=`` form if it has one, else as a call that allocates its
@@ -125,7 +153,10 @@ def _aten(op: AtenOp, b: PlanBuilder) -> None:
             return values[arg.id]
         return tuple(filled(item) for item in arg) if isinstance(arg, tuple) else arg
 
-    variant = out_variant(op.callee.data)
+    if op.updated:
+        _update(op, b)
+        return
+    variant = None if op.defines is not None else out_variant(op.callee.data)  # nobody knows how much to allocate
     arguments, keywords = [filled(a) for a in args], [(name, filled(a)) for name, a in kwargs]
     if variant is None or len(variant.outs) != len(op.outputs):
         b.call(op.callee.data, arguments, keywords, list(op.outputs))
@@ -133,3 +164,24 @@ def _aten(op: AtenOp, b: PlanBuilder) -> None:
     places: list[Place] = [b.destination(result) for result in op.outputs]
     outs = list(zip(variant.outs, places, strict=True))
     b.launch(variant.name, arguments, [*keywords, *outs], writes=places)
+
+
+def _update(op: AtenOp, b: PlanBuilder) -> None:
+    """An operator that writes operands: into their own bytes where those are not needed again, else into copies."""
+    own = list(op.outputs)[: len(op.outputs) - len(op.updated)]
+    places: dict[int, Any] = dict(enumerate(op.inputs))
+    for number, result in zip(op.updated, list(op.outputs)[len(own) :], strict=True):
+        if list(op.inputs).count(op.inputs[number]) == 1:
+            places[number] = b.update(result, op.inputs[number])
+        else:
+            places[number] = b.destination(result)
+            b.launch("aten::copy_", [places[number], op.inputs[number]], writes=[places[number]])
+
+    def filled(arg: Any) -> Any:
+        if isinstance(arg, Reg):
+            return places[arg.id]
+        return tuple(filled(item) for item in arg) if isinstance(arg, tuple) else arg
+
+    args, kwargs = op.arguments
+    written = [places[number] for number in op.updated]
+    b.call(op.callee.data, [filled(a) for a in args], [(n, filled(a)) for n, a in kwargs], own, writes=written)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from forgec.backends.aten.table import into, lowers
 from forgec.backends.plan_builder import PlanBuilder
 from forgec.ir import types
+from forgec.ir.ops import activation, select
 from forgec.ir.ops import binary as o
-from forgec.ir.ops import select
 from forgec.ir.ops import unary as u
 
 UNARY = {
@@ -18,14 +18,22 @@ UNARY = {
     u.Expm1Op: "expm1",
     u.LogOp: "log",
     u.Log2Op: "log2",
+    u.Log10Op: "log10",
     u.Log1pOp: "log1p",
     u.SqrtOp: "sqrt",
     u.RsqrtOp: "rsqrt",
     u.ReciprocalOp: "reciprocal",
     u.SinOp: "sin",
     u.CosOp: "cos",
+    u.TanOp: "tan",
+    u.AsinOp: "asin",
+    u.AcosOp: "acos",
+    u.AtanOp: "atan",
+    u.SinhOp: "sinh",
+    u.CoshOp: "cosh",
     u.TanhOp: "tanh",
     u.ErfOp: "erf",
+    u.ErfcOp: "erfc",
     u.SigmoidOp: "sigmoid",
     u.SiluOp: "silu",
     u.FloorOp: "floor",
@@ -43,6 +51,7 @@ BINARY = {
     o.DivOp: ("div.out", "div.out"),
     o.FloorDivOp: ("floor_divide.out", "floor_divide.out"),
     o.RemainderOp: ("remainder.Tensor_out", "remainder.Scalar_out"),
+    o.FmodOp: ("fmod.Tensor_out", "fmod.Scalar_out"),
     o.PowOp: ("pow.Tensor_Tensor_out", "pow.Tensor_Scalar_out"),
     o.MaximumOp: ("maximum.out", "clamp_min.out"),
     o.MinimumOp: ("minimum.out", "clamp_max.out"),
@@ -55,6 +64,8 @@ BINARY = {
     o.BitwiseAndOp: ("bitwise_and.Tensor_out", "bitwise_and.Scalar_out"),
     o.BitwiseOrOp: ("bitwise_or.Tensor_out", "bitwise_or.Scalar_out"),
     o.BitwiseXorOp: ("bitwise_xor.Tensor_out", "bitwise_xor.Scalar_out"),
+    o.ShiftLeftOp: ("bitwise_left_shift.Tensor_out", "bitwise_left_shift.Tensor_Scalar_out"),
+    o.ShiftRightOp: ("bitwise_right_shift.Tensor_out", "bitwise_right_shift.Tensor_Scalar_out"),
 }
 """The ``out=`` overloads for a tensor and for a number as second operand."""
 
@@ -118,6 +129,26 @@ def _gelu(op: u.GeluOp, b: PlanBuilder) -> None:
     into(b, "aten::gelu.out", op.result, [op.input], [("approximate", op.approximate.data)], reuse=[op.input])
 
 
+ACTIVATIONS = {
+    activation.SoftplusOp: "softplus",
+    activation.EluOp: "elu",
+    activation.LeakyReluOp: "leaky_relu",
+    activation.HardswishOp: "hardswish",
+    activation.HardsigmoidOp: "hardsigmoid",
+    activation.MishOp: "mish",
+    activation.LogSigmoidOp: "log_sigmoid",
+}
+
+
+@lowers(*ACTIVATIONS)
+def _activation(op: activation.ActivationOp, b: PlanBuilder) -> None:
+    callee = ACTIVATIONS[type(op)]
+    if callee == "log_sigmoid":  # its out form only calls the functional one
+        b.call("aten::log_sigmoid", [op.input], [], [op.result])
+        return
+    into(b, f"aten::{callee}.out", op.result, [op.input, *op.constants], reuse=[op.input])
+
+
 @lowers(u.CastOp)
 def _cast(op: u.CastOp, b: PlanBuilder) -> None:
     place = b.destination(op.result)
@@ -143,3 +174,9 @@ def _masked_fill(op: select.MaskedFillOp, b: PlanBuilder) -> None:
         place = b.destination(op.result)
         b.launch("aten::copy_", [place, op.input], writes=[place])
     b.launch("aten::masked_fill_.Scalar", [place, op.mask, op.value.value], writes=[place])
+
+
+@lowers(select.TrilOp, select.TriuOp)
+def _triangle(op: select.TrilOp | select.TriuOp, b: PlanBuilder) -> None:
+    callee = "aten::tril.out" if isinstance(op, select.TrilOp) else "aten::triu.out"
+    into(b, callee, op.result, [op.input, op.diagonal.data])

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from forgec.diagnostics import error
+
 
 @dataclass(frozen=True)
 class OutVariant:
@@ -15,13 +17,27 @@ class OutVariant:
     outs: tuple[str, ...]
 
 
+RESHAPING = frozenset(
+    {
+        *("mse_loss", "huber_loss", "smooth_l1_loss", "binary_cross_entropy", "soft_margin_loss"),
+        *("max_unpool2d", "max_unpool3d", "adaptive_avg_pool2d"),
+        *("ormqr", "triangular_solve", "linalg_qr", "geqrf", "cholesky_inverse"),
+    }
+)
+"""Operators whose ``out=`` forms may give the tensor that they write another shape or other strides: losses, for a step
+before the mean; pools of channels-last inputs; matrices in the layout of LAPACK."""
+
+
 def resolve(name: str) -> Any:
-    """The ``OpOverload`` of ``namespace::op.overload``; raises AttributeError if there is none."""
+    """The ``OpOverload`` of ``namespace::op.overload``; FORGE-B002 if there is none."""
     import torch
 
     namespace, _, rest = name.partition("::")
     packet, _, overload = rest.partition(".")
-    return getattr(getattr(getattr(torch.ops, namespace), packet), overload or "default")
+    try:
+        return getattr(getattr(getattr(torch.ops, namespace), packet), overload or "default")
+    except (AttributeError, RuntimeError):
+        raise error("FORGE-B002", f"this torch has no operator {name}") from None
 
 
 @lru_cache(maxsize=4096)
@@ -35,6 +51,8 @@ def out_variant(name: str) -> OutVariant | None:
 
     functional = resolve(name)
     packet = functional.overloadpacket
+    if packet.__name__ in RESHAPING:
+        return None
     inputs = [(a.name, str(a.type)) for a in functional._schema.arguments]
     for overload in packet.overloads():
         candidate = getattr(packet, overload)

@@ -1,6 +1,8 @@
 """The capture tables: one file for each family of ATen operators. Importing the package registers every row."""
 
 from forgec.capture.aten import (
+    activation,
+    arrange,
     attention,
     creation,
     elementwise,
@@ -9,6 +11,21 @@ from forgec.capture.aten import (
     normalization,
     reduction,
     shape,
+    spatial,
+    windows,
 )
 
-__all__ = ["attention", "creation", "elementwise", "indexing", "linear", "normalization", "reduction", "shape"]
+__all__ = [
+    "activation",
+    "arrange",
+    "attention",
+    "creation",
+    "elementwise",
+    "indexing",
+    "linear",
+    "normalization",
+    "reduction",
+    "shape",
+    "spatial",
+    "windows",
+]

@@ -24,14 +24,22 @@ UNARY: dict[str, type[ForgeOp]] = {
     "expm1": u.Expm1Op,
     "log": u.LogOp,
     "log2": u.Log2Op,
+    "log10": u.Log10Op,
     "log1p": u.Log1pOp,
     "sqrt": u.SqrtOp,
     "rsqrt": u.RsqrtOp,
     "reciprocal": u.ReciprocalOp,
     "sin": u.SinOp,
     "cos": u.CosOp,
+    "tan": u.TanOp,
+    "asin": u.AsinOp,
+    "acos": u.AcosOp,
+    "atan": u.AtanOp,
+    "sinh": u.SinhOp,
+    "cosh": u.CoshOp,
     "tanh": u.TanhOp,
     "erf": u.ErfOp,
+    "erfc": u.ErfcOp,
     "sigmoid": u.SigmoidOp,
     "silu": u.SiluOp,
     "relu": u.ReluOp,
@@ -49,6 +57,7 @@ BINARY: dict[str, type[ForgeOp]] = {
     "div": b.DivOp,
     "floor_divide": b.FloorDivOp,
     "remainder": b.RemainderOp,
+    "fmod": b.FmodOp,
     "maximum": b.MaximumOp,
     "minimum": b.MinimumOp,
     "eq": b.EqOp,
@@ -66,6 +75,8 @@ BINARY: dict[str, type[ForgeOp]] = {
     "__and__": b.BitwiseAndOp,
     "__or__": b.BitwiseOrOp,
     "__xor__": b.BitwiseXorOp,
+    "__lshift__": b.ShiftLeftOp,
+    "__rshift__": b.ShiftRightOp,
 }
 """Operators of two operands: ``.Tensor`` and ``.Scalar`` overloads (or the default one), no further arguments."""
 
@@ -138,9 +149,8 @@ def _clamp(call: Call) -> Result:
     return call.emit(u.ClampOp, [call.tensor("self")], {k: scalar(v) for k, v in bounds.items() if v is not None})
 
 
-@from_aten("aten::max.other", "aten::min.other")
-def _extremum(call: Call) -> Result:
-    return binary(call, b.MaximumOp if call.name == "aten::max.other" else b.MinimumOp)
+from_aten("aten::max.other")(_binary(b.MaximumOp))
+from_aten("aten::min.other")(_binary(b.MinimumOp))
 
 
 @from_aten("aten::where.self", "aten::where.ScalarOther", "aten::where.ScalarSelf", "aten::where.Scalar")

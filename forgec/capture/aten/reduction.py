@@ -6,6 +6,7 @@ from forgec.capture.call import Call, Decline, Result, flag, from_aten, index, i
 from forgec.ir import types
 from forgec.ir.ops import reduction as r
 from forgec.ir.ops.base import ForgeOp
+from forgec.ir.ops.shape import ReshapeOp
 
 REDUCTIONS: dict[str, type[ForgeOp]] = {
     "aten::sum": r.SumOp,
@@ -47,35 +48,74 @@ for _name, _cls in REDUCTIONS.items():
     from_aten(_name)(_reduction(_cls))
 
 
-@from_aten("aten::var.correction")
-def _var(call: Call) -> Result:
+def _deviation(cls: type[ForgeOp]):
+    """``correction``, or ``unbiased``: 1 or 0."""
+
+    def row(call: Call) -> Result:
+        source = call.tensor("self")
+        correction = call.arguments.get("correction")
+        if correction is None:
+            correction = int(call.arguments.get("unbiased", True))
+        dims = call.dims("dim", types.rank(source)) if "dim" in call.arguments else tuple(range(types.rank(source)))
+        properties = {"dims": ints(*dims), "correction": scalar(correction)}
+        return call.emit(cls, [source], {**properties, **flag("keepdim", call.arguments.get("keepdim"))})
+
+    return row
+
+
+for _overload in ("", ".dim", ".correction"):
+    from_aten(f"aten::var{_overload}")(_deviation(r.VarOp))
+    from_aten(f"aten::std{_overload}")(_deviation(r.StdOp))
+
+
+@from_aten(
+    "aten::linalg_vector_norm", "aten::norm.Scalar", "aten::norm.ScalarOpt_dim", "aten::norm.ScalarOpt_dim_dtype"
+)
+def _vector_norm(call: Call) -> Result:
+    source = _converted(call)
+    order = call.arguments.get("ord", call.arguments.get("p"))
+    dims = call.dims("dim", types.rank(source)) if "dim" in call.arguments else tuple(range(types.rank(source)))
+    properties = {"dims": ints(*dims), "ord": scalar(2.0 if order is None else order)}
+    return call.emit(r.VectorNormOp, [source], {**properties, **flag("keepdim", call.arguments.get("keepdim"))})
+
+
+@from_aten("aten::logsumexp", "aten::special_logsumexp")
+def _logsumexp(call: Call) -> Result:
     source = call.tensor("self")
-    correction = 1 if call["correction"] is None else call["correction"]
     dims = call.dims("dim", types.rank(source))
-    return call.emit(
-        r.VarOp, [source], {"dims": ints(*dims), "correction": scalar(correction), **flag("keepdim", call["keepdim"])}
-    )
+    return call.emit(r.LogsumexpOp, [source], {"dims": ints(*dims), **flag("keepdim", call["keepdim"])})
 
 
-@from_aten("aten::argmax", "aten::argmin")
-def _argmax(call: Call) -> Result:
-    source = call.tensor("self")
-    if call["dim"] is None:
-        raise Decline
-    cls = r.ArgmaxOp if call.name == "aten::argmax" else r.ArgminOp
-    dim = call.dim("dim", types.rank(source))
-    return call.emit(cls, [source], {"dim": index(dim), **flag("keepdim", call["keepdim"])})
+def _place(cls: type[ForgeOp]):
+    """Without a dimension: the place among all elements in order."""
+
+    def row(call: Call) -> Result:
+        source = call.tensor("self")
+        if call["dim"] is None:
+            if call["keepdim"]:
+                raise Decline
+            flat = types.tensor(types.dtype(source), [types.numel(source)])
+            return call.emit(cls, [call.emit(ReshapeOp, [source], None, flat)], {"dim": index(0)})
+        dim = call.dim("dim", types.rank(source))
+        return call.emit(cls, [source], {"dim": index(dim), **flag("keepdim", call["keepdim"])})
+
+    return row
 
 
-@from_aten("aten::cumsum")
-def _cumsum(call: Call) -> Result:
-    source = _converted(call)
-    return call.emit(r.CumsumOp, [source], {"dim": index(call.dim("dim", types.rank(source)))})
+from_aten("aten::argmax")(_place(r.ArgmaxOp))
+from_aten("aten::argmin")(_place(r.ArgminOp))
 
 
-@from_aten("aten::softmax.int", "aten::_softmax", "aten::log_softmax.int", "aten::_log_softmax")
-def _softmax(call: Call) -> Result:
-    call.require(half_to_float=False)
-    source = _converted(call)
-    cls = r.LogSoftmaxOp if "log" in call.name else r.SoftmaxOp
-    return call.emit(cls, [source], {"dim": index(call.dim("dim", types.rank(source)))})
+def _along(cls: type[ForgeOp]):
+    def row(call: Call) -> Result:
+        call.require(half_to_float=False)
+        source = _converted(call)
+        return call.emit(cls, [source], {"dim": index(call.dim("dim", types.rank(source)))})
+
+    return row
+
+
+from_aten("aten::cumsum")(_along(r.CumsumOp))
+from_aten("aten::cumprod")(_along(r.CumprodOp))
+from_aten("aten::softmax.int", "aten::_softmax")(_along(r.SoftmaxOp))
+from_aten("aten::log_softmax.int", "aten::_log_softmax")(_along(r.LogSoftmaxOp))

@@ -7,7 +7,7 @@ from xdsl.ir import SSAValue
 from forgec.capture.call import Call, Decline, Result, extent, from_aten, index, ints
 from forgec.ir import types
 from forgec.ir.ops.shape import BroadcastOp, ConcatOp, CopyOp, InsertSliceOp, ReshapeOp, SliceOp, TransposeOp
-from forgec.runtime.symbolic import Extent
+from forgec.runtime.symbolic import Extent, SymExpr
 
 
 @from_aten(
@@ -108,20 +108,31 @@ def take_slice(
     return call.emit(SliceOp, [source], properties, result)
 
 
-def clamped(position: Extent | None, size: Extent, default: Extent) -> Extent:
+def clamped(call: Call, position: Extent | None, size: Extent, default: Extent) -> Extent:
     """A slice bound as Python reads it: negative counts from the end, outside is cut off. Declines if that stays
     unknown."""
     if position is None:
         return default
     if isinstance(position, int) and isinstance(size, int):
         return min(max(position + size if position < 0 else position, 0), size)
-    if position == size or (isinstance(position, int) and position >= 2**62):
+    if _is_end(position, size):
         return size
-    if position == 0:
-        return 0
-    if isinstance(position, int) and position < 0:
-        return size + position
-    return position
+    return counted_from_start(call, position, size)
+
+
+def _is_end(position: Extent | None, size: Extent) -> bool:
+    return position is None or position == size or (isinstance(position, int) and position >= 2**62)
+
+
+def counted_from_start(call: Call, position: Extent, size: Extent) -> Extent:
+    """A position as one that counts from the start: ``-1`` and ``-s0`` count from the end. Declines if the sign is
+    unknown."""
+    low, high = call.converter.symbols.bounds_of(position)
+    if low is not None and low >= 0:
+        return position
+    if high is None or high >= 0:
+        raise Decline
+    return size + position
 
 
 @from_aten("aten::slice.Tensor")
@@ -130,20 +141,24 @@ def _slice(call: Call) -> Result:
     rank = types.rank(source)
     dim = call.dim("dim", rank)
     size = types.shape(source)[dim]
-    start = clamped(call["start"], size, 0)
     target = call.results[0]
     if target is None:
         raise Decline
-    if types.shape(target)[dim] == 0 and isinstance(size, int):
+    count = types.shape(target)[dim]
+    if count == 0 and isinstance(size, int):
         start = 0
-    return take_slice(call, source, dim, start, types.shape(target)[dim], call["step"], target)
+    elif isinstance(call["start"], SymExpr) and call["step"] == 1 and _is_end(call["end"], size):
+        start = size - count  # needs not the sign of what the model wrote
+    else:
+        start = clamped(call, call["start"], size, 0)
+    return take_slice(call, source, dim, start, count, call["step"], target)
 
 
 @from_aten("aten::narrow")
 def _narrow(call: Call) -> Result:
     source = call.tensor("self")
     dim = call.dim("dim", types.rank(source))
-    start = clamped(call["start"], types.shape(source)[dim], 0)
+    start = clamped(call, call["start"], types.shape(source)[dim], 0)
     return take_slice(call, source, dim, start, call["length"], 1, call.results[0])
 
 
@@ -152,8 +167,7 @@ def _select(call: Call) -> Result:
     source = call.tensor("self")
     dim = call.dim("dim", types.rank(source))
     position = call["index"]
-    if isinstance(position, int) and position < 0:
-        position = types.shape(source)[dim] + position
+    position = counted_from_start(call, position, types.shape(source)[dim])
     return call.emit(ReshapeOp, [take_slice(call, source, dim, position, 1)])
 
 
@@ -191,7 +205,7 @@ def _tensor_split(call: Call) -> Result:
         if target is None:
             raise Decline
         count = types.shape(target)[dim]
-        start = 0 if count == 0 else clamped(index_, size, 0)
+        start = 0 if count == 0 else clamped(call, index_, size, 0)
         parts.append(take_slice(call, source, dim, start, count, 1, target))
     return parts
 
@@ -231,7 +245,7 @@ def _stack(call: Call) -> Result:
 def _slice_scatter(call: Call) -> Result:
     destination, source = call.tensor("self"), call.tensor("src")
     dim = call.dim("dim", types.rank(destination))
-    start = clamped(call["start"], types.shape(destination)[dim], 0)
+    start = clamped(call, call["start"], types.shape(destination)[dim], 0)
     properties = {"dim": index(dim), "start": extent(start), "step": extent(call["step"])}
     return call.emit(InsertSliceOp, [source, destination], properties)
 

@@ -30,14 +30,16 @@ TensorSpec = tuple[str, tuple[Extent, ...]]
 
 
 class ForgeEffects(MemoryEffect):
-    """No effect, unless the op says that it draws random numbers: such ops are neither merged, moved nor removed."""
+    """No effect, unless the op draws random numbers or defines symbols: such ops are neither merged, moved nor
+    removed.
+    """
 
     @classmethod
     def get_effects(cls, op: Operation) -> frozenset[EffectInstance]:
-        return _DRAWS if getattr(op, "draws_random", False) else frozenset()
+        return _PINNED if getattr(op, "is_pinned", False) else frozenset()
 
 
-_DRAWS = frozenset({EffectInstance(MemoryEffectKind.WRITE)})
+_PINNED = frozenset({EffectInstance(MemoryEffectKind.WRITE)})
 
 
 class ForgeOp(IRDLOperation, ABC):

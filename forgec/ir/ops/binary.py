@@ -163,6 +163,14 @@ class RemainderOp(BinaryOp):
 
 
 @irdl_op_definition
+class FmodOp(BinaryOp):
+    """``lhs - trunc(lhs / rhs) * rhs``: the remainder with the sign of ``lhs``."""
+
+    name = "forge.fmod"
+    TORCH: ClassVar = "fmod"
+
+
+@irdl_op_definition
 class PowOp(BinaryOp):
     """``lhs`` to the power ``rhs``."""
 
@@ -304,3 +312,29 @@ class BitwiseXorOp(BinaryOp):
     name = "forge.bitwise_xor"
     TORCH: ClassVar = "bitwise_xor"
     COMMUTATIVE: ClassVar = True
+
+
+class _ShiftOp(BinaryOp):
+    """A shift of the bits of integers."""
+
+    def infer(self) -> Sequence[TensorSpec]:
+        ((name, shape),) = super().infer()
+        if name in (*types.FLOATS, *types.COMPLEX, "i1"):
+            raise VerifyException(f"{self.name} takes integers, found {name}")
+        return [(name, shape)]
+
+
+@irdl_op_definition
+class ShiftLeftOp(_ShiftOp):
+    """``lhs * 2 ** rhs``, of which the low bits stay; 0 where ``rhs`` is negative or at least the number of bits."""
+
+    name = "forge.shift_left"
+    TORCH: ClassVar = "bitwise_left_shift"
+
+
+@irdl_op_definition
+class ShiftRightOp(_ShiftOp):
+    """``floor(lhs / 2 ** rhs)``; the sign alone (0 or -1) where ``rhs`` is negative or at least the number of bits."""
+
+    name = "forge.shift_right"
+    TORCH: ClassVar = "bitwise_right_shift"

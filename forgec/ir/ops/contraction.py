@@ -152,3 +152,69 @@ class ConvolutionOp(KeywordFormatOp, ForgeOp):
         bias = inputs[2] if self.bias is not None else None
         steps = (list(self.strides.data), list(self.padding.data), list(self.dilation.data))
         return ev.function(name)(inputs[0], inputs[1], bias, *steps, self.groups.data)
+
+
+@irdl_op_definition
+class ConvTransposeOp(KeywordFormatOp, ForgeOp):
+    """Transposed convolution over 1 to 3 spatial dimensions: each input element adds the kernel, times itself, to the
+    result.
+
+    ``result[b, o, y] = bias[o] + Σ weight[c, o mod O/groups, k] · input[b, c, x]`` over all c of o's group, and all x
+    and k with ``y = x · strides + k · dilation - padding``; input [B, C, *X], weight [C, O/groups, *K], bias [O],
+    result [B, O, *Y] where ``Y = (X - 1) · strides - 2 · padding + dilation · (K - 1) + output_padding + 1``.
+    """
+
+    name = "forge.conv_transpose"
+
+    input = operand_def(AnyTensorTypeConstr)
+    weight = operand_def(AnyTensorTypeConstr)
+    bias = opt_operand_def(AnyTensorTypeConstr)
+    result = result_def(AnyTensorTypeConstr)
+    strides = prop_def(IntsAttr)
+    padding = prop_def(IntsAttr)
+    output_padding = prop_def(IntsAttr)
+    dilation = prop_def(IntsAttr)
+    groups = prop_def(IntAttr)
+
+    def infer(self) -> Sequence[TensorSpec]:
+        shape, weight = types.shape(self.input), types.shape(self.weight)
+        spatial, groups = len(shape) - 2, self.groups.data
+        if not 1 <= spatial <= 3 or len(weight) != len(shape):
+            raise VerifyException("convolution takes an input and a weight of one rank from 3 to 5")
+        steps = (self.strides.data, self.padding.data, self.output_padding.data, self.dilation.data)
+        if any(len(values) != spatial for values in steps):
+            raise VerifyException(f"strides, paddings and dilation need {spatial} values each")
+        if min(*self.strides.data, *self.dilation.data) < 1 or groups < 1:
+            raise VerifyException("strides, dilation and groups must be positive")
+        if min(*self.padding.data, *self.output_padding.data) < 0:
+            raise VerifyException("paddings must not be negative")
+        if shape[1] != weight[0]:
+            raise VerifyException(f"{shape[1]} input channels do not fit a weight of {weight[0]}")
+        if isinstance(weight[0], int) and weight[0] % groups:
+            raise VerifyException(f"{weight[0]} input channels do not divide into {groups} groups")
+        channels = weight[1] * groups
+        if self.bias is not None and types.shape(self.bias) != (channels,):
+            raise VerifyException(f"the bias must have {channels} elements")
+        extents = [
+            (x - 1) * s - 2 * p + d * (k - 1) + o + 1
+            for x, k, s, p, o, d in zip(shape[2:], weight[2:], *steps, strict=True)
+        ]
+        if any(isinstance(extent, int) and extent < 1 for extent in extents):
+            raise VerifyException("the padding takes away the whole result")
+        return [(check_same_dtype(self, *self.operands), (shape[0], channels, *extents))]
+
+    @property
+    def arguments(self) -> list[Any]:
+        """What torch's function takes after input, weight and bias."""
+        steps = (self.strides, self.padding, self.output_padding)
+        return [*(list(values.data) for values in steps), self.groups.data, list(self.dilation.data)]
+
+    def flops(self) -> Extent:
+        result = types.numel(self.result)
+        products = 2 * types.numel(self.input) * prod(types.shape(self.weight)[1:], start=1)
+        return products + (0 if self.bias is None else result)
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        name = f"nn.functional.conv_transpose{types.rank(self.input) - 2}d"
+        bias = inputs[2] if self.bias is not None else None
+        return ev.function(name)(inputs[0], inputs[1], bias, *self.arguments)

@@ -237,24 +237,28 @@ class _PlacedOp(ScatteringOp):
         return self.source
 
 
-@irdl_op_definition
-class IndexCopyOp(_PlacedOp):
-    """``destination`` with ``result[…, index[i], …] = source[…, i, …]`` along ``dim``: index [I]; places must not
-    repeat.
-    """
-
-    name = "forge.index_copy"
+class _SlicesOp(_PlacedOp):
+    """An update of whole slices along ``dim``: index [I], source [..., I, ...]."""
 
     def infer(self) -> Sequence[TensorSpec]:
         check_index(self, self.index)
         target = types.shape(self.destination)
         dim = check_dim(self.dim.data, len(target))
         if not target or types.rank(self.index) != 1:
-            raise VerifyException("index_copy takes a destination of rank 1 at least and an index of rank 1")
+            raise VerifyException(f"{self.name} takes a destination of rank 1 at least and an index of rank 1")
         expected = (*target[:dim], types.shape(self.index)[0], *target[dim + 1 :])
         if types.shape(self.source) != expected:
             raise VerifyException(f"the source must have shape {list(map(str, expected))}")
         return [(check_same_dtype(self, self.destination, self.source), target)]
+
+
+@irdl_op_definition
+class IndexCopyOp(_SlicesOp):
+    """``destination`` with ``result[…, index[i], …] = source[…, i, …]`` along ``dim``: index [I]; places must not
+    repeat.
+    """
+
+    name = "forge.index_copy"
 
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
         destination, index, source = inputs
@@ -262,14 +266,23 @@ class IndexCopyOp(_PlacedOp):
 
 
 @irdl_op_definition
-class ScatterOp(_PlacedOp):
-    """``destination`` with ``result[i with i[dim] replaced by index[i…]] = source[i…]`` for every i of the index's
-    shape.
-
-    Of several sources for one place, one stays.
+class IndexAddOp(_SlicesOp):
+    """``destination`` with ``source[…, i, …]`` added at ``[…, index[i], …]`` along ``dim``: index [I]; all of them
+    where places repeat.
     """
 
-    name = "forge.scatter"
+    name = "forge.index_add"
+
+    def flops(self) -> Extent:
+        return types.numel(self.source)
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        destination, index, source = inputs
+        return destination.index_add(self.dim.data, index.long(), source)
+
+
+class _ElementsOp(_PlacedOp):
+    """An update of single elements: index and source have one element for each."""
 
     def infer(self) -> Sequence[TensorSpec]:
         check_index(self, self.index)
@@ -278,6 +291,33 @@ class ScatterOp(_PlacedOp):
         _check_within(index, types.shape(self.source), None)
         return [(check_same_dtype(self, self.destination, self.source), target)]
 
+
+@irdl_op_definition
+class ScatterOp(_ElementsOp):
+    """``destination`` with ``result[i with i[dim] replaced by index[i…]] = source[i…]`` for every i of the index's
+    shape.
+
+    Of several sources for one place, one stays.
+    """
+
+    name = "forge.scatter"
+
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
         destination, index, source = inputs
         return destination.scatter(self.dim.data, index.long(), source)
+
+
+@irdl_op_definition
+class ScatterAddOp(_ElementsOp):
+    """``destination`` with ``source[i…]`` added at ``i with i[dim] replaced by index[i…]`` for every i of the index's
+    shape; all of them where places repeat.
+    """
+
+    name = "forge.scatter_add"
+
+    def flops(self) -> Extent:
+        return types.numel(self.index)
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        destination, index, source = inputs
+        return destination.scatter_add(self.dim.data, index.long(), source)

@@ -32,10 +32,11 @@ from xdsl.traits import MemoryWriteEffect, Pure, SymbolOpInterface
 from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir import types
-from forgec.ir.attributes import ArgsAttr, ExtentAttr, StateType
+from forgec.ir.attributes import ArgsAttr, ExtentAttr, ExtentsAttr, IntsAttr, StateType
 from forgec.ir.ops.base import ForgeOp, TensorSpec
 from forgec.ir.ops.format import Bare, print_literal, printed
 from forgec.ir.text import CallArguments, format_call, parse_call
+from forgec.ir.written import names_operator, split_written
 from forgec.runtime.plan import Arg, Reg
 from forgec.runtime.symbolic import Extent
 
@@ -207,7 +208,8 @@ class AtenOp(ForgeOp):
     """A call of an ATen operator that has no op of its own: ``forge.aten "aten::topk"(%x, 5, -1)``.
 
     Arguments follow torch's schema: tensors are operands, everything else is literal. Operators that write their
-    arguments do not occur here; capture turns them into values first.
+    arguments are turned into values by capture. Where torch has no functional form of one, ``updates`` lists the
+    operands that it writes: the operands stay as they are, and the last results are what they would have become.
     """
 
     name = "forge.aten"
@@ -217,11 +219,28 @@ class AtenOp(ForgeOp):
     callee = prop_def(StringAttr)
     args = prop_def(ArgsAttr)
     random = opt_prop_def(UnitAttr)
+    defines = opt_prop_def(ExtentsAttr)
+    updates = opt_prop_def(IntsAttr)
+
+    @property
+    def updated(self) -> tuple[int, ...]:
+        """Operands whose new values are the last results."""
+        return () if self.updates is None else self.updates.data
 
     @property
     def draws_random(self) -> bool:
         """True if the operator draws random numbers: two equal calls differ, and each moves the generator on."""
         return self.random is not None
+
+    @property
+    def defined_symbols(self) -> tuple[str, ...]:
+        """Extents of the results that only the call tells (``nonzero``): symbols that have a value from here on."""
+        return () if self.defines is None else tuple(map(str, self.defines.data))
+
+    @property
+    def is_pinned(self) -> bool:
+        """True if the call may not be merged, moved or removed."""
+        return self.draws_random or self.defines is not None
 
     @classmethod
     def of(
@@ -232,6 +251,8 @@ class AtenOp(ForgeOp):
         result_types: Sequence[Attribute],
         *,
         random: bool = False,
+        defines: Sequence[Extent] = (),
+        updates: bool = False,
         **rest: Any,
     ) -> Self:
         """Build a call from arguments among which SSA values stand for tensors (also inside lists)."""
@@ -248,7 +269,12 @@ class AtenOp(ForgeOp):
         properties: dict[str, Attribute] = {"callee": StringAttr(callee), "args": packed}
         if random:
             properties["random"] = UnitAttr()
-        return cls.create(operands=list(operands), properties=properties, result_types=list(result_types), **rest)
+        if defines:
+            properties["defines"] = ExtentsAttr(defines)
+        values = list(operands)
+        if updates:
+            values = _with_updates(properties, values)
+        return cls.create(operands=values, properties=properties, result_types=list(result_types), **rest)
 
     @property
     def arguments(self) -> CallArguments:
@@ -261,10 +287,32 @@ class AtenOp(ForgeOp):
         used = set(references(self.arguments))
         if used != set(range(len(self.inputs))):
             raise VerifyException(f"the call of {self.callee.data} must use each of its {len(self.inputs)} operands")
+        shapes = [types.shape(result) for result in self.outputs]
+        for defined in () if self.defines is None else self.defines.data:
+            if not str(defined).isidentifier() or not any(defined in shape for shape in shapes):
+                raise VerifyException(f"{defined} is no extent of a result")
+        kinds = [r.type for r in self.outputs[len(self.outputs) - len(self.updated) :]]
+        if self.updated and not names_operator(self.callee.data):
+            raise VerifyException(f"torch has no operator {self.callee.data}, so what it updates is not known")
+        if not all(index < len(self.inputs) for index in self.updated) or len(kinds) != len(self.updated):
+            raise VerifyException("what a call updates are operands, and each has a result")
+        for index, kind in zip(self.updated, kinds, strict=True):
+            held = self.inputs[index]
+            if (types.dtype(held), types.shape(held)) != (types.dtype(kind), types.shape(kind)):
+                raise VerifyException(f"operand {index} keeps its dtype and shape when it is updated")
         super().verify_()
 
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        if self.updated:
+            return self._update(ev, inputs)
         return ev.call_aten(self.callee.data, self.arguments, inputs, self.outputs)
+
+    def _update(self, ev: Evaluator, inputs: Sequence[Any]) -> tuple[Any, ...]:
+        """Call the operator on copies of what it writes; operands that it only reads keep their values."""
+        copies = {index: inputs[index].clone() for index in self.updated}
+        given = [copies.get(index, tensor) for index, tensor in enumerate(inputs)]
+        results = ev.call(self.callee.data, self.arguments, given)
+        return (*results[: len(self.outputs) - len(copies)], *copies.values())
 
     def print(self, printer: Printer) -> None:
         printer.print_string(" ")
@@ -273,6 +321,10 @@ class AtenOp(ForgeOp):
         printer.print_string(format_call(self.arguments, names.__getitem__))
         if self.draws_random:
             printer.print_string(" random")
+        if self.defines is not None:
+            printer.print_string(f" defines {self.defines.text()}")
+        if self.updates is not None:
+            printer.print_string(" updates")
         printer.print_op_attributes(self.attributes)
         printer.print_string(" : ")
         # Each value once, in the order in which the call names it: so the text needs no numbers of operands.
@@ -286,9 +338,27 @@ class AtenOp(ForgeOp):
         properties: dict[str, Attribute] = {"callee": StringAttr(callee), "args": ArgsAttr.of(*arguments)}
         if parser.parse_optional_keyword("random") is not None:
             properties["random"] = UnitAttr()
+        if parser.parse_optional_keyword("defines") is not None:
+            properties["defines"] = ExtentsAttr(ExtentsAttr.parse_text(parser))
+        updates = parser.parse_optional_keyword("updates") is not None
         attributes = parser.parse_optional_attr_dict()
         values, result_types = resolve(parser, operands)
+        if updates:
+            values = _with_updates(properties, values)
         return cls.create(operands=values, properties=properties, attributes=attributes, result_types=result_types)
+
+
+def _with_updates(properties: dict[str, Attribute], values: Sequence[SSAValue]) -> list[SSAValue]:
+    """Operands of a call that updates some: what it writes is an operand of its own, even if it is also read."""
+    callee, args = properties["callee"], properties["args"]
+    assert isinstance(callee, StringAttr)
+    assert isinstance(args, ArgsAttr)
+    if not names_operator(callee.data):
+        raise VerifyException(f"torch has no operator {callee.data}, so what it updates is not known")
+    kept, written, arguments = split_written(callee.data, args.arguments, len(values))
+    properties["args"] = ArgsAttr.of(*arguments)
+    properties["updates"] = IntsAttr(range(len(kept), len(kept) + len(written)))
+    return [values[index] for index in (*kept, *written)]
 
 
 def parse_operands_and_call(parser: Parser) -> tuple[list[UnresolvedOperand], CallArguments]:

@@ -1,4 +1,4 @@
-"""Normalisations: layer norm, RMS norm, group norm. Statistics are computed in float32 at least."""
+"""Normalisations: layer norm, RMS norm, group norm, batch norm. Statistics are computed in float32 at least."""
 
 from __future__ import annotations
 
@@ -192,3 +192,51 @@ class GroupNormOp(_NormOp):
         work = ev.dtype(_statistics_dtype(self.input))
         weight, bias = (None if p is None else p.to(work) for p in (weight, bias))
         return ev.torch.nn.functional.group_norm(x.to(work), self.groups.data, weight, bias, self.eps.value).to(x.dtype)
+
+
+@irdl_op_definition
+class BatchNormOp(_NormOp):
+    """``(x - mean[c]) / sqrt(var[c] + eps) · weight[c] + bias[c]`` with statistics that were collected in training
+    (Ioffe and Szegedy 2015).
+
+    input [B, C, *X], all parameters [C], result [B, C, *X].
+    """
+
+    name = "forge.batch_norm"
+
+    input = operand_def(AnyTensorTypeConstr)
+    mean = operand_def(AnyTensorTypeConstr)
+    var = operand_def(AnyTensorTypeConstr)
+    weight = opt_operand_def(AnyTensorTypeConstr)
+    bias = opt_operand_def(AnyTensorTypeConstr)
+    eps = prop_def(ScalarAttr)
+
+    irdl_options = (AttrSizedOperandSegments(as_property=True),)
+
+    def infer(self) -> Sequence[TensorSpec]:
+        shape = types.shape(self.input)
+        if len(shape) < 2:
+            raise VerifyException("batch norm takes a batch of channels")
+        self.check_parameters(shape[1:2])
+        return super().infer()
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        work = ev.dtype(_statistics_dtype(self.input))
+        x, mean, var, weight, bias = (None if v is None else v.to(work) for v in self.unpack(inputs))
+        result = ev.torch.nn.functional.batch_norm(x, mean, var, weight, bias, eps=self.eps.value)
+        return result.to(ev.dtype(self.result))
+
+    def decompose(self, builder: Builder) -> list[SSAValue]:
+        """Subtract the mean, scale by the root of the variance, then by the weight, and shift; in float32 at least."""
+        emit = Emitter(builder, self)
+        work = _statistics_dtype(self.input)
+        shape = (types.shape(self.input)[1], *[1] * (types.rank(self.input) - 2))
+
+        def parameter(value: SSAValue) -> SSAValue:
+            return emit.cast(emit.reshape(value, shape), work)
+
+        spread = emit(RsqrtOp, emit.binary(AddOp, parameter(self.var), float(self.eps.value)))
+        result = emit(MulOp, emit(SubOp, emit.cast(self.input, work), parameter(self.mean)), spread)
+        result = result if self.weight is None else emit(MulOp, result, parameter(self.weight))
+        result = result if self.bias is None else emit(AddOp, result, parameter(self.bias))
+        return [emit.cast(result, types.dtype(self.input))]

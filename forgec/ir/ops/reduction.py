@@ -55,7 +55,7 @@ class ReductionOp(ForgeOp):
 
 
 class _IntegerSumOp(ReductionOp):
-    """A reduction whose result is int64 for integers and booleans, unless the result type is of a float."""
+    """A reduction whose result is int64 for integers and booleans, unless the result type is of a float or int32."""
 
     def infer(self) -> Sequence[TensorSpec]:
         return [(_accumulated(self, types.dtype(self.input)), self.reduced_shape())]
@@ -65,12 +65,14 @@ def _accumulated(op: ForgeOp, name: str) -> str:
     if name in types.FLOATS or name in types.COMPLEX:
         return name
     found = types.dtype(op.results[0]) if op.results else "i64"
-    return found if found in types.FLOATS else "i64"
+    return found if found in (*types.FLOATS, "i32") else "i64"
 
 
 @irdl_op_definition
 class SumOp(_IntegerSumOp):
-    """the sum over ``dims``. Integers and booleans sum to int64, or to the float that the result type names."""
+    """the sum over ``dims``. Integers and booleans sum to int64, or to the float or int32 that the result type
+    names.
+    """
 
     name = "forge.sum"
 
@@ -80,8 +82,8 @@ class SumOp(_IntegerSumOp):
 
 @irdl_op_definition
 class ProdOp(_IntegerSumOp):
-    """the product over ``dims``. Integers and booleans multiply to int64, or to the float that the result type
-    names.
+    """the product over ``dims``. Integers and booleans multiply to int64, or to the float or int32 that the result
+    type names.
     """
 
     name = "forge.prod"
@@ -158,11 +160,10 @@ class AllOp(_LogicalReductionOp):
     TORCH: ClassVar = "all"
 
 
-@irdl_op_definition
-class VarOp(ReductionOp):
-    """the variance over ``dims``: ``sum((x - mean(x))²) / max(n - correction, 0)`` for n elements."""
+class _DeviationOp(ReductionOp):
+    """How far elements lie from their mean."""
 
-    name = "forge.var"
+    TORCH: ClassVar[str]
 
     correction = prop_def(ScalarAttr)
 
@@ -180,7 +181,67 @@ class VarOp(ReductionOp):
 
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
         keep = self.keepdim is not None
-        return ev.torch.var(inputs[0], self.dims.data, correction=self.correction.value, keepdim=keep)
+        return ev.function(self.TORCH)(inputs[0], self.dims.data, correction=self.correction.value, keepdim=keep)
+
+
+@irdl_op_definition
+class VarOp(_DeviationOp):
+    """the variance over ``dims``: ``sum((x - mean(x))²) / max(n - correction, 0)`` for n elements."""
+
+    name = "forge.var"
+    TORCH: ClassVar = "var"
+
+
+@irdl_op_definition
+class StdOp(_DeviationOp):
+    """the standard deviation over ``dims``: the square root of the variance."""
+
+    name = "forge.std"
+    TORCH: ClassVar = "std"
+
+
+@irdl_op_definition
+class VectorNormOp(ReductionOp):
+    """``(sum |x| ** ord) ** (1 / ord)`` over ``dims``; for inf and -inf the greatest and least ``|x|``, for 0 how many
+    x are not 0.
+    """
+
+    name = "forge.vector_norm"
+
+    ord = prop_def(ScalarAttr)
+
+    assembly_format = (
+        "$input `over` custom<Bare>($dims) `ord` custom<Bare>($ord) (`keepdim` $keepdim^)? "
+        "attr-dict `:` functional-type(operands, results)"
+    )
+
+    def infer(self) -> Sequence[TensorSpec]:
+        check_float(self, self.input)
+        return super().infer()
+
+    def flops(self) -> Extent:
+        return 2 * types.numel(self.input)
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        keep = self.keepdim is not None
+        return ev.torch.linalg.vector_norm(inputs[0], self.ord.value, self.dims.data, keepdim=keep)
+
+
+@irdl_op_definition
+class LogsumexpOp(ReductionOp):
+    """``m + log(sum(exp(x - m)))`` over ``dims``, with ``m = max(x)``."""
+
+    name = "forge.logsumexp"
+
+    def infer(self) -> Sequence[TensorSpec]:
+        check_float(self, self.input)
+        return super().infer()
+
+    def flops(self) -> Extent:
+        return 4 * types.numel(self.input)
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        return inputs[0].logsumexp(self.dims.data, keepdim=self.keepdim is not None)
 
 
 class _ArgOp(ForgeOp):
@@ -240,18 +301,37 @@ class _AlongOp(ForgeOp):
         return [(types.dtype(self.input), types.shape(self.input))]
 
 
-@irdl_op_definition
-class CumsumOp(_AlongOp):
-    """``result[i] = input[0] + … + input[i]`` along ``dim``. Integers and booleans sum to int64."""
+class _ScanOp(_AlongOp):
+    """A running reduction."""
 
-    name = "forge.cumsum"
+    TORCH: ClassVar[str]
 
     def infer(self) -> Sequence[TensorSpec]:
         ((name, shape),) = super().infer()
         return [(_accumulated(self, name), shape)]
 
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
-        return inputs[0].cumsum(self.dim.data, dtype=ev.dtype(self.result))
+        return ev.function(self.TORCH)(inputs[0], self.dim.data, dtype=ev.dtype(self.result))
+
+
+@irdl_op_definition
+class CumsumOp(_ScanOp):
+    """``result[i] = input[0] + … + input[i]`` along ``dim``. Integers and booleans sum to int64, or to what the result
+    type names.
+    """
+
+    name = "forge.cumsum"
+    TORCH: ClassVar = "cumsum"
+
+
+@irdl_op_definition
+class CumprodOp(_ScanOp):
+    """``result[i] = input[0] · … · input[i]`` along ``dim``. Integers and booleans multiply to int64, or to what the
+    result type names.
+    """
+
+    name = "forge.cumprod"
+    TORCH: ClassVar = "cumprod"
 
 
 class _SoftmaxOp(_AlongOp):

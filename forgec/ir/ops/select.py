@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from xdsl.dialects.builtin import AnyTensorTypeConstr
 from xdsl.irdl import irdl_op_definition, operand_def, prop_def, result_def
 from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir import types
-from forgec.ir.attributes import ScalarAttr
+from forgec.ir.attributes import ExtentAttr, ScalarAttr
 from forgec.ir.ops.base import ElementwiseOp, TensorSpec
 
 if TYPE_CHECKING:
@@ -64,3 +64,40 @@ class MaskedFillOp(ElementwiseOp):
 
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
         return inputs[0].masked_fill(inputs[1], self.value.value)
+
+
+class _TriangleOp(ElementwiseOp):
+    """The elements of matrices ``[…, m, n]`` on one side of a diagonal, the other elements 0."""
+
+    TORCH: ClassVar[str]
+    FLOPS_PER_ELEMENT: ClassVar[int] = 0
+
+    input = operand_def(AnyTensorTypeConstr)
+    result = result_def(AnyTensorTypeConstr)
+    diagonal = prop_def(ExtentAttr)
+
+    assembly_format = "$input `diagonal` custom<Bare>($diagonal) attr-dict `:` functional-type(operands, results)"
+
+    def infer(self) -> Sequence[TensorSpec]:
+        if types.rank(self.input) < 2:
+            raise VerifyException(f"{self.name} takes matrices")
+        return [(types.dtype(self.input), types.shape(self.input))]
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        return ev.function(self.TORCH)(inputs[0], ev.extent(self.diagonal.data))
+
+
+@irdl_op_definition
+class TrilOp(_TriangleOp):
+    """``n - m <= diagonal ? input[…, m, n] : 0``."""
+
+    name = "forge.tril"
+    TORCH: ClassVar = "tril"
+
+
+@irdl_op_definition
+class TriuOp(_TriangleOp):
+    """``n - m >= diagonal ? input[…, m, n] : 0``."""
+
+    name = "forge.triu"
+    TORCH: ClassVar = "triu"

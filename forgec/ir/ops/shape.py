@@ -232,3 +232,26 @@ class InsertSliceOp(RearrangeOp):
         dim, start, step = self.dim.data, ev.extent(self.start.data), ev.extent(self.step.data)
         stop = start + (source.shape[dim] - 1) * step + 1 if source.shape[dim] else start
         return ev.torch.slice_scatter(destination, source, dim, start, stop, step)
+
+
+@irdl_op_definition
+class FlipOp(RearrangeOp):
+    """The operand with the order of elements reversed along each of ``dims``."""
+
+    name = "forge.flip"
+
+    input = operand_def(AnyTensorTypeConstr)
+    result = result_def(AnyTensorTypeConstr)
+    dims = prop_def(IntsAttr)
+
+    assembly_format = "$input `dims` custom<Bare>($dims) attr-dict `:` functional-type(operands, results)"
+
+    def infer(self) -> Sequence[TensorSpec]:
+        for dim in self.dims.data:
+            check_dim(dim, types.rank(self.input))
+        if len(set(self.dims.data)) != len(self.dims.data):
+            raise VerifyException(f"dimensions {list(self.dims.data)} repeat")
+        return [(types.dtype(self.input), types.shape(self.input))]
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        return inputs[0].flip(self.dims.data)

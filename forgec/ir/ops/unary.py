@@ -116,6 +116,15 @@ class Log2Op(UnaryOp):
 
 
 @irdl_op_definition
+class Log10Op(UnaryOp):
+    """the logarithm to base 10."""
+
+    name = "forge.log10"
+    TORCH: ClassVar = "log10"
+    TO_FLOAT: ClassVar = True
+
+
+@irdl_op_definition
 class Log1pOp(UnaryOp):
     """``log(1 + x)``, accurate near 0."""
 
@@ -171,6 +180,60 @@ class CosOp(UnaryOp):
 
 
 @irdl_op_definition
+class TanOp(UnaryOp):
+    """the tangent of x radians."""
+
+    name = "forge.tan"
+    TORCH: ClassVar = "tan"
+    TO_FLOAT: ClassVar = True
+
+
+@irdl_op_definition
+class AsinOp(UnaryOp):
+    """the angle in [-pi/2, pi/2] whose sine is x; NaN outside [-1, 1]."""
+
+    name = "forge.asin"
+    TORCH: ClassVar = "asin"
+    TO_FLOAT: ClassVar = True
+
+
+@irdl_op_definition
+class AcosOp(UnaryOp):
+    """the angle in [0, pi] whose cosine is x; NaN outside [-1, 1]."""
+
+    name = "forge.acos"
+    TORCH: ClassVar = "acos"
+    TO_FLOAT: ClassVar = True
+
+
+@irdl_op_definition
+class AtanOp(UnaryOp):
+    """the angle in (-pi/2, pi/2) whose tangent is x."""
+
+    name = "forge.atan"
+    TORCH: ClassVar = "atan"
+    TO_FLOAT: ClassVar = True
+
+
+@irdl_op_definition
+class SinhOp(UnaryOp):
+    """the hyperbolic sine."""
+
+    name = "forge.sinh"
+    TORCH: ClassVar = "sinh"
+    TO_FLOAT: ClassVar = True
+
+
+@irdl_op_definition
+class CoshOp(UnaryOp):
+    """the hyperbolic cosine."""
+
+    name = "forge.cosh"
+    TORCH: ClassVar = "cosh"
+    TO_FLOAT: ClassVar = True
+
+
+@irdl_op_definition
 class TanhOp(UnaryOp):
     """the hyperbolic tangent."""
 
@@ -185,6 +248,15 @@ class ErfOp(UnaryOp):
 
     name = "forge.erf"
     TORCH: ClassVar = "erf"
+    TO_FLOAT: ClassVar = True
+
+
+@irdl_op_definition
+class ErfcOp(UnaryOp):
+    """``1 - erf(x)``, accurate where that is nearly 0."""
+
+    name = "forge.erfc"
+    TORCH: ClassVar = "erfc"
     TO_FLOAT: ClassVar = True
 
 

@@ -1,0 +1,62 @@
+"""The model's own words in ``torch._check``: torch.export keeps the condition and forgets the message and the line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from forgec.capture.places import is_user_file, portable_path
+from forgec.diagnostics import Location
+
+CHECKS = "forgec.checks"
+"""Key in the exported graph's ``meta``: the checks that the model made while it was traced."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """Torch's expression that must hold, the model's message, and the line of the call."""
+
+    expression: Any
+    message: str
+    place: Location | None
+
+
+@contextmanager
+def recorded_checks() -> Iterator[list[Check]]:
+    """The calls of ``torch._check`` with a message, on conditions that only the run tells, inside the ``with`` block.
+
+    There ``torch._assert`` of a tensor becomes an assertion in the graph; as it is, tracing would ask for the tensor.
+    """
+    found: list[Check] = []
+    original, original_assert = torch._check, torch._assert
+
+    def check(cond: Any, message: Callable[[], str] | None = None) -> None:
+        if isinstance(cond, torch.SymBool) and callable(message):
+            found.append(Check(cond.node.expr, str(message()), _caller()))
+        original(cond, message)
+
+    def asserted(condition: Any, message: Any = "") -> None:
+        if isinstance(condition, torch.Tensor):
+            torch.ops.aten._assert_async.msg(condition, str(message))
+        else:
+            original_assert(condition, message)
+
+    torch._check, torch._assert = check, asserted
+    try:
+        yield found
+    finally:
+        torch._check, torch._assert = original, original_assert
+
+
+def _caller() -> Location | None:
+    frame: Any = sys._getframe(2)
+    while frame is not None:
+        if is_user_file(frame.f_code.co_filename):
+            return Location(portable_path(frame.f_code.co_filename), frame.f_lineno, frame.f_code.co_qualname)
+        frame = frame.f_back
+    return None

@@ -1,0 +1,83 @@
+"""What torch.export refuses with a message that does not help, refused before it runs."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch.utils import _pytree
+
+from forgec.diagnostics import ForgeError, error
+
+LEAVES = (torch.Tensor, bool, int, float, str, type(None))
+"""What an input may consist of. Dataclasses are containers: they are registered with torch before it sees them."""
+
+
+CONTAINERS = "tuples, lists, dicts, named tuples or dataclasses"
+
+
+def refused_output(reason: str) -> ForgeError | None:
+    """torch.export's word about a result of a type that it does not know, as a diagnostic."""
+    found = re.search(r"Found <class '([^']+)'> in output", reason)
+    if found is None:
+        return None
+    return error("FORGE-C004", f"an output is a {found[1]}", help=f"return tensors and numbers in {CONTAINERS}")
+
+
+def refuse_model(model: Any) -> None:
+    """Raises ForgeError (C001) for modules that hold no Python code to trace, or that are not initialised yet."""
+    if isinstance(model, torch.jit.ScriptFunction):
+        raise _refusal("a function that TorchScript compiled", "pass the Python function that it was made from")
+    if not isinstance(model, torch.nn.Module):
+        return
+    for path, child in model.named_modules():
+        what = f"the submodule {path!r}" if path else "the model"
+        if isinstance(child, torch.jit.ScriptModule):
+            raise _refusal(f"{what} is a TorchScript module", "pass the Python module that it was made from")
+        if isinstance(child, torch.nn.modules.lazy.LazyModuleMixin) and child.has_uninitialized_params():
+            raise _refusal(f"{what} is lazy and has not seen an input", "call the model once before it is compiled")
+        if "quantized" in type(child).__module__ and any(isinstance(v, torch.ScriptObject) for v in _held(child)):
+            raise _refusal(
+                f"{what} is a {type(child).__name__}, whose weights are packed in an object of TorchScript",
+                "compile the model before it is quantized",
+            )
+
+
+def _held(module: torch.nn.Module) -> list[Any]:
+    packed = getattr(module, "_packed_params", None)
+    return [packed, getattr(packed, "_packed_params", None)]
+
+
+def _refusal(what: str, remedy: str) -> ForgeError:
+    return error("FORGE-C001", f"torch.export cannot export the model: {what}", help=remedy)
+
+
+def refuse_inputs(value: Any) -> None:
+    """Raises ForgeError (C004) for leaves of the example inputs that no program can take."""
+    for leaf in _pytree.tree_leaves(value, is_leaf=_is_packed):
+        if isinstance(leaf, LEAVES) or _is_container(leaf):
+            continue
+        kind = type(leaf)
+        name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+        raise error("FORGE-C004", f"an example input is a {name}", help=_remedy(leaf))
+
+
+def _is_packed(value: Any) -> bool:
+    return isinstance(value, torch.nn.utils.rnn.PackedSequence)
+
+
+def _is_container(leaf: Any) -> bool:
+    from dataclasses import is_dataclass
+
+    return is_dataclass(leaf) and not isinstance(leaf, type)
+
+
+def _remedy(leaf: Any) -> str:
+    if _is_packed(leaf):
+        return "pass the padded tensor and the lengths"
+    if isinstance(leaf, (torch.dtype, torch.device, torch.layout, torch.memory_format, complex)):
+        return "fix it where the model is compiled: functools.partial(model, name=value)"
+    if type(leaf).__module__ == "numpy":
+        return "pass torch.from_numpy(x) as example; the compiled model takes arrays"
+    return f"use tensors and numbers in {CONTAINERS}"

@@ -1,0 +1,168 @@
+"""Moving ops into functions of their own: what outlining passes share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from xdsl.dialects.builtin import ArrayAttr, LocationAttr, StringAttr, TensorType
+from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
+from xdsl.ir import Block, Operation, Region, SSAValue
+
+from forgec.ir import types
+from forgec.ir.attributes import ArgsAttr, ExtentAttr, ExtentsAttr, StateType, SymType
+from forgec.ir.entry import ArgumentInfo
+from forgec.ir.ops.base import producer
+from forgec.ir.ops.control import ExtentOp, ItemOp
+from forgec.ir.ops.module import AtenOp, ConstantOp, ParamRefOp
+from forgec.runtime.symbolic import SymExpr, free_symbols
+
+REPEATED = (ParamRefOp, ConstantOp, ExtentOp)
+"""Ops that cost nothing: instead of passing their results to a function, the function has them itself."""
+
+
+def free_values(ops: Iterable[Operation]) -> list[SSAValue]:
+    """Values that ops (and the regions inside) use and do not define, in the order of their first use."""
+    defined: set[SSAValue] = set()
+    used: dict[SSAValue, None] = {}
+    for op in ops:
+        for inner in op.walk():
+            used.update(dict.fromkeys(inner.operands))
+            defined.update(inner.results)
+            defined.update(argument for region in inner.regions for block in region.blocks for argument in block.args)
+    return [value for value in used if value not in defined]
+
+
+def outline(
+    name: str, arguments: Sequence[SSAValue], ops: Sequence[Operation], results: Sequence[SSAValue], place: LocationAttr
+) -> FuncOp:
+    """Move ops into a private function. ``arguments`` are the values that it takes, among them all free ones that are
+    not results of repeated ops, which are copied.
+
+    The uses of ``arguments`` inside the ops, and ``results`` where they are arguments or repeated ones, become the
+    function's own. The caller inserts the function and replaces the uses of the moved ops' results elsewhere.
+    """
+    block = Block(arg_types=[value.type for value in arguments])
+    inside: dict[SSAValue, SSAValue] = dict(zip(arguments, block.args, strict=True))
+    for value, argument in inside.items():
+        argument.name_hint = value.name_hint
+    free = [*free_values(ops), *(value for value in results if not _is_defined_by(value, ops))]
+    for value in dict.fromkeys(free):
+        if value not in inside:
+            source = producer(value)
+            assert isinstance(source, REPEATED), "every other free value is an argument"
+            copied = source.clone()
+            copied.results[0].name_hint = value.name_hint
+            block.add_op(copied)
+            inside[value] = copied.results[0]
+    for op in ops:
+        op.detach()
+        block.add_op(op)
+        for inner in op.walk():
+            for index, operand in enumerate(inner.operands):
+                if operand in inside:
+                    inner.operands[index] = inside[operand]
+    returned = [inside.get(value, value) for value in results]
+    block.add_op(ReturnOp(*returned))
+    signature = ([value.type for value in arguments], [value.type for value in returned])
+    infos = [
+        ArgumentInfo(value.name_hint or f"arg{index}", inout=isinstance(value.type, StateType))
+        for index, value in enumerate(arguments)
+    ]
+    function = FuncOp(
+        name,
+        signature,
+        Region(block),
+        visibility=StringAttr("private"),
+        arg_attrs=ArrayAttr([info.attribute() for info in infos]),
+    )
+    function.location = place
+    return function
+
+
+def call(function: FuncOp, arguments: Sequence[SSAValue], place: LocationAttr) -> CallOp:
+    """A call of a function."""
+    op = CallOp(function.sym_name.data, list(arguments), list(function.function_type.outputs.data))
+    op.location = place
+    return op
+
+
+def is_repeated(value: SSAValue) -> bool:
+    """True for results of repeated ops."""
+    return isinstance(producer(value), REPEATED)
+
+
+def _is_defined_by(value: SSAValue, ops: Sequence[Operation]) -> bool:
+    return producer(value) in ops
+
+
+def defined_symbols(op: Operation) -> tuple[str, ...]:
+    """The symbols that an op gives values to."""
+    if isinstance(op, AtenOp):
+        return op.defined_symbols
+    return (op.symbol,) if isinstance(op, ItemOp) and op.symbol is not None else ()
+
+
+def mentioned_symbols(op: Operation) -> set[str]:
+    """The symbols in an op's result types and attributes."""
+    found = {name for result in op.results for name in symbols_of(result)}
+    for attribute in op.properties.values():
+        if isinstance(attribute, ArgsAttr):
+            found |= free_symbols_in(attribute)
+        elif isinstance(attribute, ExtentAttr):
+            found |= free_symbols(attribute.data)
+        elif isinstance(attribute, ExtentsAttr):
+            found.update(name for extent in attribute.data for name in free_symbols(extent))
+    return found
+
+
+def free_symbols_in(arguments: ArgsAttr) -> set[str]:
+    """The symbols in the arguments of a call."""
+    return {name for extent in _symbolic(arguments.arguments) for name in free_symbols(extent)}
+
+
+def _symbolic(value: object) -> Iterator[SymExpr]:
+    if isinstance(value, SymExpr):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _symbolic(item)
+
+
+def symbols_of(value: SSAValue) -> set[str]:
+    """The symbols in a value's type."""
+    if isinstance(value.type, SymType):
+        return {value.type.data}
+    kind = value.type.value if isinstance(value.type, StateType) else value.type
+    if not isinstance(kind, TensorType):
+        return set()
+    return {name for extent in (*types.shape(kind), *types.strides(kind)) for name in free_symbols(extent)}
+
+
+def required_symbols(function: FuncOp, functions: Mapping[str, FuncOp]) -> set[str]:
+    """The symbols that a function, and those that it calls, need and do not define themselves."""
+    needed = {name for argument in function.body.block.args for name in symbols_of(argument)}
+    _require(function.body.block.ops, functions, needed, set())
+    return needed
+
+
+def needed_symbols(op: Operation, functions: Mapping[str, FuncOp]) -> set[str]:
+    """The symbols that must have values before an op runs."""
+    needed: set[str] = set()
+    _require([op], functions, needed, set())
+    return needed
+
+
+def _require(ops: Iterable[Operation], functions: Mapping[str, FuncOp], needed: set[str], told: set[str]) -> None:
+    for op in ops:
+        if isinstance(op, CallOp):
+            needed |= required_symbols(functions[op.callee.root_reference.data], functions) - told
+            told |= mentioned_symbols(op) - needed  # its results tell these
+        elif op.regions:
+            for region in op.regions:
+                for block in region.blocks:
+                    _require(block.ops, functions, needed, set(told))
+            told |= mentioned_symbols(op) - needed
+        else:
+            told |= set(defined_symbols(op))
+            taken = {name for operand in op.operands for name in symbols_of(operand)}
+            needed |= (mentioned_symbols(op) | taken) - told

@@ -1,0 +1,140 @@
+"""What users bring and forgec cannot take: one diagnostic each, which says what to do; and what it warns of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from torch import nn
+
+import forgec
+from forgec.diagnostics import ForgeError
+
+x34 = torch.arange(12.0).reshape(3, 4)
+
+
+def refusal(model: Any, *args: Any) -> ForgeError:
+    """The error that compiling ends in: one diagnostic."""
+    with pytest.raises(ForgeError) as raised:
+        forgec.compile(model, args)
+    assert len(raised.value.diagnostics) == 1
+    return raised.value
+
+
+class Odd:
+    """A class that torch does not know."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+
+
+class Pair(tuple[Any, ...]):
+    """A tuple of another class."""
+
+    __slots__ = ()
+
+
+INPUTS: dict[str, tuple[Any, str]] = {
+    "a dtype": (torch.float64, "functools.partial"),
+    "a device": (torch.device("cpu"), "functools.partial"),
+    "a complex number": (1 + 2j, "functools.partial"),
+    "an array": (x34.numpy(), "torch.from_numpy"),
+    "a number of numpy's": (numpy.float32(1), "torch.from_numpy"),
+    "an unknown object": (Odd(x34), "dataclasses"),
+    "a tuple of another class": (Pair((x34,)), "dataclasses"),
+    "a set": ({1, 2}, "dataclasses"),
+    "a packed sequence": (nn.utils.rnn.pack_sequence([x34, x34[:2]]), "padded tensor"),
+}
+
+
+@pytest.mark.parametrize("what", INPUTS)
+def test_inputs_of_other_types(what: str) -> None:
+    value, remedy = INPUTS[what]
+    failure = refusal(lambda x, y: x + 1, x34, value)
+    assert failure.code == "FORGE-C004"
+    assert "an example input is a " in str(failure)
+    assert remedy in str(failure)
+
+
+OUTPUTS: dict[str, Any] = {
+    "an unknown object": lambda x: Odd(x),
+    "a tuple of another class": lambda x: Pair((x,)),
+    "a generator": lambda x: (row for row in [x, x]),
+    "a dtype": lambda x: (x, x.dtype),
+    "a slice": lambda x: slice(0, x.shape[0]),
+}
+
+
+@pytest.mark.parametrize("what", OUTPUTS)
+def test_outputs_of_other_types(what: str) -> None:
+    failure = refusal(OUTPUTS[what], x34)
+    assert failure.code == "FORGE-C004"
+    assert "an output is a " in str(failure)
+
+
+def test_a_lazy_module_without_shapes() -> None:
+    failure = refusal(nn.Sequential(nn.LazyLinear(3)), x34)
+    assert failure.code == "FORGE-C001"
+    assert "the submodule '0' is lazy" in str(failure)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_modules_of_torchscript() -> None:
+    scripted = torch.jit.script(nn.Linear(4, 4))
+    for model in (scripted, nn.Sequential(scripted), torch.jit.trace(nn.Linear(4, 4), x34)):
+        failure = refusal(model, x34)
+        assert failure.code == "FORGE-C001"
+        assert "TorchScript module" in str(failure)
+    assert "TorchScript" in str(refusal(torch.jit.script(torch.nn.functional.relu), x34))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_quantized_modules() -> None:
+    failure = refusal(torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(4, 4))), x34)
+    assert failure.code == "FORGE-C001"
+    assert "before it is quantized" in str(failure)
+
+
+def test_gradients_inside_the_model() -> None:
+    failure = refusal(lambda x: torch.func.grad(lambda y: (y**2).sum())(x), x34)
+    assert failure.code == "FORGE-C003"
+    assert "torch.func" in str(failure)
+
+
+def test_parameters_on_meta_are_refused() -> None:
+    with pytest.raises(ForgeError):
+        forgec.compile(nn.Linear(4, 4, device="meta"), (x34,))(x34)
+
+
+class Counting(nn.Module):
+    """Changes attributes that are no buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+        self.total = torch.zeros(3, 4)
+        self.seen: list[torch.Tensor] = []
+        self.by_name: dict[str, int] = {}
+        self.last: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.number += 1
+        self.total = self.total + x
+        self.seen.append(x)
+        self.by_name["calls"] = self.number
+        self.last = x
+        return self.total * self.number
+
+
+def test_changed_attributes_are_warned_of_and_restored() -> None:
+    """The compiled program does not change them, and neither does capture."""
+    model = Counting()
+    total = model.total
+    compiled = forgec.compile(model, (x34,))
+    warned = {w.message.split("'")[1] for w in compiled.report.warnings if w.code == "FORGE-C007"}
+    assert warned == {"number", "total", "seen", "by_name"}
+    assert (model.number, model.seen, model.by_name, model.last) == (0, [], {}, None)
+    assert model.total is total
+    assert torch.equal(compiled(x34), x34)

@@ -1,0 +1,96 @@
+"""``forgec doctor``: everything that stands in the way of a model, in one run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.cli.command import forgec
+
+BLOCKED = """
+import torch
+
+class Blocked(torch.nn.Module):
+    def forward(self, x):
+        y = x + 1
+        if y.sum() > 0:  # first
+            y = y * 2
+        z = torch.zeros(int(x.argmax()))  # second
+        w = x.to_sparse()  # third
+        q = x.to(torch.float8_e5m2fnuz).float()  # fourth
+        return y, z, q, w.to_dense()
+
+model = Blocked()
+example_inputs = (torch.ones(4, 3),)
+"""
+
+FALLS_BACK = """
+import torch
+
+def model(x):
+    return torch.linalg.qr(x)[0].det() + torch.linalg.qr(x * 2)[1]
+
+example_inputs = (torch.eye(3),)
+"""
+
+CLEAN = """
+import torch
+model = torch.nn.Linear(3, 4)
+example_inputs = (torch.ones(2, 3),)
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "model.py"
+    path.write_text(text)
+    return path
+
+
+def line_of(path: Path, words: str) -> int:
+    return next(n for n, line in enumerate(path.read_text().splitlines(), 1) if line.endswith(words))
+
+
+def test_every_blocker_is_listed_with_its_line(tmp_path: Path) -> None:
+    path = write(tmp_path, BLOCKED)
+    result = forgec("doctor", str(path), "--json")
+    assert result.code == 1
+    found = json.loads(result.out)
+    assert found["compiles"] is False
+    assert found["fallbacks"] is None
+    lines = {blocker["location"]["line"] for blocker in found["blockers"]}
+    assert lines >= {line_of(path, f"# {word}") for word in ("first", "second", "third", "fourth")}
+    assert {blocker["code"] for blocker in found["blockers"]} == {"FORGE-C001", "FORGE-C004"}
+    text = forgec("doctor", str(path))
+    assert text.code == 1
+    assert f"does not compile: {len(found['blockers'])} blockers" in text.out
+
+
+def test_fallbacks_are_listed(tmp_path: Path) -> None:
+    path = write(tmp_path, FALLS_BACK)
+    result = forgec("doctor", str(path), "--json")
+    assert result.code == 0
+    found = json.loads(result.out)
+    assert found["compiles"] is True
+    assert {"aten::linalg_qr"} <= {fallback["op"] for fallback in found["fallbacks"]}
+    text = forgec("doctor", str(path)).out
+    assert "compiles" in text
+    assert "model.py:5" in text
+
+
+def test_nothing_stands_in_the_way(tmp_path: Path) -> None:
+    result = forgec("doctor", str(write(tmp_path, CLEAN)))
+    assert result.code == 0
+    assert result.out.strip().endswith("compiles, 0 operations fall back")
+
+
+def test_bad_files_and_options_are_refused() -> None:
+    assert forgec("doctor", "nowhere.py").code == 1
+    assert "FORGE-U001" in forgec("doctor", "nowhere.py").err
+
+
+def test_capture_reports_all_blockers_at_once(tmp_path: Path) -> None:
+    text = BLOCKED.replace("if y.sum() > 0:", "if True:").replace("int(x.argmax())", "3")
+    result = forgec("compile", str(write(tmp_path, text)), "-o", str(tmp_path / "m.forge"))
+    assert result.code == 1
+    assert result.err.count("error[FORGE-C004]") == 2
+    assert not (tmp_path / "m.forge").exists()

@@ -1,0 +1,75 @@
+"""Small random models of many architectures: what forgec makes of them returns what they return."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils import _pytree as pytree
+
+import forgec
+from tests.models.architectures.decoders import DECODERS
+from tests.models.architectures.encoders import ENCODERS
+from tests.models.architectures.multimodal import MULTIMODAL
+from tests.models.architectures.pairs import PAIRS
+from tests.models.architectures.row import Row
+from tests.models.architectures.sound import SOUND
+from tests.models.architectures.sparse import SPARSE
+from tests.models.architectures.vision import VISION
+
+ROWS = [*DECODERS, *SPARSE, *ENCODERS, *PAIRS, *VISION, *SOUND, *MULTIMODAL]
+TOLERANCE = 2.1e-5
+
+
+def same(actual: Any, expected: Any) -> None:
+    """Equal structure, types, shapes and dtypes; every tensor's values within the tolerance."""
+    assert type(actual) is type(expected)
+    assert pytree.tree_structure(actual) == pytree.tree_structure(expected)
+    for ours, theirs in zip(pytree.tree_leaves(actual), pytree.tree_leaves(expected), strict=True):
+        if not isinstance(theirs, torch.Tensor):
+            assert ours == theirs
+            continue
+        assert ours.shape == theirs.shape
+        assert not ours.requires_grad
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=TOLERANCE, equal_nan=True)
+
+
+def eager(model: Any, arguments: dict[str, Any]) -> Any:
+    with torch.no_grad():
+        return model(**arguments)
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS if not row.refused])
+def test_results_are_those_of_eager(row: Row) -> None:
+    """Compiled for one shape, then once for every shape."""
+    model, arguments = row.build(), row.arguments()
+    expected = eager(model, arguments)
+    same(forgec.compile(model, (), arguments)(**arguments), expected)
+    dims = row.dims(row.extents() - row.fixed.keys())
+    if not dims:
+        return
+    compiled = forgec.compile(model, (), arguments, dynamic_shapes=row.dynamic_shapes(dims))
+    same(compiled(**arguments), expected)
+    for sizes in row.others:
+        other = row.arguments({name: size for name, size in sizes.items() if name in dims})
+        same(compiled(**other), eager(model, other))
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS if row.refused])
+def test_what_torch_export_refuses_is_refused_with_its_words(row: Row) -> None:
+    model, arguments = row.build(), row.arguments()
+    eager(model, arguments)
+    with pytest.raises(forgec.ForgeError, match="FORGE-C001") as caught:
+        forgec.compile(model, (), arguments)
+    assert row.refused in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS if any(row.fixed.values())])
+def test_an_extent_that_torch_export_fixes_is_refused_with_its_words(row: Row) -> None:
+    model, arguments = row.build(), row.arguments()
+    shapes = row.dynamic_shapes(row.dims(row.fixed))
+    with pytest.raises(forgec.ForgeError, match="FORGE-C001") as caught:
+        forgec.compile(model, (), arguments, dynamic_shapes=shapes)
+    for reason in row.fixed.values():
+        assert reason in str(caught.value.__cause__)

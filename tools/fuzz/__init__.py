@@ -1,0 +1,1 @@
+"""Fuzzers: hostile artifacts, IR text and model files. ``python -m tools.fuzz --help``."""
