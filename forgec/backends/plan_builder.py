@@ -22,7 +22,7 @@ from xdsl.ir import Attribute, Block, Operation, SSAValue
 
 from forgec.ir import plan, types
 from forgec.ir.attributes import ArgsAttr, ExtentAttr, IntsAttr, StateType
-from forgec.ir.layout import broadcast_strides, reshape_strides, span_bytes
+from forgec.ir.layout import all_different, broadcast_strides, reshape_strides, span_bytes
 from forgec.ir.ops.module import StateReadOp, StateWriteOp
 from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, SliceOp, TransposeOp, ViewOp
 from forgec.ir.ops.window import WindowOp, addresses
@@ -368,17 +368,10 @@ def view_type(op: ViewOp, source: AnyTensorType) -> tuple[AnyTensorType, Extent]
 
 def overlaps(kind: AnyTensorType) -> bool:
     """True if two positions of the type may be the same bytes (a broadcast, a sliding window)."""
-    places = [(s, n) for s, n in zip(types.strides(kind), types.shape(kind), strict=True) if n != 1]
     if types.is_contiguous(kind):
         return False
-    if not all(isinstance(s, int) and isinstance(n, int) for s, n in places):
-        return dense(kind) != kind
-    reach = 0
-    for stride, extent in sorted(places):  # type: ignore[type-var]
-        if stride <= reach:
-            return True
-        reach += (extent - 1) * stride  # type: ignore[operator]
-    return False
+    different = all_different(types.shape(kind), types.strides(kind))
+    return dense(kind) != kind if different is None else not different
 
 
 def dense(kind: AnyTensorType) -> AnyTensorType:

@@ -22,14 +22,14 @@ from xdsl.ir import Attribute, Operation, SSAValue
 from forgec.backends.plan_builder import view_type
 from forgec.ir import types
 from forgec.ir.attributes import ExtentAttr, ExtentsAttr, IntsAttr
-from forgec.ir.layout import reshape_strides
+from forgec.ir.layout import all_different, reshape_strides, span_bytes
 from forgec.ir.ops.base import ForgeOp, producer
 from forgec.ir.ops.creation import IotaOp
 from forgec.ir.ops.index import IndexPutOp
 from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.shape import BroadcastOp, CopyOp, InsertSliceOp, ReshapeOp, SliceOp, TransposeOp, ViewOp
 from forgec.ir.ops.unary import CastOp
-from forgec.ir.ops.window import InsertWindowOp, WindowOp, all_different, is_injective
+from forgec.ir.ops.window import InsertWindowOp, WindowOp, is_injective
 from forgec.runtime.plan import DType
 from forgec.runtime.symbolic import Extent
 
@@ -114,19 +114,44 @@ class Handle:
         self.cached = list(reversed(updated))
         self.version = self.storage.version
 
+    def window(self) -> tuple[AnyTensorType, Extent] | None:
+        """The tensor as a type and a start in the storage, as if that were row-major; None if strides cannot say it."""
+        kind: AnyTensorType = types.tensor(types.dtype(self.storage.value), types.shape(self.storage.value))
+        start: Extent = 0
+        for view in self.chain:
+            found = view_type(view, kind) if isinstance(view, ViewOp) else None
+            if found is None:
+                return None
+            kind, start = found[0], start + found[1]
+        return kind, start
+
+    def apart(self, other: Handle) -> bool:
+        """True if it is certain that two tensors have no element in common."""
+        if self.storage is not other.storage:
+            return True
+        ranges: list[tuple[int, int]] = []
+        for window in (self.window(), other.window()):
+            if window is None or self.opaque or other.opaque:
+                return False
+            (kind, start), item = window, types.ITEM_BYTES[types.dtype(window[0])]
+            span = span_bytes(kind)
+            if not isinstance(start, int) or not isinstance(span, int):
+                return False
+            ranges.append((start * item, start * item + span))
+        (first, last), (begin, end) = ranges
+        return last <= begin or end <= first
+
     def _insert(self, value: SSAValue, insert: Insert, location: LocationAttr) -> SSAValue:
         """The storage's value after a write through views of which one alone has no inverse (one row of what
         ``expand`` made), but which together show each element once: as a window of the storage.
         """
         before = self.storage.value
-        kind: AnyTensorType = types.tensor(types.dtype(before), types.shape(before))
-        start: Extent = 0
-        for view in self.chain:
-            found = view_type(view, kind) if isinstance(view, ViewOp) else None
-            if found is None:
-                name = view.callee.data if isinstance(view, AtenOp) else view.name
-                raise UnknownAliasing(f"the memory of a result of {name} is written")
-            kind, start = found[0], start + found[1]
+        window = self.window()
+        if window is None:
+            view = next(view for view in self.chain if not _has_inverse(view))
+            name = view.callee.data if isinstance(view, AtenOp) else view.name
+            raise UnknownAliasing(f"the memory of a result of {name} is written")
+        kind, start = window
         if not all_different(types.shape(kind), types.strides(kind)):
             raise UnknownAliasing("memory is written in which several elements are the same")
 

@@ -255,6 +255,7 @@ class Converter(Operators):
         write = StateWriteOp.create(operands=[argument, storage.value], result_types=[argument.type], location=location)
         last = self.insert(write)
         if slot.input_index is not None:
+            assert isinstance(argument.type, StateType)
             read = StateReadOp.create(operands=[last], result_types=[argument.type.value], location=location)
             storage.value = self.insert(read)
             storage.version += 1

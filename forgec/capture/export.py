@@ -94,8 +94,9 @@ def _resolved(program: torch.export.ExportedProgram) -> torch.export.ExportedPro
     region: Any = torch.ops.higher_order.wrap_with_autocast
     calls = [node for node in program.graph.nodes if node.op == "call_function"]
     batched = any(getattr(node.target, "__module__", "") == "torch._functorch.predispatch" for node in calls)
+    functorch: Any = torch._C._functorch  # type: ignore[attr-defined]
     for name, constant in program.constants.items():
-        if isinstance(constant, torch.Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(constant):
+        if isinstance(constant, torch.Tensor) and functorch.is_functorch_wrapped_tensor(constant):
             text = "torch.export loses the tensors that torch.func transforms (grad, jvp, functionalize)"
             raise error("FORGE-C003", text, notes=(f"it took {name} for a constant",))
     if not batched and not any(node.target is region and node.args[2] for node in calls):

@@ -120,6 +120,8 @@ def symbolic(c: Operators, node: Any, value: Any) -> Any:
 
 def _integer(c: Operators, node: Any, value: torch.SymInt) -> Any:
     """An integer that no known extents tell. Where shapes speak of it, it is an extent from here on."""
+    if node.target is aten.sym_storage_offset.default:
+        return Step(node)  # no value has an offset; only torch's own assertions ask for it
     low, _ = c.symbols.range_of(value)
     if not c.symbols.is_in_shapes(value) and (low is None or low < 0):
         return Step(node)
@@ -131,6 +133,21 @@ def defined(c: Operators, number: SSAValue, value: Any) -> SymExpr:
     name = c.symbols.define(value)
     c.insert(ItemOp.create(operands=[number], result_types=[SymType(name)], location=c.location))
     return c.symbols.symbol_of(name)
+
+
+def is_about_offsets(node: Any) -> bool:
+    """True if a number depends on where a tensor lies in its storage, which values do not have."""
+    pending, seen = [node], set()
+    while pending:
+        current = pending.pop()
+        value = current.meta.get("val") if isinstance(current, torch.fx.Node) else None
+        if current in seen or not isinstance(value, SYMBOLIC):
+            continue
+        if current.target is aten.sym_storage_offset.default:
+            return True
+        seen.add(current)
+        pending += current.all_input_nodes
+    return False
 
 
 def compute(c: Operators, value: Any) -> SSAValue:

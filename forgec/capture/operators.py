@@ -89,6 +89,9 @@ class Operators(Values):
         if isinstance(value, SYMBOLIC):
             self.handles[node] = symbolic(self, node, value)
             return
+        if overload is torch.ops.aten.promote_types.default:
+            self.handles[node] = torch.promote_types(*node.args)
+            return
         if control_flow.convert(self, node):
             return
         if overload in INLINED:
@@ -163,6 +166,7 @@ class Operators(Values):
             return self.handles[node.args[0]]
         owner = whole(self.handles[node.args[0]])
         operand, (result,) = owner.value(self.builder.insert), self.result_types(after)
+        assert result is not None, "the result is a tensor"
         start = self.symbols.extent(before.storage_offset()) - owner.storage.origin
         seen = {"self": operand, "size": types.shape(result), "stride": types.strides(result), "storage_offset": start}
         place = to_attribute(place_of(node))

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import torch
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils import _pytree
 
 from forgec.diagnostics import ForgeError, error
@@ -35,7 +36,8 @@ def refuse_model(model: Any) -> None:
         what = f"the submodule {path!r}" if path else "the model"
         if isinstance(child, torch.jit.ScriptModule):
             raise _refusal(f"{what} is a TorchScript module", "pass the Python module that it was made from")
-        if isinstance(child, torch.nn.modules.lazy.LazyModuleMixin) and child.has_uninitialized_params():
+        lazy: Any = child if isinstance(child, LazyModuleMixin) else None
+        if lazy is not None and lazy.has_uninitialized_params():
             raise _refusal(f"{what} is lazy and has not seen an input", "call the model once before it is compiled")
         if "quantized" in type(child).__module__ and any(isinstance(v, torch.ScriptObject) for v in _held(child)):
             raise _refusal(

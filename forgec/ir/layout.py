@@ -67,3 +67,24 @@ def span_bytes(kind: AnyTensorType) -> Extent:
     for extent, stride in zip(shape, strides, strict=True):
         last = last + (extent - 1) * stride
     return (last + 1) * item
+
+
+def all_different(shape: Extents, strides: Extents) -> bool | None:
+    """True if each dimension steps over all that those with smaller strides reach: then no two elements are in the same
+    place. None if an extent or a stride is symbolic.
+    """
+    if any(extent == 0 for extent in shape):
+        return True
+    places: list[tuple[int, int]] = []
+    for stride, extent in zip(strides, shape, strict=True):
+        if extent == 1:
+            continue
+        if not isinstance(stride, int) or not isinstance(extent, int):
+            return None
+        places.append((stride, extent))
+    reach = 0
+    for stride, extent in sorted(places):
+        if stride <= reach:
+            return False
+        reach += (extent - 1) * stride
+    return True

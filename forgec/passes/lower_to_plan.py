@@ -248,7 +248,7 @@ class _Lowering:
         for leaf in info.leaves(len(values)):
             if isinstance(leaf, Reg):
                 number = memory[leaf.id]
-                register = self._returned(values[leaf.id], number, memory.count(number) > 1, op.location)
+                register = self._returned(values[leaf.id], number, sum(m == number for m in memory) > 1, op.location)
                 leaves.append(Reg(len(registers)))
                 registers.append(register)
             elif isinstance(leaf, tuple):  # the number in a tensor

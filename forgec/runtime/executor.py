@@ -280,9 +280,7 @@ class Frame:
                 f"the operation returned {tensor.dtype}{list(tensor.shape)}, the plan expects {expected}"
             )
         if tensor.stride() != strides and not same_strides(shape, tensor.stride(), strides):
-            import torch
-
-            return torch.empty_strided(shape, strides, dtype=dtype, device=tensor.device).copy_(tensor)
+            return _laid_out(tensor, shape, strides)
         if arguments:
             memory = tensor.untyped_storage().data_ptr()
             for container, key in arguments:
@@ -325,9 +323,7 @@ class Frame:
             return tensor
         if isinstance(register, Input) and register.inout:
             raise RuntimeError("a tensor that the entry writes has other strides")
-        import torch
-
-        return torch.empty_strided(shape, strides, dtype=dtype, device=tensor.device).copy_(tensor)
+        return _laid_out(tensor, shape, strides)
 
     def assign(self, number: int, tensor: torch.Tensor) -> None:
         """Puts a tensor, and the views of it, where launches and results expect them."""
@@ -400,6 +396,18 @@ class Progress:
 
 def is_out_of_memory(reason: BaseException) -> bool:
     return isinstance(reason, MemoryError) or "allocate memory" in str(reason) or "out of memory" in str(reason)
+
+
+def _laid_out(tensor: torch.Tensor, shape: tuple[int, ...], strides: tuple[int, ...]) -> torch.Tensor:
+    """A copy with other strides; a stride of 0 repeats one element."""
+    import torch
+
+    owned = list(shape)
+    for axis, (extent, stride) in enumerate(zip(shape, strides, strict=True)):
+        if stride == 0 and extent > 1:
+            tensor, owned[axis] = tensor.narrow(axis, 0, 1), 1
+    copied = torch.empty_strided(owned, strides, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
+    return copied.expand(shape)
 
 
 def _taking_numbers(call: Callable[..., Any], numbers: Sequence[int | str]) -> Callable[..., Any]:

@@ -37,8 +37,9 @@ def share_elements(left: torch.Tensor, right: torch.Tensor) -> bool:
         return False
     import numpy
 
+    max_work: Any = EFFORT
     try:
-        return numpy.shares_memory(numpy.asarray(_Addresses(left)), numpy.asarray(_Addresses(right)), EFFORT)
+        return numpy.shares_memory(numpy.asarray(_Addresses(left)), numpy.asarray(_Addresses(right)), max_work)
     except numpy.exceptions.TooHardError:
         return True
 

@@ -157,7 +157,8 @@ def test_what_belongs_to_the_model_is_returned_as_copies() -> None:
 
         def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
             self.count.add_(x)
-            return self.weight.detach(), self.count, self.count[1:]
+            count: torch.Tensor = self.get_buffer("count")
+            return self.weight.detach(), count, count[1:]
 
     model = forgec.compile(Held(), (torch.ones(3),))
     for result in model(torch.ones(3)):

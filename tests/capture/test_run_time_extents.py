@@ -109,6 +109,8 @@ NUMBERS: dict[str, tuple[Callable[[torch.Tensor], Any], int]] = {
     "a float returned": (lambda a: {"a": a.shape[0] / 2, "b": a + 1}, 0),
     "a condition returned": (lambda a: (a.shape[0] > 5, a + 1), 0),
     "upsampled": (lambda a: F.interpolate(a[None], scale_factor=1.5) + 1, 1),
+    "a tensor of extents": (lambda a: torch.tensor([a.shape[0], a.shape[1]]) + 1, 0),
+    "a slice from a computed place": (lambda a: a.flatten()[a.shape[0] - 2 :] * 2, 0),
     "rounded": (lambda a: torch.zeros(math.floor(a.shape[0] * 0.75)) + 1, 0),
 }
 

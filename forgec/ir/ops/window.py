@@ -11,6 +11,7 @@ from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir import types
 from forgec.ir.attributes import ExtentsAttr
+from forgec.ir.layout import all_different
 from forgec.ir.ops.base import ForgeOp, TensorSpec
 from forgec.ir.ops.shape import RearrangeOp, ViewOp
 from forgec.runtime.symbolic import Extent
@@ -36,22 +37,7 @@ def is_injective(op: WindowOp) -> bool:
     """True if it is certain that no two elements of the window are the same element of the operand."""
     shape = types.shape(op.result)
     strides = types.contiguous_strides(types.shape(op.input))
-    return all_different(shape, addresses(op.start.data, op.steps.data, strides, len(shape))[1])
-
-
-def all_different(shape: Sequence[Extent], strides: Sequence[Extent]) -> bool:
-    """True if each dimension steps over all that those with smaller strides reach: then no two elements are in the same
-    place.
-    """
-    places = [(s, n) for s, n in zip(strides, shape, strict=True) if n != 1]
-    if not all(isinstance(s, int) and isinstance(n, int) for s, n in places):
-        return False
-    reach = 0
-    for stride, extent in sorted(places):  # type: ignore[type-var]
-        if stride <= reach:
-            return 0 in shape
-        reach += (extent - 1) * stride  # type: ignore[operator]
-    return True
+    return all_different(shape, addresses(op.start.data, op.steps.data, strides, len(shape))[1]) is True
 
 
 class _Windowed(RearrangeOp):

@@ -41,7 +41,7 @@ MULTIMODAL = [
     Row("CLIPSegForImageSegmentation", (IDS, MASK, PIXELS), {
         "text_config": TEXT, "vision_config": SMALL_IMAGE, "projection_dim": 16, "extract_layers": [0, 1],
         "reduce_dim": 16, "decoder_num_attention_heads": 2, "decoder_intermediate_size": 32,
-        "conditional_layer": 0}),
+        "conditional_layer": 0}, fixed={"batch": SPECIALIZED}),
     Row("FlavaModel", (IDS, MASK, PIXELS), {
         "text_config": TEXT, "image_config": SMALL_IMAGE, "multimodal_config": {
             "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48},
