@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from itertools import groupby
@@ -56,7 +57,37 @@ def coverage_page() -> str:
     """docs/coverage.md: which operators work, at which stage."""
     from forgec.report.coverage_page import coverage_page
 
-    return coverage_page()
+    return coverage_page() + models_section()
+
+
+def models_section() -> str:
+    """The architectures of the tests, from the last run of ``python -m tools.models``."""
+    models = json.loads((DOCS / "models.json").read_text(encoding="utf-8"))
+    captured = {name: found for name, found in models.items() if "refused" not in found}
+    worst = max((max(found["static"], found.get("dynamic", 0.0)) for found in captured.values()), default=0.0)
+    lines = [
+        "",
+        "## Models",
+        "",
+        f"{len(models)} architectures of transformers at small sizes, with random weights, float32 on the CPU, as",
+        "`python -m tools.models` found them: the largest absolute difference of any result from eager PyTorch, for",
+        "the shapes of the example, and for one program with extents that vary, called with others. Fallbacks are the",
+        "calls of operators that have no op of their own.",
+        f"{len(captured)} compile, with differences of at most {worst:.1e};",
+        f"{len(models) - len(captured)} are refused by torch.export itself.",
+        "",
+        "| model | ops | static | dynamic | varies | fixed by torch.export | fallbacks |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, found in sorted(captured.items()):
+        dynamic = f"{found['dynamic']:.1e}" if "dynamic" in found else "–"
+        fallbacks = ", ".join(f"{count} × `{op}`" for op, count in sorted(found["fallbacks"].items())) or "–"
+        extents = ", ".join(found["varies"]) or "–", ", ".join(found["fixed"]) or "–"
+        cells = (name, str(found["ops"]), f"{found['static']:.1e}", dynamic, *extents, fallbacks)
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "Refused by torch.export:", ""]
+    lines += [f"- {name}: “{found['refused']}”" for name, found in sorted(models.items()) if "refused" in found]
+    return "\n".join(lines) + "\n"
 
 
 def _family(code: str) -> str:

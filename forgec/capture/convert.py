@@ -31,10 +31,12 @@ from forgec.capture.places import place_of
 from forgec.capture.symbols import SymbolTable
 from forgec.capture.values import hint
 from forgec.diagnostics import ForgeError, Location, error
+from forgec.ir import types
 from forgec.ir.attributes import ExtentAttr, StateType
 from forgec.ir.entry import ArgumentInfo
 from forgec.ir.locations import is_known, to_attribute
 from forgec.ir.ops.module import ParamRefOp, StateReadOp, StateWriteOp, SymbolOp
+from forgec.ir.ops.shape import CopyOp
 
 
 @dataclass
@@ -212,6 +214,8 @@ class Converter(Operators):
                 outputs.append(None)
         self._mutations(specs, results)
         storages = [held.storage for held, _ in handles]
+        for storage in {*storages} - {handle.storage for _, handle, _ in self.states}:
+            self._lay(storage)
         for held, _ in handles:
             if held.storage.written and storages.count(held.storage) > 1 and not held.opaque:
                 held.version = -1  # what was written through a view is said again, as a view of what the others view
@@ -244,6 +248,14 @@ class Converter(Operators):
             self.symbols,
         )
 
+    def _lay(self, storage: Storage) -> None:
+        """What was written into a tensor that is returned lies as the tensor did, not as what was copied into it."""
+        if storage.written and types.strides(storage.value) != types.strides(storage.kind):
+            location = storage.value.owner.location if isinstance(storage.value.owner, Operation) else None
+            copy = CopyOp.create(operands=[storage.value], result_types=[storage.kind], location=location)
+            storage.value = self.insert(copy)
+            storage.version += 1
+
     def _last_version(self, slot: StateSlot, handle: Handle, argument: SSAValue) -> SSAValue:
         """The state at the end. An input that was written is read again after that, so that the results which are
         views of it are views of the caller's tensor.
@@ -256,7 +268,7 @@ class Converter(Operators):
         last = self.insert(write)
         if slot.input_index is not None:
             assert isinstance(argument.type, StateType)
-            read = StateReadOp.create(operands=[last], result_types=[argument.type.value], location=location)
+            read = StateReadOp.create(operands=[last], result_types=[storage.kind], location=location)
             storage.value = self.insert(read)
             storage.version += 1
         return last

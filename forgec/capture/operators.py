@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -323,8 +324,9 @@ class Operators(Values):
         it is, on values that the call updates.
         """
         targets = written_nodes(schema, bound)
-        if len(set(targets)) != len(targets):
-            raise UnknownAliasing("one tensor is written twice")
+        pairs = combinations([self.handles[target] for target in targets], 2)
+        if not all(first.apart(second) for first, second in pairs):
+            raise UnknownAliasing("two of the tensors that are written may share memory")
         value = node.meta.get("val")
         found = value if isinstance(value, (list, tuple)) else [value]
         own = [v for v, alias in zip(found, per_result(schema, found), strict=False) if alias is None and v is not None]

@@ -36,14 +36,17 @@ def refuse_model(model: Any) -> None:
         what = f"the submodule {path!r}" if path else "the model"
         if isinstance(child, torch.jit.ScriptModule):
             raise _refusal(f"{what} is a TorchScript module", "pass the Python module that it was made from")
-        lazy: Any = child if isinstance(child, LazyModuleMixin) else None
-        if lazy is not None and lazy.has_uninitialized_params():
+        if _is_uninitialised(child):
             raise _refusal(f"{what} is lazy and has not seen an input", "call the model once before it is compiled")
         if "quantized" in type(child).__module__ and any(isinstance(v, torch.ScriptObject) for v in _held(child)):
             raise _refusal(
                 f"{what} is a {type(child).__name__}, whose weights are packed in an object of TorchScript",
                 "compile the model before it is quantized",
             )
+
+
+def _is_uninitialised(child: Any) -> bool:
+    return isinstance(child, LazyModuleMixin) and child.has_uninitialized_params()  # type: ignore[misc]
 
 
 def _held(module: torch.nn.Module) -> list[Any]:

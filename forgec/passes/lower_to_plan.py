@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,7 +125,7 @@ class _Lowering:
         self.params: dict[str, SSAValue] = {}
         self.memory: dict[Storage, int] = {}
         """For storages that were returned, the number of the memory that the contract gives to them."""
-        self.copies: dict[tuple[Storage, int | None], Place] = {}
+        self.copies: dict[tuple[Storage | SSAValue, int | None], Place] = {}
         """Copies of storages for results that must not be in them, by the number of their memory."""
 
     def run(self) -> plan.EntryOp:
@@ -244,7 +244,7 @@ class _Lowering:
         for number, argument in self.updates.items():
             self._update(self.function.body.block.args[argument], values[number])
         values = [value for number, value in enumerate(values) if number not in self.updates]
-        memory: Sequence[int | None] = [None] * len(values) if info.memory is None else info.memory.data
+        memory: list[Any] = [None] * len(values) if info.memory is None else list(info.memory.data)
         for leaf in info.leaves(len(values)):
             if isinstance(leaf, Reg):
                 number = memory[leaf.id]
@@ -290,9 +290,12 @@ class _Lowering:
         packed = repeats and not isinstance(value.type, SymType) and not overlaps(types.tensor_type(value))
         if kept or packed or isinstance(owner, plan.BufferOp) or (memory is not None and known != memory):
             whole = types.tensor_type(storage.register)
-            shared = (shared or kept) and memory is not None and dense(whole) == whole and not packed
+            wanted = place.type if isinstance(value.type, SymType) else types.tensor_type(value)
+            moved = packed or (dense(wanted) == wanted and types.strides(wanted) != types.strides(place.type))
+            gaps = dense(wanted) != wanted
+            shared = (shared or kept or gaps) and memory is not None and dense(whole) == whole and not moved
             source = Place(storage, whole) if shared else place
-            copied = self.copies.get((storage, memory)) if shared else None
+            copied = self.copies.get((storage if shared else value, memory))
             if copied is None:
                 b.location = value.owner.location if isinstance(value.owner, Operation) else returned
                 exact = not shared and not isinstance(value.type, SymType)
@@ -300,7 +303,7 @@ class _Lowering:
                 kind = types.tensor(types.dtype(source.type), types.shape(source.type), strides)
                 copied = b.allocate(dense(kind), escaping=True)
                 b.launch("aten::copy_", [copied, source], writes=[copied])
-                self.copies[storage, memory] = copied
+                self.copies[storage if shared else value, memory] = copied
             place = Place(copied.storage, place.type, place.offset) if shared else copied
         if memory is not None:
             self.memory[place.storage] = memory

@@ -111,7 +111,8 @@ def check(function: Callable[..., Any], operands: Iterable[tuple[Any, ...]], *na
     fit = accepted(function, operands)
     assert fit
     inputs = [v for given in fit for v in given if isinstance(v, torch.Tensor)]
-    forms = agree(lambda: Many(function, fit), inputs, calls=1, exactly=exactly)
+    # torch.export records other strides than eager PyTorch's for floor_divide of operands that lie differently
+    forms = agree(lambda: Many(function, fit), inputs, calls=1, exactly=exactly, sharing="floor_div" not in names)
     ops = list(forms.captured.module.walk())
     assert {f"forge.{name}" for name in names} <= {op.name for op in ops}
 

@@ -155,7 +155,7 @@ def test_what_belongs_to_the_model_is_returned_as_copies() -> None:
             self.weight = torch.nn.Parameter(torch.ones(3))
             self.register_buffer("count", torch.zeros(3))
 
-        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        def forward(self, x: torch.Tensor) -> Any:
             self.count.add_(x)
             count: torch.Tensor = self.get_buffer("count")
             return self.weight.detach(), count, count[1:]

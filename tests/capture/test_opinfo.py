@@ -30,7 +30,6 @@ REFUSED: dict[str, Unsupported] = {
 """Operators of which every sample needs something unsupported."""
 
 AWAITED: dict[str, str] = {
-    "tensor_split": "extents known only at run time",
     "as_strided_scatter": "memory addressed by strides",
     "histogramdd": "a list among the results",
 }

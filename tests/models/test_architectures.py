@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -20,6 +21,39 @@ from tests.models.architectures.vision import VISION
 
 ROWS = [*DECODERS, *SPARSE, *ENCODERS, *PAIRS, *VISION, *SOUND, *MULTIMODAL]
 TOLERANCE = 2.1e-5
+CORE = frozenset(
+    """
+    LlamaForCausalLM MistralForCausalLM Ministral3ForCausalLM Qwen2ForCausalLM Qwen3ForCausalLM GemmaForCausalLM
+    Gemma2ForCausalLM Gemma3ForCausalLM PhiForCausalLM Phi3ForCausalLM StableLmForCausalLM Olmo2ForCausalLM
+    Cohere2ForCausalLM GraniteForCausalLM NemotronForCausalLM GPTNeoXForCausalLM PersimmonForCausalLM Glm4ForCausalLM
+    SmolLM3ForCausalLM DiffLlamaForCausalLM Exaone4ForCausalLM ModernBertDecoderForCausalLM GPT2LMHeadModel
+    GPTBigCodeForCausalLM GPTJForCausalLM CodeGenForCausalLM OpenAIGPTLMHeadModel CTRLLMHeadModel GPTNeoForCausalLM
+    OPTForCausalLM BloomForCausalLM FalconForCausalLM FalconForCausalLM-alibi MptForCausalLM XGLMForCausalLM
+    MixtralForCausalLM Qwen2MoeForCausalLM Qwen3MoeForCausalLM GptOssForCausalLM DeepseekV2ForCausalLM
+    DeepseekV3ForCausalLM OlmoeForCausalLM GraniteMoeForCausalLM PhimoeForCausalLM DbrxForCausalLM JambaForCausalLM
+    Lfm2ForCausalLM RecurrentGemmaForCausalLM MambaForCausalLM Mamba2ForCausalLM RwkvForCausalLM BertModel
+    BertForMaskedLM RobertaModel XLMRobertaForSequenceClassification CamembertForTokenClassification
+    ElectraForPreTraining AlbertModel RoFormerModel MPNetModel MobileBertModel FNetModel DebertaModel DebertaV2Model
+    ModernBertModel EsmModel LayoutLMModel LukeModel BigBirdModel LongformerModel DistilBertModel XLMModel XLNetModel
+    FunnelModel PerceiverModel T5ForConditionalGeneration UMT5ForConditionalGeneration
+    SwitchTransformersForConditionalGeneration BartForConditionalGeneration MBartForConditionalGeneration
+    PegasusForConditionalGeneration M2M100ForConditionalGeneration MarianMTModel T5GemmaForConditionalGeneration
+    ViTModel ViTForImageClassification DeiTModel Dinov2Model DINOv3ViTModel BeitModel SiglipVisionModel
+    CLIPVisionModel ViTMAEModel DPTForDepthEstimation SwinModel Swinv2Model ConvNextModel ConvNextV2Model
+    ResNetForImageClassification PoolFormerModel MobileNetV1Model EfficientNetModel LevitModel PvtModel
+    SegformerForSemanticSegmentation VideoMAEModel Wav2Vec2Model Wav2Vec2ForCTC HubertModel Data2VecAudioModel
+    WavLMModel WhisperForConditionalGeneration Speech2TextForConditionalGeneration ASTModel EncodecModel DacModel
+    PatchTSTModel DecisionTransformerModel CLIPModel SiglipModel BlipModel FlavaModel LxmertModel LayoutLMv3Model
+    DetrForObjectDetection SamVisionModel TrOCRForCausalLM
+    """.split()  # noqa: SIM905 - a list of strings would be four times as long
+)
+"""The rows that every run of the tests takes; ``-m wide`` takes the others."""
+
+
+def rows(chosen: Iterable[Row]) -> list[Any]:
+    """The parameters of a test."""
+    marks = {row.name: () if row.name in CORE else (pytest.mark.wide,) for row in ROWS}
+    return [pytest.param(row, id=row.name, marks=marks[row.name]) for row in chosen]
 
 
 def same(actual: Any, expected: Any) -> None:
@@ -40,7 +74,7 @@ def eager(model: Any, arguments: dict[str, Any]) -> Any:
         return model(**arguments)
 
 
-@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS if not row.refused])
+@pytest.mark.parametrize("row", rows(row for row in ROWS if not row.refused))
 def test_results_are_those_of_eager(row: Row) -> None:
     """Compiled for one shape, then once for every shape."""
     model, arguments = row.build(), row.arguments()
@@ -56,7 +90,7 @@ def test_results_are_those_of_eager(row: Row) -> None:
         same(compiled(**other), eager(model, other))
 
 
-@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS if row.refused])
+@pytest.mark.parametrize("row", rows(row for row in ROWS if row.refused))
 def test_what_torch_export_refuses_is_refused_with_its_words(row: Row) -> None:
     model, arguments = row.build(), row.arguments()
     eager(model, arguments)
@@ -65,7 +99,7 @@ def test_what_torch_export_refuses_is_refused_with_its_words(row: Row) -> None:
     assert row.refused in str(caught.value.__cause__)
 
 
-@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS if any(row.fixed.values())])
+@pytest.mark.parametrize("row", rows(row for row in ROWS if any(row.fixed.values())))
 def test_an_extent_that_torch_export_fixes_is_refused_with_its_words(row: Row) -> None:
     model, arguments = row.build(), row.arguments()
     shapes = row.dynamic_shapes(row.dims(row.fixed))
