@@ -202,10 +202,11 @@ def call(c: Operators, overload: Any, operands: list[Any], kind: str) -> SSAValu
 
 
 def _step(c: Operators, node: Any) -> SSAValue:
-    c.location = to_attribute(place_of(node))
     known = c.numbers.get(node)
     if known is None:
+        around, c.location = c.location, to_attribute(place_of(node))
         known = c.numbers[node] = _evaluated(c, node)
+        c.location = around
     return known
 
 

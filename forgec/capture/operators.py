@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
@@ -115,7 +116,7 @@ class Operators(Values):
                 self._rebound(node, self.handles[node.args[0]])
                 self._operator(node, functional_form(overload)[0] or overload)
             elif schema_of(overload).writes:
-                self._write(node, overload, schema_of(overload), to_attribute(place_of(node)))
+                self._write(node, overload, schema_of(overload), self.location)
             else:
                 self._operator(node, overload)
         except UnknownAliasing as reason:
@@ -134,7 +135,7 @@ class Operators(Values):
         if overload in BY_ADDRESS:
             self._addressed(node, overload, seen)
             return
-        call = Call(self, overload, seen, self.result_types(value), to_attribute(place_of(node)))
+        call = Call(self, overload, seen, self.result_types(value), self.location)
         results = self.emit(call)
         self.name_results(node, results)
         handles = []
@@ -170,7 +171,7 @@ class Operators(Values):
         assert result is not None, "the result is a tensor"
         start = self.symbols.extent(before.storage_offset()) - owner.storage.origin
         seen = {"self": operand, "size": types.shape(result), "stride": types.strides(result), "storage_offset": start}
-        place = to_attribute(place_of(node))
+        place = self.location
         try:
             value = ROWS["aten::as_strided"](Call(self, torch.ops.aten.as_strided.default, seen, [result], place))
         except Decline:
@@ -194,7 +195,7 @@ class Operators(Values):
             raise UnknownAliasing("the memory belongs to a tensor of another type")
         start = self.symbols.extent(held.storage_offset()) if start is None else start
         seen = {**seen, "self": operand, "storage_offset": start - owner.storage.origin}
-        results = self.emit(Call(self, overload, seen, [result], to_attribute(place_of(node))))
+        results = self.emit(Call(self, overload, seen, [result], self.location))
         self.name_results(node, results)
         copies = overload is not torch.ops.aten.as_strided.default
         self.handles[node] = fresh(results[0]) if copies else view_of(owner, operand, kind, results[0], overload.name())
@@ -218,7 +219,7 @@ class Operators(Values):
 
     def arguments(self, overload: Any, arguments: dict[str, Any]) -> dict[str, Any]:
         """A call's arguments as the rows see them."""
-        expected = {a.name: str(a.type) for a in overload._schema.arguments}
+        expected = expected_kinds(overload)
         seen: dict[str, Any] = {}
         for name, value in arguments.items():
             held = self.handles.get(value) if isinstance(value, torch.fx.Node) else None
@@ -247,8 +248,9 @@ class Operators(Values):
         """True if a result has extents without values, or a number is computed by the model: rows know neither."""
         if self.symbols.told and self.symbols.undefined(e for kind in call.results for e in extents_of(kind)):
             return True
-        pairs = ((call.arguments[a.name], str(a.type)) for a in call.overload._schema.arguments)
-        return any(isinstance(value, SSAValue) and "Tensor" not in expected for value, expected in pairs)
+        kinds = expected_kinds(call.overload)
+        values = ((value, kinds[name]) for name, value in call.arguments.items() if isinstance(value, SSAValue))
+        return any("Tensor" not in expected for value, expected in values)
 
     def _fallback(self, call: Call, updates: bool = False) -> list[SSAValue]:
         if call.name.partition("::")[2].partition(".")[0] in BY_STRIDES:
@@ -361,6 +363,12 @@ class Operators(Values):
             return self.type_of(functional(*positional, **keywords))
         with mode:
             return self.type_of(functional(*positional, **keywords))
+
+
+@lru_cache(maxsize=4096)
+def expected_kinds(overload: Any) -> dict[str, str]:
+    """The types of an operator's arguments, by name, as its schema spells them."""
+    return {argument.name: str(argument.type) for argument in overload._schema.arguments}
 
 
 def extents_of(kind: AnyTensorType | None) -> Sequence[Extent]:
