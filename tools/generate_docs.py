@@ -12,6 +12,7 @@ from forgec.cli.errors import EXIT_CODES
 from forgec.diagnostics.catalog import CATALOG
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
+MODELS = DOCS / "models.json"
 
 FAMILIES = {
     "U": "Usage",
@@ -62,7 +63,7 @@ def coverage_page() -> str:
 
 def models_section() -> str:
     """The architectures of the tests, from the last run of ``python -m tools.models``."""
-    models = json.loads((DOCS / "models.json").read_text(encoding="utf-8"))
+    models = json.loads(MODELS.read_text(encoding="utf-8"))
     captured = {name: found for name, found in models.items() if "refused" not in found}
     worst = max((max(found["static"], found.get("dynamic", 0.0)) for found in captured.values()), default=0.0)
     lines = [

@@ -124,5 +124,7 @@ def unchanged(module: torch.nn.Module) -> Iterator[None]:
     finally:
         with torch.no_grad():
             for tensor, version, value in before:
-                if tensor._version != version:
+                if tensor.shape != value.shape:
+                    tensor.set_(value)  # resize_ and its like
+                elif tensor._version != version:
                     tensor.copy_(value)

@@ -23,7 +23,7 @@ class Check:
 
     expression: Any
     message: str
-    place: Location | None
+    place: Location
 
 
 @contextmanager
@@ -36,8 +36,9 @@ def recorded_checks() -> Iterator[list[Check]]:
     original, original_assert = torch._check, torch._assert
 
     def check(cond: Any, message: Callable[[], str] | None = None) -> None:
-        if isinstance(cond, torch.SymBool) and callable(message):
-            found.append(Check(cond.node.expr, str(message()), _caller()))
+        place = _caller()  # None where torch checks something itself
+        if isinstance(cond, torch.SymBool) and callable(message) and place is not None:
+            found.append(Check(cond.node.expr, str(message()), place))
         original(cond, message)
 
     def asserted(condition: Any, message: Any = "") -> None:
@@ -54,9 +55,8 @@ def recorded_checks() -> Iterator[list[Check]]:
 
 
 def _caller() -> Location | None:
-    frame: Any = sys._getframe(2)
-    while frame is not None:
-        if is_user_file(frame.f_code.co_filename):
-            return Location(portable_path(frame.f_code.co_filename), frame.f_lineno, frame.f_code.co_qualname)
-        frame = frame.f_back
-    return None
+    """The line that calls ``torch._check``, if it is the user's."""
+    frame = sys._getframe(2)
+    if not is_user_file(frame.f_code.co_filename):
+        return None
+    return Location(portable_path(frame.f_code.co_filename), frame.f_lineno, frame.f_code.co_qualname)

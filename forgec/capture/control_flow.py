@@ -311,7 +311,7 @@ def check(c: Operators, node: Any) -> None:
     deferred = _DEFERRED.fullmatch(message)
     message = f"{deferred[1]} is required" if deferred else message
     number = numbers.cast(c, numbers.compute(c, held), "i1")
-    c.location = to_attribute(place_of(node) if said is None or said.place is None else said.place)
+    c.location = to_attribute(place_of(node) if said is None else said.place)
     properties = {"message": StringAttr(message)}
     c.builder.insert(AssertOp.create(operands=[number], properties=properties, location=c.location))
 
@@ -320,7 +320,19 @@ def _said(c: Operators, condition: Any) -> Check | None:
     """The model's own check of a condition."""
     value = condition.meta.get("val") if isinstance(condition, torch.fx.Node) else None
     expression = value.node.expr if isinstance(value, torch.SymBool) else None
-    return next((known for known in c.checks if known.expression == expression), None)
+    if expression is None:
+        return None
+    return next((known for known in c.checks if _normal(known.expression) == _normal(expression)), None)
+
+
+def _normal(expression: Any) -> Any:
+    """A comparison of integers as ``(…, 0)``, for "at most 0"; anything else as it is."""
+    relation = getattr(expression, "rel_op", None)
+    if relation not in ("<=", "<", ">=", ">"):
+        return expression
+    left, right = expression.args if relation in ("<=", "<") else reversed(expression.args)
+    difference = left - right + (1 if relation in ("<", ">") else 0)
+    return difference.expand(), 0
 
 
 def _holds(c: Operators, condition: Any) -> bool:

@@ -90,6 +90,9 @@ class Converter(Operators):
         self.written = written_placeholders(self.program)
         self.symbols.in_shapes = symbols_in_shapes(self.program)
         self.checks = list(self.program.graph_module.meta.get(CHECKS, ()))
+        for theirs in {str(s) for check in self.checks for s in check.expression.free_symbols}:
+            if theirs.startswith("u"):
+                self.symbols.ranges[theirs] = (0, None)  # the model's own checks say more, in its own words
         nodes = list(self.program.graph.nodes)
         placeholders = [n for n in nodes if n.op == "placeholder"]
         self._placeholders(placeholders)
@@ -321,8 +324,6 @@ class Converter(Operators):
         ops: list[Operation] = []
         for theirs, ours in self.symbols.names.items():
             low, high = self.symbols.ranges.get(theirs, (0, None))
-            if ours in self.symbols.told and any(theirs in map(str, c.expression.free_symbols) for c in self.checks):
-                low, high = 0, None  # the model's own checks say more, in its own words
             properties: dict[str, Attribute] = {
                 "sym_name": StringAttr(ours),
                 "label": StringAttr(self.symbols.labels.get(theirs, ours)),

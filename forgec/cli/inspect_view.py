@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from forgec.runtime.artifact import Artifact
-from forgec.runtime.binding import bind, peak_of
+from forgec.runtime.binding import likely, peak_of
 from forgec.runtime.plan import Entry, Plan
 from forgec.runtime.signature import Signature
 
@@ -81,7 +81,7 @@ def _peak(plan: Plan, entry: Entry, report: dict[str, Any]) -> str:
     values = {s.name: report.get("bindings", {}).get(s.name, s.maximum) for s in plan.symbols}
     if None in values.values():
         return "depends on the extents, which have no bound"
-    peak = peak_of(entry, bind(entry, values), entries={e.name: e for e in plan.entries}).total_bytes
+    peak = peak_of(entry, likely(entry, values), entries={e.name: e for e in plan.entries}).total_bytes
     labels = ", ".join(f"{s.label or s.name} = {values[s.name]}" for s in plan.symbols)
     naive = report.get("peak_bytes_naive") if len(plan.public) == 1 else None
     saved = f", {1 - peak / naive:.0%} less than with a buffer for each value" if naive and peak <= naive else ""

@@ -14,6 +14,7 @@ from xdsl.traits import is_side_effect_free
 from forgec.ir.attributes import StateType
 from forgec.ir.entry import EntryInfo
 from forgec.ir.ops.base import producer
+from forgec.ir.ops.control import AssertOp, ItemOp
 from forgec.ir.ops.module import StateReadOp, StateWriteOp
 from forgec.passes.outlining import (
     REPEATED,
@@ -79,6 +80,7 @@ class _Cutter:
     def run(self) -> None:
         if not any(self._tells(op) for op in self.ops):
             return
+        self._repeat_conditions()
         self._find_levels()
         count = 1 + max(self.level.values(), default=0)
         if count == 1:
@@ -106,12 +108,27 @@ class _Cutter:
         """The symbols that must have values before an op runs."""
         return needed_symbols(op, self.functions)
 
+    def _repeat_conditions(self) -> None:
+        """Conditions (``i1``) are no arguments of functions: each op that takes one gets its own ``forge.item``."""
+        block = self.function.body.block
+        for op in [op for op in self.ops if _is_condition(op)]:
+            for use in list(op.results[0].uses):
+                copied = op.clone()
+                block.insert_op_before(copied, self._user(use.operation))
+                use.operation.operands[use.index] = copied.results[0]
+            block.erase_op(op)
+        self.ops = [op for op in block.ops if not isinstance(op, ReturnOp)]
+
     def _find_levels(self) -> None:
         effects = 0
         reads: dict[SSAValue, int] = {}
         """The latest segment in which a version of state is read."""
         for op in self.ops:
-            sources = [producer(value) for value in free_values([op])]
+            if _is_condition(op):
+                continue  # goes with its user
+            taken = [producer(value) for value in free_values([op])]
+            conditions = [source for source in taken if source is not None and _is_condition(source)]
+            sources = [*taken, *(producer(condition.operands[0]) for condition in conditions)]
             level = max((self.level[s] for s in sources if s is not None and s in self.level), default=0)
             level = max([level, *(self.told[name] for name in self._needs(op) if name in self.told)])
             told = self._tells(op)
@@ -121,9 +138,25 @@ class _Cutter:
                 effects = level = max(level, reads.get(op.state, 0))
             elif isinstance(op, StateReadOp):
                 reads[op.state] = max(level, reads.get(op.state, 0))
-            self.level[op] = level
+            self.level.update(dict.fromkeys([op, *conditions], level))
+            if isinstance(op, AssertOp):  # holds before anything relies on it
+                for name in self._symbols_behind(op.condition):
+                    self.told[name] = max(self.told.get(name, 0), level + 1)
             for name in told:
                 self.told.setdefault(name, level + 1)
+
+    def _symbols_behind(self, value: SSAValue) -> set[str]:
+        """The symbols defined in this function that a value is computed from."""
+        found: set[str] = set()
+        pending, seen = [value], set()
+        while pending:
+            op = producer(pending.pop())
+            if op is None or op in seen:
+                continue
+            seen.add(op)
+            found |= mentioned_symbols(op)
+            pending += op.operands
+        return found & self.told.keys()
 
     def _segment(self, ops: list[Operation], number: int) -> FuncOp:
         """Move the ops of one segment into a function and call it at the end of the driver."""
@@ -169,3 +202,7 @@ class _Cutter:
                 return op
             op = parent
         return op
+
+
+def _is_condition(op: Operation) -> bool:
+    return isinstance(op, ItemOp) and op.symbol is None

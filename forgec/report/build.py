@@ -10,7 +10,7 @@ from forgec.diagnostics import Diagnostic
 from forgec.ir import plan
 from forgec.ir.ops.module import SymbolOp
 from forgec.report.report import Report, Totals, fallbacks, owned_registers, totals
-from forgec.runtime.binding import bind, peak_of
+from forgec.runtime.binding import likely, peak_of
 from forgec.runtime.plan import Param, Plan, State
 
 __all__ = ["default_bindings", "referenced", "report", "totals"]
@@ -54,7 +54,7 @@ def report(
     import torch
 
     every = {entry.name: entry for entry in exported.entries}
-    bound = [(entry, bind(entry, bindings)) for entry in exported.public]
+    bound = [(entry, likely(entry, bindings)) for entry in exported.public]
     peaks = [[peak_of(*pair, threads, every).total_bytes for pair in bound] for threads in (torch.get_num_threads(), 1)]
     return Report(
         target=target,

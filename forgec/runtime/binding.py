@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from forgec.diagnostics import ForgeError, error
 from forgec.runtime.control import entry_calls, is_control
 from forgec.runtime.dtypes import ITEMSIZE
-from forgec.runtime.extents import byte_span, overlaps_itself
+from forgec.runtime.extents import byte_span, overlaps_itself, symbol_sources
 from forgec.runtime.linear_scan import Interval, allocate
 from forgec.runtime.plan import ALIGNMENT, Buffer, Entry, External, Number, Output, SymbolDecl, TensorSpec, View
 from forgec.runtime.plan_check import registers_of
@@ -187,12 +187,29 @@ def peak_of(
             called = {call.entry for call in entry_calls(entry.launches[number])}
             inner = [entries[name] for name in called] if entries is not None else []
             known = [e for e in inner if set(e.given) <= binding.values.keys()]
-            needs = (peak_of(e, bind(e, binding.values), threads, entries).total_bytes for e in known)
-            inside = max(needs, default=0)
+            inside = max((_needs(e, binding.values, threads, entries) for e in known), default=0)
         elif threads is not None and number < count:
             inside = workspace_bytes(entry, entry.launches[number], binding.shapes, threads)
         most = max(most, live + inside)
     return Peak(sum(binding.arena_bytes.values()), most)
+
+
+def _needs(
+    entry: Entry, values: Mapping[str, int], threads: int | None, entries: Mapping[str, Entry] | None
+) -> int:
+    """What an entry that is called needs; 0 where it cannot be bound to these values, which are estimates."""
+    try:
+        return peak_of(entry, bind(entry, values), threads, entries).total_bytes
+    except ForgeError:
+        return 0
+
+
+def likely(entry: Entry, values: Mapping[str, int]) -> Binding:
+    """The entry for estimates of its symbols; where they contradict each other, for those only that inputs define."""
+    try:
+        return bind(entry, values)
+    except ForgeError:
+        return bind(entry, {source.symbol: values[source.symbol] for source in symbol_sources(entry)})
 
 
 def returned_roots(entry: Entry) -> set[int]:

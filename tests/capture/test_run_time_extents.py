@@ -255,3 +255,44 @@ def test_random_chains_of_selections(data: st.DataObject) -> None:
         found, expected = compiled(given_), function(given_)
         torch.testing.assert_close(tensor_leaves(found), tensor_leaves(expected))
         assert found[1] == pytest.approx(expected[1], rel=1e-5, abs=1e-6)
+
+
+class Cache(torch.nn.Module):
+    """Writes its rows at the place that it counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.tensor(0))
+        self.register_buffer("rows", torch.zeros(16, 3))
+
+    def forward(self, a: torch.Tensor) -> torch.Tensor:
+        start = self.get_buffer("count").item()
+        torch._check(start >= 0)
+        torch._check(start + a.shape[0] <= 16, lambda: "the cache is full")
+        self.get_buffer("rows")[start : start + a.shape[0]] = a
+        self.get_buffer("count").add_(a.shape[0])
+        return self.get_buffer("rows").sum(0)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_cache_that_counts(dynamic: bool) -> None:
+    shapes = ({0: forgec.Dim("rows", min=1, max=8)},) if dynamic else None
+    session = forgec.compile(Cache(), (x,), dynamic_shapes=shapes).session()
+    eager = Cache()
+    for _ in range(4):
+        torch.testing.assert_close(session(x), eager(x))
+    with pytest.raises(ForgeError) as raised:
+        session(x)
+    assert raised.value.code == "FORGE-R011"
+    assert dynamic or "the cache is full" in str(raised.value)
+
+
+def test_a_branch_on_what_was_known_before_the_extents() -> None:
+    def function(a: torch.Tensor) -> torch.Tensor:
+        positive = a.sum() > 0
+        return torch.cond(positive, lambda i: i * 2, lambda i: i + 1, (a.flatten().nonzero(),))
+
+    compiled = forgec.compile(Wrapped(function), (x,))
+    for given_ in (x + 1, x - 1):
+        torch.testing.assert_close(compiled(given_), function(given_))
+    agree(lambda: Wrapped(function), [x + 1], sharing=False)

@@ -94,3 +94,26 @@ def test_capture_reports_all_blockers_at_once(tmp_path: Path) -> None:
     assert result.code == 1
     assert result.err.count("error[FORGE-C004]") == 2
     assert not (tmp_path / "m.forge").exists()
+
+
+def test_a_model_that_resizes_its_buffer(tmp_path: Path) -> None:
+    text = """
+import torch
+
+class Resizing(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("b", torch.zeros(3))
+
+    def forward(self, x):
+        self.b.resize_(5)
+        if x.sum() > 0:
+            x = x + 1
+        return x
+
+model = Resizing()
+example_inputs = (torch.ones(3),)
+"""
+    result = forgec("doctor", str(write(tmp_path, text)))
+    assert result.code == 1
+    assert "internal error" not in result.out + result.err
