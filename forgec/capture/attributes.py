@@ -125,6 +125,6 @@ def unchanged(module: torch.nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for tensor, version, value in before:
                 if tensor.shape != value.shape:
-                    tensor.set_(value)  # resize_ and its like
+                    tensor.set_(value)  # type: ignore[arg-type] - resize_ and its like came before
                 elif tensor._version != version:
                     tensor.copy_(value)
