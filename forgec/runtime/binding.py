@@ -194,9 +194,7 @@ def peak_of(
     return Peak(sum(binding.arena_bytes.values()), most)
 
 
-def _needs(
-    entry: Entry, values: Mapping[str, int], threads: int | None, entries: Mapping[str, Entry] | None
-) -> int:
+def _needs(entry: Entry, values: Mapping[str, int], threads: int | None, entries: Mapping[str, Entry] | None) -> int:
     """What an entry that is called needs; 0 where it cannot be bound to these values, which are estimates."""
     try:
         return peak_of(entry, bind(entry, values), threads, entries).total_bytes
