@@ -14,7 +14,7 @@ from xdsl.ir import Block, Region, SSAValue
 from forgec.capture import numbers
 from forgec.capture.aliasing import Handle, fresh
 from forgec.capture.checks import Check
-from forgec.capture.numbers import SYMBOLIC, Number, Step
+from forgec.capture.numbers import Number, Step
 from forgec.capture.places import place_of
 from forgec.capture.symbols import Unknown
 from forgec.capture.values import Blocked
@@ -27,7 +27,7 @@ from forgec.ir.ops.creation import FullOp
 from forgec.ir.ops.index import IndexCopyOp, IndexSelectOp
 from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.shape import CopyOp, ReshapeOp
-from forgec.runtime.symbolic import Extent, SymExpr
+from forgec.runtime.symbolic import Extent, symbol
 
 if TYPE_CHECKING:
     from forgec.capture.operators import Operators
@@ -57,7 +57,7 @@ def convert(c: Operators, node: Any) -> bool:
 
 def _given(c: Operators, operand: Any) -> Any:
     """An operand as a region sees it: its value now, from outside."""
-    held = c.handles[operand] if isinstance(operand, torch.fx.Node) else operand
+    held = _held(c, operand)
     if isinstance(held, Handle):
         return fresh(held.value(c.builder.insert))
     if isinstance(held, Step):
@@ -65,27 +65,37 @@ def _given(c: Operators, operand: Any) -> Any:
     return held
 
 
-def _fill(c: Operators, node: Any, body: Any, block: Block, operands: Sequence[Any]) -> list[Any]:
-    """Convert a body into a block; returns what it yields (handles, numbers, literals)."""
-    graph = c.handles[body].graph
+def _body(c: Operators, body: Any, operands: Sequence[Any]) -> list[Any]:
+    """Convert the nodes of a part of the graph, here and now; returns its results (handles, numbers, literals)."""
     rest = list(operands)
-    results: list[Any] = []
+    for node in c.handles[body].graph.nodes:
+        c.numbers.pop(node, None)  # of an earlier call of the same part
+        c.blocked.discard(node)
+        if node.op == "placeholder":
+            c.handles[node] = _argument(c, node, rest.pop(0))
+        elif node.op == "call_function":
+            c.call(node)
+        elif node.op == "get_attr":
+            c.get_attr(node)
+        elif node.op == "output":
+            if c.blocked.intersection(node.all_input_nodes):
+                raise Blocked
+            found = node.args[0] if isinstance(node.args[0], (list, tuple)) else [node.args[0]]
+            return [_held(c, value) for value in found]
+    return []
+
+
+def _held(c: Operators, value: Any) -> Any:
+    """What a node has become, or the literal itself."""
+    return c.handles[value] if isinstance(value, torch.fx.Node) else value
+
+
+def _fill(c: Operators, node: Any, body: Any, block: Block, operands: Sequence[Any]) -> list[Any]:
+    """Convert a body into a block; returns what it yields."""
     with c.inside(block):
-        for inner in graph.nodes:
-            if inner.op == "placeholder":
-                c.handles[inner] = _argument(c, inner, rest.pop(0))
-            elif inner.op == "call_function":
-                c.call(inner)
-            elif inner.op == "get_attr":
-                c.get_attr(inner)
-            elif inner.op == "output":
-                if c.blocked.intersection(inner.all_input_nodes):
-                    raise Blocked
-                found = inner.args[0] if isinstance(inner.args[0], (list, tuple)) else [inner.args[0]]
-                results = [c.handles[v] if isinstance(v, torch.fx.Node) else v for v in found]
-    for operand in operands:
-        if isinstance(operand, Handle) and operand.storage.written:
-            raise error("FORGE-C005", "the body of a branch or loop writes its operand", location=place_of(node))
+        results = _body(c, body, operands)
+    if any(isinstance(operand, Handle) and operand.storage.written for operand in operands):
+        raise error("FORGE-C005", "the body of a branch or loop writes its operand", location=place_of(node))
     return results
 
 
@@ -110,7 +120,7 @@ def _yielded(c: Operators, held: Any, kind: AnyTensorType, node: Any) -> SSAValu
         value = numbers.cast(c, value, types.dtype(kind)) if types.rank(kind) == 0 else value
     told = c.symbols.undefined(types.shape(kind))
     if told and types.rank(value) == types.rank(kind):  # the bodies yield different shapes: the run tells which
-        defines = [c.symbols.symbol_of(name) for name in told]
+        defines = [symbol(name) for name in told]
         op = AtenOp.of("aten::alias", [value], [], [kind], defines=defines, location=c.location)
         return c.insert(op)
     if types.shape(value) != types.shape(kind) or types.dtype(value) != types.dtype(kind):
@@ -155,9 +165,8 @@ def _condition(c: Operators, held: Any) -> SSAValue:
 def _cond(c: Operators, node: Any) -> list[Any]:
     predicate, true_body, false_body, operands = node.args
     given = [_given(c, operand) for operand in operands]
-    held = c.handles[predicate] if isinstance(predicate, torch.fx.Node) else predicate
     kinds = [_kind(c, value) for value in node.meta["val"]]
-    condition = _condition(c, held)
+    condition = _condition(c, _held(c, predicate))
     regions: list[Region] = []
     for body in (true_body, false_body):
         block = Block()
@@ -193,11 +202,8 @@ def _while_loop(c: Operators, node: Any) -> list[Any]:
 def _carried(operands: Sequence[Any], values: Sequence[SSAValue], c: Operators) -> list[Any]:
     """Carried values inside a body: tensors, and numbers where the operands are numbers."""
 
-    def is_tensor(operand: Any) -> bool:
-        held = c.handles[operand] if isinstance(operand, torch.fx.Node) else operand
-        return isinstance(held, Handle)
-
-    return [fresh(v) if is_tensor(operand) else Number(v) for operand, v in zip(operands, values, strict=True)]
+    held = [_held(c, operand) for operand in operands]
+    return [fresh(v) if isinstance(h, Handle) else Number(v) for h, v in zip(held, values, strict=True)]
 
 
 def _scan(c: Operators, node: Any) -> list[Any]:
@@ -262,26 +268,22 @@ def _part(c: Operators, source: SSAValue, place: SSAValue) -> SSAValue:
     return c.insert(ReshapeOp.create(operands=[chosen.result], result_types=[kind], location=c.location))
 
 
-def _called(skipped: int) -> Callable[[Operators, Any], list[Any]]:
-    """A body that is called in place: its operands follow after ``skipped`` arguments."""
+def _called(body: int) -> Callable[[Operators, Any], list[Any]]:
+    """A part of the graph that is called in place: the argument number ``body``, and its operands after that."""
+    return lambda c, node: _body(c, node.args[body], [_held(c, operand) for operand in node.args[body + 1 :]])
 
-    def converter(c: Operators, node: Any) -> list[Any]:
-        operands = list(node.args[skipped:])
-        for inner in c.handles[node.args[0]].graph.nodes:
-            if inner.op == "placeholder":
-                operand = operands.pop(0)
-                c.handles[inner] = c.handles[operand] if isinstance(operand, torch.fx.Node) else operand
-            elif inner.op == "call_function":
-                c.call(inner)
-            elif inner.op == "get_attr":
-                c.get_attr(inner)
-            elif inner.op == "output":
-                if c.blocked.intersection(inner.all_input_nodes):
-                    raise Blocked
-                return [c.handles[v] if isinstance(v, torch.fx.Node) else v for v in inner.args[0]]
-        return []
 
-    return converter
+def _named(c: Operators, node: Any) -> list[Any]:
+    """A part that torch knows by a name, which follows it."""
+    body, _, *operands = node.args
+    return _body(c, body, [_held(c, operand) for operand in operands])
+
+
+def _autocast(c: Operators, node: Any) -> list[Any]:
+    """Autocast that is switched off; that which is on, capture has resolved."""
+    if node.args[2]:
+        raise error("FORGE-C003", "autocast was not resolved before capture", location=place_of(node))
+    return _called(4)(c, node)
 
 
 CONVERTERS: dict[str, Callable[[Operators, Any], list[Any]]] = {
@@ -289,8 +291,10 @@ CONVERTERS: dict[str, Callable[[Operators, Any], list[Any]]] = {
     "while_loop": _while_loop,
     "scan": _scan,
     "map_impl": _map,
-    "invoke_subgraph": _called(2),
-    "tag_activation_checkpoint": _called(1),
+    "invoke_subgraph": _named,
+    "tag_activation_checkpoint": _called(0),
+    "wrap_with_set_grad_enabled": _called(1),
+    "wrap_with_autocast": _autocast,
 }
 
 
@@ -303,7 +307,7 @@ _DEFERRED = re.compile(r"Runtime assertion failed for expression (.*) on node '.
 def check(c: Operators, node: Any) -> None:
     """An assertion of the model, unless the symbols' ranges say that it holds."""
     condition, *rest = node.args
-    held = c.handles[condition] if isinstance(condition, torch.fx.Node) else condition
+    held = _held(c, condition)
     said = _said(c, condition)
     if held is True or (said is None and (_holds(c, condition) or numbers.is_about_offsets(condition))):
         return
@@ -316,10 +320,15 @@ def check(c: Operators, node: Any) -> None:
     c.builder.insert(AssertOp.create(operands=[number], properties=properties, location=c.location))
 
 
+def _expression(condition: Any) -> Any:
+    """Torch's expression for a condition, None where it has none."""
+    value = condition.meta.get("val") if isinstance(condition, torch.fx.Node) else None
+    return value.node.expr if isinstance(value, torch.SymBool) else None
+
+
 def _said(c: Operators, condition: Any) -> Check | None:
     """The model's own check of a condition."""
-    value = condition.meta.get("val") if isinstance(condition, torch.fx.Node) else None
-    expression = value.node.expr if isinstance(value, torch.SymBool) else None
+    expression = _expression(condition)
     if expression is None:
         return None
     return next((known for known in c.checks if _normal(known.expression) == _normal(expression)), None)
@@ -337,8 +346,7 @@ def _normal(expression: Any) -> Any:
 
 def _holds(c: Operators, condition: Any) -> bool:
     """True if a comparison of extents follows from their ranges, which are checked where they get their values."""
-    value = condition.meta.get("val") if isinstance(condition, torch.fx.Node) else None
-    expression = value.node.expr if isinstance(value, torch.SymBool) else None
+    expression = _expression(condition)
     relation = getattr(expression, "rel_op", None)
     if expression is None or relation is None:
         return False
@@ -361,13 +369,3 @@ def _holds(c: Operators, condition: Any) -> bool:
         case "!=":
             return (low is not None and low > 0) or (high is not None and high < 0)
     return False
-
-
-def is_symbolic(value: Any) -> bool:
-    """True for torch's symbolic numbers."""
-    return isinstance(value, SYMBOLIC)
-
-
-def returned_number(c: Operators, held: Any) -> SymExpr | SSAValue:
-    """A number that the model returns: an extent, or a tensor of rank 0."""
-    return held if isinstance(held, SymExpr) else numbers.compute(c, held)

@@ -25,7 +25,8 @@ from forgec.ir.locations import to_attribute
 from forgec.ir.ops.control import ExtentOp, ItemOp
 from forgec.ir.ops.creation import FullOp
 from forgec.ir.ops.unary import CastOp
-from forgec.runtime.symbolic import SymExpr
+from forgec.runtime.dtypes import from_torch, torch_dtype
+from forgec.runtime.symbolic import SymExpr, symbol
 
 if TYPE_CHECKING:
     from forgec.capture.operators import Operators
@@ -132,7 +133,7 @@ def defined(c: Operators, number: SSAValue, value: Any) -> SymExpr:
     """The extent whose value is a number of the model; ``value`` is torch's expression of it."""
     name = c.symbols.define(value)
     c.insert(ItemOp.create(operands=[number], result_types=[SymType(name)], location=c.location))
-    return c.symbols.symbol_of(name)
+    return symbol(name)
 
 
 def is_about_offsets(node: Any) -> bool:
@@ -254,14 +255,9 @@ def as_argument(c: Operators, value: Any, expected: str, others: list[Any]) -> A
     number = compute(c, value)
     if "Tensor" not in expected:
         return number
-    plain = {"f64": 0.5, "i64": 1, "i1": True}[types.dtype(number)]
-    scalar = torch.empty(
-        (), dtype=getattr(torch, {"f64": "float64", "i64": "int64", "i1": "bool"}[types.dtype(number)])
-    )
+    scalar = torch.ones((), dtype=torch_dtype(types.dtype(number)))
     for other in others:
-        wanted = torch.result_type(other, plain)
+        wanted = torch.result_type(other, scalar.item())
         if torch.result_type(other, scalar) != wanted:
-            from forgec.runtime.dtypes import from_torch
-
             return cast(c, number, str(from_torch(wanted)))
     return number

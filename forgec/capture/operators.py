@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from itertools import combinations
 from typing import Any
@@ -26,15 +25,15 @@ from forgec.capture.effects import (
     source_of,
     written_nodes,
 )
-from forgec.capture.numbers import SYMBOLIC, Number, Step, as_argument, symbolic
+from forgec.capture.numbers import SYMBOLIC, Number, Step, as_argument, compute, defined, symbolic
 from forgec.capture.places import place_of
-from forgec.capture.values import Blocked, Values
-from forgec.diagnostics import ForgeError, Location, error
+from forgec.capture.values import Blocked, Values, literal
+from forgec.diagnostics import ForgeError, error
 from forgec.ir import types, unsupported
 from forgec.ir.locations import to_attribute
 from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.unary import CastOp
-from forgec.runtime.symbolic import Extent
+from forgec.runtime.symbolic import Extent, symbol
 
 IGNORED = ("aten::_assert_tensor_metadata", "aten::sym_constrain_range_for_size", "aten::sym_constrain_range")
 """Checks of what the types already say."""
@@ -54,10 +53,6 @@ BY_STRIDES = (
 
 BY_ADDRESS = (torch.ops.aten.as_strided.default, torch.ops.aten.as_strided_copy.default)
 
-INLINED = {torch.ops.higher_order.wrap_with_set_grad_enabled: 2, torch.ops.higher_order.wrap_with_autocast: 5}
-"""Operators that run a part of the graph with other settings of torch's; the part is their argument before this
-number."""
-
 
 class Operators(Values):
     """Converts the nodes that call something."""
@@ -75,7 +70,7 @@ class Operators(Values):
             self._call(node)
         except ForgeError as failure:
             known = {(d.code, d.message, d.location) for d in self.failures}
-            found = _located(failure, place_of(node)).diagnostics
+            found = failure.at(place_of(node)).diagnostics
             self.failures += [d for d in found if (d.code, d.message, d.location) not in known]
             self.blocked.add(node)
         except Blocked:
@@ -95,9 +90,6 @@ class Operators(Values):
             self.handles[node] = torch.promote_types(*node.args)
             return
         if control_flow.convert(self, node):
-            return
-        if overload in INLINED:
-            self._inline(node)
             return
         if not isinstance(overload, torch._ops.OpOverload):
             name = getattr(overload, "__name__", overload)
@@ -200,22 +192,24 @@ class Operators(Values):
         copies = overload is not torch.ops.aten.as_strided.default
         self.handles[node] = fresh(results[0]) if copies else view_of(owner, operand, kind, results[0], overload.name())
 
-    def _inline(self, node: Any) -> None:
-        """A part of the graph that torch.export put aside because it runs with other settings (without gradients)."""
-        *settings, body = node.args[: INLINED[node.target]]
-        if node.target is not torch.ops.higher_order.wrap_with_set_grad_enabled and settings[2]:
-            raise error("FORGE-C003", "autocast was not resolved before capture", location=place_of(node))
-        operands = node.args[INLINED[node.target] :]
-        graph = self.handles[body].graph
-        for inner in graph.nodes:
-            if inner.op == "placeholder":
-                self.handles[inner], operands = self.handles[operands[0]], operands[1:]
-            elif inner.op == "call_function":
-                self.call(inner)
-            elif inner.op == "get_attr":
-                self.get_attr(inner)
-            elif inner.op == "output":
-                self.handles[node] = [self.handles[v] if isinstance(v, torch.fx.Node) else v for v in inner.args[0]]
+    def argument(self, value: Any) -> Any:
+        """An fx argument as the rows see it."""
+        if isinstance(value, torch.fx.Node):
+            held = self.handles[value]
+            if isinstance(held, (Step, Number)):
+                return compute(self, held)
+            return held.value(self.builder.insert) if isinstance(held, Handle) else held
+        if isinstance(value, (list, tuple)):
+            return [self._item(item) for item in value]
+        return literal(value)
+
+    def _item(self, value: Any) -> Any:
+        """An item of a list: an integer there is an extent."""
+        held = self.handles[value] if isinstance(value, torch.fx.Node) else value
+        symbolic = value.meta.get("val") if isinstance(value, torch.fx.Node) else None
+        if isinstance(held, (Step, Number)) and isinstance(symbolic, torch.SymInt):
+            return defined(self, compute(self, held), symbolic)
+        return self.argument(value)
 
     def arguments(self, overload: Any, arguments: dict[str, Any]) -> dict[str, Any]:
         """A call's arguments as the rows see them."""
@@ -285,7 +279,7 @@ class Operators(Values):
         if not found.issuperset(names):
             raise error("FORGE-C003", f"{call.name} yields extents that nothing tells: {', '.join(names)}")
         self.symbols.known.update(names)
-        return [self.symbols.symbol_of(name) for name in names]
+        return [symbol(name) for name in names]
 
     # Writes
     # ------------------------------------------------------------------------------------------------------------
@@ -379,10 +373,6 @@ def extents_of(kind: AnyTensorType | None) -> Sequence[Extent]:
 def draws_random(overload: Any) -> bool:
     """True if torch says that the operator's result depends on a generator's state."""
     return torch.Tag.nondeterministic_seeded in overload.tags
-
-
-def _located(failure: ForgeError, place: Location) -> ForgeError:
-    return ForgeError([d if d.location is not None else replace(d, location=place) for d in failure.diagnostics])
 
 
 def _fake_mode(value: Any) -> Any:

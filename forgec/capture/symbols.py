@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils._sympy.symbol import SymT, symbol_is_type
 
-from forgec.runtime.symbolic import Bounds, Extent, SymExpr, bounds, free_symbols, sym_max, sym_min, symbol
+from forgec.runtime.symbolic import Bounds, Extent, bounds, free_symbols, sym_max, sym_min, symbol
 
 
 class Unknown(Exception):
@@ -90,10 +90,6 @@ class SymbolTable:
         name = self.names[str(e)] if str(e) in self.names else str(self._expression(e, value.node.shape_env))
         self.known.add(name)
         return name
-
-    def symbol_of(self, name: str) -> SymExpr:
-        """The extent that is a symbol of ours."""
-        return symbol(name)
 
     def range_of(self, value: Any) -> Bounds:
         """The least and the greatest value that torch knows for a SymInt."""

@@ -15,10 +15,8 @@ from xdsl.dialects.builtin import AnyTensorType, LocationAttr, StringAttr, Symbo
 from xdsl.ir import Block, Operation, SSAValue
 from xdsl.rewriter import InsertPoint
 
-from forgec.capture.aliasing import Handle
 from forgec.capture.checks import Check
 from forgec.capture.effects import identity
-from forgec.capture.numbers import Number, Step, compute, defined
 from forgec.capture.symbols import SymbolTable
 from forgec.diagnostics import Diagnostic
 from forgec.ir import types, unsupported
@@ -98,25 +96,6 @@ class Values:
         if name is None:
             raise unsupported.of_dtype(value.dtype).error(f"a tensor of dtype {value.dtype}", "FORGE-C004")
         return types.tensor(name, self.symbols.extents(value.shape), self.symbols.strides(value.stride()))
-
-    def argument(self, value: Any) -> Any:
-        """An fx argument as the rows see it."""
-        if isinstance(value, torch.fx.Node):
-            held = self.handles[value]
-            if isinstance(held, (Step, Number)):
-                return compute(self, held)  # type: ignore[arg-type]
-            return held.value(self.builder.insert) if isinstance(held, Handle) else held
-        if isinstance(value, (list, tuple)):
-            return [self._item(item) for item in value]
-        return literal(value)
-
-    def _item(self, value: Any) -> Any:
-        """An item of a list: an integer there is an extent."""
-        held = self.handles[value] if isinstance(value, torch.fx.Node) else value
-        symbolic = value.meta.get("val") if isinstance(value, torch.fx.Node) else None
-        if isinstance(held, (Step, Number)) and isinstance(symbolic, torch.SymInt):
-            return defined(self, compute(self, held), symbolic)  # type: ignore[arg-type]
-        return self.argument(value)
 
     def name_results(self, node: Any, results: Sequence[SSAValue]) -> None:
         for result in results:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from forgec.diagnostics.catalog import CATALOG
@@ -72,6 +72,10 @@ class ForgeError(Exception):
     @property
     def code(self) -> str:
         return self.diagnostics[0].code
+
+    def at(self, location: Location | None) -> ForgeError:
+        """The same error; diagnostics without a place get this one."""
+        return ForgeError([d if d.location is not None else replace(d, location=location) for d in self.diagnostics])
 
     def __str__(self) -> str:
         from forgec.diagnostics.render import render

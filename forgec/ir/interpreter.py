@@ -135,7 +135,7 @@ class _Run:
         try:
             results = self._results(op, operands)
         except ForgeError as failure:
-            raise _located(failure, op) from failure
+            raise failure.at(location_of(op)) from failure
         except Exception as failure:
             text = str(failure).strip().splitlines()
             reason = f"{type(failure).__name__}: {text[0]}" if text else type(failure).__name__
@@ -201,10 +201,3 @@ def _check(ev: Evaluator, expected: Attribute, tensor: Any, what: str, op: Opera
         code = "FORGE-R003" if op is None else "FORGE-X001"
         shape = list(ev.shape(expected))
         raise error(code, f"{what} has shape {list(tensor.shape)}, the IR says {shape}", location=place)
-
-
-def _located(failure: ForgeError, op: Operation) -> ForgeError:
-    from dataclasses import replace
-
-    place = location_of(op)
-    return ForgeError([d if d.location is not None else replace(d, location=place) for d in failure.diagnostics])

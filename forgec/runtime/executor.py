@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from forgec.diagnostics import ForgeError, Location, error
@@ -371,12 +371,7 @@ class Frame:
             return reason
         launch = self.entry.launches[position]
         if isinstance(reason, ForgeError):
-            return ForgeError(
-                [
-                    d if d.location is not None else replace(d, location=self._place_of(launch))
-                    for d in reason.diagnostics
-                ]
-            )
+            return reason.at(self._place_of(launch))
         text = str(reason)
         message = text.splitlines()[0] if text.strip() else type(reason).__name__
         place = self._place_of(launch)

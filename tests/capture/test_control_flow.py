@@ -243,3 +243,20 @@ def test_random_nests_of_branches_and_loops(seed: int) -> None:
         raise
     for given_, wanted in zip(inputs, expected, strict=True):
         torch.testing.assert_close(compiled(given_), wanted)
+
+
+def test_a_region_that_is_called_twice() -> None:
+    """Both calls share their nodes, but not what these have become."""
+    region = torch.compiler.nested_compile_region(lambda a: torch.relu(a) * a.sum().item())
+    agree(lambda: Wrapped(lambda a: region(a) + region(a * 2 + 1)), [x + 1])
+
+
+def test_what_cannot_be_captured_inside_a_region_is_reported_once() -> None:
+    def function(a: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            held, other = a.to_sparse(), a * 2
+        return held.to_dense() + other
+
+    with pytest.raises(ForgeError) as raised:
+        forgec.compile(Wrapped(function), (x,))
+    assert [d.code for d in raised.value.diagnostics] == ["FORGE-C004"]
