@@ -12,13 +12,12 @@ from xdsl.passes import ModulePass
 from xdsl.traits import is_side_effect_free
 
 from forgec.ir import types
-from forgec.ir.attributes import ArgsAttr, ExtentAttr, ExtentsAttr
 from forgec.ir.literals import literal
 from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.module import AtenOp, ConstantOp, ParamRefOp
 from forgec.ir.ops.shape import ViewOp
+from forgec.ir.symbols import mentioned_symbols
 from forgec.passes.rewriting import blocks, functions, replace, sign
-from forgec.runtime.symbolic import SymExpr
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class ConstantFold(ModulePass):
         static = all(isinstance(extent, int) for shape in shapes for extent in shape)
         return (
             static
-            and not any(_is_symbolic(attribute) for attribute in op.properties.values())
+            and not mentioned_symbols(op)
             and isinstance(size, int)
             and size <= self.max_bytes
             and types.dtype(op.results[0]) not in types.COMPLEX
@@ -93,19 +92,6 @@ def _is_returned(value: SSAValue) -> bool:
     """True if the function returns the value, or a view of it."""
     users = [use.operation for use in value.uses]
     return any(isinstance(op, ReturnOp) or (isinstance(op, ViewOp) and _is_returned(op.result)) for op in users)
-
-
-def _is_symbolic(attribute: object) -> bool:
-    """True if an attribute names a dynamic extent, whose value only a call gives."""
-    if isinstance(attribute, ArgsAttr):
-        return any(_is_symbolic(arg) for arg in attribute.arguments)
-    if isinstance(attribute, (ExtentAttr, ExtentsAttr)):
-        return _is_symbolic(attribute.data)
-    return (
-        any(_is_symbolic(item) for item in attribute)
-        if isinstance(attribute, tuple)
-        else isinstance(attribute, SymExpr)
-    )
 
 
 def _dense(value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
@@ -16,17 +17,14 @@ from forgec.ir.entry import EntryInfo
 from forgec.ir.ops.base import producer
 from forgec.ir.ops.control import AssertOp, ItemOp
 from forgec.ir.ops.module import StateReadOp, StateWriteOp
+from forgec.ir.symbols import defined_symbols, free_symbols_in, mentioned_symbols, symbols_of
 from forgec.passes.outlining import (
     REPEATED,
     call,
-    defined_symbols,
-    free_symbols_in,
     free_values,
     is_repeated,
-    mentioned_symbols,
     needed_symbols,
     outline,
-    symbols_of,
 )
 from forgec.passes.rewriting import functions
 
@@ -76,6 +74,8 @@ class _Cutter:
         self.level: dict[Operation, int] = {}
         self.told: dict[str, int] = {}
         """Symbols that ops of the function define → the segment from which on they have values."""
+        self.last_need: dict[str, float] = dict.fromkeys(self.returned, inf)
+        """Symbols → the last segment that needs their values."""
 
     def run(self) -> None:
         if not any(self._tells(op) for op in self.ops):
@@ -86,8 +86,13 @@ class _Cutter:
         if count == 1:
             return
         place: Operation = self.function
-        for number in range(count):
-            ops = [op for op in self.ops if self.level[op] == number and not isinstance(op, REPEATED)]
+        segments: list[list[Operation]] = [[] for _ in range(count)]
+        for op in self.ops:
+            for name in self._needs(op):
+                self.last_need[name] = max(self.last_need.get(name, 0), self.level[op])
+            if not isinstance(op, REPEATED):
+                segments[self.level[op]].append(op)
+        for number, ops in enumerate(segments):
             if ops:
                 function = self._segment(ops, number)
                 self.module.body.block.insert_op_after(function, place)
@@ -163,13 +168,12 @@ class _Cutter:
         block = self.function.body.block
         inside = set(ops)
         arguments = [value for value in free_values(ops) if not is_repeated(value)]
-        later = self.returned | {name for op in self.ops if self.level[op] > number for name in self._needs(op)}
         results: dict[SSAValue, None] = {}
         for op in ops:
             for result in op.results:
                 if any(self._user(use.operation) not in inside for use in result.uses):
                     results[result] = None
-            told = self._tells(op) & later
+            told = {name for name in self._tells(op) if self.last_need.get(name, 0) > number}
             if told:
                 results.update(dict.fromkeys(r for r in op.results if told & symbols_of(r)))
         kept = [  # versions of state that are only read here go on

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from xdsl.dialects.builtin import ArrayAttr, LocationAttr, StringAttr, TensorType
+from xdsl.dialects.builtin import ArrayAttr, LocationAttr, StringAttr
 from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
 from xdsl.ir import Block, Operation, Region, SSAValue
 
-from forgec.ir import types
-from forgec.ir.attributes import ArgsAttr, ExtentAttr, ExtentsAttr, StateType, SymType
+from forgec.ir.attributes import StateType
 from forgec.ir.entry import ArgumentInfo
 from forgec.ir.ops.base import producer
-from forgec.ir.ops.control import ExtentOp, ItemOp
-from forgec.ir.ops.module import AtenOp, ConstantOp, ParamRefOp
-from forgec.runtime.symbolic import SymExpr, free_symbols
+from forgec.ir.ops.control import ExtentOp
+from forgec.ir.ops.module import ConstantOp, ParamRefOp
+from forgec.ir.symbols import defined_symbols, mentioned_symbols, symbols_of
 
 REPEATED = (ParamRefOp, ConstantOp, ExtentOp)
 """Ops that cost nothing: instead of passing their results to a function, the function has them itself."""
@@ -45,7 +44,8 @@ def outline(
     inside: dict[SSAValue, SSAValue] = dict(zip(arguments, block.args, strict=True))
     for value, argument in inside.items():
         argument.name_hint = value.name_hint
-    free = [*free_values(ops), *(value for value in results if not _is_defined_by(value, ops))]
+    moved = set(ops)
+    free = [*free_values(ops), *(value for value in results if producer(value) not in moved)]
     for value in dict.fromkeys(free):
         if value not in inside:
             source = producer(value)
@@ -89,53 +89,6 @@ def call(function: FuncOp, arguments: Sequence[SSAValue], place: LocationAttr) -
 def is_repeated(value: SSAValue) -> bool:
     """True for results of repeated ops."""
     return isinstance(producer(value), REPEATED)
-
-
-def _is_defined_by(value: SSAValue, ops: Sequence[Operation]) -> bool:
-    return producer(value) in ops
-
-
-def defined_symbols(op: Operation) -> tuple[str, ...]:
-    """The symbols that an op gives values to."""
-    if isinstance(op, AtenOp):
-        return op.defined_symbols
-    return (op.symbol,) if isinstance(op, ItemOp) and op.symbol is not None else ()
-
-
-def mentioned_symbols(op: Operation) -> set[str]:
-    """The symbols in an op's result types and attributes."""
-    found = {name for result in op.results for name in symbols_of(result)}
-    for attribute in op.properties.values():
-        if isinstance(attribute, ArgsAttr):
-            found |= free_symbols_in(attribute)
-        elif isinstance(attribute, ExtentAttr):
-            found |= free_symbols(attribute.data)
-        elif isinstance(attribute, ExtentsAttr):
-            found.update(name for extent in attribute.data for name in free_symbols(extent))
-    return found
-
-
-def free_symbols_in(arguments: ArgsAttr) -> set[str]:
-    """The symbols in the arguments of a call."""
-    return {name for extent in _symbolic(arguments.arguments) for name in free_symbols(extent)}
-
-
-def _symbolic(value: object) -> Iterator[SymExpr]:
-    if isinstance(value, SymExpr):
-        yield value
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from _symbolic(item)
-
-
-def symbols_of(value: SSAValue) -> set[str]:
-    """The symbols in a value's type."""
-    if isinstance(value.type, SymType):
-        return {value.type.data}
-    kind = value.type.value if isinstance(value.type, StateType) else value.type
-    if not isinstance(kind, TensorType):
-        return set()
-    return {name for extent in (*types.shape(kind), *types.strides(kind)) for name in free_symbols(extent)}
 
 
 def required_symbols(function: FuncOp, functions: Mapping[str, FuncOp]) -> set[str]:

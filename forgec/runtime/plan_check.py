@@ -92,12 +92,13 @@ def registers_of(launch: Launch) -> Iterator[int]:
         yield from registers_in(value)
 
 
-def _symbolic_in(value: Arg) -> Iterator[SymExpr]:
+def symbolic_in(value: Arg) -> Iterator[SymExpr]:
+    """The symbolic extents in an argument, tuples included."""
     if isinstance(value, SymExpr):
         yield value
     elif isinstance(value, tuple):
         for item in value:
-            yield from _symbolic_in(item)
+            yield from symbolic_in(item)
 
 
 class _EntryChecker:
@@ -290,7 +291,7 @@ class _EntryChecker:
                 raise Malformed("the input is not among the entry's inputs", f".registers[{number}]")
 
     def check_literal(self, literal: Literal, place: str) -> None:
-        if any(True for _ in registers_in(literal.value)) or any(True for _ in _symbolic_in(literal.value)):
+        if any(True for _ in registers_in(literal.value)) or any(True for _ in symbolic_in(literal.value)):
             raise Malformed("a literal is a fixed value", place)
 
     def register(self, number: int, place: str) -> Register:
@@ -305,7 +306,7 @@ class _EntryChecker:
         for used in arguments:
             self.register(used, ".args")
         for value in (*launch.args, *(value for _, value in launch.kwargs)):
-            for expression in _symbolic_in(value):
+            for expression in symbolic_in(value):
                 self.check_extent(expression, ".args")
         if is_control(launch.op):
             self.check_control(launch)
