@@ -57,6 +57,8 @@ class Storage:
     version: int = 0
     written: bool = False
     """True once the model has written it."""
+    relies_on_layout: bool = False
+    """True if the program would compute something else, were the memory laid out otherwise."""
 
 
 @dataclass(eq=False)
@@ -73,6 +75,8 @@ class Handle:
     """What made the tensor, if it shares the storage in a way that no chain expresses; then it can only be read,
     while the storage is as it was.
     """
+    may_copy: bool = False
+    """True if torch would have made a copy of memory laid out otherwise (``reshape``, ``contiguous``)."""
 
     def value(self, insert: Insert) -> SSAValue:
         """The tensor's current value; views of a storage that was written since are computed again."""
@@ -81,6 +85,7 @@ class Handle:
     def values(self, insert: Insert) -> list[SSAValue]:
         """The current values along the chain."""
         if self.version != self.storage.version:
+            self.storage.relies_on_layout |= self.may_copy
             if self.opaque:
                 raise UnknownAliasing(f"a result of {self.opaque} is read after the memory that it shares was written")
             self.cached = [self.storage.value]
@@ -101,6 +106,7 @@ class Handle:
         if self.opaque:
             raise UnknownAliasing(f"the memory of a result of {self.opaque} is written")
         self.storage.written = True
+        self.storage.relies_on_layout |= self.may_copy
         if not all(_has_inverse(view) for view in self.chain):
             self.storage.value = self._insert(value, insert, location)
             self.storage.version += 1
@@ -178,14 +184,18 @@ def whole(handle: Handle) -> Handle:
     return Handle(storage, (), [storage.value], storage.version)
 
 
-def view_of(source: Handle, operand: SSAValue, kind: AnyTensorType, result: SSAValue, callee: str) -> Handle:
+def view_of(
+    source: Handle, operand: SSAValue, kind: AnyTensorType, result: SSAValue, callee: str, may_copy: bool = False
+) -> Handle:
     """The handle of ``result``, which ``callee`` computed from ``operand`` and which may share its memory.
 
     ``operand`` is the value of ``source``, and in torch a tensor of type ``kind``. Where torch's operator copies (a
-    reshape that strides cannot express, a change of layout or dtype) there is no aliasing.
+    reshape that strides cannot express, a change of layout or dtype) there is no aliasing. ``may_copy``: torch copies
+    where the operand lies otherwise.
     """
     steps: list[Operation] = []
     value = result
+    may_copy |= source.may_copy
     while value is not operand:
         op = producer(value)
         if isinstance(op, CastOp) or (
@@ -195,13 +205,20 @@ def view_of(source: Handle, operand: SSAValue, kind: AnyTensorType, result: SSAV
         if not _is_view(op):
             return Handle(source.storage, (), [result], source.version, callee)
         assert op is not None
+        may_copy |= isinstance(op, ReshapeOp) and _merges(op)
         steps.append(op)
         value = op.operands[0]
     if source.opaque:
         return Handle(source.storage, (), [result], source.version, source.opaque)
     steps.reverse()
     values = [*source.cached, *(step.results[0] for step in steps)]
-    return Handle(source.storage, (*source.chain, *steps), values, source.version)
+    return Handle(source.storage, (*source.chain, *steps), values, source.version, may_copy=may_copy)
+
+
+def _merges(op: ReshapeOp) -> bool:
+    """True if strides express this for some layouts of the operand only: where it makes one dimension of several."""
+    unrelated = [7919**power for power in range(1, len(types.shape(op.input)) + 1)]
+    return reshape_strides(types.shape(op.input), unrelated, types.shape(op.result)) is None
 
 
 def _is_view(op: Operation | None) -> bool:

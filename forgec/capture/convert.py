@@ -82,7 +82,7 @@ class Converter(Operators):
     def run(self) -> Conversion:
         """Convert the whole program. Raises ForgeError (C003, C005) for what forge cannot say."""
         self.inputs: list[int] = []
-        self.input_storages: list[Storage] = []
+        self.input_storages: dict[SSAValue, Storage] = {}
         self.fixed: dict[int, Any] = {}
         self.states: list[tuple[StateSlot, Handle, SSAValue]] = []
         self.targets: dict[str, Any] = {}
@@ -161,16 +161,16 @@ class Converter(Operators):
         kind = self.type_of(node.meta["val"])
         self.inputs.append(leaf)
         if node.name in self.written:
-            self._state(node, StateSlot(node.name, leaf), kind)
-            self.input_storages.append(self.handles[node].storage)
+            argument = self._state(node, StateSlot(node.name, leaf), kind)
+            self.input_storages[argument] = self.handles[node].storage
             return
         argument = self.block.insert_arg(kind, len(self.block.args))
         argument.name_hint = hint(node.name)
         self.argument_names[argument] = node.name
         self.handles[node] = fresh(argument, self.symbols.extent(node.meta["val"].storage_offset()))
-        self.input_storages.append(self.handles[node].storage)
+        self.input_storages[argument] = self.handles[node].storage
 
-    def _state(self, node: Any, slot: StateSlot, kind: AnyTensorType) -> None:
+    def _state(self, node: Any, slot: StateSlot, kind: AnyTensorType) -> SSAValue:
         argument = self.block.insert_arg(StateType(kind), len(self.block.args))
         argument.name_hint = hint(node.name)
         self.argument_names[argument] = node.name
@@ -179,6 +179,7 @@ class Converter(Operators):
         handle = fresh(read.results[0], self.symbols.extent(node.meta["val"].storage_offset()))
         self.states.append((slot, handle, argument))
         self.handles[node] = handle
+        return argument
 
     def _constant_input(self, node: Any, spec: Any) -> None:
         if spec.kind in HELD:
@@ -230,6 +231,7 @@ class Converter(Operators):
         self.builder.insert(ending)
         self._locate()
         slots = {argument: slot for slot, _, argument in self.states}
+        self.layouts = {argument for argument, storage in self.input_storages.items() if storage.relies_on_layout}
         infos = [self._argument_info(argument, slots.get(argument)) for argument in self.block.args]
         function = FuncOp(
             "forward",
@@ -283,7 +285,7 @@ class Converter(Operators):
 
     def _memory(self, results: Sequence[Handle]) -> list[int]:
         """The number of each result's memory: its input's, else one of its own."""
-        numbers = {storage: number for number, storage in enumerate(self.input_storages)}
+        numbers = {storage: number for number, storage in enumerate(self.input_storages.values())}
         return [numbers.setdefault(held.storage, len(numbers)) for held in results]
 
     def _value(self, held: Handle, node: Any) -> SSAValue:
@@ -306,7 +308,7 @@ class Converter(Operators):
 
     def _argument_info(self, argument: SSAValue, slot: StateSlot | None) -> ArgumentInfo:
         if slot is None or slot.input_index is not None:
-            return ArgumentInfo(self.argument_names[argument], inout=slot is not None)
+            return ArgumentInfo(self.argument_names[argument], slot is not None, argument in self.layouts)
         initial = self.params[slot.name]
         return ArgumentInfo(slot.name, zeros=not bool(initial.count_nonzero()))
 

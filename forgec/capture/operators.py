@@ -130,6 +130,7 @@ class Operators(Values):
         call = Call(self, overload, seen, self.result_types(value), self.location)
         results = self.emit(call)
         self.name_results(node, results)
+        lying = arguments.get("memory_format") not in (None, torch.preserve_format)
         handles = []
         for position, (alias, result) in enumerate(zip(per_result(schema, results), results, strict=True)):
             origin = source_of(node, overload, arguments, alias, position)
@@ -138,7 +139,7 @@ class Operators(Values):
                 handles.append(fresh(result, self._origin(value, position)))
             else:
                 operand, kind = source.value(self.builder.insert), self.type_of(origin.meta["val"])
-                handles.append(view_of(source, operand, kind, result, overload.name()))
+                handles.append(view_of(source, operand, kind, result, overload.name(), lying))
         self.handles[node] = handles if isinstance(value, (list, tuple)) else handles[0] if handles else None
 
     def _rebound(self, node: Any, handle: Handle) -> Handle:
@@ -159,6 +160,7 @@ class Operators(Values):
         if before.shape == after.shape:
             return self.handles[node.args[0]]
         owner = whole(self.handles[node.args[0]])
+        owner.storage.relies_on_layout = True
         operand, (result,) = owner.value(self.builder.insert), self.result_types(after)
         assert result is not None, "the result is a tensor"
         start = self.symbols.extent(before.storage_offset()) - owner.storage.origin
@@ -181,6 +183,7 @@ class Operators(Values):
         """``as_strided`` sees the memory itself: the tensor that owns it, wherever the operand's views lead."""
         held, value = node.args[0].meta["val"], node.meta["val"]
         owner = whole(self.handles[node.args[0]])
+        owner.storage.relies_on_layout = True
         operand, (result,) = owner.value(self.builder.insert), self.result_types(value)
         kind, start = owner.storage.kind, seen["storage_offset"]
         if operand.type != kind or result is None or types.dtype(result) != types.dtype(kind):

@@ -86,16 +86,18 @@ class EntryInfo:
 
 @dataclass(frozen=True)
 class ArgumentInfo:
-    """``name`` for people; ``inout``: state that is the caller's tensor; ``zeros``: state of a session that starts as
-    zeros."""
+    """``name`` for people; ``inout``: state that is the caller's tensor; ``exact``: the caller's tensor must have the
+    strides of its type, another layout would mean something else; ``zeros``: state of a session that starts as zeros.
+    """
 
     name: str
     inout: bool = False
+    exact: bool = False
     zeros: bool = False
 
     def attribute(self) -> DictionaryAttr:
         """The argument attributes that say this."""
-        flags = {"forge.inout": self.inout, "forge.zeros": self.zeros}
+        flags = {"forge.inout": self.inout, "forge.exact": self.exact, "forge.zeros": self.zeros}
         return DictionaryAttr({"forge.name": StringAttr(self.name), **{k: UnitAttr() for k, v in flags.items() if v}})
 
 
@@ -106,7 +108,8 @@ def argument_info(function: FuncOp, position: int) -> ArgumentInfo:
     text = (
         name.data if isinstance(name, StringAttr) else function.body.block.args[position].name_hint or f"arg{position}"
     )
-    return ArgumentInfo(text, "forge.inout" in attributes, "forge.zeros" in attributes)
+    flags = ("forge.inout", "forge.exact", "forge.zeros")
+    return ArgumentInfo(text, *(flag in attributes for flag in flags))
 
 
 def _is_input(function: FuncOp, position: int) -> bool:

@@ -94,15 +94,18 @@ class RegisterOp(IRDLOperation):
 
 @irdl_op_definition
 class InputOp(RegisterOp):
-    """The caller's tensor number ``index``; ``inout`` if the call writes it."""
+    """The caller's tensor number ``index``; ``inout`` if the call writes it, ``exact`` if its strides must be these."""
 
     name = "plan.input"
 
     index = prop_def(IntAttr)
     label = prop_def(StringAttr)
     inout = opt_prop_def(UnitAttr)
+    exact = opt_prop_def(UnitAttr)
 
-    assembly_format = "custom<Bare>($index) custom<Bare>($label) (`inout` $inout^)? attr-dict `:` type($result)"
+    assembly_format = (
+        "custom<Bare>($index) custom<Bare>($label) (`inout` $inout^)? (`exact` $exact^)? attr-dict `:` type($result)"
+    )
 
 
 @irdl_op_definition

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, ModuleOp
@@ -74,7 +74,7 @@ class _Entry:
                 number = inputs[leaf.id]
                 register = self.registers[number]
                 assert isinstance(register, data.Input)
-                self.registers[number] = data.Input(register.spec, position, register.name, register.inout)
+                self.registers[number] = replace(register, index=position)
                 leaves.append(number)
             else:
                 leaves.append(leaf if isinstance(leaf, SymExpr) else data.Literal(leaf))
@@ -107,7 +107,7 @@ class _Entry:
     def _describe(self, op: plan.RegisterOp) -> data.Register:
         spec = spec_of(op.result)
         if isinstance(op, plan.InputOp):
-            return data.Input(spec, op.index.data, op.label.data, op.inout is not None)
+            return data.Input(spec, op.index.data, op.label.data, op.inout is not None, op.exact is not None)
         if isinstance(op, plan.ParamOp):
             return data.Param(spec, op.label.data)
         if isinstance(op, plan.ConstantOp):

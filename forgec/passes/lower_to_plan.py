@@ -172,6 +172,8 @@ class _Lowering:
                 properties = {"index": IntAttr(index), "label": StringAttr(info.name)}
                 if info.inout or position in self.updates.values():
                     properties["inout"] = UnitAttr()
+                if info.exact:
+                    properties["exact"] = UnitAttr()
                 op = plan.InputOp.create(properties=properties, result_types=[held])
                 index += 1
             op.results[0].name_hint = argument.name_hint

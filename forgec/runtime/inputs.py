@@ -135,6 +135,8 @@ class InputChecker:
             if tensor.shape != shape:
                 raise self.explain(leaves)
             if tensor.stride() != strides and not same_strides(shape, tensor.stride(), strides):
+                if register.exact:
+                    raise other_layout(register.name, tensor.stride(), strides)
                 if overlaps_itself(shape, strides, repeats=False):
                     raise shared_elements(register.name, f"was compiled with strides {list(strides)}")
                 accepted.tensors[position] = relayout(tensor, shape, strides)
@@ -168,6 +170,13 @@ class InputChecker:
 def shared_elements(name: str, reason: str) -> ForgeError:
     """FORGE-R008 for a tensor such as ``expand`` makes, where values of its own for each element are needed."""
     return error("FORGE-R008", f"{name} {reason}, and several elements of it share memory", help="pass a copy")
+
+
+def other_layout(name: str, given: tuple[int, ...], strides: tuple[int, ...]) -> ForgeError:
+    """FORGE-R008 where the model's meaning depends on where in memory the elements lie."""
+    message = f"{name} has strides {list(given)}, the artifact was compiled for {list(strides)}"
+    note = "the model reads or writes through this tensor's memory (as_strided, or a write into what reshape returned)"
+    return error("FORGE-R008", message, notes=(note,), help="pass a tensor that lies so, for example a contiguous copy")
 
 
 def relayout(tensor: torch.Tensor, shape: tuple[int, ...], strides: tuple[int, ...]) -> torch.Tensor:

@@ -54,12 +54,15 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A tensor of the caller. ``index`` is its position in ``Entry.inputs``; ``inout``: the call writes it."""
+    """A tensor of the caller. ``index`` is its position in ``Entry.inputs``; ``inout``: the call writes it; ``exact``:
+    a tensor with other strides would mean something else.
+    """
 
     spec: TensorSpec
     index: int
     name: str
     inout: bool = False
+    exact: bool = False
     device: str = "cpu"
 
 

@@ -237,7 +237,7 @@ def _decode_spec(fields: Mapping[str, Any]) -> TensorSpec:
 
 
 _REGISTER_FIELDS: dict[type[Register], tuple[tuple[str, ...], tuple[str, ...]]] = {
-    Input: (("index", "name"), ("inout",)),
+    Input: (("index", "name"), ("inout", "exact")),
     Param: (("name",), ()),
     State: (("name", "zeros"), ()),
     Buffer: (("nbytes", "first", "last"), ("offset",)),
@@ -259,8 +259,8 @@ def _decode_register(data: object) -> Register:
     if not isinstance(device, str) or not _DEVICE.fullmatch(device):
         raise Malformed("expected a device such as 'cpu' or 'cuda:0'", ".device")
     if cls is Input:
-        inout = _bool(fields.get("inout", False), "inout")
-        return Input(spec, _int(fields["index"], "index"), _text(fields["name"], "name"), inout, device)
+        flags = [_bool(fields.get(flag, False), flag) for flag in ("inout", "exact")]
+        return Input(spec, _int(fields["index"], "index"), _text(fields["name"], "name"), *flags, device)
     if cls is Param:
         return Param(spec, _text(fields["name"], "name"), device)
     if cls is State:

@@ -97,8 +97,7 @@ def _encode_register(register: Register) -> dict[str, Any]:
     match register:
         case Input():
             result |= {"index": register.index, "name": register.name}
-            if register.inout:
-                result["inout"] = True
+            result |= {flag: True for flag in ("inout", "exact") if getattr(register, flag)}
         case Param():
             result["name"] = register.name
         case State():
