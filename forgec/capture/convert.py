@@ -25,6 +25,7 @@ from forgec.capture.effects import (
     identity,
     written_placeholders,
 )
+from forgec.capture.guards import constraints
 from forgec.capture.numbers import Number, Step, compute, symbols_in_shapes
 from forgec.capture.operators import Operators
 from forgec.capture.places import place_of
@@ -239,7 +240,8 @@ class Converter(Operators):
             Region(self.block),
             arg_attrs=ArrayAttr([info.attribute() for info in infos]),
         )
-        module = ModuleOp([*self._symbol_ops(), *self.header, function])
+        relations = constraints(self.program, self.symbols)
+        module = ModuleOp([*self._symbol_ops(), *relations, *self.header, function])
         return Conversion(
             module,
             self.params,

@@ -218,8 +218,8 @@ CATALOG: dict[str, Entry] = {
     "FORGE-R008": Entry(
         "unsupported kind of tensor",
         "A tensor argument is sparse, quantised or otherwise not a plain strided tensor; or the call writes it, and "
-        "elements of it share memory with one another or with another argument; or it has other strides than the example "
-        "had, and the model reads or writes through its memory (`as_strided`, a write into what `reshape` returned).",
+        "elements of it share memory with one another or with another argument; or it lies otherwise than the example "
+        "did, and the model reads or writes through its memory (`as_strided`, a write into what `reshape` made).",
         "Convert the argument with `.to_dense()`, or pass a (contiguous) copy.",
     ),
     "FORGE-R009": Entry(

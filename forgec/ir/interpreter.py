@@ -22,7 +22,8 @@ from forgec.ir.extents import bind
 from forgec.ir.locations import location_of
 from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.control import ControlOp, ItemOp
-from forgec.ir.ops.module import AtenOp, StateReadOp, StateWriteOp, SymbolOp
+from forgec.ir.ops.module import AtenOp, ConstraintOp, StateReadOp, StateWriteOp, SymbolOp
+from forgec.runtime.plan import PREDICATE_SIGNS
 
 Observer = Callable[[Operation, Sequence[Any]], None]
 
@@ -130,6 +131,11 @@ class _Run:
             if isinstance(op, SymbolOp) and value is not None and not op.admits(value):
                 name, label = op.sym_name.data, op.label.data
                 raise error("FORGE-R004", f"extent {name} ({label}) is {value}, outside {op.range_text}")
+            if isinstance(op, ConstraintOp):
+                relation = op.constraint
+                if relation.symbols <= symbols.keys() and not relation.holds(symbols):
+                    text = f"{relation.left} {PREDICATE_SIGNS[relation.predicate]} {relation.right}"
+                    raise error("FORGE-R003", f"the extents do not fulfil {text}", location=location_of(op))
 
     def _execute(self, op: Operation, operands: list[Any]) -> list[Any]:
         try:

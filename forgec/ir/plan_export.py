@@ -14,7 +14,7 @@ from forgec.diagnostics import Location
 from forgec.ir import plan, types
 from forgec.ir.liveness import Ranges, live_ranges
 from forgec.ir.locations import location_of
-from forgec.ir.ops.module import SymbolOp
+from forgec.ir.ops.module import ConstraintOp, SymbolOp
 from forgec.runtime import plan as data
 from forgec.runtime import tree
 from forgec.runtime.symbolic import SymExpr
@@ -32,6 +32,7 @@ def export_plan(module: ModuleOp, torch_version: str = "") -> ExportedPlan:
     """The runtime's form of every ``plan.entry`` of a module. Requires ``allocate-buffers`` to have run."""
     result = ExportedPlan(data.Plan(()))
     symbols: list[data.SymbolDecl] = []
+    constraints: list[data.Constraint] = []
     entries: list[data.Entry] = []
     locations: dict[Location, int] = {}
     for op in module.ops:
@@ -40,10 +41,18 @@ def export_plan(module: ModuleOp, torch_version: str = "") -> ExportedPlan:
             assert isinstance(low, int)
             assert not isinstance(high, data.SymExpr)
             symbols.append(data.SymbolDecl(op.sym_name.data, op.label.data, low, high))
+        elif isinstance(op, ConstraintOp):
+            constraints.append(replace(op.constraint, location=_number_of(location_of(op), locations)))
         elif isinstance(op, plan.EntryOp):
             entries.append(_Entry(op, locations, result.constants).run())
-    result.plan = data.Plan(tuple(entries), tuple(symbols), tuple(locations), torch_version)
+    result.plan = data.Plan(
+        tuple(entries), tuple(symbols), tuple(locations), torch_version, constraints=tuple(constraints)
+    )
     return result
+
+
+def _number_of(place: Location | None, locations: dict[Location, int]) -> int:
+    return -1 if place is None else locations.setdefault(place, len(locations))
 
 
 class _Entry:
@@ -153,7 +162,7 @@ class _Entry:
 
     def _location(self, op: Operation) -> int:
         place = location_of(op)
-        return -1 if place is None else self.locations.setdefault(place, len(self.locations))
+        return _number_of(place, self.locations)
 
 
 def spec_of(value: SSAValue) -> data.TensorSpec:

@@ -306,15 +306,18 @@ class _Explainer:
                 continue
             label = declared.label or declared.name
             bound = f"[{declared.minimum}, {'any' if declared.maximum is None else declared.maximum}]"
+            name = label if label.isidentifier() else label.replace(".", "_")
             if value < declared.minimum:
-                limit, remedy = f"at least {declared.minimum}", f'compile with forgec.Dim("{label}", min={value})'
+                limit, remedy = f"at least {declared.minimum}", f'compile with forgec.Dim("{name}", min={value})'
+                if value < 2:
+                    remedy = "compile another artifact for it: torch.export treats extents of 0 and 1 as special"
             else:
-                limit, remedy = f"at most {declared.maximum}", f'compile with forgec.Dim("{label}", max={value})'
+                limit, remedy = f"at most {declared.maximum}", f'compile with forgec.Dim("{name}", max={value})'
                 remedy += ", or split the input"
             shown = f"{where} is {extent}" + ("" if extent == value else f" ('{label}' is {value})")
             given = label if extent == value else self.describe(source.leaf, source.axis)
             also = "" if extent == value else f", '{label}'"
-            note = f"{where} is '{given}'{also} in {bound}, declared by dynamic_shapes"
+            note = f"{where} is '{given}'{also} in {bound}: what dynamic_shapes declares and torch.export can trace"
             self.add("FORGE-R004", f"{shown}, the artifact accepts {limit}", note, help=remedy)
 
     def describe(self, leaf: int, axis: int | None) -> str:

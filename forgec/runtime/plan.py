@@ -8,12 +8,14 @@ by launch 4.
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, Union
 
 from forgec.diagnostics import Location
 from forgec.runtime.dtypes import ITEMSIZE
-from forgec.runtime.symbolic import Extent, SymExpr
+from forgec.runtime.symbolic import Extent, SymExpr, evaluate, free_symbols
 from forgec.runtime.tree import Tree
 
 FORMAT_VERSION = 1
@@ -271,6 +273,40 @@ class SymbolDecl:
 
 
 @dataclass(frozen=True, slots=True)
+class Constraint:
+    """A relation between dynamic extents that every call fulfils; ``location`` is the number of the model's line that
+    asks for it, -1 if unknown.
+    """
+
+    left: Extent
+    predicate: str
+    right: Extent
+    location: int = -1
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        """The symbols that it relates."""
+        return free_symbols(self.left) | free_symbols(self.right)
+
+    def holds(self, values: Mapping[str, int]) -> bool:
+        """Whether it does for these values of the symbols; not where it would divide by zero."""
+        try:
+            left, right = evaluate(self.left, values), evaluate(self.right, values)
+        except ZeroDivisionError:
+            return False
+        return PREDICATES[self.predicate](left, right)
+
+
+PREDICATES: Mapping[str, Callable[[int, int], bool]] = {
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "le": operator.le,
+    "lt": operator.lt,
+}
+PREDICATE_SIGNS = {"eq": "==", "ne": "!=", "le": "<=", "lt": "<"}
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A whole program. ``torch_version`` is the torch whose op schemas it was compiled against ("" when it calls
     none)."""
@@ -280,6 +316,7 @@ class Plan:
     locations: tuple[Location, ...] = ()
     torch_version: str = ""
     version: int = FORMAT_VERSION
+    constraints: tuple[Constraint, ...] = ()
 
     @property
     def ops(self) -> tuple[str, ...]:

@@ -58,6 +58,9 @@ def _check_plan(plan: Plan) -> None:
         if declared.maximum is not None and declared.maximum < declared.minimum:
             raise Malformed("the range is empty", place)
         names.add(declared.name)
+    for index, constraint in enumerate(plan.constraints):
+        if not constraint.symbols <= names or constraint.location >= len(plan.locations):
+            raise Malformed("it names a symbol or a location that is not declared", f".constraints[{index}]")
     if not plan.entries:
         raise Malformed("a plan has at least one entry", ".entries")
     if len({entry.name for entry in plan.entries}) < len(plan.entries):

@@ -13,8 +13,10 @@ from forgec.runtime import tree
 from forgec.runtime.dtypes import ITEMSIZE
 from forgec.runtime.plan import (
     FORMAT_VERSION,
+    PREDICATES,
     Arg,
     Buffer,
+    Constraint,
     Device,
     DType,
     Entry,
@@ -79,7 +81,7 @@ class Malformed(Exception):
 def decode(data: object) -> Plan:
     """See ``plan.from_json``; FORGE-A002 for another format version, FORGE-A004 for anything malformed."""
     try:
-        fields = _object(data, "version", "torch_version", "symbols", "locations", "entries")
+        fields = _object(data, "version", "torch_version", "symbols", "constraints", "locations", "entries")
         version = _int(fields["version"], "version")
         if version != FORMAT_VERSION:
             reads = f"this runtime reads version {FORMAT_VERSION}"
@@ -87,6 +89,7 @@ def decode(data: object) -> Plan:
         return Plan(
             entries=_items(fields, "entries", _decode_entry),
             symbols=_items(fields, "symbols", _decode_symbol),
+            constraints=_items(fields, "constraints", _decode_constraint),
             locations=_items(fields, "locations", _decode_location),
             torch_version=_text(fields["torch_version"], "torch_version"),
             version=version,
@@ -167,6 +170,16 @@ def _decode_symbol(data: object) -> SymbolDecl:
     name = _text(fields["name"], "name", 64)
     maximum = _optional_int(fields["maximum"], "maximum")
     return SymbolDecl(name, _text(fields["label"], "label", 256), _int(fields["minimum"], "minimum"), maximum)
+
+
+def _decode_constraint(data: object) -> Constraint:
+    if not isinstance(data, list) or len(data) != 4:
+        raise Malformed("expected [extent, predicate, extent, location]")
+    left, predicate, right, location = data
+    if predicate not in PREDICATES:
+        raise Malformed(f"expected one of {', '.join(PREDICATES)}", ".predicate")
+    location = _int(location, "location", minimum=-1)
+    return Constraint(_extent(left, "left"), predicate, _extent(right, "right"), location)
 
 
 def _decode_location(data: object) -> Location:
@@ -259,8 +272,8 @@ def _decode_register(data: object) -> Register:
     if not isinstance(device, str) or not _DEVICE.fullmatch(device):
         raise Malformed("expected a device such as 'cpu' or 'cuda:0'", ".device")
     if cls is Input:
-        flags = [_bool(fields.get(flag, False), flag) for flag in ("inout", "exact")]
-        return Input(spec, _int(fields["index"], "index"), _text(fields["name"], "name"), *flags, device)
+        inout, exact = (_bool(fields.get(flag, False), flag) for flag in ("inout", "exact"))
+        return Input(spec, _int(fields["index"], "index"), _text(fields["name"], "name"), inout, exact, device)
     if cls is Param:
         return Param(spec, _text(fields["name"], "name"), device)
     if cls is State:

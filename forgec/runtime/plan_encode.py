@@ -58,6 +58,10 @@ def encode(plan: Plan) -> dict[str, Any]:
             {"name": entry.name, "label": entry.label, "minimum": entry.minimum, "maximum": entry.maximum}
             for entry in plan.symbols
         ],
+        "constraints": [
+            [encode_extent(entry.left), entry.predicate, encode_extent(entry.right), entry.location]
+            for entry in plan.constraints
+        ],
         "locations": [[place.file, place.line, place.function, place.module] for place in plan.locations],
         "entries": [_encode_entry(entry) for entry in plan.entries],
     }

@@ -21,10 +21,21 @@ from forgec.runtime.executor import Lane, Progress, is_out_of_memory
 from forgec.runtime.extents import same_strides, static
 from forgec.runtime.forking import renew_after_fork
 from forgec.runtime.inputs import Accepted, InputChecker, copy_back
-from forgec.runtime.plan import Entry, Input, Literal, Number, Param, Plan, State, TensorSpec, View
+from forgec.runtime.plan import (
+    PREDICATE_SIGNS,
+    Entry,
+    Input,
+    Literal,
+    Number,
+    Param,
+    Plan,
+    State,
+    TensorSpec,
+    View,
+)
 from forgec.runtime.session import Session
 from forgec.runtime.signature import Signature
-from forgec.runtime.symbolic import SymExpr
+from forgec.runtime.symbolic import SymExpr, symbol
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +85,8 @@ class LinkedEntry:
         self.signature = Signature(entry, plan.symbols)
         self.checker = InputChecker(entry, plan.symbols, self.signature)
         self.names = entry.given if entry.private else self.checker.names
+        self.places = plan.locations
+        self.constraints = [] if entry.private else [c for c in plan.constraints if c.symbols <= {*self.names}]
         tensors = {
             number: params[register.name]
             for number, register in enumerate(entry.registers)
@@ -109,12 +122,34 @@ class LinkedEntry:
             if known is not None:
                 self._bindings.move_to_end(symbols)
                 return known
+        values = dict(zip(self.names, symbols, strict=True))
+        self._check_constraints(values)
         with paused_collector():
-            built = bind(self.entry, dict(zip(self.names, symbols, strict=True)))
+            built = bind(self.entry, values)
         with self._lock:
             while len(self._bindings) >= MAX_BINDINGS:
                 self._bindings.popitem(last=False)
             return self._bindings.setdefault(symbols, built)
+
+    def _check_constraints(self, values: Mapping[str, int]) -> None:
+        """FORGE-R003 where the extents are not related as the program was compiled for."""
+        broken = [constraint for constraint in self.constraints if not constraint.holds(values)]
+        if broken:
+            place = next((self.places[c.location] for c in broken if c.location >= 0), None)
+            label = self.signature.describe_extent
+            names = sorted({name for constraint in broken for name in constraint.symbols})
+            given = ", ".join(f"{label(symbol(name))} = {values[name]}" for name in names)
+            texts = [f"{label(c.left)} {PREDICATE_SIGNS[c.predicate]} {label(c.right)}" for c in broken]
+            raise error(
+                "FORGE-R003",
+                f"the artifact was compiled for {texts[0]}, the call has {given}",
+                location=place,
+                notes=(
+                    *(f"and for {text}" for text in texts[1:]),
+                    "torch.export took this for granted when it traced the model with the example inputs",
+                ),
+                help="compile another artifact with example inputs such as these, or write the model so that both run",
+            )
 
     def output_leaf(self, position: int, tensor: Any, binding: Binding, accepted: Accepted) -> Any:
         """The value of one leaf of the results."""

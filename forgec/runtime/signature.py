@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -108,8 +109,7 @@ class Signature:
     def describe_extent(self, extent: Extent) -> str:
         if isinstance(extent, int):
             return str(extent)
-        text = str(extent)
-        return self.labels.get(text, text)
+        return re.sub(r"[A-Za-z_]\w*", lambda name: self.labels.get(name[0], name[0]), str(extent))
 
 
 def _argument(name: str | int) -> str:

@@ -37,7 +37,7 @@ from forgec.ir.ops.base import ForgeOp, TensorSpec
 from forgec.ir.ops.format import Bare, print_literal, printed
 from forgec.ir.text import CallArguments, format_call, parse_call
 from forgec.ir.written import names_operator, split_written
-from forgec.runtime.plan import Arg, Reg
+from forgec.runtime.plan import PREDICATES, Arg, Constraint, Reg
 from forgec.runtime.symbolic import Extent
 
 if TYPE_CHECKING:
@@ -80,6 +80,33 @@ class SymbolOp(IRDLOperation):
     def range_text(self) -> str:
         """The range for people: ``[1, 2048]``, or ``[1, …)``."""
         return f"[{self.minimum.data}, …)" if self.maximum is None else f"[{self.minimum.data}, {self.maximum.data}]"
+
+
+@irdl_op_definition
+class ConstraintOp(IRDLOperation):
+    """``forge.constraint s0 "le" s1 * 2``: a relation between dynamic extents that every call fulfils.
+
+    The predicate is ``eq``, ``ne``, ``le`` or ``lt``. Capture declares what torch.export has relied on while tracing.
+    """
+
+    name = "forge.constraint"
+
+    left = prop_def(ExtentAttr)
+    predicate = prop_def(StringAttr)
+    right = prop_def(ExtentAttr)
+
+    custom_directives = (Bare,)
+
+    assembly_format = "custom<Bare>($left) custom<Bare>($predicate) custom<Bare>($right) attr-dict"
+
+    def verify_(self) -> None:
+        if self.predicate.data not in PREDICATES:
+            raise VerifyException(f"the predicate is one of {', '.join(PREDICATES)}, not {self.predicate.data!r}")
+
+    @property
+    def constraint(self) -> Constraint:
+        """The relation itself."""
+        return Constraint(self.left.data, self.predicate.data, self.right.data)
 
 
 @irdl_op_definition
