@@ -12,6 +12,7 @@ import torch
 
 import forgec
 from forgec.api import load_model_file
+from forgec.diagnostics.render import source_line
 
 
 class Gated(torch.nn.Module):
@@ -224,6 +225,21 @@ def test_a_plain_attribute_that_changes_is_reported_and_restored() -> None:
     assert [w.code for w in compiled.report.warnings] == ["FORGE-C007"]
     assert "'calls'" in compiled.report.warnings[0].message
     assert model.calls == 0
+
+
+def test_a_seed_that_the_model_sets_is_reported_with_its_line() -> None:
+    def seeded(x: torch.Tensor) -> torch.Tensor:
+        with torch.random.fork_rng():
+            for _ in range(2):
+                torch.manual_seed(3)  # seeds here
+            return x + torch.rand(4)
+
+    (warning,) = forgec.compile(seeded, (torch.ones(4),)).report.warnings
+    assert (warning.code, warning.severity) == ("FORGE-C008", "warning")
+    assert "torch.manual_seed" in warning.message
+    assert warning.location is not None
+    assert "# seeds here" in (source_line(warning.location) or "")
+    assert "forgec" not in torch.random.manual_seed.__code__.co_filename, "torch is as it was"
 
 
 def test_random_operators_draw_as_eager_does() -> None:

@@ -184,6 +184,13 @@ def whole(handle: Handle) -> Handle:
     return Handle(storage, (), [storage.value], storage.version)
 
 
+def copy_of(handle: Handle, insert: Insert) -> Handle:
+    """The same tensor in a copy of its memory, whose views see what is written there."""
+    values, storage = handle.values(insert), handle.storage
+    copied = Storage(storage.value, storage.kind, storage.origin)
+    return Handle(copied, handle.chain, list(values), copied.version, handle.opaque)
+
+
 def view_of(
     source: Handle, operand: SSAValue, kind: AnyTensorType, result: SSAValue, callee: str, may_copy: bool = False
 ) -> Handle:

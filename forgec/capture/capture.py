@@ -15,6 +15,7 @@ from forgec.capture.contract import contract, parameter_names
 from forgec.capture.convert import convert
 from forgec.capture.dims import dim_labels
 from forgec.capture.export import CHANGED, export
+from forgec.capture.seeds import SEEDS
 from forgec.diagnostics import Diagnostic
 
 
@@ -54,14 +55,29 @@ def import_program(
     for op in conversion.module.ops:
         if isinstance(op, FuncOp):
             contract(program, conversion, model).attach(op)
-    changed = program.graph_module.meta.get(CHANGED, ())
-    warnings = [
+    return Captured(conversion.module, conversion.params, [*_changed_attributes(program), *_seeds(program)])
+
+
+def _changed_attributes(program: torch.export.ExportedProgram) -> list[Diagnostic]:
+    return [
         Diagnostic(
             "FORGE-C007",
             f"the model changes its attribute {path!r} when it runs; the compiled program will not",
             help="keep it in a buffer: register_buffer makes it state",
             severity="warning",
         )
-        for path in changed
+        for path in program.graph_module.meta.get(CHANGED, ())
     ]
-    return Captured(conversion.module, conversion.params, warnings)
+
+
+def _seeds(program: torch.export.ExportedProgram) -> list[Diagnostic]:
+    return [
+        Diagnostic(
+            "FORGE-C008",
+            f"the model calls torch.{seed.function} when it runs; the compiled program will not",
+            seed.place,
+            help="call it before the model",
+            severity="warning",
+        )
+        for seed in program.graph_module.meta.get(SEEDS, ())
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 
-from forgec.capture.places import is_user_file, portable_path
+from forgec.capture.places import calling_line
 from forgec.diagnostics import Location
 
 CHECKS = "forgec.checks"
@@ -36,7 +35,7 @@ def recorded_checks() -> Iterator[list[Check]]:
     original, original_assert = torch._check, torch._assert
 
     def check(cond: Any, message: Callable[[], str] | None = None) -> None:
-        place = _caller()  # None where torch checks something itself
+        place = calling_line()  # None where torch checks something itself
         if isinstance(cond, torch.SymBool) and callable(message) and place is not None:
             found.append(Check(cond.node.expr, str(message()), place))
         original(cond, message)
@@ -52,11 +51,3 @@ def recorded_checks() -> Iterator[list[Check]]:
         yield found
     finally:
         torch._check, torch._assert = original, original_assert
-
-
-def _caller() -> Location | None:
-    """The line that calls ``torch._check``, if it is the user's."""
-    frame = sys._getframe(2)
-    if not is_user_file(frame.f_code.co_filename):
-        return None
-    return Location(portable_path(frame.f_code.co_filename), frame.f_lineno, frame.f_code.co_qualname)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -32,11 +31,16 @@ def bind(schema: Schema, node: torch.fx.Node) -> dict[str, Any]:
     return bound
 
 
-def per_result(schema: Schema, results: Sequence[Any]) -> list[str | None]:
-    """The aliased argument of each result; a returned list aliases as a whole."""
-    if len(schema.aliases) == 1:
-        return [schema.aliases[0]] * len(results)
-    return list(schema.aliases)
+def leaves(value: Any) -> list[Any]:
+    """What a call returns, in order: its results, and the items of those that are lists."""
+    return [leaf for item in value for leaf in leaves(item)] if isinstance(value, (list, tuple)) else [value]
+
+
+def per_result(schema: Schema, value: Any) -> list[str | None]:
+    """The aliased argument of each of ``leaves(value)``; a returned list aliases as a whole."""
+    several = isinstance(value, (list, tuple)) and len(schema.aliases) > 1
+    results = value if several else [value] * len(schema.aliases)
+    return [alias for alias, result in zip(schema.aliases, results, strict=False) for _ in leaves(result)]
 
 
 def returned_operand(overload: Any, arguments: dict[str, Any]) -> torch.fx.Node | None:
@@ -65,9 +69,8 @@ def _traced_source(node: torch.fx.Node, position: int) -> torch.fx.Node | None:
 
 
 def _storage(node: torch.fx.Node, position: int) -> int | None:
-    value = node.meta.get("val")
-    if isinstance(value, (list, tuple)):
-        value = value[position] if position < len(value) else None
+    found = leaves(node.meta.get("val"))
+    value = found[position] if position < len(found) else None
     if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
         return None
     try:
@@ -165,7 +168,7 @@ def _collect_call(node: torch.fx.Node, roots: Roots, written: set[str]) -> list[
     if overload is torch.ops.aten.set_.source_Tensor:
         return [roots.get(bound["source"], set())]
     value = node.meta.get("val")
-    aliases = per_result(schema, value if isinstance(value, (list, tuple)) else [value])
+    aliases = per_result(schema, value)
     sources = [source_of(node, overload, bound, alias, position) for position, alias in enumerate(aliases)]
     return [roots.get(source, set()) for source in sources]
 

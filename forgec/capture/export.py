@@ -17,6 +17,7 @@ from forgec.capture.checks import CHECKS, recorded_checks
 from forgec.capture.places import is_user_file, portable_path, whole_stack_traces
 from forgec.capture.quiet import quiet
 from forgec.capture.refusals import refuse_inputs, refuse_model, refused_output
+from forgec.capture.seeds import SEEDS, recorded_seeds
 from forgec.diagnostics import ForgeError, Location, error
 from forgec.runtime.extents import overlaps_itself
 
@@ -50,6 +51,7 @@ def export(
         assignments(module) as changed,
         whole_stack_traces(),
         recorded_checks() as checks,
+        recorded_seeds() as seeds,
     ):
         try:
             args, kwargs = _distinct(tuple(args), dict(kwargs))
@@ -67,6 +69,7 @@ def export(
             raise refused_output(str(reason)) or _refusal(reason) from reason
     program.graph_module.meta[CHANGED] = sorted(changed)
     program.graph_module.meta[CHECKS] = checks
+    program.graph_module.meta[SEEDS] = list(seeds)
     return program
 
 

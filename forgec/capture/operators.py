@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import combinations
 from typing import Any
@@ -14,11 +14,12 @@ from xdsl.ir import SSAValue
 
 from forgec.capture import aten as _rows  # noqa: F401 - registers the tables
 from forgec.capture import control_flow
-from forgec.capture.aliasing import Handle, UnknownAliasing, fresh, view_of, whole
+from forgec.capture.aliasing import Handle, UnknownAliasing, copy_of, fresh, view_of, whole
 from forgec.capture.call import ROWS, Call, Decline, Schema, schema_of
 from forgec.capture.effects import (
     bind,
     functional_form,
+    leaves,
     nodes_of,
     per_result,
     returned_operand,
@@ -42,7 +43,6 @@ BY_STRIDES = (
     "as_strided",
     "as_strided_",
     "as_strided_copy",
-    "as_strided_scatter",
     "set",
     "set_",
     "resize",
@@ -124,6 +124,9 @@ class Operators(Values):
             self.handles[node] = self.handles[operand]
             return
         seen = self.arguments(overload, arguments)
+        if overload is torch.ops.aten.as_strided_scatter.default:
+            self._scattered(node, seen)
+            return
         if overload in BY_ADDRESS:
             self._addressed(node, overload, seen)
             return
@@ -132,7 +135,7 @@ class Operators(Values):
         self.name_results(node, results)
         lying = arguments.get("memory_format") not in (None, torch.preserve_format)
         handles = []
-        for position, (alias, result) in enumerate(zip(per_result(schema, results), results, strict=True)):
+        for position, (alias, result) in enumerate(zip(per_result(schema, value), results, strict=True)):
             origin = source_of(node, overload, arguments, alias, position)
             source = self.handles.get(origin)
             if origin is None or not isinstance(source, Handle):
@@ -140,7 +143,7 @@ class Operators(Values):
             else:
                 operand, kind = source.value(self.builder.insert), self.type_of(origin.meta["val"])
                 handles.append(view_of(source, operand, kind, result, overload.name(), lying))
-        self.handles[node] = handles if isinstance(value, (list, tuple)) else handles[0] if handles else None
+        self.handles[node] = _as_returned(value, iter(handles))
 
     def _rebound(self, node: Any, handle: Handle) -> Handle:
         """``handle``, as which an operator makes the tensor known that it gives another shape or memory. Refused for
@@ -176,24 +179,41 @@ class Operators(Values):
 
     def _origin(self, value: Any, position: int) -> Extent:
         """Where a result's first element lies in its storage."""
-        found = value[position] if isinstance(value, (list, tuple)) else value
-        return self.symbols.extent(found.storage_offset())
+        return self.symbols.extent(leaves(value)[position].storage_offset())
 
     def _addressed(self, node: Any, overload: Any, seen: dict[str, Any]) -> None:
         """``as_strided`` sees the memory itself: the tensor that owns it, wherever the operand's views lead."""
         held, value = node.args[0].meta["val"], node.meta["val"]
-        owner = whole(self.handles[node.args[0]])
+        (result,) = self.result_types(value)
+        assert result is not None, "the result is a tensor"
+        found = self._strided(whole(self.handles[node.args[0]]), held, overload, seen, result)
+        self.name_results(node, found.cached[-1:])
+        self.handles[node] = found if overload is torch.ops.aten.as_strided.default else fresh(found.cached[-1])
+
+    def _strided(self, owner: Handle, held: Any, overload: Any, seen: dict[str, Any], result: AnyTensorType) -> Handle:
+        """A view of the tensor that owns the memory; ``held`` says where it begins if ``storage_offset`` does not."""
         owner.storage.relies_on_layout = True
-        operand, (result,) = owner.value(self.builder.insert), self.result_types(value)
+        operand = owner.value(self.builder.insert)
         kind, start = owner.storage.kind, seen["storage_offset"]
-        if operand.type != kind or result is None or types.dtype(result) != types.dtype(kind):
+        if operand.type != kind or types.dtype(result) != types.dtype(kind):
             raise UnknownAliasing("the memory belongs to a tensor of another type")
         start = self.symbols.extent(held.storage_offset()) if start is None else start
         seen = {**seen, "self": operand, "storage_offset": start - owner.storage.origin}
-        results = self.emit(Call(self, overload, seen, [result], self.location))
-        self.name_results(node, results)
-        copies = overload is not torch.ops.aten.as_strided.default
-        self.handles[node] = fresh(results[0]) if copies else view_of(owner, operand, kind, results[0], overload.name())
+        (value,) = self.emit(Call(self, overload, seen, [result], self.location))
+        return view_of(owner, operand, kind, value, overload.name())
+
+    def _scattered(self, node: Any, seen: dict[str, Any]) -> None:
+        """``as_strided_scatter``: what a write through ``as_strided`` makes of a copy of the operand and its memory."""
+        held = node.args[0].meta["val"]
+        if 0 in held.stride():  # torch lays the copy of what expand made anew
+            raise UnknownAliasing("several elements of the operand share memory")
+        copied = copy_of(self.handles[node.args[0]], self.builder.insert)
+        source, overload = seen.pop("src"), torch.ops.aten.as_strided.default
+        result = types.tensor(types.dtype(copied.storage.kind), seen["size"], seen["stride"])
+        place = self._strided(whole(copied), held, overload, seen, result)
+        place.write(self._cast(source, types.dtype(result), self.location), self.builder.insert, self.location)
+        self.name_results(node, [copied.value(self.builder.insert)])
+        self.handles[node] = copied
 
     def argument(self, value: Any) -> Any:
         """An fx argument as the rows see it."""
@@ -306,9 +326,7 @@ class Operators(Values):
             result = types.tensor(types.dtype(result), types.shape(kind), types.strides(kind))
         call = Call(self, functional, self.arguments(functional, arguments), [result], place)
         (value,) = self.emit(call)
-        if types.dtype(value) != types.dtype(kind):
-            cast = types.tensor(types.dtype(kind), types.shape(value), types.strides(value))
-            value = self.insert(CastOp.make([value], None, [cast], place))
+        value = self._cast(value, types.dtype(kind), place)
         if types.shape(value) != types.shape(kind):
             if not renamed or target.chain or types.numel(kind) != 0 or target_node.op == "placeholder":
                 raise error("FORGE-C003", f"{overload.name()} changes the shape of the tensor that it writes")
@@ -317,6 +335,13 @@ class Operators(Values):
             return
         target.write(value, self.builder.insert, place)
         self.handles[node] = target
+
+    def _cast(self, value: SSAValue, dtype: str, place: LocationAttr) -> SSAValue:
+        """The value in the dtype of the memory that it is written to."""
+        if types.dtype(value) == dtype:
+            return value
+        kind = types.tensor(dtype, types.shape(value), types.strides(value))
+        return self.insert(CastOp.make([value], None, [kind], place))
 
     def _update(self, node: Any, overload: Any, schema: Schema, bound: dict[str, Any], place: LocationAttr) -> None:
         """An operator that torch has no functional form of (it writes several tensors, or is a user's own): called as
@@ -327,8 +352,8 @@ class Operators(Values):
         if not all(first.apart(second) for first, second in pairs):
             raise UnknownAliasing("two of the tensors that are written may share memory")
         value = node.meta.get("val")
-        found = value if isinstance(value, (list, tuple)) else [value]
-        own = [v for v, alias in zip(found, per_result(schema, found), strict=False) if alias is None and v is not None]
+        named = zip(leaves(value), per_result(schema, value), strict=False)
+        own = [v for v, alias in named if alias is None and v is not None]
         aliased = [alias for alias in schema.aliases if alias is not None]
         if not targets or (own and aliased):
             raise error("FORGE-C003", f"{overload.name()} returns what it writes beside other results")
@@ -360,6 +385,13 @@ class Operators(Values):
             return self.type_of(functional(*positional, **keywords))
         with mode:
             return self.type_of(functional(*positional, **keywords))
+
+
+def _as_returned(value: Any, handles: Iterator[Handle]) -> Any:
+    """Handles in the lists in which torch's operator returns the tensors."""
+    if isinstance(value, (list, tuple)):
+        return [_as_returned(item, handles) for item in value]
+    return next(handles, None)
 
 
 @lru_cache(maxsize=4096)

@@ -1,4 +1,4 @@
-"""Where an exported operation came from: torch's stack traces are read here and nowhere else."""
+"""Where an exported operation came from: torch's stack traces, and Python's, are read here and nowhere else."""
 
 from __future__ import annotations
 
@@ -71,6 +71,14 @@ def whole_stack_traces() -> Iterator[None]:
         yield
     finally:
         proxy._STACK_TRACE_ANCHORS = before
+
+
+def calling_line() -> Location | None:
+    """The line that called the function that asks, if it is the user's."""
+    frame = sys._getframe(2)
+    if not is_user_file(frame.f_code.co_filename):
+        return None
+    return Location(portable_path(frame.f_code.co_filename), frame.f_lineno, frame.f_code.co_qualname)
 
 
 @lru_cache(maxsize=4096)

@@ -16,7 +16,7 @@ from xdsl.ir import Block, Operation, SSAValue
 from xdsl.rewriter import InsertPoint
 
 from forgec.capture.checks import Check
-from forgec.capture.effects import identity
+from forgec.capture.effects import identity, leaves
 from forgec.capture.symbols import SymbolTable
 from forgec.diagnostics import Diagnostic
 from forgec.ir import types, unsupported
@@ -103,8 +103,7 @@ class Values:
                 result.name_hint = hint(node.name)
 
     def result_types(self, value: Any) -> list[AnyTensorType | None]:
-        values = value if isinstance(value, (list, tuple)) else [value]
-        return [self.type_of(v) if isinstance(v, torch.Tensor) else None for v in values]
+        return [self.type_of(v) if isinstance(v, torch.Tensor) else None for v in leaves(value)]
 
     def insert(self, op: Operation) -> SSAValue:
         self.builder.insert(op)

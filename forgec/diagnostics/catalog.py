@@ -92,6 +92,12 @@ CATALOG: dict[str, Entry] = {
         "program holds the value that it had then, and does not change it; eager PyTorch would.",
         "Keep what changes from call to call in a buffer (register_buffer), which becomes state of a session.",
     ),
+    "FORGE-C008": Entry(
+        "the model seeds the random number generator",
+        "While it was traced the model called torch.manual_seed, torch.seed or torch.set_rng_state, which torch.export "
+        "leaves out. The compiled program draws its random numbers from the generator as it is when it is called.",
+        "Seed the generator before the call: the compiled program then draws the numbers that eager PyTorch would.",
+    ),
     "FORGE-I001": Entry(
         "IR text cannot be parsed",
         "The text is not valid MLIR for the dialects that forgec knows.",

@@ -95,7 +95,8 @@ class Evaluator:
         positional, named = arguments
         function = self._operator(callee)
         kinds = {argument.name: str(argument.type) for argument in function._schema.arguments}
-        args = [self._plain(self._argument(arg, inputs), kind) for arg, kind in zip(positional, kinds.values())]  # noqa: B905
+        typed = zip(positional, kinds.values(), strict=False)
+        args = [self._plain(self._argument(arg, inputs), kind) for arg, kind in typed]
         kwargs = {name: self._plain(self._argument(arg, inputs), kinds[name]) for name, arg in named}
         results = function(*args, **kwargs)
         return [r for r in _flatten(results) if isinstance(r, self.torch.Tensor)]

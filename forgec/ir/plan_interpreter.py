@@ -149,10 +149,6 @@ class _Execution:
         args, kwargs = op.arguments
         inputs = [self.values[v] for v in op.inputs]
         results = self.ev.call(op.callee.data, (args, kwargs), inputs)
-        shapes = [zip(types.shape(v), r.shape, strict=True) for v, r in zip(op.outputs, results, strict=False)]
-        known = self.ev.symbols
-        told = {str(e): size for pairs in shapes for e, size in pairs if isinstance(e, SymExpr) and str(e) not in known}
-        self.ev.symbols = {**known, **{name: size for name, size in told.items() if name.isidentifier()}}
         self._take(op, results)
 
     def _control(self, op: plan.LaunchOp) -> None:
@@ -169,17 +165,16 @@ class _Execution:
         launch = Launch(op.callee.data, op.arguments[0])
         run = control.callable_of(launch, self._updated, self._call, location_of(op))
         results = run(*map(filled, op.arguments[0]))
-        found: dict[str, int] = {}
-        for name, tensor in zip(() if op.defines is None else op.defines.arguments[0], results, strict=False):
-            if name is not None:
-                found[str(name)] = int(tensor)
-        for value, tensor in zip(op.outputs, results, strict=False):
-            pairs = zip(types.shape(value), tensor.shape, strict=True)
-            found.update((str(e), size) for e, size in pairs if str(e).isidentifier() and isinstance(e, SymExpr))
-        self.ev.symbols = {**self.ev.symbols, **found}
+        names = () if op.defines is None else op.defines.arguments[0]
+        told = {str(name): int(tensor) for name, tensor in zip(names, results, strict=False) if name is not None}
+        self.ev.symbols = {**self.ev.symbols, **told}
         self._take(op, results)
 
     def _take(self, op: plan.LaunchOp, results: Sequence[Any]) -> None:
+        """The results as registers; an extent that nothing has told before has the value that their shapes give it."""
+        shapes = [zip(types.shape(v), r.shape, strict=True) for v, r in zip(op.outputs, results, strict=False)]
+        told = {str(e): size for pairs in shapes for e, size in pairs if isinstance(e, SymExpr)}
+        self.ev.symbols = {**{name: size for name, size in told.items() if name.isidentifier()}, **self.ev.symbols}
         for value, result in zip(op.outputs, results, strict=False):
             tensor = self._like(types.tensor_type(value))
             tensor.copy_(result)

@@ -64,7 +64,7 @@ class SchemaArgument:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """``call`` is the C function. ``returns_list``: its one result is a list of tensors; ``returns`` counts the
+    """``call`` is the C function. ``returns_list``: it returns as many tensors as it likes; ``returns`` counts the
     results else.
 
     ``may_alias``: the schema or the kind of kernel allows a result that shares memory with an argument.
@@ -138,18 +138,28 @@ def resolve(name: str) -> Operation | str:
         return f"torch {torch.__version__} has no kernel for it"
     schema: Any = found._schema
     shapes = [_SHAPES_OF_TYPES.get(str(result.real_type)) for result in schema.returns]
-    if None in shapes or (_TENSORS in shapes and len(shapes) > 1):
+    if None in shapes:
         return "it returns something else than tensors"
     qualified = schema.name + _dot(overload)
     composite = torch._C._dispatch_has_kernel_for_dispatch_key(qualified, "CompositeImplicitAutograd")
     return Operation(
         name=name,
-        call=found._op,
+        call=_flat(found._op) if _TENSORS in shapes and len(shapes) > 1 else found._op,
         arguments=tuple(_argument(argument) for argument in schema.arguments),
         returns=len(shapes),
-        returns_list=shapes == [_TENSORS],
+        returns_list=_TENSORS in shapes,
         may_alias=composite or any(result.alias_info is not None for result in schema.returns),
     )
+
+
+def _flat(call: Callable[..., Any]) -> Callable[..., Any]:
+    """An operation that returns a list among other results as one that returns all tensors in order."""
+
+    def flat(*args: Any, **kwargs: Any) -> list[Any]:
+        results = call(*args, **kwargs)
+        return [tensor for r in results for tensor in (r if isinstance(r, (list, tuple)) else (r,))]
+
+    return flat
 
 
 def _dot(overload: str) -> str:

@@ -6,8 +6,7 @@ that one export covers them; operands that eager PyTorch refuses are left out.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
@@ -15,107 +14,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from forgec.backends.aten.table import LOWERINGS
-from forgec.backends.base import Backend, backend_for, backends
-from forgec.diagnostics import ForgeError
-from forgec.ir.context import context
-from forgec.ir.examples import FORGE_EXAMPLES, module_of, op_name
 from forgec.ir.interpreter import interpret
-from forgec.ir.ops.module import AtenOp
 from forgec.ir.plan_interpreter import interpret_plan
-from forgec.passes.manager import run_pipeline
-from tests.capture.compare import agree
-from tests.ir.build import parse, random_inputs
-from tests.oracle import assert_close, lower, program_of, tensor_leaves
-
-FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-INTEGERS = (torch.int64, torch.int32, torch.int8, torch.uint8)
-DTYPES = (*FLOATS, *INTEGERS, torch.bool)
-
-
-def numbers(shape: Sequence[int], dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
-    """Small numbers of both signs and zero (for unsigned ones: without the sign)."""
-    count = torch.Size(shape).numel()
-    values = (torch.arange(count) * 37 + seed * 11) % 17 - 8
-    if dtype.is_floating_point:
-        return (values / 4).to(dtype).reshape(shape)
-    return (values % 3 if dtype in (torch.bool, torch.uint8) else values).to(dtype).reshape(shape)
-
-
-def layouts(dtype: torch.dtype = torch.float32, seed: int = 0) -> list[torch.Tensor]:
-    """Row-major, transposed, strided, expanded, permuted, of rank 0, empty."""
-    return [
-        numbers((3, 4), dtype, seed),
-        numbers((4, 3), dtype, seed).t(),
-        numbers((3, 8), dtype, seed)[:, 1::2],
-        numbers((1, 4), dtype, seed).expand(3, 4),
-        numbers((2, 4, 3), dtype, seed).permute(0, 2, 1),
-        numbers((), dtype, seed),
-        numbers((0, 4), dtype, seed),
-        numbers((5,), dtype, seed)[2:],
-    ]
-
-
-def every_dtype() -> list[tuple[torch.Tensor]]:
-    return [(t,) for t in layouts()] + [(numbers((2, 3), dtype),) for dtype in DTYPES]
-
-
-def pairs() -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Two operands: all layouts of one shape, shapes that broadcast, dtypes that promote."""
-    same = layouts()[:4]
-    found = list(product(same, [t.flip(0) for t in same]))
-    found += [(a, b) for a in layouts() for b in (numbers((4,), seed=3), numbers((), seed=3), numbers((1, 1), seed=1))]
-    found += [
-        (numbers((3, 1)), numbers((1, 4))),
-        (numbers((0, 1)), numbers((4,))),
-        (numbers((2, 1, 3)), numbers((4, 1))),
-    ]
-    found += [(numbers((2, 3), a), numbers((3,), b, 5)) for a, b in product(DTYPES, DTYPES)]
-    found += [(numbers((2, 3), a), numbers((), b, 5)) for a, b in product(DTYPES, (torch.float64, torch.int64))]
-    return found
-
-
-def with_numbers() -> list[tuple[torch.Tensor, Any]]:
-    """A tensor and a Python number."""
-    tensors = [*layouts()[:3], *(numbers((2, 3), dtype) for dtype in DTYPES)]
-    return [(t, n) for t in tensors for n in (2, 0.5, -1, True, 1, 0, 0.0)]
-
-
-def accepted(function: Callable[..., Any], operands: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Those operands for which eager PyTorch has a result."""
-    found = []
-    for given in operands:
-        try:
-            function(*given)
-        except (RuntimeError, TypeError, IndexError, NotImplementedError):
-            continue
-        found.append(given)
-    return found
-
-
-class Many(torch.nn.Module):
-    """A function applied to several operands; those that are tensors are inputs."""
-
-    def __init__(self, function: Callable[..., Any], operands: Sequence[tuple[Any, ...]]) -> None:
-        super().__init__()
-        self.function, self.operands = function, operands
-
-    def forward(self, *tensors: torch.Tensor) -> list[Any]:
-        given = iter(tensors)
-        calls = ([next(given) if isinstance(v, torch.Tensor) else v for v in operands] for operands in self.operands)
-        return [self.function(*call) for call in calls]
-
-
-def check(function: Callable[..., Any], operands: Iterable[tuple[Any, ...]], *names: str, exactly: bool = True) -> None:
-    """The function on all operands agrees with eager PyTorch, and reaches the ops of these names."""
-    fit = accepted(function, operands)
-    assert fit
-    inputs = [v for given in fit for v in given if isinstance(v, torch.Tensor)]
-    # torch.export records other strides than eager PyTorch's for floor_divide of operands that lie differently
-    forms = agree(lambda: Many(function, fit), inputs, calls=1, exactly=exactly, sharing="floor_div" not in names)
-    ops = list(forms.captured.module.walk())
-    assert {f"forge.{name}" for name in names} <= {op.name for op in ops}
-
+from tests.backends.operands import DTYPES, FLOATS, check, every_dtype, layouts, numbers, pairs, with_numbers
+from tests.ir.build import parse
+from tests.oracle import assert_close, lower, program_of
 
 UNARY: dict[str, Callable[..., Any]] = {
     "neg": torch.neg, "abs": torch.abs, "sign": torch.sign, "exp": torch.exp, "exp2": torch.exp2,
@@ -454,58 +357,3 @@ def test_creation() -> None:
     check(filled, [(numbers((3, 4), dtype),) for dtype in DTYPES], "full")
     check(counted, [(numbers((4,)),)], "iota")
     check(special, [(numbers((1,)),)], "full")
-
-
-def lowerable() -> Iterator[str]:
-    """The examples that are functions whose inputs say every dynamic extent; numbers made from nothing are static."""
-    for text in FORGE_EXAMPLES:
-        if "forge.iota" in text:
-            text = re.sub(r"\?(x\w+), #forge\.tensor<\[s0\]>", r"4\1", text).replace("s0", "4")
-        if (" = " in text or text.startswith("func.")) and not ("forge.full" in text and "s0" in text):
-            yield text
-
-
-EXAMPLES = [pytest.param(text, id=f"{i}-{op_name(text)}") for i, text in enumerate(lowerable())]
-
-
-@pytest.mark.parametrize("text", EXAMPLES)
-def test_the_plan_of_every_example_gives_what_the_op_means(text: str) -> None:
-    module = parse(f'forge.symbol @s0 "length" min 1\n{module_of(text)}')
-    inputs = random_inputs(module)
-    params = {"weight": torch.randn(8, 4)}
-    expected = interpret(module, inputs, params)
-    decomposed = module.clone()
-    run_pipeline(decomposed, "decompose", context=context())
-    if "forge.state_read" in text:
-        params["cache"] = inputs[0]
-    lowered = lower(decomposed)
-    given = inputs[1:] if "forge.state_read" in text else inputs
-    assert_close(interpret_plan(lowered, given, params), expected, rtol=1e-4, atol=1e-5)
-    session = program_of(lowered, params).session()
-    found = [*tensor_leaves(session(*given)), *session.state_dict().values()]
-    assert_close(found, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_every_lowering_has_an_example() -> None:
-    """So that the test above runs it."""
-    text = "\n".join(lowerable())
-    assert [cls.name for cls in LOWERINGS if not re.search(rf"{cls.name}\b", text)] == []
-    assert AtenOp in LOWERINGS
-
-
-# What a backend is
-
-
-def test_the_built_in_backend_serves_the_cpu() -> None:
-    backend = backend_for("cpu")
-    assert isinstance(backend, Backend)
-    assert backend is backends()["aten"]
-    assert set(backend.lowerings) == set(LOWERINGS)
-
-
-def test_an_unknown_target_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ForgeError) as raised:
-        backend_for("cpo")
-    assert raised.value.code == "FORGE-U003"
-    assert "cpu" in str(raised.value)
-    assert raised.value.diagnostics[0].help == "did you mean 'cpu'?"

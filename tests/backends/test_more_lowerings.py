@@ -14,7 +14,7 @@ from xdsl.utils.exceptions import VerifyException
 from forgec.ir.attributes import ExtentsAttr, IntsAttr, ScalarAttr
 from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.spatial import AvgPoolOp, MaxPoolOp, PadOp
-from tests.backends.test_lowerings import (
+from tests.backends.operands import (
     DTYPES,
     FLOATS,
     INTEGERS,

@@ -20,14 +20,21 @@ from tests.oracle import Forms, assert_equal, lower, tensor_leaves
 x34 = torch.arange(12.0).reshape(3, 4) / 10
 
 
-class Counting(nn.Module):
-    """Weights, a buffer that is written through a view, a counter, a lifted constant, an input that is written."""
+class Totalling(nn.Module):
+    """Weights, and a buffer that is written."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.linear = nn.Linear(4, 4)
         self.register_buffer("total", torch.zeros(3, 4))
+
+
+class Counting(Totalling):
+    """The buffer written through a view, a counter, a lifted constant, an input that is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
     def forward(self, x: torch.Tensor, *, scale: float = 2.0) -> dict[str, Any]:
@@ -45,14 +52,8 @@ class Counting(nn.Module):
         }
 
 
-class Regions(nn.Module):
+class Regions(Totalling):
     """Code under no_grad, enable_grad and disabled autocast, with views that cross their borders."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.linear = nn.Linear(4, 4)
-        self.register_buffer("total", torch.zeros(3, 4))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         with torch.no_grad():
@@ -67,14 +68,8 @@ class Regions(nn.Module):
         return y, z, w, view
 
 
-class Cast(nn.Module):
+class Cast(Totalling):
     """Autocast inside the model."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.linear = nn.Linear(4, 4)
-        self.register_buffer("total", torch.zeros(3, 4))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -86,27 +81,28 @@ class Cast(nn.Module):
 MODELS: list[Callable[[], nn.Module]] = [Counting, Regions, Cast]
 
 
-def exported(model: nn.Module) -> ExportedProgram:
-    """As a user exports: with gradients enabled."""
+def quietly(function: Callable[..., Any], *args: Any) -> Any:
+    """What torch returns, without its warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return torch.export.export(model, (x34.clone(),))
+        return function(*args)
+
+
+def exported(model: nn.Module) -> ExportedProgram:
+    """As a user exports: with gradients enabled."""
+    return quietly(torch.export.export, model, (x34.clone(),))
 
 
 def saved(program: ExportedProgram, folder: Path) -> ExportedProgram:
     """The program saved to a file and loaded again."""
     path = folder / "model.pt2"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.export.save(program, path)
-        return torch.export.load(path)
+    quietly(torch.export.save, program, path)
+    return quietly(torch.export.load, path)
 
 
 def decomposed(program: ExportedProgram) -> ExportedProgram:
     """The functional form, whose writes are outputs."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return program.run_decompositions({})
+    return quietly(program.run_decompositions, {})
 
 
 def check(program: ExportedProgram, make: Callable[[], nn.Module]) -> Forms:

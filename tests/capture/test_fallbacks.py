@@ -36,6 +36,7 @@ FALLBACKS: dict[str, tuple[Callable[..., Any], list[Any]]] = {
     "aten::min.dim": (lambda a: a.min(1), [x]),
     "aten::argmax": (lambda a: a.argmax(), [x]),
     "aten::bucketize.Tensor": (lambda a: torch.bucketize(a, torch.tensor([-1.0, 0.0, 1.0])), [x]),
+    "aten::histogramdd": (lambda a: torch.histogramdd(a[0, :, :2], [3, 2]), [x]),
     "aten::einsum": (lambda a: torch.einsum("bij,bkj->bik", a, a), [x]),
     "aten::pixel_shuffle": (lambda a: F.pixel_shuffle(a.reshape(1, 4, 2, 3), 2), [x]),
     "aten::pad": (lambda a: F.pad(a, (1, 2)), [x]),

@@ -29,12 +29,6 @@ REFUSED: dict[str, Unsupported] = {
 }
 """Operators of which every sample needs something unsupported."""
 
-AWAITED: dict[str, str] = {
-    "as_strided_scatter": "memory addressed by strides",
-    "histogramdd": "a list among the results",
-}
-"""Operators of which some sample cannot be captured yet, and why; one that works no longer belongs here."""
-
 
 @pytest.fixture(autouse=True)
 def _without_logs() -> Iterator[None]:
@@ -66,7 +60,7 @@ def _failed(found: list[Outcome]) -> list[Outcome]:
     return [outcome for outcome in found if outcome.status == "failed"]
 
 
-@pytest.mark.parametrize("name", [name for name in database() if name not in (*AWAITED, *REFUSED)])
+@pytest.mark.parametrize("name", [name for name in database() if name not in REFUSED])
 def test_samples_agree(name: str) -> None:
     op = database()[name]
     failed = _failed(outcomes(samples(op, COUNT)))
@@ -82,10 +76,3 @@ def test_what_is_unsupported_is_refused_with_the_reason_that_the_matrix_gives(na
     for outcome in found:
         assert outcome.code in ("FORGE-C003", "FORGE-C004")
         assert REFUSED[name].reason in outcome.text
-
-
-@pytest.mark.parametrize("name", AWAITED)
-def test_what_is_awaited_fails_with_a_diagnostic(name: str) -> None:
-    failed = _failed(outcomes(samples(database()[name], 4)))
-    assert failed, f"{name} works: take it out of AWAITED"
-    assert {outcome.code for outcome in failed} <= {"FORGE-C003", "FORGE-C004", ""}

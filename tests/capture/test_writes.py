@@ -303,6 +303,19 @@ def test_memory_addressed_by_strides_is_a_gather() -> None:
     agree(lambda: lambda x: x[1:].as_strided((2, 2), (2, 1), 1), [x34.t()])
 
 
+def test_a_scatter_by_strides_writes_into_a_copy_of_the_memory() -> None:
+    """Beside the elements of the operand it writes what lies between them, which only its views show."""
+
+    def scattered(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        y = torch.as_strided_scatter(x.t()[:, 1:], torch.ones(2, 2, dtype=torch.int64), (2, 2), (3, 1))
+        return y, y.as_strided((12,), (1,), 0) * 1, torch.as_strided_scatter(y, x[0], (4,), (1,), 0), y.mul_(2), x
+
+    agree(lambda: scattered, [x34])
+    with pytest.raises(ForgeError) as raised:
+        Forms(lambda x: torch.as_strided_scatter(x[:1].expand(3, 4), x[0], (4,), (1,)), [x34])
+    assert raised.value.code == "FORGE-C005"
+
+
 def test_an_empty_out_argument_gets_the_shape_of_the_result() -> None:
     def resizing(x: torch.Tensor) -> torch.Tensor:
         found = torch.empty(0)

@@ -7,7 +7,7 @@ from xdsl.ir import SSAValue
 from forgec.backends.aten.table import lowers
 from forgec.backends.plan_builder import PlanBuilder
 from forgec.ir import types
-from forgec.ir.ops.contraction import ConvolutionOp, ConvTransposeOp, LinearOp, MatmulOp
+from forgec.ir.ops.contraction import ConvolutionOp, ConvolvingOp, ConvTransposeOp, LinearOp, MatmulOp
 
 
 @lowers(LinearOp)
@@ -62,15 +62,8 @@ def _stack(b: PlanBuilder, value: SSAValue) -> SSAValue | None:
     return b.reshaped(place, _stacked_shape(types.shape(place.type)))
 
 
-@lowers(ConvolutionOp)
-def _convolution(op: ConvolutionOp, b: PlanBuilder) -> None:
+@lowers(ConvolutionOp, ConvTransposeOp)
+def _convolution(op: ConvolvingOp, b: PlanBuilder) -> None:
     spatial = types.rank(op.weight) - 2
-    settings = [op.strides.data, op.padding.data, op.dilation.data, op.groups.data]
-    b.call(f"aten::conv{spatial}d", [op.input, op.weight, op.bias, *settings], [], [op.result])
-
-
-@lowers(ConvTransposeOp)
-def _conv_transpose(op: ConvTransposeOp, b: PlanBuilder) -> None:
-    spatial = types.rank(op.weight) - 2
-    callee = f"aten::conv_transpose{spatial}d" + (".input" if spatial > 1 else "")
+    callee = f"aten::{op.TORCH}{spatial}d" + (".input" if op.TRANSPOSED and spatial > 1 else "")
     b.call(callee, [op.input, op.weight, op.bias, *op.arguments], [], [op.result])

@@ -112,28 +112,18 @@ def _index_put(op: index.IndexPutOp, b: PlanBuilder) -> None:
     b.launch("aten::index_put_", [place, indices, op.values, op.accumulate is not None], writes=[place])
 
 
-@lowers(index.IndexCopyOp)
-def _index_copy(op: index.IndexCopyOp, b: PlanBuilder) -> None:
+_PLACED: dict[type[index.PlacedOp], str] = {
+    index.IndexCopyOp: "aten::index_copy_",
+    index.ScatterOp: "aten::scatter_.src",
+    index.IndexAddOp: "aten::index_add_",
+    index.ScatterAddOp: "aten::scatter_add_",
+}
+
+
+@lowers(*_PLACED)
+def _placed(op: index.PlacedOp, b: PlanBuilder) -> None:
     place = b.update(op.result, op.destination)
-    b.launch("aten::index_copy_", [place, op.dim.data, op.index, op.source], writes=[place])
-
-
-@lowers(index.ScatterOp)
-def _scatter(op: index.ScatterOp, b: PlanBuilder) -> None:
-    place = b.update(op.result, op.destination)
-    b.launch("aten::scatter_.src", [place, op.dim.data, op.index, op.source], writes=[place])
-
-
-@lowers(index.IndexAddOp)
-def _index_add(op: index.IndexAddOp, b: PlanBuilder) -> None:
-    place = b.update(op.result, op.destination)
-    b.launch("aten::index_add_", [place, op.dim.data, op.index, op.source], writes=[place])
-
-
-@lowers(index.ScatterAddOp)
-def _scatter_add(op: index.ScatterAddOp, b: PlanBuilder) -> None:
-    place = b.update(op.result, op.destination)
-    b.launch("aten::scatter_add_", [place, op.dim.data, op.index, op.source], writes=[place])
+    b.launch(_PLACED[type(op)], [place, op.dim.data, op.index, op.source], writes=[place])
 
 
 @lowers(shape.FlipOp)

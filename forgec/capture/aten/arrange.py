@@ -222,18 +222,3 @@ def _scatter_value(call: Call) -> Result:
     values = call.emit(FullOp, [], {"value": scalar(value)}, types.tensor(name, types.shape(places)))
     properties = {"dim": index(call.dim("dim", types.rank(destination)))}
     return call.emit(i.ScatterOp, [destination, places, values], properties)
-
-
-@from_aten("aten::scatter_add")
-def _scatter_add(call: Call) -> Result:
-    destination = call.tensor("self")
-    properties = {"dim": index(call.dim("dim", types.rank(destination)))}
-    return call.emit(i.ScatterAddOp, [destination, call.tensor("index"), call.tensor("src")], properties)
-
-
-@from_aten("aten::index_add")
-def _index_add(call: Call) -> Result:
-    call.require(alpha=1)
-    destination = call.tensor("self")
-    properties = {"dim": index(call.dim("dim", types.rank(destination)))}
-    return call.emit(i.IndexAddOp, [destination, call.tensor("index"), call.tensor("source")], properties)

@@ -53,15 +53,24 @@ def _index_put(call: Call) -> Result:
     return call.emit(i.IndexPutOp, [call.tensor("self"), call.tensor("values"), *tensors], properties)
 
 
-@from_aten("aten::index_copy")
-def _index_copy(call: Call) -> Result:
-    destination = call.tensor("self")
-    properties = {"dim": index(call.dim("dim", types.rank(destination)))}
-    return call.emit(i.IndexCopyOp, [destination, call.tensor("index"), call.tensor("source")], properties)
+PLACED: dict[str, type[i.PlacedOp]] = {
+    "aten::index_copy": i.IndexCopyOp,
+    "aten::index_add": i.IndexAddOp,
+    "aten::scatter.src": i.ScatterOp,
+    "aten::scatter_add": i.ScatterAddOp,
+}
 
 
-@from_aten("aten::scatter.src")
-def _scatter(call: Call) -> Result:
-    destination = call.tensor("self")
-    properties = {"dim": index(call.dim("dim", types.rank(destination)))}
-    return call.emit(i.ScatterOp, [destination, call.tensor("index"), call.tensor("src")], properties)
+def _placed(cls: type[i.PlacedOp]):
+    def row(call: Call) -> Result:
+        call.require(alpha=1)
+        destination = call.tensor("self")
+        source = call.tensor("source" if "source" in call.arguments else "src")
+        properties = {"dim": index(call.dim("dim", types.rank(destination)))}
+        return call.emit(cls, [destination, call.tensor("index"), source], properties)
+
+    return row
+
+
+for _name, _cls in PLACED.items():
+    from_aten(_name)(_placed(_cls))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from xdsl.builder import Builder
 from xdsl.dialects.builtin import AnyTensorTypeConstr, IntAttr
@@ -98,16 +98,11 @@ class LinearOp(ForgeOp):
         return [result if self.bias is None else emit(AddOp, result, self.bias)]
 
 
-@irdl_op_definition
-class ConvolutionOp(KeywordFormatOp, ForgeOp):
-    """Cross-correlation over 1 to 3 spatial dimensions, with zero padding:
+class ConvolvingOp(KeywordFormatOp, ForgeOp):
+    """A kernel that moves over the image; if ``TRANSPOSED``, the weight's first extent counts what it takes."""
 
-    ``result[b, o, x] = bias[o] + Σ_{c, k} weight[o, c, k] · input[b, g(o) · C/groups + c, x · strides + k · dilation -
-    padding]`` with group ``g(o) = o // (O / groups)``; input [B, C, *X], weight [O, C/groups, *K], bias [O], result [B,
-    O, *Y] where ``Y = (X + 2 · padding - dilation · (K - 1) - 1) // strides + 1``.
-    """
-
-    name = "forge.convolution"
+    TORCH: ClassVar[str]
+    TRANSPOSED: ClassVar[bool]
 
     input = operand_def(AnyTensorTypeConstr)
     weight = operand_def(AnyTensorTypeConstr)
@@ -118,44 +113,73 @@ class ConvolutionOp(KeywordFormatOp, ForgeOp):
     dilation = prop_def(IntsAttr)
     groups = prop_def(IntAttr)
 
+    @property
+    def arguments(self) -> list[Any]:
+        """What torch's function takes after input, weight and bias."""
+        return [list(self.strides.data), list(self.padding.data), list(self.dilation.data), self.groups.data]
+
+    def extents(self) -> list[Extent]:
+        """The spatial extents of the result; raises VerifyException where nothing is left of them."""
+        raise NotImplementedError
+
     def infer(self) -> Sequence[TensorSpec]:
         shape, weight = types.shape(self.input), types.shape(self.weight)
         spatial, groups = len(shape) - 2, self.groups.data
         if not 1 <= spatial <= 3 or len(weight) != len(shape):
             raise VerifyException("convolution takes an input and a weight of one rank from 3 to 5")
-        steps = (self.strides.data, self.padding.data, self.dilation.data)
-        if any(len(values) != spatial for values in steps):
-            raise VerifyException(f"strides, padding and dilation need {spatial} values each")
-        if min(*self.strides.data, *self.dilation.data) < 1 or min(self.padding.data) < 0 or groups < 1:
-            raise VerifyException("strides, dilation and groups must be positive, padding must not be negative")
-        if shape[1] != weight[1] * groups:
-            raise VerifyException(
-                f"{shape[1]} input channels do not fit a weight of {weight[1]} channels in {groups} groups"
-            )
+        steps = {name: value.data for name, value in self.properties.items() if isinstance(value, IntsAttr)}
+        if any(len(values) != spatial for values in steps.values()):
+            raise VerifyException(f"{', '.join(steps)} need {spatial} values each")
+        if min(*self.strides.data, *self.dilation.data) < 1 or groups < 1:
+            raise VerifyException("strides, dilation and groups must be positive")
+        if min(n for name, values in steps.items() if "padding" in name for n in values) < 0:
+            raise VerifyException("padding must not be negative")
+        taken, made = weight[1] * groups, weight[0]
+        if self.TRANSPOSED:
+            taken, made = made, taken
+        if shape[1] != taken:
+            raise VerifyException(f"{shape[1]} input channels do not fit a weight of {taken} in {groups} groups")
         if isinstance(weight[0], int) and weight[0] % groups:
-            raise VerifyException(f"{weight[0]} output channels do not divide into {groups} groups")
-        if self.bias is not None and types.shape(self.bias) != weight[:1]:
-            raise VerifyException(f"the bias must have {weight[0]} elements")
-        extents = [
-            (x + 2 * p - d * (k - 1) - 1) // s + 1 for x, k, s, p, d in zip(shape[2:], weight[2:], *steps, strict=True)
-        ]
-        if any(isinstance(extent, int) and extent < 0 for extent in extents):
-            raise VerifyException("the kernel is larger than the padded input")
-        return [(check_same_dtype(self, *self.operands), (shape[0], weight[0], *extents))]
+            raise VerifyException(f"{weight[0]} channels do not divide into {groups} groups")
+        if self.bias is not None and types.shape(self.bias) != (made,):
+            raise VerifyException(f"the bias must have {made} elements")
+        return [(check_same_dtype(self, *self.operands), (shape[0], made, *self.extents()))]
 
     def flops(self) -> Extent:
-        result = types.numel(self.result)
-        return 2 * result * prod(types.shape(self.weight)[1:], start=1) + (0 if self.bias is None else result)
+        kernels = types.numel(self.input if self.TRANSPOSED else self.result)
+        products = 2 * kernels * prod(types.shape(self.weight)[1:], start=1)
+        return products + (0 if self.bias is None else types.numel(self.result))
 
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
-        name = f"nn.functional.conv{types.rank(self.input) - 2}d"
         bias = inputs[2] if self.bias is not None else None
-        steps = (list(self.strides.data), list(self.padding.data), list(self.dilation.data))
-        return ev.function(name)(inputs[0], inputs[1], bias, *steps, self.groups.data)
+        name = f"nn.functional.{self.TORCH}{types.rank(self.input) - 2}d"
+        return ev.function(name)(inputs[0], inputs[1], bias, *self.arguments)
 
 
 @irdl_op_definition
-class ConvTransposeOp(KeywordFormatOp, ForgeOp):
+class ConvolutionOp(ConvolvingOp):
+    """Cross-correlation over 1 to 3 spatial dimensions, with zero padding:
+
+    ``result[b, o, x] = bias[o] + Σ_{c, k} weight[o, c, k] · input[b, g(o) · C/groups + c, x · strides + k · dilation -
+    padding]`` with group ``g(o) = o // (O / groups)``; input [B, C, *X], weight [O, C/groups, *K], bias [O], result [B,
+    O, *Y] where ``Y = (X + 2 · padding - dilation · (K - 1) - 1) // strides + 1``.
+    """
+
+    name = "forge.convolution"
+    TORCH: ClassVar = "conv"
+    TRANSPOSED: ClassVar = False
+
+    def extents(self) -> list[Extent]:
+        pairs = zip(types.shape(self.input)[2:], types.shape(self.weight)[2:], strict=True)
+        steps = zip(pairs, self.strides.data, self.padding.data, self.dilation.data, strict=True)
+        found = [(x + 2 * p - d * (k - 1) - 1) // s + 1 for (x, k), s, p, d in steps]
+        if any(isinstance(extent, int) and extent < 0 for extent in found):
+            raise VerifyException("the kernel is larger than the padded input")
+        return found
+
+
+@irdl_op_definition
+class ConvTransposeOp(ConvolvingOp):
     """Transposed convolution over 1 to 3 spatial dimensions: each input element adds the kernel, times itself, to the
     result.
 
@@ -165,56 +189,25 @@ class ConvTransposeOp(KeywordFormatOp, ForgeOp):
     """
 
     name = "forge.conv_transpose"
+    TORCH: ClassVar = "conv_transpose"
+    TRANSPOSED: ClassVar = True
 
-    input = operand_def(AnyTensorTypeConstr)
-    weight = operand_def(AnyTensorTypeConstr)
-    bias = opt_operand_def(AnyTensorTypeConstr)
-    result = result_def(AnyTensorTypeConstr)
+    # all of them again: properties print in the order of their definition
     strides = prop_def(IntsAttr)
     padding = prop_def(IntsAttr)
     output_padding = prop_def(IntsAttr)
     dilation = prop_def(IntsAttr)
     groups = prop_def(IntAttr)
 
-    def infer(self) -> Sequence[TensorSpec]:
-        shape, weight = types.shape(self.input), types.shape(self.weight)
-        spatial, groups = len(shape) - 2, self.groups.data
-        if not 1 <= spatial <= 3 or len(weight) != len(shape):
-            raise VerifyException("convolution takes an input and a weight of one rank from 3 to 5")
-        steps = (self.strides.data, self.padding.data, self.output_padding.data, self.dilation.data)
-        if any(len(values) != spatial for values in steps):
-            raise VerifyException(f"strides, paddings and dilation need {spatial} values each")
-        if min(*self.strides.data, *self.dilation.data) < 1 or groups < 1:
-            raise VerifyException("strides, dilation and groups must be positive")
-        if min(*self.padding.data, *self.output_padding.data) < 0:
-            raise VerifyException("paddings must not be negative")
-        if shape[1] != weight[0]:
-            raise VerifyException(f"{shape[1]} input channels do not fit a weight of {weight[0]}")
-        if isinstance(weight[0], int) and weight[0] % groups:
-            raise VerifyException(f"{weight[0]} input channels do not divide into {groups} groups")
-        channels = weight[1] * groups
-        if self.bias is not None and types.shape(self.bias) != (channels,):
-            raise VerifyException(f"the bias must have {channels} elements")
-        extents = [
-            (x - 1) * s - 2 * p + d * (k - 1) + o + 1
-            for x, k, s, p, o, d in zip(shape[2:], weight[2:], *steps, strict=True)
-        ]
-        if any(isinstance(extent, int) and extent < 1 for extent in extents):
-            raise VerifyException("the padding takes away the whole result")
-        return [(check_same_dtype(self, *self.operands), (shape[0], channels, *extents))]
-
     @property
     def arguments(self) -> list[Any]:
-        """What torch's function takes after input, weight and bias."""
-        steps = (self.strides, self.padding, self.output_padding)
-        return [*(list(values.data) for values in steps), self.groups.data, list(self.dilation.data)]
+        strides, padding, dilation, groups = super().arguments
+        return [strides, padding, list(self.output_padding.data), groups, dilation]
 
-    def flops(self) -> Extent:
-        result = types.numel(self.result)
-        products = 2 * types.numel(self.input) * prod(types.shape(self.weight)[1:], start=1)
-        return products + (0 if self.bias is None else result)
-
-    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
-        name = f"nn.functional.conv_transpose{types.rank(self.input) - 2}d"
-        bias = inputs[2] if self.bias is not None else None
-        return ev.function(name)(inputs[0], inputs[1], bias, *self.arguments)
+    def extents(self) -> list[Extent]:
+        pairs = zip(types.shape(self.input)[2:], types.shape(self.weight)[2:], strict=True)
+        steps = (self.strides.data, self.padding.data, self.output_padding.data, self.dilation.data)
+        found = [(x - 1) * s - 2 * p + d * (k - 1) + o + 1 for (x, k), s, p, o, d in zip(pairs, *steps, strict=True)]
+        if any(isinstance(extent, int) and extent < 1 for extent in found):
+            raise VerifyException("the padding takes away the whole result")
+        return found

@@ -221,7 +221,7 @@ class IndexPutOp(ScatteringOp):
         return ev.torch.ops.aten.index_put(destination, places, values, self.accumulate is not None)
 
 
-class _PlacedOp(ScatteringOp):
+class PlacedOp(ScatteringOp):
     """An update along one dimension: destination, index, source."""
 
     destination = operand_def(AnyTensorTypeConstr)
@@ -237,7 +237,7 @@ class _PlacedOp(ScatteringOp):
         return self.source
 
 
-class _SlicesOp(_PlacedOp):
+class _SlicesOp(PlacedOp):
     """An update of whole slices along ``dim``: index [I], source [..., I, ...]."""
 
     def infer(self) -> Sequence[TensorSpec]:
@@ -281,7 +281,7 @@ class IndexAddOp(_SlicesOp):
         return destination.index_add(self.dim.data, index.long(), source)
 
 
-class _ElementsOp(_PlacedOp):
+class _ElementsOp(PlacedOp):
     """An update of single elements: index and source have one element for each."""
 
     def infer(self) -> Sequence[TensorSpec]:

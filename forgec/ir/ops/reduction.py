@@ -54,6 +54,16 @@ class ReductionOp(ForgeOp):
         return types.numel(self.input)
 
 
+class _FloatReductionOp(ReductionOp):
+    """A reduction of floating-point numbers."""
+
+    COMPLEX_TOO: ClassVar[bool] = False
+
+    def infer(self) -> Sequence[TensorSpec]:
+        check_float(self, self.input, complex_too=self.COMPLEX_TOO)
+        return super().infer()
+
+
 class _IntegerSumOp(ReductionOp):
     """A reduction whose result is int64 for integers and booleans, unless the result type is of a float or int32."""
 
@@ -96,14 +106,11 @@ class ProdOp(_IntegerSumOp):
 
 
 @irdl_op_definition
-class MeanOp(ReductionOp):
+class MeanOp(_FloatReductionOp):
     """the arithmetic mean over ``dims``; NaN where there is nothing to average."""
 
     name = "forge.mean"
-
-    def infer(self) -> Sequence[TensorSpec]:
-        check_float(self, self.input, complex_too=True)
-        return super().infer()
+    COMPLEX_TOO: ClassVar = True
 
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
         return inputs[0].mean(self.dims.data, keepdim=self.keepdim is not None)
@@ -160,7 +167,7 @@ class AllOp(_LogicalReductionOp):
     TORCH: ClassVar = "all"
 
 
-class _DeviationOp(ReductionOp):
+class _DeviationOp(_FloatReductionOp):
     """How far elements lie from their mean."""
 
     TORCH: ClassVar[str]
@@ -171,10 +178,6 @@ class _DeviationOp(ReductionOp):
         "$input `over` custom<Bare>($dims) `correction` custom<Bare>($correction) (`keepdim` $keepdim^)? "
         "attr-dict `:` functional-type(operands, results)"
     )
-
-    def infer(self) -> Sequence[TensorSpec]:
-        check_float(self, self.input)
-        return super().infer()
 
     def flops(self) -> Extent:
         return 4 * types.numel(self.input)
@@ -201,7 +204,7 @@ class StdOp(_DeviationOp):
 
 
 @irdl_op_definition
-class VectorNormOp(ReductionOp):
+class VectorNormOp(_FloatReductionOp):
     """``(sum |x| ** ord) ** (1 / ord)`` over ``dims``; for inf and -inf the greatest and least ``|x|``, for 0 how many
     x are not 0.
     """
@@ -215,10 +218,6 @@ class VectorNormOp(ReductionOp):
         "attr-dict `:` functional-type(operands, results)"
     )
 
-    def infer(self) -> Sequence[TensorSpec]:
-        check_float(self, self.input)
-        return super().infer()
-
     def flops(self) -> Extent:
         return 2 * types.numel(self.input)
 
@@ -228,14 +227,10 @@ class VectorNormOp(ReductionOp):
 
 
 @irdl_op_definition
-class LogsumexpOp(ReductionOp):
+class LogsumexpOp(_FloatReductionOp):
     """``m + log(sum(exp(x - m)))`` over ``dims``, with ``m = max(x)``."""
 
     name = "forge.logsumexp"
-
-    def infer(self) -> Sequence[TensorSpec]:
-        check_float(self, self.input)
-        return super().infer()
 
     def flops(self) -> Extent:
         return 4 * types.numel(self.input)
