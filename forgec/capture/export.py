@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import re
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -13,8 +14,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from forgec.capture.attributes import assignments, unchanged
-from forgec.capture.checks import CHECKS, recorded_checks
-from forgec.capture.places import is_user_file, portable_path, whole_stack_traces
+from forgec.capture.checks import CHECKS, recorded_checks, recorded_transforms
+from forgec.capture.places import raised_at, whole_stack_traces
 from forgec.capture.quiet import quiet
 from forgec.capture.refusals import refuse_inputs, refuse_model, refused_output
 from forgec.diagnostics import ForgeError, Location, error
@@ -27,12 +28,12 @@ CHANGED = "forgec.changed_attributes"
 def export(
     model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic_shapes: Any = None
 ) -> torch.export.ExportedProgram:
-    """Export a module or a function, not decomposed. An exported program is returned as it is (but see ``_resolved``).
+    """Export a module or a function, not decomposed. An exported program is returned as it is (but see ``resolved``).
 
     Raises ForgeError: C002 for example inputs of the wrong kind, C001 where torch.export refuses or the model raises.
     """
     if isinstance(model, torch.export.ExportedProgram):
-        return _resolved(model)
+        return resolved(model)
     if not isinstance(args, (tuple, list)) or not isinstance(kwargs, Mapping):
         raise error(
             "FORGE-C002",
@@ -50,6 +51,7 @@ def export(
         assignments(module) as changed,
         whole_stack_traces(),
         recorded_checks() as checks,
+        recorded_transforms() as transforms,
     ):
         try:
             args, kwargs = _distinct(tuple(args), dict(kwargs))
@@ -60,17 +62,17 @@ def export(
                 if not _registers_result(module, args, kwargs):
                     raise
                 program = _export(module, args, kwargs, dynamic_shapes)
-            program = _resolved(program)
-        except ForgeError:
-            raise
+            program = resolved(program)
+        except ForgeError as failure:
+            raise failure.at(next(iter(transforms), None)) from None
         except Exception as reason:
-            raise refused_output(str(reason)) or _refusal(reason) from reason
+            raise refused_output(str(reason)) or refusal(reason) from reason
     program.graph_module.meta[CHANGED] = sorted(changed)
     program.graph_module.meta[CHECKS] = checks
     return program
 
 
-class _DataIsDetached(TorchFunctionMode):
+class DataIsDetached(TorchFunctionMode):
     """Reads ``x.data`` as ``x.detach()``: the same memory, but torch.export can trace it."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -84,11 +86,11 @@ _DATA: Any = vars(torch._C.TensorBase)["data"]
 
 
 def _export(module: torch.nn.Module, args: Any, kwargs: Any, dynamic_shapes: Any) -> torch.export.ExportedProgram:
-    with _DataIsDetached():
+    with DataIsDetached():
         return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
 
 
-def _resolved(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+def resolved(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     """The program with what a graph that is not decomposed leaves open written out: the casts of autocast regions, and
     the batches of ``torch.vmap``."""
     region: Any = torch.ops.higher_order.wrap_with_autocast
@@ -98,7 +100,12 @@ def _resolved(program: torch.export.ExportedProgram) -> torch.export.ExportedPro
     for name, constant in program.constants.items():
         if isinstance(constant, torch.Tensor) and functorch.is_functorch_wrapped_tensor(constant):
             text = "torch.export loses the tensors that torch.func transforms (grad, jvp, functionalize)"
-            raise error("FORGE-C003", text, notes=(f"it took {name} for a constant",))
+            raise error(
+                "FORGE-C003",
+                text,
+                notes=(f"it took {name} for a constant",),
+                help="write the derivative out, or take it outside of the model",
+            )
     if not batched and not any(node.target is region and node.args[2] for node in calls):
         return program
     with quiet():
@@ -182,19 +189,33 @@ def _distinct(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any,
     return _pytree.tree_map(copy_of_repeated, (args, kwargs))
 
 
-def _refusal(reason: Exception) -> ForgeError:
+def refusal(reason: Exception, place: Location | None = None) -> ForgeError:
     """What torch or the model said, at the user's innermost line."""
-    place = None
-    trace = reason.__traceback__
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        if is_user_file(code.co_filename):
-            place = Location(portable_path(code.co_filename), trace.tb_lineno, code.co_qualname)
-        trace = trace.tb_next
+    place = place or raised_at(reason.__traceback__)
     text = str(reason).strip().split("\n\n")[0]
     lines = [re.sub(r"[^.]*https?://\S+", "", line).strip() for line in text.splitlines()]
     notes = tuple(line for line in lines if line)[:6] or (type(reason).__name__,)
     cache = re.search(r"\w*Cache\b", text)
     remedy = f"the model returns a {cache[0]}; pass use_cache=False to a transformers model" if cache else None
     message = f"torch.export could not export the model: {type(reason).__name__}"
+    asked = re.search(r"data-dependent expression (.*?) \(unhinted", text)
+    if asked is not None and _is_about_rows(reason):
+        message = "torch.export takes no loop (scan, map) over as many rows as only the run tells"
+        remedy = "loop over all rows: choose rows of the result, or keep the carried value (torch.where) at the others"
+    elif asked is not None:
+        message = f"the model decides by data: torch.export would need to know whether {asked[1]}"
+        remedy = DECIDE_REMEDY
     return error("FORGE-C001", message, location=place, notes=notes, help=remedy)
+
+
+DECIDE_REMEDY = "say both ways with torch.cond or torch.where, or state what holds with torch._check"
+
+
+def _is_about_rows(reason: Exception) -> bool:
+    """True if torch's compiler of a loop's body asked: whether there is a row to trace the body with."""
+    codes = (frame.f_code for frame, _ in traceback.walk_tb(reason.__traceback__))
+    return any(
+        code.co_qualname.startswith(("Scan", "Map", "AssociativeScan"))
+        or code.co_filename.endswith(("_higher_order_ops/scan.py", "_higher_order_ops/map.py"))
+        for code in codes
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import combinations
 from typing import Any
@@ -66,11 +66,15 @@ class Operators(Values):
         if self.blocked.intersection(node.all_input_nodes):
             self.blocked.add(node)
             return
+        self.attempt(node, lambda: self._call(node))
+
+    def attempt(self, node: Any, convert: Callable[[], None]) -> None:
+        """Convert a node by a function; see ``call``."""
         try:
-            self._call(node)
+            convert()
         except ForgeError as failure:
             known = {(d.code, d.message, d.location) for d in self.failures}
-            found = failure.at(place_of(node)).diagnostics
+            found = (failure if node.op == "placeholder" else failure.at(place_of(node))).diagnostics
             self.failures += [d for d in found if (d.code, d.message, d.location) not in known]
             self.blocked.add(node)
         except Blocked:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any
 
 from forgec.diagnostics import Location
@@ -71,6 +72,30 @@ def whole_stack_traces() -> Iterator[None]:
         yield
     finally:
         proxy._STACK_TRACE_ANCHORS = before
+
+
+def calling_place(below: str) -> Location | None:
+    """The user's innermost line on the stack, above the frames of forgec's file of the name ``below``."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if is_user_file(code.co_filename):
+            return Location(portable_path(code.co_filename), frame.f_lineno, code.co_qualname.strip("<>"))
+        if code.co_filename.startswith(_own_roots()) and os.path.basename(code.co_filename) == below:
+            return None
+        frame = frame.f_back
+    return None
+
+
+def raised_at(trace: TracebackType | None) -> Location | None:
+    """The user's innermost line in a traceback."""
+    place = None
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if is_user_file(code.co_filename):
+            place = Location(portable_path(code.co_filename), trace.tb_lineno, code.co_qualname)
+        trace = trace.tb_next
+    return place
 
 
 @lru_cache(maxsize=4096)

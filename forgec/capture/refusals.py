@@ -21,9 +21,21 @@ CONTAINERS = "tuples, lists, dicts, named tuples or dataclasses"
 def refused_output(reason: str) -> ForgeError | None:
     """torch.export's word about a result of a type that it does not know, as a diagnostic."""
     found = re.search(r"Found <class '([^']+)'> in output", reason)
-    if found is None:
-        return None
-    return error("FORGE-C004", f"an output is a {found[1]}", help=f"return tensors and numbers in {CONTAINERS}")
+    return None if found is None else _output_refusal(found[1])
+
+
+def output_refusal(kind: type) -> ForgeError:
+    """The diagnostic for a result of a type that torch does not know."""
+    return _output_refusal(f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."))
+
+
+def _output_refusal(name: str) -> ForgeError:
+    remedy = f"return tensors and numbers in {CONTAINERS}"
+    if name.startswith("transformers.") and name.endswith("Cache"):
+        remedy = "pass use_cache=False, or return what the cache holds"
+    elif "." in name and not name.startswith("torch."):
+        remedy += ", or make the class one that torch knows: torch.utils._pytree.register_pytree_node"
+    return error("FORGE-C004", f"an output is a {name}", help=remedy)
 
 
 def refuse_model(model: Any) -> None:
@@ -85,4 +97,6 @@ def _remedy(leaf: Any) -> str:
         return "fix it where the model is compiled: functools.partial(model, name=value)"
     if type(leaf).__module__ == "numpy":
         return "pass torch.from_numpy(x) as example; the compiled model takes arrays"
-    return f"use tensors and numbers in {CONTAINERS}"
+    remedy = f"use tensors and numbers in {CONTAINERS}"
+    known = type(leaf).__module__.partition(".")[0] in ("builtins", "torch")
+    return remedy if known else f"{remedy}, or register the class: torch.utils._pytree.register_pytree_node"

@@ -8,6 +8,8 @@ import numpy
 import pytest
 import torch
 from torch import nn
+from torch._higher_order_ops.map import map as torch_map
+from torch._higher_order_ops.scan import scan as torch_scan
 
 import forgec
 from forgec.diagnostics import ForgeError
@@ -21,6 +23,18 @@ def refusal(model: Any, *args: Any) -> ForgeError:
         forgec.compile(model, args)
     assert len(raised.value.diagnostics) == 1
     return raised.value
+
+
+def line_of(failure: ForgeError) -> int:
+    """The line that the diagnostic is about."""
+    place = failure.diagnostics[0].location
+    assert place is not None
+    return place.line
+
+
+def first_line(function: Any) -> int:
+    """The line after a function's head."""
+    return function.__code__.co_firstlineno + 1
 
 
 class Odd:
@@ -97,10 +111,38 @@ def test_quantized_modules() -> None:
     assert "before it is quantized" in str(failure)
 
 
-def test_gradients_inside_the_model() -> None:
-    failure = refusal(lambda x: torch.func.grad(lambda y: (y**2).sum())(x), x34)
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.jacrev])
+def test_gradients_inside_the_model(transform: Any) -> None:
+    def model(x: torch.Tensor) -> torch.Tensor:
+        return transform(lambda y: (y**2).sum())(x)
+
+    failure = refusal(model, x34)
     assert failure.code == "FORGE-C003"
     assert "torch.func" in str(failure)
+    assert line_of(failure) == first_line(model)
+
+
+def test_a_decision_by_data() -> None:
+    def model(x: torch.Tensor) -> torch.Tensor:
+        return x + 1 if x.sum() > 0 else x
+
+    failure = refusal(model, x34)
+    assert failure.code == "FORGE-C001"
+    assert "the model decides by data" in str(failure)
+    assert "torch.cond" in str(failure)
+    assert line_of(failure) == first_line(model)
+
+
+@pytest.mark.parametrize("loop", [lambda x: torch_map(lambda row: row + 1, x), lambda x: torch_scan(_add, x[0], x)])
+def test_a_loop_over_as_many_rows_as_only_the_run_tells(loop: Any) -> None:
+    failure = refusal(lambda x: loop(x[x[:, 0] > 0]), x34)
+    assert failure.code == "FORGE-C001"
+    assert "as many rows as only the run tells" in str(failure)
+    assert "loop over all rows" in str(failure)
+
+
+def _add(carry: torch.Tensor, row: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return carry + row, carry * row
 
 
 def test_parameters_on_meta_are_refused() -> None:
