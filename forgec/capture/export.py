@@ -15,9 +15,9 @@ from torch.overrides import TorchFunctionMode
 
 from forgec.capture.attributes import assignments, unchanged
 from forgec.capture.checks import CHECKS, recorded_checks, recorded_transforms
-from forgec.capture.places import raised_at, whole_stack_traces
+from forgec.capture.places import calling_place, raised_at, whole_stack_traces
 from forgec.capture.quiet import quiet
-from forgec.capture.refusals import refuse_inputs, refuse_model, refused_output
+from forgec.capture.refusals import refuse_inputs, refuse_model, refused_output, reshaped_itself
 from forgec.diagnostics import ForgeError, Location, error
 from forgec.runtime.extents import overlaps_itself
 
@@ -73,21 +73,52 @@ def export(
 
 
 class DataIsDetached(TorchFunctionMode):
-    """Reads ``x.data`` as ``x.detach()``: the same memory, but torch.export can trace it."""
+    """Reads ``x.data`` as ``x.detach()``: the same memory, but torch.export can trace it.
+
+    Keeps the calls that give an input itself another shape, over which torch.export stumbles after the trace, where it
+    compares inputs with what they were.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reshaped: list[tuple[str, Location | None]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         reads = getattr(func, "__self__", None) is _DATA and func.__name__ == "__get__"
         if reads:
             return args[0].detach()
+        if getattr(func, "__name__", "") in _RESHAPING and _is_input(args[0]):
+            self.reshaped.append((func.__name__, calling_place("export.py")))
         return func(*args, **(kwargs or {}))
+
+
+_RESHAPING = ("t_", "transpose_", "swapaxes_", "swapdims_", "squeeze_", "unsqueeze_", "as_strided_")
+
+
+def _is_input(value: Any) -> bool:
+    """True if a tensor is an input of the graph that is being traced."""
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
+
+    mode = get_proxy_mode()
+    if mode is None:
+        return False
+    slot: Any = get_proxy_slot(value, mode.tracer, None)
+    return getattr(getattr(slot, "proxy", None), "node", None) is not None and slot.proxy.node.op == "placeholder"
 
 
 _DATA: Any = vars(torch._C.TensorBase)["data"]
 
 
 def _export(module: torch.nn.Module, args: Any, kwargs: Any, dynamic_shapes: Any) -> torch.export.ExportedProgram:
-    with DataIsDetached():
-        return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
+    mode = DataIsDetached()
+    try:
+        with mode:
+            return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
+    except (AssertionError, IndexError) as reason:
+        if not mode.reshaped or raised_at(reason.__traceback__) is not None:
+            raise
+        name, place = mode.reshaped[0]
+        raise reshaped_itself(f"aten::{name}", "an input", place) from reason
 
 
 def resolved(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:

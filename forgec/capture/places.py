@@ -75,8 +75,9 @@ def whole_stack_traces() -> Iterator[None]:
 
 
 def calling_place(below: str) -> Location | None:
-    """The user's innermost line on the stack, above the frames of forgec's file of the name ``below``."""
-    frame: FrameType | None = sys._getframe(1)
+    """The user's innermost line among the callers of the function that asks, above the frames of forgec's file of the
+    name ``below``."""
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         code = frame.f_code
         if is_user_file(code.co_filename):

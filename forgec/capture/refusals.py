@@ -9,7 +9,7 @@ import torch
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils import _pytree
 
-from forgec.diagnostics import ForgeError, error
+from forgec.diagnostics import ForgeError, Location, error
 
 LEAVES = (torch.Tensor, bool, int, float, str, type(None))
 """What an input may consist of. Dataclasses are containers: they are registered with torch before it sees them."""
@@ -36,6 +36,15 @@ def _output_refusal(name: str) -> ForgeError:
     elif "." in name and not name.startswith("torch."):
         remedy += ", or make the class one that torch knows: torch.utils._pytree.register_pytree_node"
     return error("FORGE-C004", f"an output is a {name}", help=remedy)
+
+
+def reshaped_itself(operator: str, what: str, place: Location | None = None) -> ForgeError:
+    """The diagnostic for ``x.t_()``, ``x.set_(y)`` and the like of a tensor that the caller or the model holds."""
+    name = operator.removeprefix("aten::").partition(".")[0]
+    remedy = "write into it (copy_), or give the new tensor a name of its own"
+    if name not in ("set_", "resize_", "resize_as_"):
+        remedy = f"give the view a name of its own: y = x.{name.removesuffix('_')}(...)"
+    return error("FORGE-C003", f"{operator} changes the shape or memory of {what} itself", location=place, help=remedy)
 
 
 def refuse_model(model: Any) -> None:

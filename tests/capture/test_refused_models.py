@@ -180,3 +180,58 @@ def test_changed_attributes_are_warned_of_and_restored() -> None:
     assert (model.number, model.seen, model.by_name, model.last) == (0, [], {}, None)
     assert model.total is total
     assert torch.equal(compiled(x34), x34)
+
+
+class Branching(nn.Module):
+    """Writes its buffer in one branch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("total", torch.zeros(3, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def counted(value: torch.Tensor) -> torch.Tensor:
+            self.total.add_(value)
+            return value + 1
+
+        return torch.cond(x.sum() > 0, counted, lambda value: value - 1, (x,))
+
+
+def test_a_branch_that_writes_a_buffer() -> None:
+    failure = refusal(Branching(), x34)
+    assert failure.code == "FORGE-C005"
+    assert "writes 'total'" in str(failure)
+    assert "yield the new value from every branch" in str(failure)
+    assert line_of(failure) == first_line(Branching.forward) + 4
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.t_() + 1,
+        lambda x: x.unsqueeze_(0) + 1,
+        lambda x: x.transpose_(0, 1) + 1,
+        lambda x: x.set_(x[0]) + 1,
+        lambda x: x.resize_(2, 2) + 1,
+    ],
+)
+def test_an_input_of_another_shape(function: Any) -> None:
+    failure = refusal(function, x34)
+    assert failure.code == "FORGE-C003"
+    assert "changes the shape or memory" in str(failure)
+    assert "a name of its own" in str(failure)
+    assert line_of(failure) == function.__code__.co_firstlineno
+
+
+def test_results_that_torch_could_be_told_about() -> None:
+    assert "register_pytree_node" in str(refusal(lambda x: Odd(x), x34))
+    transformers = pytest.importorskip("transformers")
+    failure = refusal(lambda x: transformers.DynamicCache(), x34)
+    assert failure.code == "FORGE-C004"
+    assert "use_cache=False" in str(failure)
+
+
+def test_an_input_of_a_dtype_that_torch_hardly_has() -> None:
+    failure = refusal(lambda x, y: y, x34, torch.zeros(3, dtype=torch.uint16))
+    assert "it is the input 'y'" in str(failure)
+    assert "keep them as int32, which holds them all" in str(failure)

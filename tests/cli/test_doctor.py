@@ -152,7 +152,7 @@ def test_what_the_compiler_inserts_itself_is_no_fallback(tmp_path: Path) -> None
     assert forgec("compile", str(path), "-o", str(artifact)).code == 0
     shown = forgec("inspect", str(artifact)).out
     assert "forge::" not in shown
-    assert "steps of control" in shown
+    assert "step of control" in shown
 
 
 def test_nothing_stands_in_the_way(tmp_path: Path) -> None:
