@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import re
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from forgec.capture.quiet import quiet
 from forgec.capture.refusals import refuse_inputs, refuse_model, refused_output, reshaped_itself
 from forgec.diagnostics import ForgeError, Location, error
 from forgec.runtime.extents import overlaps_itself
+from forgec.runtime.tree import is_registered
 
 CHANGED = "forgec.changed_attributes"
 """Key in the exported graph's ``meta``: paths of plain attributes that the model changed while it was traced."""
@@ -72,6 +73,26 @@ def export(
     return program
 
 
+@contextlib.contextmanager
+def _keyed_containers() -> Iterator[None]:
+    """Inside the ``with`` block containers that were registered without keys have numbers, which torch.export wants."""
+    from torch.utils import _pytree
+
+    def keyed(node: Any) -> Callable[[Any], Any]:
+        def flatten(value: Any) -> Any:
+            children, context = node.flatten_fn(value)
+            return [(_pytree.SequenceKey(i), child) for i, child in enumerate(children)], context
+
+        return flatten
+
+    held = {c: n for c, n in _pytree.SUPPORTED_NODES.items() if n.flatten_with_keys_fn is None and is_registered(c)}
+    _pytree.SUPPORTED_NODES.update({c: n._replace(flatten_with_keys_fn=keyed(n)) for c, n in held.items()})
+    try:
+        yield
+    finally:
+        _pytree.SUPPORTED_NODES.update(held)
+
+
 class DataIsDetached(TorchFunctionMode):
     """Reads ``x.data`` as ``x.detach()``: the same memory, but torch.export can trace it.
 
@@ -112,7 +133,7 @@ _DATA: Any = vars(torch._C.TensorBase)["data"]
 def _export(module: torch.nn.Module, args: Any, kwargs: Any, dynamic_shapes: Any) -> torch.export.ExportedProgram:
     mode = DataIsDetached()
     try:
-        with mode:
+        with mode, _keyed_containers():
             return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
     except (AssertionError, IndexError) as reason:
         if not mode.reshaped or raised_at(reason.__traceback__) is not None:
