@@ -36,6 +36,9 @@ QUANTIZED = Unsupported("the IR has no quantized element types", "keep integers,
 NO_TENSOR = Unsupported("it yields something that is no tensor", "compute a tensor")
 NO_CPU_KERNEL = Unsupported("torch has no kernel of it for the CPU")
 NO_LITERAL = Unsupported("it takes something that is neither a tensor nor a literal of the plan")
+ON_FUNCTIONS = Unsupported(
+    "it calls functions in a way that the IR has no form for", "say it with torch.cond, while_loop, scan or map"
+)
 BY_STRIDES = Unsupported("it addresses memory by strides, which a value does not have")
 
 LAYOUTS: dict[str, Unsupported] = {
