@@ -222,7 +222,7 @@ def _refuse_fallbacks(forge: ModuleOp) -> None:
     from forgec.ir.locations import location_of
     from forgec.ir.ops.module import AtenOp
 
-    found = [op for op in forge.walk() if isinstance(op, AtenOp)]
+    found = [op for op in forge.walk() if isinstance(op, AtenOp) and not op.is_naming]
     diagnostics = {
         (op.callee.data, location_of(op)): Diagnostic(
             "FORGE-B001", f"{op.callee.data} has no op of its own and would fall back to ATen", location_of(op)

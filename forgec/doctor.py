@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,13 +13,15 @@ from forgec.diagnostics import Diagnostic, ForgeError
 class Diagnosis:
     """``blockers`` are why the model does not compile (none: it does), ``warnings`` what will be different.
 
-    ``fallbacks`` are the operations without an op of their own, as in the report of a compilation; None where it did
-    not get that far.
+    ``fallbacks`` are the operations without an op of their own: as in the report of a compilation, those that were
+    captured if it ends before the passes, None if it ends before that. ``unseen`` names the part of the model of which
+    nothing is known, because even torch's draft export ended before it.
     """
 
     blockers: list[Diagnostic] = field(default_factory=list)
     warnings: list[Diagnostic] = field(default_factory=list)
     fallbacks: list[dict[str, Any]] | None = None
+    unseen: str | None = None
 
     @property
     def compiles(self) -> bool:
@@ -33,7 +35,14 @@ class Diagnosis:
             "blockers": [diagnostic.to_dict() for diagnostic in self.blockers],
             "warnings": [diagnostic.to_dict() for diagnostic in self.warnings],
             "fallbacks": self.fallbacks,
+            "unseen": self.unseen,
         }
+
+    def add(self, diagnostics: Iterable[Diagnostic]) -> None:
+        """More blockers; of those that say the same of one line, the first is kept."""
+        for diagnostic in diagnostics:
+            if not any(_is_same(diagnostic, known) for known in self.blockers):
+                self.blockers.append(diagnostic)
 
 
 def diagnose(
@@ -47,11 +56,12 @@ def diagnose(
 ) -> Diagnosis:
     """Go as far as a compilation goes, collecting what is wrong instead of stopping at the first thing.
 
-    Where torch.export refuses the model, its draft export goes on without the checks that failed, so that everything it
-    would refuse is found, and what forgec could not capture behind that as well. Nothing is run and nothing written.
+    Where torch.export refuses the model, its draft export goes on past what failed, on the example's own data, so that
+    everything it would refuse is found, and what forgec could not capture behind that as well. Nothing is written.
     """
     from forgec.backends.base import backend_for
     from forgec.capture.capture import export_model, import_program
+    from forgec.capture.convert import Incomplete
     from forgec.capture.draft import draft
     from forgec.ir.context import context
     from forgec.passes import pipelines
@@ -67,19 +77,24 @@ def diagnose(
         program = export_model(model, args, kwargs, dynamic_shapes)
     except ForgeError as failure:
         found.blockers += failure.diagnostics
-        if failure.code != "FORGE-C001":
-            return found
         drafted = draft(model, args, kwargs, dynamic_shapes)
-        if drafted is None:
+        found.add(drafted.diagnostics)
+        if drafted.program is None:
+            place = drafted.seen_to
+            found.unseen = "the model" if place is None else f"the rest of the model past {place.file}:{place.line}"
             return found
         program = drafted.program
-        found.blockers += [d for d in drafted.diagnostics if not _is_said(d, failure.diagnostics)]
     try:
         captured = import_program(program, model, args, kwargs, dynamic_shapes)
+    except Incomplete as failure:
+        found.add(failure.diagnostics)
+        found.fallbacks = fallbacks(failure.module, build.default_bindings(failure.module))
+        return found
     except ForgeError as failure:
-        found.blockers += failure.diagnostics
+        found.add(failure.diagnostics)
         return found
     found.warnings += captured.warnings
+    found.fallbacks = fallbacks(captured.module, build.default_bindings(captured.module))
     if found.blockers:
         return found
     try:
@@ -91,8 +106,10 @@ def diagnose(
     return found
 
 
-def _is_said(diagnostic: Diagnostic, known: Sequence[Diagnostic]) -> bool:
-    """True if the first refusal was about the same line."""
-    lines = [(d.location.file, d.location.line) for d in known if d.location is not None]
-    place = diagnostic.location
-    return place is not None and (place.file, place.line) in lines
+def _is_same(diagnostic: Diagnostic, known: Diagnostic) -> bool:
+    """True if two refusals have one cause: torch refuses each line once, capture may have more to say of it."""
+    one, other = diagnostic.location, known.location
+    if one is None or other is None:
+        return diagnostic == known
+    at_one_line = (one.file, one.line) == (other.file, other.line) and diagnostic.code == known.code
+    return at_one_line and (diagnostic.code == "FORGE-C001" or diagnostic.message == known.message)

@@ -1,4 +1,4 @@
-"""The model's own words in ``torch._check``: torch.export keeps the condition and forgets the message and the line."""
+"""What a model says that torch.export forgets: the message and the line of ``torch._check``, where derivatives are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from forgec.capture.places import calling_line
+from forgec.capture.places import calling_line, calling_place
 from forgec.diagnostics import Location
 
 CHECKS = "forgec.checks"
@@ -51,3 +51,29 @@ def recorded_checks() -> Iterator[list[Check]]:
         yield found
     finally:
         torch._check, torch._assert = original, original_assert
+
+
+@contextmanager
+def recorded_transforms() -> Iterator[list[Location]]:
+    """The lines in the ``with`` block at which torch.func takes derivatives, of which a graph says nothing."""
+    from torch._functorch import eager_transforms
+
+    found: list[Location] = []
+    originals = {n: value for n, value in vars(eager_transforms).items() if n.endswith("_increment_nesting")}
+
+    def recording(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            place = calling_place("export.py")
+            if place is not None:
+                found.append(place)
+            return original(*args)
+
+        return call
+
+    for name, original in originals.items():
+        setattr(eager_transforms, name, recording(original))
+    try:
+        yield found
+    finally:
+        for name, original in originals.items():
+            setattr(eager_transforms, name, original)

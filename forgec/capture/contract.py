@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 import torch
+from torch.utils import _pytree
 
 from forgec.capture.convert import Conversion
 from forgec.diagnostics import error
@@ -42,16 +44,35 @@ def contract(program: torch.export.ExportedProgram, conversion: Conversion, mode
 
 def _structure(spec: Any, what: str) -> tuple[list[int], tree.Tree]:
     """The runtime's structure of torch's tree spec, and torch's leaf numbers in the runtime's order of leaves."""
-    value = spec.unflatten([_Leaf(i) for i in range(spec.num_leaves)])
-    leaves, structure = tree.flatten(value)
-    for leaf in leaves:
-        if not isinstance(leaf, _Leaf) and leaf is not None:
-            raise error(
-                "FORGE-C004",
-                f"an {what} is a {type(leaf).__name__}, a container that an artifact cannot describe",
-                help="pass use_cache=False to a transformers model, or return tensors in tuples, dicts or dataclasses",
-            )
-    return [leaf.index for leaf in leaves if isinstance(leaf, _Leaf)], structure
+    order: list[int] = []
+    try:
+        return order, _node(spec, what, 0, order)
+    except ValueError as reason:  # what an artifact cannot store: keys, contexts
+        raise error("FORGE-C004", f"an {what} cannot be described in an artifact: {reason}") from None
+
+
+def _node(spec: Any, what: str, first: int, order: list[int]) -> tree.Tree:
+    """One node of torch's spec, whose leaves are numbered from ``first`` on."""
+    if spec.is_leaf():
+        order.append(first)
+        return tree.LEAF
+    children = spec.children()
+    starts = [first + sum(child.num_leaves for child in children[:i]) for i in range(len(children))]
+    if tree.is_registered(spec.type) and not is_dataclass(spec.type):
+        parts = [_node(child, what, start, order) for child, start in zip(children, starts, strict=True)]
+        context = tree.context_text(spec.type, spec.context)
+        return tree.Tree("registered", tuple(parts), cls=tree.class_name(spec.type), context=context)
+    kind: Any = spec.type
+    value = _pytree.SUPPORTED_NODES[kind].unflatten_fn([_Leaf(i) for i in range(len(children))], spec.context)
+    leaves, shallow = tree.flatten(value)
+    if shallow.kind == "leaf" and not isinstance(value, _Leaf):
+        raise error(
+            "FORGE-C004",
+            f"an {what} is a {type(value).__name__}, a container that an artifact cannot describe",
+            help="return tensors in tuples, lists, dicts, named tuples or dataclasses",
+        )
+    parts = [_node(children[leaf.index], what, starts[leaf.index], order) for leaf in leaves]
+    return replace(shallow, children=tuple(parts))
 
 
 def _fixed(value: Any) -> Arg:

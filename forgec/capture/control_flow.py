@@ -94,9 +94,23 @@ def _fill(c: Operators, node: Any, body: Any, block: Block, operands: Sequence[A
     """Convert a body into a block; returns what it yields."""
     with c.inside(block):
         results = _body(c, body, operands)
-    if any(isinstance(operand, Handle) and operand.storage.written for operand in operands):
-        raise error("FORGE-C005", "the body of a branch or loop writes its operand", location=place_of(node))
+    for position, operand in enumerate(operands):
+        if isinstance(operand, Handle) and operand.storage.written:
+            raise error(
+                "FORGE-C005",
+                f"the body of a branch or loop writes {_name(c, node, position)}, which is not its own",
+                location=place_of(node),
+                help="yield the new value from every branch (a loop carries it) and write it after that, with copy_",
+            )
     return results
+
+
+def _name(c: Operators, node: Any, position: int) -> str:
+    """An operand of an operator that has bodies, by the name that the model has for it."""
+    operands = [operand for part in node.args if isinstance(part, (list, tuple)) for operand in part]
+    name = operands[position].name if position < len(operands) else "a tensor"
+    targets = {spec.arg.name: spec.target for spec in c.program.graph_signature.input_specs if spec.target}
+    return repr(targets.get(name, name))
 
 
 def _argument(c: Operators, placeholder: Any, given: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ from forgec.capture.operators import Operators
 from forgec.capture.places import place_of
 from forgec.capture.symbols import SymbolTable
 from forgec.capture.values import hint
-from forgec.diagnostics import ForgeError, Location, error
+from forgec.diagnostics import Diagnostic, ForgeError, Location, error
 from forgec.ir import types
 from forgec.ir.attributes import ExtentAttr, StateType
 from forgec.ir.entry import ArgumentInfo
@@ -72,6 +73,14 @@ class Conversion:
     symbols: SymbolTable
 
 
+class Incomplete(ForgeError):
+    """What cannot be captured, beside a module with the ops that can: its function returns nothing."""
+
+    def __init__(self, failures: list[Diagnostic], module: ModuleOp) -> None:
+        super().__init__(failures)
+        self.module = module
+
+
 class Converter(Operators):
     """Walks the exported graph once and builds the module."""
 
@@ -103,9 +112,14 @@ class Converter(Operators):
             elif node.op == "get_attr":
                 self.get_attr(node)
         if self.failures:
-            raise ForgeError(self.failures)
+            raise Incomplete(self.failures, self._partial())
         output = next(n for n in nodes if n.op == "output")
         return self._finish(output)
+
+    def _partial(self) -> ModuleOp:
+        self._locate()
+        function = FuncOp("forward", (list(self.block.arg_types), []), Region(self.block))
+        return ModuleOp([*self._symbol_ops(), *self.header, function])
 
     # Inputs
     # ------------------------------------------------------------------------------------------------------------
@@ -120,12 +134,12 @@ class Converter(Operators):
         written = {identity(tensor) for node, tensor in held.items() if node.name in self.written}
         for node, spec in zip(placeholders, specs, strict=True):
             if spec.kind == InputKind.USER_INPUT:
-                self._user_input(node, spec, leaf)
+                self.attempt(node, partial(self._user_input, node, spec, leaf))
                 leaf += 1
             elif node in held and identity(held[node]) in written:
                 deferred.append((node, spec))
             elif node.users or spec.kind != InputKind.TOKEN:
-                self._constant_input(node, spec)
+                self.attempt(node, partial(self._constant_input, node, spec))
         names = {node: str(spec.target) for node, spec in zip(placeholders, specs, strict=True)}
         states: dict[Any, Any] = {}
         for node, spec in deferred:  # states of buffers come after the inputs
@@ -133,7 +147,7 @@ class Converter(Operators):
             first = states.setdefault(identity(tensor), node)
             if first is node:
                 name = self.free_name(self.names.get(id(tensor), spec.target))
-                self._refuse_shared_memory(node, held, names)
+                self.attempt(node, partial(self._refuse_shared_memory, node, held, names))
                 self.params[name] = tensor.detach().clone()  # the model may go on changing its own
                 self._state(node, StateSlot(name), self.type_of(tensor))
             self.handles[node] = self.handles[first]

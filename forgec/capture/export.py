@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -13,13 +14,14 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from forgec.capture.attributes import assignments, unchanged
-from forgec.capture.checks import CHECKS, recorded_checks
-from forgec.capture.places import is_user_file, portable_path, whole_stack_traces
+from forgec.capture.checks import CHECKS, recorded_checks, recorded_transforms
+from forgec.capture.places import calling_place, raised_at, whole_stack_traces
 from forgec.capture.quiet import quiet
-from forgec.capture.refusals import refuse_inputs, refuse_model, refused_output
+from forgec.capture.refusals import refuse_inputs, refuse_model, refused_output, reshaped_itself
 from forgec.capture.seeds import SEEDS, recorded_seeds
 from forgec.diagnostics import ForgeError, Location, error
 from forgec.runtime.extents import overlaps_itself
+from forgec.runtime.tree import is_registered
 
 CHANGED = "forgec.changed_attributes"
 """Key in the exported graph's ``meta``: paths of plain attributes that the model changed while it was traced."""
@@ -28,12 +30,12 @@ CHANGED = "forgec.changed_attributes"
 def export(
     model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic_shapes: Any = None
 ) -> torch.export.ExportedProgram:
-    """Export a module or a function, not decomposed. An exported program is returned as it is (but see ``_resolved``).
+    """Export a module or a function, not decomposed. An exported program is returned as it is (but see ``resolved``).
 
     Raises ForgeError: C002 for example inputs of the wrong kind, C001 where torch.export refuses or the model raises.
     """
     if isinstance(model, torch.export.ExportedProgram):
-        return _resolved(model)
+        return resolved(model)
     if not isinstance(args, (tuple, list)) or not isinstance(kwargs, Mapping):
         raise error(
             "FORGE-C002",
@@ -52,6 +54,7 @@ def export(
         whole_stack_traces(),
         recorded_checks() as checks,
         recorded_seeds() as seeds,
+        recorded_transforms() as transforms,
     ):
         try:
             args, kwargs = _distinct(tuple(args), dict(kwargs))
@@ -62,36 +65,87 @@ def export(
                 if not _registers_result(module, args, kwargs):
                     raise
                 program = _export(module, args, kwargs, dynamic_shapes)
-            program = _resolved(program)
-        except ForgeError:
-            raise
+            program = resolved(program)
+        except ForgeError as failure:
+            raise failure.at(next(iter(transforms), None)) from None
         except Exception as reason:
-            raise refused_output(str(reason)) or _refusal(reason) from reason
+            raise refused_output(str(reason)) or refusal(reason) from reason
     program.graph_module.meta[CHANGED] = sorted(changed)
     program.graph_module.meta[CHECKS] = checks
     program.graph_module.meta[SEEDS] = list(seeds)
     return program
 
 
-class _DataIsDetached(TorchFunctionMode):
-    """Reads ``x.data`` as ``x.detach()``: the same memory, but torch.export can trace it."""
+@contextlib.contextmanager
+def _keyed_containers() -> Iterator[None]:
+    """Inside the ``with`` block containers that were registered without keys have numbers, which torch.export wants."""
+    from torch.utils import _pytree
+
+    def keyed(node: Any) -> Callable[[Any], Any]:
+        def flatten(value: Any) -> Any:
+            children, context = node.flatten_fn(value)
+            return [(_pytree.SequenceKey(i), child) for i, child in enumerate(children)], context
+
+        return flatten
+
+    held = {c: n for c, n in _pytree.SUPPORTED_NODES.items() if n.flatten_with_keys_fn is None and is_registered(c)}
+    _pytree.SUPPORTED_NODES.update({c: n._replace(flatten_with_keys_fn=keyed(n)) for c, n in held.items()})
+    try:
+        yield
+    finally:
+        _pytree.SUPPORTED_NODES.update(held)
+
+
+class DataIsDetached(TorchFunctionMode):
+    """Reads ``x.data`` as ``x.detach()``: the same memory, but torch.export can trace it.
+
+    Keeps the calls that give an input itself another shape, over which torch.export stumbles after the trace, where it
+    compares inputs with what they were.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reshaped: list[tuple[str, Location | None]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         reads = getattr(func, "__self__", None) is _DATA and func.__name__ == "__get__"
         if reads:
             return args[0].detach()
+        if getattr(func, "__name__", "") in _RESHAPING and _is_input(args[0]):
+            self.reshaped.append((func.__name__, calling_place("export.py")))
         return func(*args, **(kwargs or {}))
+
+
+_RESHAPING = ("t_", "transpose_", "swapaxes_", "swapdims_", "squeeze_", "unsqueeze_", "as_strided_")
+
+
+def _is_input(value: Any) -> bool:
+    """True if a tensor is an input of the graph that is being traced."""
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
+
+    mode = get_proxy_mode()
+    if mode is None:
+        return False
+    slot: Any = get_proxy_slot(value, mode.tracer, None)
+    return getattr(getattr(slot, "proxy", None), "node", None) is not None and slot.proxy.node.op == "placeholder"
 
 
 _DATA: Any = vars(torch._C.TensorBase)["data"]
 
 
 def _export(module: torch.nn.Module, args: Any, kwargs: Any, dynamic_shapes: Any) -> torch.export.ExportedProgram:
-    with _DataIsDetached():
-        return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
+    mode = DataIsDetached()
+    try:
+        with mode, _keyed_containers():
+            return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
+    except (AssertionError, IndexError) as reason:
+        if not mode.reshaped or raised_at(reason.__traceback__) is not None:
+            raise
+        name, place = mode.reshaped[0]
+        raise reshaped_itself(f"aten::{name}", "an input", place) from reason
 
 
-def _resolved(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+def resolved(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     """The program with what a graph that is not decomposed leaves open written out: the casts of autocast regions, and
     the batches of ``torch.vmap``."""
     region: Any = torch.ops.higher_order.wrap_with_autocast
@@ -101,7 +155,12 @@ def _resolved(program: torch.export.ExportedProgram) -> torch.export.ExportedPro
     for name, constant in program.constants.items():
         if isinstance(constant, torch.Tensor) and functorch.is_functorch_wrapped_tensor(constant):
             text = "torch.export loses the tensors that torch.func transforms (grad, jvp, functionalize)"
-            raise error("FORGE-C003", text, notes=(f"it took {name} for a constant",))
+            raise error(
+                "FORGE-C003",
+                text,
+                notes=(f"it took {name} for a constant",),
+                help="write the derivative out, or take it outside of the model",
+            )
     if not batched and not any(node.target is region and node.args[2] for node in calls):
         return program
     with quiet():
@@ -185,19 +244,33 @@ def _distinct(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any,
     return _pytree.tree_map(copy_of_repeated, (args, kwargs))
 
 
-def _refusal(reason: Exception) -> ForgeError:
+def refusal(reason: Exception, place: Location | None = None) -> ForgeError:
     """What torch or the model said, at the user's innermost line."""
-    place = None
-    trace = reason.__traceback__
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        if is_user_file(code.co_filename):
-            place = Location(portable_path(code.co_filename), trace.tb_lineno, code.co_qualname)
-        trace = trace.tb_next
+    place = place or raised_at(reason.__traceback__)
     text = str(reason).strip().split("\n\n")[0]
     lines = [re.sub(r"[^.]*https?://\S+", "", line).strip() for line in text.splitlines()]
     notes = tuple(line for line in lines if line)[:6] or (type(reason).__name__,)
     cache = re.search(r"\w*Cache\b", text)
     remedy = f"the model returns a {cache[0]}; pass use_cache=False to a transformers model" if cache else None
     message = f"torch.export could not export the model: {type(reason).__name__}"
+    asked = re.search(r"data-dependent expression (.*?) \(unhinted", text)
+    if asked is not None and _is_about_rows(reason):
+        message = "torch.export takes no loop (scan, map) over as many rows as only the run tells"
+        remedy = "loop over all rows: choose rows of the result, or keep the carried value (torch.where) at the others"
+    elif asked is not None:
+        message = f"the model decides by data: torch.export would need to know whether {asked[1]}"
+        remedy = DECIDE_REMEDY
     return error("FORGE-C001", message, location=place, notes=notes, help=remedy)
+
+
+DECIDE_REMEDY = "say both ways with torch.cond or torch.where, or state what holds with torch._check"
+
+
+def _is_about_rows(reason: Exception) -> bool:
+    """True if torch's compiler of a loop's body asked: whether there is a row to trace the body with."""
+    codes = (frame.f_code for frame, _ in traceback.walk_tb(reason.__traceback__))
+    return any(
+        code.co_qualname.startswith(("Scan", "Map", "AssociativeScan"))
+        or code.co_filename.endswith(("_higher_order_ops/scan.py", "_higher_order_ops/map.py"))
+        for code in codes
+    )

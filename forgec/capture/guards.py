@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 from traceback import FrameSummary
@@ -76,18 +77,31 @@ def _sizes(program: ExportedProgram) -> Iterator[tuple[str, torch.SymInt]]:
     described = program.module_call_graph[0].signature
     if described is None:
         return
-    paths = _pytree.tree_unflatten(list(range(len(values))), described.in_spec)
-    names = described.forward_arg_names or []
-    for (_, *rest), position in _pytree.tree_flatten_with_path(paths)[0]:
-        number = getattr(rest[0], "idx", len(names))
-        outer = names[number] if number < len(names) else getattr(rest[0], "key", None)
-        spelled = f"L['{outer}']" + _pytree.keystr(tuple(rest[1:]))
-        value = values[position]
+    positional, named = described.in_spec.children()
+    names = [*(described.forward_arg_names or [])[: len(positional.children())], *(named.context or [])]
+    arguments = [*positional.children(), *named.children()]
+    spelled_leaves = (s for name, spec in zip(names, arguments, strict=False) for s in _leaves(spec, f"L[{name!r}]"))
+    for spelled, value in zip(spelled_leaves, values, strict=False):
         if isinstance(value, torch.SymInt):
             yield spelled, value
         for axis, size in enumerate(value.shape if isinstance(value, torch.Tensor) else ()):
             if isinstance(size, torch.SymInt):
                 yield f"{spelled}.size()[{axis}]", size
+
+
+def _leaves(spec: _pytree.TreeSpec, spelled: str) -> Iterator[str]:
+    """How torch's guards spell the leaves of an argument; those inside containers of a user's are not known."""
+    if spec.is_leaf():
+        yield spelled
+        return
+    for position, child in enumerate(spec.children()):
+        if spec.type in (list, tuple):
+            part = f"[{position}]"
+        elif spec.type in (dict, OrderedDict):
+            part = f"[{spec.context[position]!r}]"
+        else:
+            part = f".{spec.context._fields[position]}" if hasattr(spec.context, "_fields") else f".<{position}>"
+        yield from _leaves(child, spelled + part)
 
 
 def _pinned(names: set[str], examples: dict[str, int]) -> list[Constraint]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import combinations
 from typing import Any
@@ -28,6 +29,7 @@ from forgec.capture.effects import (
 )
 from forgec.capture.numbers import SYMBOLIC, Number, Step, as_argument, compute, defined, symbolic
 from forgec.capture.places import place_of
+from forgec.capture.refusals import reshaped_itself
 from forgec.capture.values import Blocked, Values, literal
 from forgec.diagnostics import ForgeError, error
 from forgec.ir import types, unsupported
@@ -66,11 +68,18 @@ class Operators(Values):
         if self.blocked.intersection(node.all_input_nodes):
             self.blocked.add(node)
             return
+        self.attempt(node, lambda: self._call(node))
+
+    def attempt(self, node: Any, convert: Callable[[], None]) -> None:
+        """Convert a node by a function; see ``call``."""
         try:
-            self._call(node)
+            convert()
         except ForgeError as failure:
             known = {(d.code, d.message, d.location) for d in self.failures}
-            found = failure.at(place_of(node)).diagnostics
+            if node.op == "placeholder":
+                found = [replace(d, notes=(f"it is the input {node.name!r}", *d.notes)) for d in failure.diagnostics]
+            else:
+                found = failure.at(place_of(node)).diagnostics
             self.failures += [d for d in found if (d.code, d.message, d.location) not in known]
             self.blocked.add(node)
         except Blocked:
@@ -93,6 +102,8 @@ class Operators(Values):
             return
         if not isinstance(overload, torch._ops.OpOverload):
             name = getattr(overload, "__name__", overload)
+            if isinstance(overload, torch._ops.HigherOrderOperator):
+                raise unsupported.ON_FUNCTIONS.error(f"the operator {name}")
             raise error("FORGE-C003", f"the operation {name} cannot be captured", location=place_of(node))
         if overload.name() in IGNORED:
             return
@@ -154,7 +165,7 @@ class Operators(Values):
         changed = (held.shape, held.stride()) != (after.shape, after.stride())
         moved = handle.storage is not self.handles[before].storage
         if before.op in ("placeholder", "get_attr") and (changed or moved):
-            raise error("FORGE-C003", f"{node.target.name()} changes the shape or memory of {before.name!r} itself")
+            raise reshaped_itself(node.target.name(), repr(before.name))
         return handle
 
     def _resized(self, node: Any) -> Handle:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any
 
 from forgec.diagnostics import Location
@@ -79,6 +80,31 @@ def calling_line() -> Location | None:
     if not is_user_file(frame.f_code.co_filename):
         return None
     return Location(portable_path(frame.f_code.co_filename), frame.f_lineno, frame.f_code.co_qualname)
+
+
+def calling_place(below: str) -> Location | None:
+    """The user's innermost line among the callers of the function that asks, above the frames of forgec's file of the
+    name ``below``."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        code = frame.f_code
+        if is_user_file(code.co_filename):
+            return Location(portable_path(code.co_filename), frame.f_lineno, code.co_qualname.strip("<>"))
+        if code.co_filename.startswith(_own_roots()) and os.path.basename(code.co_filename) == below:
+            return None
+        frame = frame.f_back
+    return None
+
+
+def raised_at(trace: TracebackType | None) -> Location | None:
+    """The user's innermost line in a traceback."""
+    place = None
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if is_user_file(code.co_filename):
+            place = Location(portable_path(code.co_filename), trace.tb_lineno, code.co_qualname)
+        trace = trace.tb_next
+    return place
 
 
 @lru_cache(maxsize=4096)

@@ -9,7 +9,7 @@ import torch
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils import _pytree
 
-from forgec.diagnostics import ForgeError, error
+from forgec.diagnostics import ForgeError, Location, error
 
 LEAVES = (torch.Tensor, bool, int, float, str, type(None))
 """What an input may consist of. Dataclasses are containers: they are registered with torch before it sees them."""
@@ -21,9 +21,30 @@ CONTAINERS = "tuples, lists, dicts, named tuples or dataclasses"
 def refused_output(reason: str) -> ForgeError | None:
     """torch.export's word about a result of a type that it does not know, as a diagnostic."""
     found = re.search(r"Found <class '([^']+)'> in output", reason)
-    if found is None:
-        return None
-    return error("FORGE-C004", f"an output is a {found[1]}", help=f"return tensors and numbers in {CONTAINERS}")
+    return None if found is None else _output_refusal(found[1])
+
+
+def output_refusal(kind: type) -> ForgeError:
+    """The diagnostic for a result of a type that torch does not know."""
+    return _output_refusal(f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."))
+
+
+def _output_refusal(name: str) -> ForgeError:
+    remedy = f"return tensors and numbers in {CONTAINERS}"
+    if name.startswith("transformers.") and name.endswith("Cache"):
+        remedy = "pass use_cache=False, or return what the cache holds"
+    elif "." in name and not name.startswith("torch."):
+        remedy += ", or make the class one that torch knows: torch.utils._pytree.register_pytree_node"
+    return error("FORGE-C004", f"an output is a {name}", help=remedy)
+
+
+def reshaped_itself(operator: str, what: str, place: Location | None = None) -> ForgeError:
+    """The diagnostic for ``x.t_()``, ``x.set_(y)`` and the like of a tensor that the caller or the model holds."""
+    name = operator.removeprefix("aten::").partition(".")[0]
+    remedy = "write into it (copy_), or give the new tensor a name of its own"
+    if name not in ("set_", "resize_", "resize_as_"):
+        remedy = f"give the view a name of its own: y = x.{name.removesuffix('_')}(...)"
+    return error("FORGE-C003", f"{operator} changes the shape or memory of {what} itself", location=place, help=remedy)
 
 
 def refuse_model(model: Any) -> None:
@@ -85,4 +106,6 @@ def _remedy(leaf: Any) -> str:
         return "fix it where the model is compiled: functools.partial(model, name=value)"
     if type(leaf).__module__ == "numpy":
         return "pass torch.from_numpy(x) as example; the compiled model takes arrays"
-    return f"use tensors and numbers in {CONTAINERS}"
+    remedy = f"use tensors and numbers in {CONTAINERS}"
+    known = type(leaf).__module__.partition(".")[0] in ("builtins", "torch")
+    return remedy if known else f"{remedy}, or register the class: torch.utils._pytree.register_pytree_node"

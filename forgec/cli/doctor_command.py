@@ -45,13 +45,24 @@ def _text(model: Path, found: Diagnosis) -> str:
     from forgec.diagnostics import render
 
     parts = [render(diagnostic) for diagnostic in (*found.blockers, *found.warnings)]
-    if not found.compiles:
-        count = len(found.blockers)
-        return "\n".join([*parts, f"{model} does not compile: {count} blocker{'s' * (count != 1)}"])
     fallbacks = found.fallbacks or []
     for fallback in fallbacks:
-        share = f"{fallback['share_of_flops']:.1%} of the FLOPs"
-        parts.append(f"fallback: {fallback['op']}, {fallback['count']} times, {share}")
+        count, places = fallback["count"], len(fallback["lines"])
+        where = f"at {_count(places, 'place')}"
+        if count > places:
+            where = f"{_count(count, 'operation')} {where}" if places else _count(count, "operation")
+        parts.append(f"fallback: {fallback['op']}, {where}, {fallback['share_of_flops']:.1%} of the FLOPs")
         parts += [f"  --> {line}" for line in fallback["lines"]]
-    total = sum(fallback["count"] for fallback in fallbacks)
-    return "\n".join([*parts, f"{model} compiles, {total} operation{'s' * (total != 1)} fall{'s' * (total == 1)} back"])
+    total = _count(sum(fallback["count"] for fallback in fallbacks), "operation")
+    falls = f"{total} fall{'s' * (total == '1 operation')} back"
+    if found.compiles:
+        return "\n".join([*parts, f"{model} compiles, {falls}"])
+    if found.unseen is not None:
+        parts.append(f"{found.unseen} was not looked at: there may be more blockers and fallbacks")
+    elif fallbacks:
+        parts.append(f"of what could be captured, {falls}")
+    return "\n".join([*parts, f"{model} does not compile: {_count(len(found.blockers), 'blocker')}"])
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

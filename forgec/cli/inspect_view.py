@@ -10,6 +10,7 @@ from rich.table import Table
 
 from forgec.runtime.artifact import Artifact
 from forgec.runtime.binding import likely, peak_of
+from forgec.runtime.control import is_control
 from forgec.runtime.plan import Entry, Plan
 from forgec.runtime.signature import Signature
 
@@ -102,8 +103,10 @@ def _show_entry(out: Console, plan: Plan, entry: Entry, described: dict[str, Any
     parts = [entry, *(e for e in plan.entries if e.private and len(plan.public) == 1)]
     for launch in (launch for part in parts for launch in part.launches):
         counts[launch.op] = counts.get(launch.op, 0) + 1
+    steps = sum(counts.pop(op) for op in [*counts] if is_control(op))
     inside = f" in {len(parts)} parts (branches, loops, segments)" if len(parts) > 1 else ""
-    out.print(f"{sum(counts.values())} launches of {len(counts)} operations{inside}:")
+    between = f", {steps} step{'s' * (steps != 1)} of control" if steps else ""
+    out.print(f"{sum(counts.values())} launches of {len(counts)} operations{inside}{between}:")
     rows = table("count", "operation", right=("count",))
     for op, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         rows.add_row(str(count), escaped(op))

@@ -25,24 +25,26 @@ def ops(
 ) -> None:
     """Show which operators are captured, interpreted and lowered, or why they are not.
 
-    Without a pattern: the ops of the forge dialect, and how many operators of ATen there are of each kind. Operators of
-    ATen without an op of their own run as forge.aten.
+    Without a pattern: the ops of the forge dialect, the operators on functions (torch.cond), and how many operators of
+    ATen there are of each kind. Operators of ATen without an op of their own run as forge.aten.
     """
     with reporting(as_json=json, debug=debug):
         from forgec.backends.base import backend_named
-        from forgec.report.coverage import aten_entries, forge_entries
+        from forgec.report.coverage import aten_entries, control_entries, forge_entries
 
         found = backend_named(backend)
         forge = [entry for entry in forge_entries(found) if _matches(entry.name, pattern)]
+        control = [entry for entry in control_entries() if _matches(entry.name, pattern)]
         aten = [entry for entry in aten_entries(found) if _matches(entry.name, pattern)]
         if json:
-            listed = [entry.to_dict() for entry in (*forge, *aten)]
+            listed = [entry.to_dict() for entry in (*forge, *control, *aten)]
             print(json_module.dumps({"backend": found.name, "operators": listed}, indent=2))
             return
-        _show(forge, aten if pattern else [], found.name)
+        supported = [entry for entry in control if entry.kind == "control"]
+        _show(forge, control if pattern else supported, aten if pattern else [], found.name)
         if not pattern:
             _summarize(aten)
-        elif not forge and not aten:
+        elif not forge and not control and not aten:
             print(f"no operator has {pattern!r} in its name")
 
 
@@ -50,11 +52,11 @@ def _matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) if any(c in pattern for c in "*?[") else pattern in name
 
 
-def _show(forge: list[Entry], aten: list[Entry], backend: str) -> None:
+def _show(forge: list[Entry], control: list[Entry], aten: list[Entry], backend: str) -> None:
     from forgec.cli.inspect_view import console, escaped, table
 
     out = console()
-    for title, entries in (("op", forge), ("operator of ATen", aten)):
+    for title, entries in (("op", forge), ("operator on functions", control), ("operator of ATen", aten)):
         if entries:
             rows = table(title, "capture", "reference", f"backend {backend}")
             for entry in entries:

@@ -243,6 +243,12 @@ CATALOG: dict[str, Entry] = {
         "The model checks its inputs or what it computes (`torch._assert`, `torch._check`), and the check failed.",
         "The message is the model's own where torch.export keeps it; the place is the line of the check.",
     ),
+    "FORGE-R012": Entry(
+        "a container is not registered here",
+        "The model takes or returns a container of a class that was registered with torch.utils._pytree when it was "
+        "compiled, and that this process does not have. Artifacts hold the class's name, not its code.",
+        "Import the module that defines and registers the class before the call.",
+    ),
     "FORGE-X001": Entry(
         "internal error",
         "forgec broke one of its own assumptions. This is a defect of forgec, not of the model.",

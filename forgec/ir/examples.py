@@ -13,6 +13,9 @@ forge.symbol @s0 "seq" min 1 max 2048
 
 forge.symbol @s1 "batch" min 0
 
+forge.symbol @s0 "seq" min 1
+forge.constraint s0 "le" 512
+
 forge.param @layers.0.weight : tensor<576x192xf32>
 
 forge.param @weight : tensor<8x4xf32>

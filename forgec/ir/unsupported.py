@@ -36,6 +36,9 @@ QUANTIZED = Unsupported("the IR has no quantized element types", "keep integers,
 NO_TENSOR = Unsupported("it yields something that is no tensor", "compute a tensor")
 NO_CPU_KERNEL = Unsupported("torch has no kernel of it for the CPU")
 NO_LITERAL = Unsupported("it takes something that is neither a tensor nor a literal of the plan")
+ON_FUNCTIONS = Unsupported(
+    "it calls functions in a way that the IR has no form for", "say it with torch.cond, while_loop, scan or map"
+)
 BY_STRIDES = Unsupported("it addresses memory by strides, which a value does not have")
 
 LAYOUTS: dict[str, Unsupported] = {
@@ -47,8 +50,12 @@ LAYOUTS: dict[str, Unsupported] = {
 
 DTYPES: dict[str, Unsupported] = {
     **{
-        name: Unsupported(f"torch does not add or compare numbers of {name}", "use a signed or wider integer")
-        for name in ("uint16", "uint32", "uint64")
+        name: Unsupported(f"torch cannot add or order numbers of {name} on the CPU", f"keep them as {wider}, {why}")
+        for name, wider, why in (
+            ("uint16", "int32", "which holds them all"),
+            ("uint32", "int64", "which holds them all"),
+            ("uint64", "int64", "which holds those below 2**63"),
+        )
     },
     "complex32": Unsupported("torch does not sum or divide numbers of complex32 on the CPU", "use complex64"),
     **dict.fromkeys(("qint8", "quint8", "qint32", "quint4x2", "quint2x4"), QUANTIZED),

@@ -11,6 +11,7 @@ from forgec.ir import plan
 from forgec.ir.ops.module import SymbolOp
 from forgec.report.report import Report, Totals, fallbacks, owned_registers, totals
 from forgec.runtime.binding import likely, peak_of
+from forgec.runtime.control import is_control
 from forgec.runtime.plan import Param, Plan, State
 
 __all__ = ["default_bindings", "referenced", "report", "totals"]
@@ -61,7 +62,7 @@ def report(
         pipeline=pipeline,
         captured=before,
         optimized=totals(forge, bindings),
-        launches=sum(len(entry.launches) for entry in entries),
+        launches=sum(not is_control(launch.op) for entry in exported.entries for launch in entry.launches),
         buffers=sum(len(owned_registers(entry)) for entry in entries),
         peak_bytes=max(peaks[0], default=0),
         peak_bytes_one_thread=max(peaks[1], default=0),

@@ -17,6 +17,7 @@ from inspect import getsource
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, Literal
 
+from xdsl.dialects import scf
 from xdsl.ir import Operation
 from xdsl.traits import SymbolOpInterface
 
@@ -24,22 +25,22 @@ import forgec.capture
 import forgec.passes
 from forgec.backends.aten.schema import out_variant
 from forgec.backends.base import Backend
-from forgec.capture import operators
+from forgec.capture import control_flow, operators
 from forgec.capture.call import ROWS, Call, Row, schema_of
 from forgec.capture.effects import functional_form
 from forgec.ir import interpreter, unsupported
 from forgec.ir.forge import FORGE
 from forgec.ir.ops import creation, shape
-from forgec.ir.ops.module import AtenOp
+from forgec.ir.ops.module import AtenOp, ConstraintOp
 from forgec.ir.ops.unary import CastOp
 from forgec.ir.unsupported import Unsupported
 from forgec.passes import lower_to_plan
 
 Cell = str | Unsupported
 """How a stage does it, or why it does not. Empty text would say that nobody knows; a test refuses it."""
-Kind = Literal["forge", "row", "fallback", "write", "number", "refused"]
-"""What an entry is: an op of the dialect, or an ATen overload that has a row, becomes ``forge.aten``, is turned into
-its functional form, yields a number, or is refused."""
+Kind = Literal["forge", "control", "row", "fallback", "write", "number", "refused"]
+"""What an entry is: an op of the dialect, an operator on functions, or an ATen overload that has a row, becomes
+``forge.aten``, is turned into its functional form, yields a number, or is refused."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,34 @@ def forge_entries(backend: Backend) -> list[Entry]:
 def aten_entries(backend: Backend) -> list[Entry]:
     """Every ATen overload that torch has, by name."""
     return [_aten_entry(overload, backend) for overload in _overloads()]
+
+
+def control_entries() -> list[Entry]:
+    """Torch's operators on functions (``torch.cond``), by name: those that are captured, and what else is loaded."""
+    import torch
+
+    found = []
+    for name in sorted({*torch._ops._higher_order_ops, *control_flow.CONVERTERS}):
+        shown, converter = f"higher_order::{name}", control_flow.CONVERTERS.get(name)
+        if converter is None:
+            found.append(Entry(shown, "refused", *[unsupported.ON_FUNCTIONS] * 3))
+        else:
+            ops = sorted(_structured(converter))
+            found.append(
+                Entry(shown, "control", ", ".join(ops) or "the ops of its body, in place", "yes", "in every plan")
+            )
+    return found
+
+
+def _structured(converter: Any) -> set[str]:
+    """The ops with regions that a converter of capture makes, itself or in a function that it calls."""
+    names = set(_names(converter.__code__))
+    found = {op.name for key, op in vars(scf).items() if key in names and key in _REGIONS}
+    inner = (vars(control_flow).get(name) for name in names)
+    return found.union(*(_structured(f) for f in inner if isinstance(f, FunctionType) and f.__name__ == "_loop"))
+
+
+_REGIONS = ("IfOp", "WhileOp", "ForOp")
 
 
 # Ops of the dialect
@@ -158,7 +187,7 @@ def _makes(module: ModuleType, cls: type[Operation]) -> bool:
 
 
 def _interpreted(cls: type[Operation]) -> Cell:
-    if cls.has_trait(SymbolOpInterface):
+    if cls is ConstraintOp or cls.has_trait(SymbolOpInterface):
         return "declaration"
     if cls is AtenOp:
         return "torch"
@@ -166,7 +195,7 @@ def _interpreted(cls: type[Operation]) -> Cell:
 
 
 def _lowered(cls: type[Operation], backend: Backend) -> Cell:
-    if cls.has_trait(SymbolOpInterface):
+    if cls is ConstraintOp or cls.has_trait(SymbolOpInterface):
         return "declaration"
     if cls in backend.lowerings:
         return "lowering"

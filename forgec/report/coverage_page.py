@@ -8,7 +8,7 @@ from forgec.backends.base import backends
 from forgec.capture.call import ROWS
 from forgec.ir import unsupported
 from forgec.ir.unsupported import Unsupported
-from forgec.report.coverage import Cell, forge_entries, ops_of
+from forgec.report.coverage import Cell, control_entries, forge_entries, ops_of
 
 HEADER = """\
 # Coverage
@@ -59,6 +59,22 @@ def _by_packet() -> dict[str, list[str]]:
     return found
 
 
+def control_section() -> str:
+    """Torch's operators on functions."""
+    lines = [
+        "## Operators on functions",
+        "",
+        "`torch.cond` and its like. The functions become regions, which become entries of the plan.",
+        "",
+        "| operator | becomes |",
+        "|---|---|",
+        *(f"| `{e.name}` | {_shown(e.capture)} |" for e in control_entries() if e.kind == "control"),
+        "",
+        f"All others are refused, of each of which can be said: {unsupported.ON_FUNCTIONS.reason}.",
+    ]
+    return "\n".join(lines)
+
+
 def rest_section() -> str:
     """What happens to all other operators, and every reason to refuse one."""
     lines = [
@@ -90,7 +106,7 @@ def _shown(cell: Cell) -> str:
     return f"*{cell.reason}*" if isinstance(cell, Unsupported) else cell
 
 
-SECTIONS: list[Callable[[], str]] = [ops_section, rows_section, rest_section]
+SECTIONS: list[Callable[[], str]] = [ops_section, rows_section, control_section, rest_section]
 """The sections of the page, in order."""
 
 

@@ -112,7 +112,7 @@ def fallbacks(module: ModuleOp, bindings: dict[str, int]) -> list[dict[str, Any]
     total = 0
     for op in computations(module):
         total += evaluate(op.flops(), bindings)
-        if isinstance(op, AtenOp):
+        if isinstance(op, AtenOp) and not op.is_naming:
             groups.setdefault(op.callee.data, []).append(op)
     result = []
     for name, ops in sorted(groups.items()):

@@ -84,6 +84,7 @@ class LinkedEntry:
         self.symbols = plan.symbols
         self.signature = Signature(entry, plan.symbols)
         self.checker = InputChecker(entry, plan.symbols, self.signature)
+        self.containers = [*tree.registered(entry.in_tree), *tree.registered(entry.out_tree)]
         self.names = entry.given if entry.private else self.checker.names
         self.places = plan.locations
         self.constraints = [] if entry.private else [c for c in plan.constraints if c.symbols <= {*self.names}]
@@ -230,6 +231,9 @@ class Program:
     def call(self, session: Session, entry: str | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Calls an entry point with the session's state."""
         linked = self._find(entry)
+        for node in linked.containers:
+            if tree.find_class(node) is None:
+                raise tree.unknown(node)
         leaves = linked.signature.leaves(args, kwargs)
         with PlainMode(self.threads):
             accepted = linked.checker.accept(leaves)

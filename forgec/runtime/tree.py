@@ -1,16 +1,19 @@
 """The structure of arguments and results: nested containers with numbered leaves, as plain data and without torch.
 
-Containers are list, tuple, dict (keys in order), named tuple, dataclass and transformers' ModelOutput (a dataclass
-that is an OrderedDict). Everything else is a leaf, None too, and leaves are numbered depth first: the same leaves in
-the same order as ``torch.utils._pytree`` gives, which leaves out the fields of a dataclass that are None.
+Containers are list, tuple, dict (keys in order), named tuple (``torch.return_types.sort`` is one), dataclass,
+transformers' ModelOutput (a dataclass that is an OrderedDict), and what is registered with ``torch.utils._pytree`` in
+this process. Everything else is a leaf, None too, and leaves are numbered depth first: the same leaves in the same
+order as ``torch.utils._pytree`` gives, which leaves out the fields of a dataclass that are None.
 
 Classes are named ``module:QualName``. A name that comes from an artifact imports nothing: a class is used when its
 module is loaded already (or belongs to transformers and transformers is loaded) and the object found is such a class
-with these fields; otherwise the value is rebuilt as a ``Record``, or as an ad-hoc named tuple.
+with these fields; otherwise the value is rebuilt as a ``Record``, or as an ad-hoc named tuple. Only for a registered
+class there is no substitute: FORGE-R012.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +21,9 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias, get_args
 
-Kind: TypeAlias = Literal["leaf", "list", "tuple", "dict", "namedtuple", "dataclass", "model_output"]
+from forgec.diagnostics import ForgeError, error
+
+Kind: TypeAlias = Literal["leaf", "list", "tuple", "dict", "namedtuple", "dataclass", "model_output", "registered"]
 Key: TypeAlias = str | int | float | bool | None
 
 MAX_DEPTH = 64
@@ -28,9 +33,11 @@ _KINDS = get_args(Kind)
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """One node. ``keys`` name the children of all kinds but list and tuple; ``absent`` are the fields that were None.
+    """One node. ``keys`` name the children of all kinds but those in ``LISTS``; ``absent`` are the fields that were
+    None.
 
-    ``cls`` names the class of a named tuple, dataclass or ModelOutput. ``leaves`` is the number of leaves below.
+    ``cls`` names the class of a named tuple, dataclass, ModelOutput or registered container, ``context`` is what the
+    last keeps beside its children, as JSON. ``leaves`` is the number of leaves below.
     """
 
     kind: Kind
@@ -38,6 +45,7 @@ class Tree:
     keys: tuple[Key, ...] = ()
     cls: str = ""
     absent: tuple[str, ...] = ()
+    context: str = ""
     leaves: int = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -46,6 +54,8 @@ class Tree:
 
 
 LEAF = Tree("leaf")
+LISTS = ("list", "tuple", "registered")
+"""Kinds whose children have no names."""
 
 
 class Record(dict[str, Any]):
@@ -110,7 +120,11 @@ def match(tree: Tree, value: Any, leaves: list[Any]) -> bool:
         return kind_of(value) == "leaf"
     if kind_of(value) != kind and not (isinstance(value, Record) and kind in ("dataclass", "model_output")):
         return False
-    if kind in ("list", "tuple"):
+    if kind == "registered":
+        children, context = flatten_registered(value)
+        if (class_name(type(value)), context) != (tree.cls, tree.context):
+            return False
+    elif kind in LISTS:
         children: Any = value
     else:
         named = dict(_named_children(value, kind))
@@ -135,6 +149,8 @@ def describe(tree: Tree, leaf: Callable[[], str]) -> str:
         case "dict":
             return "{" + ", ".join(f"{key!r}: {part}" for key, part in zip(tree.keys, parts, strict=True)) + "}"
     name = tree.cls.rpartition(":")[2]
+    if tree.kind == "registered":
+        return f"{name}({', '.join(parts)})"
     return f"{name}({', '.join(f'{key}={part}' for key, part in zip(tree.keys, parts, strict=True))})"
 
 
@@ -144,7 +160,7 @@ def paths(tree: Tree, prefix: str) -> list[str]:
         return [prefix]
     names: list[str] = []
     for index, child in enumerate(tree.children):
-        if tree.kind in ("list", "tuple"):
+        if tree.kind in LISTS:
             part = f"[{index}]"
         else:
             part = f"[{tree.keys[index]!r}]" if tree.kind == "dict" else f".{tree.keys[index]}"
@@ -161,13 +177,97 @@ def kind_of(value: Any) -> Kind:
         return "list"
     if cls is dict:
         return "dict"
-    if isinstance(value, tuple):
-        return "namedtuple" if hasattr(cls, "_fields") else "tuple"
     if is_dataclass(cls):
         return "model_output" if isinstance(value, OrderedDict) else "dataclass"
-    if isinstance(value, list):
-        return "list"
+    if isinstance(value, tuple) and _field_names(cls) is not None:
+        return "namedtuple"
+    if is_registered(cls):
+        return "registered"
+    if isinstance(value, (list, tuple)):
+        return "list" if isinstance(value, list) else "tuple"
     return "dict" if isinstance(value, dict) else "leaf"
+
+
+def _field_names(cls: type) -> tuple[str, ...] | None:
+    """The fields of a named tuple, or of a tuple of CPython's with names for all its elements."""
+    if hasattr(cls, "n_sequence_fields"):
+        return getattr(cls, "__match_args__", None) if cls.n_sequence_fields == cls.n_fields else None  # type: ignore[attr-defined]
+    return getattr(cls, "_fields", None)
+
+
+# Registered containers
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def is_registered(cls: Any) -> bool:
+    """True for a class that somebody else than Python and torch has registered with ``torch.utils._pytree``."""
+    pytree = sys.modules.get("torch.utils._pytree")
+    if pytree is None or cls not in pytree.SUPPORTED_NODES or not isinstance(cls, type):
+        return False
+    return cls.__module__.partition(".")[0] not in ("torch", "builtins", "collections")
+
+
+def class_name(cls: type) -> str:
+    """A class as trees name it."""
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def context_text(cls: type, context: Any) -> str:
+    """What a registered container keeps beside its children, as JSON. ``ValueError`` where it cannot be said so."""
+    serialized = _pytree().SUPPORTED_SERIALIZED_TYPES.get(cls)
+    dump = None if serialized is None else serialized.to_dumpable_context
+    try:
+        return json.dumps(context if dump is None else dump(context))
+    except TypeError as reason:
+        text = f"the context of a {cls.__name__} is no JSON ({reason}); register it with to_dumpable_context"
+        raise ValueError(text) from reason
+
+
+def _registered_as(name: str) -> type[Any] | None:
+    """The registered class of a name that no module has: one defined in a function."""
+    pytree = sys.modules.get("torch.utils._pytree")
+    known = () if pytree is None else [*pytree.SUPPORTED_NODES]
+    return next((cls for cls in reversed(known) if is_registered(cls) and class_name(cls) == name), None)
+
+
+def flatten_registered(value: Any) -> tuple[list[Any], str]:
+    """The children of a registered container, and its context."""
+    children, context = _pytree().SUPPORTED_NODES[type(value)].flatten_fn(value)
+    return list(children), context_text(type(value), context)
+
+
+def _unflatten_registered(tree: Tree, children: list[Any]) -> Any:
+    cls = find_class(tree)
+    if cls is None:
+        raise unknown(tree)
+    serialized = _pytree().SUPPORTED_SERIALIZED_TYPES.get(cls)
+    load = None if serialized is None else serialized.from_dumpable_context
+    context = json.loads(tree.context)
+    return _pytree().SUPPORTED_NODES[cls].unflatten_fn(children, context if load is None else load(context))
+
+
+def unknown(tree: Tree) -> ForgeError:
+    """The error for a container whose class this process does not have."""
+    module, _, name = tree.cls.partition(":")
+    return error(
+        "FORGE-R012",
+        f"the program takes or returns a {name}, which is not registered with torch.utils._pytree in this process",
+        help=f"import {module}, or whatever defines and registers the class, before the call",
+    )
+
+
+def registered(tree: Tree) -> list[Tree]:
+    """The nodes of registered containers."""
+    below = [node for child in tree.children for node in registered(child)]
+    return [tree, *below] if tree.kind == "registered" else below
+
+
+def _pytree() -> Any:
+    return sys.modules["torch.utils._pytree"]
+
+
+# JSON
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def to_json(tree: Tree) -> Any:
@@ -175,7 +275,9 @@ def to_json(tree: Tree) -> Any:
     if tree.kind == "leaf":
         return "*"
     children = [to_json(child) for child in tree.children]
-    if tree.kind in ("list", "tuple"):
+    if tree.kind == "registered":
+        return {tree.kind: children, "class": tree.cls, "context": tree.context}
+    if tree.kind in LISTS:
         return {tree.kind: children}
     result: dict[str, Any] = {tree.kind: [[key, child] for key, child in zip(tree.keys, children, strict=True)]}
     if tree.kind != "dict":
@@ -197,7 +299,11 @@ def _flatten(value: Any, leaves: list[Any], depth: int) -> Tree:
         return LEAF
     if depth > MAX_DEPTH:
         raise ValueError(f"containers are nested more than {MAX_DEPTH} deep")
-    if kind in ("list", "tuple"):
+    if kind == "registered":
+        inner, context = flatten_registered(value)
+        parts = tuple(_flatten(child, leaves, depth + 1) for child in inner)
+        return Tree(kind, parts, cls=class_name(type(value)), context=context)
+    if kind in LISTS:
         return Tree(kind, tuple(_flatten(child, leaves, depth + 1) for child in value))
     named = _named_children(value, kind)
     for key, _ in named:
@@ -209,12 +315,12 @@ def _flatten(value: Any, leaves: list[Any], depth: int) -> Tree:
         return Tree(kind, children, keys)
     cls = type(value)
     absent = () if kind == "namedtuple" else tuple(entry.name for entry in fields(value) if entry.name not in keys)
-    return Tree(kind, children, keys, f"{cls.__module__}:{cls.__qualname__}", absent)
+    return Tree(kind, children, keys, class_name(cls), absent)
 
 
 def _named_children(value: Any, kind: Kind) -> list[tuple[Any, Any]]:
     if kind == "namedtuple":
-        return list(zip(value._fields, value, strict=True))
+        return list(zip(_field_names(type(value)) or (), value, strict=True))
     if kind == "dataclass" and not isinstance(value, Record):
         pairs = ((entry.name, getattr(value, entry.name)) for entry in fields(value))
         return [(name, part) for name, part in pairs if part is not None]
@@ -232,9 +338,13 @@ def _unflatten(tree: Tree, leaves: Iterator[Any]) -> Any:
             return tuple(children)
         case "dict":
             return dict(zip(tree.keys, children, strict=True))
+        case "registered":
+            return _unflatten_registered(tree, children)
     names = tuple(str(key) for key in tree.keys)
     cls = find_class(tree)
     if tree.kind == "namedtuple":
+        if cls is not None and hasattr(cls, "n_sequence_fields"):
+            return cls(children)
         return (cls or _ad_hoc_tuple(tree.cls.rpartition(".")[2].rpartition(":")[2], names))(*children)
     named = dict(zip(names, children, strict=True))
     if cls is None:
@@ -259,11 +369,13 @@ def find_class(tree: Tree) -> type[Any] | None:
     # for.
     for part in qualname.split("."):
         found = vars(found).get(part) if hasattr(found, "__dict__") else None
+    if tree.kind == "registered":
+        return found if is_registered(found) else _registered_as(tree.cls)
     if not isinstance(found, type):
         return None
     names = (*tree.keys, *tree.absent)
     if tree.kind == "namedtuple":
-        return found if issubclass(found, tuple) and getattr(found, "_fields", None) == names else None
+        return found if issubclass(found, tuple) and _field_names(found) == names else None
     if not is_dataclass(found) or issubclass(found, OrderedDict) != (tree.kind == "model_output"):
         return None
     declared = {entry.name for entry in fields(found) if entry.init}
@@ -289,14 +401,18 @@ class _Decoder:
         if not isinstance(data, dict) or kind is None or kind == "leaf":
             raise ValueError(f"{path}: expected a leaf or one kind of container")
         entries = data[kind]
-        named = kind not in ("list", "tuple")
-        has_class = named and kind != "dict"
-        allowed = {kind, "class", "absent"} if has_class else {kind}
+        named = kind not in LISTS
+        has_class = kind not in ("list", "tuple", "dict")
+        allowed = {kind, "class", "absent" if named else "context"} if has_class else {kind}
         if not isinstance(entries, list) or not set(data) <= allowed or has_class != ("class" in data):
             raise ValueError(f"{path}: malformed {kind}")
         where = f"{path}.{kind}"
         if not named:
-            return Tree(kind, tuple(self.decode(entry, f"{where}[{i}]", depth + 1) for i, entry in enumerate(entries)))
+            parts = tuple(self.decode(entry, f"{where}[{i}]", depth + 1) for i, entry in enumerate(entries))
+            if has_class:
+                self.check_class(data["class"], f"{path}.class")
+                self.check_context(data.get("context"), f"{path}.context")
+            return Tree(kind, parts, cls=data.get("class", ""), context=data.get("context", ""))
         children: list[Tree] = []
         keys: list[Key] = []
         for index, entry in enumerate(entries):
@@ -329,6 +445,12 @@ class _Decoder:
         parts = [*module.split("."), *(part for part in qualname.split(".") if part != "<locals>")]
         if not colon or len(parts) > 32 or not all(part.isidentifier() for part in parts):
             raise ValueError(f"{path}: expected module:QualName")
+
+    def check_context(self, context: object, path: str) -> None:
+        try:
+            json.loads(context if isinstance(context, str) else "")
+        except (ValueError, RecursionError):
+            raise ValueError(f"{path}: expected JSON") from None
 
     def check_tuple(self, cls: str, keys: list[Key], path: str) -> None:
         try:

@@ -8,6 +8,8 @@ import numpy
 import pytest
 import torch
 from torch import nn
+from torch._higher_order_ops.map import map as torch_map
+from torch._higher_order_ops.scan import scan as torch_scan
 
 import forgec
 from forgec.diagnostics import ForgeError
@@ -21,6 +23,18 @@ def refusal(model: Any, *args: Any) -> ForgeError:
         forgec.compile(model, args)
     assert len(raised.value.diagnostics) == 1
     return raised.value
+
+
+def line_of(failure: ForgeError) -> int:
+    """The line that the diagnostic is about."""
+    place = failure.diagnostics[0].location
+    assert place is not None
+    return place.line
+
+
+def first_line(function: Any) -> int:
+    """The line after a function's head."""
+    return function.__code__.co_firstlineno + 1
 
 
 class Odd:
@@ -97,10 +111,38 @@ def test_quantized_modules() -> None:
     assert "before it is quantized" in str(failure)
 
 
-def test_gradients_inside_the_model() -> None:
-    failure = refusal(lambda x: torch.func.grad(lambda y: (y**2).sum())(x), x34)
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.jacrev])
+def test_gradients_inside_the_model(transform: Any) -> None:
+    def model(x: torch.Tensor) -> torch.Tensor:
+        return transform(lambda y: (y**2).sum())(x)
+
+    failure = refusal(model, x34)
     assert failure.code == "FORGE-C003"
     assert "torch.func" in str(failure)
+    assert line_of(failure) == first_line(model)
+
+
+def test_a_decision_by_data() -> None:
+    def model(x: torch.Tensor) -> torch.Tensor:
+        return x + 1 if x.sum() > 0 else x
+
+    failure = refusal(model, x34)
+    assert failure.code == "FORGE-C001"
+    assert "the model decides by data" in str(failure)
+    assert "torch.cond" in str(failure)
+    assert line_of(failure) == first_line(model)
+
+
+@pytest.mark.parametrize("loop", [lambda x: torch_map(lambda row: row + 1, x), lambda x: torch_scan(_add, x[0], x)])
+def test_a_loop_over_as_many_rows_as_only_the_run_tells(loop: Any) -> None:
+    failure = refusal(lambda x: loop(x[x[:, 0] > 0]), x34)
+    assert failure.code == "FORGE-C001"
+    assert "as many rows as only the run tells" in str(failure)
+    assert "loop over all rows" in str(failure)
+
+
+def _add(carry: torch.Tensor, row: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return carry + row, carry * row
 
 
 def test_parameters_on_meta_are_refused() -> None:
@@ -138,3 +180,58 @@ def test_changed_attributes_are_warned_of_and_restored() -> None:
     assert (model.number, model.seen, model.by_name, model.last) == (0, [], {}, None)
     assert model.total is total
     assert torch.equal(compiled(x34), x34)
+
+
+class Branching(nn.Module):
+    """Writes its buffer in one branch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("total", torch.zeros(3, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        def counted(value: torch.Tensor) -> torch.Tensor:
+            self.total.add_(value)
+            return value + 1
+
+        return torch.cond(x.sum() > 0, counted, lambda value: value - 1, (x,))
+
+
+def test_a_branch_that_writes_a_buffer() -> None:
+    failure = refusal(Branching(), x34)
+    assert failure.code == "FORGE-C005"
+    assert "writes 'total'" in str(failure)
+    assert "yield the new value from every branch" in str(failure)
+    assert line_of(failure) == first_line(Branching.forward) + 4
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.t_() + 1,
+        lambda x: x.unsqueeze_(0) + 1,
+        lambda x: x.transpose_(0, 1) + 1,
+        lambda x: x.set_(x[0]) + 1,
+        lambda x: x.resize_(2, 2) + 1,
+    ],
+)
+def test_an_input_of_another_shape(function: Any) -> None:
+    failure = refusal(function, x34)
+    assert failure.code == "FORGE-C003"
+    assert "changes the shape or memory" in str(failure)
+    assert "a name of its own" in str(failure)
+    assert line_of(failure) == function.__code__.co_firstlineno
+
+
+def test_results_that_torch_could_be_told_about() -> None:
+    assert "register_pytree_node" in str(refusal(lambda x: Odd(x), x34))
+    transformers = pytest.importorskip("transformers")
+    failure = refusal(lambda x: transformers.DynamicCache(), x34)
+    assert failure.code == "FORGE-C004"
+    assert "use_cache=False" in str(failure)
+
+
+def test_an_input_of_a_dtype_that_torch_hardly_has() -> None:
+    failure = refusal(lambda x, y: y, x34, torch.zeros(3, dtype=torch.uint16))
+    assert "it is the input 'y'" in str(failure)
+    assert "keep them as int32, which holds them all" in str(failure)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -178,27 +181,101 @@ def test_an_argument_that_torch_export_drops_is_still_accepted() -> None:
     assert torch.equal(model(x, {"ids": x}), x + 1)
 
 
-class Opaque:
-    """A container that torch knows and an artifact cannot describe."""
+class Bag:
+    """A container that only torch's registry describes: tensors, and a context."""
 
-    def __init__(self, tensors: list[torch.Tensor]) -> None:
+    def __init__(self, tensors: list[Any], label: str = "") -> None:
+        assert all(isinstance(t, (torch.Tensor, Bag)) for t in tensors), "nothing else is ever passed"
         self.tensors = tensors
+        self.label = label
+
+
+class Named(dict[str, Any]):
+    """A dict of a class of its own, registered."""
+
+
+class Vague:
+    """Registered with a context that is no JSON."""
 
 
 _pytree.register_pytree_node(
-    Opaque,
-    lambda value: (value.tensors, None),
-    lambda tensors, _: Opaque(list(tensors)),
-    serialized_type_name="tests.Opaque",
+    Bag,
+    lambda value: (value.tensors, {"label": value.label}),
+    lambda tensors, context: Bag(list(tensors), context["label"]),
+    serialized_type_name="tests.Bag",
 )
+_pytree.register_pytree_node(
+    Named,
+    lambda value: (list(value.values()), list(value)),
+    lambda values, keys: Named(zip(keys, values, strict=True)),
+)
+_pytree.register_pytree_node(Vague, lambda value: ([], object), lambda tensors, _: Vague())
+
+REGISTERED: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "a result": (lambda a: Bag([a + 1, a * 2], "two"), (x,)),
+    "deep in a result": (lambda a: {"deep": [Bag([a, Bag([a + 1])], "b"), (a,)]}, (x,)),
+    "an argument": (lambda bag, a: bag.tensors[0] - bag.tensors[1] * a, (Bag([x, y], "in"), x)),
+    "both": (lambda bag: Bag([bag.tensors[0] + 1], bag.label), (Bag([x], "kept"),)),
+    "a dict of another class": (lambda a: Named(b=a + 1, a=a), (x,)),
+}
 
 
-@pytest.mark.parametrize("function", [lambda a: Opaque([a + 1]), lambda a: {"deep": [Opaque([a, a])]}])
-def test_a_container_that_an_artifact_cannot_describe_is_refused(function: Any) -> None:
+@pytest.mark.parametrize("name", REGISTERED)
+def test_registered_containers(name: str, tmp_path: Path) -> None:
+    function, args = REGISTERED[name]
+    model = forgec.compile(function, args)
+    path = tmp_path / "model.forge"
+    model.save(path)
+    expected = function(*args)
+    for found in (model(*args), forgec.load(path)(*args)):
+        assert_same(found, expected)
+
+
+def test_a_registered_argument_of_another_context_is_refused() -> None:
+    model = forgec.compile(lambda bag: bag.tensors[0] + 1, (Bag([x], "one"),))
+    for other in (Bag([x], "two"), Bag([x, x], "one"), x, [x]):
+        with pytest.raises(ForgeError) as raised:
+            model(other)
+        assert raised.value.code == "FORGE-R001"
+
+
+def test_a_context_that_an_artifact_cannot_hold_is_refused() -> None:
     with pytest.raises(ForgeError) as raised:
-        forgec.compile(function, (x,))
+        forgec.compile(lambda a: (a + 1, Vague()), (x,))
     assert raised.value.code == "FORGE-C004"
-    assert "Opaque" in str(raised.value)
+    assert "to_dumpable_context" in str(raised.value)
+
+
+FRESH = """
+import sys, torch, forgec
+from torch.utils import _pytree
+model = forgec.load(sys.argv[1])
+try:
+    model(torch.ones(2, 3))
+except forgec.ForgeError as refused:
+    assert refused.code == "FORGE-R012", refused.code
+    assert "Bag" in str(refused)
+else:
+    raise AssertionError("not refused")
+import tests.capture.test_structures as known
+assert type(model(torch.ones(2, 3))) is known.Bag
+"""
+
+
+def test_a_registered_class_in_a_fresh_process(tmp_path: Path) -> None:
+    path = tmp_path / "model.forge"
+    forgec.compile(lambda a: Bag([a + 1]), (x,)).save(path)
+    subprocess.run([sys.executable, "-c", FRESH, str(path)], check=True, timeout=120)
+
+
+def test_operators_return_named_tuples() -> None:
+    def function(a: torch.Tensor) -> Any:
+        return a.sort(), a.max(0), torch.topk(a, 2), torch.linalg.qr(a)
+
+    found = compiled(function, x)
+    assert_same(found, function(x))
+    assert type(found[0]) is torch.return_types.sort
+    assert torch.equal(found[1].indices, torch.tensor([1, 1, 1]))
 
 
 def test_a_dict_keeps_the_order_of_its_keys() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,62 @@ def test_every_blocker_is_listed_with_its_line(tmp_path: Path) -> None:
     path = write(tmp_path, BLOCKED)
     found, text = examined(path)
     assert found["compiles"] is False
-    assert found["fallbacks"] is None
+    assert found["fallbacks"] == []
+    assert found["unseen"] is None
     lines = {blocker["location"]["line"] for blocker in found["blockers"]}
     assert lines >= {line_of(path, f"# {word}") for word in ("first", "second", "third", "fourth")}
     assert {blocker["code"] for blocker in found["blockers"]} == {"FORGE-C001", "FORGE-C004"}
     assert f"does not compile: {len(found['blockers'])} blockers" in text
+
+
+BLOCKED_EARLY = """
+import torch
+
+class Early(torch.nn.Module):
+    def forward(self, x):
+        if x.sum() > 0:  # decides
+            x = x * 2
+        first = torch.from_numpy(x.numpy() + 1)  # leaves torch
+        branch = torch.cond(x.sum() > 0, lambda v: v.double(), lambda v: v - 1, (x,))  # two dtypes
+        print(x.data_ptr())  # asks for the address
+        later = x.to_sparse().to_dense()  # sparse
+        return first, branch, later, torch.linalg.qr(x)[0], {1, 2}  # falls back
+
+model = Early()
+example_inputs = (torch.eye(3),)
+"""
+
+
+def test_what_torch_cannot_trace_hides_nothing_behind_it(tmp_path: Path) -> None:
+    path = write(tmp_path, BLOCKED_EARLY)
+    result = forgec("doctor", str(path))
+    assert result.code == 1
+    for words in ("decides", "leaves torch", "two dtypes", "asks for the address", "sparse"):
+        assert f"--> model.py:{line_of(path, f'# {words}')} in Early.forward" in result.out, words
+    assert "an output is a set" in result.out
+    assert "does not compile: 6 blockers" in result.out
+    assert "fallback: aten::linalg_qr, at 1 place" in result.out
+    assert "not looked at" not in result.out
+
+
+def test_what_was_not_looked_at_is_said(tmp_path: Path) -> None:
+    text = """
+import torch
+
+def model(x):
+    y = x.numpy()  # first
+    raise ValueError("never")  # the end
+
+example_inputs = (torch.eye(3),)
+"""
+    path = write(tmp_path, text)
+    result = forgec("doctor", str(path))
+    assert result.code == 1
+    end = line_of(path, "# the end")
+    rest = f"the rest of the model past model.py:{end}"
+    assert f"{rest} was not looked at" in result.out
+    assert "does not compile: 2 blockers" in result.out
+    assert json.loads(forgec("doctor", str(path), "--json").out)["unseen"] == rest
 
 
 def test_fallbacks_are_listed(tmp_path: Path) -> None:
@@ -74,6 +126,33 @@ def test_fallbacks_are_listed(tmp_path: Path) -> None:
     assert {"aten::linalg_qr"} <= {fallback["op"] for fallback in found["fallbacks"]}
     assert "compiles" in text
     assert "model.py:5" in text
+
+
+SEGMENTS = """
+import torch
+
+def model(x):
+    some = x[x > 0]
+    either = torch.cond(x.sum() > 0, lambda v: v[:2], lambda v: v + 1, (x,))
+    both = torch.linalg.qr(torch.outer(x, x))[0], torch.linalg.qr(torch.outer(x, -x))[0]
+    return some, either, both
+
+example_inputs = (torch.ones(3),)
+"""
+
+
+def test_what_the_compiler_inserts_itself_is_no_fallback(tmp_path: Path) -> None:
+    path = write(tmp_path, SEGMENTS)
+    text = forgec("doctor", str(path)).out
+    assert "aten::alias" not in text
+    assert "fallback: aten::index.Tensor, at 1 place," in text
+    assert "fallback: aten::linalg_qr, 2 operations at 1 place," in text
+    assert text.strip().endswith("compiles, 3 operations fall back")
+    artifact = tmp_path / "model.forge"
+    assert forgec("compile", str(path), "-o", str(artifact)).code == 0
+    shown = forgec("inspect", str(artifact)).out
+    assert "forge::" not in shown
+    assert "step of control" in shown
 
 
 def test_nothing_stands_in_the_way(tmp_path: Path) -> None:

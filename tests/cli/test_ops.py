@@ -10,12 +10,12 @@ from forgec.capture.call import ROWS
 from forgec.diagnostics import ForgeError
 from forgec.ir.forge import FORGE
 from forgec.ir.unsupported import Unsupported
-from forgec.report.coverage import aten_entries, forge_entries, ops_of
+from forgec.report.coverage import aten_entries, control_entries, forge_entries, ops_of
 from forgec.report.coverage_page import coverage_page
 from tests.cli.command import forgec as command
 
 BACKEND = backends()["aten"]
-ENTRIES = {entry.name: entry for entry in (*forge_entries(BACKEND), *aten_entries(BACKEND))}
+ENTRIES = {entry.name: entry for entry in (*forge_entries(BACKEND), *control_entries(), *aten_entries(BACKEND))}
 
 
 def test_no_cell_is_blank():
@@ -66,6 +66,13 @@ def test_patterns():
     assert "forge.sub" not in found
     assert re.search(r"aten::addcmul +forge\.aten +torch +call of addcmul\.out", command("ops", "addcmul").out)
     assert "no operator has 'nonsense' in its name" in command("ops", "nonsense").out
+
+
+@pytest.mark.parametrize(("name", "op"), [("cond", "if"), ("while_loop", "while"), ("scan", "for"), ("map", "for")])
+def test_operators_on_functions(name: str, op: str):
+    assert re.search(rf"higher_order::{name}(_impl)? +scf\.{op} +yes +in every plan", command("ops", name).out)
+    assert f"higher_order::{name}" in command("ops").out
+    assert "calls functions in a way" in command("ops", "associative_scan").out
 
 
 def test_json():

@@ -92,7 +92,12 @@ def test_inputs_are_checked() -> None:
     fails("FORGE-R001", "the module has no function main", ADD, [torch.ones(2, 3)], function="main")
     fails("FORGE-R002", "input 0 of forward has dtype torch.float64", ADD, [torch.ones(2, 3).double()])
     fails("FORGE-R003", "is 4, but 3 is 3", ADD, [torch.ones(2, 4)])
-    fails("FORGE-R001", "there is no parameter weight", module_of(FORGE_EXAMPLES[3]), [])
+    fails(
+        "FORGE-R001",
+        "there is no parameter weight",
+        module_of(next(text for text in FORGE_EXAMPLES if "forge.param_ref" in text)),
+        [],
+    )
 
 
 def test_float64_takes_float32_inputs_and_returns_float64() -> None:
@@ -102,7 +107,10 @@ def test_float64_takes_float32_inputs_and_returns_float64() -> None:
 
 def test_parameters_may_require_gradients() -> None:
     (found,) = interpret(
-        parse(module_of(FORGE_EXAMPLES[3])), [], {"weight": torch.nn.Parameter(PARAMS["weight"])}, float64=True
+        parse(module_of(next(text for text in FORGE_EXAMPLES if "forge.param_ref" in text))),
+        [],
+        {"weight": torch.nn.Parameter(PARAMS["weight"])},
+        float64=True,
     )
     assert not found.requires_grad
     assert torch.equal(found, PARAMS["weight"].double())

@@ -51,7 +51,7 @@ def test_structure() -> None:
     x, y = torch.ones(2, 4), torch.ones(3, 4)
     text = refused(lambda: p(x, mode="sum"), "FORGE-R001")
     assert "'y' is missing" in text
-    assert "compiled for (x: f32[seq, 4], y: f32[s0 + 1, 4], mode='sum')" in text
+    assert "compiled for (x: f32[seq, 4], y: f32[seq + 1, 4], mode='sum')" in text
     assert "called with (f32[2, 4], mode='sum')" in text
     assert "'mode' is missing" in refused(lambda: p(x, y), "FORGE-R001")
     assert "'other' was not passed" in refused(lambda: p(x, y, mode="sum", other=1), "FORGE-R001")
@@ -88,14 +88,14 @@ def test_ranges_of_symbols() -> None:
     p = program(dynamic_mlp())
     text = refused(lambda: p(torch.ones(65, 8)), "FORGE-R004")
     assert "extent 0 of x is 65, the artifact accepts at most 64" in text
-    assert "note: extent 0 of x is 'seq' in [1, 64], declared by dynamic_shapes" in text
+    assert "note: extent 0 of x is 'seq' in [1, 64]" in text
     assert 'help: compile with forgec.Dim("seq", max=65), or split the input' in text
     assert "at least 1" in refused(lambda: p(torch.ones(0, 8)), "FORGE-R004")
 
 
 def test_equal_symbols() -> None:
     text = refused(lambda: two_inputs()(torch.ones(2, 4), torch.ones(2, 4), mode="sum"), "FORGE-R003")
-    assert "extent 0 of y is 2, but 's0 + 1' is 3" in text
+    assert "extent 0 of y is 2, but 'seq + 1' is 3" in text
     assert "extent 0 of x makes s0 = 2" in text
 
 
@@ -110,7 +110,7 @@ def test_symbols_from_multiples_and_ints() -> None:
     b.out("aten::sum.IntList_out", x, (0,), True, out=total)
     p = Program(plan_of(b.build((s0, n, total)), symbols=(SEQ, SymbolDecl("n", "n", 1, 5))), LiveWeights({}))
     assert p(torch.ones(7), 6)[:2] == (3, 2)
-    assert "is not of the form s0 * 2 + 1" in refused(lambda: p(torch.ones(6), 6), "FORGE-R003")
+    assert "is not of the form seq * 2 + 1" in refused(lambda: p(torch.ones(6), 6), "FORGE-R003")
     assert "'n' is 6" in refused(lambda: p(torch.ones(7), 18), "FORGE-R004")
     assert "not of the form n * 3" in refused(lambda: p(torch.ones(7), 7), "FORGE-R003")
     assert "an int is needed" in refused(lambda: p(torch.ones(7), True), "FORGE-R001")

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forgec.diagnostics import ForgeError
 from forgec.runtime.tree import LEAF, Record, Tree, describe, flatten, from_json, match, paths, to_json, unflatten
 
 Pair = namedtuple("Pair", "left right")
@@ -90,6 +91,16 @@ def test_a_class_that_is_not_there_becomes_a_record() -> None:
         assert again == record
         assert again.class_name == record.class_name
     assert flatten(record)[0] == [3, 2]
+
+
+def test_a_registered_class_that_is_not_there_is_refused() -> None:
+    """Classes of torch's own too: an artifact must not get at their functions."""
+    for name in ("gone:Bag", "torch._higher_order_ops.flat_apply:_ConstantFunction", "torch:Size", "builtins:tuple"):
+        tree = from_json({"registered": ["*"], "class": name, "context": "null"})
+        assert to_json(tree) == {"registered": ["*"], "class": name, "context": "null"}
+        with pytest.raises(ForgeError) as raised:
+            unflatten(tree, [1])
+        assert raised.value.code == "FORGE-R012"
 
 
 def test_a_named_tuple_that_is_not_there_stays_a_named_tuple() -> None:
@@ -190,6 +201,9 @@ def test_the_number_of_leaves_must_fit() -> None:
         {"dataclass": [["a", "*"]], "class": "a:B", "absent": 1},
         {"dataclass": [["a", "*"]], "class": "a:B", "more": 1}, {"dataclass": [["a", "*"]], "class": "a;b:B"},
         {"dataclass": [[1, "*"]], "class": "a:B"}, {"dataclass": [["a", "*"]], "class": 7},
+        {"registered": ["*"]}, {"registered": ["*"], "class": "a:B"}, {"registered": ["*"], "class": 7, "context": "1"},
+        {"registered": ["*"], "class": "a:B", "context": "{"}, {"registered": ["*"], "class": "a:B", "context": 1},
+        {"registered": ["*"], "class": "a:B", "context": "1", "absent": []}, {"registered": 1, "class": "a:B"},
     ],
     ids=repr,
 )  # fmt: skip

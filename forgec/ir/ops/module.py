@@ -265,6 +265,11 @@ class AtenOp(ForgeOp):
         return () if self.defines is None else tuple(map(str, self.defines.data))
 
     @property
+    def is_naming(self) -> bool:
+        """True if the op only gives a value's extents their symbols: capture's own, and no operation of the model."""
+        return self.callee.data == "aten::alias" and self.defines is not None
+
+    @property
     def is_pinned(self) -> bool:
         """True if the call may not be merged, moved or removed."""
         return self.draws_random or self.defines is not None
