@@ -50,6 +50,10 @@ class CompiledModel:
         """A session with state of its own (a KV cache), starting at the initial values."""
         return self._program.session()
 
+    def reset(self) -> None:
+        """Give the state that calls of the model itself use its initial values again."""
+        self._program.reset()
+
     def ir(self, level: Literal["forge", "plan"] = "forge", *, locations: bool = False) -> str:
         """The text of one level of IR after its passes."""
         modules = {"forge": self._forge, "plan": self._plan}

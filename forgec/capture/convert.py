@@ -19,6 +19,7 @@ from xdsl.rewriter import InsertPoint
 from forgec.capture import aten as _rows  # noqa: F401 - registers the tables
 from forgec.capture.aliasing import Handle, Storage, UnknownAliasing, fresh
 from forgec.capture.checks import CHECKS
+from forgec.capture.dims import run_time_labels
 from forgec.capture.effects import (
     HELD,
     MUTATIONS,
@@ -340,6 +341,7 @@ class Converter(Operators):
 
     def _symbol_ops(self) -> list[Operation]:
         ops: list[Operation] = []
+        self.symbols.labels = run_time_labels(self.program) | self.symbols.labels
         for theirs, ours in self.symbols.names.items():
             low, high = self.symbols.ranges.get(theirs, (0, None))
             properties: dict[str, Attribute] = {

@@ -53,6 +53,18 @@ def dim_labels(
     return labels
 
 
+def run_time_labels(program: Any) -> dict[str, str]:
+    """What to call the symbols that only the run tells: the operator that does (``nonzero(x).0``: its extent 0)."""
+    labels: dict[str, str] = {}
+    for node in program.graph.nodes:
+        for name, path in (node.meta.get("unbacked_bindings") or {}).items():
+            operator = str(getattr(getattr(node.target, "_schema", None), "name", node.name)).rpartition("::")[2]
+            operands = ", ".join(operand.name for operand in node.all_input_nodes)
+            axis = next((f".{key.idx}" for key in reversed(path) if hasattr(key, "idx")), "")
+            labels.setdefault(str(name), f"{operator.strip('_')}({operands}){axis}")
+    return labels
+
+
 def _declared(spec: Any, axis: int) -> Any:
     """What the user says about one dimension."""
     if isinstance(spec, Mapping):

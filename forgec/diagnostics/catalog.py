@@ -231,7 +231,7 @@ CATALOG: dict[str, Entry] = {
     "FORGE-R009": Entry(
         "session in an undefined state",
         "An earlier call of this session failed after it had begun to write the session's state.",
-        "Call `session.reset()`, or open a new session.",
+        "Call `reset()` of the session, or of the model if you opened none; or open a new session.",
     ),
     "FORGE-R010": Entry(
         "not enough memory for a call",

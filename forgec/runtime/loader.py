@@ -57,6 +57,10 @@ class LoadedModel:
         """A new session, independent of all others."""
         return self.program.session()
 
+    def reset(self) -> None:
+        """Give the default session's states their initial values again."""
+        self.program.reset()
+
     @property
     def entries(self) -> tuple[str, ...]:
         """The names of the entry points."""

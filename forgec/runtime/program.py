@@ -216,6 +216,13 @@ class Program:
         """A new session, whose states have their initial values."""
         return Session(self)
 
+    def reset(self) -> None:
+        """The default session's states have their initial values again."""
+        with self._lock:
+            default = self._default
+        if default is not None:
+            default.reset()
+
     def __call__(self, *args: Any, entry: str | None = None, **kwargs: Any) -> Any:
         """Calls an entry point with the default session's state. Same structure of arguments and results as the model.
 
@@ -281,7 +288,9 @@ class Program:
     def _run_with_state(self, linked: LinkedEntry, binding: Binding, accepted: Accepted, session: Session) -> list[Any]:
         if session._broken:
             message = "an earlier call of this session failed while it was writing state, so the state is undefined"
-            raise error("FORGE-R009", message, help="call session.reset(), or open a new session")
+            raise error(
+                "FORGE-R009", message, help="call reset(), of the session or of the model, or open a new session"
+            )
         progress = Progress(len(linked.entry.launches))
         session._broken = True
         try:

@@ -154,3 +154,14 @@ def test_a_state_with_other_strides() -> None:
     result = s(x)
     assert torch.equal(result, x)
     assert result.stride() == (1, 2)
+
+
+def test_the_default_session_is_reset_with_the_program() -> None:
+    p = failing(write_first=True)
+    p.reset()  # before there is one
+    with pytest.raises(ForgeError, match="FORGE-R007"):
+        p(torch.tensor([3]))
+    with pytest.raises(ForgeError, match="FORGE-R009"):
+        p(torch.tensor([0]))
+    p.reset()
+    assert p(torch.tensor([0]))[1] == 1
