@@ -19,6 +19,7 @@ FAMILIES = {
     "C": "Capture",
     "I": "Intermediate representation",
     "P": "Passes",
+    "O": "Optimisation remarks",
     "B": "Backends",
     "A": "Artifact",
     "R": "Run time",

@@ -113,6 +113,17 @@ CATALOG: dict[str, Entry] = {
         "The reference interpreter cannot execute this operation.",
         "Remove the operation from the graph, or run without the interpreter.",
     ),
+    "FORGE-O001": Entry(
+        "optimised",
+        "A pass has replaced ops by one that says the same in fewer kernels. `--remarks=applied` shows these remarks.",
+        "Nothing.",
+    ),
+    "FORGE-O002": Entry(
+        "not optimised",
+        "A pass found what looks like something that it optimises, and left it alone. The remark says why, and which "
+        "line of the model it is about. `--remarks=missed` shows these remarks.",
+        "Write the model as the remark says, or accept the speed.",
+    ),
     "FORGE-P001": Entry(
         "unknown pass or preset",
         "A pipeline names a pass or a preset that does not exist.",
