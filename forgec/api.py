@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from forgec.diagnostics import Diagnostic, ForgeError, error
 
 if TYPE_CHECKING:
-    import torch
     from xdsl.dialects.builtin import ModuleOp
 
     from forgec.passes.instruments import Instrument
     from forgec.report import Report
     from forgec.runtime import Session
+    from forgec.runtime.plan import Plan
     from forgec.runtime.program import Program
 
 Fallback = Literal["allow", "error"]
@@ -29,21 +29,30 @@ Fallback = Literal["allow", "error"]
 class CompiledModel:
     """A compiled model in memory. Calls take and return what the model does; ``save`` writes the artifact."""
 
-    _program: Program
+    _exported: Plan
     _forge: ModuleOp
     _plan: ModuleOp
-    _tensors: Mapping[str, torch.Tensor]
+    _weights: Mapping[str, Any]
+    """Tensors that the program reads, or functions that compute them."""
     report: Report
     pipeline: str
     target: str
-    _texts: dict[str, str] = field(default_factory=dict)
+    threads: int | None = None
+
+    @cached_property
+    def _program(self) -> Program:
+        """The program in memory, made when it is first called: weights that are computed take memory from then on."""
+        from forgec.runtime.program import LiveWeights, Program
+
+        tensors: dict[str, Any] = {name: held() if callable(held) else held for name, held in self._weights.items()}
+        return Program(self._exported, LiveWeights(tensors), threads=self.threads)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model. Raises ForgeError (R001–R007) for arguments that do not fit what was compiled."""
         return self._program(*args, **kwargs)
 
     def __repr__(self) -> str:
-        entries = ", ".join(self._program.entries)
+        entries = ", ".join(entry.name for entry in self._exported.public)
         return f"CompiledModel(target={self.target!r}, entries=[{entries}], launches={self.report.launches})"
 
     def session(self) -> Session:
@@ -72,8 +81,8 @@ class CompiledModel:
         started = time.perf_counter()
         write_artifact(
             path,
-            self._program.plan,
-            self._tensors,
+            self._exported,
+            self._weights,
             ir={"forge": self.ir("forge", locations=True), "plan": self.ir("plan", locations=True)},
             report=self.report.to_dict(times=False),
             target=self.target,
@@ -176,13 +185,13 @@ def _compile(
     from forgec.capture.capture import export_model, import_program
     from forgec.ir.context import context
     from forgec.ir.literals import to_tensor
+    from forgec.ir.params import ParamValues
     from forgec.ir.plan_export import export_plan
     from forgec.passes import pipelines
     from forgec.passes.allocate_buffers import AllocateBuffers
     from forgec.passes.lower_to_plan import LowerToPlan
     from forgec.passes.manager import run_pipeline
     from forgec.report import build
-    from forgec.runtime.program import LiveWeights, Program
 
     clock = _Clock(on_phase)
     backend_for(target)
@@ -203,9 +212,9 @@ def _compile(
         plan = forge.clone()
         lowered = run_pipeline(plan, [LowerToPlan(target), AllocateBuffers()], context=ctx, instruments=instruments)
         exported = export_plan(plan, torch_version=torch.__version__.partition("+")[0])
-        tensors = {**captured.tensors, **{name: to_tensor(value) for name, value in exported.constants.items()}}
-        tensors = {name: tensors[name] for name in build.referenced(exported.plan)}
-        runnable = Program(exported.plan, LiveWeights(tensors), threads=threads)
+        constants = {name: to_tensor(value) for name, value in exported.constants.items()}
+        params = ParamValues(forge, {**captured.tensors, **constants})
+        weights = {name: params.source(name) for name in build.referenced(exported.plan)}
     report: Report = build.report(
         target=target,
         pipeline=pipeline,
@@ -218,7 +227,7 @@ def _compile(
         bindings=bindings,
         warnings=captured.warnings,
     )
-    return CompiledModel(runnable, forge, plan, tensors, report, pipelines.expand(pipeline), target)
+    return CompiledModel(exported.plan, forge, plan, weights, report, pipelines.expand(pipeline), target, threads)
 
 
 def _refuse_fallbacks(forge: ModuleOp) -> None:

@@ -418,6 +418,15 @@ func.func @forward(%x: tensor<4x8xf32>, %zero: tensor<i64>) -> tensor<i64> {
   }
   func.return %r : tensor<i64>
 }
+
+func.func @forward(%x: tensor<9x8xf32>, %w: tensor<4x8xf32>, %r: tensor<9x4xf32>) -> tensor<9x4xf32> {
+  %y = forge.fused "linear" (%a = %x : tensor<9x8xf32>, %b = %w : tensor<4x8xf32>, %c = %r : tensor<9x4xf32>) {
+    %0 = forge.linear %a, %b : (tensor<9x8xf32>, tensor<4x8xf32>) -> tensor<9x4xf32>
+    %1 = forge.add %c, %0 : (tensor<9x4xf32>, tensor<9x4xf32>) -> tensor<9x4xf32>
+    forge.yield %1 : tensor<9x4xf32>
+  } : tensor<9x4xf32>
+  func.return %y : tensor<9x4xf32>
+}
 """
 
 FORGE_EXAMPLES: tuple[str, ...] = tuple(_FORGE.strip().split("\n\n"))
@@ -443,7 +452,7 @@ def module_of(example: str) -> str:
 def op_name(example: str) -> str:
     """The name of the op that the example is about: the last of its own dialect's that is no companion."""
     if example.startswith("func.func"):
-        shown = ("forge.state_write", "forge.assert", "forge.item", "forge.from_index", "forge.extent")
+        shown = ("forge.fused", "forge.state_write", "forge.assert", "forge.item", "forge.from_index", "forge.extent")
         return next(name for name in shown if f"{name} " in example)
     names = re.findall(r"\b(forge\.[a-z_0-9]+)(?=\s)", example)
     return names[-1] if "param_ref" in example else names[0]

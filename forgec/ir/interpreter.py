@@ -23,6 +23,7 @@ from forgec.ir.locations import location_of
 from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.control import ControlOp, ItemOp
 from forgec.ir.ops.module import AtenOp, ConstraintOp, StateReadOp, StateWriteOp, SymbolOp
+from forgec.ir.params import ParamValues
 from forgec.runtime.plan import PREDICATE_SIGNS
 
 Observer = Callable[[Operation, Sequence[Any]], None]
@@ -54,7 +55,7 @@ def interpret(
     if not isinstance(callee, FuncOp):
         raise error("FORGE-R001", f"the module has no function {function}")
     with torch.no_grad():
-        run = _Run(module, Evaluator({}, params or {}, float64), observe)
+        run = _Run(module, Evaluator({}, ParamValues(module, params or {}), float64), observe)
         return run.start(callee, [run.ev.widen(tensor.detach()) for tensor in inputs], symbols or {})
 
 
@@ -89,7 +90,8 @@ class _Run:
             operands = [values[operand] for operand in op.operands]
             if isinstance(op, (ReturnOp, scf.YieldOp, scf.ConditionOp)):
                 return operands
-            results = self._control(op, operands, values) if op.regions else self._execute(op, operands)
+            control = op.regions and not isinstance(op, ForgeOp)
+            results = self._control(op, operands, values) if control else self._execute(op, operands)
             values.update(zip(op.results, results, strict=True))
             if self.observe is not None:
                 self.observe(op, results)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import Block
 from xdsl.passes import ModulePass
 
 from forgec.ir.ops.module import ParamOp, ParamRefOp
@@ -38,8 +40,15 @@ class Dce(ModulePass):
                 if is_dead(current):
                     block.erase_op(current)
                 current = previous
-        read = {found.param.root_reference.data for b in blocks(op) for found in b.ops if isinstance(found, ParamRefOp)}
-        for child in list(op.ops):
-            if isinstance(child, ParamOp) and child.sym_name.data not in read:
-                child.detach()
-                child.erase()
+        read = {name for block in blocks(op) for name in _read_in(block)}
+        params = [child for child in op.ops if isinstance(child, ParamOp)]
+        for param in reversed(params):  # those that are computed stand after what they are computed from
+            if param.sym_name.data not in read:
+                param.detach()
+                param.erase()
+            elif param.init is not None:
+                read.update(_read_in(param.init.block))
+
+
+def _read_in(block: Block) -> Iterator[str]:
+    return (op.param.root_reference.data for op in block.ops if isinstance(op, ParamRefOp))

@@ -20,6 +20,7 @@ from xdsl.irdl import (
     irdl_op_definition,
     operand_def,
     opt_prop_def,
+    opt_region_def,
     prop_def,
     result_def,
     traits_def,
@@ -28,7 +29,7 @@ from xdsl.irdl import (
 )
 from xdsl.parser import Parser, UnresolvedOperand
 from xdsl.printer import Printer
-from xdsl.traits import MemoryWriteEffect, Pure, SymbolOpInterface
+from xdsl.traits import IsTerminator, MemoryWriteEffect, Pure, SymbolOpInterface
 from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir import types
@@ -111,16 +112,52 @@ class ConstraintOp(IRDLOperation):
 
 @irdl_op_definition
 class ParamOp(IRDLOperation):
-    """``forge.param @name : type``: a weight or buffer that the model never writes. Its data lives in the artifact."""
+    """A weight: a tensor of the model, or one that is computed from others when the program is compiled.
+
+    ::
+
+        forge.param @qkv : tensor<96x64xf32> = {
+          %0 = forge.param_ref @q : tensor<64x64xf32>
+          %1 = forge.param_ref @k : tensor<32x64xf32>
+          %2 = forge.concat %0, %1 dim 0 : (tensor<64x64xf32>, tensor<32x64xf32>) -> tensor<96x64xf32>
+          forge.yield %2 : tensor<96x64xf32>
+        }
+
+    The artifact holds the tensors that the program reads: of these, the computed one alone.
+    """
 
     name = "forge.param"
 
     sym_name = prop_def(SymbolNameConstraint())
     type = prop_def(AnyTensorTypeConstr)
+    init = opt_region_def("single_block")
 
     traits = traits_def(SymbolOpInterface())
 
-    assembly_format = "$sym_name `:` $type attr-dict"
+    assembly_format = "$sym_name `:` $type (`=` $init^)? attr-dict"
+
+    def verify_(self) -> None:
+        if self.init is None:
+            return
+        last = self.init.block.last_op
+        if not isinstance(last, YieldOp) or [value.type for value in last.operands] != [self.type]:
+            raise VerifyException(f"the region must end with forge.yield of a value of type {self.type}")
+        for op in self.init.block.ops:
+            if not isinstance(op, (ForgeOp, YieldOp)) or getattr(op, "is_pinned", False):
+                raise VerifyException(f"{op.name} cannot be part of a parameter")
+
+
+@irdl_op_definition
+class YieldOp(IRDLOperation):
+    """What leaves the region of a ``forge.fused`` or a ``forge.param``."""
+
+    name = "forge.yield"
+
+    arguments = var_operand_def(AnyTensorTypeConstr)
+
+    traits = traits_def(IsTerminator(), Pure())
+
+    assembly_format = "$arguments attr-dict `:` type($arguments)"
 
 
 @irdl_op_definition
