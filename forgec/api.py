@@ -226,6 +226,7 @@ def _compile(
         seconds=clock.seconds,
         bindings=bindings,
         warnings=captured.warnings,
+        remarks=[remark for done_pass in done for remark in done_pass.remarks],
     )
     return CompiledModel(exported.plan, forge, plan, weights, report, pipelines.expand(pipeline), target, threads)
 

@@ -203,13 +203,22 @@ class PlanBuilder:
     def preserve(self, storage: Storage) -> None:
         """Copy the values of a storage that are still needed elsewhere, because the storage is about to be
         overwritten."""
-        for value in list(storage.values):
-            if self._last_use.get(value, -1) > self._position and not isinstance(value.type, StateType):
-                old = self.places[value]
-                storage.values.remove(value)
-                fresh = self.allocate(dense(old.type), value in self._escaping)
-                self.launch("aten::copy_", [fresh, old], writes=[fresh])
-                self.define(value, fresh)
+        whole = types.tensor_type(storage.register)
+        needed = [v for v in storage.values if self._is_needed(v) and not isinstance(v.type, StateType)]
+        shared = len(needed) > 1 and dense(whole) == whole and any(self.places[v].type == whole for v in needed)
+        copied: Place | None = None
+        for value in needed:
+            old = self.places[value]
+            storage.values.remove(value)
+            if copied is None or not shared:  # the whole and views of it are copied together
+                source = Place(storage, whole) if shared else old
+                escapes = any(v in self._escaping for v in needed) if shared else value in self._escaping
+                copied = self.allocate(dense(source.type), escapes)
+                self.launch("aten::copy_", [copied, source], writes=[copied])
+            self.define(value, Place(copied.storage, old.type, old.offset) if shared else copied)
+
+    def _is_needed(self, value: SSAValue) -> bool:
+        return self._last_use.get(value, -1) > self._position
 
     def _replaceable(self, operand: SSAValue, escaping: bool) -> bool:
         """True if the operand's bytes may be overwritten by the current op."""

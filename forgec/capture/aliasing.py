@@ -59,6 +59,8 @@ class Storage:
     """True once the model has written it."""
     relies_on_layout: bool = False
     """True if the program would compute something else, were the memory laid out otherwise."""
+    relies_on_place: bool = False
+    """True if it would, did the memory begin elsewhere in torch's storage."""
 
 
 @dataclass(eq=False)

@@ -180,10 +180,11 @@ class Call:
         """Insert an op with as many results as ``results`` (by default the call's) and return them; declines like
         ``emit``."""
         expected = [kind for kind in (self.results if results is None else results) if kind is not None]
+        op = cls.make(operands, properties, expected, self.location)
         try:
-            op = cls.make(operands, properties, expected, self.location)
             inferred = op.infer()
         except VerifyException as reason:
+            op.drop_all_references()
             raise Decline(str(reason)) from reason
         self.emitted.append(op)
         self.converter.builder.insert(op)

@@ -40,6 +40,7 @@ from forgec.ir.entry import ArgumentInfo
 from forgec.ir.locations import is_known, to_attribute
 from forgec.ir.ops.module import ParamRefOp, StateReadOp, StateWriteOp, SymbolOp
 from forgec.ir.ops.shape import CopyOp
+from forgec.runtime.symbolic import Extent
 
 
 @dataclass
@@ -133,38 +134,52 @@ class Converter(Operators):
             node: self._tensor(spec.target) for node, spec in zip(placeholders, specs, strict=True) if spec.kind in HELD
         }
         written = {identity(tensor) for node, tensor in held.items() if node.name in self.written}
+        sharing = _sharing_memory(held)
         for node, spec in zip(placeholders, specs, strict=True):
             if spec.kind == InputKind.USER_INPUT:
                 self.attempt(node, partial(self._user_input, node, spec, leaf))
                 leaf += 1
-            elif node in held and identity(held[node]) in written:
+            elif node in held and any(identity(held[n]) in written for n in sharing.get(node, [node])):
                 deferred.append((node, spec))
             elif node.users or spec.kind != InputKind.TOKEN:
                 self.attempt(node, partial(self._constant_input, node, spec))
-        names = {node: str(spec.target) for node, spec in zip(placeholders, specs, strict=True)}
         states: dict[Any, Any] = {}
         for node, spec in deferred:  # states of buffers come after the inputs
             tensor = held[node]
+            if node in self.handles:
+                continue
+            together = sharing.get(node, [node])
+            if len({identity(held[other]) for other in together}) > 1:
+                name = self.free_name(self.names.get(id(tensor), spec.target))
+                self.attempt(node, partial(self._shared_state, name, {other: held[other] for other in together}))
+                self.targets.update(
+                    {str(s.target): n for n, s in zip(placeholders, specs, strict=True) if n in together}
+                )
+                continue
             first = states.setdefault(identity(tensor), node)
             if first is node:
                 name = self.free_name(self.names.get(id(tensor), spec.target))
-                self.attempt(node, partial(self._refuse_shared_memory, node, held, names))
                 self.params[name] = tensor.detach().clone()  # the model may go on changing its own
                 self._state(node, StateSlot(name), self.type_of(tensor))
             self.handles[node] = self.handles[first]
             self.targets[spec.target] = node
 
-    def _refuse_shared_memory(self, written: Any, held: Mapping[Any, torch.Tensor], names: Mapping[Any, str]) -> None:
-        """What the model writes must not share bytes with another tensor of the model, unless that is the very same."""
-        tensor = held[written]
-        for node, other in held.items():
-            same = identity(other) == identity(tensor)
-            if node.users and not same and byte_range(other).overlaps(byte_range(tensor)):
-                raise error(
-                    "FORGE-C005",
-                    f"the model writes {names[written]!r}, which shares memory with {names[node]!r}",
-                    help="clone one of them where the model is built",
-                )
+    def _shared_state(self, name: str, tensors: Mapping[Any, torch.Tensor]) -> None:
+        """One state for tensors of the model that are parts of each other's memory: each is a window of it."""
+        dtypes = {tensor.dtype for tensor in tensors.values()}
+        if len(dtypes) > 1:
+            names = ", ".join(node.name for node in tensors)
+            raise error("FORGE-C005", f"{names} share memory as several dtypes", help="clone one of them")
+        some = next(iter(tensors.values()))
+        first = min(byte_range(tensor).first for tensor in tensors.values()) // some.element_size()
+        last = max(byte_range(tensor).last for tensor in tensors.values()) // some.element_size()
+        line = some.detach().as_strided((last - first,), (1,), first).clone()
+        self.params[name] = line
+        owner = self._new_state(name, StateSlot(name), self.type_of(line), first)
+        for node, tensor in tensors.items():
+            seen = {"size": tuple(tensor.shape), "stride": tensor.stride(), "storage_offset": tensor.storage_offset()}
+            overload = torch.ops.aten.as_strided.default
+            self.handles[node] = self._strided(owner, tensor, overload, seen, self.type_of(tensor))
 
     def _user_input(self, node: Any, spec: Any, leaf: int) -> None:
         if not isinstance(spec.arg, TensorArgument):
@@ -187,15 +202,18 @@ class Converter(Operators):
         self.input_storages[argument] = self.handles[node].storage
 
     def _state(self, node: Any, slot: StateSlot, kind: AnyTensorType) -> SSAValue:
+        origin = self.symbols.extent(node.meta["val"].storage_offset())
+        self.handles[node] = self._new_state(node.name, slot, kind, origin)
+        return self.states[-1][2]
+
+    def _new_state(self, name: str, slot: StateSlot, kind: AnyTensorType, origin: Extent) -> Handle:
         argument = self.block.insert_arg(StateType(kind), len(self.block.args))
-        argument.name_hint = hint(node.name)
-        self.argument_names[argument] = node.name
+        argument.name_hint = hint(name)
+        self.argument_names[argument] = name
         read = StateReadOp.create(operands=[argument], result_types=[kind])
-        self.insert(read)
-        handle = fresh(read.results[0], self.symbols.extent(node.meta["val"].storage_offset()))
+        handle = fresh(self.insert(read), origin)
         self.states.append((slot, handle, argument))
-        self.handles[node] = handle
-        return argument
+        return handle
 
     def _constant_input(self, node: Any, spec: Any) -> None:
         if spec.kind in HELD:
@@ -247,7 +265,6 @@ class Converter(Operators):
         self.builder.insert(ending)
         self._locate()
         slots = {argument: slot for slot, _, argument in self.states}
-        self.layouts = {argument for argument, storage in self.input_storages.items() if storage.relies_on_layout}
         infos = [self._argument_info(argument, slots.get(argument)) for argument in self.block.args]
         function = FuncOp(
             "forward",
@@ -283,6 +300,13 @@ class Converter(Operators):
         views of it are views of the caller's tensor.
         """
         storage = handle.storage
+        other = self.rebound.get(handle)
+        if other is not None:
+            value = other.value(self.builder.insert)
+            if value.type != storage.kind:
+                value = self.insert(CopyOp.create(operands=[value], result_types=[storage.kind]))
+            write = StateWriteOp.create(operands=[argument, value], result_types=[argument.type])
+            return self.insert(write)
         if not storage.written:
             return argument
         location = storage.value.owner.location if isinstance(storage.value.owner, Operation) else None
@@ -325,7 +349,10 @@ class Converter(Operators):
 
     def _argument_info(self, argument: SSAValue, slot: StateSlot | None) -> ArgumentInfo:
         if slot is None or slot.input_index is not None:
-            return ArgumentInfo(self.argument_names[argument], slot is not None, argument in self.layouts)
+            storage = self.input_storages[argument]
+            origin = storage.origin if storage.relies_on_place and isinstance(storage.origin, int) else None
+            name = self.argument_names[argument]
+            return ArgumentInfo(name, slot is not None, storage.relies_on_layout, offset=origin)
         initial = self.params[slot.name]
         return ArgumentInfo(slot.name, zeros=not bool(initial.count_nonzero()))
 
@@ -353,6 +380,20 @@ class Converter(Operators):
                 properties["maximum"] = ExtentAttr(high)
             ops.append(SymbolOp.create(properties=properties))
         return ops
+
+
+def _sharing_memory(held: Mapping[Any, torch.Tensor]) -> dict[Any, list[Any]]:
+    """For each of the model's tensors that is used, those that share bytes with it, directly or through others."""
+    ranges = {node: byte_range(tensor) for node, tensor in held.items() if node.users}
+    found: dict[Any, list[Any]] = {}
+    group: list[Any] = []
+    storage, end = None, 0
+    for node, place in sorted(ranges.items(), key=lambda item: (item[1].storage, item[1].first)):
+        if place.storage != storage or place.first >= end:
+            group, storage, end = [], place.storage, 0
+        group.append(node)
+        found[node], end = group, max(end, place.last)
+    return found
 
 
 def convert(

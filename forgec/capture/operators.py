@@ -162,10 +162,14 @@ class Operators(Values):
         """
         before, after = node.args[0], node.meta["val"]
         held = before.meta["val"]
-        changed = (held.shape, held.stride()) != (after.shape, after.stride())
+        root = self.rebinds.setdefault(node, self.rebinds.get(before, before))
         moved = handle.storage is not self.handles[before].storage
-        if before.op in ("placeholder", "get_attr") and (changed or moved):
-            raise reshaped_itself(node.target.name(), repr(before.name))
+        if root.op not in ("placeholder", "get_attr"):
+            return handle
+        if held.shape != after.shape or held.dtype != after.dtype or (held.stride() != after.stride() and not moved):
+            raise reshaped_itself(node.target.name(), repr(root.name))
+        if moved:
+            self.rebound[self.handles[root]] = handle
         return handle
 
     def _resized(self, node: Any) -> Handle:
@@ -208,8 +212,14 @@ class Operators(Values):
         kind, start = owner.storage.kind, seen["storage_offset"]
         if operand.type != kind or types.dtype(result) != types.dtype(kind):
             raise UnknownAliasing("the memory belongs to a tensor of another type")
+        owner.storage.relies_on_place |= start is not None
         start = self.symbols.extent(held.storage_offset()) if start is None else start
-        seen = {**seen, "self": operand, "storage_offset": start - owner.storage.origin}
+        first = start - owner.storage.origin
+        last = sum(((n - 1) * s for n, s in zip(seen["size"], seen["stride"], strict=True)), start=first)
+        ends = [bound for bound in (first, last, types.numel(kind)) if isinstance(bound, int)]
+        if len(ends) == 3 and not 0 <= ends[0] <= ends[1] < ends[2] and 0 not in seen["size"]:
+            raise UnknownAliasing("it reads memory outside of the tensor that the model is given")
+        seen = {**seen, "self": operand, "storage_offset": first}
         (value,) = self.emit(Call(self, overload, seen, [result], self.location))
         return view_of(owner, operand, kind, value, overload.name())
 
@@ -332,7 +342,13 @@ class Operators(Values):
         inner = schema_of(functional)
         arguments = {name: bound.get(name, default) for name, default, _ in inner.arguments}
         kind = self.type_of(target_node.meta["val"])
-        result = self._functional_type(functional, inner, arguments)
+        try:
+            result = self._functional_type(functional, inner, arguments)
+        except (RuntimeError, ValueError) as reason:  # torch.export adds copies at the end that do not fit
+            shapes = [list(n.meta["val"].shape) for n in node.all_input_nodes]
+            text = f"{target_node.name!r} gets another shape: {' and '.join(map(str, shapes[:2]))}"
+            remedy = "keep a buffer of the greatest size and the number of rows in use, and write into its slices"
+            raise error("FORGE-C003", text, help=remedy, notes=(str(reason).splitlines()[0],)) from None
         if types.shape(result) == types.shape(kind):  # the layout stays, and with it the order of later sums
             result = types.tensor(types.dtype(result), types.shape(kind), types.strides(kind))
         call = Call(self, functional, self.arguments(functional, arguments), [result], place)

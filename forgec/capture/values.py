@@ -49,6 +49,10 @@ class Values:
     """What the model demands of numbers, in its own words."""
     failures: list[Diagnostic] = field(default_factory=list)
     """What cannot be captured."""
+    rebinds: dict[Any, Any] = field(default_factory=dict)
+    """Nodes of ``set_`` and its like → the node of the tensor that they are about."""
+    rebound: dict[Any, Any] = field(default_factory=dict)
+    """The handle of an input or a buffer that got other memory → the handle of that."""
     blocked: set[Any] = field(default_factory=set)
     """Nodes that have no handles, because they or what they depend on cannot be captured."""
     location: LocationAttr = field(default_factory=UnknownLoc)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from forgec.cli.errors import reporting
+from forgec.diagnostics.remarks import Remarks
 
 if TYPE_CHECKING:
     from forgec.passes.manager import Instrument
@@ -41,6 +42,9 @@ def compile_(
     ] = False,
     print_ir_after_all: Annotated[bool, typer.Option("--print-ir-after-all", help="Dump after each pass.")] = False,
     verify_each: Annotated[bool, typer.Option("--verify-each", help="Verify the IR after each pass.")] = False,
+    remarks: Annotated[
+        Remarks, typer.Option("--remarks", help="Show what was optimised (applied), what was not (missed), or all.")
+    ] = Remarks.none,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks.")] = False,
 ) -> None:
@@ -73,6 +77,8 @@ def compile_(
             compiled.save(output, external_weights=external_weights)
         for warning in compiled.report.warnings:
             print(render(warning), file=sys.stderr)
+        for remark in filter(remarks.shows, compiled.report.remarks if remarks is not Remarks.none else ()):
+            print(render(remark), file=sys.stderr)
         report = compiled.report.to_dict()
         if json:
             print(json_module.dumps(report, indent=2))

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from forgec.cli.errors import EXIT_DIAGNOSTICS, report, reporting
+from forgec.diagnostics.remarks import Remarks
 
 
 def opt(
@@ -41,6 +42,9 @@ def opt(
     reproducers: Annotated[
         Path | None, typer.Option("--reproducers", metavar="FOLDER", help="Where reproducers of failing passes go.")
     ] = None,
+    remarks: Annotated[
+        Remarks, typer.Option("--remarks", help="Show what was optimised (applied), what was not (missed), or all.")
+    ] = Remarks.none,
     list_passes: Annotated[bool, typer.Option("--list-passes", help="List passes and presets, and exit.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks.")] = False,
 ) -> None:
@@ -70,6 +74,7 @@ def opt(
             split_input_file=split_input_file,
             verify_diagnostics=verify_diagnostics,
             reproducers=reproducers,
+            remarks=remarks,
         )
         if output is not None:
             check_writable(output)

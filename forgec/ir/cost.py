@@ -13,7 +13,7 @@ from xdsl.traits import SymbolTable
 from forgec.diagnostics import error
 from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.module import AtenOp, ConstantOp, ParamRefOp, SymbolOp
-from forgec.ir.ops.shape import CopyOp, ViewOp
+from forgec.ir.ops.shape import is_free
 from forgec.runtime.symbolic import Extent, evaluate, free_symbols
 
 
@@ -75,9 +75,7 @@ def launches_kernel(op: Operation) -> bool:
     """True if the op does work at run time when it stands alone: it is no view, parameter, constant or piece of
     state.
     """
-    if isinstance(op, CopyOp):
-        return True
-    return isinstance(op, ForgeOp) and not isinstance(op, (ViewOp, ParamRefOp, ConstantOp))
+    return isinstance(op, ForgeOp) and not is_free(op) and not isinstance(op, (ParamRefOp, ConstantOp))
 
 
 def _add_function(module: ModuleOp, function: FuncOp, symbols: Mapping[str, int], result: ModuleCost) -> None:

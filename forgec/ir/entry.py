@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xdsl.dialects.builtin import DictionaryAttr, StringAttr, UnitAttr
+from xdsl.dialects.builtin import DictionaryAttr, IntAttr, StringAttr, UnitAttr
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute
 
@@ -87,18 +87,24 @@ class EntryInfo:
 @dataclass(frozen=True)
 class ArgumentInfo:
     """``name`` for people; ``inout``: state that is the caller's tensor; ``exact``: the caller's tensor must have the
-    strides of its type, another layout would mean something else; ``zeros``: state of a session that starts as zeros.
+    strides of its type, another layout would mean something else; ``offset``: and begin there in its storage;
+    ``zeros``: state of a session that starts as zeros.
     """
 
     name: str
     inout: bool = False
     exact: bool = False
     zeros: bool = False
+    offset: int | None = None
 
     def attribute(self) -> DictionaryAttr:
         """The argument attributes that say this."""
         flags = {"forge.inout": self.inout, "forge.exact": self.exact, "forge.zeros": self.zeros}
-        return DictionaryAttr({"forge.name": StringAttr(self.name), **{k: UnitAttr() for k, v in flags.items() if v}})
+        described: dict[str, Attribute] = {"forge.name": StringAttr(self.name)}
+        described |= {k: UnitAttr() for k, v in flags.items() if v}
+        if self.offset is not None:
+            described["forge.offset"] = IntAttr(self.offset)
+        return DictionaryAttr(described)
 
 
 def argument_info(function: FuncOp, position: int) -> ArgumentInfo:
@@ -109,7 +115,9 @@ def argument_info(function: FuncOp, position: int) -> ArgumentInfo:
         name.data if isinstance(name, StringAttr) else function.body.block.args[position].name_hint or f"arg{position}"
     )
     flags = ("forge.inout", "forge.exact", "forge.zeros")
-    return ArgumentInfo(text, *(flag in attributes for flag in flags))
+    offset = attributes.get("forge.offset")
+    place = offset.data if isinstance(offset, IntAttr) else None
+    return ArgumentInfo(text, *(flag in attributes for flag in flags), offset=place)
 
 
 def _is_input(function: FuncOp, position: int) -> bool:

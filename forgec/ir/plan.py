@@ -94,7 +94,9 @@ class RegisterOp(IRDLOperation):
 
 @irdl_op_definition
 class InputOp(RegisterOp):
-    """The caller's tensor number ``index``; ``inout`` if the call writes it, ``exact`` if its strides must be these."""
+    """The caller's tensor number ``index``; ``inout`` if the call writes it, ``exact`` if its strides must be these,
+    ``offset`` if it must begin there in its storage.
+    """
 
     name = "plan.input"
 
@@ -102,9 +104,11 @@ class InputOp(RegisterOp):
     label = prop_def(StringAttr)
     inout = opt_prop_def(UnitAttr)
     exact = opt_prop_def(UnitAttr)
+    offset = opt_prop_def(IntAttr)
 
     assembly_format = (
-        "custom<Bare>($index) custom<Bare>($label) (`inout` $inout^)? (`exact` $exact^)? attr-dict `:` type($result)"
+        "custom<Bare>($index) custom<Bare>($label) (`inout` $inout^)? (`exact` $exact^)? "
+        "(`offset` custom<Bare>($offset)^)? attr-dict `:` type($result)"
     )
 
 

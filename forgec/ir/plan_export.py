@@ -116,7 +116,9 @@ class _Entry:
     def _describe(self, op: plan.RegisterOp) -> data.Register:
         spec = spec_of(op.result)
         if isinstance(op, plan.InputOp):
-            return data.Input(spec, op.index.data, op.label.data, op.inout is not None, op.exact is not None)
+            place = None if op.offset is None else op.offset.data
+            flags = op.inout is not None, op.exact is not None
+            return data.Input(spec, op.index.data, op.label.data, *flags, offset=place)
         if isinstance(op, plan.ParamOp):
             return data.Param(spec, op.label.data)
         if isinstance(op, plan.ConstantOp):

@@ -15,27 +15,16 @@ from xdsl.traits import is_side_effect_free
 
 from forgec.diagnostics import Diagnostic
 from forgec.ir import types
-from forgec.ir.layout import reshape_strides
 from forgec.ir.locations import fuse, location_of
 from forgec.ir.ops.base import producer
 from forgec.ir.ops.creation import CreationOp
 from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.module import ConstantOp, StateReadOp
-from forgec.ir.ops.shape import CopyOp, ReshapeOp, SliceOp, ViewOp
+from forgec.ir.ops.shape import SliceOp, is_free
 from forgec.passes import remarks
 
 SEARCHED = 256
 """Ops that are looked at to find out whether a group may grow; beyond that it does not."""
-
-
-def is_free(op: Operation | None) -> bool:
-    """True for a rearrangement that moves nothing: strides express it."""
-    if not isinstance(op, ViewOp) or isinstance(op, CopyOp):
-        return False
-    if not isinstance(op, ReshapeOp):
-        return True
-    source = types.tensor_type(op.input)
-    return reshape_strides(types.shape(source), types.strides(source), types.shape(op.result)) is not None
 
 
 def is_repeatable(op: Operation | None) -> bool:

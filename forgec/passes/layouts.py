@@ -10,8 +10,7 @@ from forgec.backends.plan_builder import view_type
 from forgec.ir import types
 from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.module import AtenOp
-from forgec.ir.ops.shape import CopyOp, ViewOp
-from forgec.passes.fusion import is_free
+from forgec.ir.ops.shape import CopyOp, ViewOp, is_free
 
 
 def give_layout(value: SSAValue, before: Attribute) -> None:

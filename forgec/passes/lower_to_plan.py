@@ -174,6 +174,8 @@ class _Lowering:
                     properties["inout"] = UnitAttr()
                 if info.exact:
                     properties["exact"] = UnitAttr()
+                if info.offset is not None:
+                    properties["offset"] = IntAttr(info.offset)
                 op = plan.InputOp.create(properties=properties, result_types=[held])
                 index += 1
             op.results[0].name_hint = argument.name_hint

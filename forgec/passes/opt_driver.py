@@ -12,6 +12,7 @@ from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 
 from forgec.diagnostics import Diagnostic, ForgeError, Location
+from forgec.diagnostics.remarks import Remarks
 from forgec.ir.locations import location_of
 from forgec.ir.verify import broken_ops
 from forgec.passes import expectations, ir_source
@@ -38,6 +39,7 @@ class OptOptions:
     split_input_file: bool = False
     verify_diagnostics: bool = False
     reproducers: Path | None = None
+    remarks: Remarks = Remarks.none
 
 
 @dataclass
@@ -129,7 +131,7 @@ def _run_piece(
         if failure is not None:
             hint = "run again with --verify-each to find the pass and to have a reproducer written"
             errors = [replace(diagnostic, help=hint) for diagnostic in failure.diagnostics]
-    remarks = [remark for report in timing.reports[ran:] for remark in report.remarks]
+    remarks = [r for report in timing.reports[ran:] for r in report.remarks if options.remarks.shows(r)]
     reported = [(diagnostic, lines.get(diagnostic.location)) for diagnostic in (*remarks, *errors)]
     return None if errors else ir_text(source.module, locations=options.print_locations), reported
 

@@ -8,6 +8,7 @@ from xdsl.dialects.builtin import ModuleOp
 
 from forgec.diagnostics import Diagnostic
 from forgec.ir import plan
+from forgec.ir.cost import module_cost
 from forgec.ir.ops.module import SymbolOp
 from forgec.report.report import Report, Totals, fallbacks, owned_registers, totals
 from forgec.runtime.binding import likely, peak_of
@@ -49,6 +50,7 @@ def report(
     seconds: dict[str, float],
     bindings: dict[str, int],
     warnings: list[Diagnostic],
+    remarks: list[Diagnostic],
 ) -> Report:
     """The report of a compilation."""
     entries = _entries(plan)
@@ -62,7 +64,8 @@ def report(
         pipeline=pipeline,
         captured=before,
         optimized=totals(forge, bindings),
-        launches=sum(not is_control(launch.op) for entry in exported.entries for launch in entry.launches),
+        launches=module_cost(forge, symbols=bindings).total.launches,
+        calls=sum(not is_control(launch.op) for entry in exported.entries for launch in entry.launches),
         buffers=sum(len(owned_registers(entry)) for entry in entries),
         peak_bytes=max(peaks[0], default=0),
         peak_bytes_one_thread=max(peaks[1], default=0),
@@ -71,6 +74,7 @@ def report(
         seconds=seconds,
         bindings=bindings,
         warnings=warnings,
+        remarks=remarks,
     )
 
 

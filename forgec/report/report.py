@@ -39,11 +39,13 @@ class Report:
     captured: Totals = field(default_factory=Totals)
     optimized: Totals = field(default_factory=Totals)
     launches: int = 0
+    calls: int = 0
     buffers: int = 0
     peak_bytes: int = 0
     peak_bytes_one_thread: int = 0
     fallbacks: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[Diagnostic] = field(default_factory=list)
+    remarks: list[Diagnostic] = field(default_factory=list)
     passes: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     bindings: dict[str, int] = field(default_factory=dict)
@@ -52,8 +54,9 @@ class Report:
         """The report as JSON-compatible data.
 
         ``fusion_gain_ratio`` is bytes moved through memory before ÷ after the passes, from the ops' cost functions.
-        ``buffers_naive`` and ``peak_bytes_naive`` are those of a plan with one buffer for each value that the
-        captured graph computes.
+        ``launches`` counts the ops of the optimised module that are kernels (a ``forge.fused`` is one), ``calls`` the
+        operators that the plan calls for them. ``buffers_naive`` and ``peak_bytes_naive`` are those of a plan with one
+        buffer for each value that the captured graph computes.
         Without ``times`` the result is a function of model, pipeline and target alone.
         """
         passes = [{k: v for k, v in entry.items() if times or k != "seconds"} for entry in self.passes]
@@ -63,6 +66,7 @@ class Report:
             "ops_captured": self.captured.ops,
             "ops_optimized": self.optimized.ops,
             "launches": self.launches,
+            "calls": self.calls,
             "fallbacks": self.fallbacks,
             "buffers": self.buffers,
             "buffers_naive": self.captured.values,

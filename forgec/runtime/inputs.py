@@ -134,9 +134,11 @@ class InputChecker:
             shape, strides = binding.shapes[number], binding.strides[number]
             if tensor.shape != shape:
                 raise self.explain(leaves)
+            if register.offset is not None and tensor.storage_offset() != register.offset:
+                raise other_layout(register.name, f"storage offset {tensor.storage_offset()}", str(register.offset))
             if tensor.stride() != strides and not same_strides(shape, tensor.stride(), strides):
                 if register.exact:
-                    raise other_layout(register.name, tensor.stride(), strides)
+                    raise other_layout(register.name, f"strides {list(tensor.stride())}", str(list(strides)))
                 if overlaps_itself(shape, strides, repeats=False):
                     raise shared_elements(register.name, f"was compiled with strides {list(strides)}")
                 accepted.tensors[position] = relayout(tensor, shape, strides)
@@ -172,9 +174,9 @@ def shared_elements(name: str, reason: str) -> ForgeError:
     return error("FORGE-R008", f"{name} {reason}, and several elements of it share memory", help="pass a copy")
 
 
-def other_layout(name: str, given: tuple[int, ...], strides: tuple[int, ...]) -> ForgeError:
+def other_layout(name: str, given: str, compiled: str) -> ForgeError:
     """FORGE-R008 where the model's meaning depends on where in memory the elements lie."""
-    message = f"{name} has strides {list(given)}, the artifact was compiled for {list(strides)}"
+    message = f"{name} has {given}, the artifact was compiled for {compiled}"
     note = "the model reads or writes through this tensor's memory (as_strided, or a write into what reshape returned)"
     return error("FORGE-R008", message, notes=(note,), help="pass a tensor that lies so, for example a contiguous copy")
 

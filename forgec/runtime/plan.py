@@ -57,7 +57,7 @@ class TensorSpec:
 @dataclass(frozen=True, slots=True)
 class Input:
     """A tensor of the caller. ``index`` is its position in ``Entry.inputs``; ``inout``: the call writes it; ``exact``:
-    a tensor with other strides would mean something else.
+    a tensor with other strides would mean something else; ``offset``: and one that begins elsewhere in its storage.
     """
 
     spec: TensorSpec
@@ -66,6 +66,7 @@ class Input:
     inout: bool = False
     exact: bool = False
     device: str = "cpu"
+    offset: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,7 +250,7 @@ def _decode_spec(fields: Mapping[str, Any]) -> TensorSpec:
 
 
 _REGISTER_FIELDS: dict[type[Register], tuple[tuple[str, ...], tuple[str, ...]]] = {
-    Input: (("index", "name"), ("inout", "exact")),
+    Input: (("index", "name"), ("inout", "exact", "offset")),
     Param: (("name",), ()),
     State: (("name", "zeros"), ()),
     Buffer: (("nbytes", "first", "last"), ("offset",)),
@@ -273,7 +273,8 @@ def _decode_register(data: object) -> Register:
         raise Malformed("expected a device such as 'cpu' or 'cuda:0'", ".device")
     if cls is Input:
         inout, exact = (_bool(fields.get(flag, False), flag) for flag in ("inout", "exact"))
-        return Input(spec, _int(fields["index"], "index"), _text(fields["name"], "name"), inout, exact, device)
+        place = _optional_int(fields.get("offset"), "offset")
+        return Input(spec, _int(fields["index"], "index"), _text(fields["name"], "name"), inout, exact, device, place)
     if cls is Param:
         return Param(spec, _text(fields["name"], "name"), device)
     if cls is State:

@@ -102,6 +102,8 @@ def _encode_register(register: Register) -> dict[str, Any]:
         case Input():
             result |= {"index": register.index, "name": register.name}
             result |= {flag: True for flag in ("inout", "exact") if getattr(register, flag)}
+            if register.offset is not None:
+                result["offset"] = register.offset
         case Param():
             result["name"] = register.name
         case State():

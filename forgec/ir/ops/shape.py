@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from xdsl.dialects.builtin import AnyTensorTypeConstr, IntAttr
+from xdsl.ir import Operation
 from xdsl.irdl import irdl_op_definition, operand_def, prop_def, result_def, var_operand_def
 from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir import types
 from forgec.ir.attributes import ExtentAttr, IntsAttr
+from forgec.ir.layout import reshape_strides
 from forgec.ir.ops.base import ForgeOp, TensorSpec, check_dim
 from forgec.runtime.symbolic import Extent
 
@@ -255,3 +257,13 @@ class FlipOp(RearrangeOp):
 
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
         return inputs[0].flip(self.dims.data)
+
+
+def is_free(op: Operation | None) -> bool:
+    """True for a rearrangement that moves nothing: strides express it."""
+    if not isinstance(op, ViewOp) or isinstance(op, CopyOp):
+        return False
+    if not isinstance(op, ReshapeOp):
+        return True
+    source = types.tensor_type(op.input)
+    return reshape_strides(types.shape(source), types.strides(source), types.shape(op.result)) is not None
