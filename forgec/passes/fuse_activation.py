@@ -17,7 +17,7 @@ from forgec.ir.ops.activation import MishOp, SoftplusOp, SwishOp
 from forgec.ir.ops.base import ForgeOp, producer
 from forgec.ir.ops.binary import AddOp, BinaryOp, DivOp, MulOp, PowOp, RsubOp, SubOp
 from forgec.ir.ops.unary import ErfOp, GeluOp, NegOp, SigmoidOp, SiluOp, TanhOp
-from forgec.passes.patterns import made_by, only_user, substitute, with_number
+from forgec.passes.patterns import made_by, only_neighbour, substitute, with_number
 from forgec.passes.rewriting import blocks
 
 ARITHMETIC = (AddOp, SubOp, RsubOp, MulOp, DivOp, PowOp, NegOp)
@@ -200,7 +200,7 @@ def _result(inner: TanhOp | ErfOp | SigmoidOp, x: SSAValue, wanted: Polynomial) 
     """The op at the end of a chain of arithmetic on the function's value that makes the wanted polynomial of it."""
     value = inner.result
     for _ in range(LONGEST):
-        op = only_user(value)
+        op = only_neighbour(value)
         if not isinstance(op, ARITHMETIC):
             return None
         value = op.results[0]

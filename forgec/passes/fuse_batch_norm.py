@@ -15,7 +15,7 @@ from forgec.ir.ops.binary import AddOp, MulOp, SubOp
 from forgec.ir.ops.norm import BatchNormOp
 from forgec.ir.ops.shape import ReshapeOp
 from forgec.ir.ops.unary import RsqrtOp
-from forgec.passes.patterns import made_by, only_user, pairs, substitute, with_number
+from forgec.passes.patterns import made_by, only_neighbour, pairs, substitute, with_number
 from forgec.passes.rewriting import blocks
 
 
@@ -53,7 +53,7 @@ class FuseBatchNorm(ModulePass):
 def _fuse(root: RsqrtOp) -> None:
     add = made_by(root.input, AddOp)
     found = None if add is None else with_number(add)
-    scaling = only_user(root.result)
+    scaling = only_neighbour(root.result)
     if found is None or not isinstance(scaling, MulOp) or scaling.rhs is None:
         return
     variance, eps = found
@@ -73,7 +73,7 @@ def _applied(
     scale: SSAValue, scaled: Operation, shifted: Operation
 ) -> tuple[AddOp, SSAValue, SSAValue, SSAValue] | None:
     """For ``last = x * scale + (bias - mean * scale)``: last, x, mean and bias."""
-    last, difference = only_user(scaled.results[0]), only_user(shifted.results[0])
+    last, difference = only_neighbour(scaled.results[0]), only_neighbour(shifted.results[0])
     if not isinstance(last, AddOp) or not isinstance(difference, SubOp) or difference.rhs is not shifted.results[0]:
         return None
     if not any(pair == (scaled.results[0], difference.result) for pair in pairs(last)):

@@ -19,7 +19,7 @@ from forgec.ir.ops.contraction import ConvolvingOp, LinearOp, MatmulOp
 from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.shape import CopyOp, ReshapeOp, SliceOp, TransposeOp
 from forgec.ir.ops.unary import ClampOp, GeluOp, ReluOp, SigmoidOp, SiluOp
-from forgec.passes.patterns import made_by, missed, only_user, pairs, substitute, through, with_number
+from forgec.passes.patterns import made_by, missed, only_neighbour, pairs, substitute, through, with_number
 from forgec.passes.rewriting import blocks
 
 ACTIVATIONS = (SiluOp, SwishOp, GeluOp, ReluOp, SigmoidOp)
@@ -65,7 +65,7 @@ def _fuse(root: MulOp) -> None:
             continue
         if not _are_parallel(op.input, up):
             near += [op] if isinstance(op, (SiluOp, GeluOp)) else []
-        elif only_user(activated) is not root:
+        elif only_neighbour(activated) is not root:
             missed(op, "no gated unit was made: the activated gate has other uses")
             return
         else:

@@ -19,7 +19,7 @@ from forgec.ir.ops.norm import GroupNormOp, LayerNormOp, RmsNormOp
 from forgec.ir.ops.reduction import MeanOp, ReductionOp, SumOp, VarOp
 from forgec.ir.ops.shape import ReshapeOp, TransposeOp
 from forgec.ir.ops.unary import CastOp, ReciprocalOp, RsqrtOp, SqrtOp
-from forgec.passes.patterns import Number, made_by, missed, number, only_user, substitute, with_number
+from forgec.passes.patterns import Number, made_by, missed, number, only_neighbour, substitute, with_number
 from forgec.passes.rewriting import blocks
 from forgec.runtime.symbolic import Extent
 
@@ -84,7 +84,7 @@ def _match(root: RsqrtOp | SqrtOp | PowOp) -> _Norm | None:
     op, value, divides = _root_user(root, divides=power == 0.5)
     rounded = isinstance(op, CastOp) and not divides
     if isinstance(op, CastOp) and rounded:
-        op, value = only_user(op.result), op.result
+        op, value = only_neighbour(op.result), op.result
     if op is None:
         missed(root, "no norm was made: other ops use its statistics, too")
         return None
@@ -106,9 +106,9 @@ def _power(op: RsqrtOp | SqrtOp | PowOp) -> float | None:
 def _root_user(root: Operation, divides: bool) -> tuple[Operation | None, SSAValue, bool]:
     """The op that applies a root, the operand by which, and whether it divides by it."""
     value = root.results[0]
-    user = only_user(value)
+    user = only_neighbour(value)
     if divides and isinstance(user, ReciprocalOp):
-        return only_user(user.result), user.result, False
+        return only_neighbour(user.result), user.result, False
     return user, value, divides
 
 
@@ -271,7 +271,7 @@ class _Norm:
                     return True
         if not self._is_parameter(other):
             return False
-        user = only_user(op.result)
+        user = only_neighbour(op.result)
         if not isinstance(user, MulOp) or user.rhs is None:
             return False
         value = user.rhs if user.lhs is op.result else user.lhs
@@ -315,7 +315,7 @@ class _Norm:
         self.last = op
 
     def _cast_back(self) -> bool:
-        user = only_user(self.value)
+        user = only_neighbour(self.value)
         if not isinstance(user, CastOp) or types.dtype(user.result) != self.narrow:
             return False
         self._advance(user)
@@ -323,7 +323,7 @@ class _Norm:
 
     def _reshape_back(self) -> None:
         """Where only rows were regrouped for the norm, it needs no reshape; where channels were, it is of groups."""
-        before, after = made_by(self.source, ReshapeOp), only_user(self.value)
+        before, after = made_by(self.source, ReshapeOp), only_neighbour(self.value)
         if before is None or not isinstance(after, ReshapeOp) or self.weight is not None or not self.wide:
             return
         outer, inner = types.shape(before.input), types.shape(self.source)
@@ -343,7 +343,7 @@ class _Norm:
 
     def _other(self, kind: type[BinaryOp]) -> tuple[BinaryOp, SSAValue] | None:
         """The one op that uses the last value, if it is of a kind and takes a parameter beside it."""
-        user = only_user(self.value)
+        user = only_neighbour(self.value)
         if not isinstance(user, kind) or user.rhs is None:
             return None
         other = user.rhs if user.lhs is self.value else user.lhs
