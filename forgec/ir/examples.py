@@ -195,6 +195,8 @@ func.func @forward(%cache: !forge.state<tensor<4xf32>>, %x: tensor<4xf32>) -> !f
 
 %r = forge.mish %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
 
+%r = forge.swish %x beta 1.702 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+
 %r = forge.log_sigmoid %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
 
 %r = forge.where %c, %x, %y : (tensor<4x1xi1>, tensor<4x8xf32>, tensor<8xf32>) -> tensor<4x8xf32>
@@ -303,6 +305,17 @@ func.func @forward(%cache: !forge.state<tensor<4xf32>>, %x: tensor<4xf32>) -> !f
 %r = forge.rms_norm %x weight %w axes 1 eps 1.0e-06 :
     (tensor<?x8xbf16, #forge.tensor<[s0]>>, tensor<8xbf16>) -> tensor<?x8xbf16, #forge.tensor<[s0]>>
 
+%r = forge.rms_norm %x weight %w axes 1 eps 1.0e-06 weight_offset 1.0 :
+    (tensor<4x8xf32>, tensor<8xf32>) -> tensor<4x8xf32>
+
+%r = forge.rms_norm %x weight %w axes 1 eps 1.0e-06 rounding "normalized" :
+    (tensor<4x8xbf16>, tensor<8xbf16>) -> tensor<4x8xbf16>
+
+%r = forge.rms_norm %x axes 1 eps 1.0e-06 rounding "scale" : (tensor<4x8xbf16>) -> tensor<4x8xbf16>
+
+%r = forge.layer_norm %x weight %w bias %b axes 1 eps 1.0e-05 rounding "normalized" :
+    (tensor<4x8xf16>, tensor<8xf16>, tensor<8xf16>) -> tensor<4x8xf16>
+
 %r = forge.rms_norm %x axes 2 : (tensor<4x8x2xf32>) -> tensor<4x8x2xf32>
 
 %r = forge.group_norm %x weight %w bias %b groups 2 eps 1.0e-05 :
@@ -355,6 +368,9 @@ func.func @forward(%cache: !forge.state<tensor<4xf32>>, %x: tensor<4xf32>) -> !f
     (tensor<4x3x8xf32>, tensor<3x4xf32>, tensor<3x4xf32>) -> tensor<4x3x8xf32>
 
 %r = forge.glu %g, %u activation "silu" : (tensor<4x8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>
+
+%r = forge.glu %g, %u activation "silu" alpha 1.702 limit 7.0 up_offset 1.0 :
+    (tensor<4x8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>
 
 %r = forge.glu %g, %u activation "gelu_tanh" limit 7.0 : (tensor<4x8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>
 

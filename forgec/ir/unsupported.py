@@ -94,7 +94,7 @@ _HELD = ("Storage", "Stream", "Dimname", "DeviceObjType", "__torch__")
 
 FORGE_OPS: dict[str, Unsupported] = {
     **dict.fromkeys(
-        ("forge.rope", "forge.glu", "forge.moe"),
+        ("forge.rope", "forge.glu", "forge.moe", "forge.swish"),
         Unsupported("no one operator of ATen says it; passes compose it, or IR text has it"),
     ),
 }

@@ -91,6 +91,12 @@ def only_user(value: SSAValue) -> Operation | None:
     return uses[0].operation if len(uses) == 1 else None
 
 
+def only_neighbour(value: SSAValue) -> Operation | None:
+    """The op that uses a value, if one op does, once, and in the block that computes it: not in the body of a loop."""
+    user, owner = only_user(value), producer(value)
+    return user if user is not None and owner is not None and user.parent is owner.parent else None
+
+
 def is_private(value: SSAValue, ops: Sequence[Operation]) -> bool:
     """True if only ``ops`` use a value: fusing them makes it disappear."""
     return all(use.operation in ops for use in value.uses)

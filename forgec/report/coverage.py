@@ -31,7 +31,7 @@ from forgec.capture.effects import functional_form
 from forgec.ir import interpreter, unsupported
 from forgec.ir.forge import FORGE
 from forgec.ir.ops import creation, shape
-from forgec.ir.ops.module import AtenOp, ConstraintOp
+from forgec.ir.ops.module import AtenOp, ConstraintOp, YieldOp
 from forgec.ir.ops.unary import CastOp
 from forgec.ir.unsupported import Unsupported
 from forgec.passes import lower_to_plan
@@ -182,12 +182,12 @@ def _mentioned(modules: Iterable[ModuleType]) -> set[Any]:
 
 
 def _makes(module: ModuleType, cls: type[Operation]) -> bool:
-    pattern = rf"\b{cls.__name__}(\.(create|make|of)\(|,)|emit\w*\({cls.__name__}\b"
+    pattern = rf"\b{cls.__name__}\.(create|make|of)\(|\(\s*{cls.__name__},"
     return vars(module).get(cls.__name__) is cls and re.search(pattern, getsource(module)) is not None
 
 
 def _interpreted(cls: type[Operation]) -> Cell:
-    if cls is ConstraintOp or cls.has_trait(SymbolOpInterface):
+    if cls in (ConstraintOp, YieldOp) or cls.has_trait(SymbolOpInterface):
         return "declaration"
     if cls is AtenOp:
         return "torch"
@@ -195,7 +195,7 @@ def _interpreted(cls: type[Operation]) -> Cell:
 
 
 def _lowered(cls: type[Operation], backend: Backend) -> Cell:
-    if cls is ConstraintOp or cls.has_trait(SymbolOpInterface):
+    if cls in (ConstraintOp, YieldOp) or cls.has_trait(SymbolOpInterface):
         return "declaration"
     if cls in backend.lowerings:
         return "lowering"

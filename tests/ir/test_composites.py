@@ -93,6 +93,16 @@ def test_glu(activation: str) -> None:
     close(run_op(GluOp, [gate, up], {**name, "limit": ScalarAttr.of(2.0)}), limited)
 
 
+def test_glu_of_gpt_oss() -> None:
+    gate, up = torch.randn(3, 4) * 3, torch.randn(3, 4) * 3
+    numbers = {"alpha": ScalarAttr.of(1.702), "limit": ScalarAttr.of(2.0), "up_offset": ScalarAttr.of(1)}
+    clamped = gate.clamp(max=2.0)
+    expected = (up.clamp(-2.0, 2.0) + 1) * (clamped * torch.sigmoid(clamped * 1.702))
+    close(run_op(GluOp, [gate, up], {"activation": StringAttr("silu"), **numbers}), expected)
+    with pytest.raises(VerifyException, match="alpha is for 'silu'"):
+        run_op(GluOp, [gate, up], {"activation": StringAttr("relu"), **numbers})
+
+
 def test_glu_refuses_what_does_not_fit() -> None:
     x = torch.ones(2, 3)
     for operands, activation, message in (

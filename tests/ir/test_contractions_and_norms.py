@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch.nn import functional as F
-from xdsl.dialects.builtin import IntAttr
+from xdsl.dialects.builtin import IntAttr, StringAttr
 from xdsl.ir import Attribute
 from xdsl.utils.exceptions import VerifyException
 
@@ -194,6 +194,20 @@ def test_norms_refuse_what_does_not_fit() -> None:
         (RmsNormOp, [x, torch.ones(6)], norm(1), "a parameter has shape"),
         (LayerNormOp, [x, None, torch.ones(6, 4)], norm(1), "a parameter has shape"),
         (RmsNormOp, [x.long()], norm(1), "takes floating-point numbers"),
+        (
+            RmsNormOp,
+            [x],
+            {**norm(1), "rounding": StringAttr("twice")},
+            "rounding must be one of result, normalized, scale",
+        ),
+        (LayerNormOp, [x], {**norm(1), "rounding": StringAttr("scale")}, "rounding must be one of result, normalized,"),
+        (
+            RmsNormOp,
+            [x.half(), torch.ones(4)],
+            {**norm(1), "rounding": StringAttr("scale")},
+            "of the input's dtype f16",
+        ),
+        (RmsNormOp, [x], {**norm(1), "weight_offset": ScalarAttr.of(1.0)}, "no weight to add weight_offset to"),
         (GroupNormOp, [x], groups, "do not divide into 4 groups"),
         (GroupNormOp, [x, torch.ones(4)], {**groups, "groups": IntAttr(3)}, "a parameter has shape"),
     ):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from xdsl.ir import Operation
 
 from forgec.backends.aten.table import lowers
@@ -13,14 +15,41 @@ from forgec.ir.ops import attention, norm
 @lowers(norm.LayerNormOp)
 def _layer_norm(op: norm.LayerNormOp, b: PlanBuilder) -> None:
     shape = types.shape(op.input)[-op.axes.data :]
-    b.call("aten::layer_norm", [op.input, shape, op.weight, op.bias, op.eps.value], [], [op.result])
+    if _applies_parameters_after(op):
+        _normalized(op, b, "aten::layer_norm", [op.input, shape, None, None, op.eps.value])
+    else:
+        b.call("aten::layer_norm", [op.input, shape, op.weight, op.bias, op.eps.value], [], [op.result])
 
 
 @lowers(norm.RmsNormOp)
 def _rms_norm(op: norm.RmsNormOp, b: PlanBuilder) -> None:
-    shape = types.shape(op.input)[-op.axes.data :]
+    shape, weight = types.shape(op.input)[-op.axes.data :], op.weight
     eps = None if op.eps is None else op.eps.value
-    b.call("aten::rms_norm", [op.input, shape, op.weight, eps], [], [op.result])
+    if _applies_parameters_after(op):
+        _normalized(op, b, "aten::rms_norm", [op.input, shape, None, eps])
+    elif weight is not None and op.weight_offset is not None:
+        whole = b.allocate(types.tensor(types.dtype(weight), types.shape(weight)))
+        b.launch("aten::add.out", [weight, op.weight_offset.value], [("out", whole)], writes=[whole])
+        b.call("aten::rms_norm", [op.input, shape, whole, eps], [], [op.result])
+    else:
+        b.call("aten::rms_norm", [op.input, shape, weight, eps], [], [op.result])
+
+
+def _applies_parameters_after(op: norm.LayerNormOp | norm.RmsNormOp) -> bool:
+    """True if parameters apply to what has been rounded to a narrow dtype, which ATen's kernels do not."""
+    return op.rounding.data == "normalized" and len(op.operands) > 1 and types.dtype(op.input) not in ("f32", "f64")
+
+
+def _normalized(op: norm.LayerNormOp | norm.RmsNormOp, b: PlanBuilder, callee: str, arguments: list[Any]) -> None:
+    """The norm without parameters, then the parameters one by one."""
+    kind = types.tensor(types.dtype(op.result), types.shape(op.result))
+    (value,) = b.launch(callee, arguments, results=[kind])
+    place = b.destination(op.result)
+    for name, step in (("weight", "aten::mul.out"), ("bias", "aten::add.out")):
+        parameter = getattr(op, name, None)
+        if parameter is not None:
+            b.launch(step, [value, parameter], [("out", place)], writes=[place])
+            value = place
 
 
 @lowers(norm.GroupNormOp)
@@ -41,9 +70,22 @@ def _attention(op: attention.AttentionOp, b: PlanBuilder) -> None:
 
 
 def covers(op: Operation) -> bool:
-    """False for attention with modifiers that torch's SDPA does not have."""
-    if not isinstance(op, attention.AttentionOp):
-        return True
+    """False for modifiers that ATen's operators do not have: of attention, and of norms how they round."""
+    if isinstance(op, (norm.LayerNormOp, norm.RmsNormOp)):
+        return _rounds_alike(op)
+    return not isinstance(op, attention.AttentionOp) or _is_plain(op)
+
+
+def _rounds_alike(op: norm.LayerNormOp | norm.RmsNormOp) -> bool:
+    """True if the lowering rounds where the op does: what is added to a weight, only if the weight is wide enough."""
+    name = types.dtype(op.input)
+    if isinstance(op, norm.RmsNormOp) and op.weight is not None and op.weight_offset is not None:
+        return name in ("f32", "f64") and types.dtype(op.weight) == name
+    return name in ("f32", "f64") or op.rounding.data != "scale"
+
+
+def _is_plain(op: attention.AttentionOp) -> bool:
+    """True if torch's SDPA has the modifiers of an attention."""
     plain = (op.sinks, op.query_scale, op.softcap, op.window)
     if any(modifier is not None for modifier in plain):
         return False

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from xdsl.builder import Builder
 from xdsl.dialects.builtin import AnyTensorTypeConstr
+from xdsl.ir import SSAValue
 from xdsl.irdl import irdl_op_definition, operand_def, prop_def, result_def
 
 from forgec.ir import types
 from forgec.ir.attributes import ScalarAttr
 from forgec.ir.ops.base import ElementwiseOp, TensorSpec, check_float
+from forgec.ir.ops.binary import MulOp
+from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.format import KeywordFormatOp
+from forgec.ir.ops.unary import SigmoidOp
 
 if TYPE_CHECKING:
     from forgec.ir.evaluator import Evaluator
@@ -92,6 +97,24 @@ class HardsigmoidOp(ActivationOp):
 
     name = "forge.hardsigmoid"
     TORCH: ClassVar = "nn.functional.hardsigmoid"
+
+
+@irdl_op_definition
+class SwishOp(ActivationOp):
+    """``x · sigmoid(beta · x)`` (Ramachandran et al. 2017); with ``beta`` 1.702 the sigmoid approximation of GELU."""
+
+    name = "forge.swish"
+
+    beta = prop_def(ScalarAttr)
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        return inputs[0] * ev.torch.sigmoid(inputs[0] * self.beta.value)
+
+    def decompose(self, builder: Builder) -> list[SSAValue]:
+        """Two products and a sigmoid."""
+        emit = Emitter(builder, self)
+        gate = emit(SigmoidOp, emit.binary(MulOp, self.input, self.beta.value))
+        return [emit(MulOp, self.input, gate)]
 
 
 @irdl_op_definition

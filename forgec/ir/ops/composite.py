@@ -129,8 +129,9 @@ def _check_activation(activation: str) -> None:
 
 @irdl_op_definition
 class GluOp(ForgeOp):
-    """``activation(gate) · up`` (Shazeer 2020), of one shape and dtype. With ``limit``, gate is first clamped to at
-    most ``limit`` and up to [-limit, limit].
+    """``activation(gate) · (up + up_offset)`` (Shazeer 2020), of one shape and dtype. With ``limit``, gate is first
+    clamped to at most ``limit`` and up to [-limit, limit]. With ``alpha``, ``silu(gate)`` is ``gate · sigmoid(alpha ·
+    gate)``.
     """
 
     name = "forge.glu"
@@ -139,16 +140,20 @@ class GluOp(ForgeOp):
     up = operand_def(AnyTensorTypeConstr)
     result = result_def(AnyTensorTypeConstr)
     activation = prop_def(StringAttr)
+    alpha = opt_prop_def(ScalarAttr)
     limit = opt_prop_def(ScalarAttr)
+    up_offset = opt_prop_def(ScalarAttr)
 
     assembly_format = (
-        "$gate `,` $up `activation` $activation (`limit` custom<Bare>($limit)^)? "
-        "attr-dict `:` functional-type(operands, results)"
+        "$gate `,` $up `activation` $activation (`alpha` custom<Bare>($alpha)^)? (`limit` custom<Bare>($limit)^)? "
+        "(`up_offset` custom<Bare>($up_offset)^)? attr-dict `:` functional-type(operands, results)"
     )
 
     def infer(self) -> Sequence[TensorSpec]:
         check_float(self, self.gate)
         _check_activation(self.activation.data)
+        if self.alpha is not None and self.activation.data != "silu":
+            raise VerifyException(f"alpha is for 'silu', found {self.activation.data!r}")
         if types.shape(self.gate) != types.shape(self.up):
             raise VerifyException("gate and up differ in shape")
         return [(check_same_dtype(self, self.gate, self.up), types.shape(self.gate))]
@@ -160,6 +165,10 @@ class GluOp(ForgeOp):
         gate, up = inputs
         if self.limit is not None:
             gate, up = gate.clamp(max=self.limit.value), up.clamp(-self.limit.value, self.limit.value)
+        if self.up_offset is not None:
+            up = up + self.up_offset.value
+        if self.alpha is not None:
+            return gate * ev.torch.sigmoid(gate * self.alpha.value) * up
         return _activate(ev, self.activation.data, gate) * up
 
     def decompose(self, builder: Builder) -> list[SSAValue]:
@@ -169,6 +178,11 @@ class GluOp(ForgeOp):
         if self.limit is not None:
             gate = emit(ClampOp, gate, upper=self.limit)
             up = emit(ClampOp, up, lower=ScalarAttr.of(-self.limit.value), upper=self.limit)
+        if self.up_offset is not None:
+            up = emit.binary(AddOp, up, self.up_offset.value)
+        if self.alpha is not None:
+            sigmoid = emit(SigmoidOp, emit.binary(MulOp, gate, self.alpha.value))
+            return [emit(MulOp, emit(MulOp, gate, sigmoid), up)]
         return [emit(MulOp, _EMIT_ACTIVATION[self.activation.data](emit, gate), up)]
 
 

@@ -1,4 +1,10 @@
-"""Normalisations: layer norm, RMS norm, group norm, batch norm. Statistics are computed in float32 at least."""
+"""Normalisations: layer norm, RMS norm, group norm, batch norm. Statistics are computed in float32 at least.
+
+For narrower inputs, ``rounding`` says where layer norm and RMS norm round to the input's dtype. ``result``: once, at
+the end. ``normalized``: what was normalised is rounded, and the parameters (of the input's dtype) apply in that dtype,
+rounding after each. ``scale`` (RMS norm): the reciprocal of the root mean square is rounded, and all that follows is in
+that dtype. For float32 and float64 the three are one.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from xdsl.builder import Builder
-from xdsl.dialects.builtin import AnyTensorTypeConstr, IntAttr, UnitAttr
+from xdsl.dialects.builtin import AnyTensorTypeConstr, IntAttr, StringAttr, UnitAttr
 from xdsl.ir import SSAValue
 from xdsl.irdl import (
     AttrSizedOperandSegments,
@@ -61,6 +67,18 @@ class _NormOp(KeywordFormatOp, ForgeOp):
         return (5 + len(self.operands)) * types.numel(self.operands[0])
 
 
+ROUNDINGS = ("result", "normalized", "scale")
+
+
+def _check_rounding(op: ForgeOp, rounding: str, choices: Sequence[str], parameters: Sequence[SSAValue]) -> None:
+    """Raises VerifyException for a rounding that the op does not have, or that its parameters do not allow."""
+    if rounding not in choices:
+        raise VerifyException(f"rounding must be one of {', '.join(choices)}, found {rounding!r}")
+    name = types.dtype(op.operands[0])
+    if rounding != "result" and any(types.dtype(parameter) != name for parameter in parameters):
+        raise VerifyException(f"rounding {rounding!r} takes parameters of the input's dtype {name}")
+
+
 def _normalized_shape(input: SSAValue, axes: int) -> tuple[Extent, ...]:
     if not 1 <= axes <= types.rank(input):
         raise VerifyException(f"cannot normalise {axes} of {types.rank(input)} dimensions")
@@ -80,7 +98,8 @@ def _last(value: SSAValue, axes: int) -> IntsAttr:
 class LayerNormOp(_NormOp):
     """``(x - mean(x)) / sqrt(var(x) + eps) · weight + bias`` over the ``axes`` trailing dimensions (Ba et al. 2016).
 
-    input [*B, *N], weight and bias [*N], result [*B, *N]; the variance divides by the number of elements of N.
+    input [*B, *N], weight and bias [*N], result [*B, *N]; the variance divides by the number of elements of N. With
+    ``rounding "normalized"`` the quotient is rounded to the input's dtype, then the product and the sum in turn.
     """
 
     name = "forge.layer_norm"
@@ -90,29 +109,35 @@ class LayerNormOp(_NormOp):
     bias = opt_operand_def(AnyTensorTypeConstr)
     axes = prop_def(IntAttr)
     eps = prop_def(ScalarAttr)
+    rounding = prop_def(StringAttr, default_value=StringAttr("result"))
 
     irdl_options = (AttrSizedOperandSegments(as_property=True),)
 
     def infer(self) -> Sequence[TensorSpec]:
         self.check_parameters(_normalized_shape(self.input, self.axes.data))
+        _check_rounding(self, self.rounding.data, ROUNDINGS[:2], self.operands[1:])
         return super().infer()
 
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
         x, weight, bias = self.unpack(inputs)
         work = x.to(ev.dtype(_statistics_dtype(self.input)))
         result = ev.torch.nn.functional.layer_norm(work, work.shape[-self.axes.data :], eps=self.eps.value)
+        result = result.to(x.dtype) if self.rounding.data == "normalized" else result
         result = result if weight is None else result * weight
         result = result if bias is None else result + bias
         return result.to(x.dtype)
 
     def decompose(self, builder: Builder) -> list[SSAValue]:
-        """Centre, divide by the root of the mean square, then scale and shift; in float32 at least."""
+        """Centre, divide by the root of the mean square, then scale and shift; in float32 at least, as far as
+        ``rounding`` says.
+        """
         emit = Emitter(builder, self)
         x = emit.cast(self.input, _statistics_dtype(self.input))
         dims, keep = _last(x, self.axes.data), {"keepdim": UNIT}
         centred = emit(SubOp, x, emit(MeanOp, x, dims=dims, **keep))
         variance = emit(MeanOp, emit(MulOp, centred, centred), dims=dims, **keep)
         result = emit(MulOp, centred, emit(RsqrtOp, emit.binary(AddOp, variance, float(self.eps.value))))
+        result = emit.cast(result, types.dtype(self.input)) if self.rounding.data == "normalized" else result
         result = result if self.weight is None else emit(MulOp, result, self.weight)
         result = result if self.bias is None else emit(AddOp, result, self.bias)
         return [emit.cast(result, types.dtype(self.input))]
@@ -120,11 +145,13 @@ class LayerNormOp(_NormOp):
 
 @irdl_op_definition
 class RmsNormOp(_NormOp):
-    """``x / sqrt(mean(x²) + eps) · weight`` over the ``axes`` trailing dimensions (Zhang and Sennrich 2019).
+    """``x / sqrt(mean(x²) + eps) · (weight_offset + weight)`` over the ``axes`` trailing dimensions (Zhang and Sennrich
+    2019).
 
     input [*B, *N], weight [*N], result [*B, *N]. Everything is computed in float32 at least and rounded once, at the
-    end. Without ``eps`` it is the machine epsilon of the dtype that statistics are computed in (float32 for narrower
-    inputs), as in torch.
+    end, unless ``rounding`` says otherwise. ``weight_offset`` (0 if absent) is for weights that are stored as their
+    difference from 1. Without ``eps`` it is the machine epsilon of the dtype that statistics are computed in (float32
+    for narrower inputs), as in torch.
     """
 
     name = "forge.rms_norm"
@@ -133,9 +160,14 @@ class RmsNormOp(_NormOp):
     weight = opt_operand_def(AnyTensorTypeConstr)
     axes = prop_def(IntAttr)
     eps = opt_prop_def(ScalarAttr)
+    weight_offset = opt_prop_def(ScalarAttr)
+    rounding = prop_def(StringAttr, default_value=StringAttr("result"))
 
     def infer(self) -> Sequence[TensorSpec]:
         self.check_parameters(_normalized_shape(self.input, self.axes.data))
+        _check_rounding(self, self.rounding.data, ROUNDINGS, self.operands[1:])
+        if self.weight is None and self.weight_offset is not None:
+            raise VerifyException("there is no weight to add weight_offset to")
         return super().infer()
 
     @property
@@ -148,18 +180,30 @@ class RmsNormOp(_NormOp):
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
         x, weight = self.unpack(inputs)
         work = x.to(ev.dtype(_statistics_dtype(self.input)))
-        dims = list(range(-self.axes.data, 0))
-        result = work * ev.torch.rsqrt(work.square().mean(dims, keepdim=True) + self.epsilon)
+        scale = ev.torch.rsqrt(work.square().mean(list(range(-self.axes.data, 0)), keepdim=True) + self.epsilon)
+        result = x * scale.to(x.dtype) if self.rounding.data == "scale" else work * scale
+        result = result.to(x.dtype) if self.rounding.data == "normalized" else result
+        if weight is not None and self.weight_offset is not None:
+            weight = weight.to(result.dtype) + self.weight_offset.value
         return (result if weight is None else result * weight).to(x.dtype)
 
     def decompose(self, builder: Builder) -> list[SSAValue]:
-        """Multiply by the reciprocal root of the mean square, then scale; in float32 at least."""
-        emit = Emitter(builder, self)
+        """Multiply by the reciprocal root of the mean square, then scale; in float32 at least, as far as ``rounding``
+        says.
+        """
+        emit, name = Emitter(builder, self), types.dtype(self.input)
         x = emit.cast(self.input, _statistics_dtype(self.input))
         square = emit(MeanOp, emit(MulOp, x, x), dims=_last(x, self.axes.data), keepdim=UNIT)
-        result = emit(MulOp, x, emit(RsqrtOp, emit.binary(AddOp, square, self.epsilon)))
-        result = result if self.weight is None else emit(MulOp, result, self.weight)
-        return [emit.cast(result, types.dtype(self.input))]
+        scale = emit(RsqrtOp, emit.binary(AddOp, square, self.epsilon))
+        if self.rounding.data == "scale":
+            x, scale = self.input, emit.cast(scale, name)
+        result = emit(MulOp, x, scale)
+        result = emit.cast(result, name) if self.rounding.data == "normalized" else result
+        weight = self.weight
+        if weight is not None and self.weight_offset is not None:
+            weight = emit.binary(AddOp, emit.cast(weight, types.dtype(result)), self.weight_offset.value)
+        result = result if weight is None else emit(MulOp, result, weight)
+        return [emit.cast(result, name)]
 
 
 @irdl_op_definition

@@ -1,0 +1,440 @@
+"""Normalisations that the model spells out, as one op each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, Literal
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import IntAttr, ModuleOp, StringAttr
+from xdsl.ir import Attribute, Operation, SSAValue
+from xdsl.passes import ModulePass
+
+from forgec.ir import types
+from forgec.ir.attributes import IntsAttr, ScalarAttr
+from forgec.ir.ops.base import ForgeOp, producer
+from forgec.ir.ops.binary import AddOp, BinaryOp, DivOp, MulOp, PowOp, SubOp
+from forgec.ir.ops.norm import GroupNormOp, LayerNormOp, RmsNormOp
+from forgec.ir.ops.reduction import MeanOp, ReductionOp, SumOp, VarOp
+from forgec.ir.ops.shape import ReshapeOp, TransposeOp
+from forgec.ir.ops.unary import CastOp, ReciprocalOp, RsqrtOp, SqrtOp
+from forgec.passes.patterns import Number, made_by, missed, number, only_neighbour, substitute, with_number
+from forgec.passes.rewriting import blocks
+from forgec.runtime.symbolic import Extent
+
+NARROW = ("f16", "bf16")
+Rounding = Literal["result", "normalized", "scale"]
+
+
+@dataclass(frozen=True)
+class FuseNorm(ModulePass):
+    """Make one op of each RMS norm, layer norm and group norm that is written as arithmetic.
+
+    Before::
+
+        %0 = forge.mul %x, %x : (tensor<4x8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>
+        %1 = forge.mean %0 over [1] keepdim : (tensor<4x8xf32>) -> tensor<4x1xf32>
+        %2 = forge.add %1, 1.0e-06 : (tensor<4x1xf32>) -> tensor<4x1xf32>
+        %3 = forge.rsqrt %2 : (tensor<4x1xf32>) -> tensor<4x1xf32>
+        %4 = forge.mul %x, %3 : (tensor<4x8xf32>, tensor<4x1xf32>) -> tensor<4x8xf32>
+        %5 = forge.mul %w, %4 : (tensor<8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>
+
+    After::
+
+        %5 = forge.rms_norm %x weight %w axes 1 eps 1.0e-06 : (tensor<4x8xf32>, tensor<8xf32>) -> tensor<4x8xf32>
+
+    It starts where a root is taken of a mean of squares and follows what is made of it: weight and bias on either side,
+    the weight as a difference from 1, and the casts of half-precision models, whose places the op's ``rounding`` keeps.
+    A mean of squares of differences from the mean makes a layer norm, one over groups of channels a group norm, one
+    over dimensions that are not last a norm between two transposes. Statistics that the model computes in half
+    precision stay as they are.
+    """
+
+    name = "fuse-norm"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        for block in blocks(op):
+            for root in [child for child in block.ops if isinstance(child, (RsqrtOp, SqrtOp, PowOp))]:
+                norm = _match(root)
+                if norm is not None:
+                    norm.extend()
+                    norm.rewrite()
+
+
+@dataclass
+class _Statistics:
+    """``mean(source²) + eps`` over ``dims``, of ``source`` less its mean where ``centred``."""
+
+    source: SSAValue
+    dims: tuple[int, ...]
+    centred: bool
+    eps: float
+
+
+def _match(root: RsqrtOp | SqrtOp | PowOp) -> _Norm | None:
+    """The norm without its parameters that uses a root."""
+    power = _power(root)
+    found = None if power is None else _statistics(root.operands[0])
+    if found is None:
+        return None
+    if types.dtype(found.source) not in ("f32", "f64"):
+        missed(root, f"no norm was made: its statistics are computed in {types.dtype(found.source)}")
+        return None
+    op, value, divides = _root_user(root, divides=power == 0.5)
+    rounded = isinstance(op, CastOp) and not divides
+    if isinstance(op, CastOp) and rounded:
+        op, value = only_neighbour(op.result), op.result
+    if op is None:
+        missed(root, "no norm was made: other ops use its statistics, too")
+        return None
+    norm = _Norm(found.source, found.dims, found.centred, found.eps, op, rounding="scale" if rounded else "result")
+    if not norm.start(value, divides):
+        missed(root, "no norm was made: what is scaled is not what the mean of squares was taken of")
+        return None
+    return norm
+
+
+def _power(op: RsqrtOp | SqrtOp | PowOp) -> float | None:
+    """0.5 for a root, -0.5 for a reciprocal one."""
+    if isinstance(op, PowOp):
+        found = with_number(op)
+        return float(found[1]) if found is not None and found[1] in (0.5, -0.5) else None
+    return 0.5 if isinstance(op, SqrtOp) else -0.5
+
+
+def _root_user(root: Operation, divides: bool) -> tuple[Operation | None, SSAValue, bool]:
+    """The op that applies a root, the operand by which, and whether it divides by it."""
+    value = root.results[0]
+    user = only_neighbour(value)
+    if divides and isinstance(user, ReciprocalOp):
+        return only_neighbour(user.result), user.result, False
+    return user, value, divides
+
+
+def _statistics(value: SSAValue) -> _Statistics | None:
+    """What a value says about its rows, if it is a mean of squares, perhaps with a number added."""
+    eps: Number = 0.0
+    add = made_by(value, AddOp)
+    added = None if add is None else with_number(add)
+    if added is not None:
+        value, eps = added
+    variance = _variance(value)
+    if variance is not None:
+        return _Statistics(*variance, True, float(eps))
+    mean = _mean(value)
+    base = None if mean is None else _squared(mean[0])
+    if mean is None or base is None or types.dtype(base) != types.dtype(value):
+        return None
+    centred = _centred(base)
+    if centred is not None and centred[1] == mean[1]:
+        return _Statistics(centred[0], mean[1], True, float(eps))
+    return _Statistics(base, mean[1], False, float(eps))
+
+
+def _mean(value: SSAValue) -> tuple[SSAValue, tuple[int, ...]] | None:
+    """For a mean that keeps its dimensions: of what, over which. Also a sum divided by the number of its terms."""
+    reshape = made_by(value, ReshapeOp)
+    op = producer(value if reshape is None else reshape.input)
+    if isinstance(op, (MulOp, DivOp)):
+        op = _divided_sum(op)
+    elif not isinstance(op, MeanOp):
+        return None
+    return None if op is None or types.shape(value) != _kept(op) else (op.input, _sorted(op))
+
+
+def _divided_sum(op: MulOp | DivOp) -> SumOp | None:
+    """The sum that an op divides by the number of its terms."""
+    divided = with_number(op)
+    total = None if divided is None else made_by(divided[0], SumOp)
+    if divided is None or total is None or types.dtype(total.result) != types.dtype(total.input):
+        return None
+    count = prod(types.shape(total.input)[d] for d in total.dims.data)
+    divides = isinstance(count, int) and count and divided[1] == (count if isinstance(op, DivOp) else 1 / count)
+    return total if divides else None
+
+
+def _variance(value: SSAValue) -> tuple[SSAValue, tuple[int, ...]] | None:
+    """For a variance that keeps its dimensions and divides by the number of elements: of what, over which."""
+    reshape = made_by(value, ReshapeOp)
+    op = made_by(value if reshape is None else reshape.input, VarOp)
+    if op is None or op.correction.value != 0 or types.shape(value) != _kept(op):
+        return None
+    return op.input, _sorted(op)
+
+
+def _sorted(op: ReductionOp) -> tuple[int, ...]:
+    return tuple(sorted(op.dims.data))
+
+
+def _kept(op: ReductionOp) -> tuple[Extent, ...]:
+    """The shape of a reduction's result if it keeps its dimensions."""
+    return tuple(1 if d in op.dims.data else extent for d, extent in enumerate(types.shape(op.input)))
+
+
+def _squared(value: SSAValue) -> SSAValue | None:
+    """x of ``x ** 2`` and of ``x * x``."""
+    op = made_by(value, PowOp, MulOp)
+    if isinstance(op, PowOp):
+        found = with_number(op)
+        return found[0] if found is not None and found[1] == 2 else None
+    return op.lhs if op is not None and op.rhs is not None and _same(op.lhs, op.rhs) else None
+
+
+def _centred(value: SSAValue) -> tuple[SSAValue, tuple[int, ...]] | None:
+    """x and the dimensions of ``x - mean(x)``; x as the mean reads it."""
+    op = made_by(value, SubOp)
+    mean = None if op is None or op.rhs is None else _mean(op.rhs)
+    return mean if op is not None and mean is not None and _same(op.lhs, mean[0]) else None
+
+
+def _exact(value: SSAValue) -> SSAValue:
+    """The value before casts that keep every number: from half precision to float32."""
+    cast = made_by(value, CastOp)
+    if cast is not None and types.dtype(cast.input) in NARROW and types.dtype(value) in ("f32", "f64"):
+        return cast.input
+    return value
+
+
+def _same(left: SSAValue, right: SSAValue) -> bool:
+    """True if two values are the same numbers, perhaps in another dtype, by how they were made."""
+    left, right = _exact(left), _exact(right)
+    if left is right:
+        return True
+    one, other = made_by(left, SubOp), made_by(right, SubOp)  # differences from the mean, written twice
+    if one is None or other is None:
+        return False
+    first, second = _centred(left), _centred(right)
+    return first is not None and second is not None and first[1] == second[1] and _exact(first[0]) is _exact(second[0])
+
+
+@dataclass
+class _Norm:
+    """A norm of ``source`` over ``dims`` whose last op so far is ``last``; ``rounding`` as the norm ops define it."""
+
+    source: SSAValue
+    dims: tuple[int, ...]
+    centred: bool
+    eps: float
+    last: Operation
+    rounding: Rounding
+    weight: SSAValue | None = None
+    offset: Number | None = None
+    bias: SSAValue | None = None
+    groups: int | None = None
+    wide: bool = True
+    """Whether values are still in the dtype of the statistics."""
+    matched: list[Operation] = field(default_factory=list)
+
+    @property
+    def value(self) -> SSAValue:
+        """The last value."""
+        return self.last.results[0]
+
+    @property
+    def narrow(self) -> str | None:
+        """The half-precision dtype of what is normalised, if it was cast to float32 for it."""
+        name = types.dtype(_exact(self.source))
+        return name if name in NARROW and types.dtype(self.source) == "f32" else None
+
+    def start(self, scale: SSAValue, divides: bool) -> bool:
+        """Whether ``last`` multiplies the source by ``scale``, or divides it; a weight may be a factor of either."""
+        op = self.last
+        if divides:
+            return isinstance(op, DivOp) and op.rhs is scale and self._is_numerator(op.lhs) and self._keeps_dtype(op)
+        if not isinstance(op, MulOp) or op.rhs is None:
+            return False
+        other = op.rhs if op.lhs is scale else op.lhs
+        if self._is_numerator(other):
+            return self._keeps_dtype(op)
+        if self.rounding != "result" or self.narrow is not None:
+            return False
+        return self._takes_weight_first(op, other)
+
+    def _keeps_dtype(self, op: BinaryOp) -> bool:
+        """Whether an op's result has the statistics' dtype, or the narrow one where the scale was rounded to it."""
+        if types.shape(op.result) != types.shape(self.source):
+            return False
+        if self.rounding == "scale":
+            self.wide = False
+            operands = {types.dtype(value) for value in op.operands}
+            return not self.centred and self.narrow is not None and operands == {self.narrow}
+        return types.dtype(op.result) == types.dtype(self.source)
+
+    def _takes_weight_first(self, op: MulOp, other: SSAValue) -> bool:
+        """``(weight · x) · scale`` and ``x · (weight · scale)``."""
+        product = made_by(other, MulOp)
+        if product is not None and product.rhs is not None:
+            for value, weight in ((product.lhs, product.rhs), (product.rhs, product.lhs)):
+                if self._is_numerator(value) and self._is_parameter(weight) and self._keeps_dtype(op):
+                    self.weight = weight
+                    return True
+        if not self._is_parameter(other):
+            return False
+        user = only_neighbour(op.result)
+        if not isinstance(user, MulOp) or user.rhs is None:
+            return False
+        value = user.rhs if user.lhs is op.result else user.lhs
+        if not self._is_numerator(value) or not self._keeps_dtype(user):
+            return False
+        self.weight, self.last = other, user
+        self.matched.append(op)
+        return True
+
+    def _is_numerator(self, value: SSAValue) -> bool:
+        if not self.centred:
+            return _same(value, self.source)
+        found = _centred(value)
+        return found is not None and found[1] == self.dims and _exact(found[0]) is _exact(self.source)
+
+    def _is_parameter(self, value: SSAValue) -> bool:
+        """Whether a value has one number for each normalised place (each channel, in a group norm)."""
+        shape, whole = types.shape(value), types.shape(self.source)
+        if len(shape) > len(whole):
+            return False
+        shape = (*[1] * (len(whole) - len(shape)), *shape)
+        return all(extent == (whole[d] if d in self.dims else 1) for d, extent in enumerate(shape))
+
+    def extend(self) -> None:
+        """Follow the chain of values that have one user each: reshapes back, casts, weight and bias."""
+        self._reshape_back()
+        if self.wide and self.narrow is not None and self._cast_back():
+            self.wide = False
+        if self.groups is not None and not self.wide:
+            return  # group norm rounds once
+        if self.weight is None:
+            self._take_weight()
+        self._take_bias()
+        if not self.wide and self.rounding == "result" and (self.weight is not None or self.bias is not None):
+            self.rounding = "normalized"
+        if self.wide and self.narrow is not None and self._cast_back():
+            self.wide = False
+
+    def _advance(self, op: Operation) -> None:
+        self.matched.append(self.last)
+        self.last = op
+
+    def _cast_back(self) -> bool:
+        user = only_neighbour(self.value)
+        if not isinstance(user, CastOp) or types.dtype(user.result) != self.narrow:
+            return False
+        self._advance(user)
+        return True
+
+    def _reshape_back(self) -> None:
+        """Where only rows were regrouped for the norm, it needs no reshape; where channels were, it is of groups."""
+        before, after = made_by(self.source, ReshapeOp), only_neighbour(self.value)
+        if before is None or not isinstance(after, ReshapeOp) or self.weight is not None or not self.wide:
+            return
+        outer, inner = types.shape(before.input), types.shape(self.source)
+        if types.shape(after.result) != outer:
+            return
+        count = len(self.dims)
+        if self.dims != tuple(range(len(inner) - count, len(inner))):
+            return
+        if len(outer) >= count and outer[-count:] == inner[-count:]:
+            self.dims = tuple(range(len(outer) - count, len(outer)))
+        elif self.centred and count == len(inner) - 2 and _divides_channels(outer, inner):
+            self.dims, self.groups = (1,), int(inner[1])  # pyright: ignore[reportArgumentType]
+        else:
+            return
+        self.source = before.input
+        self._advance(after)
+
+    def _other(self, kind: type[BinaryOp]) -> tuple[BinaryOp, SSAValue] | None:
+        """The one op that uses the last value, if it is of a kind and takes a parameter beside it."""
+        user = only_neighbour(self.value)
+        if not isinstance(user, kind) or user.rhs is None:
+            return None
+        other = user.rhs if user.lhs is self.value else user.lhs
+        dtypes = {types.dtype(value) for value in (self.value, user.result, *([] if self.wide else [other]))}
+        fits = len(dtypes) == 1 and types.shape(user.result) == types.shape(self.value) and self._is_parameter(other)
+        return (user, other) if fits else None
+
+    def _take_weight(self) -> None:
+        found = self._other(MulOp)
+        if found is not None:
+            self.weight = found[1]
+            self._advance(found[0])
+
+    def _take_bias(self) -> None:
+        found = self._other(AddOp) if self.centred else None
+        if found is not None:
+            self.bias = found[1]
+            self._advance(found[0])
+
+    def rewrite(self) -> None:
+        """Put the norm op in the place of the last op."""
+        if not self.wide:
+            self.source = _exact(self.source)
+        new: list[Operation] = []
+        self._split_weight()
+        weight, bias = (None if value is None else self._parameter(value, new) for value in (self.weight, self.bias))
+        source, back = self._moved_last(new)
+        kind, properties = self._op()
+        operands = [source, weight, *([bias] if self.centred else [])]
+        result = self.value.type if back is None else None
+        new.append(kind.make(operands, properties, None if result is None else [result]))
+        if back is not None:
+            order = {"permutation": IntsAttr(back)}
+            new.append(TransposeOp.make([new[-1].results[0]], order, [self.value.type]))
+        substitute(self.last, new, self.matched, f"made one {kind.name} of a norm that is written as arithmetic")
+
+    def _op(self) -> tuple[type[ForgeOp], dict[str, Attribute]]:
+        eps = {"eps": ScalarAttr.of(self.eps)}
+        if self.groups is not None:
+            return GroupNormOp, {**eps, "groups": IntAttr(self.groups)}
+        properties: dict[str, Attribute] = {**eps, "axes": IntAttr(len(self.dims))}
+        if self.rounding != "result":
+            properties["rounding"] = StringAttr(self.rounding)
+        if self.offset is not None:
+            properties["weight_offset"] = ScalarAttr.of(self.offset)
+        return LayerNormOp if self.centred else RmsNormOp, properties
+
+    def _split_weight(self) -> None:
+        """``1 + w``, computed in the dtype of the statistics, is the weight w with an offset."""
+        add = made_by(self.weight, AddOp)
+        found = None if add is None or self.centred or self.rounding != "result" else with_number(add)
+        if add is None or found is None or number(add.result) is not None:
+            return
+        precise = types.dtype(add.result) == ("f64" if types.dtype(self.source) == "f64" else "f32")
+        if precise and types.dtype(found[0]) == types.dtype(add.result) and self._is_parameter(found[0]):
+            self.weight, self.offset = found
+
+    def _parameter(self, value: SSAValue, new: list[Operation]) -> SSAValue:
+        """A parameter in a dtype and in the shape that the op takes."""
+        name = types.dtype(self.source)
+        if types.dtype(_exact(value)) in (name, "f32"):
+            value = _exact(value)
+        if types.dtype(value) not in (name, "f32"):
+            wide = types.tensor("f64" if name == "f64" else "f32", types.shape(value))
+            new.append(CastOp.make([value], None, [wide]))
+            value = new[-1].results[0]
+        shape = tuple(types.shape(self.source)[d] for d in self.dims)
+        if types.shape(value) != shape:
+            reshape = made_by(value, ReshapeOp)
+            if reshape is not None and types.shape(reshape.input) == shape:
+                return reshape.input
+            new.append(ReshapeOp.make([value], None, [types.tensor(types.dtype(value), shape)]))
+            value = new[-1].results[0]
+        return value
+
+    def _moved_last(self, new: list[Operation]) -> tuple[SSAValue, list[int] | None]:
+        """The source with the normalised dimensions last, and the permutation back."""
+        shape = types.shape(self.source)
+        order = [*(d for d in range(len(shape)) if d not in self.dims), *self.dims]
+        if self.groups is not None or order == sorted(order):
+            return self.source, None
+        strides = types.strides(self.source)
+        kind = types.tensor(types.dtype(self.source), [shape[d] for d in order], [strides[d] for d in order])
+        properties: dict[str, Any] = {"permutation": IntsAttr(order)}
+        new.append(TransposeOp.make([self.source], properties, [kind]))
+        return new[-1].results[0], [order.index(d) for d in range(len(order))]
+
+
+def _divides_channels(outer: tuple[Extent, ...], inner: tuple[Extent, ...]) -> bool:
+    """True if ``[B, C, *X]`` was reshaped to ``[B, G, …]`` such that each group has whole channels."""
+    if len(outer) < 2 or len(inner) < 3 or outer[0] != inner[0]:
+        return False
+    channels, groups = outer[1], inner[1]
+    return isinstance(channels, int) and isinstance(groups, int) and groups > 0 and channels % groups == 0

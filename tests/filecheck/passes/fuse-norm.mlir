@@ -1,0 +1,164 @@
+// RUN: forgec opt %s -p 'fuse-norm,dce' --split-input-file | filecheck %s
+
+// CHECK-LABEL: func.func @products
+// CHECK-NEXT:    %{{.*}} = forge.rms_norm %x weight %w axes 1 eps 1.0e-06 : (tensor<4x8xf32>, tensor<8xf32>) -> tensor<4x8xf32>
+// CHECK-NEXT:    func.return
+func.func @products(%x : tensor<4x8xf32>, %w : tensor<8xf32>) -> tensor<4x8xf32> {
+  %0 = forge.mul %x, %x : (tensor<4x8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>
+  %1 = forge.mean %0 over [1] keepdim : (tensor<4x8xf32>) -> tensor<4x1xf32>
+  %2 = forge.add %1, 1.0e-06 : (tensor<4x1xf32>) -> tensor<4x1xf32>
+  %3 = forge.rsqrt %2 : (tensor<4x1xf32>) -> tensor<4x1xf32>
+  %4 = forge.mul %x, %3 : (tensor<4x8xf32>, tensor<4x1xf32>) -> tensor<4x8xf32>
+  %5 = forge.mul %w, %4 : (tensor<8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>
+  func.return %5 : tensor<4x8xf32>
+}
+
+// -----
+
+// The weight is multiplied after the cast back, as in Llama: in half precision the product is rounded apart.
+// CHECK-LABEL: func.func @weight_after_the_cast
+// CHECK-NEXT:    %{{.*}} = forge.rms_norm %x weight %w axes 1 eps 1.0e-06 rounding "normalized" :
+// CHECK-NEXT:    func.return
+func.func @weight_after_the_cast(%x : tensor<?x8xbf16, #forge.tensor<[s0]>>, %w : tensor<8xbf16>) -> tensor<?x8xbf16, #forge.tensor<[s0]>> {
+  %0 = forge.cast %x : (tensor<?x8xbf16, #forge.tensor<[s0]>>) -> tensor<?x8xf32, #forge.tensor<[s0]>>
+  %1 = forge.pow %0, 2 : (tensor<?x8xf32, #forge.tensor<[s0]>>) -> tensor<?x8xf32, #forge.tensor<[s0]>>
+  %2 = forge.mean %1 over [1] keepdim : (tensor<?x8xf32, #forge.tensor<[s0]>>) -> tensor<?x1xf32, #forge.tensor<[s0]>>
+  %3 = forge.add %2, 1.0e-06 : (tensor<?x1xf32, #forge.tensor<[s0]>>) -> tensor<?x1xf32, #forge.tensor<[s0]>>
+  %4 = forge.rsqrt %3 : (tensor<?x1xf32, #forge.tensor<[s0]>>) -> tensor<?x1xf32, #forge.tensor<[s0]>>
+  %5 = forge.mul %0, %4 : (tensor<?x8xf32, #forge.tensor<[s0]>>, tensor<?x1xf32, #forge.tensor<[s0]>>) -> tensor<?x8xf32, #forge.tensor<[s0]>>
+  %6 = forge.cast %5 : (tensor<?x8xf32, #forge.tensor<[s0]>>) -> tensor<?x8xbf16, #forge.tensor<[s0]>>
+  %7 = forge.mul %w, %6 : (tensor<8xbf16>, tensor<?x8xbf16, #forge.tensor<[s0]>>) -> tensor<?x8xbf16, #forge.tensor<[s0]>>
+  func.return %7 : tensor<?x8xbf16, #forge.tensor<[s0]>>
+}
+
+// -----
+
+// As in Gemma: the weight is stored as its difference from 1, and applied before the cast back.
+// CHECK-LABEL: func.func @one_plus_weight
+// CHECK-NEXT:    %{{.*}} = forge.rms_norm %x weight %w axes 1 eps 1.0e-06 weight_offset 1.0 : (tensor<4x8xbf16>, tensor<8xbf16>)
+// CHECK-NEXT:    func.return
+func.func @one_plus_weight(%x : tensor<4x8xbf16>, %w : tensor<8xbf16>) -> tensor<4x8xbf16> {
+  %0 = forge.cast %x : (tensor<4x8xbf16>) -> tensor<4x8xf32>
+  %1 = forge.pow %0, 2 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+  %2 = forge.mean %1 over [1] keepdim : (tensor<4x8xf32>) -> tensor<4x1xf32>
+  %3 = forge.add %2, 1.0e-06 : (tensor<4x1xf32>) -> tensor<4x1xf32>
+  %4 = forge.pow %3, -0.5 : (tensor<4x1xf32>) -> tensor<4x1xf32>
+  %5 = forge.mul %0, %4 : (tensor<4x8xf32>, tensor<4x1xf32>) -> tensor<4x8xf32>
+  %6 = forge.cast %w : (tensor<8xbf16>) -> tensor<8xf32>
+  %7 = forge.add %6, 1.0 : (tensor<8xf32>) -> tensor<8xf32>
+  %8 = forge.mul %5, %7 : (tensor<4x8xf32>, tensor<8xf32>) -> tensor<4x8xf32>
+  %9 = forge.cast %8 : (tensor<4x8xf32>) -> tensor<4x8xbf16>
+  func.return %9 : tensor<4x8xbf16>
+}
+
+// -----
+
+// The scale is rounded before it is applied.
+// CHECK-LABEL: func.func @rounded_scale
+// CHECK-NEXT:    %{{.*}} = forge.rms_norm %x axes 1 eps 0.0 rounding "scale" :
+// CHECK-NEXT:    func.return
+func.func @rounded_scale(%x : tensor<4x8xf16>) -> tensor<4x8xf16> {
+  %0 = forge.cast %x : (tensor<4x8xf16>) -> tensor<4x8xf32>
+  %1 = forge.pow %0, 2 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+  %2 = forge.mean %1 over [1] keepdim : (tensor<4x8xf32>) -> tensor<4x1xf32>
+  %3 = forge.rsqrt %2 : (tensor<4x1xf32>) -> tensor<4x1xf32>
+  %4 = forge.cast %3 : (tensor<4x1xf32>) -> tensor<4x1xf16>
+  %5 = forge.mul %x, %4 : (tensor<4x8xf16>, tensor<4x1xf16>) -> tensor<4x8xf16>
+  func.return %5 : tensor<4x8xf16>
+}
+
+// -----
+
+// CHECK-LABEL: func.func @layer_norm
+// CHECK-NEXT:    %{{.*}} = forge.layer_norm %x weight %w bias %b axes 1 eps 1.0e-05 :
+// CHECK-NEXT:    func.return
+func.func @layer_norm(%x : tensor<4x8xf32>, %w : tensor<8xf32>, %b : tensor<8xf32>) -> tensor<4x8xf32> {
+  %0 = forge.mean %x over [1] keepdim : (tensor<4x8xf32>) -> tensor<4x1xf32>
+  %1 = forge.sub %x, %0 : (tensor<4x8xf32>, tensor<4x1xf32>) -> tensor<4x8xf32>
+  %2 = forge.pow %1, 2 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+  %3 = forge.mean %2 over [1] keepdim : (tensor<4x8xf32>) -> tensor<4x1xf32>
+  %4 = forge.add %3, 1.0e-05 : (tensor<4x1xf32>) -> tensor<4x1xf32>
+  %5 = forge.sqrt %4 : (tensor<4x1xf32>) -> tensor<4x1xf32>
+  %6 = forge.div %1, %5 : (tensor<4x8xf32>, tensor<4x1xf32>) -> tensor<4x8xf32>
+  %7 = forge.mul %w, %6 : (tensor<8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>
+  %8 = forge.add %7, %b : (tensor<4x8xf32>, tensor<8xf32>) -> tensor<4x8xf32>
+  func.return %8 : tensor<4x8xf32>
+}
+
+// -----
+
+// Channels that are first: a norm between transposes, which are views.
+// CHECK-LABEL: func.func @channels_first
+// CHECK-NEXT:    %[[T:.*]] = forge.transpose %x [0, 2, 1] :
+// CHECK-NEXT:    %[[N:.*]] = forge.rms_norm %[[T]] axes 1 eps 1.0e-05 :
+// CHECK-NEXT:    forge.transpose %[[N]] [0, 2, 1] :
+// CHECK-NEXT:    func.return
+func.func @channels_first(%x : tensor<2x8x5xf32>) -> tensor<2x8x5xf32> {
+  %0 = forge.pow %x, 2 : (tensor<2x8x5xf32>) -> tensor<2x8x5xf32>
+  %1 = forge.mean %0 over [1] keepdim : (tensor<2x8x5xf32>) -> tensor<2x1x5xf32>
+  %2 = forge.add %1, 1.0e-05 : (tensor<2x1x5xf32>) -> tensor<2x1x5xf32>
+  %3 = forge.rsqrt %2 : (tensor<2x1x5xf32>) -> tensor<2x1x5xf32>
+  %4 = forge.mul %3, %x : (tensor<2x1x5xf32>, tensor<2x8x5xf32>) -> tensor<2x8x5xf32>
+  func.return %4 : tensor<2x8x5xf32>
+}
+
+// -----
+
+// What is scaled is another value than what the mean of squares was taken of.
+// CHECK-LABEL: func.func @another_value
+// CHECK-NOT:     forge.rms_norm
+// CHECK:         func.return
+func.func @another_value(%x : tensor<4x8xf32>, %y : tensor<4x8xf32>) -> tensor<4x8xf32> {
+  %0 = forge.pow %x, 2 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+  %1 = forge.mean %0 over [1] keepdim : (tensor<4x8xf32>) -> tensor<4x1xf32>
+  %2 = forge.add %1, 1.0e-06 : (tensor<4x1xf32>) -> tensor<4x1xf32>
+  %3 = forge.rsqrt %2 : (tensor<4x1xf32>) -> tensor<4x1xf32>
+  %4 = forge.mul %y, %3 : (tensor<4x8xf32>, tensor<4x1xf32>) -> tensor<4x8xf32>
+  func.return %4 : tensor<4x8xf32>
+}
+
+// -----
+
+// Statistics in half precision are coarser than the op's.
+// CHECK-LABEL: func.func @half_precision
+// CHECK-NOT:     forge.rms_norm
+// CHECK:         func.return
+func.func @half_precision(%x : tensor<4x8xbf16>) -> tensor<4x8xbf16> {
+  %0 = forge.pow %x, 2 : (tensor<4x8xbf16>) -> tensor<4x8xbf16>
+  %1 = forge.mean %0 over [1] keepdim : (tensor<4x8xbf16>) -> tensor<4x1xbf16>
+  %2 = forge.rsqrt %1 : (tensor<4x1xbf16>) -> tensor<4x1xbf16>
+  %3 = forge.mul %x, %2 : (tensor<4x8xbf16>, tensor<4x1xbf16>) -> tensor<4x8xbf16>
+  func.return %3 : tensor<4x8xbf16>
+}
+
+// -----
+
+// A weight of float32 on what was rounded to bfloat16 gives float32: the product stays.
+// CHECK-LABEL: func.func @wider_weight
+// CHECK-NEXT:    %[[N:.*]] = forge.rms_norm %x axes 1 eps 0.0 : (tensor<4x8xbf16>) -> tensor<4x8xbf16>
+// CHECK-NEXT:    forge.mul %w, %[[N]]
+func.func @wider_weight(%x : tensor<4x8xbf16>, %w : tensor<8xf32>) -> tensor<4x8xf32> {
+  %0 = forge.cast %x : (tensor<4x8xbf16>) -> tensor<4x8xf32>
+  %1 = forge.pow %0, 2 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+  %2 = forge.mean %1 over [1] keepdim : (tensor<4x8xf32>) -> tensor<4x1xf32>
+  %3 = forge.rsqrt %2 : (tensor<4x1xf32>) -> tensor<4x1xf32>
+  %4 = forge.mul %0, %3 : (tensor<4x8xf32>, tensor<4x1xf32>) -> tensor<4x8xf32>
+  %5 = forge.cast %4 : (tensor<4x8xf32>) -> tensor<4x8xbf16>
+  %6 = forge.mul %w, %5 : (tensor<8xf32>, tensor<4x8xbf16>) -> tensor<4x8xf32>
+  func.return %6 : tensor<4x8xf32>
+}
+
+// -----
+
+// A variance that divides by one less is no layer norm's.
+// CHECK-LABEL: func.func @unbiased
+// CHECK-NOT:     forge.layer_norm
+// CHECK:         func.return
+func.func @unbiased(%x : tensor<4x8xf32>) -> tensor<4x8xf32> {
+  %0 = forge.mean %x over [1] keepdim : (tensor<4x8xf32>) -> tensor<4x1xf32>
+  %1 = forge.sub %x, %0 : (tensor<4x8xf32>, tensor<4x1xf32>) -> tensor<4x8xf32>
+  %2 = forge.var %x over [1] correction 1 keepdim : (tensor<4x8xf32>) -> tensor<4x1xf32>
+  %3 = forge.rsqrt %2 : (tensor<4x1xf32>) -> tensor<4x1xf32>
+  %4 = forge.mul %1, %3 : (tensor<4x8xf32>, tensor<4x1xf32>) -> tensor<4x8xf32>
+  func.return %4 : tensor<4x8xf32>
+}
