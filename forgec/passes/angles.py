@@ -16,7 +16,7 @@ from forgec.ir.ops.binary import BinaryOp, MulOp
 from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, SliceOp, TransposeOp
-from forgec.ir.ops.unary import CosOp, NegOp, SinOp, UnaryOp
+from forgec.ir.ops.unary import CastOp, CosOp, NegOp, SinOp, UnaryOp
 from forgec.passes.features import Features, Tracer
 from forgec.passes.patterns import number, with_number
 
@@ -27,6 +27,7 @@ class Tables:
 
     tracer: Tracer
     _halves: dict[tuple[SSAValue, bool], SSAValue | None] = field(default_factory=dict)
+    _wide: dict[tuple[SSAValue, str], SSAValue] = field(default_factory=dict)
     _negated: dict[SSAValue, SSAValue] = field(default_factory=dict)
     _parts: dict[SSAValue, tuple[SSAValue, SSAValue]] = field(default_factory=dict)
 
@@ -105,6 +106,16 @@ class Tables:
         if features is None or not features.is_plain or features.base is table:
             return table
         return self._take(table, features, features.places) or table
+
+    def widened(self, table: SSAValue, dtype: str) -> SSAValue:
+        """A table in a wider dtype: what is rotated need not be cast to have the products in it."""
+        key = (table, dtype)
+        if key not in self._wide:
+            source = producer(table)
+            kind = types.tensor(dtype, types.shape(table))
+            new = CastOp.make([table], result_types=[kind], location=None if source is None else source.location)
+            self._wide[key] = _after(table).insert(new).result
+        return self._wide[key]
 
     def negated(self, table: SSAValue) -> SSAValue:
         """A table with the other signs."""

@@ -278,6 +278,8 @@ class _Fusion:
                 cos, sin, once = shorter[0], shorter[1], True
         if once:
             properties["once"] = UNIT
+        if types.promote(types.dtype(found.x.base), types.dtype(cos)) != found.dtype:
+            cos, sin = self.tables.widened(cos, found.dtype), self.tables.widened(sin, found.dtype)
         sin = self.tables.negated(sin) if found.back else sin
         root, value, matched = found.root, found.value, list(found.matched)
         base, low, high = found.x.base, start, start + count
@@ -350,24 +352,14 @@ class _Fusion:
         return (user, run.start, run.stop) if places == list(run) else None
 
     def _source(self, emit: Emitter, found: Rotation, low: int, high: int) -> SSAValue:
-        """The features that the op reads, in the dtype that makes the products' dtype."""
-        base, given = found.x.base, found.source
-        width = high - low
-        whole = types.shape(base)[-1] == width and types.shape(base)[:-1] == types.shape(found.value)[:-1]
-        if whole:
-            source = base
-        elif (
-            given is not None
-            and width == len(found.x.places)
-            and found.x.is_run
-            and types.dtype(given) == types.dtype(base)
-        ):
-            source = given
-        else:
-            source = self._slice(emit, base, types.rank(found.value), low, width)
-        if types.promote(types.dtype(source), types.dtype(found.cos)) != found.dtype:
-            source = emit.cast(source, found.dtype)
-        return source
+        """The features that the op reads."""
+        base, given, width = found.x.base, found.source, high - low
+        if types.shape(base) == (*types.shape(found.value)[:-1], width):
+            return base
+        is_run = given is not None and width == len(found.x.places) and found.x.is_run
+        if is_run and given is not None and types.dtype(given) == types.dtype(base):
+            return given
+        return self._slice(emit, base, types.rank(found.value), low, width)
 
     def _slice(self, emit: Emitter, base: SSAValue, rank: int, low: int, width: int) -> SSAValue:
         """A run of features of a value whose row may have several dimensions."""
