@@ -367,6 +367,9 @@ func.func @forward(%cache: !forge.state<tensor<4xf32>>, %x: tensor<4xf32>) -> !f
 %r = forge.rope %x cos %c sin %s interleaved :
     (tensor<4x3x8xf32>, tensor<3x4xf32>, tensor<3x4xf32>) -> tensor<4x3x8xf32>
 
+%r = forge.rope %x cos %c sin %s interleaved to_halves once keep_dtype start 2 :
+    (tensor<4x3x8xbf16>, tensor<3x2xf32>, tensor<3x2xf32>) -> tensor<4x3x8xbf16>
+
 %r = forge.glu %g, %u activation "silu" : (tensor<4x8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>
 
 %r = forge.glu %g, %u activation "silu" alpha 1.702 limit 7.0 up_offset 1.0 :

@@ -16,7 +16,11 @@ from forgec.passes.registry import PassFactory, all_passes
 PRESETS: dict[str, str] = {
     "@O0": "",
     "@O1": "canonicalize,cse,dce",
-    "@O2": "canonicalize,constant-fold,cse,canonicalize,group-query-heads,canonicalize,dce",
+    "@clean": "canonicalize,constant-fold,cse,canonicalize",
+    "@recognize": "fuse-rope,canonicalize,cse,group-query-heads,fuse-norm,fuse-batch-norm,fuse-activation,canonicalize,"
+    "fuse-glu,canonicalize",
+    "@kernels": "merge-linears,canonicalize,fuse-epilogue,fuse-elementwise",
+    "@O2": "@clean,@recognize,@kernels,dce",
 }
 
 

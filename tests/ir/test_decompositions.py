@@ -39,6 +39,20 @@ CASES = [
     "%r = forge.linear %x, %w bias %b : (tensor<8xbf16>, tensor<3x8xbf16>, tensor<3xbf16>) -> tensor<3xbf16>",
     "%r = forge.rope %x cos %c sin %s interleaved : "
     "(tensor<3x8xbf16>, tensor<3x4xf32>, tensor<3x4xf32>) -> tensor<3x8xf32>",
+    *(
+        f"%r = forge.rope %x cos %c sin %s {form} : "
+        f"(tensor<2x3x8x{dtype}>, tensor<3x{width}xf32>, tensor<3x{width}xf32>) -> tensor<2x3x8x{result}>"
+        for form, width, dtype, result in (
+            ("once", 4, "f32", "f32"),
+            ("once", 3, "bf16", "f32"),
+            ("interleaved once", 4, "f32", "f32"),
+            ("interleaved once start 3", 2, "f32", "f32"),
+            ("interleaved to_halves", 6, "f32", "f32"),
+            ("interleaved to_halves once start 2", 3, "f32", "f32"),
+            ("keep_dtype start 4", 4, "f16", "f16"),
+            ("interleaved keep_dtype", 8, "bf16", "bf16"),
+        )
+    ),
     '%r = forge.glu %g, %u activation "relu" limit 1 : (tensor<4x8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>',
 ]
 

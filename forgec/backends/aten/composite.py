@@ -1,15 +1,15 @@
-"""Composite ops that ATen has whole: normalizations and attention."""
+"""Composite ops that ATen has whole (normalizations, attention), or can write without intermediate values."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from xdsl.ir import Operation
+from xdsl.ir import Operation, SSAValue
 
 from forgec.backends.aten.table import lowers
-from forgec.backends.plan_builder import PlanBuilder
+from forgec.backends.plan_builder import Place, PlanBuilder
 from forgec.ir import types
-from forgec.ir.ops import attention, norm
+from forgec.ir.ops import attention, composite, norm
 
 
 @lowers(norm.LayerNormOp)
@@ -67,6 +67,73 @@ def _attention(op: attention.AttentionOp, b: PlanBuilder) -> None:
         keywords.append(("enable_gqa", True))
     arguments = [op.query, op.key, op.value, op.mask, 0.0, op.causal is not None]
     b.call("aten::scaled_dot_product_attention", arguments, keywords, [op.result])
+
+
+@lowers(composite.RopeOp)
+def _rope(op: composite.RopeOp, b: PlanBuilder) -> None:
+    """``x · cos`` into the result, then the products with sin added to one number of all pairs and to the other: three
+    launches, none of which moves features. The features that pass through are copied.
+    """
+    source, target = b.place(op.input), b.destination(op.result)
+    rounds = op.keep_dtype is not None and op.work_dtype != types.dtype(op.result)
+    count, first, width = op.rotated, op.first, types.shape(op.input)[-1]
+    pairs = op.interleaved is not None
+    joined = pairs and op.to_halves is None
+    if rounds:
+        shape = (*types.shape(op.result)[:-1], count)
+        work, turned = b.allocate(types.tensor(op.work_dtype, shape)), 0
+    else:
+        work, turned = target, first
+    cos, sin = b.place(op.cos), b.place(op.sin)
+    once = op.once is not None
+    if once or op.to_halves is not None:
+        whole = [_rows(b, source, first, count, pairs), _rows(b, cos, 0, 1 if once else count, joined, once=once)]
+        shown = _rows(b, work, turned, count, joined)
+    else:
+        whole = [_features(b, source, first, count), cos]
+        shown = _features(b, work, turned, count)
+    b.launch("aten::mul.out", whole, [("out", shown)], writes=[shown])
+    for number in (0, 1):
+        shown = _half(b, work, turned, count, joined, number)
+        other = _half(b, source, first, count, pairs, 1 - number)
+        table = sin if once else _half(b, sin, 0, count, joined, number)
+        keywords = [("value", -1)] if number == 0 else []
+        b.launch("aten::addcmul_", [shown, other, table], keywords, writes=[shown])
+    if rounds:
+        rounded = _features(b, target, first, count)
+        b.launch("aten::copy_", [rounded, work], writes=[rounded])
+    assert isinstance(width, int), "the verifier allows no other"
+    for start, kept in ((0, first), (first + count, width - first - count)):
+        if kept:
+            rest = _features(b, target, start, kept)
+            b.launch("aten::copy_", [rest, _features(b, source, start, kept)], writes=[rest])
+
+
+def _features(b: PlanBuilder, place: Place, start: int, count: int, step: int = 1) -> SSAValue:
+    """A register that shows some features of a place."""
+    shape, strides = types.shape(place.type), types.strides(place.type)
+    kind = types.tensor(types.dtype(place.type), (*shape[:-1], count), (*strides[:-1], strides[-1] * step))
+    return b.view(place, kind, start * strides[-1])
+
+
+def _half(b: PlanBuilder, place: Place, start: int, count: int, interleaved: bool, number: int) -> SSAValue:
+    """A register that shows the first (0) or the second (1) numbers of all pairs."""
+    half = count // 2
+    if interleaved:
+        return _features(b, place, start + number, half, 2)
+    return _features(b, place, start + number * half, half)
+
+
+def _rows(b: PlanBuilder, place: Place, start: int, count: int, interleaved: bool, *, once: bool = False) -> SSAValue:
+    """A register that shows features as [*B, 2, R / 2]: the first numbers of all pairs, then the second ones. A table
+    that has each number ``once`` is shown as [*B, 1, R / 2].
+    """
+    shape, strides = types.shape(place.type), types.strides(place.type)
+    lead, step = strides[:-1], strides[-1]
+    half = shape[-1] if once else count // 2
+    outer, inner = (step, 2 * step) if interleaved and not once else (half * step, step)
+    kind = types.tensor(types.dtype(place.type), (*shape[:-1], 1 if once else 2, half), (*lead, outer, inner))
+    return b.view(place, kind, start * step)
 
 
 def covers(op: Operation) -> bool:

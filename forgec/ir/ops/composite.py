@@ -14,7 +14,7 @@ from xdsl.utils.exceptions import VerifyException
 from forgec.ir import types
 from forgec.ir.attributes import IntsAttr, ScalarAttr
 from forgec.ir.ops.base import ForgeOp, TensorSpec, check_float, check_same_dtype
-from forgec.ir.ops.binary import AddOp, DivOp, MulOp
+from forgec.ir.ops.binary import AddOp, DivOp, MulOp, SubOp
 from forgec.ir.ops.contraction import MatmulOp
 from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.format import KeywordFormatOp
@@ -32,11 +32,14 @@ if TYPE_CHECKING:
 
 @irdl_op_definition
 class RopeOp(ForgeOp):
-    """Rotary position embedding (Su et al. 2021) of the first R of D features; the other D - R pass through.
+    """Rotary position embedding (Su et al. 2021) of R of D features, from ``start`` (0) on; the other D - R pass
+    through.
 
-    ``result[…, :R] = x · cos + rotate(x) · sin`` for ``x = input[…, :R]``, where ``rotate(x) = [-x[R/2:], x[:R/2]]``,
-    or, if ``interleaved``, ``rotate(x)[2i] = -x[2i + 1]`` and ``rotate(x)[2i + 1] = x[2i]``. input [*B, D], cos and sin
-    broadcast to [*B, R] (both halves, or both of a pair, present), result [*B, D] in the promoted dtype.
+    For ``x = input[…, start : start + R]``, the result has ``a · cos - b · sin`` and ``b · cos + a · sin`` for each
+    pair ``(a, b)``: ``(x[i], x[i + R/2])`` in places i and i + R/2, or, if ``interleaved``, ``(x[2i], x[2i + 1])`` in
+    places 2i and 2i + 1, or with ``to_halves`` too in places i and i + R/2. input [*B, D], cos and sin broadcast to
+    [*B, R], each number in the place of the result that it makes; or, if ``once``, to [*B, R/2], a number for both of a
+    pair. result [*B, D] in the promoted dtype, or, if ``keep_dtype``, rounded to the input's at the end.
     """
 
     name = "forge.rope"
@@ -46,18 +49,35 @@ class RopeOp(ForgeOp):
     sin = operand_def(AnyTensorTypeConstr)
     result = result_def(AnyTensorTypeConstr)
     interleaved = opt_prop_def(UnitAttr)
+    to_halves = opt_prop_def(UnitAttr)
+    once = opt_prop_def(UnitAttr)
+    keep_dtype = opt_prop_def(UnitAttr)
+    start = opt_prop_def(IntAttr)
 
     assembly_format = (
-        "$input `cos` $cos `sin` $sin (`interleaved` $interleaved^)? attr-dict `:` functional-type(operands, results)"
+        "$input `cos` $cos `sin` $sin (`interleaved` $interleaved^)? (`to_halves` $to_halves^)? (`once` $once^)? "
+        "(`keep_dtype` $keep_dtype^)? (`start` custom<Bare>($start)^)? attr-dict `:` "
+        "functional-type(operands, results)"
     )
 
     @property
     def rotated(self) -> int:
-        """R, the number of leading features that are rotated; raises VerifyException if it is not constant and even."""
+        """R, the number of features that are rotated; raises VerifyException if it is not constant and even."""
         extent = types.shape(self.cos)[-1] if types.rank(self.cos) else 0
+        extent = extent if self.once is None else 2 * extent
         if not isinstance(extent, int) or extent < 2 or extent % 2:
             raise VerifyException(f"the number of rotated features must be constant, positive and even, found {extent}")
         return extent
+
+    @property
+    def first(self) -> int:
+        """The first feature that is rotated."""
+        return 0 if self.start is None else self.start.data
+
+    @property
+    def work_dtype(self) -> str:
+        """The dtype of the products."""
+        return types.promote(types.dtype(self.input), types.dtype(self.cos))
 
     def infer(self) -> Sequence[TensorSpec]:
         check_float(self, self.input)
@@ -66,45 +86,78 @@ class RopeOp(ForgeOp):
         shape, count = types.shape(self.input), self.rotated
         if types.shape(self.cos) != types.shape(self.sin):
             raise VerifyException("cos and sin differ in shape")
-        if not shape or not isinstance(shape[-1], int) or shape[-1] < count:
-            raise VerifyException(f"cannot rotate {count} of {shape[-1] if shape else 0} features")
-        part = (*shape[:-1], count)
+        if self.to_halves is not None and self.interleaved is None:
+            raise VerifyException("only pairs that are interleaved are put into halves")
+        if not shape or not isinstance(shape[-1], int) or self.first < 0 or shape[-1] < self.first + count:
+            raise VerifyException(
+                f"cannot rotate {count} of {shape[-1] if shape else 0} features"
+                + (f" from {self.first} on" if self.first else "")
+            )
+        part = (*shape[:-1], count if self.once is None else count // 2)
         if types.broadcast(types.shape(self.cos), part) != part:
             raise VerifyException(f"cos and sin do not broadcast to {list(map(str, part))}")
-        return [(types.promote(types.dtype(self.input), types.dtype(self.cos)), shape)]
+        return [(self.work_dtype if self.keep_dtype is None else types.dtype(self.input), shape)]
 
     def flops(self) -> Extent:
         return 3 * types.numel(self.input)
 
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
         torch, count = ev.torch, self.rotated
-        x, cos, sin = inputs
-        x, rest = x[..., :count], x[..., count:]
-        if self.interleaved is None:
-            turned = torch.cat([-x[..., count // 2 :], x[..., : count // 2]], -1)
-        else:
-            turned = torch.stack([-x[..., 1::2], x[..., 0::2]], -1).flatten(-2)
-        return torch.cat([x * cos + turned * sin, rest], -1)
+        source, cos, sin = inputs
+        before, x, after = source.split([self.first, count, source.shape[-1] - self.first - count], -1)
+        pairs_last, joined_last = self.interleaved is not None, self.interleaved is not None and self.to_halves is None
+        a, b = x.unflatten(-1, (-1, 2)).unbind(-1) if pairs_last else x.chunk(2, -1)
+        turned = torch.stack([-b, a], -1 if joined_last else -2).flatten(-2)
+        x = torch.stack([a, b], -1 if joined_last else -2).flatten(-2)
+        if self.once is not None:
+            cos, sin = (torch.stack([t, t], -1 if joined_last else -2).flatten(-2) for t in (cos, sin))
+        result = torch.cat([before, x * cos + turned * sin, after], -1)
+        return result if self.keep_dtype is None else result.to(source.dtype)
 
     def decompose(self, builder: Builder) -> list[SSAValue]:
-        """Slices, a negation and a concatenation, then two products and a sum."""
+        """The numbers of all pairs, then four products, a difference and a sum; or, where pairs keep their places and
+        have their own cos and sin, a negation, a concatenation, two products and a sum.
+        """
         emit = Emitter(builder, self)
         shape, count = types.shape(self.input), self.rotated
-        last = len(shape) - 1
-        x = self.input if shape[-1] == count else emit.slice(self.input, last, 0, count)
-        if self.interleaved is None:
-            halves = [emit.slice(x, last, start, count // 2) for start in (0, count // 2)]
-            turned = emit(ConcatOp, emit(NegOp, halves[1]), halves[0], dim=IntAttr(last))
+        last, width = len(shape) - 1, shape[-1]
+        x = self.input if width == count else emit.slice(self.input, last, self.first, count)
+        first, second = self._pairs(emit, x, self.interleaved is not None)
+        joined = self.interleaved is not None and self.to_halves is None
+        if self.once is not None:
+            low = emit(SubOp, emit(MulOp, first, self.cos), emit(MulOp, second, self.sin))
+            high = emit(AddOp, emit(MulOp, second, self.cos), emit(MulOp, first, self.sin))
+            result = self._join(emit, low, high, joined)
         else:
-            pairs = emit.reshape(x, (*shape[:-1], count // 2, 2))
-            even, odd = (emit.slice(pairs, last + 1, place, 1) for place in (0, 1))
-            turned = emit(ConcatOp, emit(NegOp, odd), even, dim=IntAttr(last + 1))
-            turned = emit.reshape(turned, (*shape[:-1], count))
-        result = emit(AddOp, emit(MulOp, x, self.cos), emit(MulOp, turned, self.sin))
-        if shape[-1] == count:
+            x = x if self.to_halves is None else self._join(emit, first, second, joined)
+            turned = self._join(emit, emit(NegOp, second), first, joined)
+            result = emit(AddOp, emit(MulOp, x, self.cos), emit(MulOp, turned, self.sin))
+        if self.keep_dtype is not None:
+            result = emit.cast(result, types.dtype(self.input))
+        if width == count:
             return [result]
-        rest = emit.slice(self.input, last, count, shape[-1] - count)
-        return [emit(ConcatOp, result, rest, dim=IntAttr(last))]
+        rest = [(0, self.first), (self.first + count, width)]
+        before, after = ([emit.slice(self.input, last, i, k - i)] if k > i else [] for i, k in rest)
+        return [emit(ConcatOp, *before, result, *after, dim=IntAttr(last))]
+
+    @staticmethod
+    def _pairs(emit: Emitter, x: SSAValue, interleaved: bool) -> list[SSAValue]:
+        """The first and the second numbers of all pairs."""
+        shape = types.shape(x)
+        last, half = len(shape) - 1, shape[-1] // 2
+        if not interleaved:
+            return [emit.slice(x, last, start, half) for start in (0, half)]
+        pairs = emit.reshape(x, (*shape[:-1], half, 2))
+        return [emit.reshape(emit.slice(pairs, last + 1, place, 1), (*shape[:-1], half)) for place in (0, 1)]
+
+    @staticmethod
+    def _join(emit: Emitter, first: SSAValue, second: SSAValue, interleaved: bool) -> SSAValue:
+        """Both numbers of all pairs in one row."""
+        shape = types.shape(first)
+        if not interleaved:
+            return emit(ConcatOp, first, second, dim=IntAttr(len(shape) - 1))
+        parts = [emit.reshape(value, (*shape, 1)) for value in (first, second)]
+        return emit.reshape(emit(ConcatOp, *parts, dim=IntAttr(len(shape))), (*shape[:-1], 2 * shape[-1]))
 
 
 _EMIT_ACTIVATION: dict[str, Callable[[Emitter, SSAValue], SSAValue]] = {
