@@ -175,6 +175,7 @@ class Converter(Operators):
         last = max(byte_range(tensor).last for tensor in tensors.values()) // some.element_size()
         line = some.detach().as_strided((last - first,), (1,), first).clone()
         self.params[name] = line
+        self.location = to_attribute(place_of(next(user for node in tensors for user in node.users)))
         owner = self._new_state(name, StateSlot(name), self.type_of(line), first)
         for node, tensor in tensors.items():
             seen = {"size": tuple(tensor.shape), "stride": tensor.stride(), "storage_offset": tensor.storage_offset()}
@@ -210,7 +211,7 @@ class Converter(Operators):
         argument = self.block.insert_arg(StateType(kind), len(self.block.args))
         argument.name_hint = hint(name)
         self.argument_names[argument] = name
-        read = StateReadOp.create(operands=[argument], result_types=[kind])
+        read = StateReadOp.create(operands=[argument], result_types=[kind], location=self.location)
         handle = fresh(self.insert(read), origin)
         self.states.append((slot, handle, argument))
         return handle

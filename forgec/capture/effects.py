@@ -162,7 +162,7 @@ def _collect_call(node: torch.fx.Node, roots: Roots, written: set[str]) -> list[
     overload: Any = node.target
     schema = schema_of(overload)
     bound = bind(schema, node)
-    if torch.Tag.inplace_view not in overload.tags:
+    if torch.Tag.inplace_view not in overload.tags or overload is torch.ops.aten.set_.source_Tensor:
         for target in written_nodes(schema, bound):
             written.update(roots.get(target, ()))
     if overload is torch.ops.aten.set_.source_Tensor:

@@ -162,13 +162,17 @@ class Operators(Values):
         """
         before, after = node.args[0], node.meta["val"]
         held = before.meta["val"]
-        root = self.rebinds.setdefault(node, self.rebinds.get(before, before))
-        moved = handle.storage is not self.handles[before].storage
-        if root.op not in ("placeholder", "get_attr"):
+        current = self.handles[before]
+        given = (n for n in node.graph.nodes if n.op in ("placeholder", "get_attr"))
+        root = self.rebinds.get(current) or next((n for n in given if self.handles.get(n) is current), None)
+        moved = handle.storage is not current.storage
+        if root is None:
             return handle
         if held.shape != after.shape or held.dtype != after.dtype or (held.stride() != after.stride() and not moved):
             raise reshaped_itself(node.target.name(), repr(root.name))
         if moved:
+            handle = replace(handle)  # a tensor of its own in the same memory
+            self.rebinds[handle] = root
             self.rebound[self.handles[root]] = handle
         return handle
 

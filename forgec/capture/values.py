@@ -50,7 +50,7 @@ class Values:
     failures: list[Diagnostic] = field(default_factory=list)
     """What cannot be captured."""
     rebinds: dict[Any, Any] = field(default_factory=dict)
-    """Nodes of ``set_`` and its like → the node of the tensor that they are about."""
+    """Handles that ``set_`` and its like have made → the node of the input or buffer that they are about."""
     rebound: dict[Any, Any] = field(default_factory=dict)
     """The handle of an input or a buffer that got other memory → the handle of that."""
     blocked: set[Any] = field(default_factory=set)

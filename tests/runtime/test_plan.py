@@ -89,7 +89,7 @@ def entry(data: dict[str, Any]) -> dict[str, Any]:
 
 BREACHES: list[tuple[str, Callable[[], Plan], Callable[[dict[str, Any]], object]]] = [
     ("unknown field", mlp, lambda d: d.update(extra=1)),
-    ("unknown field", mlp, lambda d: entry(d)["registers"][0].update(offset=0)),
+    ("unknown field", mlp, lambda d: entry(d)["registers"][0].update(nbytes=0)),
     ("missing", mlp, lambda d: entry(d).pop("launches")),
     ("expected a list", mlp, lambda d: entry(d).update(registers={})),
     ("expected an integer", mlp, lambda d: entry(d)["registers"][0].update(index=True)),
