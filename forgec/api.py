@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from forgec.diagnostics import Diagnostic, ForgeError, error
+from forgec.diagnostics import Diagnostic, ForgeError, error, warn
 
 if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
@@ -119,7 +119,8 @@ def compile(
 
     ``pipeline`` is the text of a pass pipeline or a preset (``"@O2"``); ``fallback="error"`` refuses operations that
     have no op of their own; ``dynamic_shapes`` is torch.export's. Raises ForgeError; its ``code`` says why (``forgec
-    explain CODE``).
+    explain CODE``). What the compiled program will do otherwise than the model is a ForgecWarning, one for each
+    compilation.
     """
     options: dict[str, Any] = {
         "target": target,
@@ -227,6 +228,7 @@ def _compile(
         bindings=bindings,
         warnings=captured.warnings,
     )
+    warn(captured.warnings)
     return CompiledModel(exported.plan, forge, plan, weights, report, pipelines.expand(pipeline), target, threads)
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from forgec.capture.attributes import assignments, unchanged
+from forgec.capture.attributes import unchanged
+from forgec.capture.changes import CHANGED, changes
 from forgec.capture.checks import CHECKS, recorded_checks, recorded_transforms
 from forgec.capture.places import calling_place, raised_at, whole_stack_traces
 from forgec.capture.quiet import quiet
@@ -22,9 +23,6 @@ from forgec.capture.seeds import SEEDS, recorded_seeds
 from forgec.diagnostics import ForgeError, Location, error
 from forgec.runtime.extents import overlaps_itself
 from forgec.runtime.tree import is_registered
-
-CHANGED = "forgec.changed_attributes"
-"""Key in the exported graph's ``meta``: paths of plain attributes that the model changed while it was traced."""
 
 
 def export(
@@ -50,7 +48,7 @@ def export(
         torch.no_grad(),
         quiet(),
         unchanged(module),
-        assignments(module) as changed,
+        changes(module) as changed,
         whole_stack_traces(),
         recorded_checks() as checks,
         recorded_seeds() as seeds,
@@ -70,7 +68,7 @@ def export(
             raise failure.at(next(iter(transforms), None)) from None
         except Exception as reason:
             raise refused_output(str(reason)) or refusal(reason) from reason
-    program.graph_module.meta[CHANGED] = sorted(changed)
+    program.graph_module.meta[CHANGED] = changed
     program.graph_module.meta[CHECKS] = checks
     program.graph_module.meta[SEEDS] = list(seeds)
     return program
