@@ -15,7 +15,17 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["CompiledModel", "Dim", "ForgeError", "ForgecWarning", "LoadedModel", "Session", "__version__", "compile", "load"]
+__all__ = [
+    "CompiledModel",
+    "Dim",
+    "ForgeError",
+    "ForgecWarning",
+    "LoadedModel",
+    "Session",
+    "__version__",
+    "compile",
+    "load",
+]
 
 _HOMES = {
     "CompiledModel": "forgec.api",

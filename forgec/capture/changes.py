@@ -96,9 +96,9 @@ def changes(module: torch.nn.Module) -> Iterator[list[Change]]:
 
 _INTERNAL = frozenset(vars(torch.nn.Module())) - {"training"}
 _REGISTRIES = ("_parameters", "_buffers", "_modules")
-_OPAQUE = frozenset(
-    "torch torchgen forgec numpy logging threading _thread multiprocessing concurrent asyncio weakref typing types "
-    "inspect functools re contextvars contextlib abc io".split()
+_OPAQUE = (
+    *("torch", "torchgen", "forgec", "numpy", "logging", "threading", "_thread", "multiprocessing", "concurrent"),
+    *("asyncio", "weakref", "typing", "types", "inspect", "functools", "re", "contextvars", "contextlib", "abc", "io"),
 )
 """Packages whose objects are left alone (``types.SimpleNamespace`` and modules of torch are not)."""
 
@@ -253,7 +253,7 @@ def _slots(cls: type) -> tuple[str, ...]:
     if cls.__module__ == "builtins":
         return ()
     members = ((n, m) for c in cls.__mro__ for n, m in vars(c).items())
-    return tuple(name for name, member in members if isinstance(member, types.MemberDescriptorType))
+    return tuple(n for n, member in members if isinstance(member, types.MemberDescriptorType) and n[:2] != "__")
 
 
 def _items(owner: Any) -> dict[Any, Any]:

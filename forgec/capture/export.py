@@ -32,8 +32,6 @@ def export(
 
     Raises ForgeError: C002 for example inputs of the wrong kind, C001 where torch.export refuses or the model raises.
     """
-    if isinstance(model, torch.export.ExportedProgram):
-        return resolved(model)
     if not isinstance(args, (tuple, list)) or not isinstance(kwargs, Mapping):
         raise error(
             "FORGE-C002",
@@ -41,6 +39,8 @@ def export(
             "they must be a tuple and a dict",
             help="wrap a single tensor as (x,)" if isinstance(args, torch.Tensor) else None,
         )
+    if isinstance(model, torch.export.ExportedProgram):
+        return resolved(model)
     refuse_model(model)
     refuse_inputs((tuple(args), dict(kwargs)))
     module = as_module(model)
