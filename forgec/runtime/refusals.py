@@ -24,7 +24,8 @@ def refuse_traced(leaves: Sequence[Any]) -> None:
     import torch
 
     native: Any = torch._C
-    if native._get_dispatch_mode(native._TorchDispatchModeKey.FAKE) is not None or any(map(_is_fake, leaves)):
+    mode = native._get_dispatch_mode(native._TorchDispatchModeKey.FAKE)
+    if mode is not None or any(map(_is_fake, set(map(type, leaves)))):
         raise error(
             "FORGE-R008",
             "a compiled program was called with fake tensors, or while something traces (torch.export, forgec.compile)",
@@ -41,8 +42,7 @@ def refuse_traced(leaves: Sequence[Any]) -> None:
         )
 
 
-def _is_fake(leaf: Any) -> bool:
-    cls = type(leaf)
+def _is_fake(cls: type) -> bool:
     return cls.__module__.startswith("torch._subclasses.") and cls.__name__ in ("FakeTensor", "FunctionalTensor")
 
 
