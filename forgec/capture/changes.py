@@ -436,7 +436,8 @@ def _code(module: torch.nn.Module) -> _Code:
             pending.append(function)
         for cls in (*type(child).__mro__, *type(getattr(forward, "__self__", None)).__mro__):
             add(cls)
-        for value in list(vars(child).values()):
+        hooks = [*child._forward_pre_hooks.values(), *child._forward_hooks.values()]
+        for value in [*vars(child).values(), *hooks]:
             add(value)
     while pending:
         function = pending.popleft()

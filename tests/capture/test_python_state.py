@@ -190,6 +190,14 @@ def test_variables_of_functions_that_are_called() -> None:
     assert (N, CACHE, called) == (0, {"seen": []}, 0)
 
 
+def test_what_hooks_keep() -> None:
+    model, kept = nn.Sequential(nn.Linear(4, 4)), {}
+    model.register_forward_hook(lambda module, given, result: kept.update(last=result))
+    model[0].register_forward_pre_hook(lambda module, given: kept.update(first=given))
+    assert warned(model, x34) == ["the model changes its variable 'kept'"]
+    assert kept == {}
+
+
 def test_a_model_that_fails_changes_nothing() -> None:
     def failing(x: torch.Tensor) -> torch.Tensor:
         global N
