@@ -10,17 +10,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from forgec.api import CompiledModel, compile  # noqa: A004 - the public name
     from forgec.capture.dims import Dim
-    from forgec.diagnostics import ForgeError
+    from forgec.diagnostics import ForgecWarning, ForgeError
     from forgec.runtime import LoadedModel, Session, load
 
 __version__ = "0.1.0"
 
-__all__ = ["CompiledModel", "Dim", "ForgeError", "LoadedModel", "Session", "__version__", "compile", "load"]
+__all__ = [
+    "CompiledModel",
+    "Dim",
+    "ForgeError",
+    "ForgecWarning",
+    "LoadedModel",
+    "Session",
+    "__version__",
+    "compile",
+    "load",
+]
 
 _HOMES = {
     "CompiledModel": "forgec.api",
     "Dim": "forgec.capture.dims",
     "ForgeError": "forgec.diagnostics",
+    "ForgecWarning": "forgec.diagnostics",
     "LoadedModel": "forgec.runtime",
     "Session": "forgec.runtime",
     "compile": "forgec.api",

@@ -11,7 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from forgec.diagnostics import Diagnostic, ForgeError, error
+from forgec.diagnostics import Diagnostic, ForgeError, error, warn
+from forgec.runtime.refusals import NotCopied, refuse_path
 
 if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
@@ -26,7 +27,7 @@ Fallback = Literal["allow", "error"]
 
 
 @dataclass(repr=False, eq=False)
-class CompiledModel:
+class CompiledModel(NotCopied):
     """A compiled model in memory. Calls take and return what the model does; ``save`` writes the artifact."""
 
     _exported: Plan
@@ -77,6 +78,7 @@ class CompiledModel:
         """
         from forgec.runtime.artifact_writer import write_artifact
 
+        refuse_path(path, "the file to save to")
         path = Path(path)
         started = time.perf_counter()
         write_artifact(
@@ -119,7 +121,8 @@ def compile(
 
     ``pipeline`` is the text of a pass pipeline or a preset (``"@O2"``); ``fallback="error"`` refuses operations that
     have no op of their own; ``dynamic_shapes`` is torch.export's. Raises ForgeError; its ``code`` says why (``forgec
-    explain CODE``).
+    explain CODE``). What the compiled program will do otherwise than the model is a ForgecWarning, one for each
+    compilation.
     """
     options: dict[str, Any] = {
         "target": target,
@@ -212,6 +215,8 @@ def _compile(
         plan = forge.clone()
         lowered = run_pipeline(plan, [LowerToPlan(target), AllocateBuffers()], context=ctx, instruments=instruments)
         exported = export_plan(plan, torch_version=torch.__version__.partition("+")[0])
+        if _is_exported(model) and (args or kwargs):
+            _check_examples(exported.plan, args, kwargs)
         constants = {name: to_tensor(value) for name, value in exported.constants.items()}
         params = ParamValues(forge, {**captured.tensors, **constants})
         weights = {name: params.source(name) for name in build.referenced(exported.plan)}
@@ -228,7 +233,34 @@ def _compile(
         warnings=captured.warnings,
         remarks=[remark for done_pass in done for remark in done_pass.remarks],
     )
+    warn(captured.warnings)
     return CompiledModel(exported.plan, forge, plan, weights, report, pipelines.expand(pipeline), target, threads)
+
+
+def _check_examples(plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """FORGE-C002 for example inputs that an exported program was not exported for."""
+    import torch
+
+    from forgec.runtime.binding import bind
+    from forgec.runtime.inputs import InputChecker
+    from forgec.runtime.signature import Signature
+
+    entry = plan.public[0]
+    signature = Signature(entry, plan.symbols)
+    checker = InputChecker(entry, plan.symbols, signature)
+    try:
+        leaves = signature.leaves(tuple(args), kwargs)
+        with torch.no_grad():
+            accepted = checker.accept(leaves)
+            binding = bind(entry, dict(zip(checker.names, accepted.symbols, strict=True)))
+            checker.check_extents(leaves, accepted, binding)
+    except ForgeError as reason:
+        raise error(
+            "FORGE-C002",
+            "the example inputs do not fit the exported program",
+            notes=tuple(note for d in reason.diagnostics for note in (d.message, *d.notes)),
+            help="leave them out, or pass inputs such as it was exported with",
+        ) from None
 
 
 def _refuse_fallbacks(forge: ModuleOp) -> None:

@@ -60,7 +60,7 @@ def diagnose(
     everything it would refuse is found, and what forgec could not capture behind that as well. Nothing is written.
     """
     from forgec.backends.base import backend_for
-    from forgec.capture.capture import export_model, import_program
+    from forgec.capture.capture import changed, export_model, import_program
     from forgec.capture.convert import Incomplete
     from forgec.capture.draft import draft
     from forgec.ir.context import context
@@ -79,6 +79,7 @@ def diagnose(
         found.blockers += failure.diagnostics
         drafted = draft(model, args, kwargs, dynamic_shapes)
         found.add(drafted.diagnostics)
+        found.warnings += changed(drafted.changes)
         if drafted.program is None:
             place = drafted.seen_to
             found.unseen = "the model" if place is None else f"the rest of the model past {place.file}:{place.line}"
@@ -93,7 +94,7 @@ def diagnose(
     except ForgeError as failure:
         found.add(failure.diagnostics)
         return found
-    found.warnings += captured.warnings
+    found.warnings += [warning for warning in captured.warnings if warning not in found.warnings]
     found.fallbacks = fallbacks(captured.module, build.default_bindings(captured.module))
     if found.blockers:
         return found

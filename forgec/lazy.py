@@ -10,9 +10,10 @@ from typing import Any
 from forgec.diagnostics import error
 from forgec.runtime import tree
 from forgec.runtime.forking import renew_after_fork
+from forgec.runtime.refusals import NotCopied
 
 
-class LazyModel:
+class LazyModel(NotCopied):
     """Compiles for each new signature of inputs; raises ForgeError (C006) for more than ``max_signatures`` of them.
 
     A signature is the structure of the arguments, each tensor's dtype, shape, strides and device, and each other value.

@@ -56,66 +56,6 @@ def _walk(value: Any, depth: int, seen: set[int]) -> Iterator[tuple[str, torch.T
 
 
 @contextmanager
-def assignments(module: torch.nn.Module) -> Iterator[dict[str, Any]]:
-    """Records, by path, the numbers, texts, bools and tensors that are assigned to attributes of the module and its
-    submodules, and the lists, dicts and sets there that are changed; afterwards all is as it was.
-
-    (torch.export restores numbers itself, and leaves its own tensors without data in the rest.) Yields the record: path
-    to the value before.
-    """
-    paths = {child: path for path, child in module.named_modules()}
-    found: dict[str, Any] = {}
-    original = torch.nn.Module.__setattr__
-
-    def recording(self: torch.nn.Module, name: str, value: Any) -> None:
-        before = vars(self).get(name, value)
-        if self in paths and (
-            (isinstance(value, (bool, int, float, str)) and type(before) is type(value) and before != value)
-            or (isinstance(value, torch.Tensor) and isinstance(before, torch.Tensor) and before is not value)
-        ):
-            found.setdefault(f"{paths[self]}.{name}".lstrip("."), before)
-        original(self, name, value)  # pyright: ignore[reportArgumentType] - torch's annotation is narrower
-
-    kept = [(child, dict(vars(child)), _contents(child)) for child in paths]
-    torch.nn.Module.__setattr__ = recording
-    try:
-        yield found
-    finally:
-        torch.nn.Module.__setattr__ = original
-        for child, before, contents in kept:
-            vars(child).clear()
-            vars(child).update(before)
-            for name in _restore(child, contents):
-                found.setdefault(f"{paths[child]}.{name}".lstrip("."), before[name])
-
-
-def _contents(module: torch.nn.Module) -> dict[str, Any]:
-    """What the lists, dicts and sets among a module's own attributes hold."""
-    names = (n for n, v in vars(module).items() if not n.startswith("_") and type(v) in (list, dict, set))
-    return {name: vars(module)[name].copy() for name in names}
-
-
-def _restore(module: torch.nn.Module, contents: dict[str, Any]) -> Iterator[str]:
-    """Put back what lists, dicts and sets held; yields the names of those that had changed."""
-    for name, before in contents.items():
-        held = vars(module)[name]
-        same = held == before if isinstance(held, set) else _same_items(held, before)
-        if not same:
-            if isinstance(held, list):
-                held[:] = before
-            else:
-                held.clear()
-                held.update(before)
-            yield name
-
-
-def _same_items(held: Any, before: Any) -> bool:
-    """True if two lists or two dicts hold the same objects in the same order."""
-    listed = [list(v.items()) if isinstance(v, dict) else [(i, v) for i, v in enumerate(v)] for v in (held, before)]
-    return len(held) == len(before) and all(k == q and v is w for (k, v), (q, w) in zip(*listed, strict=True))
-
-
-@contextmanager
 def unchanged(module: torch.nn.Module) -> Iterator[None]:
     """Run something that must not change the module's buffers and other tensors; those that it writes are restored."""
     before = [(t, t._version, t.detach().clone()) for t in held_tensors(module).values() if not t.is_inference()]

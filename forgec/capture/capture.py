@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +11,11 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
 
 from forgec.capture.attributes import held_tensors
+from forgec.capture.changes import CHANGED, Change
 from forgec.capture.contract import contract, parameter_names
 from forgec.capture.convert import convert
 from forgec.capture.dims import dim_labels
-from forgec.capture.export import CHANGED, export
+from forgec.capture.export import export
 from forgec.capture.seeds import SEEDS
 from forgec.diagnostics import Diagnostic
 
@@ -55,19 +56,30 @@ def import_program(
     for op in conversion.module.ops:
         if isinstance(op, FuncOp):
             contract(program, conversion, model).attach(op)
-    return Captured(conversion.module, conversion.params, [*_changed_attributes(program), *_seeds(program)])
+    warnings = [*changed(program.graph_module.meta.get(CHANGED, ())), *_seeds(program)]
+    return Captured(conversion.module, conversion.params, warnings)
 
 
-def _changed_attributes(program: torch.export.ExportedProgram) -> list[Diagnostic]:
+def changed(changes: Iterable[Change]) -> list[Diagnostic]:
+    """What a model changes when it runs, as warnings."""
     return [
-        Diagnostic(
-            "FORGE-C007",
-            f"the model changes its attribute {path!r} when it runs; the compiled program will not",
-            help="keep it in a buffer: register_buffer makes it state",
-            severity="warning",
-        )
-        for path in program.graph_module.meta.get(CHANGED, ())
+        Diagnostic("FORGE-C007", message, change.place, help=remedy, severity="warning")
+        for change in changes
+        for message, remedy in [_said(change)]
     ]
+
+
+def _said(change: Change) -> tuple[str, str]:
+    if change.what == "argument":
+        return (
+            f"the model changes its argument {change.name!r}; the compiled program returns what it computes and leaves "
+            "the argument alone",
+            "return the new contents",
+        )
+    return (
+        f"the model changes its {change.what} {change.name!r} when it runs; the compiled program will not",
+        "keep it in a buffer that holds a tensor from the start: register_buffer makes it state",
+    )
 
 
 def _seeds(program: torch.export.ExportedProgram) -> list[Diagnostic]:

@@ -9,12 +9,17 @@ from typing import Any
 def Dim(name: str, *, min: int | None = None, max: int | None = None) -> Any:
     """A named dynamic extent in ``[min, max]``, for ``dynamic_shapes``: torch.export's own ``Dim``.
 
-    Raises ForgeError (FORGE-U005) for a range that torch.export cannot represent.
+    Raises ForgeError (FORGE-U005) for a name or a range that torch.export cannot represent.
     """
     import torch
 
     from forgec.diagnostics import error
 
+    if not isinstance(name, str) or not name.isidentifier():
+        raise error("FORGE-U005", f"{name!r} is no name for a dimension", help="use an identifier, such as 'batch'")
+    for bound in (min, max):
+        if bound is not None and (type(bound) is not int or bound < 0):
+            raise error("FORGE-U005", f"dimension {name!r} has the bound {bound!r}, a number of at least 0 is needed")
     if min is not None and max is not None and min > max:
         raise error("FORGE-U005", f"dimension {name!r} has the empty range [{min}, {max}]")
     return torch.export.Dim(name, min=min, max=max)

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch.utils import _pytree
 
-from forgec.capture.attributes import assignments, unchanged
+from forgec.capture.attributes import unchanged
+from forgec.capture.changes import CHANGED, Change, changes
 from forgec.capture.checks import CHECKS, recorded_checks, recorded_transforms
 from forgec.capture.export import DECIDE_REMEDY, DataIsDetached, as_module, refusal, resolved
 from forgec.capture.onwards import Noted, going_on
@@ -30,11 +31,12 @@ _REMEDIES = {
 @dataclass
 class Draft:
     """What failed, and a program that leaves it out: None where there is none, and then ``seen_to`` is the line at
-    which even the draft ended (None: nobody knows)."""
+    which even the draft ended (None: nobody knows). ``changes`` are what the model's Python code changes."""
 
     program: torch.export.ExportedProgram | None = None
     diagnostics: list[Diagnostic] = field(default_factory=list)
     seen_to: Location | None = None
+    changes: list[Change] = field(default_factory=list)
 
 
 def draft(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic_shapes: Any = None) -> Draft:
@@ -63,7 +65,7 @@ def _draft(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic_s
             torch.no_grad(),
             quiet(),
             unchanged(module),
-            assignments(module),
+            changes(module) as result.changes,
             whole_stack_traces(),
             recorded_checks() as checks,
             recorded_transforms() as transforms,
@@ -82,6 +84,7 @@ def _draft(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic_s
             result.diagnostics += refusal(reason).diagnostics
         return result
     program.graph_module.meta[CHECKS] = checks
+    program.graph_module.meta[CHANGED] = result.changes
     report: Any = getattr(program, "_report", None)
     files = {**_known_files(), **getattr(report, "str_to_filename", {})}
     result.diagnostics += [_diagnostic(f, files) for f in getattr(report, "failures", ()) if not f.xfail]

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from forgec.capture.attributes import assignments, unchanged
+from forgec.capture.attributes import unchanged
+from forgec.capture.changes import CHANGED, changes
 from forgec.capture.checks import CHECKS, recorded_checks, recorded_transforms
 from forgec.capture.places import calling_place, raised_at, whole_stack_traces
 from forgec.capture.quiet import quiet
@@ -23,9 +24,6 @@ from forgec.diagnostics import ForgeError, Location, error
 from forgec.runtime.extents import overlaps_itself
 from forgec.runtime.tree import is_registered
 
-CHANGED = "forgec.changed_attributes"
-"""Key in the exported graph's ``meta``: paths of plain attributes that the model changed while it was traced."""
-
 
 def export(
     model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic_shapes: Any = None
@@ -34,8 +32,6 @@ def export(
 
     Raises ForgeError: C002 for example inputs of the wrong kind, C001 where torch.export refuses or the model raises.
     """
-    if isinstance(model, torch.export.ExportedProgram):
-        return resolved(model)
     if not isinstance(args, (tuple, list)) or not isinstance(kwargs, Mapping):
         raise error(
             "FORGE-C002",
@@ -43,6 +39,8 @@ def export(
             "they must be a tuple and a dict",
             help="wrap a single tensor as (x,)" if isinstance(args, torch.Tensor) else None,
         )
+    if isinstance(model, torch.export.ExportedProgram):
+        return resolved(model)
     refuse_model(model)
     refuse_inputs((tuple(args), dict(kwargs)))
     module = as_module(model)
@@ -50,7 +48,7 @@ def export(
         torch.no_grad(),
         quiet(),
         unchanged(module),
-        assignments(module) as changed,
+        changes(module) as changed,
         whole_stack_traces(),
         recorded_checks() as checks,
         recorded_seeds() as seeds,
@@ -70,7 +68,7 @@ def export(
             raise failure.at(next(iter(transforms), None)) from None
         except Exception as reason:
             raise refused_output(str(reason)) or refusal(reason) from reason
-    program.graph_module.meta[CHANGED] = sorted(changed)
+    program.graph_module.meta[CHANGED] = changed
     program.graph_module.meta[CHECKS] = checks
     program.graph_module.meta[SEEDS] = list(seeds)
     return program

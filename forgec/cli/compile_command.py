@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from enum import StrEnum
@@ -51,7 +52,7 @@ def compile_(
     """Compile a model into an artifact. Shows its progress on a terminal and is quiet otherwise."""
     with reporting(as_json=json, debug=debug):
         from forgec.cli.files import check_readable, check_writable
-        from forgec.diagnostics import error, render
+        from forgec.diagnostics import ForgecWarning, error, render
 
         check_writable(output)
         if output.exists() and not output.is_file():
@@ -62,17 +63,19 @@ def compile_(
         with redirect_stdout(sys.stderr), _progress(quiet=json or not sys.stderr.isatty()) as show_phase:
             show_phase("loading the model")
             source = api.load_model_file(model, entry)
-            compiled = api.compile(
-                source.model,
-                example_inputs=source.example_inputs,
-                example_kwargs=source.example_kwargs,
-                dynamic_shapes=source.dynamic_shapes,
-                target=target,
-                pipeline=pipeline,
-                fallback=fallback.value,
-                on_phase=show_phase,
-                instruments=_instruments(print_ir_after_all, verify_each),
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ForgecWarning)  # they are printed below
+                compiled = api.compile(
+                    source.model,
+                    example_inputs=source.example_inputs,
+                    example_kwargs=source.example_kwargs,
+                    dynamic_shapes=source.dynamic_shapes,
+                    target=target,
+                    pipeline=pipeline,
+                    fallback=fallback.value,
+                    on_phase=show_phase,
+                    instruments=_instruments(print_ir_after_all, verify_each),
+                )
             show_phase("writing the artifact")
             compiled.save(output, external_weights=external_weights)
         for warning in compiled.report.warnings:

@@ -17,7 +17,10 @@ _FORMS = "accepted: name=@file.npy, name=1x8xi64=@file.npy, name=1x8xi64=0 (one 
 
 
 def parse_input(text: str) -> tuple[str, np.ndarray[Any, Any]]:
-    """The name and the array that one ``--input`` stands for. Raises FORGE-U005, or FORGE-U001 for a missing file."""
+    """The name and the array that one ``--input`` stands for.
+
+    Raises FORGE-U005, FORGE-U001 for a missing file, FORGE-R010 for an array that memory has no room for.
+    """
     name, equals, value = text.partition("=")
     if not (name and equals and value):
         raise _bad(text, "it has no name or no value")
@@ -45,7 +48,10 @@ def _filled(text: str, shape: tuple[int, ...], dtype: Any, items: list[str]) -> 
     except (ValueError, OverflowError):
         raise _bad(text, f"{','.join(items)!r} is no list of values of {dtype}") from None
     if len(items) == 1:
-        return np.full(shape, values[0], dtype)
+        try:
+            return np.full(shape, values[0], dtype)
+        except (MemoryError, ValueError) as reason:  # ValueError: more than memory has addresses
+            raise error("FORGE-R010", f"cannot make --input {text}: {reason}") from reason
     if values.size != int(np.prod(shape, dtype=np.int64)):
         raise _bad(text, f"there are {values.size} values for {list(shape)}")
     return values.reshape(shape)

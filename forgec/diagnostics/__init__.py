@@ -1,6 +1,6 @@
 """Diagnostics: facts with a code, the user's line and a way out. A leaf package: compiler and runtime both use it."""
 
-from forgec.diagnostics.diagnostic import Diagnostic, ForgeError, Location, Severity, error
+from forgec.diagnostics.diagnostic import Diagnostic, ForgecWarning, ForgeError, Location, Severity, error, warn
 from forgec.diagnostics.render import render
 
-__all__ = ["Diagnostic", "ForgeError", "Location", "Severity", "error", "render"]
+__all__ = ["Diagnostic", "ForgeError", "ForgecWarning", "Location", "Severity", "error", "render", "warn"]

@@ -87,10 +87,12 @@ CATALOG: dict[str, Entry] = {
         "Raise max_signatures, or declare dynamic_shapes so that one compilation serves many shapes.",
     ),
     "FORGE-C007": Entry(
-        "the model changes an attribute that is no tensor",
-        "While it was traced the model assigned a number, text or bool to an attribute of a module. The compiled "
-        "program holds the value that it had then, and does not change it; eager PyTorch would.",
-        "Keep what changes from call to call in a buffer (register_buffer), which becomes state of a session.",
+        "the model changes an attribute, a variable or an argument",
+        "While it was traced the model's Python code changed an attribute of a module or another object, a list, dict "
+        "or set, a global variable, or a container among its arguments. The compiled program holds the values that "
+        "these had when tracing began, and does not change them; eager PyTorch would.",
+        "Keep what changes from call to call in a buffer that holds a tensor from the start (register_buffer), which "
+        "becomes state of a session; return what arguments should hold.",
     ),
     "FORGE-C008": Entry(
         "the model seeds the random number generator",
@@ -234,9 +236,10 @@ CATALOG: dict[str, Entry] = {
     ),
     "FORGE-R008": Entry(
         "unsupported kind of tensor",
-        "A tensor argument is sparse, quantised or otherwise not a plain strided tensor; or the call writes it, and "
-        "elements of it share memory with one another or with another argument; or it lies otherwise than the example "
-        "did, and the model reads or writes through its memory (`as_strided`, a write into what `reshape` made).",
+        "A tensor argument is sparse, nested, quantised or otherwise not a plain strided tensor; or it is a fake "
+        "tensor, or one that torch.func transforms; or the call writes it, and it is a read-only array, or elements of "
+        "it share memory with one another or with another argument; or it lies otherwise than the example did, and the "
+        "model reads or writes through its memory (`as_strided`, a write into what `reshape` made).",
         "Convert the argument with `.to_dense()`, or pass a (contiguous) copy.",
     ),
     "FORGE-R009": Entry(
@@ -259,6 +262,12 @@ CATALOG: dict[str, Entry] = {
         "The model takes or returns a container of a class that was registered with torch.utils._pytree when it was "
         "compiled, and that this process does not have. Artifacts hold the class's name, not its code.",
         "Import the module that defines and registers the class before the call.",
+    ),
+    "FORGE-R013": Entry(
+        "gradients do not flow through a compiled program",
+        "An input requires grad and autograd is on. Compiled programs are for inference: what they return has no "
+        "gradients, neither to inputs nor to weights. The warning comes once for each program.",
+        "Call it under `torch.no_grad()` or `torch.inference_mode()`; train the model that it was compiled from.",
     ),
     "FORGE-X001": Entry(
         "internal error",

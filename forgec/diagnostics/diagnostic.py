@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from forgec.diagnostics.catalog import CATALOG
@@ -91,3 +96,29 @@ def error(
 ) -> ForgeError:
     """A ``ForgeError`` with one diagnostic, to be raised by the caller."""
     return ForgeError([Diagnostic(code, message, location, tuple(notes), help)])
+
+
+class ForgecWarning(UserWarning):
+    """What forgec warns of; ``diagnostics`` holds the same as data."""
+
+    def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
+        from forgec.diagnostics.render import render
+
+        super().__init__("\n\n".join(render(d) for d in diagnostics))
+        self.diagnostics = list(diagnostics)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (ForgecWarning, (self.diagnostics,))
+
+
+def warn(diagnostics: Sequence[Diagnostic]) -> None:
+    """Issue one warning of all these at the line that called forgec; none if there are none."""
+    if not diagnostics:
+        return
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OWN_FILES):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(ForgecWarning(diagnostics), stacklevel=level)
+
+
+_OWN_FILES = str(Path(__file__).parent.parent) + os.sep

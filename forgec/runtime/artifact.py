@@ -14,6 +14,7 @@ from forgec.diagnostics import ForgeError, error
 from forgec.runtime import manifest as manifests
 from forgec.runtime import plan as plans
 from forgec.runtime.manifest import MANIFEST, PLAN, REPORT, WEIGHTS, Manifest
+from forgec.runtime.refusals import refuse_path
 from forgec.runtime.strict_json import StrictJsonError, parse_json
 from forgec.runtime.weights import MappedWeights
 from forgec.runtime.zip_layout import DEFLATED, LayoutError, Member, read_members
@@ -31,6 +32,9 @@ def open_artifact(
     """
     if verify not in ("fast", "full"):
         raise error("FORGE-U005", f"verify is {verify!r}, 'fast' or 'full' is needed")
+    refuse_path(path, "what to load")
+    if weights is not None:
+        refuse_path(weights, "weights")
     artifact = Artifact(Path(path), None if weights is None else Path(weights))
     if verify == "full":
         artifact.weights.verify()

@@ -26,6 +26,7 @@ class Accepted:
 
     ``copies`` are (caller's tensor or array, compiled-layout copy) of inout arguments: the call writes the copy, then
     it is copied back. ``as_numpy``: the caller passed arrays and no tensor, so the results are arrays as well.
+    ``requires_grad`` names the tensors that do.
     """
 
     tensors: list[torch.Tensor]
@@ -33,6 +34,7 @@ class Accepted:
     symbols: tuple[int, ...]
     as_numpy: bool
     copies: list[tuple[Any, torch.Tensor]] = field(default_factory=list)
+    requires_grad: list[str] = field(default_factory=list)
 
 
 class InputChecker:
@@ -71,6 +73,7 @@ class InputChecker:
         import torch
 
         tensors: list[torch.Tensor] = []
+        requires_grad: list[str] = []
         saw_tensor = saw_array = False
         for leaf, _, register, dtype, device in self.tensor_leaves:
             value = leaves[leaf]
@@ -84,12 +87,14 @@ class InputChecker:
             if (
                 value.dtype is not dtype
                 or value.layout is not torch.strided
+                or value.is_nested
                 or value.device != device
                 or value.dim() != len(register.spec.shape)
             ):
                 raise self.explain(leaves)
             if value.requires_grad:
                 value = value.detach()
+                requires_grad.append(register.name)
             if value.is_neg() or value.is_conj():
                 value = value.resolve_neg().resolve_conj()
             tensors.append(value)
@@ -99,9 +104,8 @@ class InputChecker:
         symbols = self._symbols(leaves)
         if symbols is None:
             raise self.explain(leaves)
-        return Accepted(
-            tensors, [leaves[leaf] for leaf, *_ in self.tensor_leaves], symbols, saw_array and not saw_tensor
-        )
+        originals = [leaves[leaf] for leaf, *_ in self.tensor_leaves]
+        return Accepted(tensors, originals, symbols, saw_array and not saw_tensor, requires_grad=requires_grad)
 
     def _from_array(self, value: Any) -> torch.Tensor | None:
         import numpy
@@ -127,6 +131,8 @@ class InputChecker:
 
     def check_extents(self, leaves: list[Any], accepted: Accepted, binding: Binding) -> None:
         """Compares every extent with the binding's, and copies tensors of another layout into the compiled one."""
+        import torch
+
         if self.writes:
             self._refuse_shared_inputs(accepted.tensors)
         for position, (_, number, register, _, _) in enumerate(self.tensor_leaves):
@@ -144,6 +150,9 @@ class InputChecker:
                 accepted.tensors[position] = relayout(tensor, shape, strides)
             if register.inout:
                 original = accepted.originals[position]
+                if not isinstance(original, torch.Tensor) and not original.flags.writeable:
+                    message = f"{register.name} is written by the call, and the array is read-only"
+                    raise error("FORGE-R008", message, help="pass a copy")
                 if overlaps_itself(shape, tensor.stride(), repeats=False):
                     raise shared_elements(register.name, "is written by the call")
                 given = accepted.tensors[position]
@@ -270,6 +279,9 @@ class _Explainer:
         import torch
 
         value, name = self.leaves[leaf], register.name
+        if isinstance(value, torch.Tensor) and value.is_nested:
+            self.add("FORGE-R008", f"{name} is a nested tensor, only strided tensors are accepted")
+            return False
         compiled = self.checker.signature.describe_spec(register.spec)
         given = describe_value(value)
         if not isinstance(value, (torch.Tensor, numpy.ndarray, numpy.generic)):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from forgec.diagnostics import error
 from forgec.runtime.artifact import Artifact, Verify, open_artifact
 from forgec.runtime.collector import paused_collector
+from forgec.runtime.refusals import NotCopied
 
 if TYPE_CHECKING:
     from forgec.runtime.binding import Peak
@@ -42,7 +43,7 @@ def load(
         return LoadedModel(artifact, Program(plan, artifact.weights, threads=threads, plan_is_checked=True))
 
 
-class LoadedModel:
+class LoadedModel(NotCopied):
     """An artifact that is ready to run. Calls are thread safe; ``session`` gives a state of one's own."""
 
     def __init__(self, artifact: Artifact, program: Program) -> None:

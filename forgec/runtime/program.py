@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from forgec.diagnostics import error
+from forgec.diagnostics import Diagnostic, error, warn
 from forgec.runtime import arrays, plan_check, tree
 from forgec.runtime.aten import link, require_devices, require_torch, to_torch
 from forgec.runtime.binding import Binding, Peak, bind, in_range, peak_of
@@ -33,6 +33,7 @@ from forgec.runtime.plan import (
     TensorSpec,
     View,
 )
+from forgec.runtime.refusals import NotCopied, refuse_traced
 from forgec.runtime.session import Session
 from forgec.runtime.signature import Signature
 from forgec.runtime.symbolic import SymExpr, symbol
@@ -168,7 +169,7 @@ class LinkedEntry:
         return arrays.to_array(tensor) if accepted.as_numpy else tensor
 
 
-class Program:
+class Program(NotCopied):
     """A plan with weights. Calls are thread safe: each in flight has its own arena; state belongs to a ``Session``.
 
     ``threads`` is torch's intra-op thread count during calls, None to leave it alone. ``plan_is_checked`` says that
@@ -198,6 +199,7 @@ class Program:
         self._all = {entry.name: entry for entry in plan.entries}
         self._lanes: deque[Lane] = deque(maxlen=MAX_IDLE_LANES)
         self._default: Session | None = None
+        self._warned_of_gradients = False
         self._lock = threading.Lock()
         renew_after_fork(self)
 
@@ -242,8 +244,12 @@ class Program:
             if tree.find_class(node) is None:
                 raise tree.unknown(node)
         leaves = linked.signature.leaves(args, kwargs)
+        refuse_traced(leaves)
+        with_gradients = not self._warned_of_gradients and is_grad_enabled()
         with PlainMode(self.threads):
             accepted = linked.checker.accept(leaves)
+            if with_gradients and accepted.requires_grad:
+                self._warn_of_gradients(accepted.requires_grad)
             binding = linked.binding(accepted.symbols)
             with _preparing("the arguments"):
                 linked.checker.check_extents(leaves, accepted, binding)
@@ -259,6 +265,12 @@ class Program:
             return tree.unflatten(linked.entry.out_tree, values)
         except Exception as reason:  # the constructor of a class that the plan names
             raise error("FORGE-A004", f"the result cannot be rebuilt: {reason}") from reason
+
+    def _warn_of_gradients(self, names: Sequence[str]) -> None:
+        self._warned_of_gradients = True
+        message = f"gradients do not flow through a compiled program, but {', '.join(names)} requires grad"
+        remedy = "call it under torch.no_grad(), or train the model that it was compiled from"
+        warn([Diagnostic("FORGE-R013", message, help=remedy, severity="warning")])
 
     def _find(self, entry: str | None) -> LinkedEntry:
         if entry is None:
@@ -377,6 +389,13 @@ def _preparing(what: str) -> Iterator[None]:
         code = "FORGE-R010" if is_out_of_memory(reason) else "FORGE-A004"
         first = (str(reason).splitlines() or [type(reason).__name__])[0]
         raise error(code, f"{what} cannot be prepared: {first}") from reason
+
+
+def is_grad_enabled() -> bool:
+    """Whether the caller's operations are recorded for autograd."""
+    import torch
+
+    return torch.is_grad_enabled()
 
 
 def _distinct(plan: Plan, kind: type[Stored]) -> dict[str, Stored]:

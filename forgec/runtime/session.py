@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from forgec.runtime.forking import renew_after_fork
+from forgec.runtime.refusals import NotCopied
 
 if TYPE_CHECKING:
     import torch
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from forgec.runtime.program import Program
 
 
-class Session:
+class Session(NotCopied):
     """States of a program, such as a KV cache. Sessions are independent of each other; calls of one session run one
     at a time.
 

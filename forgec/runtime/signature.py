@@ -129,6 +129,8 @@ def describe_literal(value: Arg) -> str:
 def describe_value(value: Any) -> str:
     """A leaf of a call: ``f32[2, 3]`` for tensors and arrays, the value itself when it is small, else its type."""
     name = dtype_name(value)
+    if getattr(value, "is_nested", False) is True:
+        return "a nested tensor"
     if name is not None:
         return f"{name}[{', '.join(map(str, value.shape))}]"
     if value is None or isinstance(value, (bool, int, float, complex)):
@@ -140,6 +142,8 @@ def describe_value(value: Any) -> str:
 
 def dtype_name(value: Any) -> str | None:
     """The element type of a tensor or array by forgec's name where it has one, None for anything else."""
+    if getattr(value, "is_nested", False) is True:  # its shape cannot be asked for
+        return None
     dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
     if dtype is None or not isinstance(shape, tuple):
         return None

@@ -1,9 +1,10 @@
 """The structure of arguments and results: nested containers with numbered leaves, as plain data and without torch.
 
-Containers are list, tuple, dict (keys in order), named tuple (``torch.return_types.sort`` is one), dataclass,
-transformers' ModelOutput (a dataclass that is an OrderedDict), and what is registered with ``torch.utils._pytree`` in
-this process. Everything else is a leaf, None too, and leaves are numbered depth first: the same leaves in the same
-order as ``torch.utils._pytree`` gives, which leaves out the fields of a dataclass that are None.
+Containers are list, tuple, deque, dict and OrderedDict (keys in order), named tuple (``torch.return_types.sort`` is
+one), dataclass, transformers' ModelOutput (a dataclass that is an OrderedDict), and what is registered with
+``torch.utils._pytree`` in this process. Everything else is a leaf, None too, and leaves are numbered depth first: the
+same leaves in the same order as ``torch.utils._pytree`` gives, which leaves out the fields of a dataclass that are
+None.
 
 Classes are named ``module:QualName``. A name that comes from an artifact imports nothing: a class is used when its
 module is loaded already (or belongs to transformers and transformers is loaded) and the object found is such a class
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import OrderedDict, namedtuple
+from collections import OrderedDict, deque, namedtuple
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import lru_cache
@@ -23,7 +24,18 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from forgec.diagnostics import ForgeError, error
 
-Kind: TypeAlias = Literal["leaf", "list", "tuple", "dict", "namedtuple", "dataclass", "model_output", "registered"]
+Kind: TypeAlias = Literal[
+    "leaf",
+    "list",
+    "tuple",
+    "deque",
+    "dict",
+    "ordered_dict",
+    "namedtuple",
+    "dataclass",
+    "model_output",
+    "registered",
+]
 Key: TypeAlias = str | int | float | bool | None
 
 MAX_DEPTH = 64
@@ -37,7 +49,8 @@ class Tree:
     None.
 
     ``cls`` names the class of a named tuple, dataclass, ModelOutput or registered container, ``context`` is what the
-    last keeps beside its children, as JSON. ``leaves`` is the number of leaves below.
+    last keeps beside its children, as JSON; of a deque it is the greatest length. ``leaves`` is the number of
+    leaves below.
     """
 
     kind: Kind
@@ -54,8 +67,10 @@ class Tree:
 
 
 LEAF = Tree("leaf")
-LISTS = ("list", "tuple", "registered")
+LISTS = ("list", "tuple", "deque", "registered")
 """Kinds whose children have no names."""
+DICTS = ("dict", "ordered_dict")
+"""Kinds whose children have keys; an argument of one serves for the other."""
 
 
 class Record(dict[str, Any]):
@@ -118,7 +133,10 @@ def match(tree: Tree, value: Any, leaves: list[Any]) -> bool:
     if kind == "leaf":
         leaves.append(value)
         return kind_of(value) == "leaf"
-    if kind_of(value) != kind and not (isinstance(value, Record) and kind in ("dataclass", "model_output")):
+    given = kind_of(value)
+    if given != kind and not (
+        (given in DICTS and kind in DICTS) or (isinstance(value, Record) and kind in ("dataclass", "model_output"))
+    ):
         return False
     if kind == "registered":
         children, context = flatten_registered(value)
@@ -146,7 +164,9 @@ def describe(tree: Tree, leaf: Callable[[], str]) -> str:
             return f"[{', '.join(parts)}]"
         case "tuple":
             return f"({parts[0]},)" if len(parts) == 1 else f"({', '.join(parts)})"
-        case "dict":
+        case "deque":
+            return f"deque([{', '.join(parts)}])"
+        case "dict" | "ordered_dict":
             return "{" + ", ".join(f"{key!r}: {part}" for key, part in zip(tree.keys, parts, strict=True)) + "}"
     name = tree.cls.rpartition(":")[2]
     if tree.kind == "registered":
@@ -163,7 +183,7 @@ def paths(tree: Tree, prefix: str) -> list[str]:
         if tree.kind in LISTS:
             part = f"[{index}]"
         else:
-            part = f"[{tree.keys[index]!r}]" if tree.kind == "dict" else f".{tree.keys[index]}"
+            part = f"[{tree.keys[index]!r}]" if tree.kind in DICTS else f".{tree.keys[index]}"
         names += paths(child, prefix + part)
     return names
 
@@ -177,6 +197,10 @@ def kind_of(value: Any) -> Kind:
         return "list"
     if cls is dict:
         return "dict"
+    if cls is OrderedDict:
+        return "ordered_dict"
+    if cls is deque:
+        return "deque"
     if is_dataclass(cls):
         return "model_output" if isinstance(value, OrderedDict) else "dataclass"
     if isinstance(value, tuple) and _field_names(cls) is not None:
@@ -277,10 +301,12 @@ def to_json(tree: Tree) -> Any:
     children = [to_json(child) for child in tree.children]
     if tree.kind == "registered":
         return {tree.kind: children, "class": tree.cls, "context": tree.context}
+    if tree.kind == "deque":
+        return {tree.kind: children, "context": tree.context}
     if tree.kind in LISTS:
         return {tree.kind: children}
     result: dict[str, Any] = {tree.kind: [[key, child] for key, child in zip(tree.keys, children, strict=True)]}
-    if tree.kind != "dict":
+    if tree.kind not in DICTS:
         result["class"] = tree.cls
     if tree.absent:
         result["absent"] = list(tree.absent)
@@ -304,14 +330,15 @@ def _flatten(value: Any, leaves: list[Any], depth: int) -> Tree:
         parts = tuple(_flatten(child, leaves, depth + 1) for child in inner)
         return Tree(kind, parts, cls=class_name(type(value)), context=context)
     if kind in LISTS:
-        return Tree(kind, tuple(_flatten(child, leaves, depth + 1) for child in value))
+        parts = tuple(_flatten(child, leaves, depth + 1) for child in value)
+        return Tree(kind, parts, context=json.dumps(value.maxlen) if kind == "deque" else "")
     named = _named_children(value, kind)
     for key, _ in named:
         if not (key is None or isinstance(key, (str, int, float))):
-            raise ValueError(f"a dict key of type {type(key).__name__} cannot be stored; use str or int keys")
+            raise ValueError(f"the dict key {key!r} is a {type(key).__name__}; keys must be texts or numbers")
     children = tuple(_flatten(child, leaves, depth + 1) for _, child in named)
     keys = tuple(key for key, _ in named)
-    if kind == "dict":
+    if kind in DICTS:
         return Tree(kind, children, keys)
     cls = type(value)
     absent = () if kind == "namedtuple" else tuple(entry.name for entry in fields(value) if entry.name not in keys)
@@ -336,6 +363,10 @@ def _unflatten(tree: Tree, leaves: Iterator[Any]) -> Any:
             return children
         case "tuple":
             return tuple(children)
+        case "deque":
+            return deque(children, maxlen=json.loads(tree.context))
+        case "ordered_dict":
+            return OrderedDict(zip(tree.keys, children, strict=True))
         case "dict":
             return dict(zip(tree.keys, children, strict=True))
         case "registered":
@@ -402,8 +433,10 @@ class _Decoder:
             raise ValueError(f"{path}: expected a leaf or one kind of container")
         entries = data[kind]
         named = kind not in LISTS
-        has_class = kind not in ("list", "tuple", "dict")
+        has_class = kind not in ("list", "tuple", "deque", *DICTS)
         allowed = {kind, "class", "absent" if named else "context"} if has_class else {kind}
+        if kind == "deque":
+            allowed.add("context")
         if not isinstance(entries, list) or not set(data) <= allowed or has_class != ("class" in data):
             raise ValueError(f"{path}: malformed {kind}")
         where = f"{path}.{kind}"
@@ -412,6 +445,8 @@ class _Decoder:
             if has_class:
                 self.check_class(data["class"], f"{path}.class")
                 self.check_context(data.get("context"), f"{path}.context")
+            if kind == "deque":
+                self.check_length(data.get("context"), len(parts), f"{path}.context")
             return Tree(kind, parts, cls=data.get("class", ""), context=data.get("context", ""))
         children: list[Tree] = []
         keys: list[Key] = []
@@ -451,6 +486,12 @@ class _Decoder:
             json.loads(context if isinstance(context, str) else "")
         except (ValueError, RecursionError):
             raise ValueError(f"{path}: expected JSON") from None
+
+    def check_length(self, context: object, length: int, path: str) -> None:
+        self.check_context(context, path)
+        bound = json.loads(str(context))
+        if bound is not None and (type(bound) is not int or not length <= bound < 2**31):
+            raise ValueError(f"{path}: not the greatest length of a deque")
 
     def check_tuple(self, cls: str, keys: list[Key], path: str) -> None:
         try:

@@ -280,4 +280,5 @@ def test_operators_return_named_tuples() -> None:
 
 def test_a_dict_keeps_the_order_of_its_keys() -> None:
     found = compiled(lambda a: OrderedDict(z=a + 1, a=a * 2), x)
+    assert type(found) is OrderedDict
     assert list(found) == ["z", "a"]

@@ -143,3 +143,27 @@ def test_progress_on_a_terminal(model: Path, tmp_path: Path):
     assert "writing the artifact" in text
     assert "m.forge: " in text
     assert "1 fallbacks" in text
+
+
+COUNTER = """
+import torch
+
+class Counter(torch.nn.Module):
+    calls = None
+
+    def forward(self, x):
+        self.calls = 1 if self.calls is None else self.calls + 1
+        return x + self.calls
+
+model = Counter()
+example_inputs = (torch.ones(2),)
+"""
+
+
+def test_what_the_model_changes_is_printed_once(tmp_path: Path):
+    path = tmp_path / "counter.py"
+    path.write_text(COUNTER)
+    finished = forgec("compile", path, "-o", tmp_path / "m.forge")
+    assert finished.code == 0
+    assert finished.err.count("FORGE-C007") == finished.err.count("'calls'") == 1
+    assert "ForgecWarning" not in finished.err

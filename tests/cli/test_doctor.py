@@ -195,3 +195,32 @@ example_inputs = (torch.ones(3),)
     result = forgec("doctor", str(write(tmp_path, text)))
     assert result.code == 1
     assert "internal error" not in result.out + result.err
+
+
+CHANGES = """
+import torch
+
+N = 0
+
+class Counter(torch.nn.Module):
+    h = None
+
+    def forward(self, x):
+        global N
+        N += 1
+        self.h = x
+        DECIDES
+        return x + 1
+
+model = Counter()
+example_inputs = (torch.ones(2),)
+"""
+
+
+def test_what_the_model_changes_is_listed(tmp_path: Path) -> None:
+    for line, code in (("pass", 0), ("x = x + 1 if x.sum() > 0 else x", 1)):
+        path = write(tmp_path, CHANGES.replace("DECIDES", line))
+        finished = forgec("doctor", path, "--json")
+        assert finished.code == code
+        assert [w["message"].split("'")[1] for w in finished.json["warnings"]] == ["h", "N"]
+        assert "FORGE-C007" in forgec("doctor", path).out

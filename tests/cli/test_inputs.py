@@ -76,3 +76,10 @@ def test_missing_files():
     with pytest.raises(ForgeError, match="cannot read no-such-file") as caught:
         parse_input("x=@no-such-file.npy")
     assert caught.value.code == "FORGE-U001"
+
+
+@pytest.mark.parametrize("extent", ["99999999999", "9" * 30])
+def test_more_than_memory_holds(extent: str):
+    with pytest.raises(ForgeError) as raised:
+        parse_input(f"x={extent}x8xf32=1")
+    assert raised.value.code == "FORGE-R010"

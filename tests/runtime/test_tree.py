@@ -7,7 +7,7 @@ import json
 import pickle
 import subprocess
 import sys
-from collections import OrderedDict, namedtuple
+from collections import OrderedDict, deque, namedtuple
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,7 @@ def round_trip(value: Any) -> Any:
 @pytest.mark.parametrize(
     "value",
     [
+        OrderedDict(b=1, a=[2]), deque([1, {"a": 2}]), deque([1, 2], maxlen=2),
         1, None, [], (), {}, [1, (2, {"a": 3, 4: [5]})], {"b": 1, "a": 2},
         {None: 1, True: 2, 1.5: 3}, Pair(1, [2]), Box(1),
         Box(Box(1, 2), {"k": Pair(3, None)}),
@@ -201,6 +202,8 @@ def test_the_number_of_leaves_must_fit() -> None:
         {"dataclass": [["a", "*"]], "class": "a:B", "absent": 1},
         {"dataclass": [["a", "*"]], "class": "a:B", "more": 1}, {"dataclass": [["a", "*"]], "class": "a;b:B"},
         {"dataclass": [[1, "*"]], "class": "a:B"}, {"dataclass": [["a", "*"]], "class": 7},
+        {"deque": ["*"]}, {"deque": ["*"], "context": "0"}, {"deque": ["*"], "context": "true"},
+        {"deque": ["*"], "context": "null", "class": "a:B"}, {"ordered_dict": [["a", "*"]], "class": "a:B"},
         {"registered": ["*"]}, {"registered": ["*"], "class": "a:B"}, {"registered": ["*"], "class": 7, "context": "1"},
         {"registered": ["*"], "class": "a:B", "context": "{"}, {"registered": ["*"], "class": "a:B", "context": 1},
         {"registered": ["*"], "class": "a:B", "context": "1", "absent": []}, {"registered": 1, "class": "a:B"},
