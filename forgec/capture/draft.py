@@ -13,6 +13,7 @@ from torch.utils import _pytree
 
 from forgec.capture.attributes import assignments, unchanged
 from forgec.capture.checks import CHECKS, recorded_checks, recorded_transforms
+from forgec.capture.flex import dense
 from forgec.capture.export import DECIDE_REMEDY, DataIsDetached, as_module, refusal, resolved
 from forgec.capture.onwards import Noted, going_on
 from forgec.capture.places import is_user_file, portable_path, raised_at, whole_stack_traces
@@ -70,6 +71,7 @@ def _draft(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic_s
             _deep_stacks(),
             _plain_results(module, noted),
             going_on(module, noted),
+            dense(),
             DataIsDetached(),
         ):
             program = torch.export.draft_export(

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from forgec.capture.attributes import assignments, unchanged
 from forgec.capture.checks import CHECKS, recorded_checks, recorded_transforms
+from forgec.capture.flex import dense
 from forgec.capture.places import calling_place, raised_at, whole_stack_traces
 from forgec.capture.quiet import quiet
 from forgec.capture.refusals import refuse_inputs, refuse_model, refused_output, reshaped_itself
@@ -55,6 +56,7 @@ def export(
         recorded_checks() as checks,
         recorded_seeds() as seeds,
         recorded_transforms() as transforms,
+        dense(),
     ):
         try:
             args, kwargs = _distinct(tuple(args), dict(kwargs))

@@ -102,6 +102,8 @@ class Operators(Values):
             return
         if not isinstance(overload, torch._ops.OpOverload):
             name = getattr(overload, "__name__", overload)
+            if name == "flex_attention":
+                raise unsupported.EXPORTED.error(f"the operator {name}")
             if isinstance(overload, torch._ops.HigherOrderOperator):
                 raise unsupported.ON_FUNCTIONS.error(f"the operator {name}")
             raise error("FORGE-C003", f"the operation {name} cannot be captured", location=place_of(node))

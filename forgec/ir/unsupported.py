@@ -39,6 +39,9 @@ NO_LITERAL = Unsupported("it takes something that is neither a tensor nor a lite
 ON_FUNCTIONS = Unsupported(
     "it calls functions in a way that the IR has no form for", "say it with torch.cond, while_loop, scan or map"
 )
+EXPORTED = Unsupported(
+    "forgec writes it out while it exports a model itself", "compile the model instead of the exported program"
+)
 BY_STRIDES = Unsupported("it addresses memory by strides, which a value does not have")
 
 LAYOUTS: dict[str, Unsupported] = {
