@@ -159,10 +159,8 @@ def _results(c: Operators, node: Any, values: Sequence[SSAValue]) -> list[Any]:
     for value, meta in zip(values, node.meta["val"], strict=True):
         if isinstance(meta, torch.Tensor):
             found.append(fresh(value))
-        elif isinstance(meta, torch.SymInt) and c.symbols.is_in_shapes(meta):
-            found.append(numbers.defined(c, value, meta))
         else:
-            found.append(Number(value))
+            found.append(numbers.result(c, value, meta))
     c.name_results(node, values)
     return found
 
