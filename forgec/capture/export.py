@@ -20,6 +20,7 @@ from forgec.capture.places import calling_place, raised_at, whole_stack_traces
 from forgec.capture.quiet import quiet
 from forgec.capture.refusals import refuse_inputs, refuse_model, refused_output, reshaped_itself
 from forgec.capture.seeds import SEEDS, recorded_seeds
+from forgec.capture.violations import violation
 from forgec.diagnostics import ForgeError, Location, error
 from forgec.runtime.extents import overlaps_itself
 from forgec.runtime.tree import is_registered
@@ -99,7 +100,8 @@ def _keyed_containers() -> Iterator[None]:
 
 
 class DataIsDetached(TorchFunctionMode):
-    """Reads ``x.data`` as ``x.detach()``: the same memory, but torch.export can trace it.
+    """Reads ``x.data`` as ``x.detach()``: the same memory, but torch.export can trace it. So it can ``x.set_(y)``, for
+    an assignment to ``x.data``.
 
     Keeps the calls that give an input itself another shape, over which torch.export stumbles after the trace, where it
     compares inputs with what they were.
@@ -110,15 +112,41 @@ class DataIsDetached(TorchFunctionMode):
         self.reshaped: list[tuple[str, Location | None]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        reads = getattr(func, "__self__", None) is _DATA and func.__name__ == "__get__"
-        if reads:
+        of_data = func.__name__ if getattr(func, "__self__", None) is _DATA else ""
+        if of_data == "__get__":
             return args[0].detach()
+        if of_data == "__set__":
+            return _set_data(*args, calling_place("export.py"))
         if getattr(func, "__name__", "") in _RESHAPING and _is_input(args[0]):
             self.reshaped.append((func.__name__, calling_place("export.py")))
         return func(*args, **(kwargs or {}))
 
 
-_RESHAPING = ("t_", "transpose_", "swapaxes_", "swapdims_", "squeeze_", "unsqueeze_", "as_strided_")
+def _set_data(tensor: torch.Tensor, value: torch.Tensor, place: Location | None) -> None:
+    """``tensor.data = value``. Raises ForgeError (C003) for a tensor of the caller or of the model, and for another
+    dtype, which no operator of torch's gives a tensor."""
+    held = _is_held(tensor)
+    if held or tensor.dtype != value.dtype:
+        what = "a tensor that the caller or the model holds" if held else f"a tensor of {tensor.dtype}, of {value.dtype}"
+        remedy = "write the values into it (copy_)" if held else "give the new tensor a name of its own"
+        message = f"an assignment to .data gives new memory to {what}" if held else f"an assignment to .data makes {what}"
+        raise error("FORGE-C003", message, location=place, help=remedy)
+    tensor.set_(value.detach())  # type: ignore[arg-type]
+
+
+_RESHAPING = ("resize_", "resize_as_", "set_", "t_", "transpose_", "swapaxes_", "swapdims_", "squeeze_", "unsqueeze_", "as_strided_")
+
+
+def _is_held(value: Any) -> bool:
+    """True if a tensor is an input of the graph that is being traced, or none that tracing made."""
+    return _is_input(value) or isinstance(value, torch.nn.Parameter) or not _is_traced(value)
+
+
+def _is_traced(value: Any) -> bool:
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
+
+    mode: Any = get_proxy_mode()
+    return mode is None or get_proxy_slot(value, mode.tracer, None) is not None
 
 
 def _is_input(value: Any) -> bool:
@@ -249,11 +277,14 @@ def _distinct(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any,
 def refusal(reason: Exception, place: Location | None = None) -> ForgeError:
     """What torch or the model said, at the user's innermost line."""
     place = place or raised_at(reason.__traceback__)
+    violated = violation(reason, place)
+    if violated is not None:
+        return violated
     text = str(reason).strip().split("\n\n")[0]
     lines = [re.sub(r"[^.]*https?://\S+", "", line).strip() for line in text.splitlines()]
     notes = tuple(line for line in lines if line)[:6] or (type(reason).__name__,)
     cache = re.search(r"\w*Cache\b", text)
-    remedy = f"the model returns a {cache[0]}; pass use_cache=False to a transformers model" if cache else None
+    remedy = f"the model returns a {cache[0]}; pass use_cache=False to a transformers model" if cache else RUN_REMEDY
     message = f"torch.export could not export the model: {type(reason).__name__}"
     asked = re.search(r"data-dependent expression (.*?) \(unhinted", text)
     if asked is not None and _is_about_rows(reason):
@@ -265,6 +296,7 @@ def refusal(reason: Exception, place: Location | None = None) -> ForgeError:
     return error("FORGE-C001", message, location=place, notes=notes, help=remedy)
 
 
+RUN_REMEDY = "call the model with the same inputs: what eager PyTorch raises as well is the model's own"
 DECIDE_REMEDY = "say both ways with torch.cond or torch.where, or state what holds with torch._check"
 
 

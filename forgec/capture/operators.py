@@ -151,7 +151,7 @@ class Operators(Values):
         lying = arguments.get("memory_format") not in (None, torch.preserve_format)
         handles: list[Any] = []
         for position, (alias, result) in enumerate(zip(per_result(schema, value), results, strict=True)):
-            if isinstance(values[position], SYMBOLIC):
+            if not isinstance(values[position], torch.Tensor):
                 handles.append(self._result(result, values[position]))
                 continue
             origin = source_of(node, overload, arguments, alias, position)
@@ -390,7 +390,7 @@ class Operators(Values):
 
     def _result(self, value: SSAValue, meta: Any) -> Any:
         """What a node becomes that yields a tensor or a number of its own."""
-        return number_result(self, value, meta) if isinstance(meta, SYMBOLIC) else fresh(value)
+        return fresh(value) if isinstance(meta, torch.Tensor) else number_result(self, value, meta)
 
     def _functional_type(self, functional: Any, schema: Any, arguments: dict[str, Any]) -> AnyTensorType:
         def fake(value: Any) -> Any:

@@ -26,6 +26,7 @@ from forgec.runtime.plan import Device, DType, Layout, MemoryFormat
 
 
 _NUMBERS: dict[type, str] = {torch.SymInt: "i64", torch.SymFloat: "f64", torch.SymBool: "i1"}
+_NUMBERS.update({int: "i64", float: "f64", bool: "i1"})
 
 
 class Blocked(Exception):
