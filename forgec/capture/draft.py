@@ -13,8 +13,9 @@ from torch.utils import _pytree
 
 from forgec.capture.attributes import assignments, unchanged
 from forgec.capture.checks import CHECKS, recorded_checks, recorded_transforms
+from forgec.capture.detached import DataIsDetached
+from forgec.capture.export import DECIDE_REMEDY, as_module, refusal, resolved
 from forgec.capture.flex import dense
-from forgec.capture.export import DECIDE_REMEDY, DataIsDetached, as_module, refusal, resolved
 from forgec.capture.onwards import Noted, going_on
 from forgec.capture.places import is_user_file, portable_path, raised_at, whole_stack_traces
 from forgec.capture.quiet import quiet

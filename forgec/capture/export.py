@@ -11,16 +11,16 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 
 from forgec.capture.attributes import assignments, unchanged
 from forgec.capture.checks import CHECKS, recorded_checks, recorded_transforms
+from forgec.capture.detached import DataIsDetached
 from forgec.capture.flex import dense
-from forgec.capture.places import calling_place, raised_at, whole_stack_traces
+from forgec.capture.places import raised_at, whole_stack_traces
 from forgec.capture.quiet import quiet
 from forgec.capture.refusals import refuse_inputs, refuse_model, refused_output, reshaped_itself
 from forgec.capture.seeds import SEEDS, recorded_seeds
-from forgec.capture.violations import violation
+from forgec.capture.violations import recorded_lines, violation
 from forgec.diagnostics import ForgeError, Location, error
 from forgec.runtime.extents import overlaps_itself
 from forgec.runtime.tree import is_registered
@@ -57,6 +57,7 @@ def export(
         recorded_checks() as checks,
         recorded_seeds() as seeds,
         recorded_transforms() as transforms,
+        recorded_lines(),
         dense(),
     ):
         try:
@@ -97,70 +98,6 @@ def _keyed_containers() -> Iterator[None]:
         yield
     finally:
         _pytree.SUPPORTED_NODES.update(held)
-
-
-class DataIsDetached(TorchFunctionMode):
-    """Reads ``x.data`` as ``x.detach()``: the same memory, but torch.export can trace it. So it can ``x.set_(y)``, for
-    an assignment to ``x.data``.
-
-    Keeps the calls that give an input itself another shape, over which torch.export stumbles after the trace, where it
-    compares inputs with what they were.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reshaped: list[tuple[str, Location | None]] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        of_data = func.__name__ if getattr(func, "__self__", None) is _DATA else ""
-        if of_data == "__get__":
-            return args[0].detach()
-        if of_data == "__set__":
-            return _set_data(*args, calling_place("export.py"))
-        if getattr(func, "__name__", "") in _RESHAPING and _is_input(args[0]):
-            self.reshaped.append((func.__name__, calling_place("export.py")))
-        return func(*args, **(kwargs or {}))
-
-
-def _set_data(tensor: torch.Tensor, value: torch.Tensor, place: Location | None) -> None:
-    """``tensor.data = value``. Raises ForgeError (C003) for a tensor of the caller or of the model, and for another
-    dtype, which no operator of torch's gives a tensor."""
-    held = _is_held(tensor)
-    if held or tensor.dtype != value.dtype:
-        what = "a tensor that the caller or the model holds" if held else f"a tensor of {tensor.dtype}, of {value.dtype}"
-        remedy = "write the values into it (copy_)" if held else "give the new tensor a name of its own"
-        message = f"an assignment to .data gives new memory to {what}" if held else f"an assignment to .data makes {what}"
-        raise error("FORGE-C003", message, location=place, help=remedy)
-    tensor.set_(value.detach())  # type: ignore[arg-type]
-
-
-_RESHAPING = ("resize_", "resize_as_", "set_", "t_", "transpose_", "swapaxes_", "swapdims_", "squeeze_", "unsqueeze_", "as_strided_")
-
-
-def _is_held(value: Any) -> bool:
-    """True if a tensor is an input of the graph that is being traced, or none that tracing made."""
-    return _is_input(value) or isinstance(value, torch.nn.Parameter) or not _is_traced(value)
-
-
-def _is_traced(value: Any) -> bool:
-    from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
-
-    mode: Any = get_proxy_mode()
-    return mode is None or get_proxy_slot(value, mode.tracer, None) is not None
-
-
-def _is_input(value: Any) -> bool:
-    """True if a tensor is an input of the graph that is being traced."""
-    from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
-
-    mode = get_proxy_mode()
-    if mode is None:
-        return False
-    slot: Any = get_proxy_slot(value, mode.tracer, None)
-    return getattr(getattr(slot, "proxy", None), "node", None) is not None and slot.proxy.node.op == "placeholder"
-
-
-_DATA: Any = vars(torch._C.TensorBase)["data"]
 
 
 def _export(module: torch.nn.Module, args: Any, kwargs: Any, dynamic_shapes: Any) -> torch.export.ExportedProgram:
@@ -218,7 +155,10 @@ def _register_dataclasses(value: Any) -> bool:
 def _registers_result(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """After a refusal: run the model, and tell torch.export about new dataclasses in what it returns; True if there
     are any."""
+    from torch.utils import _pytree
+
     try:
+        args, kwargs = _pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))  # which it may write
         return _register_dataclasses(module(*args, **kwargs))
     except Exception:  # what the model raises, torch.export has reported already
         return False

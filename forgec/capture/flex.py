@@ -53,7 +53,7 @@ def _steps(
     if torch.is_autocast_enabled(kind):
         wanted = torch.get_autocast_dtype(kind)
         query, key, value = (t if t.dtype is torch.float64 else t.to(wanted) for t in (query, key, value))
-    with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else torch.no_grad():
+    with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
         groups = query.shape[1] // key.shape[1]
         if groups != 1:
             key, value = (torch.repeat_interleave(t, groups, dim=1) for t in (key, value))
@@ -65,7 +65,7 @@ def _steps(
         seen = mask(*places, *mask_mod_other_buffers)
         scores = modified(scores, *places, *score_mod_other_buffers)
         scores = scores.to(precision).masked_fill(~seen, -math.inf)
-        result = torch._safe_softmax(scores, dim=-1).to(query.dtype) @ value.to(query.dtype)
+        result = torch.ops.aten._safe_softmax.default(scores, -1).to(query.dtype) @ value.to(query.dtype)
         if query.stride() != result.stride():
             result = _laid_like(result, query)
         return result, scores.logsumexp(dim=-1) / math.log(2), scores.amax(dim=-1) / math.log(2)

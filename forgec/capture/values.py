@@ -24,7 +24,6 @@ from forgec.ir.ops.module import ParamOp, ParamRefOp
 from forgec.runtime.dtypes import from_torch
 from forgec.runtime.plan import Device, DType, Layout, MemoryFormat
 
-
 _NUMBERS: dict[type, str] = {torch.SymInt: "i64", torch.SymFloat: "f64", torch.SymBool: "i1"}
 _NUMBERS.update({int: "i64", float: "f64", bool: "i1"})
 

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import re
+import sys
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from traceback import FrameSummary
+from types import FrameType
 from typing import Any
 
-from forgec.capture.places import is_user_file, portable_path
+from torch._guards import SLoc
+from torch.fx.experimental.symbolic_shapes import ShapeEnv, uninteresting_files
+
+from forgec.capture.places import calling_place
 from forgec.diagnostics import ForgeError, Location, error
 
 AUTO = "torch.export.Dim.AUTO"
@@ -22,8 +30,8 @@ def violation(reason: Exception, place: Location | None) -> ForgeError | None:
     text = str(reason)
     if "Constraints violated" in text or "Specializations unexpectedly required" in text:
         return _violated(text, place or _line(reason))
-    solver = _environment(reason, "ShapeEnv.produce_guards")
-    if solver is not None and isinstance(reason, AssertionError):
+    solving = any(frame.f_code.co_qualname.startswith("DimConstraints.") for frame in _frames(reason))
+    if solving and isinstance(reason, AssertionError):
         said = (text.strip().splitlines() or [type(reason).__name__])[0]
         message = "torch.export cannot work out for which values of the dynamic extents the model runs"
         return error("FORGE-C001", message, location=place or _line(reason), notes=(said,), help=CHECKED)
@@ -45,9 +53,7 @@ def _violated(text: str, place: Location | None) -> ForgeError:
     what = " and ".join(repr(_readable(name, named)) for name in names) or "the dynamic extents"
     remedies = list(_remedies(body, fixes))
     message = f"the model does not run alike for all declared values of {what}"
-    return error(
-        "FORGE-C001", message, location=place, notes=tuple(notes)[:4], help="; or ".join([*remedies, CHECKED])
-    )
+    return error("FORGE-C001", message, location=place, notes=tuple(notes)[:4], help="; or ".join([*remedies, CHECKED]))
 
 
 def _readable(text: str, named: dict[str, str]) -> str:
@@ -81,41 +87,70 @@ def _remedies(body: str, fixes: str) -> Iterator[str]:
             yield f"leave {name!r} fixed: with the example inputs the model needs {value}"
 
 
-def _environment(reason: BaseException | None, function: str) -> Any:
-    """The object whose method, of a name that begins so, torch was in when it raised; None if it was in none."""
+def _frames(reason: BaseException | None) -> Iterator[FrameType]:
+    """The frames in which an exception was raised, and those that it was raised for."""
     seen: set[int] = set()
     while reason is not None and id(reason) not in seen:
         seen.add(id(reason))
-        for frame, _ in traceback.walk_tb(reason.__traceback__):
-            if frame.f_code.co_qualname.startswith(function):
-                return frame.f_locals.get("self")
+        yield from (frame for frame, _ in traceback.walk_tb(reason.__traceback__))
         reason = reason.__cause__ or reason.__context__
+
+
+def _environment(reason: Exception) -> ShapeEnv | None:
+    """What torch knew of extents when it compared them with what is declared."""
+    for frame in _frames(reason):
+        if frame.f_code.co_name in ("produce_guards", "produce_guards_and_solve_constraints"):
+            known = frame.f_locals
+            for value in (known.get("self"), known.get("shape_env"), getattr(known.get("fake_mode"), "shape_env", 0)):
+                if isinstance(value, ShapeEnv):
+                    return value
     return None
 
 
 def _line(reason: Exception) -> Location | None:
-    """The user's line that asked for more than what was declared: the first whose condition the ranges do not imply."""
-    environment = _environment(reason, "ShapeEnv.produce_guards")
-    for guard in getattr(environment, "guards", ()):
-        try:
-            known = environment.simplify(guard.expr)
-        except Exception:  # torch's own doubts are its own
+    """The user's line that asked for more than what was declared: the first whose condition the ranges do not imply,
+    else the first that made an extent a number."""
+    environment = _environment(reason)
+    fixing: Location | None = None
+    for guard in environment.guards if environment is not None else ():
+        place = getattr(guard.sloc, "place", None)
+        if environment is None or place is None or type(guard.expr).__name__ == "Unequality":
             continue
-        if known.is_Boolean and not known.free_symbols:
-            continue
-        place = _asked(guard.sloc)
-        if place is not None and type(known).__name__ != "Unequality":
+        if environment.simplify(guard.expr).free_symbols:
             return place
-    return None
+        if type(guard.expr).__name__ == "Equality":
+            fixing = fixing or place
+    return fixing
 
 
-def _asked(site: Any) -> Location | None:
-    for name in ("framework_loc", "maybe_user_loc"):
-        frame = getattr(site, name, None)
-        file, line = getattr(frame, "filename", None), getattr(frame, "lineno", None)
-        if file and line and is_user_file(file):
-            return Location(portable_path(file), line, getattr(frame, "name", ""))
-        found = re.match(r"(?P<file>[^\s:]+):(?P<line>\d+)(?: in (?P<function>\S+))?", frame if isinstance(frame, str) else "")
-        if found is not None and is_user_file(found["file"]):
-            return Location(portable_path(found["file"]), int(found["line"]), found["function"] or "")
-    return None
+@dataclass(frozen=True)
+class _Asked(SLoc):
+    """Torch's note of where it asked, with the user's line."""
+
+    place: Location | None = None
+
+
+def _asking() -> FrameSummary | None:
+    """The frame that torch takes for the one that asks, above that of the caller."""
+    frame: FrameType | None = sys._getframe(2)
+    uninteresting = uninteresting_files()
+    while frame is not None and frame.f_code.co_filename in uninteresting:
+        frame = frame.f_back
+    return frame and FrameSummary(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+
+
+@contextmanager
+def recorded_lines() -> Iterator[None]:
+    """Inside the ``with`` block torch notes the user's line wherever it asks about extents."""
+    original = ShapeEnv._get_sloc
+
+    def noting(self: ShapeEnv, framework_loc: str | None = None) -> SLoc:
+        found = original(self, framework_loc)
+        asking: Any = _asking() if framework_loc is None else framework_loc  # not this function
+        return _Asked(asking, found.maybe_user_loc, calling_place("export.py"))
+
+    ShapeEnv._get_sloc = noting
+    try:
+        yield
+    finally:
+        ShapeEnv._get_sloc = original

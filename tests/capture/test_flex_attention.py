@@ -69,7 +69,7 @@ MODELS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "both": (Attention(), qkv()),
     "grouped heads": (Attention(enable_gqa=True, scale=0.5), qkv(2)),
     "sums": (Attention(return_lse=True), qkv()),
-    "one batch of keys": (sliding, (qkv()[0], *qkv(batch=1)[1:])),
+    "one batch of keys": (Attention(), (qkv()[0], *qkv(batch=1)[1:])),
     "transposed operands": (transposed, qkv()),
 }
 
@@ -116,8 +116,9 @@ def test_the_operator_of_a_program_that_came_exported(tmp_path: Path) -> None:
     with pytest.raises(ForgeError) as raised:
         forgec.compile(torch.export.export(_Module(), qkv(), strict=False), qkv())
     (found,) = raised.value.diagnostics
-    assert found.code == "FORGE-C003" and "flex_attention" in found.message
-    assert found.help is not None and "compile the model" in found.help
+    assert found.code == "FORGE-C003"
+    assert "flex_attention" in found.message
+    assert "compile the model" in str(found.help)
 
 
 class _Module(torch.nn.Module):
