@@ -278,8 +278,8 @@ def test_what_a_model_needs_of_extents(model: Any, texts: tuple[str, ...], help:
 
 
 def test_extents_that_must_be_equal() -> None:
+    shapes = ({0: forgec.Dim("m")}, {0: forgec.Dim("n")})
     with pytest.raises(ForgeError) as raised:
-        shapes = ({0: forgec.Dim("m")}, {0: forgec.Dim("n")})
         forgec.compile(lambda a, b: a + b, (torch.randn(8, 4), torch.randn(8, 4)), dynamic_shapes=shapes)
     assert "the same Dim ('m' for 'n')" in str(raised.value)
 
