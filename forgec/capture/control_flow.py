@@ -159,10 +159,8 @@ def _results(c: Operators, node: Any, values: Sequence[SSAValue]) -> list[Any]:
     for value, meta in zip(values, node.meta["val"], strict=True):
         if isinstance(meta, torch.Tensor):
             found.append(fresh(value))
-        elif isinstance(meta, torch.SymInt) and c.symbols.is_in_shapes(meta):
-            found.append(numbers.defined(c, value, meta))
         else:
-            found.append(Number(value))
+            found.append(numbers.result(c, value, meta))
     c.name_results(node, values)
     return found
 
@@ -327,7 +325,7 @@ def check(c: Operators, node: Any) -> None:
         return
     message = said.message if said is not None else str(rest[0]) if rest else "a tensor is not true"
     deferred = _DEFERRED.fullmatch(message)
-    message = f"{deferred[1]} is required" if deferred else message
+    message = f"{c.symbols.in_words(deferred[1])} is required" if deferred else message
     number = numbers.cast(c, numbers.compute(c, held), "i1")
     c.location = to_attribute(place_of(node) if said is None else said.place)
     properties = {"message": StringAttr(message)}

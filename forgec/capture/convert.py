@@ -100,6 +100,7 @@ class Converter(Operators):
         self.targets: dict[str, Any] = {}
         self.argument_names: dict[SSAValue, str] = {}
         self.written = written_placeholders(self.program)
+        self.symbols.labels = run_time_labels(self.program) | self.symbols.labels
         self.symbols.in_shapes = symbols_in_shapes(self.program)
         self.checks = list(self.program.graph_module.meta.get(CHECKS, ()))
         for theirs in {str(s) for check in self.checks for s in check.expression.free_symbols}:
@@ -369,7 +370,6 @@ class Converter(Operators):
 
     def _symbol_ops(self) -> list[Operation]:
         ops: list[Operation] = []
-        self.symbols.labels = run_time_labels(self.program) | self.symbols.labels
         for theirs, ours in self.symbols.names.items():
             low, high = self.symbols.ranges.get(theirs, (0, None))
             properties: dict[str, Attribute] = {

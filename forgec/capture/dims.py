@@ -41,9 +41,11 @@ def dim_labels(
     labels: dict[str, str] = {}
     for position, node in enumerate(inputs):
         value = node.meta.get("val")
+        spec = specs[position] if position < len(specs) else None
+        if isinstance(value, torch.SymInt) and value.node.expr.is_Symbol:
+            labels.setdefault(str(value.node.expr), getattr(spec, "__name__", node.name))
         if not isinstance(value, torch.Tensor):
             continue
-        spec = specs[position] if position < len(specs) else None
         for axis, size in enumerate(value.shape):
             if not isinstance(size, torch.SymInt):
                 continue

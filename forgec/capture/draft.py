@@ -14,7 +14,9 @@ from torch.utils import _pytree
 from forgec.capture.attributes import unchanged
 from forgec.capture.changes import CHANGED, Change, changes
 from forgec.capture.checks import CHECKS, recorded_checks, recorded_transforms
-from forgec.capture.export import DECIDE_REMEDY, DataIsDetached, as_module, refusal, resolved
+from forgec.capture.detached import DataIsDetached
+from forgec.capture.export import DECIDE_REMEDY, as_module, refusal, resolved
+from forgec.capture.flex import dense
 from forgec.capture.onwards import Noted, going_on
 from forgec.capture.places import is_user_file, portable_path, raised_at, whole_stack_traces
 from forgec.capture.quiet import quiet
@@ -72,6 +74,7 @@ def _draft(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic_s
             _deep_stacks(),
             _plain_results(module, noted),
             going_on(module, noted),
+            dense(),
             DataIsDetached(),
         ):
             program = torch.export.draft_export(

@@ -11,15 +11,17 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 
 from forgec.capture.attributes import unchanged
 from forgec.capture.changes import CHANGED, changes
 from forgec.capture.checks import CHECKS, recorded_checks, recorded_transforms
-from forgec.capture.places import calling_place, raised_at, whole_stack_traces
+from forgec.capture.detached import DataIsDetached
+from forgec.capture.flex import dense
+from forgec.capture.places import raised_at, whole_stack_traces
 from forgec.capture.quiet import quiet
 from forgec.capture.refusals import refuse_inputs, refuse_model, refused_output, reshaped_itself
 from forgec.capture.seeds import SEEDS, recorded_seeds
+from forgec.capture.violations import recorded_lines, violation
 from forgec.diagnostics import ForgeError, Location, error
 from forgec.runtime.extents import overlaps_itself
 from forgec.runtime.tree import is_registered
@@ -53,6 +55,8 @@ def export(
         recorded_checks() as checks,
         recorded_seeds() as seeds,
         recorded_transforms() as transforms,
+        recorded_lines(),
+        dense(),
     ):
         try:
             args, kwargs = _distinct(tuple(args), dict(kwargs))
@@ -92,43 +96,6 @@ def _keyed_containers() -> Iterator[None]:
         yield
     finally:
         _pytree.SUPPORTED_NODES.update(held)
-
-
-class DataIsDetached(TorchFunctionMode):
-    """Reads ``x.data`` as ``x.detach()``: the same memory, but torch.export can trace it.
-
-    Keeps the calls that give an input itself another shape, over which torch.export stumbles after the trace, where it
-    compares inputs with what they were.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reshaped: list[tuple[str, Location | None]] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        reads = getattr(func, "__self__", None) is _DATA and func.__name__ == "__get__"
-        if reads:
-            return args[0].detach()
-        if getattr(func, "__name__", "") in _RESHAPING and _is_input(args[0]):
-            self.reshaped.append((func.__name__, calling_place("export.py")))
-        return func(*args, **(kwargs or {}))
-
-
-_RESHAPING = ("t_", "transpose_", "swapaxes_", "swapdims_", "squeeze_", "unsqueeze_", "as_strided_")
-
-
-def _is_input(value: Any) -> bool:
-    """True if a tensor is an input of the graph that is being traced."""
-    from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
-
-    mode = get_proxy_mode()
-    if mode is None:
-        return False
-    slot: Any = get_proxy_slot(value, mode.tracer, None)
-    return getattr(getattr(slot, "proxy", None), "node", None) is not None and slot.proxy.node.op == "placeholder"
-
-
-_DATA: Any = vars(torch._C.TensorBase)["data"]
 
 
 def _export(module: torch.nn.Module, args: Any, kwargs: Any, dynamic_shapes: Any) -> torch.export.ExportedProgram:
@@ -186,7 +153,10 @@ def _register_dataclasses(value: Any) -> bool:
 def _registers_result(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """After a refusal: run the model, and tell torch.export about new dataclasses in what it returns; True if there
     are any."""
+    from torch.utils import _pytree
+
     try:
+        args, kwargs = _pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))  # which it may write
         return _register_dataclasses(module(*args, **kwargs))
     except Exception:  # what the model raises, torch.export has reported already
         return False
@@ -245,11 +215,14 @@ def _distinct(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any,
 def refusal(reason: Exception, place: Location | None = None) -> ForgeError:
     """What torch or the model said, at the user's innermost line."""
     place = place or raised_at(reason.__traceback__)
+    violated = violation(reason, place)
+    if violated is not None:
+        return violated
     text = str(reason).strip().split("\n\n")[0]
     lines = [re.sub(r"[^.]*https?://\S+", "", line).strip() for line in text.splitlines()]
     notes = tuple(line for line in lines if line)[:6] or (type(reason).__name__,)
     cache = re.search(r"\w*Cache\b", text)
-    remedy = f"the model returns a {cache[0]}; pass use_cache=False to a transformers model" if cache else None
+    remedy = f"the model returns a {cache[0]}; pass use_cache=False to a transformers model" if cache else RUN_REMEDY
     message = f"torch.export could not export the model: {type(reason).__name__}"
     asked = re.search(r"data-dependent expression (.*?) \(unhinted", text)
     if asked is not None and _is_about_rows(reason):
@@ -261,6 +234,7 @@ def refusal(reason: Exception, place: Location | None = None) -> ForgeError:
     return error("FORGE-C001", message, location=place, notes=notes, help=remedy)
 
 
+RUN_REMEDY = "call the model with the same inputs: what eager PyTorch raises as well is the model's own"
 DECIDE_REMEDY = "say both ways with torch.cond or torch.where, or state what holds with torch._check"
 
 

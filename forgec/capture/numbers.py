@@ -53,6 +53,7 @@ class Step:
 KINDS: dict[type, str] = {torch.SymInt: "i64", torch.SymFloat: "f64", torch.SymBool: "i1"}
 KINDS.update({int: "i64", float: "f64", bool: "i1"})
 
+_TAKES = (aten.item.default, aten._local_scalar_dense.default)
 _COMPARISONS: dict[Any, Any] = {
     operator.ge: aten.ge.Tensor,
     operator.gt: aten.gt.Tensor,
@@ -111,6 +112,8 @@ def symbols_in_shapes(program: torch.export.ExportedProgram) -> set[str]:
 
 def symbolic(c: Operators, node: Any, value: Any) -> Any:
     """What a node becomes that yields torch's symbolic number: an extent where that says it, else a later step."""
+    if node.target in _TAKES:
+        c.taken[node] = c.handles[node.args[0]].value(c.builder.insert)
     if isinstance(value, torch.SymInt):
         try:
             return c.symbols.extent(value)
@@ -134,6 +137,17 @@ def defined(c: Operators, number: SSAValue, value: Any) -> SymExpr:
     name = c.symbols.define(value)
     c.insert(ItemOp.create(operands=[number], result_types=[SymType(name)], location=c.location))
     return symbol(name)
+
+
+def result(c: Operators, value: SSAValue, number: Any) -> Any:
+    """What a number becomes that an op yields as ``value``, a tensor of rank 0: an extent where shapes speak of it."""
+    if isinstance(number, torch.SymInt):
+        try:
+            return c.symbols.extent(number)
+        except Unknown:
+            if c.symbols.is_in_shapes(number):
+                return defined(c, value, number)
+    return Number(value)
 
 
 def is_about_offsets(node: Any) -> bool:
@@ -219,8 +233,8 @@ def _evaluated(c: Operators, node: Any) -> SSAValue:
         except Unknown:
             pass
     kind = KINDS.get(type(value))
-    if target in (aten.item.default, aten._local_scalar_dense.default):
-        return as_scalar(c, c.handles[node.args[0]].value(c.builder.insert))
+    if target in _TAKES:
+        return as_scalar(c, c.taken[node])
     if kind is None or node.op != "call_function":
         raise error("FORGE-C003", f"{node.name} is a number that cannot be captured", location=place_of(node))
     operands = [compute(c, argument) for argument in node.args]

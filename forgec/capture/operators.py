@@ -28,6 +28,7 @@ from forgec.capture.effects import (
     written_nodes,
 )
 from forgec.capture.numbers import SYMBOLIC, Number, Step, as_argument, compute, defined, symbolic
+from forgec.capture.numbers import result as number_result
 from forgec.capture.places import place_of
 from forgec.capture.refusals import reshaped_itself
 from forgec.capture.values import Blocked, Values, literal
@@ -92,7 +93,7 @@ class Operators(Values):
         if overload is operator.getitem:
             self.handles[node] = self.handles[node.args[0]][node.args[1]]
             return
-        if isinstance(value, SYMBOLIC):
+        if isinstance(value, SYMBOLIC) and not unsupported.is_of_users(overload):
             self.handles[node] = symbolic(self, node, value)
             return
         if overload is torch.ops.aten.promote_types.default:
@@ -102,6 +103,8 @@ class Operators(Values):
             return
         if not isinstance(overload, torch._ops.OpOverload):
             name = getattr(overload, "__name__", overload)
+            if name == "flex_attention":
+                raise unsupported.EXPORTED.error(f"the operator {name}")
             if isinstance(overload, torch._ops.HigherOrderOperator):
                 raise unsupported.ON_FUNCTIONS.error(f"the operator {name}")
             raise error("FORGE-C003", f"the operation {name} cannot be captured", location=place_of(node))
@@ -129,6 +132,7 @@ class Operators(Values):
         """A call of an operator that writes nothing."""
         schema = schema_of(overload)
         value = node.meta.get("val")
+        values = leaves(value)
         arguments = bind(schema, node)
         operand = returned_operand(overload, arguments)
         if operand is not None:
@@ -145,8 +149,11 @@ class Operators(Values):
         results = self.emit(call)
         self.name_results(node, results)
         lying = arguments.get("memory_format") not in (None, torch.preserve_format)
-        handles = []
+        handles: list[Any] = []
         for position, (alias, result) in enumerate(zip(per_result(schema, value), results, strict=True)):
+            if not isinstance(values[position], torch.Tensor):
+                handles.append(self._result(result, values[position]))
+                continue
             origin = source_of(node, overload, arguments, alias, position)
             source = self.handles.get(origin)
             if origin is None or not isinstance(source, Handle):
@@ -398,8 +405,12 @@ class Operators(Values):
         if aliased:
             handles = [self.handles[target] for name in aliased for target in nodes_of(bound[name])]
         else:
-            handles = [fresh(result) for result in results[: len(own)]]
+            handles = [self._result(result, v) for result, v in zip(results, own, strict=False)]
         self.handles[node] = handles if isinstance(value, (list, tuple)) else handles[0] if handles else None
+
+    def _result(self, value: SSAValue, meta: Any) -> Any:
+        """What a node becomes that yields a tensor or a number of its own."""
+        return fresh(value) if isinstance(meta, torch.Tensor) else number_result(self, value, meta)
 
     def _functional_type(self, functional: Any, schema: Any, arguments: dict[str, Any]) -> AnyTensorType:
         def fake(value: Any) -> Any:
@@ -418,7 +429,7 @@ class Operators(Values):
             return self.type_of(functional(*positional, **keywords))
 
 
-def _as_returned(value: Any, handles: Iterator[Handle]) -> Any:
+def _as_returned(value: Any, handles: Iterator[Any]) -> Any:
     """Handles in the lists in which torch's operator returns the tensors."""
     if isinstance(value, (list, tuple)):
         return [_as_returned(item, handles) for item in value]

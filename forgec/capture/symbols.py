@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -105,6 +106,10 @@ class SymbolTable:
         if isinstance(extent, int):
             return extent, extent
         return bounds(extent, {ours: self.ranges[name] for name, ours in self.names.items() if name in self.ranges})
+
+    def in_words(self, text: str) -> str:
+        """A text with torch's names in it, with the labels instead."""
+        return re.sub(r"\b[a-z]+\d+\b", lambda name: self.labels.get(name[0], name[0]), text)
 
     def _name(self, e: Any, env: Any) -> Extent:
         """A symbol of ours for an expression that only the run tells."""

@@ -24,6 +24,9 @@ from forgec.ir.ops.module import ParamOp, ParamRefOp
 from forgec.runtime.dtypes import from_torch
 from forgec.runtime.plan import Device, DType, Layout, MemoryFormat
 
+_NUMBERS: dict[type, str] = {torch.SymInt: "i64", torch.SymFloat: "f64", torch.SymBool: "i1"}
+_NUMBERS.update({int: "i64", float: "f64", bool: "i1"})
+
 
 class Blocked(Exception):
     """What is converted depends on something that cannot be captured, which is reported already."""
@@ -45,6 +48,8 @@ class Values:
     param_values: dict[str, SSAValue] = field(default_factory=dict)
     numbers: dict[Any, SSAValue] = field(default_factory=dict)
     """Node → the number that it computes, where an op has computed it already."""
+    taken: dict[Any, SSAValue] = field(default_factory=dict)
+    """Node that takes a number out of a tensor → the tensor as it was then."""
     checks: list[Check] = field(default_factory=list)
     """What the model demands of numbers, in its own words."""
     failures: list[Diagnostic] = field(default_factory=list)
@@ -107,7 +112,13 @@ class Values:
                 result.name_hint = hint(node.name)
 
     def result_types(self, value: Any) -> list[AnyTensorType | None]:
-        return [self.type_of(v) if isinstance(v, torch.Tensor) else None for v in leaves(value)]
+        return [self._result_type(v) for v in leaves(value)]
+
+    def _result_type(self, value: Any) -> AnyTensorType | None:
+        if isinstance(value, torch.Tensor):
+            return self.type_of(value)
+        name = _NUMBERS.get(type(value))
+        return None if name is None else types.tensor(name, ())
 
     def insert(self, op: Operation) -> SSAValue:
         self.builder.insert(op)

@@ -11,8 +11,10 @@ from rich.table import Table
 from forgec.runtime.artifact import Artifact
 from forgec.runtime.binding import likely, peak_of
 from forgec.runtime.control import is_control
+from forgec.runtime.extents import symbol_sources
 from forgec.runtime.plan import Entry, Plan
 from forgec.runtime.signature import Signature
+from forgec.runtime.symbolic import free_symbols
 
 PLAIN_WIDTH = 140
 """Columns where the output is no terminal."""
@@ -111,6 +113,25 @@ def _show_entry(out: Console, plan: Plan, entry: Entry, described: dict[str, Any
     for op, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         rows.add_row(str(count), escaped(op))
     out.print(rows)
+    for line in cuts(plan, parts):
+        out.print(escaped(line))
+
+
+def cuts(plan: Plan, parts: list[Entry]) -> list[str]:
+    """Why a program is cut into segments: each extent that only its run tells and a later part needs, with the line
+    that tells it."""
+    needed = {name for part in parts if part.private for name in part.given}
+    labels = {symbol.name: symbol.label or symbol.name for symbol in plan.symbols}
+    known = {source.symbol for part in parts if not part.private for source in symbol_sources(part)}
+    found: dict[str, str] = {}
+    for part in sorted(parts, key=lambda part: not part.private):
+        for launch in part.launches:
+            extents = [e for r in launch.results if r is not None for e in part.registers[r].spec.shape]
+            told = {name for name in launch.defines if name} | {s for e in extents for s in free_symbols(e)}
+            for name in sorted((told & needed) - known - {*part.given} - found.keys()):
+                place = f" at {plan.locations[launch.location]}" if launch.location >= 0 else ""
+                found[name] = f"cut where the run tells the extent {labels[name]}{place}"
+    return list(found.values())
 
 
 def _show_fallbacks(out: Console, fallbacks: list[dict[str, Any]]) -> None:

@@ -15,6 +15,7 @@ from forgec.diagnostics import error
 from forgec.ir import types
 from forgec.ir.literals import to_tensor
 from forgec.ir.text import CallArguments
+from forgec.runtime.aten import BUILT_IN
 from forgec.runtime.dtypes import torch_dtype
 from forgec.runtime.plan import Arg, Device, DType, Layout, MemoryFormat, Reg
 from forgec.runtime.symbolic import Extent, SymExpr, evaluate
@@ -99,7 +100,10 @@ class Evaluator:
         args = [self._plain(self._argument(arg, inputs), kind) for arg, kind in typed]
         kwargs = {name: self._plain(self._argument(arg, inputs), kinds[name]) for name, arg in named}
         results = function(*args, **kwargs)
-        return [r for r in _flatten(results) if isinstance(r, self.torch.Tensor)]
+        kinds = {bool: self.torch.bool, int: self.torch.int64, float: self.torch.float64}
+        kinds = {} if function.namespace in BUILT_IN else kinds
+        found = [self.torch.tensor(r, dtype=kinds[type(r)]) if type(r) in kinds else r for r in _flatten(results)]
+        return [r for r in found if isinstance(r, self.torch.Tensor)]
 
     def _plain(self, value: Any, kind: str) -> Any:
         """A tensor of rank 0 as a number, where the operator takes a number."""

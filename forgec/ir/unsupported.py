@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from forgec.diagnostics import ForgeError, error
+from forgec.runtime.aten import BUILT_IN
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ NO_CPU_KERNEL = Unsupported("torch has no kernel of it for the CPU")
 NO_LITERAL = Unsupported("it takes something that is neither a tensor nor a literal of the plan")
 ON_FUNCTIONS = Unsupported(
     "it calls functions in a way that the IR has no form for", "say it with torch.cond, while_loop, scan or map"
+)
+EXPORTED = Unsupported(
+    "forgec writes it out while it exports a model itself", "compile the model instead of the exported program"
 )
 BY_STRIDES = Unsupported("it addresses memory by strides, which a value does not have")
 
@@ -141,8 +145,16 @@ def yields_number(schema: Any) -> bool:
 
 
 def yields_tensors(schema: Any) -> bool:
-    """True if all results are tensors or lists of them, or an operator only writes an argument."""
+    """True if all results are tensors, lists of them or a user's numbers, or an operator only writes an argument."""
     kinds = [str(result.type) for result in schema.returns]
     if not kinds:
         return any(a.alias_info is not None and a.alias_info.is_write for a in schema.arguments)
-    return all(kind in ("Tensor", "List[Tensor]", "Optional[Tensor]") for kind in kinds)
+    numbers = ("int", "float", "bool") if schema.name.partition("::")[0] not in BUILT_IN else ()
+    return all(kind in ("Tensor", "List[Tensor]", "Optional[Tensor]", *numbers) for kind in kinds)
+
+
+def is_of_users(overload: Any) -> bool:
+    """True for an operator that is none of torch's own."""
+    import torch
+
+    return isinstance(overload, torch._ops.OpOverload) and overload.namespace not in BUILT_IN

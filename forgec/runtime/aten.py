@@ -36,6 +36,10 @@ REFUSED = frozenset(
 
 _TENSOR, _TENSORS = "Tensor", "Tensors"
 _NUMBERS = frozenset({"number", "int", "float", "bool", "SymInt", "SymFloat", "SymBool"})
+_RETURNED = {"int": "i64", "SymInt": "i64", "float": "f64", "SymFloat": "f64", "bool": "i1", "SymBool": "i1"}
+"""Numbers that a user's operation may return, which a launch takes as tensors of rank 0."""
+BUILT_IN = ("aten", "prims", "prim")
+"""Namespaces of torch's own operations."""
 _ENUMERATIONS = {"ScalarType": DType, "Device": Device, "Layout": Layout, "MemoryFormat": MemoryFormat}
 _SHAPES_OF_TYPES = {
     "Tensor": _TENSOR,
@@ -137,14 +141,17 @@ def resolve(name: str) -> Operation | str:
     ):
         return f"torch {torch.__version__} has no kernel for it"
     schema: Any = found._schema
-    shapes = [_SHAPES_OF_TYPES.get(str(result.real_type)) for result in schema.returns]
+    kinds = [str(result.real_type) for result in schema.returns]
+    numbers = _RETURNED if namespace not in BUILT_IN and _RETURNED.keys() & {*kinds} else {}
+    shapes = [_TENSOR if kind in numbers else _SHAPES_OF_TYPES.get(kind) for kind in kinds]
     if None in shapes:
         return "it returns something else than tensors"
     qualified = schema.name + _dot(overload)
+    call = _as_tensors(found._op, [numbers.get(kind) for kind in kinds]) if numbers else found._op
     composite = torch._C._dispatch_has_kernel_for_dispatch_key(qualified, "CompositeImplicitAutograd")
     return Operation(
         name=name,
-        call=_flat(found._op) if _TENSORS in shapes and len(shapes) > 1 else found._op,
+        call=_flat(call) if _TENSORS in shapes and len(shapes) > 1 else call,
         arguments=tuple(_argument(argument) for argument in schema.arguments),
         returns=len(shapes),
         returns_list=_TENSORS in shapes,
@@ -160,6 +167,22 @@ def _flat(call: Callable[..., Any]) -> Callable[..., Any]:
         return [tensor for r in results for tensor in (r if isinstance(r, (list, tuple)) else (r,))]
 
     return flat
+
+
+def _as_tensors(call: Callable[..., Any], kinds: list[str | None]) -> Callable[..., Any]:
+    """An operation that returns numbers, by kind where there is one, as one that returns tensors of rank 0."""
+    import torch
+
+    def tensors(*args: Any, **kwargs: Any) -> Any:
+        results = call(*args, **kwargs)
+        several = results if len(kinds) > 1 else [results]
+        found = [
+            torch.tensor(value, dtype=dtypes.torch_dtype(kind)) if kind else value
+            for value, kind in zip(several, kinds, strict=True)
+        ]
+        return found if len(kinds) > 1 else found[0]
+
+    return tensors
 
 
 def _dot(overload: str) -> str:

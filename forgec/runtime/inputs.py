@@ -313,6 +313,8 @@ class _Explainer:
             else:
                 continue
             value = source.solve(extent) if type(extent) is int else None
+            if value is None and type(extent) is int and extent < 0 and (source.scale, source.shift) == (1, 0):
+                value = extent
             if value is None:
                 continue  # reported as a wrong extent
             self.values[source.symbol] = (value, where)
@@ -320,18 +322,24 @@ class _Explainer:
                 continue
             label = declared.label or declared.name
             bound = f"[{declared.minimum}, {'any' if declared.maximum is None else declared.maximum}]"
-            name = label if label.isidentifier() else label.replace(".", "_")
-            if value < declared.minimum:
-                limit, remedy = f"at least {declared.minimum}", f'compile with forgec.Dim("{name}", min={value})'
-                if value < 2:
-                    remedy = "compile another artifact for it: torch.export treats extents of 0 and 1 as special"
+            named = label.isidentifier() and (source.axis is not None or label != where)
+            told = "what dynamic_shapes declares and torch.export can trace"
+            below = value < declared.minimum
+            limit = f"at least {declared.minimum}" if below else f"at most {declared.maximum}"
+            if below and value < 2 and source.axis is not None:
+                remedy = "compile another artifact for it: torch.export treats extents of 0 and 1 as special"
+            elif named and below:
+                remedy = f'compile with forgec.Dim("{label}", min={value})'
+            elif named:
+                remedy = f'compile with forgec.Dim("{label}", max={value}), or split the input'
             else:
-                limit, remedy = f"at most {declared.maximum}", f'compile with forgec.Dim("{name}", max={value})'
-                remedy += ", or split the input"
+                told = "so far the model takes the same way as with the example inputs"
+                remedy = f"compile another artifact with an example such as {value}, on the other side of the bound"
             shown = f"{where} is {extent}" + ("" if extent == value else f" ('{label}' is {value})")
             given = label if extent == value else self.describe(source.leaf, source.axis)
             also = "" if extent == value else f", '{label}'"
-            note = f"{where} is '{given}'{also} in {bound}: what dynamic_shapes declares and torch.export can trace"
+            which = "" if source.axis is None and given == where else f" '{given}'{also}"
+            note = f"{where} is{which} in {bound}: {told}"
             self.add("FORGE-R004", f"{shown}, the artifact accepts {limit}", note, help=remedy)
 
     def describe(self, leaf: int, axis: int | None) -> str:
@@ -355,6 +363,7 @@ class _Explainer:
         except ZeroDivisionError:
             expected = -1
         if expected != given:
-            known = [(name, *self.values[name]) for name in sorted(names)]
-            notes = tuple(f"{place} makes {name} = {value}" for name, value, place in known)
+            labels = self.checker.signature.labels
+            known = [(labels.get(name, name), *self.values[name]) for name in sorted(names)]
+            notes = tuple(f"{place} makes '{called}' {value}" for called, value, place in known)
             self.add("FORGE-R003", f"{where} is {given}, but '{label}' is {expected}", *notes)

@@ -65,6 +65,26 @@ torch.library.register_fake("forgec_tests_plain::twice", lambda x, *, k=2: torch
 torch.library.register_fake("forgec_tests_plain::inc", lambda x: torch.empty_like(x))
 torch.library.register_fake("forgec_tests_plain::inc_", lambda x: x)
 
+library.define("count(Tensor x) -> SymInt")
+library.define("kept(Tensor x) -> (Tensor, SymInt, float)")
+library.define("take(Tensor(a!) x) -> SymInt")
+library.impl("count", lambda x: int((x > 0).sum()), "CompositeExplicitAutograd")
+library.impl("kept", lambda x: (x[x > 0], int((x > 0).sum()), 0.5), "CompositeExplicitAutograd")
+library.impl("take", lambda x: int(x.sub_(1).sum()), "CompositeExplicitAutograd")
+
+
+@torch.library.register_fake("forgec_tests_plain::count")
+@torch.library.register_fake("forgec_tests_plain::take")
+def _(x: torch.Tensor) -> Any:
+    return torch.library.get_ctx().new_dynamic_size()
+
+
+@torch.library.register_fake("forgec_tests_plain::kept")
+def _(x: torch.Tensor) -> Any:
+    count = torch.library.get_ctx().new_dynamic_size()
+    return x.new_empty(count), count, 0.5
+
+
 ops: Any = torch.ops.forgec_tests
 plain: Any = torch.ops.forgec_tests_plain
 
@@ -77,6 +97,12 @@ USES: dict[str, Callable[[torch.Tensor], Any]] = {
     "one that writes two and returns another": lambda x: (lambda y: (ops.move(y, x, x * 2), y))(x * 2),
     "one that writes two equal tensors": lambda x: (lambda a, b: (ops.move(a, b, x), a, b))(x * 2, x * 2),
     "one that returns what it writes": lambda x: (lambda y: (plain.inc_(y[0]), y))(x * 2)[1],
+    "one that returns a number": lambda x: plain.count(x),
+    "one that returns a number to compute with": lambda x: x * plain.count(x) + plain.count(x.neg()),
+    "one that returns an extent": lambda x: x.new_ones(plain.count(x)) * 2,
+    "one that returns a tensor and its extent": lambda x: (lambda r: (r[0] * 2, r[1], x.new_ones(r[1])))(plain.kept(x)),
+    "one that returns a number of what is written later": lambda x: (lambda n: x.add_(9) * n)(plain.count(x)),
+    "one that writes and returns a number": lambda x: (lambda y: (plain.take(y), y))(x * 2),
 }
 
 

@@ -239,3 +239,80 @@ def test_an_extent_that_the_model_fixes_is_refused_by_torch() -> None:
     with pytest.raises(ForgeError) as raised:
         forgec.compile(lambda a: a + torch.ones(3, 4), (torch.randn(3, 4),), dynamic_shapes=({0: rows},))
     assert raised.value.code == "FORGE-C001"
+
+
+def branching(a: torch.Tensor) -> torch.Tensor:
+    if a.shape[0] > 5:
+        return a * 2
+    return a
+
+
+def tiled(a: torch.Tensor) -> torch.Tensor:
+    return a.reshape(4, -1)
+
+
+def compared(a: torch.Tensor) -> torch.Tensor:
+    return a if 3 * a.shape[0] >= 7 else a + 1
+
+
+@pytest.mark.parametrize(
+    ("model", "texts", "help"),
+    [
+        (branching, ("'m'", "6 <= m"), 'forgec.Dim("m", min=6)'),
+        (tiled, ("'m'", "(m % 4) == 0"), '4*forgec.Dim("_m")'),
+        (lambda a: a + torch.ones(8, 4), ("'m'",), "leave 'm' fixed"),
+        (compared, ("cannot work out",), "Dim.AUTO"),
+    ],
+)
+def test_what_a_model_needs_of_extents(model: Any, texts: tuple[str, ...], help: str) -> None:
+    with pytest.raises(ForgeError) as raised:
+        forgec.compile(model, (torch.randn(8, 4),), dynamic_shapes=({0: forgec.Dim("m")},))
+    (found,) = raised.value.diagnostics
+    assert found.code == "FORGE-C001"
+    assert all(text in str(raised.value) for text in texts)
+    assert help in str(found.help)
+    assert "Dim.AUTO" in str(found.help)
+    assert found.location is not None
+    assert found.location.line >= model.__code__.co_firstlineno
+    assert "L['" not in str(raised.value)
+
+
+def test_extents_that_must_be_equal() -> None:
+    shapes = ({0: forgec.Dim("m")}, {0: forgec.Dim("n")})
+    with pytest.raises(ForgeError) as raised:
+        forgec.compile(lambda a, b: a + b, (torch.randn(8, 4), torch.randn(8, 4)), dynamic_shapes=shapes)
+    assert "the same Dim ('m' for 'n')" in str(raised.value)
+
+
+def test_a_bound_that_tracing_found() -> None:
+    program = forgec.compile(branching, (torch.randn(8, 4),), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    with pytest.raises(ForgeError) as raised:
+        program(torch.randn(4, 4))
+    (found,) = raised.value.diagnostics
+    assert found.code == "FORGE-R004"
+    assert "compile another artifact" in str(found.help)
+
+
+@pytest.mark.parametrize(("given", "text"), [(12, "at most 9"), (-2, "at least 0")])
+def test_a_number_outside_its_range(given: int, text: str) -> None:
+    def model(a: torch.Tensor, start: int) -> torch.Tensor:
+        return a[:, start:] * 2
+
+    program = forgec.compile(
+        model, (torch.ones(3, 9), 4), dynamic_shapes={"a": None, "start": torch.export.Dim.DYNAMIC}
+    )
+    with pytest.raises(ForgeError) as raised:
+        program(torch.ones(3, 9), given)
+    (found,) = raised.value.diagnostics
+    assert found.message == f"start is {given}, the artifact accepts {text}"
+    assert "start is in [0, 9]" in found.notes[0]
+
+
+def test_assertions_name_extents() -> None:
+    def model(a: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+        return a.narrow(0, 0, n.item()) + 1
+
+    shapes = {"a": {0: forgec.Dim("m")}, "n": None}
+    program = forgec.compile(model, (torch.ones(4, 3), torch.tensor(2)), dynamic_shapes=shapes)
+    with pytest.raises(ForgeError, match=r"item\(n\) <= m is required"):
+        program(torch.ones(4, 3), torch.tensor(9))

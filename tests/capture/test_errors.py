@@ -12,6 +12,7 @@ from torch import nn
 
 import forgec
 from forgec.diagnostics import ForgeError
+from tests.capture.compare import agree
 
 x = torch.ones(2, 3)
 HERE = "tests/capture/test_errors.py"
@@ -122,15 +123,46 @@ def test_memory_beyond_that_of_a_tensor_is_refused() -> None:
     assert "more memory than the tensor has" in str(failure)
 
 
-def test_an_assignment_to_data_is_refused() -> None:
-    def assigning(a: torch.Tensor) -> torch.Tensor:
-        b = a.clone()
-        b.data = a * 2
-        return b
+def test_an_assignment_to_data_gives_new_memory() -> None:
+    def assigning(a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        b, c = a.clone(), a * 2
+        b.data = c[0]
+        b.add_(1)
+        return b, c
 
-    failure = refusal(assigning, x)
-    assert failure.code == "FORGE-C003"
-    assert ".data" in str(failure)
+    agree(lambda: assigning, (x,))
+
+
+class Assigning(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("held", torch.ones(3))
+        self.weight = torch.nn.Parameter(torch.ones(3))
+
+
+@pytest.mark.parametrize("name", ["held", "weight", "an input", "a dtype"])
+def test_an_assignment_to_data_is_refused(name: str) -> None:
+    class Model(Assigning):
+        def forward(self, a: torch.Tensor) -> torch.Tensor:
+            target = {"an input": a, "a dtype": a + 1}.get(name, getattr(self, name, a))
+            target.data = (a * 2).to(torch.float16 if name == "a dtype" else a.dtype)
+            return target * 2
+
+    (found,) = refusal(Model(), x).diagnostics
+    assert (found.code, found.location is not None) == ("FORGE-C003", True)
+    assert "an assignment to .data" in found.message
+    assert found.help is not None
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 1), (1,), (20, 3)])
+def test_an_input_that_is_resized_is_refused(shape: tuple[int, ...]) -> None:
+    def model(a: torch.Tensor) -> torch.Tensor:
+        a.resize_(shape)
+        return a + 1
+
+    (found,) = refusal(model, x).diagnostics
+    assert (found.code, found.location is not None) == ("FORGE-C003", True)
+    assert "resize_" in found.message
 
 
 def test_a_refused_export_leaves_the_model_as_it_was() -> None:

@@ -296,3 +296,14 @@ def test_a_branch_on_what_was_known_before_the_extents() -> None:
     for given_ in (x + 1, x - 1):
         torch.testing.assert_close(compiled(given_), function(given_))
     agree(lambda: Wrapped(function), [x + 1], sharing=False)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_number_of_what_is_written_later(own: bool) -> None:
+    def model(x: torch.Tensor) -> torch.Tensor:
+        x = x if own else x * 1
+        first = x[0].item()
+        x.add_(1)
+        return x * first
+
+    agree(lambda: model, (torch.tensor([2.0, 3.0]),))

@@ -1,7 +1,9 @@
 from pathlib import Path
 
 import pytest
+import torch
 
+import forgec as compiler
 from forgec.cli.inspect_view import size
 from forgec.cli.ir_text import without_locations
 from tests.cli.command import forgec
@@ -90,3 +92,11 @@ def test_sizes(nbytes: int, text: str):
 )
 def test_removing_locations(text: str, expected: str):
     assert without_locations(text) == expected
+
+
+def test_why_a_program_is_cut(tmp_path: Path):
+    compiled = compiler.compile(lambda x: x.nonzero() * 2, (torch.ones(4, 3),))
+    compiled.save(tmp_path / "cut.forge")
+    finished = forgec("inspect", tmp_path / "cut.forge")
+    assert "cut where the run tells the extent nonzero(x).0 at " in finished.out
+    assert "test_inspect.py:" in finished.out
