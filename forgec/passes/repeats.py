@@ -1,0 +1,477 @@
+"""Finding what a block of ops computes again and again: the same dataflow, on other operands.
+
+Ops get a code: equal codes mean equal kinds, attributes (all scalars among them), types and regions. A **span** is a
+contiguous run of ops. Two spans are the same when their codes are, op by op, and when each operand is the result of
+the same op of the span, or the same one of the span's inputs: that is all that decides. Where spans begin and end is
+proposed in two ways: by the numbers in module paths (``layers.3``), and for the rest by a suffix array over the codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, takewhile
+from typing import Any
+
+from xdsl.dialects.func import ReturnOp
+from xdsl.ir import Block, Operation, SSAValue
+from xdsl.traits import is_side_effect_free
+
+from forgec.ir.attributes import StateType
+from forgec.ir.locations import from_attribute
+from forgec.ir.ops.module import ParamRefOp
+from forgec.ir.symbols import defined_symbols
+from forgec.passes.outlining import free_values
+from forgec.passes.repeated_text import Candidate, candidates_in
+
+Path = tuple[str, ...]
+"""The components of a module path (``("layers", "3", "attn")``)."""
+
+PROTOTYPES = 4
+"""With how many kinds of spans one that is like no other is compared."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """The ops ``[start, end)`` of a line; ``path`` is the module that they come from, as far as they share it."""
+
+    start: int
+    end: int
+    path: Path = ()
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+    @property
+    def range(self) -> range:
+        return range(self.start, self.end)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One repetition: ``ops`` are the positions of its ops, and ``inputs`` the values that it takes from outside, in
+    the order of all repetitions of a group. ``extra`` ops stand between its first and its last op, but are not of it;
+    ``late`` ones need its results.
+    """
+
+    span: Span
+    ops: Sequence[int]
+    inputs: Sequence[SSAValue]
+    extra: Sequence[int] = ()
+    late: Sequence[int] = ()
+
+
+@dataclass
+class Group:
+    """Repetitions of one computation, in the order in which they stand; the first exact one is the prototype."""
+
+    instances: list[Instance]
+    differing: list[tuple[Span, str]] = field(default_factory=list)
+    """Spans at the same place in the model that are something else, and what is different about them."""
+
+    @property
+    def prototype(self) -> Instance:
+        return next(instance for instance in self.instances if not instance.extra)
+
+
+class Codes:
+    """Numbers for what ops are, equal for equal ops."""
+
+    def __init__(self) -> None:
+        self.known: dict[Any, int] = {}
+        self.attributes: dict[int, tuple[int, Any]] = {}
+
+    def of(self, op: Operation) -> int:
+        """The code of an op; values that its regions take from outside count as operands."""
+        key: list[Any] = [type(op)]
+        for name, value in (*op.properties.items(), *op.attributes.items()):
+            key += (name, self._attribute(value))
+        for values in (op.operands, op.results):
+            key.append(-1)
+            key += [self._attribute(value.type) for value in values]
+        if op.regions:
+            key.append(self._regions(op))
+        return self.known.setdefault(tuple(key), len(self.known))
+
+    def _attribute(self, attribute: Any) -> int:
+        """Most equal attributes are one object, whose hash need not be computed twice."""
+        found = self.attributes.get(id(attribute))
+        if found is None:
+            number = self.known.setdefault(("attribute", attribute), len(self.known))
+            found = self.attributes[id(attribute)] = (number, attribute)  # kept, so that no other gets its id
+        return found[0]
+
+    def _regions(self, op: Operation) -> tuple[Any, ...]:
+        """What the regions of an op compute, with numbers for values."""
+        numbers = {value: -1 - index for index, value in enumerate(sources(op))}
+        key: list[Any] = []
+        for region in op.regions:
+            key.append("region")
+            for block in region.blocks:
+                key.append("block")
+                for argument in block.args:
+                    numbers[argument] = len(numbers)
+                    key.append(self._attribute(argument.type))
+                for inner in block.ops:
+                    key += [self.of(inner), *(numbers[value] for value in sources(inner))]
+                    for result in inner.results:
+                        numbers[result] = len(numbers)
+        return tuple(key)
+
+
+def sources(op: Operation) -> Sequence[SSAValue]:
+    """The values that an op uses, in its regions too."""
+    return [*op.operands, *(v for v in free_values([op]) if v not in op.operands)] if op.regions else op.operands
+
+
+class Line:
+    """The ops of a block that may repeat, in order: all but its parameters and its end."""
+
+    def __init__(self, block: Block, codes: Codes) -> None:
+        self.block = block
+        self.ops = [op for op in block.ops if not isinstance(op, (ParamRefOp, ReturnOp))]
+        self.codes = [-1 - i if defined_symbols(op) else codes.of(op) for i, op in enumerate(self.ops)]
+        """An op that says what a symbol is stands for itself alone."""
+        self.sources = [sources(op) for op in self.ops]
+        self.paths = _paths(self.ops)
+        self.place: dict[SSAValue, tuple[int, int]] = {}
+        """Where a value comes from: op and number of the result."""
+        for position, op in enumerate(self.ops):
+            for number, result in enumerate(op.results):
+                self.place[result] = position, number
+        self.position = {op: position for position, op in enumerate(self.ops)}
+
+    def key(self, span: Span) -> tuple[tuple[int, ...], list[SSAValue]]:
+        """What identifies the computation of a span, and its inputs."""
+        slots: dict[SSAValue, int] = {}
+        key: list[int] = []
+        for position in span.range:
+            key.append(self.codes[position])
+            for value in self.sources[position]:
+                at, number = self.place.get(value, (-1, 0))
+                if span.start <= at < span.end:
+                    key += (at - span.start, number)
+                else:
+                    key.append(-1 - slots.setdefault(value, len(slots)))
+        return tuple(key), list(slots)
+
+    def user(self, op: Operation) -> int | None:
+        """The position of the op of this block in which an op stands; None for its end."""
+        current: Operation | None = op
+        while current is not None and current.parent_block() is not self.block:
+            current = current.parent_op()
+        return None if current is None else self.position.get(current)
+
+    def is_chain(self, spans: Sequence[Span]) -> bool:
+        """True if most spans need what the one before them computes. Parallel repetitions (the projections of queries,
+        keys and values, a layer's experts) are for other passes to merge.
+        """
+        latest: dict[SSAValue, int] = {}
+        starts = {span.start: number for number, span in enumerate(spans)}
+        number, chained, end = -1, set(), 0
+        for position in range(spans[0].start, spans[-1].end):
+            if position in starts:
+                number, end = starts[position], spans[starts[position]].end
+            needed = {latest.get(value, -1) for value in self.sources[position]}
+            inside = position < end
+            if inside and number > 0 and number - 1 in needed:
+                chained.add(number)
+            for result in self.ops[position].results:
+                latest[result] = number if inside else max(needed, default=-1)
+        return 2 * len(chained) > len(spans) - 1
+
+    def cut(self, span: Span) -> int:
+        """How many values enter and leave a span, parameters not counted."""
+        inputs = {
+            value
+            for position in span.range
+            for value in self.sources[position]
+            if not (span.start <= self.place.get(value, (-1, 0))[0] < span.end)
+            and not isinstance(value.owner, ParamRefOp)
+        }
+        return len(inputs) + len(self.results(span, set(span.range)))
+
+    def results(self, span: Span, ops: set[int]) -> list[SSAValue]:
+        """The results of ops that others use."""
+        return [
+            result
+            for position in span.range
+            if position in ops
+            for result in self.ops[position].results
+            if any(self.user(use.operation) not in ops for use in result.uses)
+        ]
+
+
+def _paths(ops: Sequence[Operation]) -> list[Path]:
+    """The module of each op; an op without a place counts to the module of the op before."""
+    known: dict[int, Path | None] = {}
+    paths: list[Path] = []
+    for op in ops:
+        key = id(op.location)
+        if key not in known:
+            places = from_attribute(op.location)
+            known[key] = tuple(places[0].module.split(".")) if places and places[0].module else () if places else None
+        found = known[key]
+        paths.append(found if found is not None else paths[-1] if paths else ())
+    return paths
+
+
+def repeats(line: Line, min_ops: int, *, unnamed: bool) -> Iterator[Group]:
+    """The repeated computations of a line: spans of one group, and of several, do not overlap. ``unnamed``: look for
+    repetitions also where no module path tells them.
+    """
+    taken: list[Span] = []
+    for group in _named(line, min_ops):
+        taken += [instance.span for instance in group.instances]
+        yield group
+    if unnamed:
+        yield from _unnamed(line, 2 * min_ops, taken)
+
+
+# By module paths ------------------------------------------------------------------------------------------------------
+
+
+def _named(line: Line, min_ops: int) -> Iterator[Group]:
+    """Groups of modules with a number in their path, outer modules first: an inner one counts where the outer ones
+    are different.
+    """
+    level, pending = 0, [Span(0, len(line.ops))]
+    while pending:
+        level += 1
+        found = [span for outer in pending for span in _modules(line, outer, level)]
+        pending = [span for span in found if len(span) >= min_ops]
+        for group in _grouped(line, pending, min_ops):
+            yield group
+            done = {instance.span for instance in group.instances}
+            pending = [span for span in pending if span not in done]
+
+
+def _modules(line: Line, outer: Span, level: int) -> list[Span]:
+    """For each path up to its ``level``-th number, the span of the ops in that module; without overlaps."""
+    first: dict[Path, int] = {}
+    last: dict[Path, int] = {}
+    prefixes: dict[Path, Path | None] = {}
+    for position in outer.range:
+        path = line.paths[position]
+        if path not in prefixes:
+            numbers = [i for i, component in enumerate(path) if component.isdecimal()]
+            prefixes[path] = path[: numbers[level - 1] + 1] if len(numbers) >= level else None
+        prefix = prefixes[path]
+        if prefix is not None:
+            first.setdefault(prefix, position)
+            last[prefix] = position
+    spans = sorted((Span(first[path], last[path] + 1, path) for path in first), key=lambda span: span.start)
+    alone = []
+    end = 0
+    for index, span in enumerate(spans):
+        following = spans[index + 1].start if index + 1 < len(spans) else span.end
+        if end <= span.start and span.end <= following:
+            alone.append(span)
+        end = max(end, span.end)
+    return alone
+
+
+def _grouped(line: Line, spans: Sequence[Span], min_ops: int) -> list[Group]:
+    """The groups among spans; spans that differ by additional ops only join a group."""
+    exact: dict[tuple[int, ...], list[Instance]] = {}
+    for span in spans:
+        key, inputs = line.key(span)
+        exact.setdefault(key, []).append(Instance(span, span.range, inputs))
+    alone = [found[0] for found in exact.values() if len(found) == 1]
+    several = sorted((found for found in exact.values() if len(found) > 1), key=lambda i: -len(i) * len(i[0].span))
+    candidates = [*several, *([instance] for instance in sorted(alone, key=lambda i: len(i.span)))][:PROTOTYPES]
+    differing: dict[int, list[tuple[Span, str]]] = {}
+    joined: set[Span] = set()
+    for instance in alone:
+        for number, group in enumerate(candidates):
+            prototype = group[0]
+            if prototype.span == instance.span or prototype.span in joined or len(prototype.span) > len(instance.span):
+                continue
+            match = _align(line, prototype, instance.span)
+            if isinstance(match, Instance):
+                group.append(match)
+                joined.add(instance.span)
+                break
+            differing.setdefault(number, []).append((instance.span, match))
+    groups = []
+    for number, group in enumerate(several + candidates[len(several) :]):
+        instances = sorted(group, key=lambda instance: instance.span.start)
+        enough = len(instances) > 1 and len(group[0].span) >= min_ops and group[0].span not in joined
+        if enough and line.is_chain([instance.span for instance in instances]):
+            siblings = {instance.span.path[:-1] for instance in instances}
+            others = [(s, why) for s, why in differing.get(number, ()) if s.path[:-1] in siblings and s not in joined]
+            groups.append(Group(instances, others))
+    return groups
+
+
+def _align(line: Line, prototype: Instance, span: Span) -> Instance | str:
+    """The prototype's ops among those of a longer span; else the op at which they part."""
+    values: dict[SSAValue, SSAValue] = {}
+    back: dict[SSAValue, SSAValue] = {}
+    matched: list[int] = []
+    position = span.start
+    for wanted in prototype.ops:
+        while position < span.end and not _fits(line, wanted, position, values, back):
+            position += 1
+        if position == span.end:
+            op = line.ops[wanted]
+            return f"{op.name} has no counterpart"
+        pairs = (*zip(line.sources[wanted], line.sources[position], strict=True),)
+        results = zip(line.ops[wanted].results, line.ops[position].results, strict=True)
+        for ours, theirs in (*pairs, *results):
+            values[ours], back[theirs] = theirs, ours
+        matched.append(position)
+        position += 1
+    inside = set(matched)
+    extra = [p for p in span.range if p not in inside]
+    late = _late(line, inside, extra)
+    if late is None:
+        return "additional ops stand in the way"
+    return Instance(span, matched, [values[value] for value in prototype.inputs], extra, late)
+
+
+def _fits(
+    line: Line, wanted: int, position: int, values: Mapping[SSAValue, SSAValue], back: Mapping[SSAValue, SSAValue]
+) -> bool:
+    if line.codes[wanted] != line.codes[position]:
+        return False
+    here: dict[SSAValue, SSAValue] = {}
+    there: dict[SSAValue, SSAValue] = {}
+    for ours, theirs in zip(line.sources[wanted], line.sources[position], strict=True):
+        known, known_back = values.get(ours, theirs), back.get(theirs, ours)
+        if (
+            known is not theirs
+            or known_back is not ours
+            or isinstance(ours.owner, ParamRefOp) != isinstance(theirs.owner, ParamRefOp)
+        ):
+            return False
+        if here.setdefault(ours, theirs) is not theirs or there.setdefault(theirs, ours) is not ours:
+            return False
+    return True
+
+
+def _late(line: Line, inside: set[int], extra: Sequence[int]) -> list[int] | None:
+    """The extra ops that must come after those inside; None if some must stand between them."""
+    late: list[int] = []
+    after: set[int] = set()
+    for position in extra:
+        op = line.ops[position]
+        touches = any(isinstance(value.type, StateType) for value in (*line.sources[position], *op.results))
+        if touches or not is_side_effect_free(op):
+            return None
+        if any(line.place.get(value, (-1, 0))[0] in inside | after for value in line.sources[position]):
+            late.append(position)
+            after.add(position)
+    for position in inside:
+        if any(line.place.get(value, (-1, 0))[0] in after for value in line.sources[position]):
+            return None
+    return late
+
+
+# Without names --------------------------------------------------------------------------------------------------------
+
+
+def _unnamed(line: Line, min_ops: int, taken: Iterable[Span]) -> Iterator[Group]:
+    """Groups among the ops that are not taken, longest gain first."""
+    is_taken = [False] * len(line.ops)
+    for span in taken:
+        is_taken[span.start : span.end] = [True] * len(span)
+    pieces = [Span(run[0], run[-1] + 1) for run in _pieces(line, is_taken) if len(run) >= min_ops]
+    text: list[int] = []
+    at: list[int] = []
+    for number, piece in enumerate(pieces):
+        text += [*(line.codes[position] for position in piece.range), -1 - len(line.ops) - number]
+        at += [*piece.range, -1]
+    found = candidates_in(text, min_ops)
+    while found:
+        best = _best(line, found, at, is_taken, min_ops)
+        if best is None:
+            return
+        for span in best:
+            is_taken[span.start : span.end] = [True] * len(span)
+        yield Group([Instance(span, span.range, line.key(span)[1]) for span in best])
+        found = [candidate for candidate in found if candidate.bound > 0]
+
+
+def _pieces(line: Line, is_taken: Sequence[bool]) -> list[list[int]]:
+    """Runs of free ops that no border of a numbered module cuts."""
+
+    def module(position: int) -> Path:
+        path = line.paths[position]
+        number = next((i for i, component in enumerate(path) if component.isdecimal()), -1)
+        return path[: number + 1]
+
+    free = (position for position in range(len(line.ops)) if not is_taken[position])
+    runs = groupby(enumerate(free), key=lambda pair: (pair[1] - pair[0], module(pair[1])))
+    return [[position for _, position in run] for _, run in runs]
+
+
+def _best(
+    line: Line, candidates: list[Candidate], at: Sequence[int], is_taken: Sequence[bool], min_ops: int
+) -> list[Span] | None:
+    """The spans of the candidate that saves most; of equals, the one that the fewest values enter and leave."""
+    candidates.sort(key=lambda candidate: -candidate.bound)
+    best: list[Span] | None = None
+    score = (0, 0)
+    for candidate in candidates:
+        if candidate.bound <= 0 or candidate.bound < score[0]:
+            break
+        spans = _apart(line, candidate, at, is_taken, min_ops)
+        candidate.bound = _saved(spans)
+        if not spans or (candidate.bound, -line.cut(spans[0])) <= score:
+            continue
+        spans = _same(line, spans)
+        if not line.is_chain(spans):
+            candidate.bound = 0
+            continue
+        candidate.bound = _saved(spans)
+        current = (candidate.bound, -line.cut(spans[0]))
+        if current > score:
+            best, score = spans, current
+    return best
+
+
+def _saved(spans: Sequence[Span]) -> int:
+    return len(spans[0]) * (len(spans) - 1) if spans else 0
+
+
+def _apart(line: Line, candidate: Candidate, at: Sequence[int], is_taken: Sequence[bool], min_ops: int) -> list[Span]:
+    """The occurrences of a candidate that do not overlap, cut down to whole modules."""
+    first = at[candidate.starts[0]]
+    low, high = _whole(line, first, first + candidate.length)
+    if high - low < min_ops:
+        return []
+    spans: list[Span] = []
+    end = -1
+    for start in candidate.starts:
+        begin = at[start] + low - first
+        if begin >= end and not any(is_taken[begin : begin + high - low]):
+            end = begin + high - low
+            spans.append(Span(begin, end))
+    return spans
+
+
+def _same(line: Line, spans: Sequence[Span]) -> list[Span]:
+    """The most spans among some that are one computation."""
+    exact: dict[tuple[int, ...], list[Span]] = {}
+    for span in spans:
+        exact.setdefault(line.key(span)[0], []).append(Span(span.start, span.end, _shared_path(line, span)))
+    return max(exact.values(), key=len)
+
+
+def _whole(line: Line, start: int, end: int) -> tuple[int, int]:
+    """The part of a span that consists of whole modules, where modules are called in it."""
+    paths = line.paths
+    if len(set(paths[start:end])) == 1:
+        return start, end
+    while start < end and start > 0 and paths[start - 1] == paths[start]:
+        start += 1
+    while end > start and end < len(paths) and paths[end] == paths[end - 1]:
+        end -= 1
+    return start, end
+
+
+def _shared_path(line: Line, span: Span) -> Path:
+    """The innermost module that all ops of a span are in."""
+    low, high = min(paths := line.paths[span.start : span.end]), max(paths)
+    return tuple(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(low, high, strict=False)))
