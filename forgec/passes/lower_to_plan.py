@@ -53,9 +53,9 @@ class LowerToPlan(ModulePass):
         }
 
     Outlined layers are inlined, control flow is outlined and functions are cut into segments first; private functions
-    become private entries, after the entries that call them. Requires: one block per function. Ensures: no forge op is left but ``forge.symbol``;
-    every launch has its op's location; no two values that are live at the same time share bytes unless one is a view of
-    the other.
+    become private entries, after the entries that call them. Requires: one block per function. Ensures: no forge op is
+    left but ``forge.symbol``; every launch has its op's location; no two values that are live at the same time share
+    bytes unless one is a view of the other.
     """
 
     name = "lower-to-plan"

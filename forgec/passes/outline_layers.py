@@ -18,8 +18,9 @@ from forgec.ir.locations import from_attribute, fuse, location_of, renamed, to_a
 from forgec.ir.ops.module import ParamRefOp, StateReadOp
 from forgec.passes import patterns, remarks
 from forgec.passes.outlining import AT_CALL, LAYER, call, outline
-from forgec.passes.repeats import Codes, Group, Instance, Line, Path, repeats
+from forgec.passes.repeats import Group, Instance, Line, Path, repeats
 from forgec.passes.rewriting import functions
+from forgec.passes.structure import Codes
 
 STAR = "*"
 """Stands in the locations of a function for the parts of a module path that its calls differ in."""
@@ -50,11 +51,13 @@ class OutlineLayers(ModulePass):
         }
 
     So all passes up to ``inline-layers``, which undoes this, pay once for each distinct block. Blocks are the same if
-    ops, attributes, types and dataflow are; parameters, states and all other values from outside become arguments.
-    Where the model's modules are numbered (``layers.3``), each is a block, or each of those inside where they are
-    different; a block with additional ops that can stand before or after it (the position bias that T5 computes in its
-    first one) is called too. What is left may repeat one after the other (``unnamed``). Blocks of
-    less than ``min-ops`` ops stay, twice as many where no module path tells them. Locations: the function's ops are in ``layers.*``, its calls in ``layers.3``.
+    ops, attributes, types and dataflow are; parameters, states and all other values from outside become arguments. Only
+    blocks that take the same masks and tables of positions share a function (Gemma's local layers, and its global
+    ones). Where the model's modules are numbered (``layers.3``), each is a block, or each of those inside where they
+    are different; a block with additional ops that can stand before or after it (the position bias that T5 computes in
+    its first one) is called too. What is left may repeat one after the other (``unnamed``). Blocks of less than
+    ``min-ops`` ops stay, twice as many where no module path tells them. Locations: the function's ops are in
+    ``layers.*``, its calls in ``layers.3``.
     """
 
     name = "outline-layers"

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, takewhile
-from typing import Any
 
 from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Block, Operation, SSAValue
@@ -19,13 +18,18 @@ from xdsl.traits import is_side_effect_free
 
 from forgec.ir.attributes import StateType
 from forgec.ir.locations import from_attribute
+from forgec.ir.ops.attention import AttentionOp
+from forgec.ir.ops.contraction import ConvolvingOp, LinearOp, MatmulOp
 from forgec.ir.ops.module import ParamRefOp
 from forgec.ir.symbols import defined_symbols
-from forgec.passes.outlining import free_values
 from forgec.passes.repeated_text import Candidate, candidates_in
+from forgec.passes.structure import Codes, Tables, sources
 
 Path = tuple[str, ...]
 """The components of a module path (``("layers", "3", "attn")``)."""
+
+PRODUCTS = (LinearOp, MatmulOp, ConvolvingOp, AttentionOp)
+"""What a part of a layer must have to be worth a function."""
 
 PROTOTYPES = 4
 """With how many kinds of spans one that is like no other is compared."""
@@ -74,56 +78,6 @@ class Group:
         return next(instance for instance in self.instances if not instance.extra)
 
 
-class Codes:
-    """Numbers for what ops are, equal for equal ops."""
-
-    def __init__(self) -> None:
-        self.known: dict[Any, int] = {}
-        self.attributes: dict[int, tuple[int, Any]] = {}
-
-    def of(self, op: Operation) -> int:
-        """The code of an op; values that its regions take from outside count as operands."""
-        key: list[Any] = [type(op)]
-        for name, value in (*op.properties.items(), *op.attributes.items()):
-            key += (name, self._attribute(value))
-        for values in (op.operands, op.results):
-            key.append(-1)
-            key += [self._attribute(value.type) for value in values]
-        if op.regions:
-            key.append(self._regions(op))
-        return self.known.setdefault(tuple(key), len(self.known))
-
-    def _attribute(self, attribute: Any) -> int:
-        """Most equal attributes are one object, whose hash need not be computed twice."""
-        found = self.attributes.get(id(attribute))
-        if found is None:
-            number = self.known.setdefault(("attribute", attribute), len(self.known))
-            found = self.attributes[id(attribute)] = (number, attribute)  # kept, so that no other gets its id
-        return found[0]
-
-    def _regions(self, op: Operation) -> tuple[Any, ...]:
-        """What the regions of an op compute, with numbers for values."""
-        numbers = {value: -1 - index for index, value in enumerate(sources(op))}
-        key: list[Any] = []
-        for region in op.regions:
-            key.append("region")
-            for block in region.blocks:
-                key.append("block")
-                for argument in block.args:
-                    numbers[argument] = len(numbers)
-                    key.append(self._attribute(argument.type))
-                for inner in block.ops:
-                    key += [self.of(inner), *(numbers[value] for value in sources(inner))]
-                    for result in inner.results:
-                        numbers[result] = len(numbers)
-        return tuple(key)
-
-
-def sources(op: Operation) -> Sequence[SSAValue]:
-    """The values that an op uses, in its regions too."""
-    return [*op.operands, *(v for v in free_values([op]) if v not in op.operands)] if op.regions else op.operands
-
-
 class Line:
     """The ops of a block that may repeat, in order: all but its parameters and its end."""
 
@@ -134,6 +88,7 @@ class Line:
         """An op that says what a symbol is stands for itself alone."""
         self.sources = [sources(op) for op in self.ops]
         self.paths = _paths(self.ops)
+        self.tables = Tables(block, codes)
         self.place: dict[SSAValue, tuple[int, int]] = {}
         """Where a value comes from: op and number of the result."""
         for position, op in enumerate(self.ops):
@@ -222,10 +177,29 @@ def repeats(line: Line, min_ops: int, *, unnamed: bool) -> Iterator[Group]:
     """
     taken: list[Span] = []
     for group in _named(line, min_ops):
-        taken += [instance.span for instance in group.instances]
-        yield group
+        for part in _by_tables(line, group):
+            taken += [instance.span for instance in part.instances]
+            yield part
     if unnamed:
-        yield from _unnamed(line, 2 * min_ops, taken)
+        for group in _unnamed(line, 2 * min_ops, taken):
+            yield from _by_tables(line, group)
+
+
+def _by_tables(line: Line, group: Group) -> Iterator[Group]:
+    """The instances that take the same masks and tables, for each: passes make different things of them. A table that
+    each of several instances has for itself is an input like others.
+    """
+    tables = [[line.tables.number_of(value) for value in instance.inputs] for instance in group.instances]
+    count = len(tables)
+    asked = [column for column in zip(*tables, strict=True) if count == 2 or len(set(column)) < count]
+    parts: dict[tuple[int | None, ...], list[Instance]] = {}
+    for key, instance in zip(zip(*asked, strict=True) if asked else [()] * count, group.instances, strict=True):
+        parts.setdefault(key, []).append(instance)
+    for instances in parts.values():
+        if len(instances) > 1 and any(not instance.extra for instance in instances):
+            yield Group(instances, group.differing)
+        else:
+            group.differing += [(i.span, "it takes other masks or tables of positions") for i in instances]
 
 
 # By module paths ------------------------------------------------------------------------------------------------------
@@ -460,15 +434,25 @@ def _same(line: Line, spans: Sequence[Span]) -> list[Span]:
 
 
 def _whole(line: Line, start: int, end: int) -> tuple[int, int]:
-    """The part of a span that consists of whole modules, where modules are called in it."""
-    paths = line.paths
-    if len(set(paths[start:end])) == 1:
+    """The part of a span that consists of whole modules, where modules are called in it; of those in the innermost
+    numbered module, if there is one, and then only if they are more than a norm or so.
+    """
+    before = max(start - 1, 0)
+    units = [_unit(path) for path in line.paths[before : end + 1]]
+    numbered = any(component.isdecimal() for component in line.paths[start])
+    if not numbered and len(set(units[start - before : end - before])) == 1:
         return start, end
-    while start < end and start > 0 and paths[start - 1] == paths[start]:
+    while start < end and start > 0 and units[start - 1 - before] == units[start - before]:
         start += 1
-    while end > start and end < len(paths) and paths[end] == paths[end - 1]:
+    while end > start and end < len(line.paths) and units[end - before] == units[end - 1 - before]:
         end -= 1
-    return start, end
+    worth = not numbered or any(isinstance(op, PRODUCTS) for op in line.ops[start:end])
+    return (start, end) if worth else (start, start)
+
+
+def _unit(path: Path) -> Path:
+    numbers = [index for index, component in enumerate(path) if component.isdecimal()]
+    return path[: numbers[-1] + 2] if numbers else path
 
 
 def _shared_path(line: Line, span: Span) -> Path:
