@@ -20,13 +20,19 @@ from forgec.ir.attributes import StateType
 from forgec.ir.locations import from_attribute
 from forgec.ir.ops.attention import AttentionOp
 from forgec.ir.ops.contraction import ConvolvingOp, LinearOp, MatmulOp
-from forgec.ir.ops.module import ParamRefOp
+from forgec.ir.ops.module import ConstantOp, ParamRefOp
+from forgec.ir.ops.shape import SliceOp, ViewOp
 from forgec.ir.symbols import defined_symbols
 from forgec.passes.repeated_text import Candidate, candidates_in
 from forgec.passes.structure import Codes, Tables, sources
 
 Path = tuple[str, ...]
 """The components of a module path (``("layers", "3", "attn")``)."""
+
+INDEXING = {SliceOp: "start", ConstantOp: "value"}
+"""Ops, and what of them may differ from block to block: a layer's part of weights that are stacked, its own number.
+They stand before the block then.
+"""
 
 PRODUCTS = (LinearOp, MatmulOp, ConvolvingOp, AttentionOp)
 """What a part of a layer must have to be worth a function."""
@@ -67,7 +73,7 @@ class Instance:
 
 @dataclass
 class Group:
-    """Repetitions of one computation, in the order in which they stand; the first exact one is the prototype."""
+    """Repetitions of one computation, in the order in which they stand."""
 
     instances: list[Instance]
     differing: list[tuple[Span, str]] = field(default_factory=list)
@@ -75,7 +81,7 @@ class Group:
 
     @property
     def prototype(self) -> Instance:
-        return next(instance for instance in self.instances if not instance.extra)
+        return min(self.instances, key=lambda instance: len(instance.extra))
 
 
 class Line:
@@ -84,8 +90,12 @@ class Line:
     def __init__(self, block: Block, codes: Codes) -> None:
         self.block = block
         self.ops = [op for op in block.ops if not isinstance(op, (ParamRefOp, ReturnOp))]
-        self.codes = [-1 - i if defined_symbols(op) else codes.of(op) for i, op in enumerate(self.ops)]
+        self.exact = [-1 - i if defined_symbols(op) else codes.of(op) for i, op in enumerate(self.ops)]
         """An op that says what a symbol is stands for itself alone."""
+        self.codes = [
+            codes.of(op, INDEXING[type(op)]) if type(op) in INDEXING else exact
+            for op, exact in zip(self.ops, self.exact, strict=True)
+        ]
         self.sources = [sources(op) for op in self.ops]
         self.paths = _paths(self.ops)
         self.tables = Tables(block, codes)
@@ -96,16 +106,17 @@ class Line:
                 self.place[result] = position, number
         self.position = {op: position for position, op in enumerate(self.ops)}
 
-    def key(self, span: Span) -> tuple[tuple[int, ...], list[SSAValue]]:
-        """What identifies the computation of a span, and its inputs."""
+    def key(self, ops: Sequence[int]) -> tuple[tuple[int, ...], list[SSAValue]]:
+        """What identifies the computation of some ops, and its inputs in the order of their first use."""
         slots: dict[SSAValue, int] = {}
+        index = {position: number for number, position in enumerate(ops)}
         key: list[int] = []
-        for position in span.range:
+        for position in ops:
             key.append(self.codes[position])
             for value in self.sources[position]:
                 at, number = self.place.get(value, (-1, 0))
-                if span.start <= at < span.end:
-                    key += (at - span.start, number)
+                if at in index:
+                    key += (index[at], number)
                 else:
                     key.append(-1 - slots.setdefault(value, len(slots)))
         return tuple(key), list(slots)
@@ -177,12 +188,52 @@ def repeats(line: Line, min_ops: int, *, unnamed: bool) -> Iterator[Group]:
     """
     taken: list[Span] = []
     for group in _named(line, min_ops):
-        for part in _by_tables(line, group):
+        for part in _refined(line, group, min_ops):
             taken += [instance.span for instance in part.instances]
             yield part
     if unnamed:
         for group in _unnamed(line, 2 * min_ops, taken):
-            yield from _by_tables(line, group)
+            yield from _refined(line, group, min_ops)
+
+
+def _refined(line: Line, group: Group, min_ops: int) -> Iterator[Group]:
+    for part in _by_indexing(line, group, min_ops):
+        yield from _by_tables(line, part)
+
+
+def _by_indexing(line: Line, group: Group, min_ops: int) -> Iterator[Group]:
+    """The instances with what is different about their indexing before them; those without differences for each if
+    that cannot be.
+    """
+    size = len(group.instances[0].ops)
+    columns = zip(*([line.exact[position] for position in instance.ops] for instance in group.instances), strict=True)
+    before = {index for index, column in enumerate(columns) if len(set(column)) > 1}
+    if not before:
+        yield group
+        return
+    ops = group.instances[0].ops
+    index = {position: number for number, position in enumerate(ops)}
+    for number in reversed(range(size)):
+        if number in before:
+            places = (line.place.get(value, (-1, 0))[0] for value in line.sources[ops[number]])
+            before.update(index[at] for at in places if at in index)
+    movable = all(isinstance(line.ops[ops[number]], (ViewOp, ConstantOp)) for number in before)
+    if movable and size - len(before) >= min_ops:
+        yield Group([_without(line, instance, before) for instance in group.instances], group.differing)
+        return
+    exact: dict[tuple[int, ...], list[Instance]] = {}
+    for instance in group.instances:
+        exact.setdefault(tuple(line.exact[position] for position in instance.ops), []).append(instance)
+    for instances in exact.values():
+        if len(instances) > 1:
+            yield Group(instances, group.differing)
+
+
+def _without(line: Line, instance: Instance, before: set[int]) -> Instance:
+    """An instance with some of its ops, by number, before it."""
+    ops = [position for number, position in enumerate(instance.ops) if number not in before]
+    moved = [position for number, position in enumerate(instance.ops) if number in before]
+    return Instance(instance.span, ops, line.key(ops)[1], sorted([*instance.extra, *moved]), instance.late)
 
 
 def _by_tables(line: Line, group: Group) -> Iterator[Group]:
@@ -196,7 +247,7 @@ def _by_tables(line: Line, group: Group) -> Iterator[Group]:
     for key, instance in zip(zip(*asked, strict=True) if asked else [()] * count, group.instances, strict=True):
         parts.setdefault(key, []).append(instance)
     for instances in parts.values():
-        if len(instances) > 1 and any(not instance.extra for instance in instances):
+        if len(instances) > 1:
             yield Group(instances, group.differing)
         else:
             group.differing += [(i.span, "it takes other masks or tables of positions") for i in instances]
@@ -249,7 +300,7 @@ def _grouped(line: Line, spans: Sequence[Span], min_ops: int) -> list[Group]:
     """The groups among spans; spans that differ by additional ops only join a group."""
     exact: dict[tuple[int, ...], list[Instance]] = {}
     for span in spans:
-        key, inputs = line.key(span)
+        key, inputs = line.key(span.range)
         exact.setdefault(key, []).append(Instance(span, span.range, inputs))
     alone = [found[0] for found in exact.values() if len(found) == 1]
     several = sorted((found for found in exact.values() if len(found) > 1), key=lambda i: -len(i) * len(i[0].span))
@@ -363,7 +414,7 @@ def _unnamed(line: Line, min_ops: int, taken: Iterable[Span]) -> Iterator[Group]
             return
         for span in best:
             is_taken[span.start : span.end] = [True] * len(span)
-        yield Group([Instance(span, span.range, line.key(span)[1]) for span in best])
+        yield Group([Instance(span, span.range, line.key(span.range)[1]) for span in best])
         found = [candidate for candidate in found if candidate.bound > 0]
 
 
@@ -429,7 +480,7 @@ def _same(line: Line, spans: Sequence[Span]) -> list[Span]:
     """The most spans among some that are one computation."""
     exact: dict[tuple[int, ...], list[Span]] = {}
     for span in spans:
-        exact.setdefault(line.key(span)[0], []).append(Span(span.start, span.end, _shared_path(line, span)))
+        exact.setdefault(line.key(span.range)[0], []).append(Span(span.start, span.end, _shared_path(line, span)))
     return max(exact.values(), key=len)
 
 

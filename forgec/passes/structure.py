@@ -22,11 +22,14 @@ class Codes:
         self.known: dict[Any, int] = {}
         self.attributes: dict[int, tuple[int, Any]] = {}
 
-    def of(self, op: Operation) -> int:
-        """The code of an op; values that its regions take from outside count as operands."""
+    def of(self, op: Operation, without: str = "") -> int:
+        """The code of an op; values that its regions take from outside count as operands. The property ``without`` may
+        differ.
+        """
         key: list[Any] = [type(op)]
         for name, value in (*op.properties.items(), *op.attributes.items()):
-            key += (name, self._attribute(value))
+            if name != without:
+                key += (name, self._attribute(value))
         for values in (op.operands, op.results):
             key.append(-1)
             key += [self._attribute(value.type) for value in values]

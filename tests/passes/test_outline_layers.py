@@ -70,7 +70,8 @@ def inlined(module: ModuleOp) -> ModuleOp:
 
 
 def equal(left: list[Any], right: list[Any]) -> bool:
-    return len(left) == len(right) and all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(left, right))
+    pairs = zip(left, right, strict=True)
+    return all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs)
 
 
 # Random graphs --------------------------------------------------------------------------------------------------------
@@ -198,7 +199,7 @@ MODELS = [
         {"layers": 10, "layers1": 2}, id="gemma3-five-local-for-one-global",
     ),
     pytest.param(
-        "T5ForConditionalGeneration", {**T5, "num_layers": 3}, PAIR, {"block": 3, "block1": 3}, id="t5-bias-in-the-first",
+        "T5ForConditionalGeneration", {**T5, "num_layers": 3}, PAIR, {"block": 3, "block1": 3}, id="t5",
     ),
     pytest.param(
         "AlbertModel", {**LLAMA, "embedding_size": 16, "num_hidden_layers": 4, "num_key_value_heads": 4},
@@ -276,7 +277,7 @@ def test_a_model_compiles_with_outlined_layers_to_the_same_plan() -> None:
 
 
 class Functional(torch.nn.Module):
-    """Layers without modules of their own, in a loop."""
+    """Layers without modules of their own, in a loop, whose weights are stacked."""
 
     def __init__(self, depth: int) -> None:
         super().__init__()
@@ -289,7 +290,7 @@ class Functional(torch.nn.Module):
         return torch.nn.functional.layer_norm(x, (8,))
 
     def mix(self, x: torch.Tensor, layer: int) -> torch.Tensor:
-        weights = self.weights.unbind(0)[layer].unbind(0)
+        weights = self.weights[layer].unbind(0)
         query, key, value = (x @ weight for weight in weights[:3])
         scores = torch.softmax(query @ key.transpose(-1, -2) * 0.3, -1)
         return torch.tanh(scores @ value) @ weights[3]

@@ -2,11 +2,11 @@
 
 // Two ops, three times in a row, with weights of their own: found without names.
 // CHECK-LABEL: func.func @chain(%x: tensor<2x4xf32>)
-// CHECK-DAG:     %[[W0:.*]] = forge.param_ref @w0
-// CHECK-DAG:     %[[W1:.*]] = forge.param_ref @w1
-// CHECK-DAG:     %[[W2:.*]] = forge.param_ref @w2
-// CHECK:         %[[A:.*]] = func.call @chain.block(%x, %[[W0]]) : (tensor<2x4xf32>, tensor<4x4xf32>) -> tensor<2x4xf32>
+// CHECK-NEXT:    %[[W0:.*]] = forge.param_ref @w0
+// CHECK-NEXT:    %[[A:.*]] = func.call @chain.block(%x, %[[W0]]) : (tensor<2x4xf32>, tensor<4x4xf32>) -> tensor<2x4xf32>
+// CHECK-NEXT:    %[[W1:.*]] = forge.param_ref @w1
 // CHECK-NEXT:    %[[B:.*]] = func.call @chain.block(%[[A]], %[[W1]])
+// CHECK-NEXT:    %[[W2:.*]] = forge.param_ref @w2
 // CHECK-NEXT:    %[[C:.*]] = func.call @chain.block(%[[B]], %[[W2]])
 // CHECK-NEXT:    func.return %[[C]]
 // CHECK:       func.func private @chain.block(%x: tensor<2x4xf32> {{.*}}, %w0: tensor<4x4xf32> {{.*}}) -> tensor<2x4xf32> attributes {forge.layer} {
@@ -230,4 +230,35 @@ func.func @regions(%x : tensor<?xf32, #forge.tensor<[s0]>>, %c : tensor<i1>) -> 
     scf.yield %1 : tensor<?xf32, #forge.tensor<[s0]>>
   }
   func.return %3 : tensor<?xf32, #forge.tensor<[s0]>>
+}
+
+// -----
+
+// Each layer takes its part of weights that are stacked, and its own number: those stand before the calls.
+// CHECK-LABEL: func.func @stacked
+// CHECK:         %[[S0:.*]] = forge.slice %w dim 0 from 0 step 1
+// CHECK-NEXT:    %[[C0:.*]] = forge.constant dense<0.0{{.*}}>
+// CHECK-NEXT:    %[[A:.*]] = func.call @stacked.block(%[[S0]], %x, %[[C0]])
+// CHECK-NEXT:    %[[S1:.*]] = forge.slice %w dim 0 from 1 step 1
+// CHECK-NEXT:    %[[C1:.*]] = forge.constant dense<1.0{{.*}}>
+// CHECK-NEXT:    %[[B:.*]] = func.call @stacked.block(%[[S1]], %[[A]], %[[C1]])
+forge.param @w : tensor<3x4x4xf32>
+func.func @stacked(%x : tensor<2x4xf32>) -> tensor<2x4xf32> {
+  %w = forge.param_ref @w : tensor<3x4x4xf32>
+  %0 = forge.slice %w dim 0 from 0 step 1 : (tensor<3x4x4xf32>) -> tensor<1x4x4xf32>
+  %1 = forge.reshape %0 : (tensor<1x4x4xf32>) -> tensor<4x4xf32>
+  %2 = forge.linear %x, %1 : (tensor<2x4xf32>, tensor<4x4xf32>) -> tensor<2x4xf32>
+  %3 = forge.constant dense<0.0> : tensor<f32>
+  %4 = forge.add %2, %3 : (tensor<2x4xf32>, tensor<f32>) -> tensor<2x4xf32>
+  %5 = forge.slice %w dim 0 from 1 step 1 : (tensor<3x4x4xf32>) -> tensor<1x4x4xf32>
+  %6 = forge.reshape %5 : (tensor<1x4x4xf32>) -> tensor<4x4xf32>
+  %7 = forge.linear %4, %6 : (tensor<2x4xf32>, tensor<4x4xf32>) -> tensor<2x4xf32>
+  %8 = forge.constant dense<1.0> : tensor<f32>
+  %9 = forge.add %7, %8 : (tensor<2x4xf32>, tensor<f32>) -> tensor<2x4xf32>
+  %10 = forge.slice %w dim 0 from 2 step 1 : (tensor<3x4x4xf32>) -> tensor<1x4x4xf32>
+  %11 = forge.reshape %10 : (tensor<1x4x4xf32>) -> tensor<4x4xf32>
+  %12 = forge.linear %9, %11 : (tensor<2x4xf32>, tensor<4x4xf32>) -> tensor<2x4xf32>
+  %13 = forge.constant dense<2.0> : tensor<f32>
+  %14 = forge.add %12, %13 : (tensor<2x4xf32>, tensor<f32>) -> tensor<2x4xf32>
+  func.return %14 : tensor<2x4xf32>
 }
