@@ -18,8 +18,9 @@ from forgec.ir.locations import from_attribute, fuse, location_of, renamed, to_a
 from forgec.ir.ops.module import ParamRefOp, StateReadOp
 from forgec.passes import patterns, remarks
 from forgec.passes.outlining import AT_CALL, LAYER, call, outline
-from forgec.passes.repeats import Group, Instance, Line, Path, repeats
+from forgec.passes.repeats import repeats
 from forgec.passes.rewriting import functions
+from forgec.passes.spans import Group, Instance, Line, Path
 from forgec.passes.structure import Codes
 
 STAR = "*"

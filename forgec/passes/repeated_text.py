@@ -29,7 +29,7 @@ def candidates_in(text: Sequence[int], min_ops: int) -> list[Candidate]:
         left = index - 1
         while stack and stack[-1][0] > length:
             size, left = stack.pop()
-            if size >= min_ops:
+            if size >= min_ops and not _is_run(order[left : min(left + 3, index)], size):
                 starts = sorted(order[left:index])
                 # Where all are preceded by one op, the longer repeat that begins there is another candidate.
                 if len({text[start - 1] if start else None for start in starts}) > 1 or _periodic(starts, size):
@@ -38,6 +38,13 @@ def candidates_in(text: Sequence[int], min_ops: int) -> list[Candidate]:
         if length and (not stack or stack[-1][0] < length):
             stack.append((length, left))
     return found
+
+
+def _is_run(neighbours: Sequence[int], size: int) -> bool:
+    """True for a text that is itself a shorter one several times: that is the better candidate, and there are too many
+    of these. In the suffix array the starts of a run are neighbours.
+    """
+    return any(2 * abs(a - b) <= size for a, b in pairwise(neighbours))
 
 
 def _periodic(starts: Sequence[int], size: int) -> bool:
