@@ -84,6 +84,19 @@ def fuse(attributes: Iterable[LocationAttr]) -> LocationAttr:
     return FusedLoc(tuple(parts), NoneAttr())
 
 
+@lru_cache(maxsize=65536)
+def renamed(attribute: LocationAttr, old: str, new: str) -> LocationAttr:
+    """The location with the module ``old``, and the modules in it, called ``new``."""
+    if isinstance(attribute, FusedLoc):
+        return fuse(renamed(part, old, new) for part in _parts(attribute))
+    if not isinstance(attribute, NameLoc) or not isinstance(attribute.location, NameLoc):
+        return attribute
+    module = _decoded(attribute.desc)
+    if not old or not (module == old or module.startswith(f"{old}.")):
+        return attribute
+    return NameLoc(_encoded(new + module.removeprefix(old)), attribute.location)
+
+
 def inherit(op: Operation, *sources: Operation) -> Operation:
     """Give ``op`` the (fused) location of the ops that it replaces, unless it has one; returns ``op``."""
     if not is_known(op):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xdsl.context import Context
+from xdsl.dialects import scf
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.dialects.func import ReturnOp
+from xdsl.dialects.func import CallOp, ReturnOp
 from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.traits import is_side_effect_free
@@ -74,6 +75,8 @@ class ConstantFold(ModulePass):
             return False
         if isinstance(op, AtenOp) and "empty" in op.callee.data:  # says nothing about its value
             return False
+        if _is_passed(op.results[0]) and not types.is_contiguous(op.results[0]):
+            return False  # a call and a region's end say how what they take lies in memory
         if _is_returned(op.results[0]) and (isinstance(op, ViewOp) or not types.is_contiguous(op.results[0])):
             return False  # the caller sees how it lies in memory, and what it is a view of
         size = types.nbytes(op.results[0])
@@ -86,6 +89,11 @@ class ConstantFold(ModulePass):
             and size <= self.max_bytes
             and types.dtype(op.results[0]) not in types.COMPLEX
         )
+
+
+def _is_passed(value: SSAValue) -> bool:
+    """True if an op takes the value that wants one type exactly."""
+    return any(isinstance(use.operation, (CallOp, scf.YieldOp, scf.WhileOp, scf.ForOp)) for use in value.uses)
 
 
 def _is_returned(value: SSAValue) -> bool:

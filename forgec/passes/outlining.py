@@ -19,6 +19,12 @@ REPEATED = (ParamRefOp, ConstantOp, ExtentOp)
 """Ops that cost nothing: instead of passing their results to a function, the function has them itself."""
 
 
+LAYER = "forge.layer"
+"""Attribute of functions that ``outline-layers`` has made, and ``inline-layers`` takes away."""
+AT_CALL = "forge.at_call"
+"""Attribute of a call of such a function: its ops come from the call's location, not from the function's own."""
+
+
 def free_values(ops: Iterable[Operation]) -> list[SSAValue]:
     """Values that ops (and the regions inside) use and do not define, in the order of their first use."""
     defined: set[SSAValue] = set()
