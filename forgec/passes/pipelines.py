@@ -20,7 +20,7 @@ PRESETS: dict[str, str] = {
     "@recognize": "fuse-rope,canonicalize,cse,group-query-heads,fuse-norm,fuse-batch-norm,fuse-activation,canonicalize,"
     "fuse-glu,canonicalize",
     "@kernels": "merge-linears,canonicalize,fuse-epilogue,fuse-elementwise",
-    "@O2": "@clean,@recognize,@kernels,dce",
+    "@O2": "outline-layers,sink-tables,@clean,@recognize,inline-layers,cse,canonicalize,@kernels,dce",
 }
 
 
