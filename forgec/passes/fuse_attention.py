@@ -14,6 +14,7 @@ from xdsl.utils.exceptions import VerifyException
 from forgec.ir import types
 from forgec.ir.attributes import ScalarAttr
 from forgec.ir.ops.attention import AttentionOp
+from forgec.ir.ops.base import producer
 from forgec.ir.ops.binary import AddOp, MaximumOp, MulOp
 from forgec.ir.ops.contraction import MatmulOp
 from forgec.ir.ops.reduction import SoftmaxOp
@@ -157,9 +158,7 @@ def _scaled(build: Builder, scores: Scores) -> tuple[SSAValue, SSAValue, float, 
     return query, key, factor, query_scale
 
 
-def _one_dtype(
-    build: Builder, query: SSAValue, key: SSAValue, value: SSAValue
-) -> tuple[SSAValue, SSAValue, SSAValue]:
+def _one_dtype(build: Builder, query: SSAValue, key: SSAValue, value: SSAValue) -> tuple[SSAValue, SSAValue, SSAValue]:
     """The three in one dtype: scores are computed in that of the softmax anyway, so upcasts before are left out."""
     narrow = types.dtype(value)
     if types.dtype(query) == narrow:
@@ -211,16 +210,13 @@ def _framed(build: Builder, term: Term, frame: Frame) -> SSAValue:
 def _sinks(build: Builder, value: SSAValue, frame: Frame) -> SSAValue:
     """The logits [H] that were broadcast to one column [*B, H, S, 1]."""
     heads = frame[-1]
-    while types.shape(value) != (heads,):
-        owner = value.owner
-        if isinstance(owner, (BroadcastOp, CopyOp)) or (isinstance(owner, (ReshapeOp, CastOp)) and types.numel(owner.input) == heads):
-            value = owner.input
-        elif types.numel(value) == heads and [n for n in types.shape(value) if n != 1] == [heads]:
-            if types.rank(value) > 3 and types.shape(value)[-3] != heads:
-                break
-            return build.reshape(value, (heads,))
-        else:
-            break
-    if types.shape(value) != (heads,):
+    place = types.rank(value) - 3
+    while types.numel(value) != heads:
+        op = producer(value)
+        if not isinstance(op, (BroadcastOp, CopyOp)):
+            raise Refused("its sinks are no one logit for each head")
+        place += types.rank(op.input) - types.rank(value)
+        value = op.input
+    if place < 0 or types.shape(value)[place] != heads:
         raise Refused("its sinks are no one logit for each head")
-    return value
+    return build.reshape(value, (heads,))
