@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeGuard
 
 from xdsl.ir import Operation, SSAValue
 
@@ -23,10 +24,6 @@ from forgec.runtime.symbolic import Extent
 
 DEPTH = 24
 """Ops between a softmax and its product, at most: scores that take longer are none."""
-LEAST = {
-    "f64": -1.7976931348623157e308, "f32": -3.4028234663852886e38, "bf16": -3.3895313892515355e38, "f16": -65504.0,
-}  # fmt: skip
-"""The least finite number of a dtype."""
 
 
 class Refused(Exception):
@@ -109,7 +106,7 @@ def _leads_to_product(value: SSAValue, depth: int = DEPTH) -> bool:
 _SCORES = (CastOp, CopyOp, ReshapeOp, MulOp, DivOp, SubOp, MaskedFillOp, MaximumOp, ClampOp, TanhOp, ConcatOp)
 
 
-def _is_add(op: Operation | None) -> bool:
+def _is_add(op: Operation | None) -> TypeGuard[Operation]:
     if isinstance(op, AtenOp) and op.callee.data == "aten::add.Tensor" and len(op.inputs) == 2:
         return all(name != "alpha" or value == 1 for name, value in op.args.arguments[1])
     return isinstance(op, AddOp)

@@ -279,17 +279,16 @@ def _arithmetic(op: Operation, arguments: Sequence[Element], place: Place) -> El
     first, second = arguments[0], arguments[1] if len(arguments) > 1 else None
     if isinstance(op, u.CastOp):
         return _cast(first, dtype, place)
-    if isinstance(op, b.AddOp) and dtype in types.FLOATS:
-        if first == Number(0.0) or second == Number(0.0):
-            return second if first == Number(0.0) else first
-    if all(isinstance(x, Number) or (isinstance(x, Linear) and isinstance(_constant(x), int)) for x in arguments):
-        if dtype in types.FLOATS:
-            if type(op) in _ARITHMETIC:
-                return _rounded(_ARITHMETIC[type(op)](*(float(_constant(x)) for x in arguments)), dtype)
-            return _rounded(-float(_constant(first)), dtype) if isinstance(op, u.NegOp) else None
-    if isinstance(op, b.AddOp) and dtype in types.FLOATS and second is not None:
-        return Node("add", (first, second), place)
-    return _integer(op, first, second)
+    if dtype not in types.FLOATS:
+        return _integer(op, first, second)
+    if isinstance(op, b.AddOp) and Number(0.0) in (first, second):
+        return second if first == Number(0.0) else first
+    numbers = [_constant(argument) for argument in arguments]
+    if all(isinstance(value, (int, float)) for value in numbers):
+        if type(op) in _ARITHMETIC:
+            return _rounded(_ARITHMETIC[type(op)](*map(float, numbers)), dtype)
+        return _rounded(-float(numbers[0]), dtype) if isinstance(op, u.NegOp) else None
+    return Node("add", (first, second), place) if isinstance(op, b.AddOp) and second is not None else None
 
 
 def _integer(op: Operation, first: Element, second: Element | None) -> Element | None:

@@ -44,9 +44,9 @@ def covers(op: Operation) -> bool:
     """False for attention with modifiers that torch's SDPA does not have."""
     if not isinstance(op, attention.AttentionOp):
         return True
-    plain = (op.sinks, op.query_scale, op.softcap, op.window)
+    plain = (op.sinks, op.query_scale, op.softcap, op.offset, op.window, op.chunk, op.keys)
     if any(modifier is not None for modifier in plain):
         return False
     if op.mask is not None and op.causal is not None:
         return False
-    return op.mask is None or op.empty_row.data == "zero"
+    return op.empty_row.data == "zero" or not op.may_have_empty_rows

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from forgec.ir.evaluator import Evaluator
 
 _INFINITY = float("inf")
-_LEAST = {"f64": -(2 - 2.0**-52) * 2.0**1023, "f32": -(2 - 2.0**-23) * 2.0**127, "bf16": -(2 - 2.0**-7) * 2.0**127,
+LEAST = {"f64": -(2 - 2.0**-52) * 2.0**1023, "f32": -(2 - 2.0**-23) * 2.0**127, "bf16": -(2 - 2.0**-7) * 2.0**127,
           "f16": -65504.0}  # fmt: skip
 """The least finite number of a dtype."""
 
@@ -59,8 +59,8 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
        dtype.
 
     Shapes: query [*B, H, S, D], key [*B, Hk, T, D], value [*B, Hk, T, Dv], mask broadcast to [*B, H, S, T], sinks [H],
-    keys [*B, T] of booleans (its leading extents may be 1), result [*B, H, S, Dv] of the query's dtype. H is a multiple of Hk: head h attends with key and value head ``h // (H
-    / Hk)``.
+    keys [*B, T] of booleans (leading extents may be 1), result [*B, H, S, Dv] of the query's dtype. H is a multiple of
+    Hk: head h attends with key and value head ``h // (H / Hk)``.
 
     A position that is not kept, or whose floating-point mask is -inf, is masked: its key and value are not read, so a
     NaN there does not show. A row with nothing to attend gives 0 (``empty_row`` ``"zero"``: what torch's
@@ -237,7 +237,7 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
         kept = self._kept(emit)
         if kept is not None:
             value = self._without_unread(emit, value, kept)
-            least = ScalarAttr.of(_LEAST[work])  # finite: the softmax of a row with nothing to attend is no NaN
+            least = ScalarAttr.of(LEAST[work])  # finite: the softmax of a row with nothing to attend is no NaN
             scores = emit(MaskedFillOp, scores, emit(LogicalNotOp, kept), value=least)
         weights = self._softmax(emit, scores)
         result = emit(MatmulOp, emit.cast(weights, types.dtype(value)), value)
