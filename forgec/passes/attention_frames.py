@@ -88,6 +88,10 @@ class Builder:
         """The value with its last two dimensions swapped."""
         order = list(range(types.rank(value)))
         order[-2:] = order[:-3:-1]
+        return self.transpose(value, order)
+
+    def transpose(self, value: SSAValue, order: list[int]) -> SSAValue:
+        """The value with its dimensions in another order."""
         op = producer(value)
         if isinstance(op, TransposeOp):
             value, order = op.input, [op.permutation.data[d] for d in order]

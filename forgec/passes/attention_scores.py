@@ -20,6 +20,7 @@ from forgec.ir.ops.select import MaskedFillOp, WhereOp
 from forgec.ir.ops.shape import ConcatOp, CopyOp, ReshapeOp
 from forgec.ir.ops.unary import CastOp, ClampOp, TanhOp
 from forgec.passes.patterns import number, through, with_number
+from forgec.runtime.plan import Reg
 from forgec.runtime.symbolic import Extent
 
 DEPTH = 24
@@ -33,6 +34,31 @@ class Refused(Exception):
 def is_least(value: float, dtype: str) -> bool:
     """True for numbers that swallow any score that is added to them: the least finite one, also after a division."""
     return value <= (-6e4 if dtype == "f16" else -1e30)
+
+
+@dataclass(frozen=True)
+class Product:
+    """``lhs · rhs`` of rank 3 at least, alone or as a part of what ``op`` computes."""
+
+    op: Operation
+    lhs: SSAValue
+    rhs: SSAValue
+
+    @property
+    def result(self) -> SSAValue:
+        """The value that holds the product."""
+        return self.op.results[0]
+
+
+def product_in(op: Operation | None) -> Product | None:
+    """The product that an op computes."""
+    if isinstance(op, MatmulOp) and types.rank(op.lhs) > 2 and types.rank(op.rhs) > 2:
+        return Product(op, op.lhs, op.rhs)
+    if isinstance(op, AtenOp) and op.callee.data == "aten::baddbmm" and types.dtype(op.results[0]) in types.FLOATS:
+        places = op.args.arguments[0]
+        operands = [op.inputs[place.id] for place in places if isinstance(place, Reg)]
+        return Product(op, operands[1], operands[2]) if len(operands) == 3 else None
+    return None
 
 
 @dataclass
@@ -56,7 +82,7 @@ class Scores:
     and beside the sinks.
     """
 
-    product: MatmulOp
+    product: Product
     factor: float = 1.0
     softcap: float | None = None
     head_factor: SSAValue | None = None
@@ -72,11 +98,10 @@ def read_scores(value: SSAValue) -> Scores | None:
     reader = _Reader()
     for _ in range(DEPTH):
         op = producer(value)
-        if isinstance(op, MatmulOp):
-            if types.rank(op.lhs) < 3 or types.rank(op.rhs) < 3:
-                return None
-            reader.leads.append(types.shape(op.result)[:-2])
-            return reader.scores(op)
+        product = product_in(op)
+        if product is not None:
+            reader.leads.append(types.shape(value)[:-2])
+            return reader.scores(product)
         step = None if op is None else reader.step(op)
         if step is None:
             return None
@@ -88,8 +113,8 @@ def _leads_to_product(value: SSAValue, depth: int = DEPTH) -> bool:
     """True if a value is a product with little done to it since."""
     for _ in range(depth):
         op = producer(value)
-        if isinstance(op, MatmulOp):
-            return types.rank(op.lhs) > 2 and types.rank(op.rhs) > 2
+        if product_in(op) is not None:
+            return True
         if _is_add(op):
             depth -= 1
             return depth > 0 and any(_leads_to_product(operand, depth) for operand in op.operands[:2])
@@ -129,9 +154,21 @@ class _Reader:
             TanhOp: self._tanh, ConcatOp: self._concat,
         }  # fmt: skip
 
-    def scores(self, product: MatmulOp) -> Scores:
+    def scores(self, product: Product) -> Scores:
         """What was read, down to the product."""
+        if isinstance(product.op, AtenOp):
+            self._added_to(product.op)
         return Scores(product, self.factor, self.softcap, self.head_factor, self.terms, self.sinks, self.leads)
+
+    def _added_to(self, op: AtenOp) -> None:
+        """``beta · input + alpha · product``."""
+        places, factors = op.args.arguments
+        alpha, beta = (dict(factors).get(name, 1) for name in ("alpha", "beta"))
+        if not isinstance(alpha, (int, float)) or not isinstance(beta, (int, float)) or not alpha:
+            raise Refused("the factors of its product are no numbers")
+        if beta and isinstance(places[0], Reg):
+            self._term(op, op.inputs[places[0].id], factor=self.factor * beta)
+        self.factor *= alpha
 
     def step(self, op: Operation) -> SSAValue | None:
         """The operand of a score's op that scores come from; None if it is no such op."""

@@ -149,8 +149,10 @@ class _Reader:
             case Number(value=value) if value == 0:
                 return
             case Node(name="add", arguments=arguments):
+                conditions_before, parts = len(kept), []
                 for argument in arguments:
-                    self._take_terms(argument, dtype, kept, biases, fills)
+                    self._take_terms(argument, dtype, kept, parts, fills)
+                biases += parts if len(kept) > conditions_before else [element]
             case Node(name="where", arguments=(condition, then, otherwise)):
                 for inner, filled, negated in ((then, otherwise, False), (otherwise, then, True)):
                     if isinstance(filled, Number) and _masks(filled.value, dtype):

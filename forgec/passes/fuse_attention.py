@@ -6,25 +6,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.dialects.builtin import IntAttr, ModuleOp, StringAttr
 from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir import types
-from forgec.ir.attributes import ScalarAttr
+from forgec.ir.attributes import ExtentAttr, ScalarAttr
+from forgec.ir.locations import inherit
 from forgec.ir.ops.attention import AttentionOp
 from forgec.ir.ops.base import producer
 from forgec.ir.ops.binary import AddOp, MaximumOp, MulOp
 from forgec.ir.ops.contraction import MatmulOp
 from forgec.ir.ops.reduction import SoftmaxOp
 from forgec.ir.ops.select import WhereOp
-from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, SliceOp
+from forgec.ir.ops.shape import BroadcastOp, ConcatOp, CopyOp, ReshapeOp, SliceOp
 from forgec.ir.ops.unary import CastOp, LogicalNotOp, NegOp
-from forgec.passes.attention_frames import Builder, Frame, frame_of
+from forgec.passes.attention_frames import REARRANGEMENTS, Builder, Frame, frame_of
 from forgec.passes.attention_scores import Refused, Scores, Term, read_scores
 from forgec.passes.patterns import missed, substitute
-from forgec.passes.rewriting import blocks
+from forgec.passes.rewriting import blocks, replace
 from forgec.runtime.symbolic import Extent
 
 
@@ -55,8 +56,10 @@ class FuseAttention(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for block in blocks(op):
-            for current in list(block.ops):
+            order = {current: place for place, current in enumerate(block.ops)}
+            for current in list(order):
                 if isinstance(current, SoftmaxOp) and current.dim.data == types.rank(current.input) - 1:
+                    _join_products(current, order)
                     _fuse(current)
 
 
@@ -73,6 +76,57 @@ def _fuse(softmax: SoftmaxOp) -> None:
     except (Refused, VerifyException) as exc:
         build.discard()
         missed(product, f"attention is not fused: {exc}")
+
+
+def _join_products(softmax: SoftmaxOp, order: dict[Operation, int]) -> None:
+    """Make one product with all values of several products that take the same weights (differential attention)."""
+    products = [use.operation for use in softmax.result.uses]
+    if len(products) < 2 or not all(isinstance(op, MatmulOp) and op in order for op in products):
+        return
+    products.sort(key=order.__getitem__)
+    values = [op.operands[1] for op in products]
+    shapes = {types.shape(value)[:-1] for value in values}
+    if softmax.result in values or len(shapes) > 1 or types.rank(values[0]) < 3 or _read(softmax) is None:
+        return
+    first = products[0]
+    if not all(_hoist(value, first, order) for value in values[1:]):
+        return
+    last = IntAttr(types.rank(values[0]) - 1)
+    joined = ConcatOp.make(values, {"dim": last})
+    product = MatmulOp.make([softmax.result, joined.result])
+    for new in (joined, product):
+        first.parent_block().insert_op_before(inherit(new, first), first)  # pyright: ignore
+        order[new] = order[first]
+    start: Extent = 0
+    for op in products:
+        place = {"dim": IntAttr(types.rank(op.results[0]) - 1), "start": ExtentAttr(start), "step": ExtentAttr(1)}
+        kind = types.tensor(types.dtype(product.result), types.shape(op.results[0]))
+        part = SliceOp.create(operands=[product.result], properties=place, result_types=[kind])
+        start = start + types.shape(op.results[0])[-1]
+        replace(op, part.results, [part])
+
+
+def _hoist(value: SSAValue, before: Operation, order: dict[Operation, int]) -> bool:
+    """Move what computes a value to a place before an op, if that is no more than rearranging."""
+    op = producer(value)
+    if op is None or order.get(op, -1) < order[before]:
+        return True
+    block = before.parent_block()
+    if block is None or op not in order or not isinstance(op, (*REARRANGEMENTS, CastOp)):
+        return False
+    if not _hoist(op.operands[0], before, order):
+        return False
+    op.detach()
+    block.insert_op_before(op, before)
+    order[op] = order[before] - 1
+    return True
+
+
+def _read(softmax: SoftmaxOp) -> Scores | None:
+    try:
+        return read_scores(softmax.input)
+    except Refused:
+        return None
 
 
 def _product_of(softmax: SoftmaxOp) -> tuple[MatmulOp, list[tuple[Extent, ...]], Extent] | None:
@@ -136,7 +190,7 @@ def _replace(
     attention = build.insert(AttentionOp.make([query, key, value, mask, sinks], properties))
     result = build.reshape(build.cast(attention, types.dtype(product.result)), types.shape(product.result))
     if isinstance(result.owner, Operation) and result.owner in build.ops:
-        substitute(product, build.ops, [scores.product, softmax], what="attention of a softmax between two products")
+        substitute(product, build.ops, [scores.product.op, softmax], what="attention of a softmax between two products")
 
 
 def _scaled(build: Builder, scores: Scores) -> tuple[SSAValue, SSAValue, float, float | None]:

@@ -18,6 +18,7 @@ from forgec.ir.ops import unary as u
 from forgec.ir.ops.base import producer
 from forgec.ir.ops.creation import IotaOp
 from forgec.ir.ops.index import IndexOp, IndexSelectOp
+from forgec.ir.ops.module import ParamRefOp
 from forgec.ir.ops.select import MaskedFillOp, TrilOp, TriuOp, WhereOp
 from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, SliceOp, TransposeOp
 from forgec.passes.patterns import number
@@ -141,6 +142,8 @@ class Elements:
             found = None if source is None else self(op.input, source)
         elif isinstance(op, (IndexOp, IndexSelectOp)):
             found = self._indexed(op, index)
+        elif isinstance(op, ParamRefOp) and op.holds is not None:
+            found = self._triangular(op, index)
         elif isinstance(op, IotaOp):
             found = _iota(op, index[0])
         elif isinstance(op, (TrilOp, TriuOp)):
@@ -161,7 +164,8 @@ class Elements:
             scalar = op.scalar.value
             if isinstance(scalar, complex):
                 return None
-            arguments.append(Linear((), scalar) if type(scalar) is int else Number(scalar))
+            floats = types.dtype(op.lhs) in types.FLOATS
+            arguments.append(Linear((), scalar) if type(scalar) is int and not floats else Number(scalar))
         if isinstance(op, WhereOp):
             return where(arguments[0], arguments[1], arguments[2], place)
         if isinstance(op, MaskedFillOp):
@@ -204,6 +208,14 @@ class Elements:
         for dim in range(types.rank(op.input)):
             found.append(chosen[dims.index(dim)] if dim in dims else next(rest))
         return self(op.input, tuple(found))
+
+    def _triangular(self, op: ParamRefOp, index: Index) -> Element | None:
+        """A buffer that is known to hold ones in its lower triangle and zeros above."""
+        side = compare("le", index[-1], index[-2], (op.result, index))
+        if side is None or types.dtype(op.result) == "i1":
+            return side
+        one, zero = (Number(1.0), Number(0.0)) if types.dtype(op.result) in types.FLOATS else (Linear((), 1), ZERO)
+        return where(side, one, zero, (op.result, index))
 
     def _triangle(self, op: TrilOp | TriuOp, index: Index) -> Element | None:
         row, column = index[-2], index[-1]
