@@ -250,7 +250,7 @@ def tensor_of(
                 value = insert("slice", value, dim, at.constant, 1)
             continue
         ((axis, factor), *others) = at.axes
-        if others or factor != 1 or axis in order or axis not in axes or not is_nonnegative(at.constant):
+        if others or factor != 1 or axis in order or axis not in axes:
             return None
         if types.shape(value)[dim] != shape[axis] or at.constant != 0:
             value = insert("slice", value, dim, at.constant, shape[axis])

@@ -16,8 +16,8 @@ from forgec.passes.registry import PassFactory, all_passes
 PRESETS: dict[str, str] = {
     "@O0": "",
     "@O1": "canonicalize,cse,dce",
-    "@O2": "canonicalize,cse,expand-einsum,fuse-attention,canonicalize,classify-masks,dce,constant-fold,cse,canonicalize,"
-    "group-query-heads,canonicalize,dce",
+    "@O2": "canonicalize,cse,expand-einsum,fuse-attention,canonicalize,classify-masks,dce,"
+    "constant-fold,cse,canonicalize,group-query-heads,canonicalize,dce",
 }
 
 
