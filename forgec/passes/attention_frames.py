@@ -12,7 +12,7 @@ from xdsl.ir import Operation, SSAValue
 from forgec.ir import types
 from forgec.ir.attributes import IntsAttr, ScalarAttr
 from forgec.ir.layout import reshape_strides
-from forgec.ir.ops.base import producer
+from forgec.ir.ops.base import ForgeOp, producer
 from forgec.ir.ops.binary import DivOp, LogicalAndOp, MulOp
 from forgec.ir.ops.creation import FullOp
 from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, TransposeOp
@@ -114,6 +114,11 @@ class Builder:
         if types.dtype(value) == dtype:
             return value
         return self._made(CastOp, value, types.tensor(dtype, types.shape(value)))
+
+    def in_place_of(self, value: SSAValue, old: SSAValue) -> SSAValue:
+        """A value that replaces another: laid out alike where a function or region returns it."""
+        seen = any(not isinstance(use.operation, ForgeOp) for use in old.uses)
+        return self._made(CopyOp, value, types.tensor_type(old)) if seen and value.type != old.type else value
 
     def full(self, number: float, dtype: str) -> SSAValue:
         """One number, of rank 0."""

@@ -64,6 +64,7 @@ def _expand(op: AtenOp) -> None:
     else:
         return
     if result is not None and build.ops:
+        build.in_place_of(result, op.results[0])
         substitute(op, build.ops, what="einsum is a product of matrices")
 
 

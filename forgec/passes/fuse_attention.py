@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import IntAttr, ModuleOp, StringAttr
-from xdsl.ir import Operation, SSAValue
+from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import VerifyException
 
@@ -182,15 +182,16 @@ def _replace(
         key, value = (build.broadcast_dim(v, -3, widest) for v in (key, value))
     mask = _mask(build, scores, frame)
     sinks = None if scores.sinks is None else _sinks(build, scores.sinks, frame)
-    properties = {"scale": ScalarAttr.of(factor), "softmax_dtype": StringAttr(types.dtype(softmax.input))}
+    work = types.promote(types.dtype(softmax.input), types.dtype(scores.product.result))
+    properties: dict[str, Attribute] = {"scale": ScalarAttr.of(factor), "softmax_dtype": StringAttr(work)}
     if query_scale is not None:
         properties["query_scale"] = ScalarAttr.of(query_scale)
     if scores.softcap is not None:
         properties["softcap"] = ScalarAttr.of(scores.softcap)
     attention = build.insert(AttentionOp.make([query, key, value, mask, sinks], properties))
     result = build.reshape(build.cast(attention, types.dtype(product.result)), types.shape(product.result))
-    if isinstance(result.owner, Operation) and result.owner in build.ops:
-        substitute(product, build.ops, [scores.product.op, softmax], what="attention of a softmax between two products")
+    build.in_place_of(result, product.result)
+    substitute(product, build.ops, [scores.product.op, softmax], what="attention of a softmax between two products")
 
 
 def _scaled(build: Builder, scores: Scores) -> tuple[SSAValue, SSAValue, float, float | None]:

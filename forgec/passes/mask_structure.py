@@ -255,8 +255,9 @@ def tensor_of(
         if types.shape(value)[dim] != shape[axis] or at.constant != 0:
             value = insert("slice", value, dim, at.constant, shape[axis])
         order.append(axis)
-    kept = [dim for dim, at in enumerate(index) if at.axes]
-    value = insert("reshape", value, [types.shape(value)[dim] for dim in kept])
-    value = insert("transpose", value, sorted(range(len(order)), key=order.__getitem__))
+    if order != sorted(order):
+        kept = [dim for dim, at in enumerate(index) if at.axes]
+        value = insert("reshape", value, [types.shape(value)[dim] for dim in kept])
+        value = insert("transpose", value, sorted(range(len(order)), key=order.__getitem__))
     value = insert("reshape", value, [shape[axis] if axis in order else 1 for axis in axes])
     return insert("not", value) if condition.negated else value
