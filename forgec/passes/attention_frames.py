@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from math import prod
 from typing import TypeAlias
 
-from xdsl.dialects.builtin import AnyTensorType
+from xdsl.dialects.builtin import AnyTensorType, IntAttr
 from xdsl.ir import Operation, SSAValue
 
 from forgec.ir import types
-from forgec.ir.attributes import IntsAttr, ScalarAttr
+from forgec.ir.attributes import ExtentAttr, IntsAttr, ScalarAttr
 from forgec.ir.layout import reshape_strides
 from forgec.ir.ops.base import ForgeOp, producer
 from forgec.ir.ops.binary import DivOp, LogicalAndOp, MulOp
 from forgec.ir.ops.creation import FullOp
-from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, TransposeOp
+from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, SliceOp, TransposeOp
 from forgec.ir.ops.unary import CastOp
 from forgec.passes.attention_scores import Refused
 from forgec.passes.patterns import with_number
@@ -100,6 +100,15 @@ class Builder:
         shape, strides = types.shape(value), types.strides(value)
         kind = types.tensor(types.dtype(value), [shape[d] for d in order], [strides[d] for d in order])
         return self._made(TransposeOp, value, kind, permutation=IntsAttr(order))
+
+    def slice(self, value: SSAValue, dim: int, count: int) -> SSAValue:
+        """The first elements of a dimension."""
+        shape = list(types.shape(value))
+        if shape[dim] == count:
+            return value
+        shape[dim] = count
+        place = {"dim": IntAttr(dim), "start": ExtentAttr(0), "step": ExtentAttr(1)}
+        return self._made(SliceOp, value, types.tensor(types.dtype(value), shape, types.strides(value)), **place)
 
     def broadcast_dim(self, value: SSAValue, dim: int, extent: Extent) -> SSAValue:
         """The value with one dimension of extent 1 broadcast."""
