@@ -109,22 +109,25 @@ def read_scores(value: SSAValue) -> Scores | None:
     return None
 
 
-def _leads_to_product(value: SSAValue, depth: int = DEPTH) -> bool:
+def _leads_to_product(value: SSAValue) -> bool:
     """True if a value is a product with little done to it since."""
-    for _ in range(depth):
+    pending, seen = [value], set()
+    while pending and len(seen) < 2 * DEPTH:
+        value = pending.pop()
+        if value in seen:
+            continue
+        seen.add(value)
         op = producer(value)
         if product_in(op) is not None:
             return True
         if _is_add(op):
-            depth -= 1
-            return depth > 0 and any(_leads_to_product(operand, depth) for operand in op.operands[:2])
-        if isinstance(op, WhereOp):
-            return any(_leads_to_product(operand, depth - 1) for operand in op.operands[1:])
-        if not isinstance(op, _SCORES):
-            return False
-        value = op.operands[0]
-        if isinstance(op, MulOp) and op.rhs is not None and types.numel(op.rhs) == types.numel(op.result):
-            value = op.lhs if types.numel(op.lhs) == types.numel(op.result) else op.rhs
+            pending += [op.operands[1], op.operands[0]] if len(op.operands) > 1 else [op.operands[0]]
+        elif isinstance(op, WhereOp):
+            pending += [op.otherwise, op.then]
+        elif isinstance(op, _SCORES):
+            other = op.rhs if isinstance(op, MulOp) else None
+            whole = other is None or types.numel(op.operands[0]) == types.numel(value)
+            pending.append(op.operands[0] if whole or other is None else other)
     return False
 
 

@@ -14,12 +14,17 @@ from xdsl.rewriter import InsertPoint
 
 from forgec.backends.base import Backend, backend_for
 from forgec.ir import types
+from forgec.ir.evaluator import Evaluator
+from forgec.ir.literals import literal
 from forgec.ir.ops.attention import LEAST, AttentionOp
 from forgec.ir.ops.binary import LogicalAndOp, MaximumOp, MulOp
 from forgec.ir.ops.decomposition import Emitter
+from forgec.ir.ops.module import ConstantOp
 from forgec.ir.ops.select import WhereOp
 from forgec.passes.rewriting import blocks, replace
 
+CONSTANT_BYTES = 65536
+"""Masks of at most this size are made while compiling: the limit of ``constant-fold``."""
 STRUCTURE = ("causal", "offset", "window", "chunk")
 
 
@@ -88,12 +93,24 @@ class _Masks:
         boolean = op.mask if op.mask is not None and types.dtype(op.mask) == "i1" else None
         key = (extents, op.keys, boolean, *(op.properties.get(name) for name in STRUCTURE))
         if key not in self.known:
-            structure = op.emit_structure(emit)
+            structure = self._constant(emit, op) or op.emit_structure(emit)
             both = [part for part in (boolean, structure) if part is not None]
             if not both:
                 return None
             self.known[key] = both[0] if len(both) == 1 else emit(LogicalAndOp, *both)
         return self.known[key]
+
+    def _constant(self, emit: Emitter, op: AttentionOp) -> SSAValue | None:
+        """The mask itself, where it depends on nothing and is small."""
+        rows, columns = types.shape(op.query)[-2], types.shape(op.key)[-2]
+        start = op.position_offset
+        if op.keys is not None or not all(isinstance(extent, int) for extent in (rows, columns, start)):
+            return None
+        if not op.is_structured or rows * columns > CONSTANT_BYTES:  # pyright: ignore[reportOperatorIssue]
+            return None
+        kind = types.tensor("i1", (rows, columns))
+        kept = op.kept_positions(Evaluator(), rows, columns)  # pyright: ignore[reportArgumentType]
+        return emit.insert(ConstantOp.create(properties={"value": literal(kept, kind)}, result_types=[kind]))
 
     def _mask(self, emit: Emitter, op: AttentionOp, kept: SSAValue | None, form: str) -> SSAValue | None:
         if form == "boolean":

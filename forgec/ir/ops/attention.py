@@ -185,7 +185,7 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
         elif mask is not None:
             kept = kept & (mask != -_INFINITY)
             scores = scores + mask.to(work)
-        kept = kept & self._reference_structure(ev, scores.shape[-2], columns)
+        kept = kept & self.kept_positions(ev, scores.shape[-2], columns)
         if keys is not None:
             kept = kept & keys[..., None, None, :]
         empty = ~kept.any(-1, keepdim=True)
@@ -201,7 +201,8 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
         products = weights[..., :, :, None] * value[..., None, :, :]  # [B, H, S, T, Dv]
         return products.masked_fill(~kept[..., None], 0.0).sum(-2)
 
-    def _reference_structure(self, ev: Evaluator, rows: int, columns: int) -> Any:
+    def kept_positions(self, ev: Evaluator, rows: int, columns: int) -> Any:
+        """What ``causal``, ``window`` and ``chunk`` keep, as booleans [rows, columns]."""
         torch = ev.torch
         column = torch.arange(columns)
         position = torch.arange(rows)[:, None] + ev.extent(self.position_offset)

@@ -1,4 +1,4 @@
-// RUN: forgec opt %s -p 'group-query-heads,dce' --split-input-file | filecheck %s
+// RUN: forgec opt %s -p 'group-query-heads,cse,dce' --split-input-file | filecheck %s
 
 // CHECK-LABEL: func.func @repeated
 // CHECK-NEXT:    %[[K:.*]] = forge.reshape %k : (tensor<1x2x1x9x8xf32>) -> tensor<1x2x9x8xf32>

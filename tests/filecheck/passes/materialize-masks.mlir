@@ -20,8 +20,7 @@ func.func @shared(%q : tensor<2x4x9x8xf32>, %k : tensor<2x4x9x8xf32>, %v : tenso
 
 // Booleans where an empty row is 0, and where the op is decomposed anyway; the query's scale is a product.
 // CHECK-LABEL: func.func @booleans
-// CHECK:         %[[W:.*]] = forge.lt
-// CHECK:         %[[K:.*]] = forge.logical_and %{{.*}}, %[[W]]
+// CHECK-NEXT:    %[[K:.*]] = forge.constant {{.*}} : tensor<9x9xi1>
 // CHECK-NEXT:    forge.attention %q, %k, %v mask %[[K]] :
 // CHECK-NEXT:    forge.attention %q, %k, %v mask %[[K]] softcap 5.0 empty_row "uniform" :
 // CHECK-NEXT:    %[[Q:.*]] = forge.mul %q, 0.5
@@ -43,4 +42,16 @@ func.func @booleans(%q : tensor<4x9x8xf32>, %k : tensor<4x9x8xf32>, %v : tensor<
 func.func @bias(%q : tensor<4x9x8xf32>, %k : tensor<4x9x8xf32>, %v : tensor<4x9x8xf32>, %b : tensor<4x9x9xf32>) -> tensor<4x9x8xf32> {
   %0 = forge.attention %q, %k, %v mask %b causal empty_row "uniform" : (tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x9xf32>) -> tensor<4x9x8xf32>
   func.return %0 : tensor<4x9x8xf32>
+}
+
+// -----
+
+// Extents that only the run tells: the mask is computed.
+// CHECK-LABEL: func.func @computed
+// CHECK:         %[[W:.*]] = forge.lt
+// CHECK:         %[[K:.*]] = forge.logical_and %{{.*}}, %[[W]]
+// CHECK-NEXT:    forge.attention %q, %q, %q mask %[[K]] :
+func.func @computed(%q : tensor<4x?x8xf32, #forge.tensor<[s0]>>) -> tensor<4x?x8xf32, #forge.tensor<[s0]>> {
+  %0 = forge.attention %q, %q, %q causal window 3 : (tensor<4x?x8xf32, #forge.tensor<[s0]>>, tensor<4x?x8xf32, #forge.tensor<[s0]>>, tensor<4x?x8xf32, #forge.tensor<[s0]>>) -> tensor<4x?x8xf32, #forge.tensor<[s0]>>
+  func.return %0 : tensor<4x?x8xf32, #forge.tensor<[s0]>>
 }
