@@ -36,11 +36,12 @@ func.func @stays(%q : tensor<1x8x9x8xf32>, %k : tensor<1x2x1x9x8xf32>, %v : tens
 // CHECK-NEXT:    forge.attention %q, %[[K]], %[[V]] : (tensor<1x4x9x8xf32>, tensor<1x2x9x8xf32>, tensor<1x2x9x8xf32>)
 // CHECK-NEXT:    %[[L:.*]] = forge.slice %w dim 1 from 0 step 1 : (tensor<1x4x9x8xf32>) -> tensor<1x2x9x8xf32
 // CHECK-NEXT:    forge.attention %q, %[[L]], %[[L]] :
+// CHECK-NEXT:    forge.constant
 // CHECK-NEXT:    %[[J:.*]] = forge.index %w
 // CHECK-NEXT:    forge.attention %q, %[[J]], %[[J]] :
 func.func @other_spellings(%q : tensor<1x4x9x8xf32>, %k : tensor<1x2x1x9x8xf32>, %v : tensor<1x2x1x9x8xf32>, %w : tensor<1x4x9x8xf32>) -> (tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>) {
-  %0 = forge.broadcast %k : (tensor<1x2x1x9x8xf32>) -> tensor<1x2x2x9x8xf32, #forge.tensor<[], strides = [144, 72, 0, 8, 1]>>
-  %1 = forge.copy %0 : (tensor<1x2x2x9x8xf32, #forge.tensor<[], strides = [144, 72, 0, 8, 1]>>) -> tensor<1x2x2x9x8xf32>
+  %0 = forge.broadcast %k : (tensor<1x2x1x9x8xf32>) -> tensor<1x2x2x9x8xf32, #forge.tensor<[], strides = [288, 72, 0, 8, 1]>>
+  %1 = forge.copy %0 : (tensor<1x2x2x9x8xf32, #forge.tensor<[], strides = [288, 72, 0, 8, 1]>>) -> tensor<1x2x2x9x8xf32>
   %2 = forge.reshape %1 : (tensor<1x2x2x9x8xf32>) -> tensor<1x4x9x8xf32>
   %3 = forge.concat %v, %v dim 2 : (tensor<1x2x1x9x8xf32>, tensor<1x2x1x9x8xf32>) -> tensor<1x2x2x9x8xf32>
   %4 = forge.reshape %3 : (tensor<1x2x2x9x8xf32>) -> tensor<1x4x9x8xf32>
