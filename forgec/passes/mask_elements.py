@@ -18,10 +18,12 @@ from forgec.ir.ops import unary as u
 from forgec.ir.ops.base import producer
 from forgec.ir.ops.creation import IotaOp
 from forgec.ir.ops.index import IndexOp, IndexSelectOp
-from forgec.ir.ops.module import ParamRefOp
+from forgec.ir.ops.module import AtenOp, ParamRefOp
+from forgec.ir.ops.reduction import CumsumOp
 from forgec.ir.ops.select import MaskedFillOp, TrilOp, TriuOp, WhereOp
 from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, SliceOp, TransposeOp
 from forgec.passes.patterns import number
+from forgec.runtime.plan import Reg
 from forgec.runtime.symbolic import Extent, is_nonnegative
 
 DEPTH = 64
@@ -146,6 +148,10 @@ class Elements:
             found = self._triangular(op, index)
         elif isinstance(op, IotaOp):
             found = _iota(op, index[0])
+        elif isinstance(op, AtenOp) and op.callee.data == "aten::diff":
+            found = self._difference(op, index)
+        elif isinstance(op, CumsumOp):
+            found = ZERO if self(op.input, index) in (ZERO, Number(False)) else None
         elif isinstance(op, (TrilOp, TriuOp)):
             found = self._triangle(op, index)
         elif isinstance(op, (b.BinaryOp, u.UnaryOp, WhereOp, MaskedFillOp)) and types.rank(value) == len(index):
@@ -208,6 +214,26 @@ class Elements:
         for dim in range(types.rank(op.input)):
             found.append(chosen[dims.index(dim)] if dim in dims else next(rest))
         return self(op.input, tuple(found))
+
+    def _difference(self, op: AtenOp, index: Index) -> Element | None:
+        """The step from the element before, where ``prepend`` holds what would stand before the first one."""
+        value, order, dim, before, after = op.args.arguments[0]
+        if not isinstance(value, Reg) or not isinstance(before, Reg) or after is not None or order != 1:
+            return None
+        if not isinstance(dim, int):
+            return None
+        source, first = op.inputs[value.id], op.inputs[before.id]
+        dim %= types.rank(source)
+        if types.shape(first)[dim] != 1:
+            return None
+
+        def at(place: Linear) -> Index:
+            return (*index[:dim], place, *index[dim + 1 :])
+
+        this, last = self(source, index), self(source, at(index[dim].plus(Linear((), -1))))
+        if not isinstance(this, Linear) or not isinstance(last, Linear):
+            return None
+        return this.plus(last, -1) if self(source, at(Linear((), -1))) == self(first, at(ZERO)) else None
 
     def _triangular(self, op: ParamRefOp, index: Index) -> Element | None:
         """A buffer that is known to hold ones in its lower triangle and zeros above."""

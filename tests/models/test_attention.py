@@ -36,6 +36,7 @@ EXPECTED: dict[str, list[str]] = {
     "XLNetModel": ["bias"] * 2,
     "T5ForConditionalGeneration": ["keys bias", "causal bias", "keys"],
     "BartForConditionalGeneration": ["keys", "causal", "keys"],
+    "WhisperForConditionalGeneration": ["", "causal", ""],
     "ViTModel": ["", ""],
     "SwinModel": ["bias"] * 3,
     "Swinv2Model": ["bias"] * 3,
