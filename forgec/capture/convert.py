@@ -37,10 +37,13 @@ from forgec.diagnostics import Diagnostic, ForgeError, Location, error
 from forgec.ir import types
 from forgec.ir.attributes import ExtentAttr, StateType
 from forgec.ir.entry import ArgumentInfo
+from forgec.ir.literals import literal
 from forgec.ir.locations import is_known, to_attribute
-from forgec.ir.ops.module import ParamRefOp, StateReadOp, StateWriteOp, SymbolOp
+from forgec.ir.ops.module import ConstantOp, ParamRefOp, StateReadOp, StateWriteOp, SymbolOp
 from forgec.ir.ops.shape import CopyOp
 from forgec.runtime.symbolic import Extent
+
+_WITH_LITERALS = ("f64", "f32", "f16", "bf16", "i64", "i32", "i16", "i8", "ui8", "i1")
 
 
 @dataclass
@@ -221,7 +224,16 @@ class Converter(Operators):
         if spec.kind in HELD:
             if node.users:
                 tensor = self._tensor(spec.target)
-                self.handles[node] = fresh(self.param(self.names.get(id(tensor), spec.target), tensor))
+                kind = self.type_of(tensor)
+                if (
+                    spec.kind == InputKind.CONSTANT_TENSOR
+                    and types.rank(kind) == 0
+                    and types.dtype(kind) in _WITH_LITERALS
+                ):
+                    number = ConstantOp.create(properties={"value": literal(tensor, kind)}, result_types=[kind])
+                    self.handles[node] = fresh(self.insert(number))  # a number in the model's code, no weight
+                else:
+                    self.handles[node] = fresh(self.param(self.names.get(id(tensor), spec.target), tensor))
         elif node.users:
             raise error("FORGE-C004", f"input {node.name!r} of kind {spec.kind.name} cannot be captured")
 

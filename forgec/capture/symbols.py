@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 from torch.utils._sympy.symbol import SymT, symbol_is_type
@@ -111,6 +112,14 @@ class SymbolTable:
         """A text with torch's names in it, with the labels instead."""
         return re.sub(r"\b[a-z]+\d+\b", lambda name: self.labels.get(name[0], name[0]), text)
 
+    def _greater(self, a: Extent, b: Extent) -> Extent:
+        """The maximum: one of the two, where ranges say which."""
+        for greater, other in ((a, b), (b, a)):
+            low = self.bounds_of(greater - other)[0]
+            if low is not None and low >= 0:
+                return greater
+        return sym_max(a, b)
+
     def _name(self, e: Any, env: Any) -> Extent:
         """A symbol of ours for an expression that only the run tells."""
         letter = "u" if e.is_Symbol else "t"
@@ -157,10 +166,7 @@ class SymbolTable:
         if kind == "Max":
             if self.nonzero and 1 in parts:
                 parts.remove(1)
-            result = parts[0]
-            for part in parts[1:]:
-                result = sym_max(result, part)
-            return result
+            return reduce(self._greater, parts)
         if kind == "Min":
             result = parts[0]
             for part in parts[1:]:

@@ -12,7 +12,7 @@ import torch
 from torch.export import ExportedProgram
 from xdsl.builder import Builder
 from xdsl.dialects.builtin import AnyTensorType, LocationAttr, StringAttr, SymbolRefAttr, UnknownLoc
-from xdsl.ir import Block, Operation, SSAValue
+from xdsl.ir import Attribute, Block, Operation, SSAValue
 from xdsl.rewriter import InsertPoint
 
 from forgec.capture.checks import Check
@@ -91,7 +91,7 @@ class Values:
             kind = self.type_of(tensor)
             self.params[name] = tensor
             self.header.append(ParamOp.create(properties={"sym_name": StringAttr(name), "type": kind}))
-            ref = ParamRefOp.create(properties={"param": SymbolRefAttr(name)}, result_types=[kind])
+            ref = ParamRefOp.create(properties={"param": SymbolRefAttr(name), **_seen_in(tensor)}, result_types=[kind])
             (self.outermost or self.builder).insert(ref)
             ref.results[0].name_hint = hint(name)
             self.param_values[name] = ref.results[0]
@@ -123,6 +123,22 @@ class Values:
     def insert(self, op: Operation) -> SSAValue:
         self.builder.insert(op)
         return op.results[0]
+
+
+_TRIANGLES = (torch.bool, torch.uint8, torch.int64, torch.float16, torch.bfloat16, torch.float32)
+
+
+def _seen_in(tensor: torch.Tensor) -> dict[str, Attribute]:
+    """What is worth knowing about a constant's data: that it is a causal mask."""
+    square = tensor.ndim >= 2 and tensor.shape[-1] == tensor.shape[-2] > 1 and tensor.shape[-1] ** 2 == tensor.numel()
+    if not square or tensor.requires_grad or tensor.dtype not in _TRIANGLES or tensor.device.type != "cpu":
+        return {}
+    matrix = tensor.reshape(tensor.shape[-2:])
+    if bool(matrix[0, 0] != 1) or bool(matrix[0, 1] != 0) or bool(matrix[1, 0] != 1):
+        return {}
+    if not torch.equal(matrix, torch.ones_like(matrix).tril()):
+        return {}
+    return {"holds": StringAttr("tril")}
 
 
 def literal(value: Any) -> Any:

@@ -356,6 +356,14 @@ func.func @forward(%cache: !forge.state<tensor<4xf32>>, %x: tensor<4xf32>) -> !f
     empty_row "uniform" softmax_dtype "f64" :
     (tensor<4x3x8xf32>, tensor<2x5x8xf32>, tensor<2x5x6xf32>, tensor<3x5xi1>, tensor<4xf32>) -> tensor<4x3x6xf32>
 
+%r = forge.attention %q, %k, %v keys %m causal offset s0 chunk 4 :
+    (tensor<1x4x?x8xf32, #forge.tensor<[s0]>>, tensor<1x2x?x8xf32, #forge.tensor<[s0 * 2]>>,
+     tensor<1x2x?x8xf32, #forge.tensor<[s0 * 2]>>, tensor<1x?xi1, #forge.tensor<[s0 * 2]>>)
+    -> tensor<1x4x?x8xf32, #forge.tensor<[s0]>>
+
+%r = forge.attention %q, %k, %v keys %m window 2 :
+    (tensor<2x4x5x8xf32>, tensor<2x2x5x8xf32>, tensor<2x2x5x6xf32>, tensor<2x5xi1>) -> tensor<2x4x5x6xf32>
+
 %r = forge.attention %q, %k, %v sinks %s :
     (tensor<4x3x8xf32>, tensor<2x5x8xf32>, tensor<2x5x6xf32>, tensor<4xf32>) -> tensor<4x3x6xf32>
 

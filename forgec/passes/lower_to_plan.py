@@ -24,7 +24,9 @@ from forgec.ir.ops.module import ConstantOp, ParamOp, ParamRefOp, StateReadOp, S
 from forgec.passes import lower_control_flow
 from forgec.passes.cut_segments import CutSegments
 from forgec.passes.decompose import Decompose
+from forgec.passes.inline_kernels import InlineKernels
 from forgec.passes.inline_layers import InlineLayers
+from forgec.passes.materialize_masks import MaterializeMasks
 from forgec.passes.outline_control_flow import UPDATES, OutlineControlFlow
 from forgec.passes.outlining import required_symbols
 from forgec.runtime import tree
@@ -52,10 +54,10 @@ class LowerToPlan(ModulePass):
           plan.return %0 leaves <(operand<0>)> : …
         }
 
-    Outlined layers are inlined, control flow is outlined and functions are cut into segments first; private functions
-    become private entries, after the entries that call them. Requires: one block per function. Ensures: no forge op is
-    left but ``forge.symbol``; every launch has its op's location; no two values that are live at the same time share
-    bytes unless one is a view of the other.
+    Outlined layers and kernels are inlined, masks of attention made, control flow is outlined and functions are cut into
+    segments first; private functions become private entries, after the entries that call them. Requires: one block per
+    function. Ensures: no forge op is left but ``forge.symbol``; every launch has its op's location; no two values that
+    are live at the same time share bytes unless one is a view of the other.
     """
 
     name = "lower-to-plan"
@@ -64,8 +66,10 @@ class LowerToPlan(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         backend = backend_for(self.target)
-        Decompose(self.target).apply(ctx, op)
         InlineLayers().apply(ctx, op)  # a plan is flat: layers share kernels, not code
+        InlineKernels().apply(ctx, op)
+        MaterializeMasks(self.target).apply(ctx, op)
+        Decompose(self.target).apply(ctx, op)
         OutlineControlFlow().apply(ctx, op)
         CutSegments().apply(ctx, op)
         functions = {child.sym_name.data: child for child in op.ops if isinstance(child, FuncOp)}

@@ -16,11 +16,12 @@ from forgec.passes.registry import PassFactory, all_passes
 PRESETS: dict[str, str] = {
     "@O0": "",
     "@O1": "canonicalize,cse,dce",
-    "@clean": "canonicalize,constant-fold,cse,canonicalize",
-    "@recognize": "fuse-rope,canonicalize,cse,group-query-heads,fuse-norm,fuse-batch-norm,fuse-activation,canonicalize,"
-    "fuse-glu,canonicalize",
+    "@attention": "canonicalize,cse,expand-einsum,fuse-attention,canonicalize,classify-masks,dce,constant-fold,cse,"
+    "canonicalize,group-query-heads,canonicalize",
+    "@recognize": "fuse-rope,canonicalize,cse,fuse-norm,fuse-batch-norm,fuse-activation,canonicalize,fuse-glu,"
+    "canonicalize",
     "@kernels": "merge-linears,canonicalize,fuse-epilogue,fuse-elementwise",
-    "@O2": "outline-layers,sink-tables,@clean,@recognize,inline-layers,cse,canonicalize,@kernels,dce",
+    "@O2": "outline-layers,sink-tables,@attention,@recognize,inline-layers,cse,canonicalize,@kernels,dce",
 }
 
 

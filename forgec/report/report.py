@@ -14,6 +14,7 @@ from forgec.ir import plan, types
 from forgec.ir.layout import span_bytes
 from forgec.ir.locations import location_of
 from forgec.ir.ops.base import ForgeOp
+from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.module import AtenOp, ConstantOp, ParamRefOp
 from forgec.runtime.symbolic import Extent, evaluate
 
@@ -105,7 +106,8 @@ def computations(module: ModuleOp) -> list[ForgeOp]:
     for function in module.ops:
         if isinstance(function, FuncOp):
             for op in function.walk():
-                if isinstance(op, ForgeOp) and not isinstance(op, (ParamRefOp, ConstantOp, ReturnOp)):
+                inside = isinstance(op.parent_op(), FusedOp)
+                if isinstance(op, ForgeOp) and not inside and not isinstance(op, (ParamRefOp, ConstantOp, ReturnOp)):
                     found.append(op)
     return found
 

@@ -12,7 +12,7 @@ from xdsl.dialects.builtin import IntAttr, StringAttr, UnitAttr
 from xdsl.ir import Attribute
 from xdsl.utils.exceptions import VerifyException
 
-from forgec.ir.attributes import ScalarAttr
+from forgec.ir.attributes import ExtentAttr, ScalarAttr
 from forgec.ir.ops.attention import AttentionOp
 from tests.ir.build import module_of_op, run_op
 
@@ -29,6 +29,8 @@ def properties(**values: Any) -> dict[str, Attribute]:
             attributes[name] = StringAttr(value)
         elif value is True:
             attributes[name] = UnitAttr()
+        elif name == "offset":
+            attributes[name] = ExtentAttr(value)
         else:
             attributes[name] = IntAttr(value)
     return attributes
@@ -115,6 +117,30 @@ def test_window(window: int, rows: int, columns: int) -> None:
     ahead = torch.arange(rows)[:, None] - torch.arange(columns)
     keep = (ahead >= 0) & (ahead < window)
     close(attend(q, k, v, causal=True, window=window), sdpa(q, k, v, attn_mask=keep))
+
+
+@pytest.mark.parametrize("offset", [0, 2, -1])
+@pytest.mark.parametrize(("rows", "columns"), [(6, 6), (3, 7)])
+def test_positions_start_at_the_offset(rows: int, columns: int, offset: int) -> None:
+    q, k, v = heads(rows=rows, columns=columns)
+    place = torch.arange(rows)[:, None] + offset
+    ahead = place - torch.arange(columns)
+    close(attend(q, k, v, causal=True, offset=offset), sdpa(q, k, v, attn_mask=ahead >= 0))
+    close(attend(q, k, v, window=2, offset=offset), sdpa(q, k, v, attn_mask=ahead.abs() < 2))
+    both = (ahead >= 0) & (ahead < 3)
+    close(attend(q, k, v, causal=True, window=3, offset=offset), sdpa(q, k, v, attn_mask=both))
+    same = place // 2 == torch.arange(columns) // 2
+    close(attend(q, k, v, chunk=2, offset=offset), sdpa(q, k, v, attn_mask=same))
+
+
+def test_keys_keep_columns_of_a_batch() -> None:
+    q, k, v = heads()
+    keys = torch.tensor([[True, True, False, True, False], [False, True, True, True, True]])
+    expected = sdpa(q, k, v, attn_mask=keys[:, None, None])
+    close(attend(q, k, v, None, None, keys), expected)
+    dirty = [t.masked_fill(~keys[:, None, :, None], math.nan) for t in (k, v)]
+    close(attend(q, *dirty, None, None, keys), expected)
+    close(attend(q, k, v, None, None, keys[:1]), sdpa(q, k, v, attn_mask=keys[:1, None, None]))
 
 
 def test_sinks_take_part_in_the_softmax_and_have_no_value() -> None:
@@ -236,7 +262,10 @@ def test_cost_counts_both_products() -> None:
         (lambda q, k, v: [q, k, v, torch.ones(3, 1, 1, 1, 1)], {}, "does not broadcast"),
         (lambda q, k, v: [q, k, v, torch.ones(5, 5).long()], {}, "boolean or floating-point"),
         (lambda q, k, v: [q, k, v, None, torch.ones(3)], {}, "sinks must have 4 elements"),
-        (lambda q, k, v: [q, k, v], {"window": 3}, "needs causal"),
+        (lambda q, k, v: [q, k, v], {"offset": 3}, "needs causal"),
+        (lambda q, k, v: [q, k, v], {"chunk": 0}, "must be positive"),
+        (lambda q, k, v: [q, k, v, None, None, torch.ones(2, 5)], {}, "must be boolean"),
+        (lambda q, k, v: [q, k, v, None, None, torch.ones(2, 4).bool()], {}, "must have the shape"),
         (lambda q, k, v: [q, k, v], {"window": 0, "causal": True}, "must be positive"),
         (lambda q, k, v: [q, k, v], {"empty_row": "mean"}, "empty_row must be"),
         (lambda q, k, v: [q, k, v], {"softmax_dtype": "i64"}, "softmax_dtype must be"),

@@ -28,6 +28,11 @@ STATIC = """
 %r = forge.attention %q, %k, %v mask %m sinks %s causal window 2 : (TYPES, tensor<5xi1>, tensor<4xf32>) -> R
 %r = forge.attention %q, %k, %v scale 2 softcap 1.5 query_scale 0.1 causal window 1 : (TYPES) -> R
 %r = forge.attention %q, %k, %v softmax_dtype "f64" : (TYPES) -> R
+%r = forge.attention %q, %k, %v mask %m keys %n window 2 : (TYPES, tensor<3x5xf32>, tensor<2x5xi1>) -> R
+%r = forge.attention %q, %k, %v keys %m empty_row "uniform" : (TYPES, tensor<2x5xi1>) -> R
+%r = forge.attention %q, %k, %v keys %m causal offset 2 window 3 : (TYPES, tensor<1x5xi1>) -> R
+%r = forge.attention %q, %k, %v causal offset 3 chunk 2 : (TYPES) -> R
+%r = forge.attention %q, %k, %v mask %m sinks %s : (TYPES, tensor<i1>, tensor<4xf32>) -> R
 """
 TYPES = "tensor<2x4x3x8xf32>, tensor<2x2x5x8xf32>, tensor<2x2x5x6xf32>"
 CASES = [

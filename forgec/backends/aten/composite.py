@@ -153,9 +153,9 @@ def _rounds_alike(op: norm.LayerNormOp | norm.RmsNormOp) -> bool:
 
 def _is_plain(op: attention.AttentionOp) -> bool:
     """True if torch's SDPA has the modifiers of an attention."""
-    plain = (op.sinks, op.query_scale, op.softcap, op.window)
+    plain = (op.sinks, op.query_scale, op.softcap, op.offset, op.window, op.chunk, op.keys)
     if any(modifier is not None for modifier in plain):
         return False
     if op.mask is not None and op.causal is not None:
         return False
-    return op.mask is None or op.empty_row.data == "zero"
+    return op.empty_row.data == "zero" or not op.may_have_empty_rows

@@ -15,7 +15,9 @@ def _attention(call: Call) -> Result:
     if call["dropout_p"]:
         raise Decline
     query, key, value = call.tensor("query"), call.tensor("key"), call.tensor("value")
-    if types.rank(query) < 3 or (types.shape(query)[-3] != types.shape(key)[-3] and not call["enable_gqa"]):
+    heads = [types.shape(v)[-3] for v in (query, key, value)] if types.rank(query) > 2 else []
+    shared = heads[1:] == [1, 1]  # one head of keys and values broadcasts without being asked to
+    if not heads or (heads[0] != heads[1] and not shared and not call["enable_gqa"]):
         raise Decline
     mask = call.optional("attn_mask")
     properties = {

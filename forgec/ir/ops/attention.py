@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from xdsl.builder import Builder
@@ -20,22 +21,26 @@ from xdsl.irdl import (
 from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir import types
-from forgec.ir.attributes import IntsAttr, ScalarAttr
+from forgec.ir.attributes import ExtentAttr, IntsAttr, ScalarAttr
 from forgec.ir.ops.base import ForgeOp, TensorSpec, check_float, check_same_dtype
-from forgec.ir.ops.binary import AddOp, DivOp, LeOp, LogicalAndOp, LogicalOrOp, LtOp, MulOp, NeOp, SubOp
+from forgec.ir.ops.binary import AddOp, DivOp, EqOp, FloorDivOp, LeOp, LogicalAndOp, LtOp, MulOp, NeOp, SubOp
 from forgec.ir.ops.contraction import MatmulOp
+from forgec.ir.ops.creation import IotaOp
 from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.format import KeywordFormatOp
 from forgec.ir.ops.reduction import AnyOp, SoftmaxOp
 from forgec.ir.ops.select import MaskedFillOp
 from forgec.ir.ops.shape import ConcatOp
-from forgec.ir.ops.unary import LogicalNotOp, TanhOp
-from forgec.runtime.symbolic import Extent
+from forgec.ir.ops.unary import AbsOp, LogicalNotOp, TanhOp
+from forgec.runtime.symbolic import Extent, is_nonnegative
 
 if TYPE_CHECKING:
     from forgec.ir.evaluator import Evaluator
 
 _INFINITY = float("inf")
+LEAST = {"f64": -(2 - 2.0**-52) * 2.0**1023, "f32": -(2 - 2.0**-23) * 2.0**127, "bf16": -(2 - 2.0**-7) * 2.0**127,
+          "f16": -65504.0}  # fmt: skip
+"""The least finite number of a dtype."""
 
 
 @irdl_op_definition
@@ -46,15 +51,16 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
     2. ``s[i, j] = scale · Σ_d q[i, d] · key[j, d]``, from here on in ``softmax_dtype`` (absent scale: ``1 / sqrt(D)``);
     3. ``s = softcap · tanh(s / softcap)`` (absent: unchanged);
     4. ``s = s + mask`` for a floating-point mask; a boolean mask keeps ``(i, j)`` where it is true;
-    5. ``causal`` keeps ``j <= i`` (row 0 sees column 0 alone, whatever S and T are), ``window`` keeps ``i - j <
-       window``;
+    5. which columns row i keeps, at position ``p = i + offset`` (absent: 0): ``causal`` keeps ``j <= p``; ``window``
+       keeps ``p - j < window``, without ``causal`` also ``j - p < window``; ``chunk`` keeps ``j // chunk == p //
+       chunk``; ``keys`` keeps the columns where it is true;
     6. ``sinks``: one more column of logit ``sinks[h]``, which takes part in the softmax and has no value;
     7. softmax over the kept columns j, then ``result[i] = Σ_j p[i, j] · value[j]`` with ``p`` rounded to the value's
        dtype.
 
     Shapes: query [*B, H, S, D], key [*B, Hk, T, D], value [*B, Hk, T, Dv], mask broadcast to [*B, H, S, T], sinks [H],
-    result [*B, H, S, Dv] of the query's dtype. H is a multiple of Hk: head h attends with key and value head ``h // (H
-    / Hk)``.
+    keys [*B, T] of booleans (leading extents may be 1), result [*B, H, S, Dv] of the query's dtype. H is a multiple of
+    Hk: head h attends with key and value head ``h // (H / Hk)``.
 
     A position that is not kept, or whose floating-point mask is -inf, is masked: its key and value are not read, so a
     NaN there does not show. A row with nothing to attend gives 0 (``empty_row`` ``"zero"``: what torch's
@@ -69,12 +75,15 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
     value = operand_def(AnyTensorTypeConstr)
     mask = opt_operand_def(AnyTensorTypeConstr)
     sinks = opt_operand_def(AnyTensorTypeConstr)
+    keys = opt_operand_def(AnyTensorTypeConstr)
     result = result_def(AnyTensorTypeConstr)
     query_scale = opt_prop_def(ScalarAttr)
     scale = opt_prop_def(ScalarAttr)
     softcap = opt_prop_def(ScalarAttr)
     causal = opt_prop_def(UnitAttr)
+    offset = opt_prop_def(ExtentAttr)
     window = opt_prop_def(IntAttr)
+    chunk = opt_prop_def(IntAttr)
     empty_row = prop_def(StringAttr, default_value=StringAttr("zero"))
     softmax_dtype = prop_def(StringAttr, default_value=StringAttr("f32"))
 
@@ -102,13 +111,46 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
             check_float(self, self.sinks)
             if types.shape(self.sinks) != (query[-3],):
                 raise VerifyException(f"sinks must have {query[-3]} elements, one for each head")
-        if self.window is not None and (self.causal is None or self.window.data < 1):
-            raise VerifyException("a window must be positive and needs causal")
+        self._check_structure((*batch, key[-2]))
         if self.empty_row.data not in ("zero", "uniform"):
             raise VerifyException(f"empty_row must be 'zero' or 'uniform', found {self.empty_row.data!r}")
         if self.softmax_dtype.data not in types.FLOATS:
             raise VerifyException(f"softmax_dtype must be a floating-point type, found {self.softmax_dtype.data!r}")
         return [(check_same_dtype(self, self.query, self.key, self.value), (*scores[:-1], value[-1]))]
+
+    def _check_structure(self, keys: tuple[Extent, ...]) -> None:
+        """Raises VerifyException if what says the kept columns makes no sense for batches and columns ``keys``."""
+        for name, size in (("window", self.window), ("chunk", self.chunk)):
+            if size is not None and size.data < 1:
+                raise VerifyException(f"a {name} must be positive, found {size.data}")
+        if self.offset is not None and all(part is None for part in (self.causal, self.window, self.chunk)):
+            raise VerifyException("an offset needs causal, a window or a chunk")
+        if self.keys is None:
+            return
+        if types.dtype(self.keys) != "i1":
+            raise VerifyException(f"keys must be boolean, found {types.dtype(self.keys)}")
+        shape = types.shape(self.keys)
+        if len(shape) != len(keys) or shape[-1] != keys[-1] or types.broadcast(shape, keys) != keys:
+            raise VerifyException(f"keys must have the shape {list(map(str, keys))}, found {list(map(str, shape))}")
+
+    @property
+    def is_structured(self) -> bool:
+        """True if which columns are kept is said by more than ``mask``."""
+        return any(part is not None for part in (self.causal, self.window, self.chunk, self.keys))
+
+    @property
+    def may_have_empty_rows(self) -> bool:
+        """False if it is certain that every row keeps a column, as ``causal`` alone does."""
+        if self.mask is not None or self.keys is not None:
+            return True
+        beyond = types.shape(self.query)[-2] + self.position_offset - types.shape(self.key)[-2]
+        inside = isinstance(beyond, int) and beyond <= 0  # every row's own position is a column
+        return not is_nonnegative(self.position_offset) or not (inside or (self.window is None and self.chunk is None))
+
+    @property
+    def position_offset(self) -> Extent:
+        """``offset``, or 0 where it is absent."""
+        return 0 if self.offset is None else self.offset.data
 
     @property
     def score_scale(self) -> float:
@@ -127,9 +169,9 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
 
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
         torch = ev.torch
-        query, key, value, mask, sinks = self.unpack(inputs)
+        query, key, value, mask, sinks, keys = self.unpack(inputs)
         work = ev.dtype(self.softmax_dtype.data)
-        rows, columns = query.shape[-2], key.shape[-2]
+        columns = key.shape[-2]
         group = query.shape[-3] // key.shape[-3]
         key, value = key.repeat_interleave(group, -3), value.repeat_interleave(group, -3)
         if self.query_scale is not None:
@@ -143,11 +185,9 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
         elif mask is not None:
             kept = kept & (mask != -_INFINITY)
             scores = scores + mask.to(work)
-        ahead = torch.arange(rows)[:, None] - torch.arange(columns)
-        if self.causal is not None:
-            kept = kept & (ahead >= 0)
-        if self.window is not None:
-            kept = kept & (ahead < self.window.data)
+        kept = kept & self.kept_positions(ev, scores.shape[-2], columns)
+        if keys is not None:
+            kept = kept & keys[..., None, None, :]
         empty = ~kept.any(-1, keepdim=True)
         if self.empty_row.data == "uniform" and sinks is None:
             scores, kept = scores.masked_fill(empty, 0.0), kept | empty
@@ -160,6 +200,21 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
             return weights @ value
         products = weights[..., :, :, None] * value[..., None, :, :]  # [B, H, S, T, Dv]
         return products.masked_fill(~kept[..., None], 0.0).sum(-2)
+
+    def kept_positions(self, ev: Evaluator, rows: int, columns: int) -> Any:
+        """What ``causal``, ``window`` and ``chunk`` keep, as booleans [rows, columns]."""
+        torch = ev.torch
+        column = torch.arange(columns)
+        position = torch.arange(rows)[:, None] + ev.extent(self.position_offset)
+        ahead = position - column
+        kept = torch.ones_like(ahead, dtype=torch.bool)
+        if self.causal is not None:
+            kept = kept & (ahead >= 0)
+        if self.window is not None:
+            kept = kept & ((ahead if self.causal is not None else ahead.abs()) < self.window.data)
+        if self.chunk is not None:
+            kept = kept & (position // self.chunk.data == column // self.chunk.data)
+        return kept
 
     def decompose(self, builder: Builder) -> list[SSAValue]:
         """The seven steps with matmul, softmax and pointwise ops.
@@ -180,21 +235,18 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
             scores = emit.binary(MulOp, emit(TanhOp, emit.binary(DivOp, scores, cap)), cap)
         if self.mask is not None and types.dtype(self.mask) != "i1":
             scores = emit(AddOp, scores, emit.cast(self.mask, work))
-        kept = self._kept(emit, types.shape(scores))
-        dropped = None if kept is None else emit(LogicalNotOp, kept)
-        if kept is not None and dropped is not None:
-            if self.empty_row.data == "uniform" and self.sinks is None:
-                last = IntsAttr([types.rank(kept) - 1])
-                empty = emit(LogicalNotOp, emit(AnyOp, kept, dims=last, keepdim=UnitAttr()))
-                scores = emit(MaskedFillOp, scores, empty, value=ScalarAttr.of(0.0))
-                kept = emit(LogicalOrOp, kept, empty)
-                dropped = emit(LogicalNotOp, kept)
-            scores = emit(MaskedFillOp, scores, dropped, value=ScalarAttr.of(-_INFINITY))
+        kept = self._kept(emit)
+        if kept is not None:
             value = self._without_unread(emit, value, kept)
+            least = ScalarAttr.of(LEAST[work])  # finite: the softmax of a row with nothing to attend is no NaN
+            scores = emit(MaskedFillOp, scores, emit(LogicalNotOp, kept), value=least)
         weights = self._softmax(emit, scores)
-        if dropped is not None:
-            weights = emit(MaskedFillOp, weights, dropped, value=ScalarAttr.of(0.0))
-        return [emit(MatmulOp, emit.cast(weights, types.dtype(value)), value)]
+        result = emit(MatmulOp, emit.cast(weights, types.dtype(value)), value)
+        if kept is None or not self.may_have_empty_rows or (self.empty_row.data == "uniform" and self.sinks is None):
+            return [result]
+        last = IntsAttr([types.rank(kept) - 1])
+        empty = emit(LogicalNotOp, emit(AnyOp, kept, dims=last, keepdim=UnitAttr()))
+        return [emit(MaskedFillOp, result, empty, value=ScalarAttr.of(0.0))]
 
     def _repeat_heads(self, emit: Emitter, value: SSAValue) -> SSAValue:
         *batch, heads, length, features = types.shape(value)
@@ -205,29 +257,55 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
         repeated = emit.broadcast(split, (*batch, heads, group, length, features))
         return emit.reshape(repeated, (*batch, heads * group, length, features))
 
-    def _kept(self, emit: Emitter, shape: tuple[Extent, ...]) -> SSAValue | None:
-        """Which positions are attended, [*B, H, S, T] or less before broadcasting; None if all are."""
+    def _kept(self, emit: Emitter) -> SSAValue | None:
+        """Which positions are attended, broadcastable to [*B, H, S, T]; None if all are."""
         conditions: list[SSAValue] = []
         if self.mask is not None:
             boolean = types.dtype(self.mask) == "i1"
             conditions.append(self.mask if boolean else emit.binary(NeOp, self.mask, -_INFINITY))
-        if self.causal is not None:
-            row = emit.reshape(emit.iota(shape[-2]), (shape[-2], 1))
-            column = emit.iota(shape[-1])
-            conditions.append(emit(LeOp, column, row))
-            if self.window is not None:
-                conditions.append(emit.binary(LtOp, emit(SubOp, row, column), self.window.data))
+        structure = self.emit_structure(emit)
+        conditions += [] if structure is None else [structure]
         if not conditions:
             return None
-        kept = conditions[0]
-        for condition in conditions[1:]:
-            kept = emit(LogicalAndOp, kept, condition)
-        return emit.broadcast(kept, shape)
+        kept = reduce(lambda kept, more: emit(LogicalAndOp, kept, more), conditions)
+        shape = types.shape(kept)
+        return kept if len(shape) > 1 else emit.reshape(kept, (1,) * (2 - len(shape)) + shape)
+
+    def emit_structure(self, emit: Emitter) -> SSAValue | None:
+        """What step 5 keeps, as booleans that broadcast to [*B, H, S, T]; None if it keeps everything."""
+        rows, columns = types.shape(self.query)[-2], types.shape(self.key)[-2]
+        conditions: list[SSAValue] = []
+        if self.causal is not None or self.window is not None or self.chunk is not None:
+            row = emit.typed(
+                IotaOp, dtype="i64", shape=[rows], start=ExtentAttr(self.position_offset), step=ExtentAttr(1)
+            )
+            row, column = emit.reshape(row, (rows, 1)), emit.iota(columns)
+            conditions += self._position_conditions(emit, row, column)
+        if self.keys is not None:
+            *batch, count = types.shape(self.keys)
+            conditions.append(emit.reshape(self.keys, (*batch, 1, 1, count)))
+        return reduce(lambda kept, more: emit(LogicalAndOp, kept, more), conditions) if conditions else None
+
+    def _position_conditions(self, emit: Emitter, row: SSAValue, column: SSAValue) -> list[SSAValue]:
+        conditions = [] if self.causal is None else [emit(LeOp, column, row)]
+        if self.window is not None:
+            ahead = emit(SubOp, row, column)
+            if self.causal is None:
+                ahead = emit(AbsOp, ahead)
+            conditions.append(emit.binary(LtOp, ahead, self.window.data))
+        if self.chunk is not None:
+            chunks = [emit.binary(FloorDivOp, place, self.chunk.data) for place in (row, column)]
+            conditions.append(emit(EqOp, *chunks))
+        return conditions
 
     def _without_unread(self, emit: Emitter, value: SSAValue, kept: SSAValue) -> SSAValue:
-        """``value`` [*B, H, T, Dv] with 0 where no row of ``kept`` [*B, H, S, T] reads it."""
-        read = emit(AnyOp, kept, dims=IntsAttr([types.rank(kept) - 2]))
-        unread = emit(LogicalNotOp, emit.reshape(read, (*types.shape(read), 1)))
+        """``value`` [*B, H, T, Dv] with 0 where no row of ``kept`` reads it."""
+        rows, columns = types.shape(self.query)[-2], types.shape(self.key)[-2]
+        triangle = self.mask is None and self.keys is None and self.offset is None and rows == columns
+        if triangle:  # each column is read by its own row
+            return value
+        read = emit(AnyOp, kept, dims=IntsAttr([types.rank(kept) - 2]), keepdim=UnitAttr())
+        unread = emit.transpose_last(emit(LogicalNotOp, read))
         return emit(MaskedFillOp, value, unread, value=ScalarAttr.of(0.0))
 
     def _softmax(self, emit: Emitter, scores: SSAValue) -> SSAValue:

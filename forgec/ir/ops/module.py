@@ -162,16 +162,23 @@ class YieldOp(IRDLOperation):
 
 @irdl_op_definition
 class ParamRefOp(ForgeOp):
-    """The value of a ``forge.param``."""
+    """The value of a ``forge.param``.
+
+    What capture saw in its data may be written down: it ``holds`` a ``"tril"``, matrices with 1 on and below the
+    diagonal and 0 above.
+    """
 
     name = "forge.param_ref"
 
     param = prop_def(FlatSymbolRefAttrConstr)
     result = result_def(AnyTensorTypeConstr)
+    holds = opt_prop_def(StringAttr)
 
-    assembly_format = "$param attr-dict `:` type($result)"
+    assembly_format = "$param (`holds` custom<Bare>($holds)^)? attr-dict `:` type($result)"
 
     def infer(self) -> Sequence[TensorSpec]:
+        if self.holds is not None and (self.holds.data != "tril" or types.rank(self.result) < 2):
+            raise VerifyException(f"a parameter of rank {types.rank(self.result)} cannot hold {self.holds.data!r}")
         return [(types.dtype(self.result), types.shape(self.result))]
 
     def flops(self) -> Extent:

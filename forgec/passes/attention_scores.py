@@ -1,0 +1,314 @@
+"""Reading back from a softmax to the product of query and key: what was done to the scores on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeGuard
+
+from xdsl.ir import Operation, SSAValue
+
+from forgec.ir import types
+from forgec.ir.ops.base import producer
+from forgec.ir.ops.binary import AddOp, DivOp, MaximumOp, MulOp, SubOp
+from forgec.ir.ops.contraction import MatmulOp
+from forgec.ir.ops.module import AtenOp
+from forgec.ir.ops.order import MaxOp
+from forgec.ir.ops.reduction import AmaxOp
+from forgec.ir.ops.select import MaskedFillOp, WhereOp
+from forgec.ir.ops.shape import ConcatOp, CopyOp, ReshapeOp
+from forgec.ir.ops.unary import CastOp, ClampOp, TanhOp
+from forgec.passes.patterns import number, through, with_number
+from forgec.runtime.plan import Reg
+from forgec.runtime.symbolic import Extent
+
+DEPTH = 24
+"""Ops between a softmax and its product, at most: scores that take longer are none."""
+
+
+class Refused(Exception):
+    """Scores that end in a product, with something on the way that attention does not have."""
+
+
+def is_least(value: float, dtype: str) -> bool:
+    """True for numbers that swallow any score that is added to them: the least finite one, also after a division."""
+    return value <= (-6e4 if dtype == "f16" else -1e30)
+
+
+@dataclass(frozen=True)
+class Product:
+    """``lhs · rhs`` of rank 3 at least, alone or as a part of what ``op`` computes."""
+
+    op: Operation
+    lhs: SSAValue
+    rhs: SSAValue
+
+    @property
+    def result(self) -> SSAValue:
+        """The value that holds the product."""
+        return self.op.results[0]
+
+
+def product_in(op: Operation | None) -> Product | None:
+    """The product that an op computes."""
+    if isinstance(op, MatmulOp) and types.rank(op.lhs) > 2 and types.rank(op.rhs) > 2:
+        return Product(op, op.lhs, op.rhs)
+    if isinstance(op, AtenOp) and op.callee.data == "aten::baddbmm" and types.dtype(op.results[0]) in types.FLOATS:
+        places = op.args.arguments[0]
+        operands = [op.inputs[place.id] for place in places if isinstance(place, Reg)]
+        return Product(op, operands[1], operands[2]) if len(operands) == 3 else None
+    return None
+
+
+@dataclass
+class Term:
+    """What was done to scores whose leading extents are ``lead``.
+
+    ``factor`` times the value was added; or (``keeps``) the value is a condition: true keeps a score, or (False) makes
+    it ``fill``; or, without a value, scores became ``fill`` at least.
+    """
+
+    value: SSAValue | None
+    lead: tuple[Extent, ...]
+    factor: float = 1.0
+    keeps: bool | None = None
+    fill: float = 0.0
+
+
+@dataclass
+class Scores:
+    """The product, and what its softmax takes of it: ``factor · product``, capped, with the terms, the last one first,
+    and beside the sinks.
+    """
+
+    product: Product
+    factor: float = 1.0
+    softcap: float | None = None
+    head_factor: SSAValue | None = None
+    terms: list[Term] = field(default_factory=list)
+    sinks: SSAValue | None = None
+    leads: list[tuple[Extent, ...]] = field(default_factory=list)
+
+
+def read_scores(value: SSAValue) -> Scores | None:
+    """The scores that a softmax is taken of; None if they are no product. Raises Refused if something on the way is
+    nothing that attention has, or has in that place.
+    """
+    reader = _Reader()
+    for _ in range(DEPTH):
+        op = producer(value)
+        product = product_in(op)
+        if product is not None:
+            reader.leads.append(types.shape(value)[:-2])
+            return reader.scores(product)
+        step = None if op is None else reader.step(op)
+        if step is None:
+            return None
+        value = step
+    return None
+
+
+def _leads_to_product(value: SSAValue) -> bool:
+    """True if a value is a product with little done to it since."""
+    pending, seen = [value], set()
+    while pending and len(seen) < 2 * DEPTH:
+        value = pending.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        op = producer(value)
+        if product_in(op) is not None:
+            return True
+        if _is_add(op):
+            pending += [op.operands[1], op.operands[0]] if len(op.operands) > 1 else [op.operands[0]]
+        elif isinstance(op, WhereOp):
+            pending += [op.otherwise, op.then]
+        elif isinstance(op, _SCORES):
+            other = op.rhs if isinstance(op, MulOp) else None
+            whole = other is None or types.numel(op.operands[0]) == types.numel(value)
+            pending.append(op.operands[0] if whole or other is None else other)
+    return False
+
+
+_SCORES = (CastOp, CopyOp, ReshapeOp, MulOp, DivOp, SubOp, MaskedFillOp, MaximumOp, ClampOp, TanhOp, ConcatOp)
+
+
+def _is_add(op: Operation | None) -> TypeGuard[Operation]:
+    if isinstance(op, AtenOp) and op.callee.data == "aten::add.Tensor" and len(op.inputs) == 2:
+        return all(name != "alpha" or value == 1 for name, value in op.args.arguments[1])
+    return isinstance(op, AddOp)
+
+
+class _Reader:
+    """Takes one op after the other, from the softmax back; ``factor`` multiplies all that is still to come."""
+
+    def __init__(self) -> None:
+        self.factor = 1.0
+        self.softcap: float | None = None
+        self.head_factor: SSAValue | None = None
+        self.terms: list[Term] = []
+        self.sinks: SSAValue | None = None
+        self.leads: list[tuple[Extent, ...]] = []
+        self.rules: dict[type[Operation], Callable[..., SSAValue | None]] = {
+            CastOp: partial(_input, self), CopyOp: partial(_input, self), ReshapeOp: self._reshape, AddOp: self._add,
+            AtenOp: self._add, SubOp: self._subtract, MulOp: self._multiply, DivOp: self._multiply,
+            MaskedFillOp: self._masked_fill, WhereOp: self._where, MaximumOp: self._maximum, ClampOp: self._clamp,
+            TanhOp: self._tanh, ConcatOp: self._concat,
+        }  # fmt: skip
+
+    def scores(self, product: Product) -> Scores:
+        """What was read, down to the product."""
+        if isinstance(product.op, AtenOp):
+            self._added_to(product.op)
+        return Scores(product, self.factor, self.softcap, self.head_factor, self.terms, self.sinks, self.leads)
+
+    def _added_to(self, op: AtenOp) -> None:
+        """``beta · input + alpha · product``."""
+        places, factors = op.args.arguments
+        alpha, beta = (dict(factors).get(name, 1) for name in ("alpha", "beta"))
+        if not isinstance(alpha, (int, float)) or not isinstance(beta, (int, float)) or not alpha:
+            raise Refused("the factors of its product are no numbers")
+        if beta and isinstance(places[0], Reg):
+            self._term(op, op.inputs[places[0].id], factor=self.factor * beta)
+        self.factor *= alpha
+
+    def step(self, op: Operation) -> SSAValue | None:
+        """The operand of a score's op that scores come from; None if it is no such op."""
+        rule = self.rules.get(type(op))
+        return None if rule is None else rule(op)
+
+    def _reshape(self, op: ReshapeOp) -> SSAValue | None:
+        before, after = types.shape(op.input), types.shape(op.result)
+        if len(before) < 3 or len(after) < 3 or before[-2:] != after[-2:]:
+            return None
+        if self.head_factor is not None:
+            raise Refused("the scores are multiplied by a tensor")
+        self.leads.append(after[:-2])
+        return op.input
+
+    def _term(self, op: Operation, value: SSAValue | None, **what: object) -> None:
+        if self.softcap is not None:
+            raise Refused("something is added to the scores before they are capped")
+        if self.head_factor is not None:
+            raise Refused("the scores are multiplied by a tensor after a mask")
+        lead = types.shape(op.results[0])[:-2]
+        self.terms.append(Term(value, lead, **what))  # pyright: ignore[reportArgumentType]
+
+    def _add(self, op: Operation) -> SSAValue | None:
+        if not _is_add(op):
+            return None
+        if isinstance(op, AddOp):
+            found = with_number(op)
+            if found is not None:
+                return found[0] if found[1] == 0 and types.shape(found[0]) == types.shape(op.result) else None
+        left, right = op.operands[0], op.operands[1]
+        for scores, other in ((left, right), (right, left)):
+            if types.shape(scores) == types.shape(op.results[0]) and _leads_to_product(scores):
+                self._term(op, other, factor=self.factor)
+                return scores
+        return None
+
+    def _subtract(self, op: SubOp) -> SSAValue | None:
+        if op.rhs is None or types.shape(op.lhs) != types.shape(op.result) or not _leads_to_product(op.lhs):
+            return None
+        if not _is_maximum_of(op.rhs, op.lhs):
+            self._term(op, op.rhs, factor=-self.factor)
+        return op.lhs
+
+    def _multiply(self, op: MulOp | DivOp) -> SSAValue | None:
+        found = with_number(op)
+        if found is not None:
+            value, by = found
+            if by == 0 or types.shape(value) != types.shape(op.result):
+                return None
+            self.factor = self.factor / by if isinstance(op, DivOp) else self.factor * by
+            return value
+        if isinstance(op, DivOp) or op.rhs is None:
+            return None
+        for scores, other in ((op.lhs, op.rhs), (op.rhs, op.lhs)):
+            if types.shape(scores) == types.shape(op.result) and _leads_to_product(scores):
+                return self._multiply_rows(scores, other)
+        return None
+
+    def _multiply_rows(self, scores: SSAValue, other: SSAValue) -> SSAValue:
+        """A factor for each row (or head) is one of the query."""
+        constant = types.rank(other) == 0 or types.shape(other)[-1] == 1
+        exact = types.dtype(other) in ("f32", "f64") and types.dtype(other) == types.dtype(scores)
+        if not constant or not exact or self.head_factor is not None:
+            raise Refused("the scores are multiplied by a tensor")
+        self.head_factor = other
+        return scores
+
+    def _masked_fill(self, op: MaskedFillOp) -> SSAValue | None:
+        if types.shape(op.input) != types.shape(op.result) or not _leads_to_product(op.input):
+            return None
+        return self._fill(op, op.input, op.mask, float(op.value.value), keeps=False)
+
+    def _where(self, op: WhereOp) -> SSAValue | None:
+        for scores, other, keeps in ((op.then, op.otherwise, True), (op.otherwise, op.then, False)):
+            if types.shape(scores) == types.shape(op.result) and _leads_to_product(scores):
+                fill = number(other)
+                if fill is None:
+                    raise Refused("masked scores get no fixed number")
+                return self._fill(op, scores, op.condition, float(fill), keeps=keeps)
+        return None
+
+    def _fill(self, op: Operation, scores: SSAValue, condition: SSAValue, fill: float, *, keeps: bool) -> SSAValue:
+        fill *= self.factor
+        if not is_least(fill, types.dtype(op.results[0])):
+            raise Refused(f"masked scores get {fill:g}, which does not mask")
+        if types.dtype(condition) != "i1":
+            raise Refused("the condition of a mask is no boolean")
+        self._term(op, condition, keeps=keeps, fill=fill)
+        return scores
+
+    def _maximum(self, op: MaximumOp) -> SSAValue | None:
+        found = with_number(op)
+        return None if found is None else self._at_least(op, found[0], float(found[1]))
+
+    def _clamp(self, op: ClampOp) -> SSAValue | None:
+        if op.lower is None or op.upper is not None:
+            return None
+        return self._at_least(op, op.input, float(op.lower.value))
+
+    def _at_least(self, op: Operation, value: SSAValue, least: float) -> SSAValue | None:
+        if types.shape(value) != types.shape(op.results[0]) or not _leads_to_product(value):
+            return None
+        if not is_least(least, types.dtype(value)):
+            raise Refused(f"scores are {least:g} at least")
+        self._term(op, None, fill=least * self.factor)
+        return value
+
+    def _tanh(self, op: TanhOp) -> SSAValue | None:
+        if not _leads_to_product(op.input):
+            return None
+        if self.softcap is not None or self.factor <= 0:
+            raise Refused("the scores are capped twice")
+        if self.head_factor is not None:
+            raise Refused("the scores are multiplied by a tensor after the cap")
+        self.softcap = self.factor
+        return op.input
+
+    def _concat(self, op: ConcatOp) -> SSAValue | None:
+        if len(op.inputs) != 2 or op.dim.data != types.rank(op.result) - 1 or not _leads_to_product(op.inputs[0]):
+            return None
+        if self.sinks is not None or self.terms or self.factor != 1.0 or self.softcap is not None:
+            raise Refused("the column of sinks is not the last thing that scores get")
+        if types.shape(op.inputs[1])[-1] != 1:
+            raise Refused("more than one column joins the scores")
+        self.sinks = op.inputs[1]
+        return op.inputs[0]
+
+
+def _input(reader: _Reader, op: CastOp | CopyOp) -> SSAValue | None:
+    return op.input if types.dtype(op.input) in types.FLOATS else None
+
+
+def _is_maximum_of(value: SSAValue, of: SSAValue) -> bool:
+    """True for the greatest element of each row of ``of``."""
+    value = through(value, ReshapeOp, CopyOp)
+    op = producer(value)
+    if isinstance(op, AmaxOp):
+        return op.input is of and op.dims.data == (types.rank(of) - 1,)
+    return isinstance(op, MaxOp) and op.input is of and value is op.results[0] and op.dim.data == types.rank(of) - 1

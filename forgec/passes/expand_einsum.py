@@ -1,0 +1,95 @@
+"""Contractions in the notation of einsum, as products of matrices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import SSAValue
+from xdsl.passes import ModulePass
+
+from forgec.ir import types
+from forgec.ir.ops.contraction import MatmulOp
+from forgec.ir.ops.module import AtenOp
+from forgec.passes.attention_frames import Builder
+from forgec.passes.patterns import substitute
+from forgec.passes.rewriting import blocks
+
+
+@dataclass(frozen=True)
+class ExpandEinsum(ModulePass):
+    """Write ``aten::einsum`` of one operand as a transpose, and of two as a product between transposes.
+
+    Before::
+
+        %0 = forge.aten "aten::einsum"("bind,bjnd->bnij", [%q, %k]) : (tensor<2x9x4x8xf32>, tensor<2x9x4x8xf32>) -> …
+
+    After::
+
+        %1 = forge.transpose %q [0, 2, 1, 3] : (tensor<2x9x4x8xf32>) -> tensor<2x4x9x8xf32, …>
+        %2 = forge.transpose %k [0, 2, 3, 1] : (tensor<2x9x4x8xf32>) -> tensor<2x4x8x9xf32, …>
+        %0 = forge.matmul %1, %2 : (…) -> tensor<2x4x9x9xf32>
+
+    Several indices that are summed, or of one operand alone, become one dimension of the product. What repeats or sums
+    an index within one operand, broadcasts, or uses an ellipsis stays.
+    """
+
+    name = "expand-einsum"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        for block in blocks(op):
+            for current in list(block.ops):
+                if isinstance(current, AtenOp) and current.callee.data == "aten::einsum":
+                    _expand(current)
+
+
+def _expand(op: AtenOp) -> None:
+    equation = op.args.arguments[0][0]
+    terms = str(equation).replace(" ", "").partition("->")
+    inputs, output = terms[0].split(","), terms[2]
+    if not terms[1] or len(inputs) != len(op.inputs) or not _is_plain([*inputs, output]):
+        return
+    extents = {}
+    for labels, value in zip(inputs, op.inputs, strict=True):
+        for label, extent in zip(labels, types.shape(value), strict=True):
+            if extents.setdefault(label, extent) != extent:
+                return
+    build = Builder()
+    if len(inputs) == 1 and sorted(inputs[0]) == sorted(output):
+        result = build.transpose(op.inputs[0], [inputs[0].index(label) for label in output])
+    elif len(inputs) == 2 and len({types.dtype(value) for value in op.inputs}) == 1:
+        result = _product(build, op, inputs, output, extents)
+    else:
+        return
+    if result is not None and build.ops:
+        build.in_place_of(result, op.results[0])
+        substitute(op, build.ops, what="einsum is a product of matrices")
+
+
+def _is_plain(terms: list[str]) -> bool:
+    return all(term.isalpha() and len(set(term)) == len(term) for term in terms)
+
+
+def _product(build: Builder, op: AtenOp, inputs: list[str], output: str, extents: dict) -> SSAValue | None:
+    left, right = inputs
+    shared = [label for label in left if label in right]
+    batch = [label for label in output if label in shared]
+    summed = [label for label in shared if label not in output]
+    rows = [label for label in output if label in left and label not in right]
+    columns = [label for label in output if label in right and label not in left]
+    if len(rows) + len(shared) != len(left) or len(columns) + len(shared) != len(right) or not summed:
+        return None
+
+    def matrix(value: SSAValue, labels: str, *groups: list[str]) -> SSAValue:
+        order = [labels.index(label) for group in (batch, *groups) for label in group]
+        value = build.transpose(value, order)
+        merged = [prod((extents[label] for label in group), start=1) for group in groups]
+        return build.reshape(value, [*(extents[label] for label in batch), *merged])
+
+    lhs, rhs = matrix(op.inputs[0], left, rows, summed), matrix(op.inputs[1], right, summed, columns)
+    result = build.insert(MatmulOp.make([lhs, rhs]))
+    order = [*batch, *rows, *columns]
+    result = build.reshape(result, [extents[label] for label in order])
+    return build.transpose(result, [order.index(label) for label in output])

@@ -1,0 +1,451 @@
+"""What one element of a mask is, as an expression over the row, the column and the batch that it belongs to.
+
+Masks are computed from positions (``forge.iota``), comparisons, conditions and tensors of the user's. Evaluating such a
+graph for a symbolic element needs no extents: an index is a sum of axes and a constant, whatever the shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from xdsl.ir import Operation, SSAValue
+
+from forgec.ir import types
+from forgec.ir.ops import binary as b
+from forgec.ir.ops import unary as u
+from forgec.ir.ops.base import producer
+from forgec.ir.ops.creation import IotaOp
+from forgec.ir.ops.index import IndexOp, IndexSelectOp
+from forgec.ir.ops.module import AtenOp, ParamRefOp
+from forgec.ir.ops.reduction import CumsumOp
+from forgec.ir.ops.select import MaskedFillOp, TrilOp, TriuOp, WhereOp
+from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, SliceOp, TransposeOp
+from forgec.passes.patterns import number
+from forgec.runtime.plan import Reg
+from forgec.runtime.symbolic import Extent, is_nonnegative
+
+DEPTH = 64
+"""Ops between a mask and what it comes from, at most: beyond, elements are taken as they are."""
+GREATEST = {"f16": 65504.0, "bf16": 3.3895313892515355e38, "f32": 3.4028234663852886e38}
+
+
+@dataclass(frozen=True)
+class Linear:
+    """An integer: ``Σ factor · index of axis + constant``."""
+
+    axes: tuple[tuple[int, int], ...] = ()
+    constant: Extent = 0
+
+    def plus(self, other: Linear, sign: int = 1) -> Linear:
+        """The sum, or the difference."""
+        factors = dict(self.axes)
+        for axis, factor in other.axes:
+            factors[axis] = factors.get(axis, 0) + sign * factor
+        axes = tuple(sorted((axis, factor) for axis, factor in factors.items() if factor))
+        return Linear(axes, self.constant + sign * other.constant)
+
+    def times(self, factor: int) -> Linear:
+        """The product with a number."""
+        if factor == 0:
+            return Linear()
+        return Linear(tuple((axis, factor * by) for axis, by in self.axes), factor * self.constant)
+
+    @property
+    def is_nonnegative(self) -> bool:
+        """True if it is certain to be 0 or more, as an index must be."""
+        return all(factor > 0 for _, factor in self.axes) and is_nonnegative(self.constant)
+
+
+ZERO = Linear()
+Index: TypeAlias = "tuple[Linear, ...]"
+Place: TypeAlias = "tuple[SSAValue, Index]"
+"""An element of a tensor."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A floating-point number or a boolean."""
+
+    value: float | bool
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """An element of a tensor about which nothing more is known."""
+
+    value: SSAValue
+    index: Index
+
+
+@dataclass(frozen=True)
+class Function:
+    """``abs`` of an integer, or its quotient ``floordiv`` by a number."""
+
+    name: str
+    argument: Linear
+    by: int = 1
+
+
+@dataclass(frozen=True)
+class Node:
+    """``and``, ``or``, ``not``; a comparison of integers; ``where``; ``add`` of numbers. ``place`` has its value."""
+
+    name: str
+    arguments: tuple[Element, ...]
+    place: Place = field(compare=False)
+
+
+Element: TypeAlias = "Linear | Number | Leaf | Function | Node"
+
+COMPARISONS = {b.EqOp: "eq", b.NeOp: "ne", b.LtOp: "lt", b.LeOp: "le", b.GtOp: "gt", b.GeOp: "ge"}
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    "eq": lambda x, y: x == y, "ne": lambda x, y: x != y, "lt": lambda x, y: x < y, "le": lambda x, y: x <= y,
+    "gt": lambda x, y: x > y, "ge": lambda x, y: x >= y,
+}  # fmt: skip
+_ARITHMETIC: dict[type[Operation], Callable[[float, float], float]] = {
+    b.AddOp: lambda x, y: x + y, b.SubOp: lambda x, y: x - y, b.RsubOp: lambda x, y: y - x,
+    b.MulOp: lambda x, y: x * y, b.MaximumOp: max, b.MinimumOp: min,
+    b.DivOp: lambda x, y: x / y if y else float("nan"),
+}  # fmt: skip
+_BOOLEAN = {b.BitwiseAndOp: "and", b.LogicalAndOp: "and", b.BitwiseOrOp: "or", b.LogicalOrOp: "or"}
+
+
+class Elements:
+    """Evaluates elements; each element of each tensor once."""
+
+    def __init__(self) -> None:
+        self._known: dict[Place, Element] = {}
+        self._depth = 0
+
+    def __call__(self, value: SSAValue, index: Index) -> Element:
+        """The element of a value at an index."""
+        shape = types.shape(value)
+        index = tuple(ZERO if extent == 1 else at for extent, at in zip(shape, index, strict=True))
+        place = (value, index)
+        found = self._known.get(place)
+        if found is None:
+            self._depth += 1
+            found = self._evaluate(value, index) if self._depth < DEPTH else Leaf(value, index)
+            self._depth -= 1
+            self._known[place] = found
+        return found
+
+    def _evaluate(self, value: SSAValue, index: Index) -> Element:
+        op = producer(value)
+        constant = number(value)
+        if constant is not None:
+            whole = isinstance(constant, int) and types.dtype(value) not in ("i1", *types.FLOATS)
+            return Linear((), int(constant)) if whole else _rounded(constant, types.dtype(value))
+        found = None
+        if isinstance(op, (BroadcastOp, CopyOp, ReshapeOp, TransposeOp, SliceOp)):
+            source = _source_index(op, index)
+            found = None if source is None else self(op.input, source)
+        elif isinstance(op, (IndexOp, IndexSelectOp)):
+            found = self._indexed(op, index)
+        elif isinstance(op, ParamRefOp) and op.holds is not None:
+            found = self._triangular(op, index)
+        elif isinstance(op, IotaOp):
+            found = _iota(op, index[0])
+        elif isinstance(op, AtenOp) and op.callee.data == "aten::diff":
+            found = self._difference(op, index)
+        elif isinstance(op, CumsumOp):
+            found = ZERO if self(op.input, index) in (ZERO, Number(False)) else None
+        elif isinstance(op, (TrilOp, TriuOp)):
+            found = self._triangle(op, index)
+        elif isinstance(op, (b.BinaryOp, u.UnaryOp, WhereOp, MaskedFillOp)) and types.rank(value) == len(index):
+            found = self._pointwise(op, (value, index))
+        return Leaf(value, index) if found is None else found
+
+    def _operand(self, operand: SSAValue, index: Index) -> Element:
+        """The element of an operand that broadcasts."""
+        rank = types.rank(operand)
+        return self(operand, index[len(index) - rank :] if rank else ())
+
+    def _pointwise(self, op: Operation, place: Place) -> Element | None:
+        value, index = place
+        arguments = [self._operand(operand, index) for operand in op.operands]
+        if isinstance(op, b.BinaryOp) and op.scalar is not None:
+            scalar = op.scalar.value
+            if isinstance(scalar, complex):
+                return None
+            floats = types.dtype(op.lhs) in types.FLOATS
+            arguments.append(Linear((), scalar) if type(scalar) is int and not floats else Number(scalar))
+        if isinstance(op, WhereOp):
+            return where(arguments[0], arguments[1], arguments[2], place)
+        if isinstance(op, MaskedFillOp):
+            filled = _rounded(op.value.value, types.dtype(value))
+            return where(arguments[1], filled, arguments[0], place)
+        if type(op) in COMPARISONS:
+            return _lifted(place, arguments, lambda x, y: compare(COMPARISONS[type(op)], x, y, place))
+        if types.dtype(value) == "i1":
+            return self._boolean(op, arguments, place)
+        if isinstance(op, b.AddOp) and sum(not isinstance(x, Number) for x in arguments) > 1:
+            return _arithmetic(op, arguments, place)  # a sum stays one: its terms are looked at one by one
+        return _lifted(place, arguments, lambda *xs: _arithmetic(op, xs, place))
+
+    def _boolean(self, op: Operation, arguments: Sequence[Element], place: Place) -> Element | None:
+        if isinstance(op, (b.MulOp, b.AddOp)):
+            name = "and" if isinstance(op, b.MulOp) else "or"
+        else:
+            name = _BOOLEAN.get(type(op), "")
+        truths = [_truth(argument) for argument in arguments]
+        if any(truth is None for truth in truths):
+            return None
+        known = [truth for truth in truths if truth is not None]
+        if name:
+            return connect(name, known, place)
+        if isinstance(op, (u.LogicalNotOp, u.BitwiseNotOp)):
+            return Number(not known[0].value) if isinstance(known[0], Number) else Node("not", (known[0],), place)
+        return known[0] if isinstance(op, u.CastOp) else None
+
+    def _indexed(self, op: IndexOp | IndexSelectOp, index: Index) -> Element | None:
+        if isinstance(op, IndexSelectOp):
+            dims, tensors = (op.dim.data,), (op.index,)
+        else:
+            dims, tensors = op.dims.data, tuple(op.indices)
+        places = len(types.broadcast(*(types.shape(tensor) for tensor in tensors)))
+        front = dims[0] if dims[-1] - dims[0] == len(dims) - 1 else 0
+        chosen = [self._operand(tensor, index[front : front + places]) for tensor in tensors]
+        if not all(isinstance(at, Linear) and at.is_nonnegative for at in chosen):
+            return None  # a negative index counts from the end
+        rest, found = iter((*index[:front], *index[front + places :])), []
+        for dim in range(types.rank(op.input)):
+            found.append(chosen[dims.index(dim)] if dim in dims else next(rest))
+        return self(op.input, tuple(found))
+
+    def _difference(self, op: AtenOp, index: Index) -> Element | None:
+        """The step from the element before, where ``prepend`` holds what would stand before the first one."""
+        value, order, dim, before, after = op.args.arguments[0]
+        if not isinstance(value, Reg) or not isinstance(before, Reg) or after is not None or order != 1:
+            return None
+        if not isinstance(dim, int):
+            return None
+        source, first = op.inputs[value.id], op.inputs[before.id]
+        dim %= types.rank(source)
+        if types.shape(first)[dim] != 1:
+            return None
+
+        def at(place: Linear) -> Index:
+            return (*index[:dim], place, *index[dim + 1 :])
+
+        this, last = self(source, index), self(source, at(index[dim].plus(Linear((), -1))))
+        if not isinstance(this, Linear) or not isinstance(last, Linear):
+            return None
+        return this.plus(last, -1) if self(source, at(Linear((), -1))) == self(first, at(ZERO)) else None
+
+    def _triangular(self, op: ParamRefOp, index: Index) -> Element | None:
+        """A buffer that is known to hold ones in its lower triangle and zeros above."""
+        side = compare("le", index[-1], index[-2], (op.result, index))
+        if side is None or types.dtype(op.result) == "i1":
+            return side
+        one, zero = (Number(1.0), Number(0.0)) if types.dtype(op.result) in types.FLOATS else (Linear((), 1), ZERO)
+        return where(side, one, zero, (op.result, index))
+
+    def _triangle(self, op: TrilOp | TriuOp, index: Index) -> Element | None:
+        row, column = index[-2], index[-1]
+        if 1 in types.shape(op.result)[-2:]:
+            return None
+        side = compare(
+            "le" if isinstance(op, TrilOp) else "ge", column.plus(row, -1), Linear((), op.diagonal.data), None
+        )
+        inner = self(op.input, index)
+        if side is None or not isinstance(inner, Number):
+            return None
+        zero = Number(False) if types.dtype(op.result) == "i1" else Number(0.0)
+        return where(side, inner, zero, (op.result, index))
+
+
+def where(condition: Element, then: Element, otherwise: Element, place: Place) -> Element | None:
+    """A choice; of booleans, in terms of and, or and not."""
+    truth = _truth(condition)
+    if isinstance(truth, Number):
+        return then if truth.value else otherwise
+    if truth is None:
+        return None
+    if then == otherwise:
+        return then
+    if then == Number(True) and otherwise == Number(False) and type(then.value) is bool:  # type: ignore[union-attr]
+        return truth
+    if then == Number(False) and otherwise == Number(True) and type(then.value) is bool:  # type: ignore[union-attr]
+        return Node("not", (truth,), place)
+    if types.dtype(place[0]) == "i1":
+        return None
+    return Node("where", (truth, then, otherwise), place)
+
+
+def connect(name: str, arguments: Sequence[Element], place: Place) -> Element:
+    """``and`` or ``or`` of truths."""
+    neutral = name == "and"
+    rest = [argument for argument in arguments if argument != Number(neutral)]
+    if Number(not neutral) in rest:
+        return Number(not neutral)
+    if not rest:
+        return Number(neutral)
+    return rest[0] if len(rest) == 1 else Node(name, tuple(rest), place)
+
+
+def compare(name: str, left: Element, right: Element, place: Place | None) -> Element | None:
+    """A comparison of integers, or of numbers."""
+    if isinstance(left, Number) and isinstance(right, (Number, Linear)):
+        other = right.value if isinstance(right, Number) else right.constant
+        return Number(_COMPARE[name](left.value, other)) if isinstance(other, (int, float)) else None
+    if not isinstance(left, (Linear, Function)) or not isinstance(right, (Linear, Function)):
+        return None
+    if isinstance(left, Linear) and isinstance(right, Linear):
+        gap = left.plus(right, -1)
+        if not gap.axes and isinstance(gap.constant, int):
+            return Number(_COMPARE[name](gap.constant, 0))
+    return Node(name, (left, right), place)  # pyright: ignore[reportArgumentType]
+
+
+def _lifted(place: Place, arguments: Sequence[Element], function: Callable[..., Element | None]) -> Element | None:
+    """A function of a choice between numbers is a choice between two results."""
+    for position, argument in enumerate(arguments):
+        if isinstance(argument, Node) and argument.name == "where":
+            condition, *branches = argument.arguments
+            results = [function(*arguments[:position], branch, *arguments[position + 1 :]) for branch in branches]
+            if results[0] is None or results[1] is None:
+                return None
+            return where(condition, results[0], results[1], place)
+    return function(*arguments)
+
+
+def _arithmetic(op: Operation, arguments: Sequence[Element], place: Place) -> Element | None:
+    dtype = types.dtype(place[0])
+    first, second = arguments[0], arguments[1] if len(arguments) > 1 else None
+    if isinstance(op, u.CastOp):
+        return _cast(first, dtype, place)
+    if dtype not in types.FLOATS:
+        return _integer(op, first, second)
+    if isinstance(op, b.AddOp) and Number(0.0) in (first, second):
+        return second if first == Number(0.0) else first
+    numbers = [_constant(argument) for argument in arguments]
+    if all(isinstance(value, (int, float)) for value in numbers):
+        if type(op) in _ARITHMETIC:
+            return _rounded(_ARITHMETIC[type(op)](*map(float, numbers)), dtype)
+        return _rounded(-float(numbers[0]), dtype) if isinstance(op, u.NegOp) else None
+    return Node("add", (first, second), place) if isinstance(op, b.AddOp) and second is not None else None
+
+
+def _integer(op: Operation, first: Element, second: Element | None) -> Element | None:
+    if not isinstance(first, Linear):
+        return None
+    if isinstance(op, u.NegOp):
+        return first.times(-1)
+    if isinstance(op, u.AbsOp):
+        return Function("abs", first)
+    if not isinstance(second, Linear):
+        return None
+    match op:
+        case b.AddOp():
+            return first.plus(second)
+        case b.SubOp():
+            return first.plus(second, -1)
+        case b.RsubOp():
+            return second.plus(first, -1)
+        case b.MulOp():
+            for value, by in ((first, second), (second, first)):
+                if isinstance(_constant(by), int):
+                    return value.times(_constant(by))
+        case b.FloorDivOp():
+            by = _constant(second)
+            return Function("floordiv", first, by) if isinstance(by, int) and by > 0 else None
+    return None
+
+
+def _constant(element: Element) -> Any:
+    """The number that an element is, or None."""
+    if isinstance(element, Number):
+        return element.value
+    return element.constant if isinstance(element, Linear) and not element.axes else None
+
+
+def _cast(element: Element, dtype: str, place: Place) -> Element | None:
+    whole = dtype not in types.FLOATS
+    if isinstance(element, Number):
+        if whole:
+            return Linear((), int(element.value)) if element.value in (0, 1) else None
+        return _rounded(element.value, dtype)
+    if isinstance(element, Linear):
+        return element if whole else None
+    truth = _truth(element) if _is_condition(element) else None
+    if truth is not None:
+        one, zero = (Linear((), 1), ZERO) if whole else (Number(1.0), Number(0.0))
+        return where(truth, one, zero, place)
+    return None
+
+
+def _is_condition(element: Element) -> bool:
+    if isinstance(element, Node):
+        return element.name in ("and", "or", "not", *_COMPARE)
+    return isinstance(element, Leaf) and types.dtype(element.value) == "i1"
+
+
+def _truth(element: Element) -> Element | None:
+    """An element as a condition: whether it is not 0."""
+    if isinstance(element, Number):
+        return Number(bool(element.value))
+    if isinstance(element, Linear):
+        value = _constant(element)
+        return None if not isinstance(value, int) else Number(value != 0)
+    if isinstance(element, Node) and element.name == "where":
+        condition, then, otherwise = element.arguments
+        sides = [_constant(side) for side in (then, otherwise)]
+        if any(not isinstance(side, (int, float)) for side in sides):
+            return None
+        if bool(sides[0]) == bool(sides[1]):
+            return Number(bool(sides[0]))
+        return condition if sides[0] else Node("not", (condition,), _NOWHERE)
+    if isinstance(element, Leaf):
+        return element if types.dtype(element.value) == "i1" else None
+    return element if isinstance(element, Node) and element.name != "add" else None
+
+
+_NOWHERE: Any = None
+"""The place of a condition that no value has."""
+
+
+def _rounded(value: float | bool, dtype: str) -> Number:
+    if dtype == "i1":
+        return Number(bool(value))
+    limit = GREATEST.get(dtype, float("inf"))
+    value = float(value)
+    return Number(value if abs(value) <= limit or value != value else float("inf") if value > 0 else -float("inf"))
+
+
+def _iota(op: IotaOp, at: Linear) -> Element | None:
+    step = op.step.data
+    if not isinstance(step, int):
+        return None
+    return at.times(step).plus(Linear((), op.start.data))
+
+
+def _source_index(op: Operation, index: Index) -> Index | None:
+    """The index of the operand's element that a rearrangement puts at an index."""
+    source, target = types.shape(op.operands[0]), types.shape(op.results[0])
+    match op:
+        case CopyOp():
+            return index
+        case BroadcastOp():
+            return index[len(index) - len(source) :] if source else ()
+        case TransposeOp():
+            found = [ZERO] * len(source)
+            for place, dim in enumerate(op.permutation.data):
+                found[dim] = index[place]
+            return tuple(found)
+        case SliceOp():
+            step = op.step.data
+            if not isinstance(step, int):
+                return None
+            dim = op.dim.data
+            at = index[dim].times(step).plus(Linear((), op.start.data))
+            return (*index[:dim], at, *index[dim + 1 :])
+        case ReshapeOp():
+            kept = [(extent, at) for extent, at in zip(target, index, strict=True) if extent != 1]
+            if [extent for extent, _ in kept] != [extent for extent in source if extent != 1]:
+                return None
+            rest = iter(at for _, at in kept)
+            return tuple(ZERO if extent == 1 else next(rest) for extent in source)
+    return None

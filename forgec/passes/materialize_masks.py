@@ -1,0 +1,128 @@
+"""What attention keeps, as a mask: for backends that do not take it in the op's own words."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from xdsl.builder import Builder
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.ir import Block, SSAValue
+from xdsl.passes import ModulePass
+from xdsl.rewriter import InsertPoint
+
+from forgec.backends.base import Backend, backend_for
+from forgec.ir import types
+from forgec.ir.evaluator import Evaluator
+from forgec.ir.literals import literal
+from forgec.ir.ops.attention import LEAST, AttentionOp
+from forgec.ir.ops.binary import LogicalAndOp, MaximumOp, MulOp
+from forgec.ir.ops.decomposition import Emitter
+from forgec.ir.ops.module import ConstantOp
+from forgec.ir.ops.select import WhereOp
+from forgec.passes.rewriting import blocks, replace
+
+CONSTANT_BYTES = 65536
+"""Masks of at most this size are made while compiling: the limit of ``constant-fold``."""
+STRUCTURE = ("causal", "offset", "window", "chunk")
+
+
+@dataclass(frozen=True)
+class MaterializeMasks(ModulePass):
+    """Give every ``forge.attention`` that the target's backend cannot lower one mask that says what ``causal``,
+    ``window``, ``chunk`` and ``keys`` said, the same for all that say the same.
+
+    Before::
+
+        %0 = forge.attention %q, %k, %v keys %p empty_row "uniform" : (…, tensor<2x9xi1>) -> tensor<2x4x9x8xf32>
+
+    After::
+
+        %1 = forge.reshape %p : (tensor<2x9xi1>) -> tensor<2x1x1x9xi1>
+        %2 = forge.where %1, %zero, %least : (tensor<2x1x1x9xi1>, tensor<f32>, tensor<f32>) -> tensor<2x1x1x9xf32>
+        %0 = forge.attention %q, %k, %v mask %2 : (…, tensor<2x1x1x9xf32>) -> tensor<2x4x9x8xf32>
+
+    Masks are booleans where an empty row gives 0, and add the least finite number where it gives the mean. A
+    ``query_scale`` becomes a product before attention. Attention with ``softcap`` or ``sinks``, which is decomposed
+    afterwards, keeps its booleans and ``empty_row``.
+    """
+
+    name = "materialize-masks"
+
+    target: str = "cpu"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        backend = backend_for(self.target)
+        for block in blocks(op):
+            masks = _Masks(block, backend)
+            for current in list(block.ops):
+                if isinstance(current, AttentionOp) and not backend.lowers(current):
+                    masks.rewrite(current)
+
+
+class _Masks:
+    """The masks of a block; those that are there already come before every later op."""
+
+    def __init__(self, block: Block, backend: Backend) -> None:
+        self.block = block
+        self.backend = backend
+        self.known: dict[Hashable, SSAValue] = {}
+
+    def rewrite(self, op: AttentionOp) -> None:
+        emit = Emitter(Builder(InsertPoint.before(op)), op)
+        query, properties = op.query, dict(op.properties)
+        whole = op.softcap is None and op.sinks is None
+        if op.query_scale is not None and whole:
+            query = emit.binary(MulOp, query, float(op.query_scale.value))
+            del properties["query_scale"]
+        mask, additive = op.mask, op.mask is not None and types.dtype(op.mask) != "i1"
+        finite = whole and op.empty_row.data == "uniform"
+        if op.is_structured or (finite and mask is not None):
+            kept = self._kept(emit, op)
+            mask = self._mask(emit, op, kept, "least" if finite else "infinite" if additive else "boolean")
+            properties = {name: value for name, value in properties.items() if name not in STRUCTURE}
+        if finite:
+            properties["empty_row"] = StringAttr("zero")
+        new = AttentionOp.make([query, op.key, op.value, mask, op.sinks], properties, [op.result.type], op.location)
+        replace(op, new.results, [new])
+
+    def _kept(self, emit: Emitter, op: AttentionOp) -> SSAValue | None:
+        """The booleans of everything that the op keeps, but for a bias; None if there are none."""
+        extents = (types.shape(op.query)[-2], types.shape(op.key)[-2])
+        boolean = op.mask if op.mask is not None and types.dtype(op.mask) == "i1" else None
+        key = (extents, op.keys, boolean, *(op.properties.get(name) for name in STRUCTURE))
+        if key not in self.known:
+            structure = self._constant(emit, op) or op.emit_structure(emit)
+            both = [part for part in (boolean, structure) if part is not None]
+            if not both:
+                return None
+            self.known[key] = both[0] if len(both) == 1 else emit(LogicalAndOp, *both)
+        return self.known[key]
+
+    def _constant(self, emit: Emitter, op: AttentionOp) -> SSAValue | None:
+        """The mask itself, where it depends on nothing and is small."""
+        rows, columns = types.shape(op.query)[-2], types.shape(op.key)[-2]
+        start = op.position_offset
+        if op.keys is not None or not all(isinstance(extent, int) for extent in (rows, columns, start)):
+            return None
+        if not op.is_structured or rows * columns > CONSTANT_BYTES:  # pyright: ignore[reportOperatorIssue]
+            return None
+        kind = types.tensor("i1", (rows, columns))
+        kept = op.kept_positions(Evaluator(), rows, columns)  # pyright: ignore[reportArgumentType]
+        return emit.insert(ConstantOp.create(properties={"value": literal(kept, kind)}, result_types=[kind]))
+
+    def _mask(self, emit: Emitter, op: AttentionOp, kept: SSAValue | None, form: str) -> SSAValue | None:
+        if form == "boolean":
+            return kept
+        bias = op.mask if op.mask is not None and types.dtype(op.mask) != "i1" else None
+        dtype = types.dtype(op.query if bias is None else bias)
+        key = (kept, bias, form, dtype)
+        if key not in self.known:
+            fill = LEAST[dtype] if form == "least" else -float("inf")
+            least = emit.full(fill, dtype, ())
+            mask = emit.full(0.0, dtype, ()) if bias is None else bias
+            if form == "least" and bias is not None:
+                mask = emit(MaximumOp, mask, least)  # a bias may hold -inf
+            self.known[key] = mask if kept is None else emit(WhereOp, kept, mask, least)
+        return self.known[key]

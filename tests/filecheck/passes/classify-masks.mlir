@@ -1,0 +1,125 @@
+// RUN: forgec opt %s -p 'classify-masks,dce' --split-input-file | filecheck %s
+
+// CHECK-LABEL: func.func @causal
+// CHECK-NEXT:    forge.attention %q, %k, %v causal :
+func.func @causal(%q : tensor<1x4x9x8xf32>, %k : tensor<1x4x9x8xf32>, %v : tensor<1x4x9x8xf32>) -> tensor<1x4x9x8xf32> {
+  %i = forge.iota from 0 step 1 : tensor<9xi64>
+  %r = forge.reshape %i : (tensor<9xi64>) -> tensor<9x1xi64>
+  %m = forge.le %i, %r : (tensor<9xi64>, tensor<9x1xi64>) -> tensor<9x9xi1>
+  %0 = forge.attention %q, %k, %v mask %m : (tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<9x9xi1>) -> tensor<1x4x9x8xf32>
+  func.return %0 : tensor<1x4x9x8xf32>
+}
+
+// -----
+
+// Rows after a cache of s1 tokens, a window, and padding on the least finite number: its empty rows are uniform.
+// CHECK-LABEL: func.func @cached_window
+// CHECK-NEXT:    forge.attention %q, %k, %v keys %p causal offset s1 window 4 empty_row "uniform" :
+func.func @cached_window(%q : tensor<2x4x?x8xf32, #forge.tensor<[s0]>>, %k : tensor<2x4x?x8xf32, #forge.tensor<[s0 + s1]>>, %v : tensor<2x4x?x8xf32, #forge.tensor<[s0 + s1]>>, %p : tensor<2x?xi1, #forge.tensor<[s0 + s1]>>) -> tensor<2x4x?x8xf32, #forge.tensor<[s0]>> {
+  %i = forge.iota from s1 step 1 : tensor<?xi64, #forge.tensor<[s0]>>
+  %j = forge.iota from 0 step 1 : tensor<?xi64, #forge.tensor<[s0 + s1]>>
+  %r = forge.reshape %i : (tensor<?xi64, #forge.tensor<[s0]>>) -> tensor<?x1xi64, #forge.tensor<[s0]>>
+  %c = forge.ge %r, %j : (tensor<?x1xi64, #forge.tensor<[s0]>>, tensor<?xi64, #forge.tensor<[s0 + s1]>>) -> tensor<?x?xi1, #forge.tensor<[s0, s0 + s1]>>
+  %d = forge.sub %r, 4 : (tensor<?x1xi64, #forge.tensor<[s0]>>) -> tensor<?x1xi64, #forge.tensor<[s0]>>
+  %w = forge.gt %j, %d : (tensor<?xi64, #forge.tensor<[s0 + s1]>>, tensor<?x1xi64, #forge.tensor<[s0]>>) -> tensor<?x?xi1, #forge.tensor<[s0, s0 + s1]>>
+  %cw = forge.bitwise_and %c, %w : (tensor<?x?xi1, #forge.tensor<[s0, s0 + s1]>>, tensor<?x?xi1, #forge.tensor<[s0, s0 + s1]>>) -> tensor<?x?xi1, #forge.tensor<[s0, s0 + s1]>>
+  %pr = forge.reshape %p : (tensor<2x?xi1, #forge.tensor<[s0 + s1]>>) -> tensor<2x1x1x?xi1, #forge.tensor<[s0 + s1]>>
+  %b = forge.logical_and %cw, %pr : (tensor<?x?xi1, #forge.tensor<[s0, s0 + s1]>>, tensor<2x1x1x?xi1, #forge.tensor<[s0 + s1]>>) -> tensor<2x1x?x?xi1, #forge.tensor<[s0, s0 + s1]>>
+  %zero = forge.full 0.0 : tensor<f32>
+  %least = forge.full -3.4028234663852886e+38 : tensor<f32>
+  %m = forge.where %b, %zero, %least : (tensor<2x1x?x?xi1, #forge.tensor<[s0, s0 + s1]>>, tensor<f32>, tensor<f32>) -> tensor<2x1x?x?xf32, #forge.tensor<[s0, s0 + s1]>>
+  %0 = forge.attention %q, %k, %v mask %m : (tensor<2x4x?x8xf32, #forge.tensor<[s0]>>, tensor<2x4x?x8xf32, #forge.tensor<[s0 + s1]>>, tensor<2x4x?x8xf32, #forge.tensor<[s0 + s1]>>, tensor<2x1x?x?xf32, #forge.tensor<[s0, s0 + s1]>>) -> tensor<2x4x?x8xf32, #forge.tensor<[s0]>>
+  func.return %0 : tensor<2x4x?x8xf32, #forge.tensor<[s0]>>
+}
+
+// -----
+
+// A window to both sides; chunks of a constant; everything.
+// CHECK-LABEL: func.func @more
+// CHECK-NEXT:    forge.attention %q, %k, %v window 3 :
+// CHECK-NEXT:    forge.attention %q, %k, %v causal chunk 2 :
+// CHECK-NEXT:    forge.attention %q, %k, %v : (
+func.func @more(%q : tensor<4x4x8xf32>, %k : tensor<4x4x8xf32>, %v : tensor<4x4x8xf32>) -> (tensor<4x4x8xf32>, tensor<4x4x8xf32>, tensor<4x4x8xf32>) {
+  %i = forge.iota from 0 step 1 : tensor<4xi64>
+  %r = forge.reshape %i : (tensor<4xi64>) -> tensor<4x1xi64>
+  %d = forge.sub %r, %i : (tensor<4x1xi64>, tensor<4xi64>) -> tensor<4x4xi64>
+  %a = forge.abs %d : (tensor<4x4xi64>) -> tensor<4x4xi64>
+  %w = forge.le %a, 2 : (tensor<4x4xi64>) -> tensor<4x4xi1>
+  %0 = forge.attention %q, %k, %v mask %w : (tensor<4x4x8xf32>, tensor<4x4x8xf32>, tensor<4x4x8xf32>, tensor<4x4xi1>) -> tensor<4x4x8xf32>
+  %c = forge.constant dense<[[true, false, false, false], [true, true, false, false], [false, false, true, false], [false, false, true, true]]> : tensor<4x4xi1>
+  %1 = forge.attention %q, %k, %v mask %c : (tensor<4x4x8xf32>, tensor<4x4x8xf32>, tensor<4x4x8xf32>, tensor<4x4xi1>) -> tensor<4x4x8xf32>
+  %t = forge.full true : tensor<4x4xi1>
+  %2 = forge.attention %q, %k, %v mask %t : (tensor<4x4x8xf32>, tensor<4x4x8xf32>, tensor<4x4x8xf32>, tensor<4x4xi1>) -> tensor<4x4x8xf32>
+  func.return %0, %1, %2 : tensor<4x4x8xf32>, tensor<4x4x8xf32>, tensor<4x4x8xf32>
+}
+
+// -----
+
+// A bias loses the mask that was added to it; both layers share the keys.
+// CHECK-LABEL: func.func @bias
+// CHECK-NEXT:    forge.attention %q, %k, %v mask %b keys %p empty_row "uniform" :
+// CHECK-NEXT:    forge.attention %{{.*}}, %k, %v mask %b keys %p empty_row "uniform" :
+func.func @bias(%q : tensor<2x4x9x8xf32>, %k : tensor<2x4x9x8xf32>, %v : tensor<2x4x9x8xf32>, %b : tensor<1x4x9x9xf32>, %p : tensor<2x9xi1>) -> tensor<2x4x9x8xf32> {
+  %1 = forge.reshape %p : (tensor<2x9xi1>) -> tensor<2x1x1x9xi1>
+  %2 = forge.cast %1 : (tensor<2x1x1x9xi1>) -> tensor<2x1x1x9xf32>
+  %3 = forge.rsub %2, 1.0 : (tensor<2x1x1x9xf32>) -> tensor<2x1x1x9xf32>
+  %4 = forge.mul %3, -3.4028234663852886e+38 : (tensor<2x1x1x9xf32>) -> tensor<2x1x1x9xf32>
+  %5 = forge.add %b, %4 : (tensor<1x4x9x9xf32>, tensor<2x1x1x9xf32>) -> tensor<2x4x9x9xf32>
+  %6 = forge.attention %q, %k, %v mask %5 : (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x9xf32>) -> tensor<2x4x9x8xf32>
+  %7 = forge.attention %6, %k, %v mask %5 : (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x9xf32>) -> tensor<2x4x9x8xf32>
+  func.return %7 : tensor<2x4x9x8xf32>
+}
+
+// -----
+
+// A buffer that capture has seen to be a triangle.
+// CHECK-LABEL: func.func @buffer
+// CHECK-NEXT:    forge.attention %q, %k, %v causal :
+forge.param @bias : tensor<1x1x16x16xf32>
+func.func @buffer(%q : tensor<1x4x9x8xf32>, %k : tensor<1x4x9x8xf32>, %v : tensor<1x4x9x8xf32>) -> tensor<1x4x9x8xf32> {
+  %b = forge.param_ref @bias holds "tril" : tensor<1x1x16x16xf32>
+  %0 = forge.slice %b dim 2 from 0 step 1 : (tensor<1x1x16x16xf32>) -> tensor<1x1x9x16xf32>
+  %1 = forge.slice %0 dim 3 from 0 step 1 : (tensor<1x1x9x16xf32>) -> tensor<1x1x9x9xf32>
+  %m = forge.ne %1, 0 : (tensor<1x1x9x9xf32>) -> tensor<1x1x9x9xi1>
+  %2 = forge.attention %q, %k, %v mask %m : (tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x1x9x9xi1>) -> tensor<1x4x9x8xf32>
+  func.return %2 : tensor<1x4x9x8xf32>
+}
+
+// -----
+
+// A condition that is no structure stays, next to the part that is one.
+// CHECK-LABEL: func.func @rest
+// CHECK-NEXT:    %[[M:.*]] = forge.reshape %s
+// CHECK-NEXT:    forge.attention %q, %k, %v mask %[[M]] causal :
+func.func @rest(%q : tensor<1x4x9x8xf32>, %k : tensor<1x4x9x8xf32>, %v : tensor<1x4x9x8xf32>, %s : tensor<9x9xi1>) -> tensor<1x4x9x8xf32> {
+  %i = forge.iota from 0 step 1 : tensor<9xi64>
+  %r = forge.reshape %i : (tensor<9xi64>) -> tensor<9x1xi64>
+  %c = forge.le %i, %r : (tensor<9xi64>, tensor<9x1xi64>) -> tensor<9x9xi1>
+  %m = forge.logical_and %c, %s : (tensor<9x9xi1>, tensor<9x9xi1>) -> tensor<9x9xi1>
+  %0 = forge.attention %q, %k, %v mask %m : (tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<9x9xi1>) -> tensor<1x4x9x8xf32>
+  func.return %0 : tensor<1x4x9x8xf32>
+}
+
+// -----
+
+// Nothing is known of an argument; masks of -10000 leave an empty row its scores; masks added twice leave it some.
+// CHECK-LABEL: func.func @stays
+// CHECK:         forge.attention %q, %k, %v mask %b :
+// CHECK:         forge.attention %q, %k, %v mask %{{.*}} : {{.*}}tensor<1x1x1x9xf32>
+// CHECK:         forge.attention %q, %k, %v mask %{{.*}} : {{.*}}tensor<1x1x9x9xf32>
+func.func @stays(%q : tensor<1x4x9x8xf32>, %k : tensor<1x4x9x8xf32>, %v : tensor<1x4x9x8xf32>, %b : tensor<9x9xf32>, %p : tensor<1x1x1x9xi1>) -> (tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>) {
+  %0 = forge.attention %q, %k, %v mask %b : (tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<9x9xf32>) -> tensor<1x4x9x8xf32>
+  %zero = forge.full 0.0 : tensor<f32>
+  %some = forge.full -10000.0 : tensor<f32>
+  %m = forge.where %p, %zero, %some : (tensor<1x1x1x9xi1>, tensor<f32>, tensor<f32>) -> tensor<1x1x1x9xf32>
+  %1 = forge.attention %q, %k, %v mask %m : (tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x1x1x9xf32>) -> tensor<1x4x9x8xf32>
+  %least = forge.full -3.4028234663852886e+38 : tensor<f32>
+  %i = forge.iota from 0 step 1 : tensor<9xi64>
+  %r = forge.reshape %i : (tensor<9xi64>) -> tensor<9x1xi64>
+  %c = forge.le %i, %r : (tensor<9xi64>, tensor<9x1xi64>) -> tensor<9x9xi1>
+  %2 = forge.where %c, %zero, %least : (tensor<9x9xi1>, tensor<f32>, tensor<f32>) -> tensor<9x9xf32>
+  %3 = forge.where %p, %zero, %least : (tensor<1x1x1x9xi1>, tensor<f32>, tensor<f32>) -> tensor<1x1x1x9xf32>
+  %4 = forge.add %2, %3 : (tensor<9x9xf32>, tensor<1x1x1x9xf32>) -> tensor<1x1x9x9xf32>
+  %5 = forge.attention %q, %k, %v mask %4 : (tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x1x9x9xf32>) -> tensor<1x4x9x8xf32>
+  func.return %0, %1, %5 : tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>
+}

@@ -1,0 +1,119 @@
+// RUN: forgec opt %s -p 'fuse-attention,canonicalize,dce' --split-input-file | filecheck %s
+
+// The key is read as it was before it was transposed; a mask is added as it is.
+// CHECK-LABEL: func.func @added_mask
+// CHECK-NEXT:    forge.attention %q, %k, %v mask %m scale 0.5 : (tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<9x9xf32>) -> tensor<1x4x9x8xf32>
+// CHECK-NEXT:    func.return
+func.func @added_mask(%q : tensor<1x4x9x8xf32>, %k : tensor<1x4x9x8xf32>, %v : tensor<1x4x9x8xf32>, %m : tensor<9x9xf32>) -> tensor<1x4x9x8xf32> {
+  %kt = forge.transpose %k [0, 1, 3, 2] : (tensor<1x4x9x8xf32>) -> tensor<1x4x8x9xf32, #forge.tensor<[], strides = [288, 72, 1, 8]>>
+  %0 = forge.matmul %q, %kt : (tensor<1x4x9x8xf32>, tensor<1x4x8x9xf32, #forge.tensor<[], strides = [288, 72, 1, 8]>>) -> tensor<1x4x9x9xf32>
+  %1 = forge.mul %0, 0.5 : (tensor<1x4x9x9xf32>) -> tensor<1x4x9x9xf32>
+  %2 = forge.add %1, %m : (tensor<1x4x9x9xf32>, tensor<9x9xf32>) -> tensor<1x4x9x9xf32>
+  %3 = forge.softmax %2 dim 3 : (tensor<1x4x9x9xf32>) -> tensor<1x4x9x9xf32>
+  %4 = forge.matmul %3, %v : (tensor<1x4x9x9xf32>, tensor<1x4x9x8xf32>) -> tensor<1x4x9x8xf32>
+  func.return %4 : tensor<1x4x9x8xf32>
+}
+
+// -----
+
+// Factors of query, key and scores are one number; a mask of -inf is one of booleans; the extents need not be known.
+// CHECK-LABEL: func.func @scaled_and_filled
+// CHECK-NEXT:    %[[KEPT:.*]] = forge.logical_not %m
+// CHECK-NEXT:    forge.attention %q, %k, %v mask %[[KEPT]] scale 0.25
+func.func @scaled_and_filled(%q : tensor<?x4x?x8xf32, #forge.tensor<[s0, s1]>>, %k : tensor<?x4x?x8xf32, #forge.tensor<[s0, s2]>>, %v : tensor<?x4x?x6xf32, #forge.tensor<[s0, s2]>>, %m : tensor<?x?xi1, #forge.tensor<[s1, s2]>>) -> tensor<?x4x?x6xf32, #forge.tensor<[s0, s1]>> {
+  %qs = forge.mul %q, 0.5 : (tensor<?x4x?x8xf32, #forge.tensor<[s0, s1]>>) -> tensor<?x4x?x8xf32, #forge.tensor<[s0, s1]>>
+  %ks = forge.mul %k, 2.0 : (tensor<?x4x?x8xf32, #forge.tensor<[s0, s2]>>) -> tensor<?x4x?x8xf32, #forge.tensor<[s0, s2]>>
+  %kt = forge.transpose %ks [0, 1, 3, 2] : (tensor<?x4x?x8xf32, #forge.tensor<[s0, s2]>>) -> tensor<?x4x8x?xf32, #forge.tensor<[s0, s2], strides = [s2 * 32, s2 * 8, 1, 8]>>
+  %0 = forge.matmul %qs, %kt : (tensor<?x4x?x8xf32, #forge.tensor<[s0, s1]>>, tensor<?x4x8x?xf32, #forge.tensor<[s0, s2], strides = [s2 * 32, s2 * 8, 1, 8]>>) -> tensor<?x4x?x?xf32, #forge.tensor<[s0, s1, s2]>>
+  %1 = forge.div %0, 4.0 : (tensor<?x4x?x?xf32, #forge.tensor<[s0, s1, s2]>>) -> tensor<?x4x?x?xf32, #forge.tensor<[s0, s1, s2]>>
+  %2 = forge.masked_fill %1, %m with -inf : (tensor<?x4x?x?xf32, #forge.tensor<[s0, s1, s2]>>, tensor<?x?xi1, #forge.tensor<[s1, s2]>>) -> tensor<?x4x?x?xf32, #forge.tensor<[s0, s1, s2]>>
+  %3 = forge.softmax %2 dim 3 : (tensor<?x4x?x?xf32, #forge.tensor<[s0, s1, s2]>>) -> tensor<?x4x?x?xf32, #forge.tensor<[s0, s1, s2]>>
+  %4 = forge.matmul %3, %v : (tensor<?x4x?x?xf32, #forge.tensor<[s0, s1, s2]>>, tensor<?x4x?x6xf32, #forge.tensor<[s0, s2]>>) -> tensor<?x4x?x6xf32, #forge.tensor<[s0, s1]>>
+  func.return %4 : tensor<?x4x?x6xf32, #forge.tensor<[s0, s1]>>
+}
+
+// -----
+
+// Narrow floats: the query keeps its own rounded scale, the softmax its wider dtype.
+// CHECK-LABEL: func.func @narrow
+// CHECK-NEXT:    %[[K:.*]] = forge.transpose %kt
+// CHECK-NEXT:    forge.attention %q, %[[K]], %v query_scale 0.3 scale 1.0 : (tensor<4x9x8xbf16>
+// CHECK-NEXT:    func.return
+func.func @narrow(%q : tensor<4x9x8xbf16>, %kt : tensor<4x8x9xbf16>, %v : tensor<4x9x8xbf16>) -> tensor<4x9x8xbf16> {
+  %qs = forge.mul %q, 0.3 : (tensor<4x9x8xbf16>) -> tensor<4x9x8xbf16>
+  %0 = forge.matmul %qs, %kt : (tensor<4x9x8xbf16>, tensor<4x8x9xbf16>) -> tensor<4x9x9xbf16>
+  %1 = forge.cast %0 : (tensor<4x9x9xbf16>) -> tensor<4x9x9xf32>
+  %2 = forge.softmax %1 dim 2 : (tensor<4x9x9xf32>) -> tensor<4x9x9xf32>
+  %3 = forge.cast %2 : (tensor<4x9x9xf32>) -> tensor<4x9x9xbf16>
+  %4 = forge.matmul %3, %v : (tensor<4x9x9xbf16>, tensor<4x9x8xbf16>) -> tensor<4x9x8xbf16>
+  func.return %4 : tensor<4x9x8xbf16>
+}
+
+// -----
+
+// A softmax in narrow floats stays one.
+// CHECK-LABEL: func.func @narrow_softmax
+// CHECK:         forge.attention {{.*}} softmax_dtype "f16"
+func.func @narrow_softmax(%q : tensor<4x9x8xf16>, %kt : tensor<4x8x9xf16>, %v : tensor<4x9x8xf16>) -> tensor<4x9x8xf16> {
+  %0 = forge.matmul %q, %kt : (tensor<4x9x8xf16>, tensor<4x8x9xf16>) -> tensor<4x9x9xf16>
+  %2 = forge.softmax %0 dim 2 : (tensor<4x9x9xf16>) -> tensor<4x9x9xf16>
+  %4 = forge.matmul %2, %v : (tensor<4x9x9xf16>, tensor<4x9x8xf16>) -> tensor<4x9x8xf16>
+  func.return %4 : tensor<4x9x8xf16>
+}
+
+// -----
+
+// Soft-capping, then a mask, then a column of sinks, which the weights lose again.
+// CHECK-LABEL: func.func @capped_with_sinks
+// CHECK:         forge.attention %q, %{{.*}}, %v mask %m sinks %s scale 1.0 softcap 30.0
+// CHECK-NEXT:    func.return
+func.func @capped_with_sinks(%q : tensor<2x4x9x8xf32>, %kt : tensor<2x4x8x9xf32>, %v : tensor<2x4x9x8xf32>, %m : tensor<9x9xf32>, %s : tensor<4xf32>) -> tensor<2x4x9x8xf32> {
+  %0 = forge.matmul %q, %kt : (tensor<2x4x9x8xf32>, tensor<2x4x8x9xf32>) -> tensor<2x4x9x9xf32>
+  %1 = forge.div %0, 30.0 : (tensor<2x4x9x9xf32>) -> tensor<2x4x9x9xf32>
+  %2 = forge.tanh %1 : (tensor<2x4x9x9xf32>) -> tensor<2x4x9x9xf32>
+  %3 = forge.mul %2, 30.0 : (tensor<2x4x9x9xf32>) -> tensor<2x4x9x9xf32>
+  %4 = forge.add %m, %3 : (tensor<9x9xf32>, tensor<2x4x9x9xf32>) -> tensor<2x4x9x9xf32>
+  %5 = forge.reshape %s : (tensor<4xf32>) -> tensor<1x4x1x1xf32>
+  %6 = forge.broadcast %5 : (tensor<1x4x1x1xf32>) -> tensor<2x4x9x1xf32>
+  %7 = forge.concat %4, %6 dim 3 : (tensor<2x4x9x9xf32>, tensor<2x4x9x1xf32>) -> tensor<2x4x9x10xf32>
+  %8 = forge.amax %7 over [3] keepdim : (tensor<2x4x9x10xf32>) -> tensor<2x4x9x1xf32>
+  %9 = forge.sub %7, %8 : (tensor<2x4x9x10xf32>, tensor<2x4x9x1xf32>) -> tensor<2x4x9x10xf32>
+  %10 = forge.softmax %9 dim 3 : (tensor<2x4x9x10xf32>) -> tensor<2x4x9x10xf32>
+  %11 = forge.slice %10 dim 3 from 0 step 1 : (tensor<2x4x9x10xf32>) -> tensor<2x4x9x9xf32, #forge.tensor<[], strides = [360, 90, 10, 1]>>
+  %12 = forge.matmul %11, %v : (tensor<2x4x9x9xf32, #forge.tensor<[], strides = [360, 90, 10, 1]>>, tensor<2x4x9x8xf32>) -> tensor<2x4x9x8xf32>
+  func.return %12 : tensor<2x4x9x8xf32>
+}
+
+// -----
+
+// Batch and heads in one dimension, where they are two for the mask.
+// CHECK-LABEL: func.func @flattened
+// CHECK:         forge.attention {{.*}} mask %m scale 1.0 : (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32, {{.*}}>, tensor<2x4x9x8xf32>, tensor<2x1x9x9xf32>) -> tensor<2x4x9x8xf32>
+// CHECK-NEXT:    forge.reshape {{.*}} -> tensor<8x9x8xf32>
+func.func @flattened(%q : tensor<8x9x8xf32>, %kt : tensor<8x8x9xf32>, %v : tensor<8x9x8xf32>, %m : tensor<2x1x9x9xf32>) -> tensor<8x9x8xf32> {
+  %0 = forge.matmul %q, %kt : (tensor<8x9x8xf32>, tensor<8x8x9xf32>) -> tensor<8x9x9xf32>
+  %1 = forge.reshape %0 : (tensor<8x9x9xf32>) -> tensor<2x4x9x9xf32>
+  %2 = forge.add %1, %m : (tensor<2x4x9x9xf32>, tensor<2x1x9x9xf32>) -> tensor<2x4x9x9xf32>
+  %3 = forge.reshape %2 : (tensor<2x4x9x9xf32>) -> tensor<8x9x9xf32>
+  %4 = forge.softmax %3 dim 2 : (tensor<8x9x9xf32>) -> tensor<8x9x9xf32>
+  %5 = forge.matmul %4, %v : (tensor<8x9x9xf32>, tensor<8x9x8xf32>) -> tensor<8x9x8xf32>
+  func.return %5 : tensor<8x9x8xf32>
+}
+
+// -----
+
+// Not fused: softmax over another dimension, a temperature for each column, weights that are returned too.
+// CHECK-LABEL: func.func @stays
+// CHECK-NOT:     forge.attention
+// CHECK:         func.return
+func.func @stays(%q : tensor<4x9x8xf32>, %kt : tensor<4x8x9xf32>, %v : tensor<4x9x8xf32>, %t : tensor<9xf32>) -> (tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x9xf32>) {
+  %0 = forge.matmul %q, %kt : (tensor<4x9x8xf32>, tensor<4x8x9xf32>) -> tensor<4x9x9xf32>
+  %1 = forge.softmax %0 dim 1 : (tensor<4x9x9xf32>) -> tensor<4x9x9xf32>
+  %2 = forge.matmul %1, %v : (tensor<4x9x9xf32>, tensor<4x9x8xf32>) -> tensor<4x9x8xf32>
+  %3 = forge.mul %0, %t : (tensor<4x9x9xf32>, tensor<9xf32>) -> tensor<4x9x9xf32>
+  %4 = forge.softmax %3 dim 2 : (tensor<4x9x9xf32>) -> tensor<4x9x9xf32>
+  %5 = forge.matmul %4, %v : (tensor<4x9x9xf32>, tensor<4x9x8xf32>) -> tensor<4x9x8xf32>
+  %6 = forge.softmax %0 dim 2 : (tensor<4x9x9xf32>) -> tensor<4x9x9xf32>
+  %7 = forge.matmul %6, %v : (tensor<4x9x9xf32>, tensor<4x9x8xf32>) -> tensor<4x9x8xf32>
+  func.return %2, %5, %7, %6 : tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x9xf32>
+}

@@ -1,0 +1,57 @@
+// RUN: forgec opt %s -p 'materialize-masks' --split-input-file | filecheck %s
+
+// One mask for both, and none where torch's own causal attention does.
+// CHECK-LABEL: func.func @shared
+// CHECK-NEXT:    %[[P:.*]] = forge.reshape %p : (tensor<2x9xi1>) -> tensor<2x1x1x9xi1>
+// CHECK-NEXT:    forge.full
+// CHECK-NEXT:    forge.full
+// CHECK-NEXT:    %[[M:.*]] = forge.where %[[P]]
+// CHECK-NEXT:    %[[A:.*]] = forge.attention %q, %k, %v mask %[[M]] :
+// CHECK-NEXT:    %[[B:.*]] = forge.attention %[[A]], %k, %v mask %[[M]] :
+// CHECK-NEXT:    forge.attention %[[B]], %k, %v causal :
+func.func @shared(%q : tensor<2x4x9x8xf32>, %k : tensor<2x4x9x8xf32>, %v : tensor<2x4x9x8xf32>, %p : tensor<2x9xi1>) -> tensor<2x4x9x8xf32> {
+  %0 = forge.attention %q, %k, %v keys %p empty_row "uniform" : (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x9xi1>) -> tensor<2x4x9x8xf32>
+  %1 = forge.attention %0, %k, %v keys %p empty_row "uniform" : (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x9xi1>) -> tensor<2x4x9x8xf32>
+  %2 = forge.attention %1, %k, %v causal : (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>) -> tensor<2x4x9x8xf32>
+  func.return %2 : tensor<2x4x9x8xf32>
+}
+
+// -----
+
+// Booleans where an empty row is 0, and where the op is decomposed anyway; the query's scale is a product.
+// CHECK-LABEL: func.func @booleans
+// CHECK-NEXT:    %[[K:.*]] = forge.constant {{.*}} : tensor<9x9xi1>
+// CHECK-NEXT:    forge.attention %q, %k, %v mask %[[K]] :
+// CHECK-NEXT:    forge.attention %q, %k, %v mask %[[K]] softcap 5.0 empty_row "uniform" :
+// CHECK-NEXT:    %[[Q:.*]] = forge.mul %q, 0.5
+// CHECK-NEXT:    forge.attention %[[Q]], %k, %v scale 1.0 :
+func.func @booleans(%q : tensor<4x9x8xf32>, %k : tensor<4x9x8xf32>, %v : tensor<4x9x8xf32>) -> (tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x8xf32>) {
+  %0 = forge.attention %q, %k, %v causal window 3 : (tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x8xf32>) -> tensor<4x9x8xf32>
+  %1 = forge.attention %q, %k, %v softcap 5.0 causal window 3 empty_row "uniform" : (tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x8xf32>) -> tensor<4x9x8xf32>
+  %2 = forge.attention %q, %k, %v query_scale 0.5 scale 1.0 : (tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x8xf32>) -> tensor<4x9x8xf32>
+  func.return %0, %1, %2 : tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x8xf32>
+}
+
+// -----
+
+// A bias of -inf counts as masked, where an empty row is uniform.
+// CHECK-LABEL: func.func @bias
+// CHECK:         %[[B:.*]] = forge.maximum %b
+// CHECK:         forge.where %{{.*}}, %[[B]], %{{.*}} :
+// CHECK:         forge.attention %q, %k, %v mask %{{.*}} :
+func.func @bias(%q : tensor<4x9x8xf32>, %k : tensor<4x9x8xf32>, %v : tensor<4x9x8xf32>, %b : tensor<4x9x9xf32>) -> tensor<4x9x8xf32> {
+  %0 = forge.attention %q, %k, %v mask %b causal empty_row "uniform" : (tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x9xf32>) -> tensor<4x9x8xf32>
+  func.return %0 : tensor<4x9x8xf32>
+}
+
+// -----
+
+// Extents that only the run tells: the mask is computed.
+// CHECK-LABEL: func.func @computed
+// CHECK:         %[[W:.*]] = forge.lt
+// CHECK:         %[[K:.*]] = forge.logical_and %{{.*}}, %[[W]]
+// CHECK-NEXT:    forge.attention %q, %q, %q mask %[[K]] :
+func.func @computed(%q : tensor<4x?x8xf32, #forge.tensor<[s0]>>) -> tensor<4x?x8xf32, #forge.tensor<[s0]>> {
+  %0 = forge.attention %q, %q, %q causal window 3 : (tensor<4x?x8xf32, #forge.tensor<[s0]>>, tensor<4x?x8xf32, #forge.tensor<[s0]>>, tensor<4x?x8xf32, #forge.tensor<[s0]>>) -> tensor<4x?x8xf32, #forge.tensor<[s0]>>
+  func.return %0 : tensor<4x?x8xf32, #forge.tensor<[s0]>>
+}
