@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import runpy
 import subprocess
 import sys
@@ -40,4 +41,5 @@ def test_demo(tmp_path: Path) -> None:
     command = [sys.executable, str(EXAMPLES / "smollm2_demo.py"), "--folder", str(tmp_path)]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert "loaded both artifacts" in text
-    assert "largest difference of logits from eager: 0.00e+00" in text
+    (difference,) = re.findall(r"largest difference of logits from eager: (\S+)", text)
+    assert float(difference) < 3e-4  # fused ops round elsewhere; the logits are up to 30

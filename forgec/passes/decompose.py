@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.ir import Operation
+from xdsl.ir import Operation, OpResult, SSAValue
 from xdsl.passes import ModulePass
-from xdsl.rewriter import InsertPoint
+from xdsl.rewriter import InsertPoint, Rewriter
 
 from forgec.backends.base import backend_for
+from forgec.ir.ops.base import ElementwiseOp, producer
+from forgec.ir.ops.shape import CopyOp
 from forgec.passes.rewriting import blocks, replace
 
 
@@ -53,6 +55,21 @@ def _decompose(op: Operation) -> Operation | None:
     block = op.parent_block()
     assert block is not None
     values = op.decompose(Builder(InsertPoint.before(op)))  # type: ignore[attr-defined]
+    values = [_laid(value, result, op) for value, result in zip(values, op.results, strict=True)]
     first = block.first_op if before is None else before.next_op
     replace(op, values)
     return first if first is not op else None
+
+
+def _laid(value: SSAValue, result: SSAValue, op: Operation) -> SSAValue:
+    """What a decomposition computes, in the layout of the result that it stands for."""
+    if value.type == result.type:
+        return value
+    source = producer(value)
+    if isinstance(value, OpResult) and isinstance(source, ElementwiseOp) and value.first_use is None:
+        return Rewriter.replace_value_with_new_type(value, result.type)
+    copy = CopyOp.create(operands=[value], result_types=[result.type], location=op.location)
+    block = op.parent_block()
+    assert block is not None
+    block.insert_op_before(copy, op)
+    return copy.result

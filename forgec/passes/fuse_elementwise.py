@@ -114,10 +114,10 @@ def _row(op: Operation) -> tuple[Extent, ...] | None:
             dims = sorted(op.dims.data)
         case SoftmaxOp():
             dims = [op.dim.data]
-        case LayerNormOp():
+        case LayerNormOp() | RmsNormOp():
             dims = list(range(len(shape) - op.axes.data, len(shape)))
         case _:
-            dims = [len(shape) - 1]
+            return None
     return tuple(shape[d] for d in dims) if list(dims) == list(range(len(shape) - len(dims), len(shape))) else None
 
 

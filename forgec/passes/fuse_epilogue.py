@@ -15,14 +15,14 @@ from forgec.ir.ops.base import ElementwiseOp
 from forgec.ir.ops.composite import GluOp, MoeOp, RopeOp
 from forgec.ir.ops.contraction import ConvolutionOp, ConvTransposeOp, LinearOp, MatmulOp
 from forgec.ir.ops.index import EmbeddingOp
-from forgec.ir.ops.shape import BroadcastOp, CopyOp
+from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, is_free
 from forgec.passes.fusion import Fuser
 from forgec.passes.rewriting import functions
 from forgec.runtime.symbolic import Extent
 
 ROOTS = (LinearOp, MatmulOp, ConvolutionOp, ConvTransposeOp, AttentionOp, MoeOp, EmbeddingOp)
 """Ops that are kernels of their own, whose results pass through registers."""
-JOINING = (ElementwiseOp, RopeOp, GluOp, CopyOp)
+JOINING = (ElementwiseOp, RopeOp, GluOp, CopyOp, ReshapeOp)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class FuseEpilogue(ModulePass):
                 for current in fuser.ops:
                     if isinstance(current, ROOTS):
                         fuser.begin(current)
-                    elif isinstance(current, JOINING):
+                    elif isinstance(current, JOINING) and not is_free(current):
                         _join(fuser, current)
                 fuser.write()
 

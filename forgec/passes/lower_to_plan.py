@@ -54,10 +54,10 @@ class LowerToPlan(ModulePass):
           plan.return %0 leaves <(operand<0>)> : …
         }
 
-    Outlined layers and kernels are inlined, masks of attention made, control flow is outlined and functions are cut into
-    segments first; private functions become private entries, after the entries that call them. Requires: one block per
-    function. Ensures: no forge op is left but ``forge.symbol``; every launch has its op's location; no two values that
-    are live at the same time share bytes unless one is a view of the other.
+    Outlined layers and kernels are inlined, masks of attention made, control flow is outlined and functions are cut
+    into segments first; private functions become private entries, after the entries that call them. Requires: one block
+    per function. Ensures: no forge op is left but ``forge.symbol``; every launch has its op's location; no two values
+    that are live at the same time share bytes unless one is a view of the other.
     """
 
     name = "lower-to-plan"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import IntAttr, ModuleOp, StringAttr, SymbolRefAttr
+from xdsl.dialects.builtin import IntAttr, LocationAttr, ModuleOp, StringAttr, SymbolRefAttr
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 
@@ -82,10 +82,12 @@ def _merge(module: ModuleOp, params: dict[str, ParamOp], linears: Sequence[Linea
         return
     first, source = linears[0], linears[0].input
     location = fuse(linear.location for linear in linears)
-    weight = _concatenated(module, params, [linear.weight for linear in linears])
+    weight = _concatenated(module, params, [linear.weight for linear in linears], location)
     operands = [_reference(weight)]
     if any(linear.bias is not None for linear in linears):
-        operands.append(_reference(_concatenated(module, params, [linear.bias or linear.weight for linear in linears])))
+        operands.append(
+            _reference(_concatenated(module, params, [linear.bias or linear.weight for linear in linears], location))
+        )
     merged = LinearOp.make([source, *(op.result for op in operands)], location=location)
     block = first.parent_block()
     assert block is not None
@@ -109,7 +111,9 @@ def _reference(param: ParamOp) -> ParamRefOp:
     return ParamRefOp.create(properties={"param": SymbolRefAttr(param.sym_name.data)}, result_types=[param.type])
 
 
-def _concatenated(module: ModuleOp, params: dict[str, ParamOp], values: Sequence[SSAValue]) -> ParamOp:
+def _concatenated(
+    module: ModuleOp, params: dict[str, ParamOp], values: Sequence[SSAValue], location: LocationAttr
+) -> ParamOp:
     """A parameter made of others along their first dimension. A weight among biases stands for a bias of zeros."""
     rank = min(types.rank(value) for value in values)
     body = Block()
@@ -129,6 +133,8 @@ def _concatenated(module: ModuleOp, params: dict[str, ParamOp], values: Sequence
     joined = ConcatOp.make(parts, {"dim": IntAttr(0)})
     body.add_op(joined)
     body.add_op(YieldOp.create(operands=[joined.result]))
+    for op in body.ops:
+        op.location = location
     name = _free(_joined(names), params)
     made = ParamOp.create(properties={"sym_name": StringAttr(name), "type": joined.result.type}, regions=[Region(body)])
     module.body.block.insert_op_after(made, list(params.values())[-1])

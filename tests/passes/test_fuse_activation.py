@@ -85,7 +85,6 @@ NO: dict[str, Function] = {
     "minus": lambda x: 0.5 * x * (1.0 - torch.erf(x / math.sqrt(2.0))),
     "other x": lambda x: x.flip(0) * torch.sigmoid(1.702 * x),
     "tanh alone": torch.tanh,
-    "number in a buffer": lambda x: 0.5 * x * (1 + torch.erf(x / torch.sqrt(torch.tensor(2.0)))),
     "function used twice": lambda x: 0.5 * x * (1.0 + torch.erf(x / math.sqrt(2.0))) + torch.erf(x / math.sqrt(2.0)),
     "softplus with another beta": lambda x: x * torch.tanh(torch.nn.functional.softplus(x, 2.0)),
     "tensor of rows": lambda x: x[:1] * torch.sigmoid(x),

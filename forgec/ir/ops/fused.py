@@ -23,8 +23,10 @@ from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir import types
 from forgec.ir.blocks import evaluate_block
+from forgec.ir.locations import inherit
 from forgec.ir.ops.base import ForgeEffects, ForgeOp, TensorSpec
 from forgec.ir.ops.module import YieldOp
+from forgec.ir.ops.shape import ViewOp
 from forgec.runtime.symbolic import Extent
 
 if TYPE_CHECKING:
@@ -105,6 +107,12 @@ class FusedOp(ForgeOp):
     def flops(self) -> Extent:
         return sum((op.flops() for op in self.inner), start=0)
 
+    def bytes_moved(self) -> Extent:
+        """Operands and results once, without what ops such as gathers do not read of their operands."""
+        computing = [op for op in self.inner if not isinstance(op, ViewOp)]
+        unread = sum((ForgeOp.bytes_moved(op) - op.bytes_moved() for op in computing), start=0)
+        return super().bytes_moved() - unread
+
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
         return tuple(evaluate_block(self.body.block, ev, inputs))
 
@@ -112,7 +120,7 @@ class FusedOp(ForgeOp):
         """The ops of the region, one by one."""
         mapping: dict[SSAValue, SSAValue] = dict(zip(self.body.block.args, self.operands, strict=True))
         for op in self.inner:
-            copied = builder.insert(op.clone(mapping))
+            copied = builder.insert(inherit(op.clone(mapping), self))
             for old, new in zip(op.results, copied.results, strict=True):
                 new.name_hint = old.name_hint
         return [mapping[value] for value in self.yielded]

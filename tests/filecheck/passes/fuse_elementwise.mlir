@@ -1,0 +1,43 @@
+// RUN: forgec opt %s -p fuse-elementwise --split-input-file | filecheck %s
+
+// CHECK-LABEL: func.func @chain
+// CHECK-NEXT:    %[[Y:.*]] = forge.fused "cos" (%[[X:.*]] = %x : tensor<9x8xf32>, %[[Z:.*]] = %y : tensor<9x8xf32>) {
+// CHECK-NEXT:      %[[C:.*]] = forge.cos %[[X]]
+// CHECK-NEXT:      %[[M:.*]] = forge.mul %[[C]], %[[Z]]
+// CHECK-NEXT:      forge.yield %[[M]]
+// CHECK-NEXT:    } : tensor<9x8xf32>
+// CHECK-NEXT:    func.return %[[Y]]
+func.func @chain(%x: tensor<9x8xf32>, %y: tensor<9x8xf32>) -> tensor<9x8xf32> {
+  %0 = forge.cos %x : (tensor<9x8xf32>) -> tensor<9x8xf32>
+  %1 = forge.mul %0, %y : (tensor<9x8xf32>, tensor<9x8xf32>) -> tensor<9x8xf32>
+  func.return %1 : tensor<9x8xf32>
+}
+
+// -----
+
+// Rows: a norm takes the sum before it and the scale after it; a second reduction of the same rows has its own kernel.
+// CHECK-LABEL: func.func @rows
+// CHECK:         forge.fused "rms_norm"
+// CHECK-NEXT:      forge.add
+// CHECK-NEXT:      forge.rms_norm
+// CHECK-NEXT:      forge.mul
+// CHECK-NEXT:      forge.yield
+func.func @rows(%x: tensor<9x8xf32>, %y: tensor<9x8xf32>) -> tensor<9x8xf32> {
+  %0 = forge.add %x, %y : (tensor<9x8xf32>, tensor<9x8xf32>) -> tensor<9x8xf32>
+  %1 = forge.rms_norm %0 axes 1 eps 1.0e-05 : (tensor<9x8xf32>) -> tensor<9x8xf32>
+  %2 = forge.mul %1, 2.0 : (tensor<9x8xf32>) -> tensor<9x8xf32>
+  func.return %2 : tensor<9x8xf32>
+}
+
+// -----
+
+// A cosine would be computed for each copy that the broadcast makes; a state is written in between.
+// CHECK-LABEL: func.func @broadcast
+// CHECK-NEXT:    forge.cos
+// CHECK-NEXT:    forge.mul
+// CHECK-NOT:     forge.fused
+func.func @broadcast(%x: tensor<1x8xf32>, %y: tensor<64x8xf32>) -> tensor<64x8xf32> {
+  %0 = forge.cos %x : (tensor<1x8xf32>) -> tensor<1x8xf32>
+  %1 = forge.mul %0, %y : (tensor<1x8xf32>, tensor<64x8xf32>) -> tensor<64x8xf32>
+  func.return %1 : tensor<64x8xf32>
+}

@@ -1,0 +1,76 @@
+"""How many kernels a layer of a transformer becomes, and that its values stay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+import forgec
+from forgec.ir.ops.attention import AttentionOp
+from forgec.ir.ops.reduction import SoftmaxOp
+
+SMALL = {"vocab_size": 64, "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4}
+DECODER = {**SMALL, "num_key_value_heads": 2, "use_cache": False, "bos_token_id": None, "eos_token_id": None}
+DECODER["pad_token_id"] = None
+GEMMA = {**DECODER, "head_dim": 16}
+
+
+def ids(batch: int = 2, length: int = 9) -> dict[str, Any]:
+    return {"input_ids": torch.randint(0, 64, (batch, length))}
+
+
+def pixels() -> dict[str, Any]:
+    return {"pixel_values": torch.randn(2, 3, 32, 32)}
+
+
+MODELS: dict[str, tuple[str, dict[str, Any], Any, int]] = {
+    "gpt2": ("GPT2LMHeadModel", {"vocab_size": 64, "n_embd": 64, "n_head": 4, "use_cache": False,
+                                 "bos_token_id": 0, "eos_token_id": 0}, ids, 7),
+    "llama": ("LlamaForCausalLM", DECODER, ids, 7),
+    "mistral": ("MistralForCausalLM", DECODER, ids, 7),
+    "qwen2": ("Qwen2ForCausalLM", DECODER, ids, 7),
+    "gemma2": ("Gemma2ForCausalLM", GEMMA, ids, 9),
+    "bert": ("BertModel", SMALL, ids, 7),
+    "vit": ("ViTModel", {k: v for k, v in SMALL.items() if k != "vocab_size"} | {"image_size": 32, "patch_size": 8},
+            pixels, 7),
+    "t5": ("T5EncoderModel", {"vocab_size": 64, "d_model": 64, "d_kv": 16, "d_ff": 96, "num_heads": 4,
+                              "feed_forward_proj": "gated-gelu"}, ids, 7),
+}  # fmt: skip
+
+
+def build(name: str, layers: int, attention: str) -> tuple[Any, dict[str, Any]]:
+    class_name, options, inputs, _ = MODELS[name]
+    torch.manual_seed(0)
+    cls = getattr(transformers, class_name)
+    key = {"GPT2LMHeadModel": "n_layer", "T5EncoderModel": "num_layers"}.get(class_name, "num_hidden_layers")
+    config = cls.config_class(**options, **{key: layers}, attn_implementation=attention)
+    return cls(config).eval(), inputs()
+
+
+@pytest.mark.parametrize(
+    ("name", "attention"),
+    [
+        (name, attention)
+        for name in MODELS
+        for attention in ("sdpa", "eager")
+        if (name, attention) != ("gemma2", "sdpa")
+    ],
+)
+def test_launches_of_a_layer(name: str, attention: str) -> None:
+    """The difference between two depths, so that embeddings, masks and heads do not count."""
+    counts = []
+    for layers in (2, 4):
+        model, arguments = build(name, layers, attention)
+        compiled = forgec.compile(model, (), arguments)
+        with torch.no_grad():
+            expected = model(**arguments)[0]
+        actual = next(iter(compiled(**arguments).values()))
+        torch.testing.assert_close(actual, expected, rtol=0, atol=2.1e-5)
+        counts.append(compiled.report.launches)
+        inner = list(compiled._forge.walk())
+        assert sum(isinstance(op, AttentionOp) for op in inner) == layers
+        assert not any(isinstance(op, SoftmaxOp) for op in inner)
+    assert (counts[1] - counts[0]) / 2 <= MODELS[name][3]
