@@ -14,7 +14,7 @@ def test_summary(static_artifact: Path):
     assert (finished.code, finished.err) == (0, "")
     for text in (
         "target                  cpu",
-        "pipeline                outline-layers,",
+        "pipeline                outline-layers",
         "entry forward(x: f32[2, 3, 8], scale=3.0)",
         "f32[2, 3, 4]",
         "aten::addmm.out",
