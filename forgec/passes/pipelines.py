@@ -21,7 +21,8 @@ PRESETS: dict[str, str] = {
     "@recognize": "fuse-rope,canonicalize,cse,fuse-norm,fuse-batch-norm,fuse-activation,canonicalize,fuse-glu,"
     "canonicalize",
     "@kernels": "merge-linears,canonicalize,fuse-epilogue,fuse-elementwise",
-    "@O2": "outline-layers{unnamed=false},sink-tables,@attention,@recognize,inline-layers,cse,canonicalize,@kernels,dce",
+    "@O2": "outline-layers{unnamed=false},sink-tables,@attention,@recognize,"
+    "inline-layers,cse,canonicalize,@kernels,dce",
 }
 
 
