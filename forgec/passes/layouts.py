@@ -21,7 +21,7 @@ def give_layout(value: SSAValue, before: Attribute) -> None:
     """
     if value.type == before:
         return
-    passing = [use for use in value.uses if _passes_on(use.operation)]
+    passing = [use for use in value.uses if passes_on(use.operation)]
     if passing:
         copy = CopyOp.create(operands=[value], result_types=[before])
         owner = value.owner
@@ -54,5 +54,6 @@ def _follow(view: ViewOp) -> None:
         give_layout(renewed, before)
 
 
-def _passes_on(op: Operation) -> bool:
+def passes_on(op: Operation) -> bool:
+    """True for what shows others how a value lies."""
     return isinstance(op, (ReturnOp, CallOp, AtenOp)) or not isinstance(op, ForgeOp)

@@ -20,7 +20,7 @@ PRESETS: dict[str, str] = {
     "canonicalize,group-query-heads,canonicalize",
     "@recognize": "fuse-rope,canonicalize,cse,fuse-norm,fuse-batch-norm,fuse-activation,canonicalize,fuse-glu,"
     "canonicalize",
-    "@kernels": "merge-linears,canonicalize,fuse-epilogue,fuse-elementwise",
+    "@kernels": "merge-linears,canonicalize,assign-layout,fuse-epilogue,fuse-elementwise,fuse-indexing",
     "@O2": "outline-layers{unnamed=false},sink-tables,@attention,@recognize,"
     "inline-layers,cse,canonicalize,@kernels,dce",
 }

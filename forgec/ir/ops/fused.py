@@ -26,8 +26,8 @@ from forgec.ir.blocks import evaluate_block
 from forgec.ir.locations import inherit
 from forgec.ir.ops.base import ForgeEffects, ForgeOp, TensorSpec
 from forgec.ir.ops.module import YieldOp
-from forgec.ir.ops.shape import ViewOp
-from forgec.runtime.symbolic import Extent
+from forgec.ir.ops.shape import BroadcastOp, CopyOp, ViewOp
+from forgec.runtime.symbolic import Extent, is_nonnegative
 
 if TYPE_CHECKING:
     from forgec.ir.evaluator import Evaluator
@@ -69,10 +69,17 @@ class FusedOp(ForgeOp):
         for op in ops:
             block.add_op(op.clone(mapping))
         block.add_op(YieldOp.create(operands=[mapping[value] for value in outputs]))
+        return FusedOp.with_region(kind, block, inputs)
+
+    @staticmethod
+    def with_region(kind: str, block: Block, inputs: Sequence[SSAValue]) -> FusedOp:
+        """Build the op around a block that takes ``inputs`` and ends with ``forge.yield``."""
+        last = block.last_op
+        assert isinstance(last, YieldOp), "a region ends with its yield"
         return FusedOp.create(
             operands=list(inputs),
             properties={"kind": StringAttr(kind)},
-            result_types=[value.type for value in outputs],
+            result_types=[value.type for value in last.operands],
             regions=[Region(block)],
         )
 
@@ -108,10 +115,13 @@ class FusedOp(ForgeOp):
         return sum((op.flops() for op in self.inner), start=0)
 
     def bytes_moved(self) -> Extent:
-        """Operands and results once, without what ops such as gathers do not read of their operands."""
+        """Results once, and of the operands what is read, once: not what lies beside the slices that are taken, nor
+        what ops such as gathers pass over.
+        """
         computing = [op for op in self.inner if not isinstance(op, ViewOp)]
         unread = sum((ForgeOp.bytes_moved(op) - op.bytes_moved() for op in computing), start=0)
-        return super().bytes_moved() - unread
+        read = sum((_read_bytes(argument) for argument in self.body.block.args), start=0)
+        return read + sum((types.nbytes(result) for result in self.results), start=0) - unread
 
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
         return tuple(evaluate_block(self.body.block, ev, inputs))
@@ -162,6 +172,16 @@ class FusedOp(ForgeOp):
             result_types=results,
             regions=[region],
         )
+
+
+def _read_bytes(value: SSAValue) -> Extent:
+    """Bytes of a value that its users read: slices of it, where they read nothing else and less than the whole."""
+    users = [use.operation for use in value.uses]
+    whole = types.nbytes(value)
+    if not users or any(not isinstance(op, ViewOp) or isinstance(op, (CopyOp, BroadcastOp)) for op in users):
+        return whole
+    parts = sum((_read_bytes(op.results[0]) for op in dict.fromkeys(users)), start=0)
+    return parts if is_nonnegative(whole - parts) else whole
 
 
 def _print_argument(printer: Printer, argument: SSAValue, operand: SSAValue) -> None:

@@ -1,0 +1,68 @@
+// RUN: forgec opt %s -p assign-layout --split-input-file | filecheck %s
+
+// The copy is gone: attention writes its result so that heads lie beside one another.
+// CHECK-LABEL: func.func @heads
+// CHECK-NEXT:    %o = forge.attention %q, %k, %v causal : {{.*}} -> tensor<2x4x9x16xf32, #forge.tensor<[], strides = [576, 16, 64, 1]>>
+// CHECK-NEXT:    %t = forge.transpose %o [0, 2, 1, 3] : {{.*}} -> tensor<2x9x4x16xf32>
+// CHECK-NEXT:    %r = forge.reshape %t : (tensor<2x9x4x16xf32>) -> tensor<2x9x64xf32>
+// CHECK-NEXT:    forge.neg %r
+func.func @heads(%q: tensor<2x4x9x16xf32>, %k: tensor<2x4x9x16xf32>, %v: tensor<2x4x9x16xf32>) -> tensor<2x9x64xf32> {
+  %o = forge.attention %q, %k, %v causal : (tensor<2x4x9x16xf32>, tensor<2x4x9x16xf32>, tensor<2x4x9x16xf32>) -> tensor<2x4x9x16xf32>
+  %t = forge.transpose %o [0, 2, 1, 3] : (tensor<2x4x9x16xf32>) -> tensor<2x9x4x16xf32, #forge.tensor<[], strides = [576, 16, 144, 1]>>
+  %c = forge.copy %t : (tensor<2x9x4x16xf32, #forge.tensor<[], strides = [576, 16, 144, 1]>>) -> tensor<2x9x4x16xf32>
+  %r = forge.reshape %c : (tensor<2x9x4x16xf32>) -> tensor<2x9x64xf32>
+  %n = forge.neg %r : (tensor<2x9x64xf32>) -> tensor<2x9x64xf32>
+  func.return %n : tensor<2x9x64xf32>
+}
+
+// -----
+
+// A reshape that would copy asks for a layout as well; extents may be dynamic.
+// CHECK-LABEL: func.func @reshape
+// CHECK-NEXT:    %o = forge.mul %a, %b : {{.*}} -> tensor<4x?x16xf32, #forge.tensor<[s0], strides = [16, 64, 1]>>
+// CHECK-NEXT:    %t = forge.transpose %o [1, 0, 2] : {{.*}} -> tensor<?x4x16xf32, #forge.tensor<[s0]>>
+// CHECK-NEXT:    %r = forge.reshape %t
+forge.symbol @s0 "rows" min 1 max 64
+func.func @reshape(%a: tensor<4x?x16xf32, #forge.tensor<[s0]>>, %b: tensor<4x?x16xf32, #forge.tensor<[s0]>>) -> tensor<?x64xf32, #forge.tensor<[s0]>> {
+  %o = forge.mul %a, %b : (tensor<4x?x16xf32, #forge.tensor<[s0]>>, tensor<4x?x16xf32, #forge.tensor<[s0]>>) -> tensor<4x?x16xf32, #forge.tensor<[s0]>>
+  %t = forge.transpose %o [1, 0, 2] : (tensor<4x?x16xf32, #forge.tensor<[s0]>>) -> tensor<?x4x16xf32, #forge.tensor<[s0], strides = [16, s0 * 16, 1]>>
+  %r = forge.reshape %t : (tensor<?x4x16xf32, #forge.tensor<[s0], strides = [16, s0 * 16, 1]>>) -> tensor<?x64xf32, #forge.tensor<[s0]>>
+  func.return %r : tensor<?x64xf32, #forge.tensor<[s0]>>
+}
+
+// -----
+
+// Nothing changes: the value is returned as it lies; it is an argument; another reshape of it would need a copy then.
+// CHECK-LABEL: func.func @kept
+// CHECK:         %a = forge.neg %x : (tensor<4x6xf32>) -> tensor<4x6xf32>
+// CHECK:         forge.copy
+// CHECK:         forge.copy
+// CHECK:         %b = forge.exp %x : (tensor<4x6xf32>) -> tensor<4x6xf32>
+// CHECK:         forge.copy
+// CHECK:         forge.reshape %b
+func.func @kept(%x: tensor<4x6xf32>) -> (tensor<4x6xf32>, tensor<6x4xf32>, tensor<6x4xf32>, tensor<6x4xf32>, tensor<24xf32>) {
+  %a = forge.neg %x : (tensor<4x6xf32>) -> tensor<4x6xf32>
+  %t = forge.transpose %a [1, 0] : (tensor<4x6xf32>) -> tensor<6x4xf32, #forge.tensor<[], strides = [1, 6]>>
+  %c = forge.copy %t : (tensor<6x4xf32, #forge.tensor<[], strides = [1, 6]>>) -> tensor<6x4xf32>
+  %u = forge.transpose %x [1, 0] : (tensor<4x6xf32>) -> tensor<6x4xf32, #forge.tensor<[], strides = [1, 6]>>
+  %d = forge.copy %u : (tensor<6x4xf32, #forge.tensor<[], strides = [1, 6]>>) -> tensor<6x4xf32>
+  %b = forge.exp %x : (tensor<4x6xf32>) -> tensor<4x6xf32>
+  %v = forge.transpose %b [1, 0] : (tensor<4x6xf32>) -> tensor<6x4xf32, #forge.tensor<[], strides = [1, 6]>>
+  %e = forge.copy %v : (tensor<6x4xf32, #forge.tensor<[], strides = [1, 6]>>) -> tensor<6x4xf32>
+  %f = forge.reshape %b : (tensor<4x6xf32>) -> tensor<24xf32>
+  func.return %a, %c, %d, %e, %f : tensor<4x6xf32>, tensor<6x4xf32>, tensor<6x4xf32>, tensor<6x4xf32>, tensor<24xf32>
+}
+
+// -----
+
+// What takes the value as it lies gets it so: the operator of ATen, and the function's result through a view.
+// CHECK-LABEL: func.func @passed
+// CHECK:         %a = forge.neg %x : (tensor<4x6xf32>) -> tensor<4x6xf32>
+// CHECK:         forge.copy
+func.func @passed(%x: tensor<4x6xf32>) -> (tensor<6x4xf32>, tensor<2x2x6xf32>) {
+  %a = forge.neg %x : (tensor<4x6xf32>) -> tensor<4x6xf32>
+  %t = forge.transpose %a [1, 0] : (tensor<4x6xf32>) -> tensor<6x4xf32, #forge.tensor<[], strides = [1, 6]>>
+  %c = forge.copy %t : (tensor<6x4xf32, #forge.tensor<[], strides = [1, 6]>>) -> tensor<6x4xf32>
+  %r = forge.reshape %a : (tensor<4x6xf32>) -> tensor<2x2x6xf32>
+  func.return %c, %r : tensor<6x4xf32>, tensor<2x2x6xf32>
+}
