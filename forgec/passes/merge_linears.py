@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import IntAttr, LocationAttr, ModuleOp, StringAttr, SymbolRefAttr
-from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.ir import Block, BlockArgument, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 
 from forgec.ir import types
@@ -15,13 +16,19 @@ from forgec.ir.attributes import ExtentAttr, ScalarAttr
 from forgec.ir.locations import fuse
 from forgec.ir.ops.contraction import LinearOp
 from forgec.ir.ops.creation import FullOp
+from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.module import ParamOp, ParamRefOp, YieldOp
-from forgec.ir.ops.shape import ConcatOp, SliceOp
-from forgec.passes.layouts import give_layout
+from forgec.ir.ops.shape import ConcatOp, SliceOp, is_free
+from forgec.passes.layers import Layers
+from forgec.passes.layouts import give_layout, passes_on
+from forgec.passes.outlining import location_in_call
 from forgec.passes.patterns import made_by, missed
 from forgec.passes.rewriting import blocks, replace
 
+NOT_MERGED = "this linear shares its input with others, but is not merged with them"
 LAST = "the weight is read elsewhere too, so that the artifact would hold it twice"
+APART = "some of their weights go with others elsewhere"
+SHARED = "results of the function share the memory of its result"
 
 
 @dataclass(frozen=True)
@@ -46,69 +53,161 @@ class MergeLinears(ModulePass):
     name = "merge-linears"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        readers: dict[str, int] = {}
-        for block in blocks(op):
-            for found in block.ops:
-                if isinstance(found, ParamRefOp):
-                    name = found.param.root_reference.data
-                    readers[name] = readers.get(name, 0) + sum(1 for _ in found.result.uses)
-        params = {child.sym_name.data: child for child in op.ops if isinstance(child, ParamOp)}
-        for block in list(blocks(op)):
-            for linears in _sharing_input(block):
-                _merge(op, params, [linear for linear in linears if _is_alone(linear, readers)])
+        merger = _Merger(op)
+        for block in [block for block in blocks(op) if not isinstance(block.parent_op(), FusedOp)]:
+            for linears in _sharing_input(block, merger):
+                merger.merge([linear for linear in linears if merger.may_merge(linear)])
+        for layer in merger.layers.callees_first():
+            merger.layers.drop_unused(layer)
 
 
-def _sharing_input(block: Block) -> Iterator[list[LinearOp]]:
+def _sharing_input(block: Block, merger: _Merger) -> Iterator[list[LinearOp]]:
     """The linears of a block whose weights are parameters, those of one input and dtype together."""
     found: dict[SSAValue, list[LinearOp]] = {}
     for op in block.ops:
-        if isinstance(op, LinearOp) and all(made_by(value, ParamRefOp) for value in op.operands[1:]):
+        if isinstance(op, LinearOp) and all(merger.is_parameter(value) for value in op.operands[1:]):
             found.setdefault(op.input, []).append(op)
     yield from (linears for linears in found.values() if len(linears) > 1)
 
 
-def _is_alone(linear: LinearOp, readers: dict[str, int]) -> bool:
-    """True if nothing else reads the linear's weight, and it has a fixed number of rows."""
-    weight = made_by(linear.weight, ParamRefOp)
-    assert weight is not None, "it is a parameter"
-    if readers[weight.param.root_reference.data] > 1:
-        missed(linear, "this linear shares its input with others, but is not merged with them", LAST)
-        return False
-    return isinstance(types.shape(linear.weight)[0], int)
+class _Merger:
+    """Makes weights of weights: parameters of parameters, and in a layer arguments of arguments."""
 
+    def __init__(self, module: ModuleOp) -> None:
+        self.module = module
+        self.layers = Layers(module)
+        self.params = {child.sym_name.data: child for child in module.ops if isinstance(child, ParamOp)}
+        self.readers: dict[str, int] = {}
+        """How often each parameter is read or passed on."""
+        for block in blocks(module):
+            for found in block.ops:
+                if isinstance(found, ParamRefOp):
+                    name = found.param.root_reference.data
+                    self.readers[name] = self.readers.get(name, 0) + sum(1 for _ in found.result.uses)
 
-def _merge(module: ModuleOp, params: dict[str, ParamOp], linears: Sequence[LinearOp]) -> None:
-    if len(linears) < 2:
-        return
-    first, source = linears[0], linears[0].input
-    location = fuse(linear.location for linear in linears)
-    weight = _concatenated(module, params, [linear.weight for linear in linears], location)
-    operands = [_reference(weight)]
-    if any(linear.bias is not None for linear in linears):
-        operands.append(
-            _reference(_concatenated(module, params, [linear.bias or linear.weight for linear in linears], location))
+    def is_parameter(self, value: SSAValue) -> bool:
+        """True for a parameter, and for an argument of a layer whose calls all pass parameters."""
+        layer = self.layers.layer_of(value)
+        if layer is None:
+            return made_by(value, ParamRefOp) is not None
+        calls = self.layers.calls_of(layer)
+        return bool(calls) and all(self.is_parameter(call.operands[_index(value)]) for call in calls)
+
+    def may_merge(self, linear: LinearOp) -> bool:
+        """True if nothing else reads the linear's weight, it has a fixed number of rows, and no two things that
+        leave the function share its memory.
+        """
+        if not self._is_private(linear.weight):
+            missed(linear, NOT_MERGED, LAST)
+            return False
+        if _leavings(linear.result) > 1:
+            missed(linear, NOT_MERGED, SHARED)
+            return False
+        return isinstance(types.shape(linear.weight)[0], int)
+
+    def _is_private(self, value: SSAValue, uses: int = 1) -> bool:
+        """True if a parameter, or each that calls pass for an argument, has only so many uses, or those of the same
+        argument of other calls.
+        """
+        layer = self.layers.layer_of(value)
+        if layer is None:
+            return self.readers[str(_identity(value))] == uses
+        operands = [call.operands[_index(value)] for call in self.layers.calls_of(layer)]
+        passed = Counter(map(_identity, operands))
+        values = {_identity(operand): operand for operand in operands}
+        return sum(1 for _ in value.uses) == uses and all(
+            self._is_private(values[one], count) for one, count in passed.items()
         )
-    merged = LinearOp.make([source, *(op.result for op in operands)], location=location)
-    block = first.parent_block()
-    assert block is not None
-    for op in (*operands, merged):
-        op.location = location
-        block.insert_op_before(op, first)
-    along, start = types.rank(merged.result) - 1, 0
-    strides = types.strides(merged.result)
-    for linear in linears:
-        shape = types.shape(linear.result)
-        properties = {"dim": IntAttr(along), "start": ExtentAttr(start), "step": ExtentAttr(1)}
-        kind = types.tensor(types.dtype(linear.result), shape, strides)
-        part = SliceOp.create(operands=[merged.result], properties=properties, result_types=[kind])
-        start += shape[-1]
-        wanted = linear.result.type
-        replace(linear, part.results, [part])
-        give_layout(part.result, wanted)
+
+    def _are_together(self, values: Sequence[SSAValue]) -> bool:
+        """True if calls that pass one of these parameters pass the others beside it, all the way out."""
+        layer = self.layers.layer_of(values[0])
+        if any(self.layers.layer_of(value) is not layer for value in values):
+            return False
+        if layer is None:
+            return True
+        passed = [[call.operands[_index(value)] for value in values] for call in self.layers.calls_of(layer)]
+        rows = {tuple(map(_identity, row)) for row in passed}
+        return all(len({row[column] for row in rows}) == len(rows) for column in range(len(values))) and all(
+            self._are_together(row) for row in passed
+        )
+
+    def merge(self, linears: Sequence[LinearOp]) -> None:
+        """Make one linear of several, and slices of its result of theirs."""
+        if len(linears) < 2:
+            return
+        if not self._are_together([value for linear in linears for value in linear.operands[1:]]):
+            missed(linears[0], NOT_MERGED, APART)
+            return
+        first, source = linears[0], linears[0].input
+        location = fuse(linear.location for linear in linears)
+        operands = [self._joined([linear.weight for linear in linears], location, first)]
+        if any(linear.bias is not None for linear in linears):
+            biases = [linear.weight if linear.bias is None else linear.bias for linear in linears]
+            operands.append(self._joined(biases, location, first))
+        merged = LinearOp.make([source, *operands], location=location)
+        block = first.parent_block()
+        assert block is not None
+        block.insert_op_before(merged, first)
+        along, start = types.rank(merged.result) - 1, 0
+        strides = types.strides(merged.result)
+        for linear in linears:
+            shape = types.shape(linear.result)
+            properties = {"dim": IntAttr(along), "start": ExtentAttr(start), "step": ExtentAttr(1)}
+            kind = types.tensor(types.dtype(linear.result), shape, strides)
+            part = SliceOp.create(operands=[merged.result], properties=properties, result_types=[kind])
+            start += shape[-1]
+            wanted = linear.result.type
+            replace(linear, part.results, [part])
+            give_layout(part.result, wanted)
+
+    def _joined(self, values: Sequence[SSAValue], location: LocationAttr, before: Operation) -> SSAValue:
+        """The values one after the other, as a parameter that is read ``before`` an op, or as an argument."""
+        layer = self.layers.layer_of(values[0])
+        if layer is None:
+            param = _concatenated(self.module, self.params, values, location)
+            ref = ParamRefOp.create(
+                properties={"param": SymbolRefAttr(param.sym_name.data)}, result_types=[param.type], location=location
+            )
+            block = before.parent_block()
+            assert block is not None
+            block.insert_op_before(ref, before)
+            return ref.result
+        made: dict[tuple[object, ...], SSAValue] = {}
+        passed: list[SSAValue] = []
+        for call in self.layers.calls_of(layer):
+            parts = [call.operands[_index(value)] for value in values]
+            key = tuple(map(_identity, parts))
+            if key not in made:
+                made[key] = self._joined(parts, location_in_call(location, layer, call), call)
+            passed.append(made[key])
+        hints = [(value.name_hint or "weight").split("_") for value in values]
+        return self.layers.add_argument(layer, passed, _united(hints, "_", "_"))
 
 
-def _reference(param: ParamOp) -> ParamRefOp:
-    return ParamRefOp.create(properties={"param": SymbolRefAttr(param.sym_name.data)}, result_types=[param.type])
+def _leavings(value: SSAValue) -> int:
+    """How often a value, or a rearrangement that shares its memory, leaves the function or is shown to others as it
+    lies.
+    """
+    count = 0
+    for use in value.uses:
+        op = use.operation
+        if is_free(op):
+            count += _leavings(op.results[0])
+        else:
+            count += passes_on(op)
+    return count
+
+
+def _index(value: SSAValue) -> int:
+    assert isinstance(value, BlockArgument), "it is an argument of a layer"
+    return value.index
+
+
+def _identity(value: SSAValue) -> object:
+    """What is equal for values that are the same parameter."""
+    ref = made_by(value, ParamRefOp)
+    return value if ref is None else ref.param.root_reference.data
 
 
 def _concatenated(
@@ -135,22 +234,21 @@ def _concatenated(
     body.add_op(YieldOp.create(operands=[joined.result]))
     for op in body.ops:
         op.location = location
-    name = _free(_joined(names), params)
+    name = _free(_united([name.split(".") for name in names], ".", "+"), params)
     made = ParamOp.create(properties={"sym_name": StringAttr(name), "type": joined.result.type}, regions=[Region(body)])
     module.body.block.insert_op_after(made, list(params.values())[-1])
     params[name] = made
     return made
 
 
-def _joined(names: Sequence[str]) -> str:
+def _united(names: Sequence[Sequence[str]], separator: str, plus: str) -> str:
     """``layers.0.q_proj+k_proj.weight`` of ``layers.0.q_proj.weight`` and ``layers.0.k_proj.weight``."""
-    parts = [name.split(".") for name in names]
-    least = min(map(len, parts))
-    first = next((i for i in range(least) if len({part[i] for part in parts}) > 1), least)
-    last = next((i for i in range(least - first) if len({part[-1 - i] for part in parts}) > 1), 0)
-    start, end = parts[0][:first], parts[0][len(parts[0]) - last :]
-    inner = [".".join(part[first : len(part) - last]) for part in parts]
-    return ".".join(part for part in (*start, "+".join(inner), *end) if part)
+    least = min(map(len, names))
+    first = next((i for i in range(least) if len({name[i] for name in names}) > 1), least)
+    last = next((i for i in range(least - first) if len({name[-1 - i] for name in names}) > 1), 0)
+    start, end = names[0][:first], names[0][len(names[0]) - last :]
+    inner = [separator.join(name[first : len(name) - last]) for name in names]
+    return separator.join(part for part in (*start, plus.join(inner), *end) if part)
 
 
 def _free(name: str, params: dict[str, ParamOp]) -> str:

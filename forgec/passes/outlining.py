@@ -10,6 +10,7 @@ from xdsl.ir import Block, Operation, Region, SSAValue
 
 from forgec.ir.attributes import StateType
 from forgec.ir.entry import ArgumentInfo
+from forgec.ir.locations import location_of, renamed
 from forgec.ir.ops.base import producer
 from forgec.ir.ops.control import ExtentOp
 from forgec.ir.ops.module import ConstantOp, ParamRefOp
@@ -90,6 +91,14 @@ def call(function: FuncOp, arguments: Sequence[SSAValue], place: LocationAttr) -
     op = CallOp(function.sym_name.data, list(arguments), list(function.function_type.outputs.data))
     op.location = place
     return op
+
+
+def location_in_call(location: LocationAttr, layer: FuncOp, called: CallOp) -> LocationAttr:
+    """Where what stands at ``location`` in a layer is for one of its calls: ``layers.*`` becomes ``layers.3``."""
+    if AT_CALL in called.attributes:
+        return called.location
+    theirs, ours = location_of(layer), location_of(called)
+    return location if theirs is None or ours is None else renamed(location, theirs.module, ours.module)
 
 
 def is_repeated(value: SSAValue) -> bool:

@@ -21,8 +21,7 @@ PRESETS: dict[str, str] = {
     "@recognize": "fuse-rope,canonicalize,cse,fuse-norm,fuse-batch-norm,fuse-activation,canonicalize,fuse-glu,"
     "canonicalize",
     "@kernels": "merge-linears,canonicalize,assign-layout,fuse-epilogue,fuse-elementwise,fuse-indexing",
-    "@O2": "outline-layers{unnamed=false},sink-tables,@attention,@recognize,"
-    "inline-layers,cse,canonicalize,@kernels,dce",
+    "@O2": "outline-layers{unnamed=false},sink-tables,@attention,@recognize,hoist-tables,cse,canonicalize,@kernels,dce",
 }
 
 
