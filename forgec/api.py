@@ -265,15 +265,17 @@ def _check_examples(plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) 
 
 def _refuse_fallbacks(forge: ModuleOp) -> None:
     """With ``fallback="error"``: every operation without an op of its own, all in one error."""
-    from forgec.ir.locations import location_of
-    from forgec.ir.ops.module import AtenOp
+    from forgec.ir.locations import from_attribute
+    from forgec.passes.outlining import occurrences
+    from forgec.report.report import is_fallback
 
-    found = [op for op in forge.walk() if isinstance(op, AtenOp) and not op.is_naming]
+    found = {
+        (op.callee.data, next(iter(from_attribute(location)), None)): None
+        for op, location in occurrences(forge, is_fallback)
+    }
     diagnostics = {
-        (op.callee.data, location_of(op)): Diagnostic(
-            "FORGE-B001", f"{op.callee.data} has no op of its own and would fall back to ATen", location_of(op)
-        )
-        for op in found
+        (name, place): Diagnostic("FORGE-B001", f"{name} has no op of its own and would fall back to ATen", place)
+        for name, place in found
     }
     if diagnostics:
         raise ForgeError(list(diagnostics.values()))

@@ -69,6 +69,20 @@ def span_bytes(kind: AnyTensorType) -> Extent:
     return (last + 1) * item
 
 
+def stored_bytes(kind: AnyTensorType) -> Extent:
+    """Bytes of the elements of a stored type, those in one place counted once: what reading all of it moves."""
+    if types.is_contiguous(kind):
+        return types.nbytes(kind)
+    shape, strides = types.shape(kind), types.strides(kind)
+    if any(extent == 0 for extent in shape):
+        return 0
+    count: Extent = 1
+    for extent, stride in zip(shape, strides, strict=True):
+        count = count if stride == 0 else count * extent
+    size, span = count * types.ITEM_BYTES[types.dtype(kind)], span_bytes(kind)
+    return min(size, span) if isinstance(size, int) and isinstance(span, int) else size  # windows overlap
+
+
 def all_different(shape: Extents, strides: Extents) -> bool | None:
     """True if each dimension steps over all that those with smaller strides reach: then no two elements are in the same
     place. None if an extent or a stride is symbolic.

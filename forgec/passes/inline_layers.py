@@ -11,8 +11,7 @@ from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
 from xdsl.ir import Block, Operation, SSAValue
 from xdsl.passes import ModulePass
 
-from forgec.ir.locations import location_of, renamed
-from forgec.passes.outlining import AT_CALL, LAYER
+from forgec.passes.outlining import LAYER, at_call
 from forgec.passes.rewriting import blocks, functions, replace
 
 
@@ -73,7 +72,6 @@ def _inline(op: CallOp, layer: FuncOp) -> Operation | None:
     block = op.parent_block()
     assert block is not None
     values: dict[SSAValue, SSAValue] = dict(zip(layer.body.block.args, op.arguments, strict=True))
-    module, ours = location_of(layer), location_of(op)
     first: Operation | None = None
     for inner in layer.body.block.ops:
         if isinstance(inner, ReturnOp):
@@ -81,10 +79,7 @@ def _inline(op: CallOp, layer: FuncOp) -> Operation | None:
             break
         copied = inner.clone(values)
         for part in copied.walk():
-            if AT_CALL in op.attributes:
-                part.location = op.location
-            elif module is not None and ours is not None:
-                part.location = renamed(part.location, module.module, ours.module)
+            part.location = at_call(part.location, layer, op)
         block.insert_op_before(copied, op)
         first = first or copied
     return first
