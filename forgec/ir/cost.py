@@ -70,6 +70,22 @@ def module_cost(
     return result
 
 
+def program_cost(module: ModuleOp, symbols: Mapping[str, int] | None = None) -> Cost | None:
+    """The cost of one call of each public function, for the extents of reports unless ``symbols`` gives others; None
+    for a module without such functions (a plan).
+    """
+    if not any(isinstance(op, FuncOp) and is_public(op) for op in module.ops):
+        return None
+    return module_cost(module, symbols=default_bindings(module) if symbols is None else symbols).total
+
+
+def gain(before: int, after: int) -> float:
+    """How many times less is left: the fusion gain ratio, where bytes moved are counted. 1 where nothing changed, and
+    where nothing is left to divide by.
+    """
+    return round(before / after, 4) if after else 1.0
+
+
 def op_cost(op: Operation, symbols: Mapping[str, int]) -> Cost:
     """The cost of one op; undeclared symbols count as 1."""
     if not isinstance(op, ForgeOp):

@@ -11,13 +11,17 @@ from xdsl.ir import Operation
 
 from forgec.diagnostics import Diagnostic
 from forgec.ir import plan, types
-from forgec.ir.cost import counted_ops, op_cost, value_of
+from forgec.ir.cost import Cost, counted_ops, gain, op_cost, value_of
 from forgec.ir.layout import span_bytes
 from forgec.ir.locations import from_attribute
 from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.module import AtenOp, ConstantOp, ParamRefOp
+from forgec.passes.manager import gains
 from forgec.passes.outlining import occurrences
 from forgec.runtime.symbolic import Extent, evaluate
+
+ON_REQUEST = {"seconds", *gains(Cost(), Cost())}
+"""What an entry of ``passes`` says on request only: it is not in artifacts."""
 
 
 @dataclass
@@ -58,10 +62,12 @@ class Report:
         ``fusion_gain_ratio`` is bytes moved through memory before ÷ after the passes, from the ops' cost functions.
         ``launches`` counts the ops of the optimised module that are kernels (a ``forge.fused`` is one), ``calls`` the
         operators that the plan calls for them. ``buffers_naive`` and ``peak_bytes_naive`` are those of a plan with one
-        buffer for each value that the captured graph computes.
+        buffer for each value that the captured graph computes. Where the compilation was asked for ``pass_costs``,
+        each of ``passes`` says its own share: ``bytes_moved_before`` and ``_after``, their ratio
+        ``fusion_gain_ratio``, ``launches_before`` and ``_after``, and theirs, ``launch_ratio``.
         Without ``times`` the result is a function of model, pipeline and target alone.
         """
-        passes = [{k: v for k, v in entry.items() if times or k != "seconds"} for entry in self.passes]
+        passes = [{k: v for k, v in entry.items() if times or k not in ON_REQUEST} for entry in self.passes]
         result: dict[str, Any] = {
             "target": self.target,
             "pipeline": self.pipeline,
@@ -76,9 +82,7 @@ class Report:
             "peak_bytes_naive": self.captured.value_bytes,
             "flops": self.optimized.flops,
             "bytes_moved": self.optimized.bytes_moved,
-            "fusion_gain_ratio": round(self.captured.bytes_moved / self.optimized.bytes_moved, 4)
-            if self.optimized.bytes_moved
-            else 1.0,
+            "fusion_gain_ratio": gain(self.captured.bytes_moved, self.optimized.bytes_moved),
             "warnings": [warning.to_dict() for warning in self.warnings],
             "passes": passes,
             "bindings": self.bindings,
