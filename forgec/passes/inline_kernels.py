@@ -32,6 +32,8 @@ class InlineKernels(ModulePass):
         %1 = forge.silu %0 : (tensor<9x4xf32>) -> tensor<9x4xf32>
 
     Ops keep their own locations.
+
+    Order: ``lower-to-plan`` runs it first, for backends without kernels of their own.
     """
 
     name = "inline-kernels"

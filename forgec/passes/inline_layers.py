@@ -39,6 +39,8 @@ class InlineLayers(ModulePass):
 
     Locations are those of before outlining: ``layers.*`` becomes the ``layers.3`` of the call. Values that all calls
     compute alike are computed in each: run ``cse`` after this. Ensures: no function has the attribute ``forge.layer``.
+
+    Order: when all is recognised: what follows writes kernels and weights, which are different from layer to layer.
     """
 
     name = "inline-layers"

@@ -39,8 +39,11 @@ class MergeLinears(ModulePass):
         %q = forge.slice %0 dim 1 from 0 step 1 : (tensor<9x96xf32>) -> tensor<9x64xf32, …>
         %k = forge.slice %0 dim 1 from 64 step 1 : (tensor<9x96xf32>) -> tensor<9x32xf32, …>
 
-    ``%w`` is a ``forge.param`` whose region concatenates the weights: the artifact holds it instead of them. Where some
-    have a bias, the others get one of zeros. A weight that something else reads as well stays on its own.
+    Its weight is a ``forge.param`` whose region concatenates the weights: the artifact holds it instead of them. Where
+    some have a bias, the others get one of zeros. A weight that something else reads as well stays on its own.
+
+    Order: after ``inline-layers``, because weights that are concatenated are parameters, not arguments of a function;
+    before ``fuse-epilogue``, which lets the merged linear write slices.
     """
 
     name = "merge-linears"

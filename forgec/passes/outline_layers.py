@@ -59,6 +59,8 @@ class OutlineLayers(ModulePass):
     its first one) is called too. What is left may repeat one after the other (``unnamed``). Blocks of less than
     ``min-ops`` ops stay, twice as many where no module path tells them. Locations: the function's ops are in
     ``layers.*``, its calls in ``layers.3``.
+
+    Order: first, so that every pass from here to ``inline-layers`` pays for distinct layers only.
     """
 
     name = "outline-layers"

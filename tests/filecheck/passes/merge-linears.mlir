@@ -52,6 +52,7 @@ func.func @forward(%x: tensor<9x8xf32>) -> (tensor<9x4xf32>, tensor<9x4xf32>, te
 
 // -----
 
+// DOC: two projections of one value.
 // What is returned gets a copy in the layout that the caller sees.
 // CHECK-LABEL: func.func @returned
 // CHECK:         %[[A:.*]] = forge.slice
