@@ -7,6 +7,7 @@ do.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from xdsl.dialects.builtin import AnyTensorType
 
@@ -69,6 +70,7 @@ def span_bytes(kind: AnyTensorType) -> Extent:
     return (last + 1) * item
 
 
+@lru_cache(maxsize=65536)
 def stored_bytes(kind: AnyTensorType) -> Extent:
     """Bytes of the elements of a stored type, those in one place counted once: what reading all of it moves."""
     if types.is_contiguous(kind):

@@ -11,7 +11,7 @@ from xdsl.ir import Operation
 
 from forgec.diagnostics import Diagnostic
 from forgec.ir import plan, types
-from forgec.ir.cost import Cost, counted_ops, gain, op_cost, value_of
+from forgec.ir.cost import Cost, counted_ops, gain, value_of
 from forgec.ir.layout import span_bytes
 from forgec.ir.locations import from_attribute
 from forgec.ir.ops.base import ForgeOp
@@ -96,10 +96,9 @@ def totals(module: ModuleOp, bindings: dict[str, int]) -> Totals:
     """Count what a forge module computes. Parameters, constants and state are no computations."""
     result = Totals()
     for op, times in computations(module):
-        cost = op_cost(op, bindings)
         result.ops += times
-        result.flops += times * cost.flops
-        result.bytes_moved += times * cost.bytes_moved
+        result.flops += times * value_of(op.flops(), bindings)
+        result.bytes_moved += times * value_of(op.bytes_moved(), bindings)
         for value in op.results:
             result.values += times
             result.value_bytes += times * value_of(types.nbytes(value), bindings)
@@ -120,7 +119,7 @@ def fallbacks(module: ModuleOp, bindings: dict[str, int]) -> list[dict[str, Any]
     lines: dict[str, set[str]] = {}
     total = 0
     for op, times in computations(module):
-        cost = times * op_cost(op, bindings).flops
+        cost = times * value_of(op.flops(), bindings)
         total += cost
         if is_fallback(op):
             name = op.callee.data

@@ -67,7 +67,7 @@ func.func private @two_masks.layers(%x : tensor<4xf32>, %m : tensor<4xi1>, %k : 
 // CHECK-LABEL: func.func @mask(
 // CHECK-NEXT:    %[[A:.*]] = func.call @mask.layers(%x, %n)
 // CHECK-NEXT:    func.call @mask.layers(%[[A]], %n)
-// CHECK:       func.func private @mask.layers(%x : tensor<4xf32>, %n : tensor<i64>)
+// CHECK:       func.func private @mask.layers(%x: tensor<4xf32>, %n: tensor<i64>)
 // CHECK-NEXT:    %[[I:.*]] = forge.iota from 0 step 1
 // CHECK-NEXT:    %[[M:.*]] = forge.lt %[[I]], %n
 // CHECK-NEXT:    forge.masked_fill %x, %[[M]] with 0.0
