@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 import torch
 from torch import nn
 
 import forgec
 from forgec.capture.capture import export_model, import_program
+from forgec.diagnostics import ForgeError
 from forgec.ir.context import context
 from forgec.ir.cost import call_counts, module_cost, program_cost
 from forgec.passes.instruments import Timing
@@ -155,3 +157,17 @@ def test_the_report_of_a_compilation_has_them_on_request() -> None:
     assert entries[-1]["bytes_moved_after"] == asked.optimized.bytes_moved
     assert entries[-1]["launches_after"] == asked.launches
     assert all(one["bytes_moved_after"] == two["bytes_moved_before"] for one, two in pairwise(entries))
+
+
+def test_a_report_is_of_the_flat_program_though_the_module_stays_outlined() -> None:
+    model, args = Stack(2).eval(), (torch.ones(3, 8),)
+    flat = forgec.compile(model, args, pipeline="").report.to_dict(times=False)
+    outlined = forgec.compile(model, args, pipeline="outline-layers{min-ops=2}")
+    assert "forge.layer" in outlined.ir()
+    found = outlined.report.to_dict(times=False)
+    unlike = {name for name in flat if flat[name] != found[name]}
+    assert unlike == {"pipeline", "passes"}
+    with pytest.raises(ForgeError) as refused:
+        forgec.compile(model, args, pipeline="outline-layers{min-ops=2}", fallback="error")
+    places = [d.location.module for d in refused.value.diagnostics if d.location is not None]
+    assert places == ["layers.0", "layers.1"]
