@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import forgec
 from benchmarks.measure import table
 from benchmarks.models import NO_CACHE, gpt2, ids, llama
 
 ROUNDS = 5
+DEPTHS = (8, 32, 128)
+"""Numbers of layers."""
 
 
 def main() -> None:
@@ -53,9 +57,11 @@ def main() -> None:
     table("Compile time", header, rows)
 
     rows = []
-    for layers in (8, 32, 128):
+    passes: dict[int, list[dict[str, Any]]] = {}
+    for layers in DEPTHS:
         model = llama(layers)
         compiled = forgec.compile(model, (ids(16),), NO_CACHE)
+        passes[layers] = compiled.report.passes
         seconds = compiled.report.seconds
         own = seconds["capture"] - seconds["export"] + seconds["passes"] + seconds["codegen"]
         ops = compiled.report.captured.ops
@@ -69,6 +75,21 @@ def main() -> None:
             ]
         )
     table("Growth with layers (Llama)", ["layers", "ops captured", "forgec in all", "per op", "torch.export"], rows)
+    show_growth(passes)
+
+
+def show_growth(passes: dict[int, list[dict[str, Any]]]) -> None:
+    """A row for each pass of the pipeline: its time at each number of layers, and by how much that grows from each to
+    the next, beside the growth of the layers. A pass that walks the module quadratically grows by the square.
+    """
+    depths = sorted(passes)
+    rows = []
+    for entries in zip(*(passes[depth] for depth in depths), strict=True):
+        seconds = [entry["seconds"] for entry in entries]
+        growth = [f"{after / max(before, 1e-5):.1f} ×" for before, after in pairwise(seconds)]
+        rows.append([entries[0]["pipeline"], *(f"{s * 1e3:.1f} ms" for s in seconds), *growth])
+    steps = [f"{before} → {after} ({after / before:g} ×)" for before, after in pairwise(depths)]
+    table("Growth of each pass with layers (Llama)", ["pass", *(f"{depth} layers" for depth in depths), *steps], rows)
 
 
 if __name__ == "__main__":

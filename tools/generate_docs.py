@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from forgec.diagnostics.catalog import CATALOG
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 MODELS = DOCS / "models.json"
+CASES = DOCS.parent / "tests" / "filecheck" / "passes"
 
 FAMILIES = {
     "U": "Usage",
@@ -92,6 +94,14 @@ def models_section() -> str:
     return "\n".join(lines) + "\n"
 
 
+@cache
+def passes_page() -> str:
+    """docs/passes.md: every pass, with a case of its test."""
+    from forgec.report.passes_page import passes_page
+
+    return passes_page(CASES)
+
+
 def _family(code: str) -> str:
     return code.removeprefix("FORGE-")[0]
 
@@ -100,15 +110,28 @@ def _in_page_order(code: str) -> tuple[int, str]:
     return list(FAMILIES).index(_family(code)), code
 
 
-PAGES: dict[str, Callable[[], str]] = {"errors.md": errors_page, "ir.md": ir_page, "coverage.md": coverage_page}
+PAGES: dict[str, Callable[[], str]] = {
+    "errors.md": errors_page,
+    "ir.md": ir_page,
+    "coverage.md": coverage_page,
+    "passes.md": passes_page,
+}
 """Generated pages by file name in docs/."""
 
 
 def main(arguments: list[str]) -> int:
     """Writes or checks all pages; returns the exit code."""
+    from forgec.report.pass_cases import CaseError
+
     stale: list[str] = []
+    failed = False
     for name, generate in PAGES.items():
-        path, text = DOCS / name, generate()
+        try:
+            path, text = DOCS / name, generate()
+        except CaseError as reason:
+            print(f"docs/{name}: {reason}", file=sys.stderr)
+            failed = True
+            continue
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         stale.append(name)
@@ -118,7 +141,7 @@ def main(arguments: list[str]) -> int:
     if stale and "--check" in arguments:
         print(f"out of date: {', '.join(f'docs/{name}' for name in stale)}; run 'make docs'", file=sys.stderr)
         return 1
-    return 0
+    return int(failed)
 
 
 if __name__ == "__main__":

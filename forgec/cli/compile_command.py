@@ -43,6 +43,9 @@ def compile_(
     ] = False,
     print_ir_after_all: Annotated[bool, typer.Option("--print-ir-after-all", help="Dump after each pass.")] = False,
     verify_each: Annotated[bool, typer.Option("--verify-each", help="Verify the IR after each pass.")] = False,
+    time_passes: Annotated[
+        bool, typer.Option("--time-passes", help="Print what each pass took and did: time, ops, launches, FGR.")
+    ] = False,
     remarks: Annotated[
         Remarks, typer.Option("--remarks", help="Show what was optimised (applied), what was not (missed), or all.")
     ] = Remarks.none,
@@ -59,7 +62,9 @@ def compile_(
             raise error("FORGE-U004", f"cannot write {output}: it is not a regular file")
         check_readable(model)
         from forgec import api
+        from forgec.passes.instruments import Timing
 
+        timing = Timing()
         with redirect_stdout(sys.stderr), _progress(quiet=json or not sys.stderr.isatty()) as show_phase:
             show_phase("loading the model")
             source = api.load_model_file(model, entry)
@@ -74,7 +79,8 @@ def compile_(
                     pipeline=pipeline,
                     fallback=fallback.value,
                     on_phase=show_phase,
-                    instruments=_instruments(print_ir_after_all, verify_each),
+                    instruments=[timing, *_instruments(print_ir_after_all, verify_each)],
+                    pass_costs=time_passes or json,
                 )
             show_phase("writing the artifact")
             compiled.save(output, external_weights=external_weights)
@@ -82,6 +88,8 @@ def compile_(
             print(render(warning), file=sys.stderr)
         for remark in filter(remarks.shows, compiled.report.remarks if remarks is not Remarks.none else ()):
             print(render(remark), file=sys.stderr)
+        if time_passes:
+            print(timing.render(), file=sys.stderr)
         report = compiled.report.to_dict()
         if json:
             print(json_module.dumps(report, indent=2))

@@ -32,7 +32,9 @@ def opt(
         bool, typer.Option("--disable-verify", help="Accept input that does not verify: for passes that mend it.")
     ] = False,
     verify_each: Annotated[bool, typer.Option("--verify-each", help="Verify the IR after each pass.")] = False,
-    time_passes: Annotated[bool, typer.Option("--time-passes", help="Print the time that each pass took.")] = False,
+    time_passes: Annotated[
+        bool, typer.Option("--time-passes", help="Print what each pass took and did: time, ops, launches, FGR.")
+    ] = False,
     split_input_file: Annotated[
         bool, typer.Option("--split-input-file", help="Process the parts between '// -----' lines one by one.")
     ] = False,

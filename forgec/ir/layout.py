@@ -7,6 +7,7 @@ do.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from xdsl.dialects.builtin import AnyTensorType
 
@@ -67,6 +68,21 @@ def span_bytes(kind: AnyTensorType) -> Extent:
     for extent, stride in zip(shape, strides, strict=True):
         last = last + (extent - 1) * stride
     return (last + 1) * item
+
+
+@lru_cache(maxsize=65536)
+def stored_bytes(kind: AnyTensorType) -> Extent:
+    """Bytes of the elements of a stored type, those in one place counted once: what reading all of it moves."""
+    if types.is_contiguous(kind):
+        return types.nbytes(kind)
+    shape, strides = types.shape(kind), types.strides(kind)
+    if any(extent == 0 for extent in shape):
+        return 0
+    count: Extent = 1
+    for extent, stride in zip(shape, strides, strict=True):
+        count = count if stride == 0 else count * extent
+    size, span = count * types.ITEM_BYTES[types.dtype(kind)], span_bytes(kind)
+    return min(size, span) if isinstance(size, int) and isinstance(span, int) else size  # windows overlap
 
 
 def all_different(shape: Extents, strides: Extents) -> bool | None:

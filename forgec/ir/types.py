@@ -160,7 +160,12 @@ def numel(value: SSAValue | Attribute) -> Extent:
 
 def nbytes(value: SSAValue | Attribute) -> Extent:
     """Bytes of the elements, stored densely."""
-    return numel(value) * ITEM_BYTES[dtype(value)]
+    return _nbytes(tensor_type(value))
+
+
+@lru_cache(maxsize=65536)
+def _nbytes(attribute: AnyTensorType) -> Extent:
+    return numel(attribute) * ITEM_BYTES[dtype(attribute)]
 
 
 def rank(value: SSAValue | Attribute) -> int:

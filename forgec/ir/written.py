@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from forgec.ir.text import CallArguments
@@ -13,11 +13,7 @@ from forgec.runtime.plan import Arg, Reg
 @lru_cache(maxsize=1024)
 def written_arguments(callee: str) -> tuple[frozenset[int], frozenset[str]]:
     """Positions of the positional arguments that an operator writes, and the names of all that it writes."""
-    import torch
-
-    namespace, _, name = callee.partition("::")
-    name, _, overload = name.partition(".")
-    schema = getattr(getattr(getattr(torch.ops, namespace), name), overload or "default")._schema
+    schema = _schema(callee)
     positional = [argument for argument in schema.arguments if not argument.kwarg_only]
     positions = {i for i, argument in enumerate(positional) if argument.alias_info and argument.alias_info.is_write}
     names = {argument.name for argument in schema.arguments if argument.alias_info and argument.alias_info.is_write}
@@ -31,6 +27,24 @@ def names_operator(callee: str) -> bool:
     except (AttributeError, RuntimeError):
         return False
     return True
+
+
+@cache
+def yields_views(callee: str) -> bool:
+    """True if all results of an operator are views of its arguments, which costs nothing."""
+    try:
+        returns = _schema(callee).returns
+    except (AttributeError, RuntimeError):
+        return False
+    return bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)
+
+
+def _schema(callee: str) -> Any:
+    import torch
+
+    namespace, _, name = callee.partition("::")
+    name, _, overload = name.partition(".")
+    return getattr(getattr(getattr(torch.ops, namespace), name), overload or "default")._schema
 
 
 def _map_written(callee: str, arguments: CallArguments, change: Callable[[Reg], Any]) -> tuple[list[Any], list[Any]]:

@@ -30,6 +30,8 @@ class AllocateBuffers(ModulePass):
     it last (views included). Offsets are multiples of 64 bytes; buffers that are live at the same time never overlap.
     A plan with a size that depends on a symbol keeps its offsets open: the runtime runs the same allocation for each
     signature.
+
+    Order: ``forgec.compile`` runs it after ``lower-to-plan``.
     """
 
     name = "allocate-buffers"

@@ -47,6 +47,9 @@ class AssignLayout(ModulePass):
     and reshapes stand between, every other rearrangement of the value stays free, and nothing passes the value on as
     it was (a result of the function, an operator of ATen, a call). What is refused leaves a remark. Values stay the
     same, and so does the layout of whatever leaves the function.
+
+    Order: before ``fuse-epilogue``, which would put copies into kernels, and after everything that may remove what
+    stands between a value and its copy.
     """
 
     name = "assign-layout"

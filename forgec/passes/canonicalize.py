@@ -51,6 +51,9 @@ class Canonicalize(ModulePass):
 
     Only exact rules: the value keeps every bit (``x + 0.0`` stays, because of ``-0.0``). Dead pure ops are removed on
     the way.
+
+    Order: before a pass that recognises patterns, so that there are fewer spellings of one thing, and after one that
+    leaves views and copies behind.
     """
 
     name = "canonicalize"

@@ -45,6 +45,9 @@ class ClassifyMasks(ModulePass):
     Comparisons of positions become ``causal`` (with the ``offset`` of a cache), ``window`` and ``chunk``; conditions on
     columns alone, as padding is, become ``keys``; what is left of a mask stays, without those parts. A mask that adds
     the least finite number makes ``empty_row`` "uniform". Each mask is read once, whatever the number of layers.
+
+    Order: after ``fuse-attention``, which hands on masks as they are, and before ``constant-fold``, which would make
+    numbers of small ones.
     """
 
     name = "classify-masks"

@@ -37,6 +37,8 @@ class ConstantFold(ModulePass):
     Folds only results of ``max-bytes`` at most (default 65536), so that the artifact does not grow. Parameters are
     never folded.
     Values are computed in the dtypes of the types, by the ops' reference implementations.
+
+    Order: after ``classify-masks``: a mask is easier to read as comparisons than as numbers.
     """
 
     name = "constant-fold"

@@ -32,6 +32,8 @@ class Cse(ModulePass):
 
     Ops inside regions see those before the region, not the other way round. Ensures: no two equal pure ops in one
     block.
+
+    Order: where copies of one computation have come about: from capture, by ``sink-tables``, by ``hoist-tables``.
     """
 
     name = "cse"

@@ -52,6 +52,8 @@ class CutSegments(ModulePass):
     So each segment is an ordinary program: when it is called all of its extents have values. An op belongs to the
     first segment in which it can be; ops with effects keep their order. Requires: regions are calls
     (``outline-control-flow``).
+
+    Order: ``lower-to-plan`` runs it last before it lowers.
     """
 
     name = "cut-segments"

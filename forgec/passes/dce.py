@@ -28,6 +28,8 @@ class Dce(ModulePass):
         func.return %x : tensor<4xf32>
 
     Ensures: every remaining pure op has a use. Writes of state stay.
+
+    Order: after ``classify-masks``, which leaves masks that nobody reads any more, and at the end.
     """
 
     name = "dce"

@@ -32,6 +32,8 @@ class Decompose(ModulePass):
 
     What the backend lowers whole stays whole. Ops that have neither a lowering nor a decomposition stay too; lowering
     reports them.
+
+    Order: ``lower-to-plan`` runs it when kernels are inlined and masks are made.
     """
 
     name = "decompose"

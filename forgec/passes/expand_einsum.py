@@ -34,6 +34,8 @@ class ExpandEinsum(ModulePass):
 
     Several indices that are summed, or of one operand alone, become one dimension of the product. What repeats or sums
     an index within one operand, broadcasts, or uses an ellipsis stays.
+
+    Order: before ``fuse-attention``, which looks for products.
     """
 
     name = "expand-einsum"

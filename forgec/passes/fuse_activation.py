@@ -59,6 +59,8 @@ class FuseActivation(ModulePass):
     float32, in which models write them. Found are GELU with erf and with tanh (``forge.gelu``), ``forge.silu``,
     ``forge.swish`` and ``forge.mish``. In half precision the fused op may round once, where its spelling rounds after
     every step. An infinite x may become NaN, as ATen's GELU has it.
+
+    Order: before ``fuse-glu``, which looks for activations that are one op.
     """
 
     name = "fuse-activation"

@@ -50,6 +50,9 @@ class FuseAttention(ModulePass):
     given a column of sinks, and shifted by their maximum, in the order that ``forge.attention`` pins; batch and heads
     may be one dimension in any part. What a mask means is left to ``classify-masks``. A mask of -inf or by booleans
     that leaves nothing of a row gives 0 there, where the spelled-out softmax gives NaN.
+
+    Order: before passes that would take softmax and scale for something of their own; after ``canonicalize``, which
+    leaves one chain of views between products.
     """
 
     name = "fuse-attention"

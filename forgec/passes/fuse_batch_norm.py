@@ -40,6 +40,8 @@ class FuseBatchNorm(ModulePass):
 
     Parameters that were reshaped to stand beside the channels are read as they were before. Applies in float32 and
     float64.
+
+    Order: beside ``fuse-norm``, whose patterns start at a mean: the two do not meet.
     """
 
     name = "fuse-batch-norm"

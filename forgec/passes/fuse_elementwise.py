@@ -51,6 +51,8 @@ class FuseElementwise(ModulePass):
     Each op that joins saves the bytes of a value that is written and read. It does not join where its result is larger
     by a broadcast and the group holds an op that costs more than reading its result again (a cosine): that would be
     computed once for each copy. A kernel reduces rows of one length. Runs after ``fuse-epilogue``.
+
+    Order: after ``fuse-epilogue``: it takes what no linear or attention has taken.
     """
 
     name = "fuse-elementwise"

@@ -44,6 +44,8 @@ class FuseEpilogue(ModulePass):
 
     A kernel has one such root. An op with several candidates joins the latest; one that would make more elements than
     the root yields does not join. Rearrangements on the way come along.
+
+    Order: after everything that recognises ops, since nothing looks into a ``forge.fused``.
     """
 
     name = "fuse-epilogue"

@@ -46,6 +46,8 @@ class FuseGlu(ModulePass):
     The activation is SiLU, ``x * sigmoid(c * x)``, GELU, ReLU or the sigmoid; spelled-out ones are one op after
     ``fuse-activation``. Clamps of gate and up to one limit and a number added to up become properties. Slices may be
     halves or interleaved; they stay, being views.
+
+    Order: after ``fuse-activation``; before ``merge-linears``, after which gate and up are slices as well.
     """
 
     name = "fuse-glu"

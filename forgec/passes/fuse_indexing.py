@@ -44,6 +44,8 @@ class FuseIndexing(ModulePass):
     an operator of ATen, a call), it goes into the kernel that computes its operand, if all that is used of that operand
     are such rearrangements, and otherwise stays. Runs after ``fuse-epilogue`` and ``fuse-elementwise``. Nothing is
     computed twice: what moves here moves no bytes.
+
+    Order: after the passes that make kernels, since it needs to know which there are.
     """
 
     name = "fuse-indexing"

@@ -49,6 +49,8 @@ class FuseNorm(ModulePass):
     A mean of squares of differences from the mean makes a layer norm, one over groups of channels a group norm, one
     over dimensions that are not last a norm between two transposes. Statistics that the model computes in half
     precision stay as they are.
+
+    Order: after ``fuse-rope``; before ``fuse-epilogue``, which joins the residual to a norm that is one op.
     """
 
     name = "fuse-norm"

@@ -55,6 +55,9 @@ class FuseRope(ModulePass):
     concatenations, in any spelling (:mod:`forgec.passes.features`). Also fused: the two halves computed apart, the
     product of complex numbers, the concatenation with the features that are not rotated, casts to a wider dtype and
     back. Tables that hold every angle twice are computed once for each angle, for all layers together.
+
+    Order: after attention, which does not depend on it, and before ``fuse-elementwise``, which would take its
+    products one by one.
     """
 
     name = "fuse-rope"

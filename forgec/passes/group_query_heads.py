@@ -40,6 +40,8 @@ class GroupQueryHeads(ModulePass):
     Applies when key and value are repeated alike, each head ``r`` times in a row: by a broadcast (``repeat_kv``,
     ``repeat_interleave``), by joining a head with itself, or by an index ``[0, 0, 1, 1]``. Saves the copy of the
     repeated heads (of a whole cache, in a decoding step).
+
+    Order: after ``fuse-attention``, and after ``canonicalize`` has joined the views around repeated heads.
     """
 
     name = "group-query-heads"

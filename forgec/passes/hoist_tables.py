@@ -17,7 +17,7 @@ from forgec.ir.ops.module import StateReadOp
 from forgec.ir.ops.shape import is_free
 from forgec.passes.fusion import is_repeatable
 from forgec.passes.layers import Layers
-from forgec.passes.outlining import location_in_call
+from forgec.passes.outlining import at_call
 from forgec.passes.rewriting import is_dead
 
 
@@ -48,6 +48,9 @@ class HoistTables(ModulePass):
     The counterpart of ``sink-tables``, for what is left when masks and tables have been recognised: it depends on
     nothing but arguments that all calls pass alike. Rearrangements that cost nothing and single numbers stay where
     they are used. Different layers may compute the same: ``cse`` makes one of it.
+
+    Order: when masks and positions have been recognised, before ``cse`` and before what is left of them would become
+    kernels of every layer.
     """
 
     name = "hoist-tables"
@@ -115,7 +118,7 @@ def _copied(
             if operand not in values and source is not None:
                 copy(source)
         copied = op.clone(values)
-        copied.location = location_in_call(copied.location, layer, call)
+        copied.location = at_call(copied.location, layer, call)
         for old, new in zip(op.results, copied.results, strict=True):
             new.name_hint = old.name_hint
         block.insert_op_before(copied, call)

@@ -30,6 +30,8 @@ class InferShapes(ModulePass):
 
     Types that already agree keep their strides. Ops whose result type is their own say (reshape, broadcast, aten)
     keep it. Raises FORGE-I002 where operands do not fit together.
+
+    Order: by hand, with ``forgec opt``, after types of arguments were changed in a file.
     """
 
     name = "infer-shapes"

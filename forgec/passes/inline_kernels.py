@@ -34,6 +34,8 @@ class InlineKernels(ModulePass):
         %1 = forge.silu %0 : (tensor<9x4xf32>) -> tensor<9x4xf32>
 
     Ops keep their own locations. A rearrangement that several kernels make of one value is there once.
+
+    Order: ``lower-to-plan`` runs it first, for backends without kernels of their own.
     """
 
     name = "inline-kernels"

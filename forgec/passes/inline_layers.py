@@ -11,7 +11,7 @@ from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
 from xdsl.ir import Block, Operation, SSAValue
 from xdsl.passes import ModulePass
 
-from forgec.passes.outlining import LAYER, location_in_call
+from forgec.passes.outlining import LAYER, at_call
 from forgec.passes.rewriting import blocks, functions, replace
 
 
@@ -39,6 +39,8 @@ class InlineLayers(ModulePass):
 
     Locations are those of before outlining: ``layers.*`` becomes the ``layers.3`` of the call. Values that all calls
     compute alike are computed in each: run ``cse`` after this. Ensures: no function has the attribute ``forge.layer``.
+
+    Order: ``lower-to-plan`` runs it first: a plan is flat.
     """
 
     name = "inline-layers"
@@ -79,7 +81,7 @@ def _inline(op: CallOp, layer: FuncOp) -> Operation | None:
             break
         copied = inner.clone(values)
         for part in copied.walk():
-            part.location = location_in_call(part.location, layer, op)
+            part.location = at_call(part.location, layer, op)
         block.insert_op_before(copied, op)
         first = first or copied
     return first

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, TextIO
 
 from xdsl.context import Context
@@ -16,6 +17,7 @@ from xdsl.passes import ModulePass
 from xdsl.printer import Printer
 
 from forgec.diagnostics import ForgeError, error
+from forgec.ir.cost import Cost, gain
 from forgec.ir.locations import location_of
 from forgec.ir.verify import broken_ops
 from forgec.passes.manager import Instrument, PassReport, PassRun
@@ -27,7 +29,11 @@ SHOWN_OPS = 10
 
 @dataclass
 class Timing(Instrument):
-    """Collects the seconds that passes take; ``render`` shows them as a table, in the manner of mlir-opt."""
+    """Collects what passes report; ``render`` shows it as a table, in the manner of mlir-opt.
+
+    Where the pipeline was run with ``costs`` the table has the launches and the fusion gain ratio (bytes moved through
+    memory before ÷ after) of each pass as well.
+    """
 
     reports: list[PassReport] = field(default_factory=list)
 
@@ -36,12 +42,43 @@ class Timing(Instrument):
 
     def render(self) -> str:
         total = sum(report.seconds for report in self.reports)
-        lines = ["// Pass execution times", "//   seconds   share     ops  pass"]
+        measured = [r for r in self.reports if r.cost_before is not None and r.cost_after is not None]
+        rows = [_row("seconds", "share", "ops", *(("launches", "FGR") if measured else ()), "pass")]
         for report in self.reports:
             share = report.seconds / total if total else 0.0
-            ops = f"{report.ops_after - report.ops_before:+d}" if report.ops_after != report.ops_before else "="
-            lines.append(f"//  {report.seconds:8.4f}  {share:5.1%}  {ops:>6}  {report.pipeline}")
-        return "\n".join([*lines, f"//  {total:8.4f} 100.0%          total"])
+            ops = _change(report.ops_before, report.ops_after)
+            gained = _gained(report.cost_before, report.cost_after) if measured else ()
+            rows.append(_row(f"{report.seconds:.4f}", f"{share:.1%}", ops, *gained, report.pipeline))
+        gained = _gained(*self._whole()) if measured else ()
+        rows.append(_row(f"{total:.4f}", "100.0%", "", *gained, "total"))
+        return "\n".join(["// Pass execution times", *rows])
+
+    def _whole(self) -> tuple[Cost | None, Cost | None]:
+        """The cost before the first pass and after the last, if one module went through all."""
+        measured = [r for r in self.reports if r.cost_before is not None and r.cost_after is not None]
+        chained = all(one.cost_after == other.cost_before for one, other in pairwise(measured))
+        return (measured[0].cost_before, measured[-1].cost_after) if chained else (None, None)
+
+
+def _row(seconds: str, share: str, ops: str, *rest: str) -> str:
+    *gained, name = rest
+    cells = [
+        f"{seconds:>8}",
+        f"{share:>6}",
+        f"{ops:>14}",
+        *(f"{g:>{w}}" for g, w in zip(gained, (14, 7), strict=False)),
+    ]
+    return f"//  {'  '.join(cells)}  {name}"
+
+
+def _change(before: int, after: int) -> str:
+    return str(after) if before == after else f"{before} → {after}"
+
+
+def _gained(before: Cost | None, after: Cost | None) -> tuple[str, str]:
+    if before is None or after is None:
+        return "", ""
+    return _change(before.launches, after.launches), f"{gain(before.bytes_moved, after.bytes_moved):.2f}"
 
 
 @dataclass

@@ -58,6 +58,8 @@ class LowerToPlan(ModulePass):
     into segments first; private functions become private entries, after the entries that call them. Requires: one block
     per function. Ensures: no forge op is left but ``forge.symbol``; every launch has its op's location; no two values
     that are live at the same time share bytes unless one is a view of the other.
+
+    Order: ``forgec.compile`` runs it after the pipeline that was asked for.
     """
 
     name = "lower-to-plan"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,13 +12,17 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 
 from forgec.diagnostics import Diagnostic, ForgeError, error
+from forgec.ir.cost import Cost, gain
 from forgec.passes import remarks
 from forgec.passes.pipelines import parse, text_of
 
 
 @dataclass(frozen=True)
 class PassReport:
-    """What one pass did. ``changed`` errs on the safe side: an op replaced by an equal new op counts as a change."""
+    """What one pass did. ``changed`` errs on the safe side: an op replaced by an equal new op counts as a change.
+
+    ``cost_before`` and ``cost_after`` are there where ``run_pipeline`` was asked for costs, and the module has some.
+    """
 
     name: str
     pipeline: str
@@ -27,10 +31,12 @@ class PassReport:
     ops_after: int
     changed: bool
     remarks: tuple[Diagnostic, ...] = ()
+    cost_before: Cost | None = None
+    cost_after: Cost | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-compatible data for reports."""
-        return {
+        result: dict[str, Any] = {
             "name": self.name,
             "pipeline": self.pipeline,
             "seconds": self.seconds,
@@ -39,6 +45,21 @@ class PassReport:
             "changed": self.changed,
             "remarks": [remark.to_dict() for remark in self.remarks],
         }
+        if self.cost_before is not None and self.cost_after is not None:
+            result |= gains(self.cost_before, self.cost_after)
+        return result
+
+
+def gains(before: Cost, after: Cost) -> dict[str, Any]:
+    """What a pass or several did to the costs, for reports."""
+    return {
+        "bytes_moved_before": before.bytes_moved,
+        "bytes_moved_after": after.bytes_moved,
+        "fusion_gain_ratio": gain(before.bytes_moved, after.bytes_moved),
+        "launches_before": before.launches,
+        "launches_after": after.launches,
+        "launch_ratio": gain(before.launches, after.launches),
+    }
 
 
 @dataclass(frozen=True)
@@ -78,32 +99,42 @@ def run_pipeline(
     *,
     context: Context,
     instruments: Sequence[Instrument] = (),
+    costs: Callable[[ModuleOp], Cost | None] | None = None,
 ) -> list[PassReport]:
     """Runs the passes on ``module``, in place and in order, and reports one entry for each.
 
     A ForgeError that a pass raises is the user's and passes through; any other exception becomes FORGE-P005. What
     instruments raise (FORGE-P003, FORGE-P004) passes through as well; notes of ``pass_failed`` hooks are added to both.
+    ``costs`` (``forgec.ir.cost.program_cost``) says what the module costs; it is asked after each pass that changed the
+    module, outside of the time that the pass is said to have taken.
     """
     passes = parse(pipeline) if isinstance(pipeline, str) else tuple(pipeline)
     for instrument in instruments:
         instrument.before_pipeline(passes, module, context)
     reports: list[PassReport] = []
     before = _snapshot(module)
+    cost = costs(module) if costs is not None else None
     for index, pass_ in enumerate(passes):
         run = PassRun(index, pass_, module, context)
         try:
-            after, report = _run_pass(run, before, instruments)
+            after, report = _run_pass(run, before, instruments, cost, costs)
         except Exception as exc:
             failure = exc if isinstance(exc, ForgeError) else _crash(run, exc)
             notes = tuple(note for instrument in instruments for note in instrument.pass_failed(run, failure))
             cause = exc.__cause__ if exc is failure else exc
             raise _with_notes(failure, notes) from cause
         reports.append(report)
-        before = after
+        before, cost = after, report.cost_after
     return reports
 
 
-def _run_pass(run: PassRun, before: _Snapshot, instruments: Sequence[Instrument]) -> tuple[_Snapshot, PassReport]:
+def _run_pass(
+    run: PassRun,
+    before: _Snapshot,
+    instruments: Sequence[Instrument],
+    cost: Cost | None,
+    costs: Callable[[ModuleOp], Cost | None] | None,
+) -> tuple[_Snapshot, PassReport]:
     for instrument in instruments:
         instrument.before_pass(run)
     with remarks.collected() as emitted:
@@ -113,7 +144,10 @@ def _run_pass(run: PassRun, before: _Snapshot, instruments: Sequence[Instrument]
     after = _snapshot(run.module)
     changed = before.content != after.content
     text = text_of([run.pass_])
-    report = PassReport(run.name, text, seconds, before.op_count, after.op_count, changed, tuple(emitted))
+    cost_after = costs(run.module) if costs is not None and changed else cost
+    report = PassReport(
+        run.name, text, seconds, before.op_count, after.op_count, changed, tuple(emitted), cost, cost_after
+    )
     for instrument in instruments:
         instrument.after_pass(run, report)
     return after, report

@@ -46,6 +46,8 @@ class MaterializeMasks(ModulePass):
     Masks are booleans where an empty row gives 0, and add the least finite number where it gives the mean. A
     ``query_scale`` becomes a product before attention. Attention with ``softcap`` or ``sinks``, which is decomposed
     afterwards, keeps its booleans and ``empty_row``.
+
+    Order: ``lower-to-plan`` runs it before ``decompose``.
     """
 
     name = "materialize-masks"

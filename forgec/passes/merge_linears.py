@@ -21,7 +21,7 @@ from forgec.ir.ops.module import ParamOp, ParamRefOp, YieldOp
 from forgec.ir.ops.shape import ConcatOp, SliceOp, is_free
 from forgec.passes.layers import Layers
 from forgec.passes.layouts import give_layout, passes_on
-from forgec.passes.outlining import location_in_call
+from forgec.passes.outlining import at_call
 from forgec.passes.patterns import made_by, missed
 from forgec.passes.rewriting import blocks, replace
 
@@ -46,8 +46,12 @@ class MergeLinears(ModulePass):
         %q = forge.slice %0 dim 1 from 0 step 1 : (tensor<9x96xf32>) -> tensor<9x64xf32, …>
         %k = forge.slice %0 dim 1 from 64 step 1 : (tensor<9x96xf32>) -> tensor<9x32xf32, …>
 
-    ``%w`` is a ``forge.param`` whose region concatenates the weights: the artifact holds it instead of them. Where some
-    have a bias, the others get one of zeros. A weight that something else reads as well stays on its own.
+    Its weight is a ``forge.param`` whose region concatenates the weights: the artifact holds it instead of them. Where
+    some have a bias, the others get one of zeros. A weight that something else reads as well stays on its own.
+
+    In a layer, where weights are arguments, calls pass the merged weights instead; what calls share stays shared.
+
+    Order: after ``fuse-glu``, which looks for gate and up as linears of their own, and before ``fuse-epilogue``.
     """
 
     name = "merge-linears"
@@ -179,7 +183,7 @@ class _Merger:
             parts = [call.operands[_index(value)] for value in values]
             key = tuple(map(_identity, parts))
             if key not in made:
-                made[key] = self._joined(parts, location_in_call(location, layer, call), call)
+                made[key] = self._joined(parts, at_call(location, layer, call), call)
             passed.append(made[key])
         hints = [(value.name_hint or "weight").split("_") for value in values]
         return self.layers.add_argument(layer, passed, _united(hints, "_", "_"))

@@ -13,6 +13,7 @@ from xdsl.passes import ModulePass
 
 from forgec.diagnostics import Diagnostic, ForgeError, Location
 from forgec.diagnostics.remarks import Remarks
+from forgec.ir.cost import program_cost
 from forgec.ir.locations import location_of
 from forgec.ir.verify import broken_ops
 from forgec.passes import expectations, ir_source
@@ -123,7 +124,8 @@ def _run_piece(
     ran = len(timing.reports)
     errors: list[Diagnostic] = []
     try:
-        run_pipeline(source.module, passes, context=context, instruments=[timing, *instruments])
+        costs = program_cost if options.time_passes else None
+        run_pipeline(source.module, passes, context=context, instruments=[timing, *instruments], costs=costs)
     except ForgeError as exc:
         errors = exc.diagnostics
     else:

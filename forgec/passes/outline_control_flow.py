@@ -53,6 +53,8 @@ class OutlineControlFlow(ModulePass):
 
     Values of outside that a region uses become arguments; parameters and constants are repeated inside. A value that a
     loop carries and only inserts into is marked: the plan updates it in place.
+
+    Order: ``lower-to-plan`` runs it before ``cut-segments``.
     """
 
     name = "outline-control-flow"

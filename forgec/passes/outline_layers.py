@@ -51,14 +51,16 @@ class OutlineLayers(ModulePass):
           func.return %2 : …
         }
 
-    So all passes up to ``inline-layers``, which undoes this, pay once for each distinct block. Blocks are the same if
-    ops, attributes, types and dataflow are; parameters, states and all other values from outside become arguments. Only
-    blocks that take the same masks and tables of positions share a function (Gemma's local layers, and its global
+    So all passes that follow pay once for each distinct block, until ``lower-to-plan`` inlines it. Blocks are the same
+    if ops, attributes, types and dataflow are; parameters, states and all other values from outside become arguments.
+    Only blocks that take the same masks and tables of positions share a function (Gemma's local layers, and its global
     ones). Where the model's modules are numbered (``layers.3``), each is a block, or each of those inside where they
     are different; a block with additional ops that can stand before or after it (the position bias that T5 computes in
     its first one) is called too. What is left may repeat one after the other (``unnamed``). Blocks of less than
     ``min-ops`` ops stay, twice as many where no module path tells them. Locations: the function's ops are in
     ``layers.*``, its calls in ``layers.3``.
+
+    Order: first, so that every other pass pays for distinct layers only.
     """
 
     name = "outline-layers"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeGuard, TypeVar
 
-from xdsl.dialects.builtin import ArrayAttr, LocationAttr, StringAttr
+from xdsl.dialects.builtin import ArrayAttr, LocationAttr, ModuleOp, StringAttr
 from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
 from xdsl.ir import Block, Operation, Region, SSAValue
 
 from forgec.ir.attributes import StateType
+from forgec.ir.cost import call_counts, is_public, ops_of
 from forgec.ir.entry import ArgumentInfo
 from forgec.ir.locations import location_of, renamed
 from forgec.ir.ops.base import producer
@@ -19,6 +21,8 @@ from forgec.ir.symbols import defined_symbols, mentioned_symbols, symbols_of
 REPEATED = (ParamRefOp, ConstantOp, ExtentOp)
 """Ops that cost nothing: instead of passing their results to a function, the function has them itself."""
 
+
+T = TypeVar("T", bound=Operation)
 
 LAYER = "forge.layer"
 """Attribute of functions that ``outline-layers`` has made, and ``inline-layers`` takes away."""
@@ -93,12 +97,33 @@ def call(function: FuncOp, arguments: Sequence[SSAValue], place: LocationAttr) -
     return op
 
 
-def location_in_call(location: LocationAttr, layer: FuncOp, called: CallOp) -> LocationAttr:
-    """Where what stands at ``location`` in a layer is for one of its calls: ``layers.*`` becomes ``layers.3``."""
+def at_call(location: LocationAttr, layer: FuncOp, called: CallOp) -> LocationAttr:
+    """Where an op of an outlined layer comes from in one call: ``layers.*`` is the ``layers.3`` of the call."""
     if AT_CALL in called.attributes:
         return called.location
-    theirs, ours = location_of(layer), location_of(called)
-    return location if theirs is None or ours is None else renamed(location, theirs.module, ours.module)
+    module, ours = location_of(layer), location_of(called)
+    return location if module is None or ours is None else renamed(location, module.module, ours.module)
+
+
+def occurrences(module: ModuleOp, wanted: Callable[[Operation], TypeGuard[T]]) -> Iterator[tuple[T, LocationAttr]]:
+    """The ops of some kind as often as the program meets them, each time with the location that it has there: those of
+    an outlined layer once for each call.
+    """
+    counts = call_counts(module)
+    layers = {function.sym_name.data: function for function in counts}
+    inside: dict[FuncOp, list[tuple[T, LocationAttr]]] = {}
+    for function in reversed(counts):
+        found = inside[function] = []
+        for op in ops_of(function):
+            if wanted(op):
+                found.append((op, op.location))
+            elif isinstance(op, CallOp):
+                layer = layers.get(op.callee.string_value())
+                if layer is not None:  # None is a declaration
+                    found += [(inner, at_call(place, layer, op)) for inner, place in inside.get(layer, ())]
+    for function, ops in inside.items():
+        if is_public(function):
+            yield from ops
 
 
 def is_repeated(value: SSAValue) -> bool:

@@ -39,8 +39,11 @@ class SinkTables(ModulePass):
           …
 
     So a pass that looks at how a mask was made does so in a layer as in the whole model. What depends on more than
-    integers and conditions among the arguments, numbers, and vectors among the parameters is passed on as it is. After
-    ``inline-layers``, ``cse`` makes one of the copies that are left. What nobody uses any more stays for ``dce``.
+    integers and conditions among the arguments, numbers, and vectors among the parameters is passed on as it is. What
+    is left of them later leaves the layers again with ``hoist-tables``. What nobody uses any more stays for ``dce``.
+
+    Order: right after ``outline-layers``, which passes masks and tables as arguments: so recognising passes see in a
+    layer how they were made.
     """
 
     name = "sink-tables"

@@ -8,24 +8,13 @@ from xdsl.dialects.builtin import ModuleOp
 
 from forgec.diagnostics import Diagnostic
 from forgec.ir import plan
-from forgec.ir.cost import module_cost
-from forgec.ir.ops.module import SymbolOp
+from forgec.ir.cost import default_bindings, module_cost
 from forgec.report.report import Report, Totals, fallbacks, owned_registers, totals
 from forgec.runtime.binding import likely, peak_of
 from forgec.runtime.control import is_control
 from forgec.runtime.plan import Param, Plan, State
 
 __all__ = ["default_bindings", "referenced", "report", "totals"]
-
-
-def default_bindings(module: ModuleOp) -> dict[str, int]:
-    """Extents for which a dynamic module's costs are reported: each symbol's maximum, or 1024 where it has none."""
-    result: dict[str, int] = {}
-    for op in module.ops:
-        if isinstance(op, SymbolOp):
-            high = None if op.maximum is None else op.maximum.data
-            result[op.sym_name.data] = high if isinstance(high, int) else 1024
-    return result
 
 
 def referenced(exported: Plan) -> list[str]:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Operation
 
 from forgec.diagnostics import Diagnostic
 from forgec.ir import plan, types
+from forgec.ir.cost import Cost, counted_ops, gain, value_of
 from forgec.ir.layout import span_bytes
-from forgec.ir.locations import location_of
+from forgec.ir.locations import from_attribute
 from forgec.ir.ops.base import ForgeOp
-from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.module import AtenOp, ConstantOp, ParamRefOp
+from forgec.passes.manager import gains
+from forgec.passes.outlining import occurrences
 from forgec.runtime.symbolic import Extent, evaluate
+
+ON_REQUEST = {"seconds", *gains(Cost(), Cost())}
+"""What an entry of ``passes`` says on request only: it is not in artifacts."""
 
 
 @dataclass
@@ -57,10 +62,12 @@ class Report:
         ``fusion_gain_ratio`` is bytes moved through memory before ÷ after the passes, from the ops' cost functions.
         ``launches`` counts the ops of the optimised module that are kernels (a ``forge.fused`` is one), ``calls`` the
         operators that the plan calls for them. ``buffers_naive`` and ``peak_bytes_naive`` are those of a plan with one
-        buffer for each value that the captured graph computes.
+        buffer for each value that the captured graph computes. Where the compilation was asked for ``pass_costs``,
+        each of ``passes`` says its own share: ``bytes_moved_before`` and ``_after``, their ratio
+        ``fusion_gain_ratio``, ``launches_before`` and ``_after``, and theirs, ``launch_ratio``.
         Without ``times`` the result is a function of model, pipeline and target alone.
         """
-        passes = [{k: v for k, v in entry.items() if times or k != "seconds"} for entry in self.passes]
+        passes = [{k: v for k, v in entry.items() if times or k not in ON_REQUEST} for entry in self.passes]
         result: dict[str, Any] = {
             "target": self.target,
             "pipeline": self.pipeline,
@@ -75,9 +82,7 @@ class Report:
             "peak_bytes_naive": self.captured.value_bytes,
             "flops": self.optimized.flops,
             "bytes_moved": self.optimized.bytes_moved,
-            "fusion_gain_ratio": round(self.captured.bytes_moved / self.optimized.bytes_moved, 4)
-            if self.optimized.bytes_moved
-            else 1.0,
+            "fusion_gain_ratio": gain(self.captured.bytes_moved, self.optimized.bytes_moved),
             "warnings": [warning.to_dict() for warning in self.warnings],
             "passes": passes,
             "bindings": self.bindings,
@@ -90,44 +95,52 @@ class Report:
 def totals(module: ModuleOp, bindings: dict[str, int]) -> Totals:
     """Count what a forge module computes. Parameters, constants and state are no computations."""
     result = Totals()
-    for op in computations(module):
-        result.ops += 1
-        result.flops += evaluate(op.flops(), bindings)
-        result.bytes_moved += evaluate(op.bytes_moved(), bindings)
+    for op, times in computations(module):
+        result.ops += times
+        result.flops += times * value_of(op.flops(), bindings)
+        result.bytes_moved += times * value_of(op.bytes_moved(), bindings)
         for value in op.results:
-            result.values += 1
-            result.value_bytes += evaluate(types.nbytes(value), bindings)
+            result.values += times
+            result.value_bytes += times * value_of(types.nbytes(value), bindings)
     return result
 
 
-def computations(module: ModuleOp) -> list[ForgeOp]:
-    """The ops of a module that compute a tensor."""
-    found: list[ForgeOp] = []
-    for function in module.ops:
-        if isinstance(function, FuncOp):
-            for op in function.walk():
-                inside = isinstance(op.parent_op(), FusedOp)
-                if isinstance(op, ForgeOp) and not inside and not isinstance(op, (ParamRefOp, ConstantOp, ReturnOp)):
-                    found.append(op)
-    return found
+def computations(module: ModuleOp) -> Iterator[tuple[ForgeOp, int]]:
+    """The ops of a module that compute a tensor, each with how often: once for each call of its function."""
+    for op, times in counted_ops(module):
+        if isinstance(op, ForgeOp) and not isinstance(op, (ParamRefOp, ConstantOp)):
+            yield op, times
 
 
 def fallbacks(module: ModuleOp, bindings: dict[str, int]) -> list[dict[str, Any]]:
     """The operators that run as ``forge.aten``: count, the user's lines, and share of the FLOPs of the module."""
-    groups: dict[str, list[AtenOp]] = {}
+    counts: dict[str, int] = {}
+    flops: dict[str, int] = {}
+    lines: dict[str, set[str]] = {}
     total = 0
-    for op in computations(module):
-        total += evaluate(op.flops(), bindings)
-        if isinstance(op, AtenOp) and not op.is_naming:
-            groups.setdefault(op.callee.data, []).append(op)
-    result = []
-    for name, ops in sorted(groups.items()):
-        flops = sum(evaluate(op.flops(), bindings) for op in ops)
-        lines = sorted({str(place) for op in ops if (place := location_of(op)) is not None})
-        result.append(
-            {"op": name, "count": len(ops), "lines": lines, "share_of_flops": round(flops / total, 6) if total else 0.0}
-        )
-    return result
+    for op, times in computations(module):
+        cost = times * value_of(op.flops(), bindings)
+        total += cost
+        if is_fallback(op):
+            name = op.callee.data
+            counts[name] = counts.get(name, 0) + times
+            flops[name] = flops.get(name, 0) + cost
+    for op, location in occurrences(module, is_fallback):
+        lines.setdefault(op.callee.data, set()).update(map(str, from_attribute(location)[:1]))
+    return [
+        {
+            "op": name,
+            "count": count,
+            "lines": sorted(lines[name]),
+            "share_of_flops": round(flops[name] / total, 6) if total else 0.0,
+        }
+        for name, count in sorted(counts.items())
+    ]
+
+
+def is_fallback(op: Operation) -> TypeGuard[AtenOp]:
+    """True for an operation of the model that has no op of its own."""
+    return isinstance(op, AtenOp) and not op.is_naming
 
 
 def owned_registers(entry: plan.EntryOp) -> list[Operation]:

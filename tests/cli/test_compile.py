@@ -32,6 +32,16 @@ def test_json_prints_the_report(model: Path, tmp_path: Path):
     assert report["passes"][0]["name"] == "cse"
     assert report["fallbacks"][0]["op"] == "aten::special_i1"
     assert report["seconds"]["total"] > 0
+    assert report["passes"][0]["bytes_moved_before"] >= report["passes"][0]["bytes_moved_after"] > 0
+
+
+def test_times_and_gains_of_passes_go_to_standard_error(model: Path, tmp_path: Path, static_artifact: Path):
+    finished = forgec("compile", model, "-o", tmp_path / "m.forge", "--time-passes")
+    header, *rows = [line.split() for line in finished.err.splitlines()[1:]]
+    assert header[1:] == ["seconds", "share", "ops", "launches", "FGR", "pass"]
+    assert [row[-1] for row in rows][-3:] == ["lower-to-plan", "allocate-buffers", "total"]
+    assert finished.out == ""
+    assert (tmp_path / "m.forge").read_bytes() == static_artifact.read_bytes()
 
 
 def test_the_same_model_gives_the_same_bytes(model: Path, tmp_path: Path, static_artifact: Path):

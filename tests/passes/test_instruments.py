@@ -35,7 +35,7 @@ def test_timing_lists_all_passes_and_their_sum():
     table = timing.render()
     assert [report.name for report in timing.reports] == ["leave", "subtract-instead"]
     assert "subtract-instead{count=2}" in table
-    assert "100.0%          total" in table
+    assert table.splitlines()[-1].split()[-2:] == ["100.0%", "total"]
 
 
 def test_print_ir_after_all():

@@ -19,8 +19,9 @@ from xdsl.traits import EffectInstance, MemoryEffect, MemoryEffectKind
 from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir import types
+from forgec.ir.layout import stored_bytes
 from forgec.ir.ops.format import Bare
-from forgec.runtime.symbolic import Extent
+from forgec.runtime.symbolic import Extent, sym_max
 
 if TYPE_CHECKING:
     from forgec.ir.evaluator import Evaluator
@@ -60,12 +61,23 @@ class ForgeOp(IRDLOperation, ABC):
         return sum((types.numel(r) for r in self.results), start=0)
 
     def bytes_moved(self) -> Extent:
-        """Bytes read and written when the op runs alone; by default every operand read and every result written
+        """Bytes read from memory and written to it when the op runs alone. A value that is several operands is read
         once.
         """
-        return sum(
-            (types.nbytes(v) for v in (*self.operands, *self.results) if isinstance(v.type, TensorType)), start=0
-        )
+        reads: dict[SSAValue, Extent] = {}
+        for index, operand in enumerate(self.operands):
+            found = self.bytes_read(index)
+            reads[operand] = found if operand not in reads else sym_max(reads[operand], found)
+        return sum(reads.values(), start=self.bytes_written())
+
+    def bytes_read(self, index: int) -> Extent:
+        """Bytes that the op reads of one operand; by default all of it, what is broadcast by a stride of 0 once."""
+        kind = self.operands[index].type
+        return stored_bytes(kind) if isinstance(kind, TensorType) else 0
+
+    def bytes_written(self) -> Extent:
+        """Bytes that the op writes; by default every result."""
+        return sum((stored_bytes(types.tensor_type(result)) for result in self.results), start=0)
 
     @abstractmethod
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:

@@ -24,7 +24,7 @@ from forgec.ir.ops.reduction import SoftmaxOp, SumOp
 from forgec.ir.ops.select import MaskedFillOp
 from forgec.ir.ops.shape import ConcatOp
 from forgec.ir.ops.unary import ClampOp, GeluOp, LogicalNotOp, NegOp, ReluOp, SigmoidOp, SiluOp
-from forgec.runtime.symbolic import Extent
+from forgec.runtime.symbolic import Extent, sym_min
 
 if TYPE_CHECKING:
     from forgec.ir.evaluator import Evaluator
@@ -287,14 +287,14 @@ class MoeOp(KeywordFormatOp, ForgeOp):
         hidden = types.shape(self.w_down)[2]
         return types.numel(self.input) * self.top_k.data * hidden * 6
 
-    def bytes_moved(self) -> Extent:
-        """Input, logits and result once, and the weights of as many experts as all rows together can choose."""
-        experts, features, hidden = types.shape(self.w_down)
-        chosen = self.top_k.data * (types.numel(self.input) // features)
-        if isinstance(chosen, int) and isinstance(experts, int):
-            chosen = min(chosen, experts)
-        weights = 3 * features * hidden * types.ITEM_BYTES[types.dtype(self.w_down)]
-        return chosen * weights + sum((types.nbytes(v) for v in (self.input, self.router_logits, self.result)), start=0)
+    def bytes_read(self, index: int) -> Extent:
+        """Of the weights those of as many experts as all rows together can choose."""
+        weights = self.operands[index]
+        if weights is not self.w_gate_up and weights is not self.w_down:
+            return super().bytes_read(index)
+        experts, rows, columns = types.shape(weights)
+        chosen = self.top_k.data * (types.numel(self.input) // types.shape(self.input)[-1])
+        return sym_min(chosen, experts) * rows * columns * types.ITEM_BYTES[types.dtype(weights)]
 
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
         torch = ev.torch

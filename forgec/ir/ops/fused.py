@@ -23,11 +23,12 @@ from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir import types
 from forgec.ir.blocks import evaluate_block
+from forgec.ir.layout import stored_bytes
 from forgec.ir.locations import inherit
 from forgec.ir.ops.base import ForgeEffects, ForgeOp, TensorSpec
 from forgec.ir.ops.module import YieldOp
-from forgec.ir.ops.shape import BroadcastOp, CopyOp, ViewOp
-from forgec.runtime.symbolic import Extent, is_nonnegative
+from forgec.ir.ops.shape import is_free
+from forgec.runtime.symbolic import Extent, sym_min
 
 if TYPE_CHECKING:
     from forgec.ir.evaluator import Evaluator
@@ -114,14 +115,9 @@ class FusedOp(ForgeOp):
     def flops(self) -> Extent:
         return sum((op.flops() for op in self.inner), start=0)
 
-    def bytes_moved(self) -> Extent:
-        """Results once, and of the operands what is read, once: not what lies beside the slices that are taken, nor
-        what ops such as gathers pass over.
-        """
-        computing = [op for op in self.inner if not isinstance(op, ViewOp)]
-        unread = sum((ForgeOp.bytes_moved(op) - op.bytes_moved() for op in computing), start=0)
-        read = sum((_read_bytes(argument) for argument in self.body.block.args), start=0)
-        return read + sum((types.nbytes(result) for result in self.results), start=0) - unread
+    def bytes_read(self, index: int) -> Extent:
+        """What the ops of the region read of an operand together: of a gathered or sliced one that part alone."""
+        return _read(self.body.block.args[index])
 
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
         return tuple(evaluate_block(self.body.block, ev, inputs))
@@ -174,14 +170,19 @@ class FusedOp(ForgeOp):
         )
 
 
-def _read_bytes(value: SSAValue) -> Extent:
-    """Bytes of a value that its users read: slices of it, where they read nothing else and less than the whole."""
-    users = [use.operation for use in value.uses]
-    whole = types.nbytes(value)
-    if not users or any(not isinstance(op, ViewOp) or isinstance(op, (CopyOp, BroadcastOp)) for op in users):
-        return whole
-    parts = sum((_read_bytes(op.results[0]) for op in dict.fromkeys(users)), start=0)
-    return parts if is_nonnegative(whole - parts) else whole
+def _read(value: SSAValue) -> Extent:
+    """Bytes of a value of the region that its users read, itself or through free views."""
+    whole = stored_bytes(types.tensor_type(value))
+    total: Extent = 0
+    for use in value.uses:
+        user = use.operation
+        if not isinstance(user, ForgeOp):
+            return whole
+        part = _read(user.results[0]) if is_free(user) else user.bytes_read(use.index)
+        if part == whole:
+            return whole
+        total = total + part
+    return sym_min(total, whole)
 
 
 def _print_argument(printer: Printer, argument: SSAValue, operand: SSAValue) -> None:

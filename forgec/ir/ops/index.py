@@ -36,8 +36,8 @@ class IndexingOp(ForgeOp):
 class GatheringOp(IndexingOp):
     """Reads from its first operand as many elements as the result has."""
 
-    def bytes_moved(self) -> Extent:
-        return 2 * types.nbytes(self.result) + sum((types.nbytes(v) for v in self.operands[1:]), start=0)
+    def bytes_read(self, index: int) -> Extent:
+        return types.nbytes(self.result) if index == 0 else super().bytes_read(index)
 
 
 class ScatteringOp(IndexingOp):
@@ -45,8 +45,11 @@ class ScatteringOp(IndexingOp):
     place.
     """
 
-    def bytes_moved(self) -> Extent:
-        return sum((types.nbytes(v) for v in self.operands[1:]), start=0) + types.nbytes(self.written())
+    def bytes_read(self, index: int) -> Extent:
+        return 0 if index == 0 else super().bytes_read(index)
+
+    def bytes_written(self) -> Extent:
+        return types.nbytes(self.written())
 
     def written(self) -> SSAValue:
         """The operand whose elements are written."""

@@ -37,7 +37,7 @@ from forgec.ir.attributes import ArgsAttr, ExtentAttr, ExtentsAttr, IntsAttr, St
 from forgec.ir.ops.base import ForgeOp, TensorSpec
 from forgec.ir.ops.format import Bare, print_literal, printed
 from forgec.ir.text import CallArguments, format_call, parse_call
-from forgec.ir.written import names_operator, split_written
+from forgec.ir.written import names_operator, split_written, yields_views
 from forgec.runtime.plan import PREDICATES, Arg, Constraint, Reg
 from forgec.runtime.symbolic import Extent
 
@@ -184,7 +184,7 @@ class ParamRefOp(ForgeOp):
     def flops(self) -> Extent:
         return 0
 
-    def bytes_moved(self) -> Extent:
+    def bytes_written(self) -> Extent:
         return 0
 
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
@@ -224,7 +224,7 @@ class ConstantOp(ForgeOp):
     def flops(self) -> Extent:
         return 0
 
-    def bytes_moved(self) -> Extent:
+    def bytes_written(self) -> Extent:
         return 0
 
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
@@ -358,6 +358,12 @@ class AtenOp(ForgeOp):
 
     def infer(self) -> Sequence[TensorSpec]:
         return [(types.dtype(r), types.shape(r)) for r in self.outputs]
+
+    def bytes_read(self, index: int) -> Extent:
+        return 0 if yields_views(self.callee.data) else super().bytes_read(index)
+
+    def bytes_written(self) -> Extent:
+        return 0 if yields_views(self.callee.data) else super().bytes_written()
 
     def verify_(self) -> None:
         used = set(references(self.arguments))

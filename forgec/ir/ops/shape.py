@@ -36,8 +36,11 @@ class ViewOp(RearrangeOp):
     input = operand_def(AnyTensorTypeConstr)
     result = result_def(AnyTensorTypeConstr)
 
-    def bytes_moved(self) -> Extent:
-        return 0
+    def bytes_read(self, index: int) -> Extent:
+        return 0 if is_free(self) else super().bytes_read(index)
+
+    def bytes_written(self) -> Extent:
+        return 0 if is_free(self) else super().bytes_written()
 
 
 @irdl_op_definition
@@ -47,9 +50,6 @@ class CopyOp(ViewOp):
     name = "forge.copy"
 
     assembly_format = "$input attr-dict `:` functional-type(operands, results)"
-
-    def bytes_moved(self) -> Extent:
-        return 2 * types.nbytes(self.input)
 
     def infer(self) -> Sequence[TensorSpec]:
         return [(types.dtype(self.input), types.shape(self.input))]
@@ -226,8 +226,11 @@ class InsertSliceOp(RearrangeOp):
         _check_slice(source[dim], self.start.data, self.step.data, target[dim])
         return [(types.dtype(self.destination), target)]
 
-    def bytes_moved(self) -> Extent:
-        return 2 * types.nbytes(self.source)
+    def bytes_read(self, index: int) -> Extent:
+        return super().bytes_read(index) if self.operands[index] is self.source else 0
+
+    def bytes_written(self) -> Extent:
+        return types.nbytes(self.source)
 
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
         source, destination = inputs

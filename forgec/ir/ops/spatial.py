@@ -57,9 +57,6 @@ class PadOp(KeywordFormatOp, RearrangeOp):
             raise VerifyException("only constants are padded in the first dimension")
         return [(types.dtype(self.input), tuple(x + a + b for x, a, b in zip(shape, low, high, strict=True)))]
 
-    def bytes_moved(self) -> Extent:
-        return types.nbytes(self.input) + types.nbytes(self.result)
-
     def padding(self, count: int) -> list[Extent]:
         """Padding of the last ``count`` dimensions as torch takes it: the last dimension first."""
         pairs = list(zip(self.low.data, self.high.data, strict=True))[len(self.low.data) - count :]

@@ -112,8 +112,11 @@ class InsertWindowOp(_Windowed):
         self.check(types.shape(self.destination), types.shape(self.source), self.start, self.steps)
         return [(types.dtype(self.destination), types.shape(self.destination))]
 
-    def bytes_moved(self) -> Extent:
-        return 2 * types.nbytes(self.source)
+    def bytes_read(self, index: int) -> Extent:
+        return super().bytes_read(index) if self.operands[index] is self.source else 0
+
+    def bytes_written(self) -> Extent:
+        return types.nbytes(self.source)
 
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
         source, destination = inputs

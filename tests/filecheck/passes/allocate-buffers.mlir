@@ -1,5 +1,6 @@
 // RUN: forgec opt %s -p 'allocate-buffers' --split-input-file | filecheck %s
 
+// DOC: two buffers that are never alive together share bytes.
 // %a and %c never live at one time and share bytes; %b lives with both. Offsets are multiples of 64.
 // CHECK-LABEL: plan.entry @shared
 // CHECK-SAME:    arena 128

@@ -1,5 +1,6 @@
 // RUN: forgec opt %s -p assign-layout --split-input-file | filecheck %s
 
+// DOC: attention that writes its heads beside one another.
 // The copy is gone: attention writes its result so that heads lie beside one another.
 // CHECK-LABEL: func.func @heads
 // CHECK-NEXT:    %o = forge.attention %q, %k, %v causal : {{.*}} -> tensor<2x4x9x16xf32, #forge.tensor<[], strides = [576, 16, 64, 1]>>

@@ -1,5 +1,6 @@
 // RUN: forgec opt %s -p 'canonicalize' --split-input-file | filecheck %s
 
+// DOC: ops that yield their operand, and two reshapes in a row.
 // CHECK-LABEL: func.func @identities
 // CHECK-NEXT:    %[[R:.*]] = forge.reshape %x : (tensor<2x3xf32>) -> tensor<3x2xf32>
 // CHECK-NEXT:    func.return %[[R]]

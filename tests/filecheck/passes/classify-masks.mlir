@@ -1,5 +1,6 @@
 // RUN: forgec opt %s -p 'classify-masks,dce' --split-input-file | filecheck %s
 
+// DOC: a comparison of positions is a causal mask.
 // CHECK-LABEL: func.func @causal
 // CHECK-NEXT:    forge.attention %q, %k, %v causal :
 func.func @causal(%q : tensor<1x4x9x8xf32>, %k : tensor<1x4x9x8xf32>, %v : tensor<1x4x9x8xf32>) -> tensor<1x4x9x8xf32> {

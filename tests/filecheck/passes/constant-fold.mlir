@@ -1,5 +1,6 @@
 // RUN: forgec opt %s -p 'constant-fold{max-bytes=64},dce' --split-input-file | filecheck %s
 
+// DOC: positions, doubled.
 // CHECK-LABEL: func.func @folds
 // CHECK-NEXT:    %[[C:.*]] = forge.constant dense<[0, 2, 4]> : tensor<3xi64>
 // CHECK-NEXT:    func.return %[[C]]

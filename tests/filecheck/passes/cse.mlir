@@ -1,5 +1,6 @@
 // RUN: forgec opt %s -p 'cse' --split-input-file | filecheck %s
 
+// DOC: one cosine instead of two.
 // CHECK-LABEL: func.func @equal
 // CHECK-NEXT:    %[[C:.*]] = forge.cos %x
 // CHECK-NEXT:    %{{.*}} = forge.add %[[C]], %[[C]]

@@ -1,5 +1,6 @@
 // RUN: forgec opt %s -p 'cut-segments' --split-input-file | filecheck %s
 
+// DOC: what needs the number of rows that `nonzero` finds is a second function.
 // The second segment needs u0; what does not stays in the first, wherever it stood.
 // CHECK-LABEL: func.func @rows
 // CHECK-NEXT:    %[[R:.*]], %[[C:.*]] = func.call @rows.segment0(%x)

@@ -1,5 +1,6 @@
 // RUN: forgec opt %s -p 'dce' --split-input-file | filecheck %s
 
+// DOC: unused ops, and the parameter that only they read.
 // CHECK:      forge.param @used
 // CHECK-NOT:  forge.param @unused
 // CHECK-LABEL: func.func @forward

@@ -1,5 +1,6 @@
 // RUN: forgec opt %s -p 'decompose' --split-input-file | filecheck %s
 
+// DOC: a gated unit for a backend that has no kernel for it.
 // CHECK-LABEL: func.func @gated
 // CHECK-NEXT:    %[[S:.*]] = forge.silu %g
 // CHECK-NEXT:    %[[M:.*]] = forge.mul %[[S]], %u

@@ -1,5 +1,6 @@
 // RUN: forgec opt %s -p 'expand-einsum' --split-input-file | filecheck %s
 
+// DOC: the scores of attention, written as an einsum.
 // CHECK-LABEL: func.func @scores
 // CHECK-NEXT:    %[[Q:.*]] = forge.transpose %q [0, 2, 1, 3]
 // CHECK-NEXT:    %[[K:.*]] = forge.transpose %k [0, 2, 3, 1]

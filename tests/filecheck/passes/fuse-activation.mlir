@@ -1,5 +1,6 @@
 // RUN: forgec opt %s -p 'fuse-activation,dce' --split-input-file | filecheck %s
 
+// DOC: the quick GELU of CLIP.
 // CHECK-LABEL: func.func @quick
 // CHECK-NEXT:    %{{.*}} = forge.swish %x beta 1.702 : (tensor<4x8xf32>) -> tensor<4x8xf32>
 // CHECK-NEXT:    func.return

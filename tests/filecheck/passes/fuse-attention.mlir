@@ -34,6 +34,7 @@ func.func @scaled_and_filled(%q : tensor<?x4x?x8xf32, #forge.tensor<[s0, s1]>>, 
 
 // -----
 
+// DOC: half precision, with the softmax in float32.
 // Narrow floats: the query keeps its own rounded scale, the softmax its wider dtype.
 // CHECK-LABEL: func.func @narrow
 // CHECK-NEXT:    %[[K:.*]] = forge.transpose %kt

@@ -1,5 +1,6 @@
 // RUN: forgec opt %s -p 'fuse-batch-norm,dce' --split-input-file | filecheck %s
 
+// DOC: a batch norm with frozen statistics, as the DETR family spells it.
 // CHECK-LABEL: func.func @frozen
 // CHECK-NEXT:    %[[M:.*]] = forge.reshape %m
 // CHECK-NEXT:    %[[V:.*]] = forge.reshape %v

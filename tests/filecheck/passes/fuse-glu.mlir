@@ -14,6 +14,7 @@ func.func @halves(%x : tensor<4x16xf32>) -> tensor<4x8xf32> {
 
 // -----
 
+// DOC: a GEGLU whose gate and up are two linears.
 // CHECK-LABEL: func.func @linears
 // CHECK-NEXT:    %[[G:.*]] = forge.linear %x, %wg
 // CHECK-NEXT:    %[[U:.*]] = forge.linear %x, %wu

@@ -1,5 +1,6 @@
 // RUN: forgec opt %s -p fuse-indexing --split-input-file | filecheck %s
 
+// DOC: two kernels that read parts of one value.
 // What a kernel reads through rearrangements becomes its indexing; the slice of a shared value is in both kernels.
 // CHECK-LABEL: func.func @reads
 // CHECK-NEXT:    %s = forge.fused "softmax" (%{{.*}} = %x : tensor<9x64xf32>) {

@@ -1,5 +1,6 @@
 // RUN: forgec opt %s -p 'fuse-norm,dce' --split-input-file | filecheck %s
 
+// DOC: an RMS norm with its weight.
 // CHECK-LABEL: func.func @products
 // CHECK-NEXT:    %{{.*}} = forge.rms_norm %x weight %w axes 1 eps 1.0e-06 : (tensor<4x8xf32>, tensor<8xf32>) -> tensor<4x8xf32>
 // CHECK-NEXT:    func.return

@@ -1,5 +1,6 @@
 // RUN: forgec opt %s -p 'fuse-rope,dce' --split-input-file | filecheck %s
 
+// DOC: the rotation of the two halves of each head.
 // CHECK-LABEL: func.func @halves
 // CHECK-NEXT:    %[[R:.*]] = forge.rope %x cos %cos sin %sin : (tensor<4x3x8xf32>, tensor<3x8xf32>, tensor<3x8xf32>) -> tensor<4x3x8xf32>
 // CHECK-NEXT:    func.return %[[R]]

@@ -1,5 +1,6 @@
 // RUN: forgec opt %s -p 'group-query-heads,cse,dce' --split-input-file | filecheck %s
 
+// DOC: `repeat_kv` of two heads for eight.
 // CHECK-LABEL: func.func @repeated
 // CHECK-NEXT:    %[[K:.*]] = forge.reshape %k : (tensor<1x2x1x9x8xf32>) -> tensor<1x2x9x8xf32>
 // CHECK-NEXT:    %[[V:.*]] = forge.reshape %v : (tensor<1x2x1x9x8xf32>) -> tensor<1x2x9x8xf32>

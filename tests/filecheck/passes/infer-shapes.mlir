@@ -1,5 +1,6 @@
 // RUN: forgec opt %s -p 'infer-shapes' --disable-verify --split-input-file | filecheck %s
 
+// DOC: the types below an argument that was made static.
 // A function whose argument was made static by hand: everything below follows.
 // CHECK-LABEL: func.func @follows
 // CHECK-SAME:    -> tensor<4x3xf32>

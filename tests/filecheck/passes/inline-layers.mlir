@@ -68,3 +68,34 @@ func.func private @regions.layers(%x : tensor<4xf32>, %p : i1) -> tensor<4xf32> 
   }
   func.return %0 : tensor<4xf32>
 }
+
+// -----
+
+// DOC: two calls of one layer.
+// CHECK-LABEL: func.func @twice
+// CHECK-NEXT:    %[[A:.*]] = forge.cos %x
+// CHECK-NEXT:    %[[B:.*]] = forge.cos %[[A]]
+// CHECK-NEXT:    func.return %[[B]]
+func.func @twice(%x : tensor<4xf32>) -> tensor<4xf32> {
+  %0 = func.call @twice.layers(%x) : (tensor<4xf32>) -> tensor<4xf32>
+  %1 = func.call @twice.layers(%0) : (tensor<4xf32>) -> tensor<4xf32>
+  func.return %1 : tensor<4xf32>
+}
+func.func private @twice.layers(%0 : tensor<4xf32>) -> tensor<4xf32> attributes {forge.layer} {
+  %1 = forge.cos %0 : (tensor<4xf32>) -> tensor<4xf32>
+  func.return %1 : tensor<4xf32>
+}
+
+// -----
+
+// A function that outline-layers has not made stays a function.
+// CHECK-LABEL: func.func @segments
+// CHECK-NEXT:    func.call @segments.segment0
+func.func @segments(%x : tensor<4xf32>) -> tensor<4xf32> {
+  %0 = func.call @segments.segment0(%x) : (tensor<4xf32>) -> tensor<4xf32>
+  func.return %0 : tensor<4xf32>
+}
+func.func private @segments.segment0(%0 : tensor<4xf32>) -> tensor<4xf32> {
+  %1 = forge.cos %0 : (tensor<4xf32>) -> tensor<4xf32>
+  func.return %1 : tensor<4xf32>
+}

@@ -1,5 +1,6 @@
 // RUN: forgec opt %s -p 'lower-to-plan,allocate-buffers' --split-input-file | filecheck %s
 
+// DOC: three ops in the memory of one buffer and the result.
 // The dying operand's bytes take the result; the returned value is a fresh tensor of the caller's.
 // CHECK-LABEL: plan.entry @in_place
 // CHECK-NEXT:    %x = plan.input 0 "x"

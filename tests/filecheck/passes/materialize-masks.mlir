@@ -34,6 +34,7 @@ func.func @booleans(%q : tensor<4x9x8xf32>, %k : tensor<4x9x8xf32>, %v : tensor<
 
 // -----
 
+// DOC: a causal bias, for a kernel that takes one mask.
 // A bias of -inf counts as masked, where an empty row is uniform.
 // CHECK-LABEL: func.func @bias
 // CHECK:         %[[B:.*]] = forge.maximum %b

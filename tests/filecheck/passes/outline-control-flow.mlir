@@ -1,5 +1,6 @@
 // RUN: forgec opt %s -p 'outline-control-flow' --split-input-file | filecheck %s
 
+// DOC: both branches become functions; the parameter is read inside.
 // What a branch uses from outside becomes an argument; parameters are repeated inside.
 // CHECK-LABEL: func.func @branch
 // CHECK:         scf.if %p -> (tensor<4xf32>) {

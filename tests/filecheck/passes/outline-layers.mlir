@@ -1,5 +1,6 @@
 // RUN: forgec opt %s -p 'outline-layers{min-ops=1}' --split-input-file --verify-each | filecheck %s
 
+// DOC: two ops, three times in a row, with weights of their own.
 // Two ops, three times in a row, with weights of their own: found without names.
 // CHECK-LABEL: func.func @chain(%x: tensor<2x4xf32>)
 // CHECK-NEXT:    %[[W0:.*]] = forge.param_ref @w0

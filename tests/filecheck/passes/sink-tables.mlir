@@ -60,3 +60,25 @@ func.func private @two_masks.layers(%x : tensor<4xf32>, %m : tensor<4xi1>, %k : 
   %1 = forge.masked_fill %0, %k with 0.0 : (tensor<4xf32>, tensor<4xi1>) -> tensor<4xf32>
   func.return %1 : tensor<4xf32>
 }
+
+// -----
+
+// DOC: the layers compute their mask.
+// CHECK-LABEL: func.func @mask(
+// CHECK-NEXT:    %[[A:.*]] = func.call @mask.layers(%x, %n)
+// CHECK-NEXT:    func.call @mask.layers(%[[A]], %n)
+// CHECK:       func.func private @mask.layers(%x: tensor<4xf32>, %n: tensor<i64>)
+// CHECK-NEXT:    %[[I:.*]] = forge.iota from 0 step 1
+// CHECK-NEXT:    %[[M:.*]] = forge.lt %[[I]], %n
+// CHECK-NEXT:    forge.masked_fill %x, %[[M]] with 0.0
+func.func @mask(%x : tensor<4xf32>, %n : tensor<i64>) -> tensor<4xf32> {
+  %i = forge.iota from 0 step 1 : tensor<4xi64>
+  %m = forge.lt %i, %n : (tensor<4xi64>, tensor<i64>) -> tensor<4xi1>
+  %0 = func.call @mask.layers(%x, %m) : (tensor<4xf32>, tensor<4xi1>) -> tensor<4xf32>
+  %1 = func.call @mask.layers(%0, %m) : (tensor<4xf32>, tensor<4xi1>) -> tensor<4xf32>
+  func.return %1 : tensor<4xf32>
+}
+func.func private @mask.layers(%x : tensor<4xf32>, %m : tensor<4xi1>) -> tensor<4xf32> attributes {forge.layer} {
+  %0 = forge.masked_fill %x, %m with 0.0 : (tensor<4xf32>, tensor<4xi1>) -> tensor<4xf32>
+  func.return %0 : tensor<4xf32>
+}

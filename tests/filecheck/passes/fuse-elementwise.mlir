@@ -1,5 +1,6 @@
 // RUN: forgec opt %s -p fuse-elementwise --split-input-file | filecheck %s
 
+// DOC: a cosine and a product are one kernel.
 // CHECK-LABEL: func.func @chain
 // CHECK-NEXT:    %[[Y:.*]] = forge.fused "cos" (%[[X:.*]] = %x : tensor<9x8xf32>, %[[Z:.*]] = %y : tensor<9x8xf32>) {
 // CHECK-NEXT:      %[[C:.*]] = forge.cos %[[X]]

@@ -1,5 +1,6 @@
 // RUN: forgec opt %s -p fuse-epilogue --split-input-file | filecheck %s
 
+// DOC: the residual is added by the kernel of the linear.
 // The residual is added where the product is computed; the activation after it belongs to the next product's input.
 // CHECK-LABEL: func.func @residual
 // CHECK-NEXT:    %[[Y:.*]] = forge.fused "linear" (%[[A:.*]] = %x : tensor<9x8xf32>, %[[B:.*]] = %w : tensor<8x8xf32>, %[[R:.*]] = %r : tensor<9x8xf32>) {

@@ -1,5 +1,6 @@
 // RUN: forgec opt %s -p inline-kernels | filecheck %s
 
+// DOC: a kernel with two results.
 // CHECK-LABEL: func.func @forward
 // CHECK-NEXT:    %[[L:.*]] = forge.linear %x, %w
 // CHECK-NEXT:    %[[S:.*]] = forge.silu %[[L]]
