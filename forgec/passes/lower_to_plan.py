@@ -22,6 +22,7 @@ from forgec.ir.entry import EntryInfo, argument_info
 from forgec.ir.locations import inherit, is_known, location_of
 from forgec.ir.ops.module import ConstantOp, ParamOp, ParamRefOp, StateReadOp, StateWriteOp
 from forgec.passes import lower_control_flow
+from forgec.passes.cse import Cse
 from forgec.passes.cut_segments import CutSegments
 from forgec.passes.decompose import Decompose
 from forgec.passes.inline_kernels import InlineKernels
@@ -72,6 +73,7 @@ class LowerToPlan(ModulePass):
         InlineKernels().apply(ctx, op)
         MaterializeMasks(self.target).apply(ctx, op)
         Decompose(self.target).apply(ctx, op)
+        Cse().apply(ctx, op)  # what is decomposed may do the same to the same mask
         OutlineControlFlow().apply(ctx, op)
         CutSegments().apply(ctx, op)
         functions = {child.sym_name.data: child for child in op.ops if isinstance(child, FuncOp)}

@@ -54,7 +54,7 @@ def attentions(name: str, implementation: str, dynamic: bool) -> list[AttentionO
     shapes = row.dynamic_shapes(row.dims(row.extents() - row.fixed.keys())) if dynamic else None
     program = export_model(model, (), arguments, shapes)
     module = import_program(program, model, (), arguments, shapes).module
-    run_pipeline(module, pipelines.parse("@O2"), context=context())
+    run_pipeline(module, pipelines.parse("@O2,inline-layers"), context=context())
     return [op for op in module.walk() if isinstance(op, AttentionOp)]
 
 

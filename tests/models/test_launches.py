@@ -9,8 +9,10 @@ import torch
 import transformers
 
 import forgec
+from forgec.ir.cost import call_counts
 from forgec.ir.ops.attention import AttentionOp
 from forgec.ir.ops.reduction import SoftmaxOp
+from forgec.ir.ops.shape import CopyOp, ReshapeOp, is_free
 
 SMALL = {"vocab_size": 64, "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4}
 DECODER = {**SMALL, "num_key_value_heads": 2, "use_cache": False, "bos_token_id": None, "eos_token_id": None}
@@ -70,7 +72,12 @@ def test_launches_of_a_layer(name: str, attention: str) -> None:
         actual = next(iter(compiled(**arguments).values()))
         torch.testing.assert_close(actual, expected, rtol=0, atol=2.1e-5)
         counts.append(compiled.report.launches)
-        inner = list(compiled._forge.walk())
+        called = call_counts(compiled._forge).items()
+        inner = [op for function, count in called for op in function.walk() for _ in range(count)]
         assert sum(isinstance(op, AttentionOp) for op in inner) == layers
         assert not any(isinstance(op, SoftmaxOp) for op in inner)
+        assert not any(isinstance(op, CopyOp) or (isinstance(op, ReshapeOp) and not is_free(op)) for op in inner)
+        report = compiled.report
+        if layers == 4:
+            assert report.optimized.ops <= 0.4 * report.captured.ops
     assert (counts[1] - counts[0]) / 2 <= MODELS[name][3]

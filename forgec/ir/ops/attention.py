@@ -22,12 +22,14 @@ from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir import types
 from forgec.ir.attributes import ExtentAttr, IntsAttr, ScalarAttr
-from forgec.ir.ops.base import ForgeOp, TensorSpec, check_float, check_same_dtype
-from forgec.ir.ops.binary import AddOp, DivOp, EqOp, FloorDivOp, LeOp, LogicalAndOp, LtOp, MulOp, NeOp, SubOp
+from forgec.ir.literals import to_tensor
+from forgec.ir.ops.base import ForgeOp, TensorSpec, check_float, check_same_dtype, producer
+from forgec.ir.ops.binary import AddOp, EqOp, FloorDivOp, LeOp, LogicalAndOp, LtOp, MulOp, NeOp, SubOp
 from forgec.ir.ops.contraction import MatmulOp
 from forgec.ir.ops.creation import IotaOp
 from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.format import KeywordFormatOp
+from forgec.ir.ops.module import ConstantOp
 from forgec.ir.ops.reduction import AnyOp, SoftmaxOp
 from forgec.ir.ops.select import MaskedFillOp
 from forgec.ir.ops.shape import ConcatOp
@@ -141,11 +143,21 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
     @property
     def may_have_empty_rows(self) -> bool:
         """False if it is certain that every row keeps a column, as ``causal`` alone does."""
+        if self.mask is not None and self.keys is None and not self.is_structured:
+            kept = self._constant_mask()
+            return kept is None or not bool(kept.any(-1).all())
         if self.mask is not None or self.keys is not None:
             return True
         beyond = types.shape(self.query)[-2] + self.position_offset - types.shape(self.key)[-2]
         inside = isinstance(beyond, int) and beyond <= 0  # every row's own position is a column
         return not is_nonnegative(self.position_offset) or not (inside or (self.window is None and self.chunk is None))
+
+    def _constant_mask(self) -> Any:
+        """The boolean mask as a tensor, where it is a constant; else None."""
+        source = None if self.mask is None else producer(self.mask)
+        if not isinstance(source, ConstantOp) or types.dtype(source.result) != "i1":
+            return None
+        return to_tensor(source.value)
 
     @property
     def position_offset(self) -> Extent:
@@ -228,11 +240,12 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
         if self.query_scale is not None:
             query = emit.binary(MulOp, query, float(self.query_scale.value))
         key, value = (self._repeat_heads(emit, v) for v in (self.key, self.value))
-        scores = emit(MatmulOp, emit.cast(query, work), emit.transpose_last(emit.cast(key, work)))
-        scores = emit.binary(MulOp, scores, self.score_scale)
-        if self.softcap is not None:
-            cap = float(self.softcap.value)
-            scores = emit.binary(MulOp, emit(TanhOp, emit.binary(DivOp, scores, cap)), cap)
+        cap = None if self.softcap is None else float(self.softcap.value)
+        scale = self.score_scale if cap is None else self.score_scale / cap
+        query = emit.binary(MulOp, emit.cast(query, work), scale)  # there are fewer of these than of scores
+        scores = emit(MatmulOp, query, emit.transpose_last(emit.cast(key, work)))
+        if cap is not None:
+            scores = emit.binary(MulOp, emit(TanhOp, scores), cap)
         if self.mask is not None and types.dtype(self.mask) != "i1":
             scores = emit(AddOp, scores, emit.cast(self.mask, work))
         kept = self._kept(emit)
@@ -302,7 +315,10 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
         """``value`` [*B, H, T, Dv] with 0 where no row of ``kept`` reads it."""
         rows, columns = types.shape(self.query)[-2], types.shape(self.key)[-2]
         triangle = self.mask is None and self.keys is None and self.offset is None and rows == columns
-        if triangle:  # each column is read by its own row
+        constant = None if self.is_structured else self._constant_mask()
+        if triangle or (
+            constant is not None and bool(constant.any(-2).all())
+        ):  # a triangle's rows read their own column
             return value
         read = emit(AnyOp, kept, dims=IntsAttr([types.rank(kept) - 2]), keepdim=UnitAttr())
         unread = emit.transpose_last(emit(LogicalNotOp, read))
