@@ -3,8 +3,8 @@
 ``dequantize(q) = (q - zero) · scale``, ``quantize(x) = clamp(round(x / scale) + zero)``. Scales and zero points come in
 blocks: they have the rank of the quantised tensor, and each extent divides the tensor's; the element at i belongs to
 the block ``i[d] // (shape[d] // blocks[d])`` along each dimension d. So ``[N, 1]`` for a tensor [N, K] is one number
-for each row, ``[N, K / 32]`` one for each group of 32 along a row, ``[N / 128, K / 128]`` one for each tile. A number of
-rank 0 is for the whole tensor; in promotion it yields to tensors, as in torch.
+for each row, ``[N, K / 32]`` one for each group of 32 along a row, ``[N / 128, K / 128]`` one for each tile. A number
+of rank 0 is for the whole tensor; in promotion it yields to tensors, as in torch.
 
 A tensor with ``packing`` has two 4-bit numbers in each byte, along its last dimension: ``u4`` from 0 to 15, ``s4`` from
 -8 to 7 (two's complement). In each ``run`` of bytes, the numbers in the lower halves of all bytes come before those in
@@ -89,11 +89,14 @@ class PackedOp(ForgeOp):
         for name, value in (("scales", scales), ("zeros", zeros)):
             if value is not None:
                 check_blocks(name, value, shape)
-        if scales is not None:
-            check_float(self, scales)
         if zeros is not None and types.result_dtype([wide, zeros]) != compute:
             raise VerifyException(f"zeros of {types.dtype(zeros)} cannot be subtracted in {compute}")
-        return compute if scales is None else types.result_dtype([wide, scales])
+        if scales is None:
+            return compute
+        product = types.result_dtype([wide, scales])
+        if product not in types.FLOATS:
+            raise VerifyException(f"{compute} and scales of {types.dtype(scales)} are multiplied in {product}")
+        return product
 
 
 def check_blocks(name: str, value: SSAValue, shape: Sequence[Extent]) -> None:
@@ -102,7 +105,7 @@ def check_blocks(name: str, value: SSAValue, shape: Sequence[Extent]) -> None:
     if not blocks:
         return
     pairs = zip(shape, blocks, strict=False)
-    fits = all(b in (1, n) or (isinstance(n, int) and isinstance(b, int) and 0 < b and n % b == 0) for n, b in pairs)
+    fits = all(b in (1, n) or (isinstance(n, int) and isinstance(b, int) and b > 0 and n % b == 0) for n, b in pairs)
     if len(blocks) != len(shape) or not fits:
         found = f"{list(map(str, blocks))} in {list(map(str, shape))}"
         raise VerifyException(f"{name} need one number for each block: {found}")
@@ -170,7 +173,8 @@ class DequantizeOp(KeywordFormatOp, PackedOp):
         return (len(self.operands) - 1) * types.numel(self.result)
 
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
-        return dequantized(self, ev, *self.unpack(inputs), ev.dtype(self.result))
+        quantized, scales, zeros = self.unpack(inputs)
+        return dequantized(self, ev, quantized, scales, zeros, ev.dtype(self.result))
 
     def decompose(self, builder: Builder) -> list[SSAValue]:
         """Unpack, cast, subtract, multiply, cast; nothing is laid out otherwise than the quantised tensor, where that
