@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from xdsl.context import Context
 from xdsl.dialects.builtin import IntAttr, LocationAttr, ModuleOp, StringAttr, SymbolRefAttr
 from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.irdl import AttrSizedOperandSegments
 from xdsl.passes import ModulePass
 
 from forgec.ir import types
@@ -16,11 +17,13 @@ from forgec.ir.locations import fuse
 from forgec.ir.ops.contraction import LinearOp
 from forgec.ir.ops.creation import FullOp
 from forgec.ir.ops.module import ParamOp, ParamRefOp, YieldOp
-from forgec.ir.ops.shape import ConcatOp, SliceOp
+from forgec.ir.ops.shape import ConcatOp, ReshapeOp, SliceOp
+from forgec.ir.ops.unary import CastOp
 from forgec.passes.layouts import give_layout
-from forgec.passes.patterns import made_by, missed
+from forgec.passes.patterns import made_by, missed, through
 from forgec.passes.rewriting import blocks, replace
 
+SEGMENTS = AttrSizedOperandSegments.attribute_name
 LAST = "the weight is read elsewhere too, so that the artifact would hold it twice"
 
 
@@ -40,7 +43,8 @@ class MergeLinears(ModulePass):
         %k = forge.slice %0 dim 1 from 64 step 1 : (tensor<9x96xf32>) -> tensor<9x32xf32, …>
 
     ``%w`` is a ``forge.param`` whose region concatenates the weights: the artifact holds it instead of them. Where some
-    have a bias, the others get one of zeros. A weight that something else reads as well stays on its own.
+    have a bias, the others get one of zeros. A weight that something else reads as well stays on its own. Linears of
+    quantised weights are merged with those that are quantised alike; their scales and zero points are concatenated too.
     """
 
     name = "merge-linears"
@@ -59,12 +63,43 @@ class MergeLinears(ModulePass):
 
 
 def _sharing_input(block: Block) -> Iterator[list[LinearOp]]:
-    """The linears of a block whose weights are parameters, those of one input and dtype together."""
-    found: dict[SSAValue, list[LinearOp]] = {}
+    """The linears of a block whose weights are parameters, those of one input and one kind of weight together."""
+    found: dict[tuple[object, ...], list[LinearOp]] = {}
     for op in block.ops:
-        if isinstance(op, LinearOp) and all(made_by(value, ParamRefOp) for value in op.operands[1:]):
-            found.setdefault(op.input, []).append(op)
+        if isinstance(op, LinearOp) and made_by(op.weight, ParamRefOp) and all(map(_is_param, _parameters(op))):
+            found.setdefault((op.input, *_kind(op)), []).append(op)
     yield from (linears for linears in found.values() if len(linears) > 1)
+
+
+def _parameters(linear: LinearOp) -> list[SSAValue]:
+    """Bias, scales and zero points, but for numbers that are for the whole weight."""
+    return [v for v in (linear.bias, linear.scales, linear.zeros) if v is not None and types.rank(v)]
+
+
+def _kind(linear: LinearOp) -> tuple[object, ...]:
+    """What linears have in common that can be one: how their weights are quantised, in which blocks."""
+    if not linear.is_quantized:
+        return ()
+    properties = {name: value for name, value in linear.properties.items() if name != SEGMENTS}
+    blocks = [_blocks(value, linear) for value in (linear.scales, linear.zeros)]
+    return types.dtype(linear.weight), frozenset(properties.items()), *blocks
+
+
+def _blocks(value: SSAValue | None, linear: LinearOp) -> object:
+    """In which blocks scales or zero points are given that can be concatenated; others fit none but themselves."""
+    if value is None:
+        return None
+    return (types.dtype(value), types.shape(value)[1:]) if _is_of_rows(value, linear) else value
+
+
+def _is_of_rows(value: SSAValue, linear: LinearOp) -> bool:
+    """True if a value has an element, or several, for each row of the weight."""
+    return types.rank(value) > 0 and types.shape(value)[0] == types.shape(linear.weight)[0]
+
+
+def _is_param(value: SSAValue) -> bool:
+    """True for a parameter, perhaps cast or in another shape."""
+    return made_by(through(value, ReshapeOp, CastOp), ParamRefOp) is not None
 
 
 def _is_alone(linear: LinearOp, readers: dict[str, int]) -> bool:
@@ -82,16 +117,27 @@ def _merge(module: ModuleOp, params: dict[str, ParamOp], linears: Sequence[Linea
         return
     first, source = linears[0], linears[0].input
     location = fuse(linear.location for linear in linears)
-    weight = _concatenated(module, params, [linear.weight for linear in linears], location)
-    operands = [_reference(weight)]
-    if any(linear.bias is not None for linear in linears):
-        operands.append(
-            _reference(_concatenated(module, params, [linear.bias or linear.weight for linear in linears], location))
-        )
-    merged = LinearOp.make([source, *(op.result for op in operands)], location=location)
+    refs: list[ParamRefOp] = []
+
+    def joined(values: Sequence[SSAValue | None]) -> SSAValue | None:
+        """One value of those of all linears: the same if they share it, else a parameter made of them."""
+        present = [value for value in values if value is not None]
+        if not present or not _is_of_rows(present[0], first):
+            return present[0] if present else None
+        weights = [linear.weight for linear in linears]
+        given = [weight if value is None else value for value, weight in zip(values, weights, strict=True)]
+        dtype = types.dtype(present[0])
+        refs.append(_reference(_concatenated(module, params, given, types.rank(present[0]), dtype, location)))
+        return refs[-1].result
+
+    columns = [[getattr(linear, name) for linear in linears] for name in ("weight", "bias", "scales", "zeros")]
+    properties = {name: value for name, value in first.properties.items() if name != SEGMENTS}
+    dtype, count = types.dtype(first.result), sum(types.shape(linear.result)[-1] for linear in linears)
+    kind = types.tensor(dtype, (*types.shape(first.result)[:-1], count))
+    merged = LinearOp.make([source, *map(joined, columns)], properties, [kind], location)
     block = first.parent_block()
     assert block is not None
-    for op in (*operands, merged):
+    for op in (*refs, merged):
         op.location = location
         block.insert_op_before(op, first)
     along, start = types.rank(merged.result) - 1, 0
@@ -112,23 +158,27 @@ def _reference(param: ParamOp) -> ParamRefOp:
 
 
 def _concatenated(
-    module: ModuleOp, params: dict[str, ParamOp], values: Sequence[SSAValue], location: LocationAttr
+    module: ModuleOp,
+    params: dict[str, ParamOp],
+    values: Sequence[SSAValue],
+    rank: int,
+    dtype: str,
+    location: LocationAttr,
 ) -> ParamOp:
     """A parameter made of others along their first dimension. A weight among biases stands for a bias of zeros."""
-    rank = min(types.rank(value) for value in values)
     body = Block()
     parts: list[SSAValue] = []
     names: list[str] = []
     for value in values:
-        ref = made_by(value, ParamRefOp)
-        assert ref is not None, "it is a parameter"
         if types.rank(value) > rank:
-            zeros = types.tensor(types.dtype(value), types.shape(value)[:1])
+            zeros = types.tensor(dtype, types.shape(value)[:1])
             part: Operation = FullOp.create(properties={"value": ScalarAttr.of(0.0)}, result_types=[zeros])
+            body.add_op(part)
         else:
+            ref = made_by(through(value, ReshapeOp, CastOp), ParamRefOp)
+            assert ref is not None, "it is a parameter"
             names.append(ref.param.root_reference.data)
-            part = ref.clone()
-        body.add_op(part)
+            part = _computed(value, body)
         parts.append(part.results[0])
     joined = ConcatOp.make(parts, {"dim": IntAttr(0)})
     body.add_op(joined)
@@ -140,6 +190,16 @@ def _concatenated(
     module.body.block.insert_op_after(made, list(params.values())[-1])
     params[name] = made
     return made
+
+
+def _computed(value: SSAValue, body: Block) -> Operation:
+    """In ``body``, the ops that make a value of a parameter."""
+    op = made_by(value, ParamRefOp, ReshapeOp, CastOp)
+    assert op is not None, "nothing else is looked through"
+    inside: dict[SSAValue, SSAValue] = {v: _computed(v, body).results[0] for v in op.operands}
+    copy = op.clone(inside)
+    body.add_op(copy)
+    return copy
 
 
 def _joined(names: Sequence[str]) -> str:
