@@ -49,6 +49,11 @@ class Parameter:
     dims: Dims = field(default_factory=list)
     plain: bool = True
 
+    @property
+    def is_zero(self) -> bool:
+        """True for the number 0."""
+        return not isinstance(self.value, SSAValue) and self.value == 0
+
     def equals(self, other: Parameter | None) -> bool:
         """True if both are the same numbers for the same places."""
         if other is None or self.plain != other.plain:
@@ -265,8 +270,8 @@ def _blocks(value: SSAValue, dims: Dims, exact: str | None = None) -> Parameter:
 def _parameter(value: SSAValue, dims: Dims, exact: str | None = None) -> Parameter:
     """A value as a parameter. ``exact``: integers are looked for behind casts that keep them and this dtype holds."""
     plain = not types.rank(value)
-    held = number(value) if plain else None
-    if held is not None:
+    held = number(value) if plain or exact is not None else None
+    if held is not None and not isinstance(held, bool):
         return Parameter(held)
     value, dims = source(value, dims)
     if exact is not None:

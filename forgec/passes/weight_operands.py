@@ -47,7 +47,11 @@ def operands_of(chain: Chain, rows: Atom, columns: Atom) -> Operands:
             properties["run"] = IntAttr(run)
     weight = _matrix(chain.numbers, chain.dims, row_atoms, inside, new)
     scales = None if chain.scales is None else _placed(chain.scales, row_atoms, column_atoms, compute, new)
-    zeros = None if chain.zeros is None else _placed(chain.zeros, row_atoms, column_atoms, compute, new)
+    zeros = (
+        None
+        if chain.zeros is None or chain.zeros.is_zero
+        else _placed(chain.zeros, row_atoms, column_atoms, compute, new)
+    )
     if scales is not None:
         scales = _multiplied_alike(chain, scales, new)
     if zeros is not None and types.result_dtype([types.tensor(compute, [1]), row_of(zeros)]) != compute:
