@@ -10,7 +10,7 @@ from xdsl.ir import Attribute, Operation, SSAValue
 from forgec.ir import types
 from forgec.ir.ops.base import producer
 from forgec.ir.ops.binary import AddOp, DivOp, MulOp, RsubOp, SubOp
-from forgec.ir.ops.quantization import BOUNDS, BYTES, FLOAT8, PACKINGS, DequantizeOp
+from forgec.ir.ops.quantization import BOUNDS, BYTES, FLOAT8, PACKINGS, DequantizeOp, held_number
 from forgec.ir.ops.select import WhereOp
 from forgec.ir.ops.shape import BroadcastOp, ConcatOp, InsertSliceOp
 from forgec.ir.ops.unary import CastOp, ClampOp, NegOp
@@ -270,8 +270,10 @@ def _blocks(value: SSAValue, dims: Dims, exact: str | None = None) -> Parameter:
 def _parameter(value: SSAValue, dims: Dims, exact: str | None = None) -> Parameter:
     """A value as a parameter. ``exact``: integers are looked for behind casts that keep them and this dtype holds."""
     plain = not types.rank(value)
-    held = number(value) if plain or exact is not None else None
-    if held is not None and not isinstance(held, bool):
+    held = held_number(value)
+    if held is None and exact is not None:
+        held = _small_integer(value)
+    if held is not None:
         return Parameter(held)
     value, dims = source(value, dims)
     if exact is not None:
@@ -281,6 +283,13 @@ def _parameter(value: SSAValue, dims: Dims, exact: str | None = None) -> Paramet
         if types.dtype(found) in BYTES and _casts_keep(value, found):
             value, dims = found, atoms
     return Parameter(value, dims, plain)
+
+
+def _small_integer(value: SSAValue) -> Number | None:
+    """The integer that all elements of a value are, if every dtype on the way holds it."""
+    found = number(value)
+    small = found is not None and not isinstance(found, bool) and abs(found) <= 256 and found == found // 1
+    return found if small and types.dtype(value) not in FLOAT8 else None
 
 
 def _casts_keep(value: SSAValue, byte: SSAValue) -> bool:

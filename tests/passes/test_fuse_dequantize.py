@@ -103,6 +103,20 @@ SPELLINGS: dict[str, tuple[str, Function]] = {
         "ui8 [N,1] [N,1] f32",
         lambda x, w: F.linear(x, (w["u8"].to(torch.int16) - w["z"].to(torch.int16)[:, None]).float() * w["s1"]),
     ),
+    "zeros that are one number": (
+        "ui8 [N,1] [] f32",
+        lambda x, w: F.linear(x, (w["u8"] - torch.full((N, 1), 8.0)) * w["s1"]),
+    ),
+    "zeros that are nothing": (
+        "i8 [N,1] - i64",
+        lambda x, w: F.linear(x, (w["i8"] - torch.zeros(N, 1, dtype=torch.int64)) * w["s1"]),
+    ),
+    "a number that its dtype does not hold": (
+        "i8 [] [N,1] f64",
+        lambda x, w: F.linear(
+            x, ((w["i8"].double() - torch.full((N, 1), 0.1).bfloat16()) * torch.full((), 0.1)).float()
+        ),
+    ),
     "zeros alone": ("ui8 - [] f32", lambda x, w: F.linear(x, w["u8"].float() - 7)),
     "numbers alone": ("i8 - - f32", lambda x, w: F.linear(x, w["i8"].float()).relu()),
     "groups": ("i8 [N,G] - f32", lambda x, w: F.linear(x, grouped(w["i8"].float(), w["sg"]))),

@@ -13,6 +13,7 @@ the upper halves (the other way round with ``high_first``): a run of 1 interleav
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -279,8 +280,8 @@ class QuantizeOp(KeywordFormatOp, ForgeOp):
         if self.reciprocal is None:
             value = _blockwise(emit, DivOp, value, self.scales)
         else:
-            held = held_number(self.scales)
-            inverse = emit(ReciprocalOp, self.scales) if not held else 1.0 / float(held)
+            held = held_number(self.scales) if types.dtype(self.scales) == "f64" else None
+            inverse = 1.0 / float(held) if held else emit(ReciprocalOp, self.scales)
             value = _blockwise(emit, MulOp, value, inverse)
         steps = ["round", "add"] if self.zeros_first is None else ["add", "round"]
         for step in steps:
@@ -295,17 +296,23 @@ class QuantizeOp(KeywordFormatOp, ForgeOp):
 
 
 def held_number(value: SSAValue) -> Number | None:
-    """The number that a value of rank 0 is, where its definition says so."""
+    """The number that a value of rank 0 is, as its dtype holds it, where its definition says so."""
     if types.rank(value):
         return None
-    op = producer(value)
+    op, name = producer(value), types.dtype(value)
     if isinstance(op, FullOp):
         found = op.value.value
     elif isinstance(op, ConstantOp) and isinstance(op.value, DenseIntOrFPElementsAttr):
         found = op.value.get_values()[0]
     else:
         return None
-    return found if isinstance(found, (bool, int, float)) else None
+    if not isinstance(found, (bool, int, float)) or name == "i1":
+        return None
+    if name == "f32":
+        return struct.unpack("f", struct.pack("f", found))[0] if abs(found) < 3e38 else None
+    if name in ("f64", *BOUNDS, "i64"):
+        return found
+    return found if found == found // 1 and abs(found) <= 256 and name in ("f16", "bf16") else None
 
 
 def kept_strides(value: SSAValue) -> tuple[Extent, ...] | None:
