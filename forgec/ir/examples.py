@@ -287,6 +287,27 @@ func.func @forward(%cache: !forge.state<tensor<4xf32>>, %x: tensor<4xf32>) -> !f
 
 %r = forge.linear %x, %w : (tensor<2x5x8xf32>, tensor<3x8xf32>) -> tensor<2x5x3xf32>
 
+%r = forge.linear %x, %w scales %s compute "i8" :
+    (tensor<?x8xf32, #forge.tensor<[s0]>>, tensor<3x8xi8>, tensor<3x1xf32>) -> tensor<?x3xf32, #forge.tensor<[s0]>>
+
+%r = forge.linear %x, %w bias %b scales %s zeros %z compute "bf16" packing "u4" high_first run 2 :
+    (tensor<5x16xbf16>, tensor<3x8xui8>, tensor<3xbf16>, tensor<3x4xbf16>, tensor<3x4xi8>) -> tensor<5x3xbf16>
+
+%r = forge.linear %x, %w scales %s compute "bf16" scale_result :
+    (tensor<5x8xbf16>, tensor<3x8xi8>, tensor<3x1xf32>) -> tensor<5x3xf32>
+
+%r = forge.quantize %x, %s zeros %z compute "f32" :
+    (tensor<?x8xf32, #forge.tensor<[s0]>>, tensor<f32>, tensor<ui8>) -> tensor<?x8xui8, #forge.tensor<[s0]>>
+
+%r = forge.quantize %x, %s compute "f32" reciprocal zeros_first lower -127 upper 127 :
+    (tensor<4x8xbf16>, tensor<4x2xf32>) -> tensor<4x8xi8>
+
+%r = forge.dequantize %q scales %s zeros %z compute "f32" :
+    (tensor<?x8xui8, #forge.tensor<[s0]>>, tensor<f32>, tensor<ui8>) -> tensor<?x8xf32, #forge.tensor<[s0]>>
+
+%r = forge.dequantize %q scales %s compute "i8" packing "s4" run 4 :
+    (tensor<6x4xui8>, tensor<3x2xf32>) -> tensor<6x8xbf16>
+
 %r = forge.convolution %x, %w bias %b strides [2, 2] padding [1, 1] dilation [1, 1] groups 2 :
     (tensor<1x4x9x9xf32>, tensor<6x2x3x3xf32>, tensor<6xf32>) -> tensor<1x6x5x5xf32>
 

@@ -123,7 +123,7 @@ def of_operator(overload: Any) -> Unsupported | None:
     name = overload.name()
     packet = name.partition("::")[2].partition(".")[0]
     for pattern, reason in _MAKERS:
-        if re.fullmatch(pattern, packet):
+        if name.startswith("aten::") and re.fullmatch(pattern, packet):
             return reason
     has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
     if not any(has_kernel(name, key) for key in _PLAIN_KERNELS):

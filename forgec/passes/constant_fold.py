@@ -16,6 +16,7 @@ from forgec.ir import types
 from forgec.ir.literals import literal
 from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.module import AtenOp, ConstantOp, ParamRefOp
+from forgec.ir.ops.quantization import DequantizeOp
 from forgec.ir.ops.shape import ViewOp
 from forgec.ir.symbols import mentioned_symbols
 from forgec.passes.rewriting import blocks, functions, replace, sign
@@ -35,7 +36,7 @@ class ConstantFold(ModulePass):
         %1 = forge.constant dense<[0, 2, 4]> : tensor<3xi64>
 
     Folds only results of ``max-bytes`` at most (default 65536), so that the artifact does not grow. Parameters are
-    never folded.
+    never folded, and quantised numbers stay as they are stored.
     Values are computed in the dtypes of the types, by the ops' reference implementations.
 
     Order: after ``classify-masks``: a mask is easier to read as comparisons than as numbers.
@@ -70,7 +71,7 @@ class ConstantFold(ModulePass):
     def _foldable(self, op: Operation) -> bool:
         if (
             not isinstance(op, ForgeOp)
-            or isinstance(op, ParamRefOp)
+            or isinstance(op, (ParamRefOp, DequantizeOp))
             or not is_side_effect_free(op)
             or len(op.results) != 1
         ):

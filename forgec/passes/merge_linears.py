@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from xdsl.context import Context
 from xdsl.dialects.builtin import IntAttr, LocationAttr, ModuleOp, StringAttr, SymbolRefAttr
 from xdsl.ir import Block, BlockArgument, Operation, Region, SSAValue
+from xdsl.irdl import AttrSizedOperandSegments
 from xdsl.passes import ModulePass
 
 from forgec.ir import types
@@ -18,13 +19,15 @@ from forgec.ir.ops.contraction import LinearOp
 from forgec.ir.ops.creation import FullOp
 from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.module import ParamOp, ParamRefOp, YieldOp
-from forgec.ir.ops.shape import ConcatOp, SliceOp, is_free
+from forgec.ir.ops.shape import ConcatOp, ReshapeOp, SliceOp, is_free
+from forgec.ir.ops.unary import CastOp
 from forgec.passes.layers import Layers
 from forgec.passes.layouts import give_layout, passes_on
 from forgec.passes.outlining import at_call
-from forgec.passes.patterns import made_by, missed
+from forgec.passes.patterns import made_by, missed, through
 from forgec.passes.rewriting import blocks, replace
 
+SEGMENTS = AttrSizedOperandSegments.attribute_name
 NOT_MERGED = "this linear shares its input with others, but is not merged with them"
 LAST = "the weight is read elsewhere too, so that the artifact would hold it twice"
 APART = "some of their weights go with others elsewhere"
@@ -48,6 +51,8 @@ class MergeLinears(ModulePass):
 
     Its weight is a ``forge.param`` whose region concatenates the weights: the artifact holds it instead of them. Where
     some have a bias, the others get one of zeros. A weight that something else reads as well stays on its own.
+    Linears of quantised weights are merged with those that are quantised alike; their scales and zero points are
+    concatenated too.
 
     In a layer, where weights are arguments, calls pass the merged weights instead; what calls share stays shared.
 
@@ -66,12 +71,43 @@ class MergeLinears(ModulePass):
 
 
 def _sharing_input(block: Block, merger: _Merger) -> Iterator[list[LinearOp]]:
-    """The linears of a block whose weights are parameters, those of one input and dtype together."""
-    found: dict[SSAValue, list[LinearOp]] = {}
+    """The linears of a block whose weights are parameters, those of one input and one kind of weight together."""
+    found: dict[tuple[object, ...], list[LinearOp]] = {}
     for op in block.ops:
-        if isinstance(op, LinearOp) and all(merger.is_parameter(value) for value in op.operands[1:]):
-            found.setdefault(op.input, []).append(op)
+        if isinstance(op, LinearOp) and merger.has_parameters(op):
+            found.setdefault((op.input, *_kind(op)), []).append(op)
     yield from (linears for linears in found.values() if len(linears) > 1)
+
+
+def _parameters(linear: LinearOp) -> list[SSAValue]:
+    """Bias, scales and zero points, but for numbers that are for the whole weight."""
+    return [v for v in (linear.bias, linear.scales, linear.zeros) if v is not None and types.rank(v)]
+
+
+def _kind(linear: LinearOp) -> tuple[object, ...]:
+    """What linears have in common that can be one: how their weights are quantised, in which blocks."""
+    if not linear.is_quantized:
+        return ()
+    properties = {name: value for name, value in linear.properties.items() if name != SEGMENTS}
+    blocks = [_blocks(value, linear) for value in (linear.scales, linear.zeros)]
+    return types.dtype(linear.weight), frozenset(properties.items()), *blocks
+
+
+def _blocks(value: SSAValue | None, linear: LinearOp) -> object:
+    """In which blocks scales or zero points are given that can be concatenated; others fit none but themselves."""
+    if value is None:
+        return None
+    return (types.dtype(value), types.shape(value)[1:]) if _is_of_rows(value, linear) else value
+
+
+def _is_of_rows(value: SSAValue, linear: LinearOp) -> bool:
+    """True if a value has an element, or several, for each row of the weight."""
+    return types.rank(value) > 0 and types.shape(value)[0] == types.shape(linear.weight)[0]
+
+
+def _base(value: SSAValue) -> SSAValue:
+    """What a value is, but for its dtype and shape."""
+    return through(value, ReshapeOp, CastOp)
 
 
 class _Merger:
@@ -88,6 +124,10 @@ class _Merger:
                 if isinstance(found, ParamRefOp):
                     name = found.param.root_reference.data
                     self.readers[name] = self.readers.get(name, 0) + sum(1 for _ in found.result.uses)
+
+    def has_parameters(self, linear: LinearOp) -> bool:
+        """True if the weight is a parameter, and the rest, perhaps cast or in another shape, as well."""
+        return self.is_parameter(linear.weight) and all(self.is_parameter(_base(v)) for v in _parameters(linear))
 
     def is_parameter(self, value: SSAValue) -> bool:
         """True for a parameter, and for an argument of a layer whose calls all pass parameters."""
@@ -140,16 +180,27 @@ class _Merger:
         """Make one linear of several, and slices of its result of theirs."""
         if len(linears) < 2:
             return
-        if not self._are_together([value for linear in linears for value in linear.operands[1:]]):
+        used = [_base(value) for linear in linears for value in (linear.weight, *_parameters(linear))]
+        if not self._are_together(used):
             missed(linears[0], NOT_MERGED, APART)
             return
         first, source = linears[0], linears[0].input
         location = fuse(linear.location for linear in linears)
-        operands = [self._joined([linear.weight for linear in linears], location, first)]
-        if any(linear.bias is not None for linear in linears):
-            biases = [linear.weight if linear.bias is None else linear.bias for linear in linears]
-            operands.append(self._joined(biases, location, first))
-        merged = LinearOp.make([source, *operands], location=location)
+
+        def joined(values: Sequence[SSAValue | None]) -> SSAValue | None:
+            """One value of those of all linears: the same if they share it, else a parameter made of them."""
+            present = [value for value in values if value is not None]
+            if not present or not _is_of_rows(present[0], first):
+                return present[0] if present else None
+            weights = [linear.weight for linear in linears]
+            given = [weight if value is None else value for value, weight in zip(values, weights, strict=True)]
+            return self._joined(given, Form(types.rank(present[0]), types.dtype(present[0]), location), first)
+
+        columns = [[getattr(linear, name) for linear in linears] for name in ("weight", "bias", "scales", "zeros")]
+        properties = {name: value for name, value in first.properties.items() if name != SEGMENTS}
+        dtype, count = types.dtype(first.result), sum(types.shape(linear.result)[-1] for linear in linears)
+        kind = types.tensor(dtype, (*types.shape(first.result)[:-1], count))
+        merged = LinearOp.make([source, *map(joined, columns)], properties, [kind], location)
         block = first.parent_block()
         assert block is not None
         block.insert_op_before(merged, first)
@@ -165,28 +216,54 @@ class _Merger:
             replace(linear, part.results, [part])
             give_layout(part.result, wanted)
 
-    def _joined(self, values: Sequence[SSAValue], location: LocationAttr, before: Operation) -> SSAValue:
+    def _joined(self, values: Sequence[SSAValue], form: Form, before: Operation) -> SSAValue:
         """The values one after the other, as a parameter that is read ``before`` an op, or as an argument."""
-        layer = self.layers.layer_of(values[0])
+        layer = self.layers.layer_of(_base(values[0]))
+        block = before.parent_block()
+        assert block is not None
         if layer is None:
-            param = _concatenated(self.module, self.params, values, location)
-            ref = ParamRefOp.create(
-                properties={"param": SymbolRefAttr(param.sym_name.data)}, result_types=[param.type], location=location
-            )
-            block = before.parent_block()
-            assert block is not None
+            param = _concatenated(self.module, self.params, values, form)
+            properties = {"param": SymbolRefAttr(param.sym_name.data)}
+            ref = ParamRefOp.create(properties=properties, result_types=[param.type], location=form.location)
             block.insert_op_before(ref, before)
             return ref.result
         made: dict[tuple[object, ...], SSAValue] = {}
         passed: list[SSAValue] = []
         for call in self.layers.calls_of(layer):
-            parts = [call.operands[_index(value)] for value in values]
-            key = tuple(map(_identity, parts))
+            operands = [call.operands[_index(_base(value))] for value in values]
+            key = tuple(map(_identity, operands))
             if key not in made:
-                made[key] = self._joined(parts, at_call(location, layer, call), call)
+                parts = [_computed(v, call, {_base(v): operand}) for v, operand in zip(values, operands, strict=True)]
+                made[key] = self._joined(parts, form.at(at_call(form.location, layer, call)), call)
             passed.append(made[key])
         hints = [(value.name_hint or "weight").split("_") for value in values]
         return self.layers.add_argument(layer, passed, _united(hints, "_", "_"))
+
+
+@dataclass(frozen=True)
+class Form:
+    """Rank and dtype of a parameter that is made of others, and where it comes from."""
+
+    rank: int
+    dtype: str
+    location: LocationAttr
+
+    def at(self, location: LocationAttr) -> Form:
+        """The same from elsewhere."""
+        return Form(self.rank, self.dtype, location)
+
+
+def _computed(value: SSAValue, before: Operation, known: dict[SSAValue, SSAValue]) -> SSAValue:
+    """A value of a parameter once more ``before`` an op, made of ``known`` values."""
+    if value in known:
+        return known[value]
+    op = made_by(value, ParamRefOp, ReshapeOp, CastOp)
+    assert op is not None, "nothing else is looked through"
+    copy = op.clone({operand: _computed(operand, before, known) for operand in op.operands})
+    block = before.parent_block()
+    assert block is not None
+    block.insert_op_before(copy, before)
+    return copy.results[0]
 
 
 def _leavings(value: SSAValue) -> int:
@@ -214,30 +291,27 @@ def _identity(value: SSAValue) -> object:
     return value if ref is None else ref.param.root_reference.data
 
 
-def _concatenated(
-    module: ModuleOp, params: dict[str, ParamOp], values: Sequence[SSAValue], location: LocationAttr
-) -> ParamOp:
+def _concatenated(module: ModuleOp, params: dict[str, ParamOp], values: Sequence[SSAValue], form: Form) -> ParamOp:
     """A parameter made of others along their first dimension. A weight among biases stands for a bias of zeros."""
-    rank = min(types.rank(value) for value in values)
     body = Block()
+    end = YieldOp.create()
+    body.add_op(end)
     parts: list[SSAValue] = []
     names: list[str] = []
     for value in values:
-        ref = made_by(value, ParamRefOp)
-        assert ref is not None, "it is a parameter"
-        if types.rank(value) > rank:
-            zeros = types.tensor(types.dtype(value), types.shape(value)[:1])
-            part: Operation = FullOp.create(properties={"value": ScalarAttr.of(0.0)}, result_types=[zeros])
+        if types.rank(value) > form.rank:
+            zeros = types.tensor(form.dtype, types.shape(value)[:1])
+            full = FullOp.create(properties={"value": ScalarAttr.of(0.0)}, result_types=[zeros])
+            body.insert_op_before(full, end)
+            parts.append(full.result)
         else:
-            names.append(ref.param.root_reference.data)
-            part = ref.clone()
-        body.add_op(part)
-        parts.append(part.results[0])
+            names.append(str(_identity(_base(value))))
+            parts.append(_computed(value, end, {}))
     joined = ConcatOp.make(parts, {"dim": IntAttr(0)})
-    body.add_op(joined)
-    body.add_op(YieldOp.create(operands=[joined.result]))
+    body.insert_op_before(joined, end)
+    end.operands = [joined.result]
     for op in body.ops:
-        op.location = location
+        op.location = form.location
     name = _free(_united([name.split(".") for name in names], ".", "+"), params)
     made = ParamOp.create(properties={"sym_name": StringAttr(name), "type": joined.result.type}, regions=[Region(body)])
     module.body.block.insert_op_after(made, list(params.values())[-1])

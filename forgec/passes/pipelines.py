@@ -18,8 +18,8 @@ PRESETS: dict[str, str] = {
     "@O1": "canonicalize,cse,dce",
     "@attention": "canonicalize,cse,expand-einsum,fuse-attention,canonicalize,classify-masks,dce,constant-fold,cse,"
     "canonicalize,group-query-heads,canonicalize",
-    "@recognize": "fuse-rope,canonicalize,cse,fuse-norm,fuse-batch-norm,fuse-activation,canonicalize,fuse-glu,"
-    "canonicalize",
+    "@recognize": "fuse-dequantize,fuse-rope,canonicalize,cse,fuse-norm,fuse-batch-norm,fuse-activation,canonicalize,"
+    "fuse-glu,canonicalize",
     "@kernels": "merge-linears,canonicalize,assign-layout,fuse-epilogue,fuse-elementwise,fuse-indexing",
     "@O2": "outline-layers{unnamed=false},sink-tables,@attention,@recognize,hoist-tables,cse,canonicalize,@kernels,dce",
 }

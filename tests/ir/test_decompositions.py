@@ -58,12 +58,52 @@ CASES = [
             ("interleaved keep_dtype", 8, "bf16", "bf16"),
         )
     ),
+    *(
+        f"%r = forge.dequantize %q {form} : ({operands}) -> tensor<4x16x{result}>"
+        for form, operands, result in (
+            ('compute "bf16"', "tensor<4x16xf8E4M3FN>", "f32"),
+            ('scales %s zeros %z compute "f32"', "tensor<4x16xui8>, tensor<f32>, tensor<i64>", "bf16"),
+            ('scales %s zeros %z compute "i8"', "tensor<4x16xi8>, tensor<2x1xf32>, tensor<4x8xi8>", "f16"),
+            ('scales %s zeros %z compute "f32"', "tensor<4x16xi16>, tensor<1x4xbf16>, tensor<2x8xi32>", "f32"),
+            ('scales %s compute "f32" packing "u4" run 4', "tensor<4x8xi8>, tensor<4x1xf32>", "f32"),
+            (
+                'scales %s zeros %z compute "i8" packing "s4" high_first',
+                "tensor<4x8xi8>, tensor<f32>, tensor<i8>",
+                "f32",
+            ),
+            ('scales %s compute "f16" packing "s4" run 8', "tensor<4x8xui8>, tensor<4x2xf16>", "f32"),
+        )
+    ),
+    *(
+        f"%r = forge.quantize %x, %s {form} : ({operands}) -> tensor<4x16x{result}>"
+        for form, operands, result in (
+            ('compute "f32"', "tensor<4x16xf32>, tensor<4x4xf32>", "i8"),
+            ('zeros %z compute "f32" reciprocal', "tensor<4x16xbf16>, tensor<f64>, tensor<i64>", "ui8"),
+            (
+                'zeros %z compute "f32" zeros_first lower -7 upper 7',
+                "tensor<4x16xf32>, tensor<4x1xf32>, tensor<i8>",
+                "i8",
+            ),
+            ('zeros %z compute "f32"', "tensor<4x16xf32>, tensor<1x16xf64>, tensor<2x1xi32>", "i16"),
+        )
+    ),
     '%r = forge.glu %g, %u activation "relu" limit 1 : (tensor<4x8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>',
 ]
 
 
 def test_every_composite_op_has_a_decomposition_and_a_case() -> None:
-    names = {"linear", "attention", "rms_norm", "layer_norm", "rope", "glu", "moe", "batch_norm"}
+    names = {
+        "linear",
+        "quantize",
+        "dequantize",
+        "attention",
+        "rms_norm",
+        "layer_norm",
+        "rope",
+        "glu",
+        "moe",
+        "batch_norm",
+    }
     assert {f"forge.{name}" for name in names} <= COMPOSITES
     assert {op_name(case) for case in CASES} == COMPOSITES
 
@@ -78,7 +118,8 @@ def test_a_decomposition_means_the_same(case: str) -> None:
     inserted = decompose(module)
     module.verify()
     assert all(location_of(op) == PLACE for op in inserted)
-    assert "forge.fused" in case or not COMPOSITES & {op.name for op in inserted}
+    parts = {"forge.dequantize", "forge.linear"} if "forge.linear" in case and "compute" in case else set()
+    assert "forge.fused" in case or not (COMPOSITES - parts) & {op.name for op in inserted}
     for found, expected in zip(interpret(module, inputs, float64=True), exact, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     for found, expected in zip(interpret(module, inputs), narrow, strict=True):

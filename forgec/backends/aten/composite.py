@@ -10,6 +10,7 @@ from forgec.backends.aten.table import lowers
 from forgec.backends.plan_builder import Place, PlanBuilder
 from forgec.ir import types
 from forgec.ir.ops import attention, composite, norm
+from forgec.ir.ops.contraction import LinearOp
 
 
 @lowers(norm.LayerNormOp)
@@ -137,7 +138,9 @@ def _rows(b: PlanBuilder, place: Place, start: int, count: int, interleaved: boo
 
 
 def covers(op: Operation) -> bool:
-    """False for modifiers that ATen's operators do not have: of attention, and of norms how they round."""
+    """False for what ATen's operators do not have: modifiers of attention, how norms round, quantised weights."""
+    if isinstance(op, LinearOp):
+        return not op.is_quantized
     if isinstance(op, (norm.LayerNormOp, norm.RmsNormOp)):
         return _rounds_alike(op)
     return not isinstance(op, attention.AttentionOp) or _is_plain(op)

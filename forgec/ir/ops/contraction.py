@@ -7,17 +7,26 @@ from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from xdsl.builder import Builder
-from xdsl.dialects.builtin import AnyTensorTypeConstr, IntAttr
+from xdsl.dialects.builtin import AnyTensorTypeConstr, IntAttr, StringAttr, UnitAttr
 from xdsl.ir import SSAValue
-from xdsl.irdl import irdl_op_definition, operand_def, opt_operand_def, prop_def, result_def
+from xdsl.irdl import (
+    AttrSizedOperandSegments,
+    irdl_op_definition,
+    operand_def,
+    opt_operand_def,
+    opt_prop_def,
+    prop_def,
+    result_def,
+)
 from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir import types
 from forgec.ir.attributes import IntsAttr
 from forgec.ir.ops.base import ForgeOp, TensorSpec, check_same_dtype
-from forgec.ir.ops.binary import AddOp
+from forgec.ir.ops.binary import AddOp, MulOp
 from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.format import KeywordFormatOp
+from forgec.ir.ops.quantization import STORED, DequantizeOp, PackedOp, dequantized, held_number, kept_strides
 from forgec.ir.ops.shape import TransposeOp
 from forgec.runtime.symbolic import Extent
 
@@ -60,9 +69,16 @@ class MatmulOp(ForgeOp):
 
 
 @irdl_op_definition
-class LinearOp(ForgeOp):
+class LinearOp(KeywordFormatOp, PackedOp):
     """``result[…, n] = Σ_k input[…, k] · weight[n, k] + bias[n]``: input [..., K], weight [N, K], bias [N], result
     [..., N].
+
+    A weight of another dtype than the input is quantised: what is multiplied is ``forge.dequantize`` of weight, scales
+    and zeros in the input's dtype, with the properties that it has there (``compute``, ``packing``, …). So scales
+    [N, 1] are one for each row, [N, K / g] one for each group of g numbers along K, and a packed weight is [N, K / 2].
+    With ``scale_result`` the scales ([N, 1] or one number) multiply the result instead, after the sum was rounded to
+    the input's dtype: ``result = linear(input, weight) · scales``, in the dtype that both promote to. Such a linear has
+    neither zeros nor bias.
     """
 
     name = "forge.linear"
@@ -70,32 +86,99 @@ class LinearOp(ForgeOp):
     input = operand_def(AnyTensorTypeConstr)
     weight = operand_def(AnyTensorTypeConstr)
     bias = opt_operand_def(AnyTensorTypeConstr)
+    scales = opt_operand_def(AnyTensorTypeConstr)
+    zeros = opt_operand_def(AnyTensorTypeConstr)
     result = result_def(AnyTensorTypeConstr)
+    compute = opt_prop_def(StringAttr)
+    packing = opt_prop_def(StringAttr)
+    high_first = opt_prop_def(UnitAttr)
+    run = prop_def(IntAttr, default_value=IntAttr(1))
+    scale_result = opt_prop_def(UnitAttr)
 
-    assembly_format = "$input `,` $weight (`bias` $bias^)? attr-dict `:` functional-type(operands, results)"
+    irdl_options = (AttrSizedOperandSegments(as_property=True),)
+
+    @property
+    def is_quantized(self) -> bool:
+        """True if the weight holds quantised numbers."""
+        return types.dtype(self.weight) != types.dtype(self.input)
 
     def infer(self) -> Sequence[TensorSpec]:
-        shape, weight = types.shape(self.input), types.shape(self.weight)
+        shape = types.shape(self.input)
+        name, weight = self._weight() if self.is_quantized else self._plain_weight()
         if not shape or len(weight) != 2:
             raise VerifyException("linear takes an input of rank 1 at least and a weight of rank 2")
         if shape[-1] != weight[1]:
             raise VerifyException(f"the summed extents {shape[-1]} and {weight[1]} differ")
-        if self.bias is not None and types.shape(self.bias) != weight[:1]:
-            raise VerifyException(f"the bias must have {weight[0]} elements")
-        return [(check_same_dtype(self, *self.operands), (*shape[:-1], weight[0]))]
+        if self.bias is not None:
+            check_same_dtype(self, self.input, self.bias)
+            if types.shape(self.bias) != weight[:1]:
+                raise VerifyException(f"the bias must have {weight[0]} elements")
+        return [(name, (*shape[:-1], weight[0]))]
+
+    def _plain_weight(self) -> TensorSpec:
+        """Dtype and shape of a weight that is not quantised."""
+        said = [self.scales, self.zeros, self.compute, self.packing, self.high_first, self.scale_result]
+        if any(value is not None for value in said) or self.run.data != 1:
+            raise VerifyException("scales, zeros and their properties are for quantised weights")
+        return types.dtype(self.input), types.shape(self.weight)
+
+    def _weight(self) -> TensorSpec:
+        """The dtype of the result and the shape of a quantised weight's numbers."""
+        if types.dtype(self.weight) not in STORED or types.dtype(self.input) not in types.FLOATS:
+            check_same_dtype(self, self.input, self.weight)
+        self.product_dtype(self.weight, self.scales, self.zeros)
+        name, shape = types.dtype(self.input), self.unpacked_shape(self.weight)
+        if self.scale_result is None:
+            return name, shape
+        if self.scales is None or self.zeros is not None or self.bias is not None:
+            raise VerifyException("a linear whose result is scaled has scales, and neither zeros nor bias")
+        if types.rank(self.scales) and types.shape(self.scales)[-1] != 1:
+            raise VerifyException("scales of the result are one for each row of the weight")
+        return types.result_dtype([types.tensor(name, shape), self.scales]), shape
 
     def flops(self) -> Extent:
         result = types.numel(self.result)
-        return 2 * result * types.shape(self.weight)[1] + (0 if self.bias is None else result)
+        products = 2 * result * types.shape(self.input)[-1] + (0 if self.bias is None else result)
+        if self.scale_result is not None:
+            return products + result
+        parameters = sum(value is not None for value in (self.scales, self.zeros))
+        return products + parameters * types.shape(self.result)[-1] * types.shape(self.input)[-1]
 
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
-        return ev.torch.nn.functional.linear(*inputs)
+        value, weight, bias, scales, zeros = self.unpack(inputs)
+        if not self.is_quantized:
+            return ev.torch.nn.functional.linear(value, weight, bias)
+        if self.scale_result is None:
+            weight = dequantized(self, ev, weight, scales, zeros, value.dtype)
+            return ev.torch.nn.functional.linear(value, weight, bias)
+        weight = dequantized(self, ev, weight, None, None, value.dtype)
+        return ev.torch.nn.functional.linear(value, weight) * (scales.flatten() if scales.dim() else scales)
 
     def decompose(self, builder: Builder) -> list[SSAValue]:
-        """``add(matmul(input, transpose(weight)), bias)``."""
+        """``add(matmul(input, transpose(weight)), bias)``; of a quantised weight, the linear of its dequantisation,
+        which is laid out as the weight is.
+        """
         emit = Emitter(builder, self)
-        result = emit(MatmulOp, self.input, emit(TransposeOp, self.weight, permutation=IntsAttr([1, 0])))
-        return [result if self.bias is None else emit(AddOp, result, self.bias)]
+        if not self.is_quantized:
+            result = emit(MatmulOp, self.input, emit(TransposeOp, self.weight, permutation=IntsAttr([1, 0])))
+            return [result if self.bias is None else emit(AddOp, result, self.bias)]
+        strides = kept_strides(self.weight) if self.packing is None else None
+        kind = types.tensor(types.dtype(self.input), self.unpacked_shape(self.weight), strides)
+        properties = {n: p for n, p in self.properties.items() if n in WEIGHT_PROPERTIES}
+        parameters = [self.scales, self.zeros] if self.scale_result is None else []
+        weight = emit.insert(DequantizeOp.make([self.weight, *parameters], properties, [kind]))
+        result = emit(LinearOp, self.input, weight, self.bias)
+        if self.scale_result is None:
+            return [result]
+        assert self.scales is not None, "the verifier wants them"
+        if (number := held_number(self.scales)) is not None:
+            return [emit.binary(MulOp, result, number)]
+        scales = self.scales
+        return [emit(MulOp, result, emit.reshape(scales, [types.numel(scales)]) if types.rank(scales) else scales)]
+
+
+WEIGHT_PROPERTIES = ("compute", "packing", "high_first", "run")
+"""Properties of a linear that say how its weight is quantised."""
 
 
 class ConvolvingOp(KeywordFormatOp, ForgeOp):

@@ -154,3 +154,56 @@ func.func private @shared(%a: tensor<9x8xf32>) -> (tensor<9x4xf32>, tensor<36xf3
   %f = forge.reshape %q : (tensor<9x4xf32>) -> tensor<36xf32>
   func.return %q, %f : tensor<9x4xf32>, tensor<36xf32>
 }
+
+// -----
+
+// Linears whose weights are quantised alike: scales are concatenated as well; another packing is another kind.
+// CHECK:       forge.param @"wq+wk" : tensor<12x8xi8> = {
+// CHECK:       forge.param @"sq+sk" : tensor<12x1xf32> = {
+// CHECK-NEXT:    %[[S:.*]] = forge.param_ref @sq : tensor<8x1xf32>
+// CHECK-NEXT:    %[[T:.*]] = forge.param_ref @sk : tensor<4xf32>
+// CHECK-NEXT:    %[[R:.*]] = forge.reshape %[[T]] : (tensor<4xf32>) -> tensor<4x1xf32>
+// CHECK-NEXT:    forge.concat %[[S]], %[[R]] dim 0
+// CHECK-LABEL: func.func @quantized
+// CHECK:         forge.linear %x, %{{.*}} scales %{{.*}} compute "f32" : (tensor<9x8xf32>, tensor<12x8xi8>, tensor<12x1xf32>) -> tensor<9x12xf32>
+// CHECK:         forge.linear %x, %wv compute "f32" packing "u4"
+forge.param @wq : tensor<8x8xi8>
+forge.param @wk : tensor<4x8xi8>
+forge.param @wv : tensor<4x4xi8>
+forge.param @sq : tensor<8x1xf32>
+forge.param @sk : tensor<4xf32>
+func.func @quantized(%x: tensor<9x8xf32>) -> (tensor<9x8xf32>, tensor<9x4xf32>, tensor<9x4xf32>) {
+  %wq = forge.param_ref @wq : tensor<8x8xi8>
+  %wk = forge.param_ref @wk : tensor<4x8xi8>
+  %wv = forge.param_ref @wv : tensor<4x4xi8>
+  %sq = forge.param_ref @sq : tensor<8x1xf32>
+  %sk = forge.param_ref @sk : tensor<4xf32>
+  %s1 = forge.reshape %sk : (tensor<4xf32>) -> tensor<4x1xf32>
+  %q = forge.linear %x, %wq scales %sq compute "f32" : (tensor<9x8xf32>, tensor<8x8xi8>, tensor<8x1xf32>) -> tensor<9x8xf32>
+  %k = forge.linear %x, %wk scales %s1 compute "f32" : (tensor<9x8xf32>, tensor<4x8xi8>, tensor<4x1xf32>) -> tensor<9x4xf32>
+  %v = forge.linear %x, %wv compute "f32" packing "u4" : (tensor<9x8xf32>, tensor<4x4xi8>) -> tensor<9x4xf32>
+  func.return %q, %k, %v : tensor<9x8xf32>, tensor<9x4xf32>, tensor<9x4xf32>
+}
+
+// -----
+
+// Scales that all rows of a weight share stay with it; one scale that two weights share becomes that of both.
+// CHECK-LABEL: func.func @shared_scales
+// CHECK:         %[[L:.*]] = forge.linear %x, %{{.*}} scales %s compute "f32" : (tensor<9x8xf32>, tensor<8x8xi8>, tensor<1x2xf32>) -> tensor<9x8xf32>
+// CHECK:         forge.linear %x, %w2 scales %t compute "f32"
+forge.param @w0 : tensor<4x8xi8>
+forge.param @w1 : tensor<4x8xi8>
+forge.param @w2 : tensor<4x8xi8>
+forge.param @s : tensor<1x2xf32>
+forge.param @t : tensor<1x2xf32>
+func.func @shared_scales(%x: tensor<9x8xf32>) -> (tensor<9x4xf32>, tensor<9x4xf32>, tensor<9x4xf32>) {
+  %w0 = forge.param_ref @w0 : tensor<4x8xi8>
+  %w1 = forge.param_ref @w1 : tensor<4x8xi8>
+  %w2 = forge.param_ref @w2 : tensor<4x8xi8>
+  %s = forge.param_ref @s : tensor<1x2xf32>
+  %t = forge.param_ref @t : tensor<1x2xf32>
+  %a = forge.linear %x, %w0 scales %s compute "f32" : (tensor<9x8xf32>, tensor<4x8xi8>, tensor<1x2xf32>) -> tensor<9x4xf32>
+  %b = forge.linear %x, %w1 scales %s compute "f32" : (tensor<9x8xf32>, tensor<4x8xi8>, tensor<1x2xf32>) -> tensor<9x4xf32>
+  %c = forge.linear %x, %w2 scales %t compute "f32" : (tensor<9x8xf32>, tensor<4x8xi8>, tensor<1x2xf32>) -> tensor<9x4xf32>
+  func.return %a, %b, %c : tensor<9x4xf32>, tensor<9x4xf32>, tensor<9x4xf32>
+}
