@@ -63,6 +63,72 @@ def vit() -> Any:
     return ViTModel(ViTConfig()).eval()
 
 
+def spelled_out(model: Any) -> Any:
+    """The same model with attention as products and a softmax instead of torch's SDPA."""
+    model.set_attn_implementation("eager")
+    return model
+
+
+def gemma2() -> Any:
+    """A Gemma 2 of six layers: scores that are capped, every other layer with a sliding window."""
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    config = Gemma2Config(
+        hidden_size=768,
+        intermediate_size=2048,
+        num_hidden_layers=6,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=96,
+        vocab_size=32000,
+        sliding_window=64,
+    )
+    return Gemma2ForCausalLM(config).eval()
+
+
+def gpt_oss() -> Any:
+    """A GPT-OSS of four layers: sinks, a sliding window, eight experts of which two are chosen."""
+    from transformers import GptOssConfig, GptOssForCausalLM
+
+    config = GptOssConfig(
+        hidden_size=512,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=64,
+        num_local_experts=8,
+        num_experts_per_tok=2,
+        vocab_size=32000,
+        sliding_window=64,
+    )
+    return GptOssForCausalLM(config).eval()
+
+
+def mixtral() -> Any:
+    """A Mixtral of four layers, with eight experts of which two are chosen."""
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    config = MixtralConfig(
+        hidden_size=512,
+        intermediate_size=1024,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        num_local_experts=8,
+        num_experts_per_tok=2,
+        vocab_size=32000,
+    )
+    return MixtralForCausalLM(config).eval()
+
+
+def t5() -> Any:
+    """T5 small's encoder, with its relative positions."""
+    from transformers import T5Config, T5EncoderModel
+
+    return T5EncoderModel(T5Config(d_model=512, d_kv=64, d_ff=2048, num_layers=6, num_heads=8)).eval()
+
+
 NO_CACHE = {"use_cache": False}
 CASES = [
     Case("GPT-2, 16 tokens", gpt2, (ids(16),), NO_CACHE),
@@ -71,4 +137,10 @@ CASES = [
     Case("Llama 12 layers, 128 tokens", llama, (ids(128),), NO_CACHE),
     Case("BERT base, 128 tokens", bert, (ids(128),), {}),
     Case("ViT base, 1 image", vit, (torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)),), {}),
+    Case("Llama 12 layers, spelled out, 128 tokens", lambda: spelled_out(llama()), (ids(128),), NO_CACHE),
+    Case("BERT base, spelled out, 128 tokens", lambda: spelled_out(bert()), (ids(128),), {}),
+    Case("Gemma 2, 6 layers, 128 tokens", gemma2, (ids(128),), NO_CACHE),
+    Case("T5 small's encoder, 128 tokens", t5, (ids(128),), {}),
+    Case("Mixtral 4 layers, 128 tokens", mixtral, (ids(128),), NO_CACHE),
+    Case("GPT-OSS 4 layers, 128 tokens", gpt_oss, (ids(128),), NO_CACHE),
 ]
