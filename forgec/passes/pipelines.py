@@ -20,8 +20,9 @@ PRESETS: dict[str, str] = {
     "canonicalize,group-query-heads,canonicalize",
     "@recognize": "fuse-rope,canonicalize,cse,fuse-norm,fuse-batch-norm,fuse-activation,canonicalize,fuse-glu,"
     "canonicalize",
+    "@experts": "fuse-moe,canonicalize",
     "@kernels": "merge-linears,canonicalize,fuse-epilogue,fuse-elementwise",
-    "@O2": "outline-layers{unnamed=false},sink-tables,@attention,@recognize,"
+    "@O2": "outline-layers{unnamed=false},sink-tables,@attention,@recognize,@experts,"
     "inline-layers,cse,canonicalize,@kernels,dce",
 }
 

@@ -157,7 +157,9 @@ class GroupedMatmulOp(ForgeOp):
         search = AtenOp.of(
             "aten::searchsorted.Tensor", [ends, emit.iota(count)], [("right", True)], [types.tensor("i64", [count])]
         )
-        group = emit(ClampOp, emit.insert(search), upper=ScalarAttr.of(groups - 1))  # rows after the last end
+        group = emit.insert(search)
+        if isinstance(groups, int):
+            group = emit(ClampOp, group, upper=ScalarAttr.of(groups - 1))  # rows after the last end
         weight = emit(IndexOp, self.weight, group, dims=IntsAttr([0]))
         rows = emit.reshape(self.input, (count, 1, types.shape(self.input)[1]))
         return [emit.reshape(emit(MatmulOp, rows, weight), types.shape(self.result))]

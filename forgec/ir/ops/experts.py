@@ -31,6 +31,7 @@ from forgec.ir.ops.index import IndexOp, ScatterOp
 from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.order import SortOp
 from forgec.ir.ops.reduction import SumOp
+from forgec.ir.ops.shape import TransposeOp
 from forgec.ir.ops.unary import ReluOp
 from forgec.runtime.symbolic import Extent
 
@@ -96,9 +97,12 @@ class MoeOp(KeywordFormatOp, ForgeOp):
         return types.shape(self.w_down)[1 if self.transposed is not None else 2]
 
     @property
-    def chosen(self) -> Extent:
-        """k, the number of experts for each row."""
-        return types.shape(self.indices)[-1]
+    def chosen(self) -> int:
+        """k, the number of experts for each row; raises VerifyException if it is not constant and positive."""
+        extent = types.shape(self.indices)[-1] if types.rank(self.indices) else 0
+        if not isinstance(extent, int) or extent < 1:
+            raise VerifyException(f"the number of experts for each row must be constant and positive, found {extent}")
+        return extent
 
     def infer(self) -> Sequence[TensorSpec]:
         check_float(self, self.input)
@@ -110,6 +114,7 @@ class MoeOp(KeywordFormatOp, ForgeOp):
             raise VerifyException("indices must have the input's shape but for the last dimension")
         if types.shape(self.weights) != places:
             raise VerifyException("indices and weights differ in shape")
+        _ = self.chosen
         experts, made = self._check_weights(shape[-1])
         self._check_biases(experts, made)
         operands = [v for v in self.operands if v not in (self.indices, self.weights)]
@@ -214,7 +219,7 @@ class MoeOp(KeywordFormatOp, ForgeOp):
         emit = Emitter(builder, self)
         shape, made, chosen = types.shape(self.input), types.shape(self.result)[-1], self.chosen
         pairs = types.numel(self.indices)
-        count = types.numel(self.input) // shape[-1] if shape[-1] != 0 else types.numel(self.indices) // chosen
+        count = pairs // chosen
         sorting = SortOp.make([emit.cast(emit.reshape(self.indices, (pairs,)), "i64")], {"dim": IntAttr(0)})
         emit.insert(sorting)
         experts, order = sorting.results
@@ -246,7 +251,7 @@ class MoeOp(KeywordFormatOp, ForgeOp):
         ends = emit.insert(search)
 
         def product(x: SSAValue, weight: SSAValue, bias: SSAValue | None) -> SSAValue:
-            turned = weight if self.transposed is not None else emit.transpose_last(weight)
+            turned = weight if self.transposed is not None else emit.insert(turned_last(weight))
             result = emit(GroupedMatmulOp, x, turned, ends)
             return result if bias is None else emit(AddOp, result, emit(IndexOp, bias, experts, dims=IntsAttr([0])))
 
@@ -266,6 +271,13 @@ class MoeOp(KeywordFormatOp, ForgeOp):
         names = ("activation", "alpha", "limit", "up_offset")
         found: dict[str, Attribute | None] = {name: self.properties.get(name) for name in names}
         return emit(GluOp, gate, up, **{name: value for name, value in found.items() if value is not None})
+
+
+def turned_last(weight: SSAValue) -> TransposeOp:
+    """The last two dimensions of a stack of matrices swapped, as a view."""
+    (groups, rows, columns), (stack, outer, inner) = types.shape(weight), types.strides(weight)
+    kind = types.tensor(types.dtype(weight), (groups, columns, rows), (stack, inner, outer))
+    return TransposeOp.make([weight], {"permutation": IntsAttr([0, 2, 1])}, [kind])
 
 
 def _untransposed(shape: Sequence[Extent], turned: bool) -> tuple[Extent, Extent, Extent]:
