@@ -88,7 +88,7 @@ class _Reading:
                 return self._summed(user)
             case IndexAddOp() | ScatterAddOp() | IndexPutOp():
                 return self._added(user)
-        found = taken(user.results[0])
+        found = taken(user.results[0]) if user.results else None
         return found is not None and self._unsorted(user, *found)
 
     def combination(self) -> Combination:
