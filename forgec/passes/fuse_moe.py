@@ -19,7 +19,7 @@ from forgec.ir.ops.contraction import GroupedMatmulOp, MatmulOp
 from forgec.ir.ops.creation import FullOp
 from forgec.ir.ops.experts import SQUARED, MoeOp, turned_last
 from forgec.ir.ops.order import SortOp
-from forgec.ir.ops.shape import ReshapeOp, SliceOp
+from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, SliceOp
 from forgec.ir.ops.unary import CastOp, GeluOp, ReluOp, SigmoidOp, SiluOp
 from forgec.passes.expert_combination import Combination, combine
 from forgec.passes.expert_rows import (
@@ -77,20 +77,28 @@ class FuseMoe(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for block in blocks(op):
-            covered: set[Operation] = set()
-            reasons: dict[Operation, str] = {}
+            fused: set[Operation] = set()
+            failed: list[tuple[Operation, _Experts, str]] = []
             for anchor in [child for child in block.ops if isinstance(child, (GroupedMatmulOp, MatmulOp))]:
                 experts = _Experts()
                 try:
                     if experts.read(anchor):
                         experts.rewrite()
-                        covered |= set(experts.ops)
+                        fused.update(experts.ops)
                 except NotFused as reason:
-                    reasons[anchor] = str(reason)
-                    covered |= set(experts.ops) - {anchor}
-            for anchor, reason in reasons.items():
-                if anchor not in covered:
-                    missed(anchor, f"no mixture of experts was made: {reason}")
+                    failed.append((anchor, experts, str(reason)))
+            _report(failed, fused)
+
+
+def _report(failed: list[tuple[Operation, _Experts, str]], fused: set[Operation]) -> None:
+    """Remarks about products that were not fused; of first products only where nothing tells of what follows them."""
+    last = [experts for _, experts, _ in failed if not experts.is_first]
+    told = {op for experts in last for op in experts.ops}
+    told_of = {experts.down.experts for experts in last if experts.down is not None}
+    for anchor, experts, reason in failed:
+        known = experts.is_first and (anchor in told or (experts.down is not None and experts.down.experts in told_of))
+        if anchor not in fused and not known:
+            missed(anchor, f"no mixture of experts was made: {reason}")
 
 
 @dataclass
@@ -107,6 +115,8 @@ class _Experts:
     sort: SortOp | None = None
     scale: PairWeights | None = None
     combination: Combination | None = None
+    is_first: bool = False
+    """The product takes rows that are chosen for experts, so it is no last one."""
 
     def read(self, anchor: GroupedMatmulOp | MatmulOp) -> bool:
         """Look for the experts whose last product is ``anchor``. False if it is no product with weights of experts;
@@ -148,8 +158,12 @@ class _Experts:
             return
         found = None if op is None else _activation(op)
         if found is None:
-            what = "no op" if op is None else op.name
-            raise NotFused(f"the rows come from {what}, which is no activation or gated unit of a product with weights")
+            if op is None or taken(value) is not None or isinstance(op, (CopyOp, ReshapeOp, BroadcastOp)):
+                self.is_first = True
+                raise NotFused("what follows the first product does not lead to a second one")
+            raise NotFused(
+                f"the rows come from {op.name}, which is no activation or gated unit of a product with weights"
+            )
         name, source, ops = found
         self.ops += ops
         self.properties["activation"] = StringAttr(name)
