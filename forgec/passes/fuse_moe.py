@@ -36,7 +36,7 @@ from forgec.passes.expert_rows import (
     taken,
 )
 from forgec.passes.patterns import made_by, missed, pairs, substitute, with_number
-from forgec.passes.rewriting import blocks
+from forgec.passes.rewriting import blocks, is_dead
 from forgec.runtime.symbolic import Extent
 
 PLAIN = {SiluOp: "silu", ReluOp: "relu", SigmoidOp: "sigmoid"}
@@ -137,7 +137,9 @@ class _Experts:
         inside = {*self.ops, self.combination.root}
         for op in self.ops:
             if op is not self.combination.root and any(
-                use.operation not in inside for result in op.results for use in result.uses
+                use.operation not in inside and not is_dead(use.operation)
+                for result in op.results
+                for use in result.uses
             ):
                 raise NotFused(f"the result of {op.name} has other uses")
         return True
