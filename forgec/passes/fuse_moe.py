@@ -19,8 +19,10 @@ from forgec.ir.ops.contraction import GroupedMatmulOp, MatmulOp
 from forgec.ir.ops.creation import FullOp
 from forgec.ir.ops.experts import SQUARED, MoeOp, turned_last
 from forgec.ir.ops.order import SortOp
+from forgec.ir.ops.reduction import SumOp
 from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, SliceOp
 from forgec.ir.ops.unary import CastOp, GeluOp, ReluOp, SigmoidOp, SiluOp
+from forgec.passes.dense_experts import fuse_dense
 from forgec.passes.expert_combination import Combination, combine
 from forgec.passes.expert_rows import (
     NotFused,
@@ -68,9 +70,10 @@ class FuseMoe(ModulePass):
             -> tensor<5x8xf32>
 
     The rows may be sorted by their experts and multiplied in groups, or stand in their order, each with weights taken
-    for it. How experts and weights are chosen stays as it is: that differs from model to model. The weights of the
-    experts stay as they lie; gate and up may be packed or have weights of their own. Run it after ``fuse-glu``; routing
-    that nobody uses any more stays for ``dce``.
+    for it, or go through all experts, scaled by weights that are zero but for the choices of a top-k (experts that are
+    not chosen make zero of them, unless their own weights are not finite). How experts and weights are chosen stays as
+    it is: that differs from model to model. The weights of the experts stay as they lie; gate and up may be packed or
+    have weights of their own. Run it after ``fuse-glu``; routing that nobody uses any more stays for ``dce``.
     """
 
     name = "fuse-moe"
@@ -88,6 +91,11 @@ class FuseMoe(ModulePass):
                 except NotFused as reason:
                     failed.append((anchor, experts, str(reason)))
             _report(failed, fused)
+            for root in [child for child in block.ops if isinstance(child, SumOp)]:
+                try:
+                    fuse_dense(root)
+                except NotFused as reason:
+                    missed(root, f"no mixture of experts was made: {reason}")
 
 
 def _report(failed: list[tuple[Operation, _Experts, str]], fused: set[Operation]) -> None:

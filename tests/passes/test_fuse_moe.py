@@ -27,7 +27,7 @@ def grouped_mm(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
     """Torch exports its own operator for bfloat16 alone."""
     pytest.importorskip("transformers.integrations.moe")
     if rows.dtype == torch.bfloat16:
-        return torch._grouped_mm(rows, weight, offs=ends)
+        return torch.ops.aten._grouped_mm(rows, weight, ends)
     return torch.ops.transformers.grouped_mm_fallback(rows, weight, ends)
 
 
@@ -102,6 +102,15 @@ def sorted_back_first(x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
     return (y.view(-1, k, FEATURES) * weights.unsqueeze(-1)).sum(1)
 
 
+def dense(x: Tensor, logits: Tensor, *, elsewhere: float = -torch.inf) -> Tensor:
+    """As in Llama 4: every expert on every row, scaled by what is zero but for the chosen experts."""
+    values, indices = torch.topk(logits, 2, dim=1)
+    scores = torch.sigmoid(torch.full_like(logits, elsewhere).scatter(1, indices, values).float()).to(x.dtype)
+    rows = x.repeat(EXPERTS, 1) * scores.transpose(0, 1).reshape(-1, 1)
+    hidden = halves(torch.bmm(rows.view(EXPERTS, -1, FEATURES), UP.to(x.dtype).mT.contiguous()))
+    return torch.bmm(hidden, DOWN.to(x.dtype).mT.contiguous()).view(-1, FEATURES).reshape(EXPERTS, -1, FEATURES).sum(0)
+
+
 UNITS = {"halves": halves, "by turns": by_turns, "squared": squared}
 FORMS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     **{f"grouped {name}": lambda x, i, w, f=f: grouped(x, i, w, f) for name, f in UNITS.items()},
@@ -156,6 +165,22 @@ def test_rows_of_one_expert_are_not_read_by_others() -> None:
     fused = Fused(FORMS["grouped halves"], [x, indices, weights], PIPELINE, dynamic=False)
     found = fused.forms.forge_results(fused.module, x, indices.clamp(max=1), weights)[0]
     torch.testing.assert_close(found, FORMS["grouped halves"](x, indices.clamp(max=1), weights))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_expert_on_every_row(dtype: torch.dtype) -> None:
+    logits = numbers(6, EXPERTS, seed=7, dtype=dtype) * 9
+    fused = Fused(dense, [numbers(6, FEATURES, seed=9, dtype=dtype), logits], PIPELINE, dynamic=False)
+    assert fused.ops["moe"] == 1
+    assert not fused.ops.keys() & {"matmul", "scatter", "glu"}
+    fused.check(exact=0.9)
+
+
+def test_experts_whose_scores_are_not_zero_are_chosen() -> None:
+    x, logits = numbers(6, FEATURES, seed=9), numbers(6, EXPERTS, seed=7)
+    fused = Fused(lambda x, logits: dense(x, logits, elsewhere=-3.0), [x, logits], PIPELINE, dynamic=False)
+    assert fused.ops["moe"] == 0
+    fused.check()
 
 
 def lost(form: Callable[..., Tensor], reason: str) -> None:

@@ -154,3 +154,87 @@ func.func @added(%x : tensor<5x8xf32>, %i : tensor<5x2xi64>, %w : tensor<5x2xf32
   %sum = forge.index_add %zero, %row, %y dim 0 : (tensor<5x8xf32>, tensor<10xi64>, tensor<10x8xf32>) -> tensor<5x8xf32>
   func.return %sum : tensor<5x8xf32>
 }
+
+// -----
+
+// As in Llama 4: every expert on every row, which is scaled by what is zero but for the chosen ones.
+// CHECK-LABEL: func.func @every_expert(
+// CHECK-NEXT:    %[[V:.*]], %[[I:.*]] = forge.topk %logits
+// CHECK-NEXT:    %[[W:.*]] = forge.sigmoid %[[V]]
+// CHECK-NEXT:    forge.moe %x, %[[I]], %[[W]], %up, %down activation "silu" packed "halves" transposed scale_input :
+func.func @every_expert(%x : tensor<5x8xf32>, %logits : tensor<5x4xf32>, %up : tensor<4x8x24xf32>, %down : tensor<4x12x8xf32>) -> tensor<5x8xf32> {
+  %v, %i = forge.topk %logits k 2 dim 1 : (tensor<5x4xf32>) -> (tensor<5x2xf32>, tensor<5x2xi64>)
+  %nowhere = forge.full -inf : tensor<5x4xf32>
+  %placed = forge.scatter %nowhere, %i, %v dim 1 : (tensor<5x4xf32>, tensor<5x2xi64>, tensor<5x2xf32>) -> tensor<5x4xf32>
+  %scores = forge.sigmoid %placed : (tensor<5x4xf32>) -> tensor<5x4xf32>
+  %turned = forge.transpose %scores [1, 0] : (tensor<5x4xf32>) -> tensor<4x5xf32, #forge.tensor<[], strides = [1, 4]>>
+  %column = forge.reshape %turned : (tensor<4x5xf32, #forge.tensor<[], strides = [1, 4]>>) -> tensor<20x1xf32>
+  %x1 = forge.reshape %x : (tensor<5x8xf32>) -> tensor<1x5x1x8xf32>
+  %x2 = forge.broadcast %x1 : (tensor<1x5x1x8xf32>) -> tensor<4x5x1x8xf32, #forge.tensor<[], strides = [0, 8, 8, 1]>>
+  %x3 = forge.copy %x2 : (tensor<4x5x1x8xf32, #forge.tensor<[], strides = [0, 8, 8, 1]>>) -> tensor<4x5x1x8xf32>
+  %rows = forge.reshape %x3 : (tensor<4x5x1x8xf32>) -> tensor<20x8xf32>
+  %scaled = forge.mul %rows, %column : (tensor<20x8xf32>, tensor<20x1xf32>) -> tensor<20x8xf32>
+  %each = forge.reshape %scaled : (tensor<20x8xf32>) -> tensor<4x5x8xf32>
+  %both = forge.matmul %each, %up : (tensor<4x5x8xf32>, tensor<4x8x24xf32>) -> tensor<4x5x24xf32>
+  %g = forge.slice %both dim 2 from 0 step 1 : (tensor<4x5x24xf32>) -> tensor<4x5x12xf32, #forge.tensor<[], strides = [120, 24, 1]>>
+  %u = forge.slice %both dim 2 from 12 step 1 : (tensor<4x5x24xf32>) -> tensor<4x5x12xf32, #forge.tensor<[], strides = [120, 24, 1]>>
+  %h = forge.glu %g, %u activation "silu" : (tensor<4x5x12xf32, #forge.tensor<[], strides = [120, 24, 1]>>, tensor<4x5x12xf32, #forge.tensor<[], strides = [120, 24, 1]>>) -> tensor<4x5x12xf32>
+  %y = forge.matmul %h, %down : (tensor<4x5x12xf32>, tensor<4x12x8xf32>) -> tensor<4x5x8xf32>
+  %sum = forge.sum %y over [0] : (tensor<4x5x8xf32>) -> tensor<5x8xf32>
+  func.return %sum : tensor<5x8xf32>
+}
+
+// -----
+
+// The score of an expert that was not chosen is one half.
+// CHECK-LABEL: func.func @scored_elsewhere(
+// CHECK-NOT:     forge.moe
+// CHECK:         func.return
+func.func @scored_elsewhere(%x : tensor<5x8xf32>, %logits : tensor<5x4xf32>, %up : tensor<4x8x24xf32>, %down : tensor<4x12x8xf32>) -> tensor<5x8xf32> {
+  %v, %i = forge.topk %logits k 2 dim 1 : (tensor<5x4xf32>) -> (tensor<5x2xf32>, tensor<5x2xi64>)
+  %nowhere = forge.full 0.0 : tensor<5x4xf32>
+  %placed = forge.scatter %nowhere, %i, %v dim 1 : (tensor<5x4xf32>, tensor<5x2xi64>, tensor<5x2xf32>) -> tensor<5x4xf32>
+  %scores = forge.sigmoid %placed : (tensor<5x4xf32>) -> tensor<5x4xf32>
+  %turned = forge.transpose %scores [1, 0] : (tensor<5x4xf32>) -> tensor<4x5xf32, #forge.tensor<[], strides = [1, 4]>>
+  %column = forge.reshape %turned : (tensor<4x5xf32, #forge.tensor<[], strides = [1, 4]>>) -> tensor<20x1xf32>
+  %x1 = forge.reshape %x : (tensor<5x8xf32>) -> tensor<1x5x1x8xf32>
+  %x2 = forge.broadcast %x1 : (tensor<1x5x1x8xf32>) -> tensor<4x5x1x8xf32, #forge.tensor<[], strides = [0, 8, 8, 1]>>
+  %x3 = forge.copy %x2 : (tensor<4x5x1x8xf32, #forge.tensor<[], strides = [0, 8, 8, 1]>>) -> tensor<4x5x1x8xf32>
+  %rows = forge.reshape %x3 : (tensor<4x5x1x8xf32>) -> tensor<20x8xf32>
+  %scaled = forge.mul %rows, %column : (tensor<20x8xf32>, tensor<20x1xf32>) -> tensor<20x8xf32>
+  %each = forge.reshape %scaled : (tensor<20x8xf32>) -> tensor<4x5x8xf32>
+  %both = forge.matmul %each, %up : (tensor<4x5x8xf32>, tensor<4x8x24xf32>) -> tensor<4x5x24xf32>
+  %g = forge.slice %both dim 2 from 0 step 1 : (tensor<4x5x24xf32>) -> tensor<4x5x12xf32, #forge.tensor<[], strides = [120, 24, 1]>>
+  %u = forge.slice %both dim 2 from 12 step 1 : (tensor<4x5x24xf32>) -> tensor<4x5x12xf32, #forge.tensor<[], strides = [120, 24, 1]>>
+  %h = forge.glu %g, %u activation "silu" : (tensor<4x5x12xf32, #forge.tensor<[], strides = [120, 24, 1]>>, tensor<4x5x12xf32, #forge.tensor<[], strides = [120, 24, 1]>>) -> tensor<4x5x12xf32>
+  %y = forge.matmul %h, %down : (tensor<4x5x12xf32>, tensor<4x12x8xf32>) -> tensor<4x5x8xf32>
+  %sum = forge.sum %y over [0] : (tensor<4x5x8xf32>) -> tensor<5x8xf32>
+  func.return %sum : tensor<5x8xf32>
+}
+
+// -----
+
+// The same expert may be named twice.
+// CHECK-LABEL: func.func @not_a_top_k(
+// CHECK-NOT:     forge.moe
+// CHECK:         func.return
+func.func @not_a_top_k(%x : tensor<5x8xf32>, %logits : tensor<5x4xf32>, %up : tensor<4x8x24xf32>, %down : tensor<4x12x8xf32>, %i : tensor<5x2xi64>, %v : tensor<5x2xf32>) -> tensor<5x8xf32> {
+  %nowhere = forge.full -inf : tensor<5x4xf32>
+  %placed = forge.scatter %nowhere, %i, %v dim 1 : (tensor<5x4xf32>, tensor<5x2xi64>, tensor<5x2xf32>) -> tensor<5x4xf32>
+  %scores = forge.sigmoid %placed : (tensor<5x4xf32>) -> tensor<5x4xf32>
+  %turned = forge.transpose %scores [1, 0] : (tensor<5x4xf32>) -> tensor<4x5xf32, #forge.tensor<[], strides = [1, 4]>>
+  %column = forge.reshape %turned : (tensor<4x5xf32, #forge.tensor<[], strides = [1, 4]>>) -> tensor<20x1xf32>
+  %x1 = forge.reshape %x : (tensor<5x8xf32>) -> tensor<1x5x1x8xf32>
+  %x2 = forge.broadcast %x1 : (tensor<1x5x1x8xf32>) -> tensor<4x5x1x8xf32, #forge.tensor<[], strides = [0, 8, 8, 1]>>
+  %x3 = forge.copy %x2 : (tensor<4x5x1x8xf32, #forge.tensor<[], strides = [0, 8, 8, 1]>>) -> tensor<4x5x1x8xf32>
+  %rows = forge.reshape %x3 : (tensor<4x5x1x8xf32>) -> tensor<20x8xf32>
+  %scaled = forge.mul %rows, %column : (tensor<20x8xf32>, tensor<20x1xf32>) -> tensor<20x8xf32>
+  %each = forge.reshape %scaled : (tensor<20x8xf32>) -> tensor<4x5x8xf32>
+  %both = forge.matmul %each, %up : (tensor<4x5x8xf32>, tensor<4x8x24xf32>) -> tensor<4x5x24xf32>
+  %g = forge.slice %both dim 2 from 0 step 1 : (tensor<4x5x24xf32>) -> tensor<4x5x12xf32, #forge.tensor<[], strides = [120, 24, 1]>>
+  %u = forge.slice %both dim 2 from 12 step 1 : (tensor<4x5x24xf32>) -> tensor<4x5x12xf32, #forge.tensor<[], strides = [120, 24, 1]>>
+  %h = forge.glu %g, %u activation "silu" : (tensor<4x5x12xf32, #forge.tensor<[], strides = [120, 24, 1]>>, tensor<4x5x12xf32, #forge.tensor<[], strides = [120, 24, 1]>>) -> tensor<4x5x12xf32>
+  %y = forge.matmul %h, %down : (tensor<4x5x12xf32>, tensor<4x12x8xf32>) -> tensor<4x5x8xf32>
+  %sum = forge.sum %y over [0] : (tensor<4x5x8xf32>) -> tensor<5x8xf32>
+  func.return %sum : tensor<5x8xf32>
+}
