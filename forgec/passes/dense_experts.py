@@ -13,14 +13,13 @@ from forgec.ir.ops.base import producer
 from forgec.ir.ops.binary import MulOp
 from forgec.ir.ops.composite import GluOp
 from forgec.ir.ops.contraction import MatmulOp
-from forgec.ir.ops.experts import MoeOp
 from forgec.ir.ops.index import ScatterOp
 from forgec.ir.ops.order import TopkOp
 from forgec.ir.ops.reduction import SoftmaxOp, SumOp
 from forgec.ir.ops.shape import BroadcastOp, ReshapeOp, SliceOp, TransposeOp
 from forgec.ir.ops.unary import CastOp, SigmoidOp
 from forgec.passes.expert_rows import NotFused, lean, plain
-from forgec.passes.patterns import made_by, number, pairs, substitute
+from forgec.passes.patterns import made_by, number, pairs
 
 
 @dataclass
@@ -43,45 +42,51 @@ class Scores:
         return value, made
 
 
-def fuse_dense(root: SumOp) -> bool:
-    """Make one op of a sum over all experts, of which only those that a top-k chose have a weight. False if ``root`` is
-    no such sum. Raises NotFused if it is one that the op does not cover.
+@dataclass
+class Dense:
+    """What ``forge.moe`` is made of."""
+
+    operands: list[SSAValue]
+    properties: dict[str, Attribute]
+    made: list[Operation]
+    """Ops that compute operands."""
+    ops: list[Operation]
+    """Ops that it covers."""
+
+
+def read_dense(root: SumOp) -> Dense | None:
+    """Read a sum over all experts, of which only those that a top-k chose have a weight. None if ``root`` is no such
+    sum; raises NotFused if it is one that the op does not cover.
     """
     down = made_by(plain(root.input), MatmulOp)
     if root.dims.data != (0,) or types.rank(root.input) != 3 or down is None or types.rank(down.rhs) != 3:
-        return False
+        return None
     unit = made_by(plain(down.lhs), GluOp)
-    slices = [] if unit is None else [made_by(value, SliceOp) for value in (unit.gate, unit.up)]
-    if unit is None or None in slices:
-        return False
-    first, second = (s for s in slices if s is not None)
-    up = made_by(first.input, MatmulOp)
-    if up is None or second.input is not first.input or types.rank(up.rhs) != 3:
-        return False
+    if unit is None:
+        return None
+    first, second = made_by(unit.gate, SliceOp), made_by(unit.up, SliceOp)
+    up = None if first is None else made_by(first.input, MatmulOp)
+    if first is None or second is None or up is None or second.input is not first.input or types.rank(up.rhs) != 3:
+        return None
     scaled = made_by(plain(up.lhs), MulOp)
     found = None if scaled is None else _scaled(scaled, types.shape(up.rhs)[0])
-    if scaled is None or found is None:
-        return False
-    input, scores = found
+    if scaled is None or found is None or types.shape(root.input)[0] != types.shape(up.rhs)[0]:
+        return None
+    source, scores = found
     if unit.activation.data == "sigmoid" and unit.up_offset is not None:
         raise NotFused("an expert makes more than zero of rows that are zero")
-    properties = {name: unit.properties[name] for name in ("activation", "alpha", "limit", "up_offset")
-                  if name in unit.properties}  # fmt: skip
+    names = ("activation", "alpha", "limit", "up_offset")
+    properties = {name: unit.properties[name] for name in names if name in unit.properties}
     properties |= {"packed": _packing(first, second), "transposed": UnitAttr(), "scale_input": UnitAttr()}
     ops: list[Operation] = [scaled, up, first, second, unit, down]
     if any(len(list(op.results[0].uses)) != 1 for op in ops if op is not up):
         raise NotFused("what stands between the products has other uses")
     weights, made = scores.replayed()
     rows = (types.shape(scores.indices)[0], types.shape(up.lhs)[-1])
-    if types.shape(input) != rows:
-        made.append(ReshapeOp.make([input], {}, [types.tensor(types.dtype(input), rows)]))
-        input = made[-1].results[0]
-    made.append(MoeOp.make([input, scores.indices, weights, up.rhs, down.rhs], properties))
-    if made[-1].results[0].type != root.result.type:
-        made.append(ReshapeOp.make([made[-1].results[0]], {}, [root.result.type]))
-    chosen = types.shape(scores.indices)[1]
-    substitute(root, made, ops, f"made one forge.moe of {chosen} experts for each row, where all were evaluated")
-    return True
+    if types.shape(source) != rows:
+        made.append(ReshapeOp.make([source], {}, [types.tensor(types.dtype(source), rows)]))
+        source = made[-1].results[0]
+    return Dense([source, scores.indices, weights, up.rhs, down.rhs], properties, made, ops)
 
 
 def _packing(gate: SliceOp, up: SliceOp) -> Attribute:

@@ -22,7 +22,7 @@ from forgec.ir.ops.order import SortOp
 from forgec.ir.ops.reduction import SumOp
 from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, SliceOp
 from forgec.ir.ops.unary import CastOp, GeluOp, ReluOp, SigmoidOp, SiluOp
-from forgec.passes.dense_experts import fuse_dense
+from forgec.passes.dense_experts import read_dense
 from forgec.passes.expert_combination import Combination, combine
 from forgec.passes.expert_rows import (
     NotFused,
@@ -93,9 +93,21 @@ class FuseMoe(ModulePass):
             _report(failed, fused)
             for root in [child for child in block.ops if isinstance(child, SumOp)]:
                 try:
-                    fuse_dense(root)
+                    _fuse_dense(root)
                 except NotFused as reason:
                     missed(root, f"no mixture of experts was made: {reason}")
+
+
+def _fuse_dense(root: SumOp) -> None:
+    """Make one op of all experts on all rows, where few have a weight."""
+    found = read_dense(root)
+    if found is None:
+        return
+    new = [*found.made, MoeOp.make(found.operands, found.properties)]
+    if new[-1].results[0].type != root.result.type:
+        new.append(ReshapeOp.make([new[-1].results[0]], {}, [root.result.type]))
+    chosen = types.shape(found.operands[1])[1]
+    substitute(root, new, found.ops, f"made one forge.moe of {chosen} experts for each row, where all were evaluated")
 
 
 def _report(failed: list[tuple[Operation, _Experts, str]], fused: set[Operation]) -> None:
