@@ -59,6 +59,7 @@ class _Reading:
     def __init__(self, value: SSAValue, down: Product, sort: SortOp | None, chosen: int, scaled: bool) -> None:
         self.value, self.experts, self.sort, self.chosen = value, down.experts, sort, chosen
         self.width = types.shape(down.weight)[2 if down.transposed else 1]
+        self.bias_type = (types.shape(down.weight)[0], self.width), types.dtype(down.weight)
         self.is_scaled = scaled
         self.is_sorted = down.is_sorted
         self.frame = (down.experts, down.is_sorted)
@@ -122,7 +123,9 @@ class _Reading:
             found = taken(squeezed(other)[0])
             if mine is not self.value or found is None or self.weights is not None or self.bias is not None:
                 continue
-            if types.shape(found[0])[1:] != (self.width,) or types.dtype(op.result) != types.dtype(mine):
+            if (types.shape(found[0]), types.dtype(found[0])) != self.bias_type or types.dtype(mine) != self.bias_type[
+                1
+            ]:
                 continue
             if pair_experts(found[1]) != (self.experts, self.is_sorted):
                 continue

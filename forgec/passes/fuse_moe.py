@@ -151,9 +151,13 @@ class _Experts:
         frames = {(p.experts, p.is_sorted) for p in (self.up, self.gate, self.down) if p is not None}
         if len(frames) > 1:
             raise NotFused("the products are not with weights of the same experts")
+        self._check_weights()
         self._read_rows(self.up)
         self.combination = combine(anchor.result, self.down, self.sort, self.chosen, scaled=self.scale is not None)
         self.ops += self.combination.ops
+        weights, made = self.combination.weights, types.dtype(self.combination.root.results[0])
+        if made != (types.dtype(self.up.weight) if weights is None else weights.product_dtype):
+            raise NotFused(f"the results of the experts are cast to {made}")
         inside = {*self.ops, self.combination.root}
         for op in self.ops:
             if op is not self.combination.root and any(
@@ -163,6 +167,14 @@ class _Experts:
             ):
                 raise NotFused(f"the result of {op.name} has other uses")
         return True
+
+    def _check_weights(self) -> None:
+        """Weights and biases are of as many experts, and of one dtype."""
+        products = [product for product in (self.up, self.gate, self.down) if product is not None]
+        tensors = [product.weight for product in products]
+        tensors += [product.bias[0] for product in products if product.bias is not None]
+        if len({(types.shape(tensor)[0], types.dtype(tensor)) for tensor in tensors}) > 1:
+            raise NotFused("weights and biases are not of the same experts, or not of one dtype")
 
     def _read_hidden(self, value: SSAValue) -> None:
         """The activation or gated unit that makes ``value``, and the products that it takes."""
@@ -224,6 +236,7 @@ class _Experts:
     def _read_rows(self, up: Product) -> None:
         """Where the rows come from, and what scales them."""
         value, pair_count = squeezed(up.rows)[0], types.numel(up.experts)
+        width = types.shape(up.weight)[1 if up.transposed else 2]
         scaled = _scaled(value)
         if scaled is not None:
             value = scaled[0]
@@ -232,6 +245,8 @@ class _Experts:
         else:
             found = repeated(value, pair_count)
             self.input, self.chosen = found if found is not None else (value, 1)
+        if self.input is None or types.numel(self.input) != pair_count // self.chosen * width:
+            raise NotFused("the rows are not all rows of a tensor, each as often as experts are chosen for it")
         if scaled is not None:
             _, weights, dtype = scaled
             self.scale = pair_weights(weights, dtype, up.experts, self.sort)

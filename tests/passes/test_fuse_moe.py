@@ -201,6 +201,19 @@ def test_experts_with_more_than_the_op_has_are_left_alone() -> None:
     )
 
 
+def test_rows_of_a_longer_tensor_are_left_alone() -> None:
+    """Experts are chosen for the first half of the rows."""
+
+    def form(x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+        experts, order = torch.sort(indices.reshape(-1))
+        ends = torch.searchsorted(experts, torch.arange(EXPERTS), right=True, out_int32=True)
+        hidden = halves(grouped_mm(torch.cat([x, x])[order // 2], UP.mT, ends))
+        y = grouped_mm(hidden, DOWN.mT, ends)[torch.argsort(order)].view(-1, 2, FEATURES)
+        return (y * weights.unsqueeze(-1)).sum(1)
+
+    lost(form, "the rows are not all rows of a tensor, each as often as experts are chosen for it")
+
+
 def test_weights_of_other_choices_are_no_weights() -> None:
     def form(x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
         experts, order = torch.sort(indices.reshape(-1))
