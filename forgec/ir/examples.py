@@ -282,6 +282,9 @@ func.func @forward(%cache: !forge.state<tensor<4xf32>>, %x: tensor<4xf32>) -> !f
 %r = forge.matmul %x, %y :
     (tensor<2x?x8xf32, #forge.tensor<[s0]>>, tensor<8x3xf32>) -> tensor<2x?x3xf32, #forge.tensor<[s0]>>
 
+%r = forge.grouped_matmul %x, %w ends %e :
+    (tensor<?x8xf32, #forge.tensor<[s0]>>, tensor<3x8x4xf32>, tensor<3xi32>) -> tensor<?x4xf32, #forge.tensor<[s0]>>
+
 %r = forge.linear %x, %w bias %b :
     (tensor<?x8xf32, #forge.tensor<[s0]>>, tensor<3x8xf32>, tensor<3xf32>) -> tensor<?x3xf32, #forge.tensor<[s0]>>
 
@@ -406,11 +409,21 @@ func.func @forward(%cache: !forge.state<tensor<4xf32>>, %x: tensor<4xf32>) -> !f
 
 %r = forge.glu %g, %u activation "gelu_tanh" limit 7.0 : (tensor<4x8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>
 
-%r = forge.moe %x, %router, %gate_up, %down top_k 2 activation "silu" normalize :
-    (tensor<5x8xf32>, tensor<5x4xf32>, tensor<4x12x8xf32>, tensor<4x8x6xf32>) -> tensor<5x8xf32>
+%r = forge.moe %x, %indices, %weights, %up, %down activation "silu" packed "halves" :
+    (tensor<5x8xf32>, tensor<5x2xi64>, tensor<5x2xf32>, tensor<4x24x8xf32>, tensor<4x8x12xf32>) -> tensor<5x8xf32>
 
-%r = forge.moe %x, %router, %gate_up, %down top_k 1 activation "gelu" scoring "sigmoid" :
-    (tensor<5x8xf32>, tensor<5x4xf32>, tensor<4x12x8xf32>, tensor<4x8x6xf32>) -> tensor<5x8xf32>
+%r = forge.moe %x, %indices, %weights, %up, %down bias_up %bu bias_down %bd activation "silu" packed "interleaved"
+    alpha 1.702 limit 7.0 up_offset 1.0 transposed :
+    (tensor<2x?x8xf32, #forge.tensor<[s0]>>, tensor<2x?x2xi64, #forge.tensor<[s0]>>,
+     tensor<2x?x2xf32, #forge.tensor<[s0]>>, tensor<4x8x24xf32>, tensor<4x12x8xf32>, tensor<4x24xf32>, tensor<4x8xf32>)
+    -> tensor<2x?x8xf32, #forge.tensor<[s0]>>
+
+%r = forge.moe %x, %indices, %weights, %up, %down w_gate %gate activation "gelu" scale_input :
+    (tensor<5x8xf32>, tensor<5x1xi64>, tensor<5x1xf32>, tensor<4x12x8xf32>, tensor<4x8x12xf32>, tensor<4x12x8xf32>)
+    -> tensor<5x8xf32>
+
+%r = forge.moe %x, %indices, %weights, %up, %down activation "relu_squared" :
+    (tensor<5x8xf32>, tensor<5x2xi64>, tensor<5x2xf32>, tensor<4x12x8xf32>, tensor<4x8x12xf32>) -> tensor<5x8xf32>
 
 %r = forge.embedding %w, %i :
     (tensor<16x8xf32>, tensor<1x?xi64, #forge.tensor<[s0]>>) -> tensor<1x?x8xf32, #forge.tensor<[s0]>>

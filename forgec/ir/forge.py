@@ -13,6 +13,7 @@ from forgec.ir.ops import (
     contraction,
     control,
     creation,
+    experts,
     fused,
     index,
     module,
@@ -45,6 +46,7 @@ FAMILIES = (
     spatial,
     attention,
     composite,
+    experts,
     index,
     window,
 )

@@ -12,15 +12,16 @@ from xdsl.passes import ModulePass
 from forgec.ir import types
 from forgec.ir.ops.attention import AttentionOp
 from forgec.ir.ops.base import ElementwiseOp
-from forgec.ir.ops.composite import GluOp, MoeOp, RopeOp
-from forgec.ir.ops.contraction import ConvolutionOp, ConvTransposeOp, LinearOp, MatmulOp
+from forgec.ir.ops.composite import GluOp, RopeOp
+from forgec.ir.ops.contraction import ConvolutionOp, ConvTransposeOp, GroupedMatmulOp, LinearOp, MatmulOp
+from forgec.ir.ops.experts import MoeOp
 from forgec.ir.ops.index import EmbeddingOp
 from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, is_free
 from forgec.passes.fusion import Fuser
 from forgec.passes.rewriting import functions
 from forgec.runtime.symbolic import Extent
 
-ROOTS = (LinearOp, MatmulOp, ConvolutionOp, ConvTransposeOp, AttentionOp, MoeOp, EmbeddingOp)
+ROOTS = (LinearOp, MatmulOp, GroupedMatmulOp, ConvolutionOp, ConvTransposeOp, AttentionOp, MoeOp, EmbeddingOp)
 """Ops that are kernels of their own, whose results pass through registers."""
 JOINING = (ElementwiseOp, RopeOp, GluOp, CopyOp, ReshapeOp)
 

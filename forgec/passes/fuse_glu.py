@@ -15,7 +15,7 @@ from forgec.ir.ops.activation import SwishOp
 from forgec.ir.ops.base import producer
 from forgec.ir.ops.binary import AddOp, MulOp
 from forgec.ir.ops.composite import GluOp
-from forgec.ir.ops.contraction import ConvolvingOp, LinearOp, MatmulOp
+from forgec.ir.ops.contraction import ConvolvingOp, GroupedMatmulOp, LinearOp, MatmulOp
 from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.shape import CopyOp, ReshapeOp, SliceOp, TransposeOp
 from forgec.ir.ops.unary import ClampOp, GeluOp, ReluOp, SigmoidOp, SiluOp
@@ -23,7 +23,7 @@ from forgec.passes.patterns import made_by, missed, only_neighbour, pairs, subst
 from forgec.passes.rewriting import blocks
 
 ACTIVATIONS = (SiluOp, SwishOp, GeluOp, ReluOp, SigmoidOp)
-PRODUCTS = ("aten::_grouped_mm", "aten::bmm", "aten::mm", "aten::addmm", "aten::baddbmm")
+PRODUCTS = ("aten::bmm", "aten::mm", "aten::addmm", "aten::baddbmm")
 """Operators of ATen that, like the dialect's contractions, project their first operand (or that after a bias)."""
 
 
@@ -151,7 +151,7 @@ def _projected(value: SSAValue) -> tuple[str, SSAValue] | None:
     op = producer(value)
     if isinstance(op, SliceOp):
         return "slice", through(op.input, ReshapeOp)
-    if isinstance(op, (LinearOp, MatmulOp, ConvolvingOp)):
+    if isinstance(op, (LinearOp, MatmulOp, GroupedMatmulOp, ConvolvingOp)):
         return "projection", through(op.operands[0], ReshapeOp, CopyOp)
     if isinstance(op, AtenOp) and op.callee.data in PRODUCTS:
         place = 1 if op.callee.data in PRODUCTS[-2:] else 0

@@ -20,8 +20,10 @@ PRESETS: dict[str, str] = {
     "canonicalize,group-query-heads,canonicalize",
     "@recognize": "fuse-dequantize,fuse-rope,canonicalize,cse,fuse-norm,fuse-batch-norm,fuse-activation,canonicalize,"
     "fuse-glu,canonicalize",
+    "@experts": "fuse-moe,canonicalize",
     "@kernels": "merge-linears,canonicalize,assign-layout,fuse-epilogue,fuse-elementwise,fuse-indexing",
-    "@O2": "outline-layers{unnamed=false},sink-tables,@attention,@recognize,hoist-tables,cse,canonicalize,@kernels,dce",
+    "@O2": "outline-layers{unnamed=false},sink-tables,@attention,@recognize,@experts,hoist-tables,cse,canonicalize,"
+    "@kernels,dce",
 }
 
 

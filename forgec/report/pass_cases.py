@@ -25,7 +25,7 @@ from forgec.passes.registry import available_passes
 T = TypeVar("T")
 
 MARK = "// DOC:"
-LONGEST = 15
+LONGEST = 22
 """Lines that a case may have to be shown."""
 
 

@@ -53,7 +53,7 @@ def test_summary():
     finished = command("ops")
     assert (finished.code, finished.err) == (0, "")
     matmul = r"forge\.matmul +bmm, dot, matmul, mm, mv +yes +lowering"
-    for text in (matmul, r"forge\.moe +Unsupported\(", "backend aten"):
+    for text in (matmul, r"forge\.moe +pass fuse-moe", "backend aten"):
         assert re.search(text, finished.out), text
     assert "'forgec ops aten::' lists them" in finished.out
     assert "[bold]" not in finished.out

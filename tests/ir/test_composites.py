@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn import functional as F
-from xdsl.dialects.builtin import IntAttr, StringAttr, UnitAttr
+from xdsl.dialects.builtin import StringAttr, UnitAttr
 from xdsl.ir import Attribute
 from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir.attributes import ScalarAttr
-from forgec.ir.ops.composite import GluOp, MoeOp, RopeOp
+from forgec.ir.ops.composite import GluOp, RopeOp
 from tests.ir.build import run_op
 
 
@@ -112,57 +112,3 @@ def test_glu_refuses_what_does_not_fit() -> None:
     ):
         with pytest.raises(VerifyException, match=message):
             run_op(GluOp, operands, {"activation": StringAttr(activation)})
-
-
-def experts(dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
-    """Input [3, 5, 8], router logits [3, 5, 4], weights of 4 experts with 6 hidden features."""
-    generator = torch.Generator().manual_seed(0)
-    shapes = ((3, 5, 8), (3, 5, 4), (4, 12, 8), (4, 8, 6))
-    return [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
-
-
-def route(top_k: int, **flags: Attribute) -> dict[str, Attribute]:
-    return {"top_k": IntAttr(top_k), "activation": StringAttr("silu"), **flags}
-
-
-@pytest.mark.parametrize("scoring", ["softmax", "sigmoid"])
-@pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize("top_k", [1, 2, 4])
-def test_moe(scoring: str, normalize: bool, top_k: int) -> None:
-    x, logits, gate_up, down = experts(torch.float64)
-    scores = logits.softmax(-1) if scoring == "softmax" else logits.sigmoid()
-    weights, chosen = scores.topk(top_k, -1)
-    if normalize:
-        weights = weights / weights.sum(-1, keepdim=True)
-    expected = torch.zeros_like(x)
-    for batch in range(3):
-        for row in range(5):
-            for weight, expert in zip(weights[batch, row], chosen[batch, row], strict=True):
-                gate, up = (gate_up[expert] @ x[batch, row]).chunk(2)
-                expected[batch, row] += weight * (down[expert] @ (F.silu(gate) * up))
-    flags: dict[str, Attribute] = {"scoring": StringAttr(scoring), **({"normalize": UnitAttr()} if normalize else {})}
-    close(run_op(MoeOp, [x, logits, gate_up, down], route(top_k, **flags)), expected)
-
-
-def test_experts_that_are_not_chosen_are_not_evaluated() -> None:
-    x, logits, gate_up, down = experts()
-    logits[..., 3] = -100.0
-    clean = run_op(MoeOp, [x, logits, gate_up, down], route(2))
-    gate_up[3] = torch.nan
-    torch.testing.assert_close(run_op(MoeOp, [x, logits, gate_up, down], route(2)), clean)
-
-
-def test_moe_refuses_what_does_not_fit() -> None:
-    x, logits, gate_up, down = experts()
-    for operands, properties, message in (
-        ([x, logits[:1], gate_up, down], route(2), "router_logits must have"),
-        ([x, logits, gate_up[0], down], route(2), "must have rank 3"),
-        ([x, logits, gate_up[:, :6], down], route(2), "do not fit"),
-        ([x, logits[..., :3], gate_up, down], route(2), "do not fit"),
-        ([x, logits, gate_up, down], route(5), "cannot choose 5 of 4"),
-        ([x, logits, gate_up, down], route(0), "cannot choose 0 of 4"),
-        ([x, logits, gate_up, down], route(2, scoring=StringAttr("max")), "scoring must be"),
-        ([x, logits, gate_up, down.half()], route(2), "operands of one dtype"),
-    ):
-        with pytest.raises(VerifyException, match=message):
-            run_op(MoeOp, operands, properties)

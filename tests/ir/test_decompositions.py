@@ -34,13 +34,17 @@ STATIC = """
 %r = forge.attention %q, %k, %v causal offset 3 chunk 2 : (TYPES) -> R
 %r = forge.attention %q, %k, %v mask %m sinks %s : (TYPES, tensor<i1>, tensor<4xf32>) -> R
 """
+NESTED = {"forge.fused": COMPOSITES, "forge.moe": {"forge.glu", "forge.grouped_matmul"}}
+"""Composite ops that a decomposition may consist of."""
 TYPES = "tensor<2x4x3x8xf32>, tensor<2x2x5x8xf32>, tensor<2x2x5x6xf32>"
 CASES = [
     *(example for example in FORGE_EXAMPLES if op_name(example) in COMPOSITES),
     *(line.replace("TYPES", TYPES).replace("R", "tensor<2x4x3x6xf32>") for line in STATIC.strip().split("\n")),
-    '%r = forge.moe %x, %router, %gate_up, %down top_k 3 activation "gelu_tanh" scoring "sigmoid" normalize : '
-    "(tensor<2x?x8xf32, #forge.tensor<[s0]>>, tensor<2x?x4xf32, #forge.tensor<[s0]>>, tensor<4x12x8xf32>, "
-    "tensor<4x8x6xf32>) -> tensor<2x?x8xf32, #forge.tensor<[s0]>>",
+    '%r = forge.moe %x, %i, %w, %up, %down activation "silu" packed "halves" : '
+    "(tensor<5x8xbf16>, tensor<5x2xi32>, tensor<5x2xf32>, tensor<4x16x8xbf16>, tensor<4x8x8xbf16>) -> tensor<5x8xf32>",
+    '%r = forge.moe %x, %i, %w, %up, %down w_gate %gate bias_gate %b activation "relu" limit 1.0 transposed : '
+    "(tensor<8xf32>, tensor<2xi64>, tensor<2xf32>, tensor<4x8x3xf32>, tensor<4x3x5xf32>, tensor<4x8x3xf32>, "
+    "tensor<4x3xf32>) -> tensor<5xf32>",
     "%r = forge.linear %x, %w bias %b : (tensor<8xbf16>, tensor<3x8xbf16>, tensor<3xbf16>) -> tensor<3xbf16>",
     "%r = forge.rope %x cos %c sin %s interleaved : "
     "(tensor<3x8xbf16>, tensor<3x4xf32>, tensor<3x4xf32>) -> tensor<3x8xf32>",
@@ -103,6 +107,7 @@ def test_every_composite_op_has_a_decomposition_and_a_case() -> None:
         "glu",
         "moe",
         "batch_norm",
+        "grouped_matmul",
     }
     assert {f"forge.{name}" for name in names} <= COMPOSITES
     assert {op_name(case) for case in CASES} == COMPOSITES
@@ -114,12 +119,14 @@ def test_a_decomposition_means_the_same(case: str) -> None:
     inputs = random_inputs(module)
     if "batch_norm" in case:
         inputs[2] = inputs[2].abs()  # a variance
+    if "grouped_matmul" in case:
+        inputs[2] = inputs[2].sort().values + 3  # beyond all rows
     narrow, exact = interpret(module, inputs), interpret(module, inputs, float64=True)
     inserted = decompose(module)
     module.verify()
     assert all(location_of(op) == PLACE for op in inserted)
     parts = {"forge.dequantize", "forge.linear"} if "forge.linear" in case and "compute" in case else set()
-    assert "forge.fused" in case or not (COMPOSITES - parts) & {op.name for op in inserted}
+    assert COMPOSITES & {op.name for op in inserted} <= NESTED.get(op_name(case), set()) | parts
     for found, expected in zip(interpret(module, inputs, float64=True), exact, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     for found, expected in zip(interpret(module, inputs), narrow, strict=True):

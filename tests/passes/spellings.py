@@ -21,14 +21,17 @@ RELATIVE = {torch.float64: 1e-12, torch.float32: 4e-6, torch.bfloat16: 2.0**-7, 
 
 
 class Fused:
-    """A function after a pass, compared with what it was before on the same inputs."""
+    """A function after a pass, compared with what it was before on the same inputs.
 
-    def __init__(self, function: Callable[..., Any], inputs: Sequence[torch.Tensor], pipeline: str, *, dynamic: bool,
+    The first ``dynamic`` inputs (the first one, if True) may have any number of rows.
+    """
+
+    def __init__(self, function: Callable[..., Any], inputs: Sequence[torch.Tensor], pipeline: str, *, dynamic: int,
                  clean: str = CLEAN) -> None:  # fmt: skip
         shapes = None
         if dynamic:
             batch = forgec.Dim("batch", min=2, max=64)
-            shapes = (tuple({0: batch} if position == 0 else None for position in range(len(inputs))),)
+            shapes = (tuple({0: batch} if position < dynamic else None for position in range(len(inputs))),)
         self.function, self.inputs = function, list(inputs)
         self.forms = Forms(_Module(function), inputs, dynamic_shapes=shapes)
         self.before = self.forms.optimized(clean)

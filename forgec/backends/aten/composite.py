@@ -6,11 +6,12 @@ from typing import Any
 
 from xdsl.ir import Operation, SSAValue
 
+from forgec.backends.aten.contraction import groups_alike
 from forgec.backends.aten.table import lowers
 from forgec.backends.plan_builder import Place, PlanBuilder
 from forgec.ir import types
 from forgec.ir.ops import attention, composite, norm
-from forgec.ir.ops.contraction import LinearOp
+from forgec.ir.ops.contraction import GroupedMatmulOp, LinearOp
 
 
 @lowers(norm.LayerNormOp)
@@ -138,9 +139,13 @@ def _rows(b: PlanBuilder, place: Place, start: int, count: int, interleaved: boo
 
 
 def covers(op: Operation) -> bool:
-    """False for what ATen's operators do not have: modifiers of attention, how norms round, quantised weights."""
+    """False for what ATen's operators do not have: modifiers of attention, how norms round, quantised weights, operands
+    that lie oddly.
+    """
     if isinstance(op, LinearOp):
         return not op.is_quantized
+    if isinstance(op, GroupedMatmulOp):
+        return groups_alike(op)
     if isinstance(op, (norm.LayerNormOp, norm.RmsNormOp)):
         return _rounds_alike(op)
     return not isinstance(op, attention.AttentionOp) or _is_plain(op)

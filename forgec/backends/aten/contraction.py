@@ -7,7 +7,7 @@ from xdsl.ir import SSAValue
 from forgec.backends.aten.table import lowers
 from forgec.backends.plan_builder import PlanBuilder
 from forgec.ir import types
-from forgec.ir.ops.contraction import ConvolutionOp, ConvolvingOp, ConvTransposeOp, LinearOp, MatmulOp
+from forgec.ir.ops.contraction import ConvolutionOp, ConvolvingOp, ConvTransposeOp, GroupedMatmulOp, LinearOp, MatmulOp
 
 
 @lowers(LinearOp)
@@ -48,6 +48,31 @@ def _matmul(op: MatmulOp, b: PlanBuilder) -> None:
             b.launch("aten::bmm.out", stacked, [("out", window)], writes=[window])
             return
     b.call("aten::matmul", [op.lhs, op.rhs], [], [op.result])
+
+
+@lowers(GroupedMatmulOp)
+def _grouped_matmul(op: GroupedMatmulOp, b: PlanBuilder) -> None:
+    b.call("aten::_grouped_mm", [op.input, op.weight, op.ends], [], [op.result])
+
+
+def groups_alike(op: GroupedMatmulOp) -> bool:
+    """True if ATen's kernel takes the operands: not float64, ends of 32 bits, and rows that are a multiple of 16 bytes
+    apart, also those of the result."""
+    item = types.ITEM_BYTES[types.dtype(op.input)]
+    width = types.shape(op.result)[1]
+    if types.dtype(op.input) == "f64" or types.dtype(op.ends) != "i32":
+        return False
+    return isinstance(width, int) and width * item % 16 == 0 and all(map(_is_aligned, (op.input, op.weight)))
+
+
+def _is_aligned(value: SSAValue) -> bool:
+    """True if a (stack of) matrices is row-major or column-major, with a multiple of 16 bytes between rows."""
+    item = types.ITEM_BYTES[types.dtype(value)]
+    (rows, columns), (outer, inner) = types.shape(value)[-2:], types.strides(value)[-2:]
+    for extent, unit, stride in ((columns, inner, outer), (rows, outer, inner)):
+        if unit == 1 and isinstance(stride, int) and isinstance(extent, int) and stride >= extent:
+            return stride * item % 16 == 0
+    return False
 
 
 def _stacked_shape(shape):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from forgec.capture.call import Call, Decline, Result, from_aten, index, ints
 from forgec.ir import types
-from forgec.ir.ops.contraction import ConvolutionOp, LinearOp, MatmulOp
+from forgec.ir.ops.contraction import ConvolutionOp, GroupedMatmulOp, LinearOp, MatmulOp
 from forgec.ir.ops.shape import TransposeOp
 
 
@@ -30,6 +30,22 @@ def _addmm(call: Call) -> Result:
     turned = types.tensor(types.dtype(weight), (columns, rows), (inner, outer))
     weight = call.emit(TransposeOp, [weight], {"permutation": ints(1, 0)}, turned)
     return call.emit(LinearOp, [call.tensor("mat1"), weight, bias])
+
+
+@from_aten("aten::_grouped_mm")
+def _grouped_mm(call: Call) -> Result:
+    """Rows in groups, and a matrix for each group; other forms (groups of columns, stacks) have no op of their own."""
+    call.require(bias=None)
+    rows, weight, ends = call.tensor("self"), call.tensor("mat2"), call.optional("offs")
+    if ends is None or (types.rank(rows), types.rank(weight)) != (2, 3) or call.arguments.get("out_dtype") is not None:
+        raise Decline
+    return call.emit(GroupedMatmulOp, [rows, weight, ends])
+
+
+@from_aten("transformers::grouped_mm_fallback")
+def _grouped_mm_fallback(call: Call) -> Result:
+    """What transformers exports where torch.compile does not take ``aten::_grouped_mm``."""
+    return call.emit(GroupedMatmulOp, [call.tensor("input"), call.tensor("weight"), call.tensor("offs")])
 
 
 @from_aten("aten::conv1d", "aten::conv2d", "aten::conv3d")

@@ -1,4 +1,4 @@
-"""Ops that name a whole step of a transformer: rotary position embedding, gated linear unit, mixture of experts."""
+"""Ops that name a whole step of a transformer: rotary position embedding, gated linear unit."""
 
 from __future__ import annotations
 
@@ -12,19 +12,13 @@ from xdsl.irdl import irdl_op_definition, operand_def, opt_prop_def, prop_def, r
 from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir import types
-from forgec.ir.attributes import IntsAttr, ScalarAttr
+from forgec.ir.attributes import ScalarAttr
 from forgec.ir.ops.base import ForgeOp, TensorSpec, check_float, check_same_dtype
-from forgec.ir.ops.binary import AddOp, DivOp, MulOp, SubOp
-from forgec.ir.ops.contraction import MatmulOp
-from forgec.ir.ops.decomposition import Emitter
-from forgec.ir.ops.format import KeywordFormatOp
-from forgec.ir.ops.index import ScatterOp
-from forgec.ir.ops.module import AtenOp
-from forgec.ir.ops.reduction import SoftmaxOp, SumOp
-from forgec.ir.ops.select import MaskedFillOp
+from forgec.ir.ops.binary import AddOp, MulOp, SubOp
+from forgec.ir.ops.decomposition import Emitter, Number
 from forgec.ir.ops.shape import ConcatOp
-from forgec.ir.ops.unary import ClampOp, GeluOp, LogicalNotOp, NegOp, ReluOp, SigmoidOp, SiluOp
-from forgec.runtime.symbolic import Extent, sym_min
+from forgec.ir.ops.unary import ClampOp, GeluOp, NegOp, ReluOp, SigmoidOp, SiluOp
+from forgec.runtime.symbolic import Extent
 
 if TYPE_CHECKING:
     from forgec.ir.evaluator import Evaluator
@@ -160,7 +154,7 @@ class RopeOp(ForgeOp):
         return emit.reshape(emit(ConcatOp, *parts, dim=IntAttr(len(shape))), (*shape[:-1], 2 * shape[-1]))
 
 
-_EMIT_ACTIVATION: dict[str, Callable[[Emitter, SSAValue], SSAValue]] = {
+EMIT_ACTIVATION: dict[str, Callable[[Emitter, SSAValue], SSAValue]] = {
     "silu": lambda emit, x: emit(SiluOp, x),
     "gelu": lambda emit, x: emit(GeluOp, x, approximate=StringAttr("none")),
     "gelu_tanh": lambda emit, x: emit(GeluOp, x, approximate=StringAttr("tanh")),
@@ -169,15 +163,36 @@ _EMIT_ACTIVATION: dict[str, Callable[[Emitter, SSAValue], SSAValue]] = {
 }
 
 
-def _activate(ev: Evaluator, activation: str, x: Any) -> Any:
+def activate(ev: Evaluator, activation: str, x: Any) -> Any:
+    """An activation, by its name, of a tensor."""
     if activation.startswith("gelu"):
         return ev.torch.nn.functional.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
     return ev.function(f"nn.functional.{activation}")(x)
 
 
-def _check_activation(activation: str) -> None:
-    if activation not in _EMIT_ACTIVATION:
-        raise VerifyException(f"activation must be one of {', '.join(_EMIT_ACTIVATION)}, found {activation!r}")
+def check_activation(activation: str) -> None:
+    """Raises VerifyException for a name that is none of an activation."""
+    if activation not in EMIT_ACTIVATION:
+        raise VerifyException(f"activation must be one of {', '.join(EMIT_ACTIVATION)}, found {activation!r}")
+
+
+def gated(
+    ev: Evaluator,
+    gate: Any,
+    up: Any,
+    activation: str,
+    alpha: Number | None = None,
+    limit: Number | None = None,
+    up_offset: Number | None = None,
+) -> Any:
+    """What ``forge.glu`` with these properties makes of two tensors."""
+    if limit is not None:
+        gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
+    if up_offset is not None:
+        up = up + up_offset
+    if alpha is not None:
+        return gate * ev.torch.sigmoid(gate * alpha) * up
+    return activate(ev, activation, gate) * up
 
 
 @irdl_op_definition
@@ -204,7 +219,7 @@ class GluOp(ForgeOp):
 
     def infer(self) -> Sequence[TensorSpec]:
         check_float(self, self.gate)
-        _check_activation(self.activation.data)
+        check_activation(self.activation.data)
         if self.alpha is not None and self.activation.data != "silu":
             raise VerifyException(f"alpha is for 'silu', found {self.activation.data!r}")
         if types.shape(self.gate) != types.shape(self.up):
@@ -215,14 +230,8 @@ class GluOp(ForgeOp):
         return 5 * types.numel(self.result)
 
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
-        gate, up = inputs
-        if self.limit is not None:
-            gate, up = gate.clamp(max=self.limit.value), up.clamp(-self.limit.value, self.limit.value)
-        if self.up_offset is not None:
-            up = up + self.up_offset.value
-        if self.alpha is not None:
-            return gate * ev.torch.sigmoid(gate * self.alpha.value) * up
-        return _activate(ev, self.activation.data, gate) * up
+        modifiers = (None if scalar is None else scalar.value for scalar in (self.alpha, self.limit, self.up_offset))
+        return gated(ev, *inputs, self.activation.data, *modifiers)
 
     def decompose(self, builder: Builder) -> list[SSAValue]:
         """Clamps, the activation, and a product."""
@@ -236,114 +245,4 @@ class GluOp(ForgeOp):
         if self.alpha is not None:
             sigmoid = emit(SigmoidOp, emit.binary(MulOp, gate, self.alpha.value))
             return [emit(MulOp, emit(MulOp, gate, sigmoid), up)]
-        return [emit(MulOp, _EMIT_ACTIVATION[self.activation.data](emit, gate), up)]
-
-
-@irdl_op_definition
-class MoeOp(KeywordFormatOp, ForgeOp):
-    """Mixture of experts: ``result[n] = Σ_{e in top(n)} w[n, e] · w_down[e] · (activation(g) · u)`` with ``[g, u] =
-    w_gate_up[e] · x[n]``.
-
-    input [*B, D], router_logits [*B, E], w_gate_up [E, 2F, D] (F rows of the gate, then F of up), w_down [E, D, F],
-    result [*B, D]. ``p = softmax(router_logits)`` over E, or ``sigmoid`` of each (``scoring``), in float32 at least;
-    ``top(n)`` are the ``top_k`` experts of greatest p; ``w = p`` for these, divided by their sum if ``normalize``,
-    rounded to the input's dtype. Experts that are not chosen are not evaluated.
-    """
-
-    name = "forge.moe"
-
-    input = operand_def(AnyTensorTypeConstr)
-    router_logits = operand_def(AnyTensorTypeConstr)
-    w_gate_up = operand_def(AnyTensorTypeConstr)
-    w_down = operand_def(AnyTensorTypeConstr)
-    result = result_def(AnyTensorTypeConstr)
-    top_k = prop_def(IntAttr)
-    activation = prop_def(StringAttr)
-    scoring = prop_def(StringAttr, default_value=StringAttr("softmax"))
-    normalize = opt_prop_def(UnitAttr)
-
-    def infer(self) -> Sequence[TensorSpec]:
-        check_float(self, self.input)
-        check_float(self, self.router_logits)
-        _check_activation(self.activation.data)
-        if self.scoring.data not in ("softmax", "sigmoid"):
-            raise VerifyException(f"scoring must be 'softmax' or 'sigmoid', found {self.scoring.data!r}")
-        shape, logits = types.shape(self.input), types.shape(self.router_logits)
-        gate_up, down = types.shape(self.w_gate_up), types.shape(self.w_down)
-        if not shape or len(logits) != len(shape) or logits[:-1] != shape[:-1]:
-            raise VerifyException("router_logits must have the input's shape but for the last dimension")
-        if len(gate_up) != 3 or len(down) != 3:
-            raise VerifyException("the weights must have rank 3")
-        experts, features, hidden = down
-        if logits[-1] != experts or gate_up != (experts, 2 * hidden, features) or features != shape[-1]:
-            raise VerifyException(
-                "weights [E, 2F, D] and [E, D, F], input [..., D] and router_logits [..., E] do not fit"
-            )
-        if self.top_k.data < 1 or (isinstance(experts, int) and self.top_k.data > experts):
-            raise VerifyException(f"cannot choose {self.top_k.data} of {experts} experts")
-        return [(check_same_dtype(self, self.input, self.w_gate_up, self.w_down), shape)]
-
-    def flops(self) -> Extent:
-        hidden = types.shape(self.w_down)[2]
-        return types.numel(self.input) * self.top_k.data * hidden * 6
-
-    def bytes_read(self, index: int) -> Extent:
-        """Of the weights those of as many experts as all rows together can choose."""
-        weights = self.operands[index]
-        if weights is not self.w_gate_up and weights is not self.w_down:
-            return super().bytes_read(index)
-        experts, rows, columns = types.shape(weights)
-        chosen = self.top_k.data * (types.numel(self.input) // types.shape(self.input)[-1])
-        return sym_min(chosen, experts) * rows * columns * types.ITEM_BYTES[types.dtype(weights)]
-
-    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
-        torch = ev.torch
-        x, logits, gate_up, down = inputs
-        rows, logits = x.reshape(-1, x.shape[-1]), logits.reshape(-1, logits.shape[-1])
-        logits = logits.to(ev.dtype("f64" if types.dtype(self.router_logits) == "f64" else "f32"))
-        scores = torch.softmax(logits, -1) if self.scoring.data == "softmax" else torch.sigmoid(logits)
-        weights, chosen = torch.topk(scores, self.top_k.data, -1)
-        if self.normalize is not None:
-            weights = weights / weights.sum(-1, keepdim=True)
-        result = torch.zeros_like(rows)
-        for expert in chosen.unique().tolist():
-            row, place = torch.where(chosen == expert)
-            gate, up = (rows[row] @ gate_up[expert].T).chunk(2, -1)
-            hidden = _activate(ev, self.activation.data, gate) * up
-            result[row] += hidden @ down[expert].T * weights[row, place, None].to(x.dtype)
-        return result.reshape(x.shape)
-
-    def decompose(self, builder: Builder) -> list[SSAValue]:
-        """Every expert on every row, then the sum over the chosen ones: E / top_k times the work of the op."""
-        emit = Emitter(builder, self)
-        shape, dtype = types.shape(self.input), types.dtype(self.input)
-        experts, features, hidden = types.shape(self.w_down)
-        count = types.numel(self.input) // features
-        weights, chosen = self._route(emit, count, experts)
-        rows = emit.reshape(self.input, (1, count, features))
-        both = emit(MatmulOp, rows, emit.transpose_last(self.w_gate_up))  # [E, N, 2F]
-        gate, up = (emit.slice(both, 2, start, hidden) for start in (0, hidden))
-        product = emit(MulOp, _EMIT_ACTIVATION[self.activation.data](emit, gate), up)
-        outputs = emit(MatmulOp, product, emit.transpose_last(self.w_down))  # [E, N, D]
-        skipped = emit.reshape(emit.transpose_last(emit(LogicalNotOp, chosen)), (experts, count, 1))
-        outputs = emit(MaskedFillOp, outputs, skipped, value=ScalarAttr.of(0.0))
-        weights = emit.reshape(emit.transpose_last(emit.cast(weights, dtype)), (experts, count, 1))
-        result = emit(SumOp, emit(MulOp, outputs, weights), dims=IntsAttr([0]))
-        return [emit.reshape(result, shape)]
-
-    def _route(self, emit: Emitter, count: Extent, experts: Extent) -> tuple[SSAValue, SSAValue]:
-        """The weight of each expert for each row (0 where it is not chosen), and whether it is chosen: both [N, E]."""
-        work = "f64" if types.dtype(self.router_logits) == "f64" else "f32"
-        logits = emit.cast(emit.reshape(self.router_logits, (count, experts)), work)
-        scores = emit(SigmoidOp, logits) if self.scoring.data == "sigmoid" else emit(SoftmaxOp, logits, dim=IntAttr(1))
-        top = (count, self.top_k.data)
-        topk = AtenOp.of(
-            "aten::topk", [scores, self.top_k.data, -1], [], [types.tensor(work, top), types.tensor("i64", top)]
-        )
-        emit.insert(topk)
-        weights, places = topk.results
-        if self.normalize is not None:
-            weights = emit(DivOp, weights, emit(SumOp, weights, dims=IntsAttr([1]), keepdim=UnitAttr()))
-        scattered = emit(ScatterOp, emit.full(0.0, work, (count, experts)), places, weights, dim=IntAttr(1))
-        nobody, somebody = emit.full(False, "i1", (count, experts)), emit.full(True, "i1", top)
-        return scattered, emit(ScatterOp, nobody, places, somebody, dim=IntAttr(1))
+        return [emit(MulOp, EMIT_ACTIVATION[self.activation.data](emit, gate), up)]

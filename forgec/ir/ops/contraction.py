@@ -21,14 +21,17 @@ from xdsl.irdl import (
 from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir import types
-from forgec.ir.attributes import IntsAttr
-from forgec.ir.ops.base import ForgeOp, TensorSpec, check_same_dtype
+from forgec.ir.attributes import IntsAttr, ScalarAttr
+from forgec.ir.ops.base import ForgeOp, TensorSpec, check_float, check_index, check_same_dtype
 from forgec.ir.ops.binary import AddOp, MulOp
 from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.format import KeywordFormatOp
+from forgec.ir.ops.index import IndexOp
+from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.quantization import STORED, DequantizeOp, PackedOp, dequantized, held_number, kept_strides
 from forgec.ir.ops.shape import TransposeOp
-from forgec.runtime.symbolic import Extent
+from forgec.ir.ops.unary import ClampOp
+from forgec.runtime.symbolic import Extent, sym_min
 
 if TYPE_CHECKING:
     from forgec.ir.evaluator import Evaluator
@@ -179,6 +182,70 @@ class LinearOp(KeywordFormatOp, PackedOp):
 
 WEIGHT_PROPERTIES = ("compute", "packing", "high_first", "run")
 """Properties of a linear that say how its weight is quantised."""
+
+
+@irdl_op_definition
+class GroupedMatmulOp(ForgeOp):
+    """``result[s, n] = Σ_k input[s, k] · weight[g(s), k, n]`` for rows that stand in groups: input [S, K], weight
+    [G, K, N], result [S, N].
+
+    ends [G] (i32 or i64) ascends and says where each group ends: ``g(s)`` is the first g with ``s < ends[g]``, so a
+    group may be empty. Rows after the last end have no meaning.
+    """
+
+    name = "forge.grouped_matmul"
+
+    input = operand_def(AnyTensorTypeConstr)
+    weight = operand_def(AnyTensorTypeConstr)
+    ends = operand_def(AnyTensorTypeConstr)
+    result = result_def(AnyTensorTypeConstr)
+
+    assembly_format = "$input `,` $weight `ends` $ends attr-dict `:` functional-type(operands, results)"
+
+    def infer(self) -> Sequence[TensorSpec]:
+        check_float(self, self.input)
+        check_index(self, self.ends)
+        shape, weight = types.shape(self.input), types.shape(self.weight)
+        if len(shape) != 2 or len(weight) != 3:
+            raise VerifyException("grouped_matmul takes an input of rank 2 and a weight of rank 3")
+        if shape[1] != weight[1]:
+            raise VerifyException(f"the summed extents {shape[1]} and {weight[1]} differ")
+        if types.shape(self.ends) != weight[:1]:
+            raise VerifyException(f"ends must have {weight[0]} elements, one for each group")
+        return [(check_same_dtype(self, self.input, self.weight), (shape[0], weight[2]))]
+
+    def flops(self) -> Extent:
+        return 2 * types.numel(self.result) * types.shape(self.input)[1]
+
+    def bytes_read(self, index: int) -> Extent:
+        """Of the weights those of as many groups as there can be rows; all else once."""
+        whole, groups = super().bytes_read(index), types.shape(self.weight)[0]
+        if self.operands[index] is not self.weight or groups == 0:
+            return whole
+        return whole // groups * sym_min(types.shape(self.input)[0], groups)
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        rows, weight, ends = inputs
+        result, start = ev.torch.zeros(rows.shape[0], weight.shape[2], dtype=rows.dtype), 0
+        for group, end in enumerate(ends.tolist()):
+            result[start:end] = rows[start:end] @ weight[group]
+            start = max(start, end)
+        return result
+
+    def decompose(self, builder: Builder) -> list[SSAValue]:
+        """A weight for each row, and a product of one row with each: copies of weights, for what no kernel takes."""
+        emit = Emitter(builder, self)
+        count, groups = types.shape(self.input)[0], types.shape(self.weight)[0]
+        ends = emit.cast(self.ends, "i64")
+        search = AtenOp.of(
+            "aten::searchsorted.Tensor", [ends, emit.iota(count)], [("right", True)], [types.tensor("i64", [count])]
+        )
+        group = emit.insert(search)
+        if isinstance(groups, int):
+            group = emit(ClampOp, group, upper=ScalarAttr.of(groups - 1))  # rows after the last end
+        weight = emit(IndexOp, self.weight, group, dims=IntsAttr([0]))
+        rows = emit.reshape(self.input, (count, 1, types.shape(self.input)[1]))
+        return [emit.reshape(emit(MatmulOp, rows, weight), types.shape(self.result))]
 
 
 class ConvolvingOp(KeywordFormatOp, ForgeOp):

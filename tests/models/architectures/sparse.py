@@ -27,6 +27,8 @@ ROUTED: dict[str, Any] = {
 }  # fmt: skip
 AS_MAMBA2 = ""
 """The reason is that of Mamba 2, and to be told it again takes long."""
+LONGER: dict[str, Any] = {"auto": True, "others": ({"batch": 3, "length": 33},)}
+"""Extents that torch.export takes for 2 at least, and finds out by itself."""
 UNROLLED = {"length": SPECIALIZED}
 MAMBA2: dict[str, Any] = {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_chunk_size": 8}
 
@@ -88,6 +90,13 @@ SPARSE = [
             mamba_ngroups=1),
     fixed("NemotronH", AS_MAMBA2, hybrid_override_pattern="M*-", num_hidden_layers=3, mamba_num_heads=8,
           mamba_head_dim=16, ssm_state_size=8, n_groups=1, chunk_size=8, head_dim=16),
+    replace(fixed("NemotronH", AS_MAMBA2, hybrid_override_pattern="*E", num_hidden_layers=2, mamba_num_heads=8,
+                  mamba_head_dim=16, ssm_state_size=8, n_groups=1, chunk_size=8, head_dim=16, n_routed_experts=4,
+                  num_experts_per_tok=2, moe_intermediate_size=32, moe_shared_expert_intermediate_size=32, n_group=1,
+                  topk_group=1), fixed={}, note="experts"),
+    replace(decoder("AriaText", moe_num_experts=4, moe_topk=2, moe_num_shared_experts=1), **LONGER),
+    replace(mixed("Llama4", num_local_experts=4, num_experts_per_tok=2, head_dim=16, intermediate_size_mlp=64,
+                  interleave_moe_layer_step=1), **LONGER),
     mixed("Lfm2", layer_types=["conv", "full_attention"]),
     mixed("Lfm2Moe", layer_types=["conv", "full_attention"], num_dense_layers=1, **EXPERTS),
     fixed("Qwen3Next", AS_MAMBA2, head_dim=16, layer_types=["linear_attention", "full_attention"],
