@@ -230,8 +230,9 @@ class GluOp(ForgeOp):
         return 5 * types.numel(self.result)
 
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
-        modifiers = (None if scalar is None else scalar.value for scalar in (self.alpha, self.limit, self.up_offset))
-        return gated(ev, *inputs, self.activation.data, *modifiers)
+        gate, up = inputs
+        modifiers = [None if scalar is None else scalar.value for scalar in (self.alpha, self.limit, self.up_offset)]
+        return gated(ev, gate, up, self.activation.data, *modifiers)
 
     def decompose(self, builder: Builder) -> list[SSAValue]:
         """Clamps, the activation, and a product."""
