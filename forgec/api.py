@@ -35,6 +35,8 @@ class CompiledModel(NotCopied):
     _plan: ModuleOp
     _weights: Mapping[str, Any]
     """Tensors that the program reads, or functions that compute them."""
+    _params: Mapping[str, Any]
+    """The tensors that parameters and states of the forge IR name."""
     report: Report
     pipeline: str
     target: str
@@ -63,6 +65,21 @@ class CompiledModel(NotCopied):
     def reset(self) -> None:
         """Give the state that calls of the model itself use its initial values again."""
         self._program.reset()
+
+    @property
+    def forge(self) -> ModuleOp:
+        """The forge IR after its passes; not to be changed."""
+        return self._forge
+
+    @property
+    def plan(self) -> Plan:
+        """What is executed."""
+        return self._exported
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The tensors that parameters and states of the forge IR name."""
+        return self._params
 
     def ir(self, level: Literal["forge", "plan"] = "forge", *, locations: bool = False) -> str:
         """The text of one level of IR after its passes."""
@@ -240,7 +257,8 @@ def _compile(
         remarks=[remark for done_pass in done for remark in done_pass.remarks],
     )
     warn(captured.warnings)
-    return CompiledModel(exported.plan, forge, plan, weights, report, pipelines.expand(pipeline), target, threads)
+    text = pipelines.expand(pipeline)
+    return CompiledModel(exported.plan, forge, plan, weights, params, report, text, target, threads)
 
 
 def _check_examples(plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:

@@ -25,6 +25,7 @@ FAMILIES = {
     "B": "Backends",
     "A": "Artifact",
     "R": "Run time",
+    "V": "Verification",
     "X": "Internal",
 }
 

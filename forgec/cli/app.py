@@ -11,6 +11,7 @@ import typer
 
 from forgec import __version__
 from forgec.cli import (
+    bisect_command,
     compile_command,
     doctor_command,
     explain_command,
@@ -18,6 +19,7 @@ from forgec.cli import (
     ops_command,
     opt_command,
     run_command,
+    verify_command,
 )
 from forgec.cli.errors import EXIT_BROKEN_PIPE, EXIT_CODES, EXIT_INTERRUPTED
 
@@ -35,6 +37,8 @@ app = typer.Typer(
 app.command("compile")(compile_command.compile_)
 app.command("run")(run_command.run)
 app.command("inspect")(inspect_command.inspect)
+app.command("verify")(verify_command.verify)
+app.command("bisect")(bisect_command.bisect)
 app.command("opt")(opt_command.opt)
 app.command("doctor")(doctor_command.doctor)
 app.command("ops")(ops_command.ops)

@@ -14,7 +14,7 @@ from forgec.runtime import tree
 from forgec.runtime.aten import to_torch
 from forgec.runtime.dtypes import from_numpy
 from forgec.runtime.plan import Literal, Plan
-from forgec.runtime.signature import Signature
+from forgec.runtime.signature import Signature, result_names
 from forgec.runtime.symbolic import SymExpr
 
 if TYPE_CHECKING:
@@ -98,18 +98,10 @@ def named_results(results: Any) -> dict[str, Any]:
 
     leaves, structure = tree.flatten(results)
     named: dict[str, Any] = {}
-    for name, value in zip(_result_names(structure), leaves, strict=True):
+    for name, value in zip(result_names(structure), leaves, strict=True):
         value = to_array(value) if hasattr(value, "detach") else value
         named[name] = value.copy() if hasattr(value, "dtype") else value
     return named
-
-
-def _result_names(structure: tree.Tree) -> list[str]:
-    """Dict keys and field names at the outermost level stand alone: ``logits``, not ``output.logits``."""
-    if structure.kind not in ("dict", "dataclass", "model_output", "namedtuple"):
-        return tree.paths(structure, "output")
-    keyed = zip(structure.keys, structure.children, strict=True)
-    return [name for key, child in keyed for name in tree.paths(child, str(key))]
 
 
 def npz(named: Mapping[str, Any]) -> bytes:

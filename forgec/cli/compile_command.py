@@ -5,8 +5,7 @@ from __future__ import annotations
 import json as json_module
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from forgec.cli.errors import reporting
+from forgec.cli.progress import progress
 from forgec.diagnostics.remarks import Remarks
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def compile_(
         from forgec.passes.instruments import Timing
 
         timing = Timing()
-        with redirect_stdout(sys.stderr), _progress(quiet=json or not sys.stderr.isatty()) as show_phase:
+        with redirect_stdout(sys.stderr), progress(quiet=json or not sys.stderr.isatty()) as show_phase:
             show_phase("loading the model")
             source = api.load_model_file(model, entry)
             with warnings.catch_warnings():
@@ -107,18 +107,6 @@ def _instruments(print_ir_after_all: bool, verify_each: bool) -> list[Instrument
     if verify_each:
         instruments.append(VerifyEach())
     return [*instruments, CrashReproducer()]
-
-
-@contextmanager
-def _progress(*, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """A function that shows the current phase beside a spinner on standard error."""
-    if quiet:
-        yield lambda phase: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("") as status:
-        yield lambda phase: status.update(f"{phase} …")
 
 
 def _summary(output: Path, report: dict[str, Any]) -> str:

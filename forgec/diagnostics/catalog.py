@@ -2,7 +2,8 @@
 
 What ``forgec explain CODE`` prints and docs/errors.md lists.
 
-Families: U usage, C capture, I intermediate representation, P passes, B backends, A artifact, R run time, X internal.
+Families: U usage, C capture, I intermediate representation, P passes, B backends, A artifact, R run time,
+V verification, X internal.
 """
 
 from __future__ import annotations
@@ -268,6 +269,30 @@ CATALOG: dict[str, Entry] = {
         "An input requires grad and autograd is on. Compiled programs are for inference: what they return has no "
         "gradients, neither to inputs nor to weights. The warning comes once for each program.",
         "Call it under `torch.no_grad()` or `torch.inference_mode()`; train the model that it was compiled from.",
+    ),
+    "FORGE-V001": Entry(
+        "the compiled program differs",
+        "`forgec verify` found that the compiled program computes something else than eager PyTorch (or, of an "
+        "artifact, than the float64 interpreter), by more than the tolerance. The table says by how much, and where in "
+        "the model errors arise.",
+        "Where the error against float64 is about eager PyTorch's own, it is rounding: raise --rtol. Otherwise `forgec "
+        "bisect` finds the pass, the op and the line; please report what it writes.",
+    ),
+    "FORGE-V002": Entry(
+        "the model draws random numbers",
+        "Two calls of a model that draws random numbers differ, so that a comparison would say nothing.",
+        "Put the model into evaluation mode (`model.eval()`), or pass it the numbers as an input.",
+    ),
+    "FORGE-V003": Entry(
+        "capture, lowering or the runtime changed the result",
+        "`forgec bisect` found that all passes keep the result, and that what comes before or after them does not: "
+        "torch.export or its import, or the execution of the plan.",
+        "Please report it with the reproducer.",
+    ),
+    "FORGE-V004": Entry(
+        "the model failed",
+        "The model itself raised an error on the inputs that were given, so that there is nothing to compare with.",
+        "Run the model eagerly on the same inputs.",
     ),
     "FORGE-X001": Entry(
         "internal error",

@@ -22,7 +22,7 @@ from forgec.ir.extents import bind
 from forgec.ir.locations import location_of
 from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.control import ControlOp, ItemOp
-from forgec.ir.ops.module import AtenOp, ConstraintOp, StateReadOp, StateWriteOp, SymbolOp
+from forgec.ir.ops.module import AtenOp, ConstraintOp, StateReadOp, StateWriteOp, SymbolOp, YieldOp
 from forgec.ir.params import ParamValues
 from forgec.runtime.plan import PREDICATE_SIGNS
 
@@ -55,65 +55,83 @@ def interpret(
     if not isinstance(callee, FuncOp):
         raise error("FORGE-R001", f"the module has no function {function}")
     with torch.no_grad():
-        run = _Run(module, Evaluator({}, ParamValues(module, params or {}), float64), observe)
+        run = Interpretation(module, Evaluator({}, ParamValues(module, params or {}), float64), observe)
         return run.start(callee, [run.ev.widen(tensor.detach()) for tensor in inputs], symbols or {})
 
 
-class _Run:
-    """One execution of a module. Symbols mean the same in all its functions, because func.call wants equal types."""
+class Interpretation:
+    """One execution of a module. Symbols mean the same in all its functions, because func.call wants equal types.
 
-    def __init__(self, module: ModuleOp, ev: Evaluator, observe: Observer | None) -> None:
+    A value is forgotten after its last use. Subclasses may compute with other things than tensors (``execute``), if
+    they say what of them decides about control flow (``decision``), and may look at blocks as they begin (``block``).
+    """
+
+    def __init__(self, module: ModuleOp, ev: Evaluator, observe: Observer | None = None) -> None:
         self.module = module
         self.ev = ev
         self.observe = observe
+        self._dying: dict[Block, dict[Operation, list[SSAValue]]] = {}
 
     def start(self, function: FuncOp, inputs: Sequence[Any], symbols: Mapping[str, int]) -> list[Any]:
         """Execute the function that the caller named: its arguments say what the symbols are."""
+        self.check_inputs(function, inputs, symbols)
+        return self.call(function, inputs)
+
+    def check_inputs(self, function: FuncOp, inputs: Sequence[Any], symbols: Mapping[str, int]) -> None:
+        """Give the symbols their values; FORGE-R001 to R004 for tensors that do not fit the function's type."""
         arguments = list(function.function_type.inputs.data)
         if len(inputs) != len(arguments):
             raise error("FORGE-R001", f"{function.sym_name.data} takes {len(arguments)} tensors, found {len(inputs)}")
         self.ev.symbols = {**symbols, **self._bind(arguments, inputs)}
         for index, (argument, tensor) in enumerate(zip(arguments, inputs, strict=True)):
             _check(self.ev, held_type(argument), tensor, f"input {index} of {function.sym_name.data}")
-        return self.call(function, inputs)
 
     def call(self, function: FuncOp, inputs: Sequence[Any]) -> list[Any]:
         """Execute a function's body."""
         if function.is_declaration:
             raise error("FORGE-I003", f"function {function.sym_name.data} has no body", location=location_of(function))
-        return self._block(function.body.block, inputs, {})
+        return self.block(function.body.block, inputs, {})
 
-    def _block(self, block: Block, inputs: Sequence[Any], values: dict[SSAValue, Any]) -> list[Any]:
+    def block(self, block: Block, inputs: Sequence[Any], values: dict[SSAValue, Any]) -> list[Any]:
         """Execute a block and return what its terminator takes; ``values`` are those of the blocks around it."""
+        if block not in self._dying:
+            self._dying[block] = last_uses(block)
+        dying = self._dying[block]
         values.update(zip(block.args, inputs, strict=True))
         for op in block.ops:
             operands = [values[operand] for operand in op.operands]
-            if isinstance(op, (ReturnOp, scf.YieldOp, scf.ConditionOp)):
+            if isinstance(op, (ReturnOp, scf.YieldOp, scf.ConditionOp, YieldOp)):
                 return operands
             control = op.regions and not isinstance(op, ForgeOp)
-            results = self._control(op, operands, values) if control else self._execute(op, operands)
+            results = self._control(op, operands, values) if control else self.execute(op, operands)
             values.update(zip(op.results, results, strict=True))
             if self.observe is not None:
                 self.observe(op, results)
+            for value in dying.get(op, ()):
+                del values[value]
         raise error("FORGE-I002", "a block has no terminator", location=_place_of(block))
+
+    def decision(self, value: Any) -> Any:
+        """What a value that control flow takes says: a condition, a bound of a loop."""
+        return value
 
     def _control(self, op: Operation, operands: list[Any], values: dict[SSAValue, Any]) -> list[Any]:
         """Structured control flow."""
         match op:
             case scf.IfOp():
-                taken = op.true_region if operands[0] else op.false_region
-                return self._block(taken.block, [], values)
+                taken = op.true_region if self.decision(operands[0]) else op.false_region
+                return self.block(taken.block, [], values)
             case scf.WhileOp():
                 carried = operands
                 while True:
-                    go_on, *carried = self._block(op.before_region.block, carried, values)
-                    if not go_on:
+                    go_on, *carried = self.block(op.before_region.block, carried, values)
+                    if not self.decision(go_on):
                         return carried
-                    carried = self._block(op.after_region.block, carried, values)
+                    carried = self.block(op.after_region.block, carried, values)
             case scf.ForOp():
                 lower, upper, step, *carried = operands
-                for counter in range(lower, upper, step):
-                    carried = self._block(op.body.block, [counter, *carried], values)
+                for counter in range(self.decision(lower), self.decision(upper), self.decision(step)):
+                    carried = self.block(op.body.block, [counter, *carried], values)
                 return carried
         raise error("FORGE-I003", f"{op.name} has no reference implementation", location=location_of(op))
 
@@ -139,7 +157,8 @@ class _Run:
                     text = f"{relation.left} {PREDICATE_SIGNS[relation.predicate]} {relation.right}"
                     raise error("FORGE-R003", f"the extents do not fulfil {text}", location=location_of(op))
 
-    def _execute(self, op: Operation, operands: list[Any]) -> list[Any]:
+    def execute(self, op: Operation, operands: list[Any]) -> list[Any]:
+        """The results of an op without regions of control flow, checked against their types."""
         try:
             results = self._results(op, operands)
         except ForgeError as failure:
@@ -185,6 +204,25 @@ class _Run:
                 if isinstance(callee, FuncOp):
                     return self.call(callee, operands)
         raise error("FORGE-I003", f"{op.name} has no reference implementation", location=location_of(op))
+
+
+def last_uses(block: Block) -> dict[Operation, list[SSAValue]]:
+    """For each op of a block the block's own values that nothing uses after it, what stands in regions included."""
+    last: dict[SSAValue, Operation] = {}
+    for op in block.ops:
+        last.update(dict.fromkeys(op.results, op))
+        if op.regions:
+            inner = (operand for nested in op.walk() for operand in nested.operands)
+            last.update((operand, op) for operand in inner if operand.owner is block or operand in last)
+        else:
+            last.update(dict.fromkeys(op.operands, op))
+    ending = block.last_op
+    dying: dict[Operation, list[SSAValue]] = {}
+    for value, op in last.items():
+        owner = value.owner
+        if op is not ending and (owner is block or (isinstance(owner, Operation) and owner.parent is block)):
+            dying.setdefault(op, []).append(value)
+    return dying
 
 
 def _place_of(block: Block) -> Location | None:

@@ -112,6 +112,16 @@ class Signature:
         return re.sub(r"[A-Za-z_]\w*", lambda name: self.labels.get(name[0], name[0]), str(extent))
 
 
+def result_names(structure: tree.Tree) -> list[str]:
+    """Names of the leaves of a result. Dict keys and field names at the outermost level stand alone: ``logits``, not
+    ``output.logits``.
+    """
+    if structure.kind not in ("dict", "dataclass", "model_output", "namedtuple"):
+        return tree.paths(structure, "output")
+    keyed = zip(structure.keys, structure.children, strict=True)
+    return [name for key, child in keyed for name in tree.paths(child, str(key))]
+
+
 def _argument(name: str | int) -> str:
     return f"'{name}'" if isinstance(name, str) else f"positional argument {name + 1}"
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
+from xdsl.ir import Operation
 
 from forgec.diagnostics import ForgeError, Location
 from forgec.ir.evaluator import Evaluator
@@ -259,3 +262,42 @@ def test_extents_are_evaluated() -> None:
     assert Evaluator({"s0": 3}).extent(symbol("s0") * 2 + 1) == 7
     with pytest.raises(ForgeError, match="no input says what the extent s0 is"):
         Evaluator().extent(symbol("s0"))
+
+
+def test_values_are_forgotten_after_their_last_use() -> None:
+    steps = "\n".join(f"%{i + 1} = forge.neg %{i} : (tensor<4xf32>) -> tensor<4xf32>" for i in range(9))
+    module = parse(f"""
+    func.func @forward(%x : tensor<4xf32>) -> tensor<4xf32> {{
+      %0 = forge.exp %x : (tensor<4xf32>) -> tensor<4xf32>
+      {steps}
+      %sum = forge.add %0, %9 : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
+      func.return %sum : tensor<4xf32>
+    }}
+    """)
+    seen: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+
+    def observe(op: Operation, results: Sequence[Any]) -> None:
+        seen.extend(weakref.ref(result) for result in results)
+        alive.append(sum(reference() is not None for reference in seen))
+
+    interpret(module, [torch.ones(4)], observe=observe)
+    assert alive == [1, 2, *[3] * 9]
+
+
+def test_values_that_only_a_loop_uses_live_as_long_as_the_loop() -> None:
+    module = parse("""
+    func.func @forward(%x : tensor<4xf32>) -> tensor<4xf32> {
+      %zero = arith.constant 0 : index
+      %three = arith.constant 3 : index
+      %one = arith.constant 1 : index
+      %y = forge.exp %x : (tensor<4xf32>) -> tensor<4xf32>
+      %sum = scf.for %i = %zero to %three step %one iter_args(%s = %x) -> (tensor<4xf32>) {
+        %next = forge.add %s, %y : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
+        scf.yield %next : tensor<4xf32>
+      }
+      func.return %sum : tensor<4xf32>
+    }
+    """)
+    (found,) = interpret(module, [torch.zeros(4)])
+    assert found.tolist() == [3.0] * 4
