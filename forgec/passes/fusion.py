@@ -130,8 +130,10 @@ class Fuser:
     # Writing
 
     def write(self, least: int = 2) -> None:
-        """Replace each group that has ``least`` ops that are no free rearrangements by a ``forge.fused``."""
-        groups = [g for g in dict.fromkeys(self.group.values()) if self._size(g) >= least]
+        """Replace each group that has ``least`` ops that are no free rearrangements by a ``forge.fused``. What nobody
+        reads stays for ``dce``.
+        """
+        groups = [g for g in dict.fromkeys(self.group.values()) if self._size(g) >= least and _is_read(g)]
         kept = {op: group for group in groups for op in group.members}
         for group in groups:
             self._pull_slices(group, kept)
@@ -218,6 +220,11 @@ class Fuser:
             self.block.erase_op(op)
         what = f"{', '.join(_counted(ops))} run as one kernel"
         remarks.emit(Diagnostic("FORGE-O001", what, location_of(fused), severity="remark"))
+
+
+def _is_read(group: Group) -> bool:
+    """True if an op outside the group uses one of its values."""
+    return any(use.operation not in group.members for op in group.members for r in op.results for use in r.uses)
 
 
 def _in_order(members: set[Operation]) -> list[Operation]:
