@@ -156,6 +156,9 @@ def _is_plain(op: attention.AttentionOp) -> bool:
     plain = (op.sinks, op.query_scale, op.softcap, op.offset, op.window, op.chunk, op.keys)
     if any(modifier is not None for modifier in plain):
         return False
-    if op.mask is not None and op.causal is not None:
-        return False
+    if op.mask is not None:
+        if op.causal is not None or types.rank(op.mask) < 2:
+            return False
+        if types.dtype(op.mask) not in ("i1", "f32", types.dtype(op.query)):
+            return False
     return op.empty_row.data == "zero" or not op.may_have_empty_rows
