@@ -30,8 +30,8 @@ class Cse(ModulePass):
         %0 = forge.cos %x : (tensor<4xf32>) -> tensor<4xf32>
         %2 = forge.add %0, %0 : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
 
-    Ops inside regions see those before the region, not the other way round, and those of kernels only one another. Ensures: no two equal pure ops in one
-    block.
+    Ops inside regions see those before the region, not the other way round; those inside kernels see one another alone.
+    Ensures: no two equal pure ops in one block.
     """
 
     name = "cse"

@@ -45,7 +45,10 @@ class Graph:
 
     def arguments(self, inputs: Sequence[torch.Tensor] | None = None) -> list[torch.Tensor]:
         """A tensor for each argument of the function: inputs, then the initial values of states."""
-        return [*(self.inputs if inputs is None else inputs), *(t for name, t in self.params.items() if name.startswith("state"))]
+        return [
+            *(self.inputs if inputs is None else inputs),
+            *(t for name, t in self.params.items() if name.startswith("state")),
+        ]
 
 
 def numbers(extents: Sequence[Any]) -> Sequence[int]:
@@ -359,7 +362,9 @@ class GraphAuthor:
         left = self.float(range(2, 4))
         inner = types.shape(left)[-1]
         if self.integer(0, 1):
-            right = self.value(lambda v: types.dtype(v) == self.dtype and types.rank(v) >= 2 and types.shape(v)[-2] == inner)
+            right = self.value(
+                lambda v: types.dtype(v) == self.dtype and types.rank(v) >= 2 and types.shape(v)[-2] == inner
+            )
             self.emit(MatmulOp, left, right)
         else:
             weight = self.value(

@@ -37,7 +37,11 @@ def normalized(g: FragmentAuthor, x: SSAValue) -> SSAValue:
         source = x
     if types.shape(x)[-1] != 1 and g.one_in(8):
         variance = g.emit(
-            reduction.VarOp, x, dims=IntsAttr([types.rank(x) - 1]), correction=ScalarAttr.of(g.pick([0, 0, 1])), keepdim=KEEP
+            reduction.VarOp,
+            x,
+            dims=IntsAttr([types.rank(x) - 1]),
+            correction=ScalarAttr.of(g.pick([0, 0, 1])),
+            keepdim=KEEP,
         )
     else:
         squares = g.pick([lambda: g.n(b.PowOp, x, 2), lambda: g.n(b.MulOp, x, x), lambda: g.emit(b.MulOp, x, source)])
