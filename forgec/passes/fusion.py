@@ -133,7 +133,7 @@ class Fuser:
         """Replace each group that has ``least`` ops that are no free rearrangements by a ``forge.fused``. What nobody
         reads stays for ``dce``.
         """
-        groups = [g for g in dict.fromkeys(self.group.values()) if self._size(g) >= least and _is_read(g)]
+        groups = [g for g in dict.fromkeys(self.group.values()) if self._size(g) >= least]
         kept = {op: group for group in groups for op in group.members}
         for group in groups:
             self._pull_slices(group, kept)
@@ -208,6 +208,8 @@ class Fuser:
                 else:
                     inputs[operand] = None
         outputs = [r for op in ops for r in op.results if any(use.operation not in members for use in r.uses)]
+        if not outputs:
+            return
         fused = FusedOp.of(group.kind, [*made, *ops], list(inputs), outputs)
         fused.location = fuse(op.location for op in ops)
         self.block.insert_op_after(fused, ops[-1])
@@ -220,11 +222,6 @@ class Fuser:
             self.block.erase_op(op)
         what = f"{', '.join(_counted(ops))} run as one kernel"
         remarks.emit(Diagnostic("FORGE-O001", what, location_of(fused), severity="remark"))
-
-
-def _is_read(group: Group) -> bool:
-    """True if an op outside the group uses one of its values."""
-    return any(use.operation not in group.members for op in group.members for r in op.results for use in r.uses)
 
 
 def _in_order(members: set[Operation]) -> list[Operation]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from xdsl.dialects.builtin import IntAttr, UnitAttr
-from xdsl.ir import SSAValue
+from xdsl.dialects.builtin import IntAttr, StringAttr, UnitAttr
+from xdsl.ir import Attribute, SSAValue
 
 from forgec.ir import types
 from forgec.ir.attributes import ExtentAttr, IntsAttr, ScalarAttr
@@ -89,7 +89,8 @@ def _whole(g: FragmentAuthor, q: SSAValue, k: SSAValue, v: SSAValue, columns: An
     """``scaled_dot_product_attention``, as it is captured."""
     if types.dtype(v) != types.dtype(q):
         v = g.cast(v, types.dtype(q))
-    mask, flags = None, {}
+    mask: SSAValue | None = None
+    flags: dict[str, Attribute] = {}
     way = g.integer(0, 4)
     if way == 1:
         flags["causal"] = UnitAttr()
@@ -100,6 +101,8 @@ def _whole(g: FragmentAuthor, q: SSAValue, k: SSAValue, v: SSAValue, columns: An
         mask = masks.added(g, masks.kept(g, g.rows, columns, past), types.dtype(q), least)
     elif way == 4:
         mask = masks.numbers(g, g.heads, g.rows, columns)
+    if types.dtype(q) == "f64":
+        flags["softmax_dtype"] = StringAttr("f64")
     if g.one_in(2):
         flags["scale"] = ScalarAttr.of(g.pick([0.5, 1.0, 0.25]))
     return g.emit(AttentionOp, q, k, v, mask, **flags)

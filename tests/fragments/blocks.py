@@ -35,14 +35,10 @@ def normalized(g: FragmentAuthor, x: SSAValue) -> SSAValue:
         mean = _mean(g, x)
         x = g.emit(b.SubOp, x, mean)
         source = x
-    if types.shape(x)[-1] != 1 and g.one_in(8):
-        variance = g.emit(
-            reduction.VarOp,
-            x,
-            dims=IntsAttr([types.rank(x) - 1]),
-            correction=ScalarAttr.of(g.pick([0, 0, 1])),
-            keepdim=KEEP,
-        )
+    if g.one_in(8) and not any(extent == 0 for extent in types.shape(x)):
+        correction = ScalarAttr.of(g.pick([0, 0, 1]) if types.shape(x)[-1] != 1 else 0)
+        last = IntsAttr([types.rank(x) - 1])
+        variance = g.emit(reduction.VarOp, x, dims=last, correction=correction, keepdim=KEEP)
     else:
         squares = g.pick([lambda: g.n(b.PowOp, x, 2), lambda: g.n(b.MulOp, x, x), lambda: g.emit(b.MulOp, x, source)])
         variance = _mean(g, squares() if types.dtype(source) == work else g.n(b.MulOp, x, x))

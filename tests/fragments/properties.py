@@ -33,8 +33,8 @@ PASSES = (
     "outline-layers{unnamed=false min-ops=3}", "sink-tables",
 )  # fmt: skip
 """Every pass on forge's level. Whatever their order, and however often each runs, a module keeps its value: what the
-standard pipelines order, they order for what is found. Later passes find less in kernels (``inline-kernels`` opens them)
-and in layers whose weights are arguments (``inline-layers``). ``cut-segments`` wants regions to be calls
+standard pipelines order, they order for what is found. Later passes find less in kernels (``inline-kernels`` opens
+them) and in layers whose weights are arguments (``inline-layers``). ``cut-segments`` wants regions to be calls
 (``outline-control-flow``) where a function has run-time extents.
 """
 LOWERING = ("lower-to-plan", "allocate-buffers")
@@ -134,7 +134,7 @@ def _dtypes(module: ModuleOp) -> set[str]:
 
 def assert_same(found: Values, expected: Values, what: str, relative: float, *, masked_rows: bool = False) -> None:
     """The same dtypes and shapes; integers and booleans equal; floating-point numbers within ``relative`` of the
-    greatest one, and NaN and infinities in the same places. With ``masked_rows``, where NaN was expected may be numbers.
+    greatest one, NaN and infinities in the same places. With ``masked_rows``, where NaN was expected may be numbers.
     """
     for number, (results, wanted) in enumerate(zip(found.results, expected.results, strict=True)):
         assert len(results) == len(wanted), what

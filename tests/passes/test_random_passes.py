@@ -1,4 +1,4 @@
-"""Random graphs keep their value under every pass, in every order; ``python -m tools.fuzz passes`` makes longer runs."""
+"""Random graphs keep their value under every pass, in every order; longer runs: ``python -m tools.fuzz passes``."""
 
 from __future__ import annotations
 
