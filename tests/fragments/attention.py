@@ -157,7 +157,7 @@ def _modified(g: FragmentAuthor, scores: SSAValue, columns: Any, past: int, flat
             scores = g.emit(u.TanhOp, g.n(b.DivOp, scores, cap))
             scores = g.n(b.MulOp, scores, cap if not g.one_in(8) else 1.5)
         elif step == "upcast":
-            scores = g.cast(scores, g.pick(["f32", "f64"]))
+            scores = g.cast(scores, g.pick(["f32", "f64"]) if types.dtype(scores) != "f64" else "f64")
         elif step:
             if flat:
                 scores = g.reshape(scores, g.batch, g.heads, g.rows, columns)

@@ -182,6 +182,34 @@ class FragmentAuthor(GraphAuthor):
             return self.insert(cls.make(operands, properties))
         return super().emit(cls, *operands, kind=kind, **properties)
 
+    def step(self) -> None:
+        """One op of any kind; more often than in other graphs one that has several dtypes, or integers."""
+        if not self.one_in(4):
+            super().step()
+            return
+        with contextlib.suppress(VerifyException):
+            self.pick([self._convert, self._count, self._promote])()
+
+    def _convert(self) -> None:
+        dtypes = ["f32", "f64", "bf16", "f16", "i64", "i32", "i1"]
+        self.cast(self.value(lambda v: types.dtype(v) in dtypes), self.pick(dtypes))
+
+    def _count(self) -> None:
+        """Integers or booleans with a number."""
+        source = self.value(lambda v: types.dtype(v) in ("i64", "i32", "i1"))
+        cls = self.pick([b.AddOp, b.SubOp, b.MulOp, b.EqOp, b.LeOp, b.FloorDivOp, b.PowOp, b.MaximumOp])
+        whole = cls in (b.FloorDivOp, b.PowOp)
+        if cls is b.SubOp or whole:
+            source = self.value(lambda v: types.dtype(v) in ("i64", "i32"))
+        self.emit(cls, source, None, scalar=ScalarAttr.of(self.pick([1, 2, 3] if whole else [1, 2, 0.5, True])))
+
+    def _promote(self) -> None:
+        """Two values of any dtypes that broadcast."""
+        left = self.value()
+        shape = types.shape(left)
+        right = self.value(lambda v: types.shape(v) in (shape, (), shape[-1:], (*shape[:-1], 1)))
+        self.n(self.pick([b.AddOp, b.MulOp, b.LtOp, b.EqOp]), left, right)
+
     # Graphs
 
     def draw(self, ops: int = 8) -> Graph:
