@@ -201,7 +201,8 @@ class FragmentAuthor(GraphAuthor):
         whole = cls in (b.FloorDivOp, b.PowOp)
         if cls is b.SubOp or whole:
             source = self.value(lambda v: types.dtype(v) in ("i64", "i32"))
-        self.emit(cls, source, None, scalar=ScalarAttr.of(self.pick([1, 2, 3] if whole else [1, 2, 0.5, True])))
+        numbers = [1, 2, 3] if whole else [1, 2, 0.5, 2 if cls is b.SubOp else True]
+        self.emit(cls, source, None, scalar=ScalarAttr.of(self.pick(numbers)))
 
     def _promote(self) -> None:
         """Two values of any dtypes that broadcast."""

@@ -138,6 +138,8 @@ def _rows(b: PlanBuilder, place: Place, start: int, count: int, interleaved: boo
 
 def covers(op: Operation) -> bool:
     """False for modifiers that ATen's operators do not have: of attention, and of norms how they round."""
+    if isinstance(op, (norm.LayerNormOp, norm.BatchNormOp)) and len({types.dtype(v) for v in op.operands[1:]}) > 1:
+        return False  # ATen wants all parameters in one dtype
     if isinstance(op, (norm.LayerNormOp, norm.RmsNormOp)):
         return _rounds_alike(op)
     return not isinstance(op, attention.AttentionOp) or _is_plain(op)
