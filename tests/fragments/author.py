@@ -213,8 +213,8 @@ class FragmentAuthor(GraphAuthor):
 
     # Graphs
 
-    def draw(self, ops: int = 8) -> Graph:
-        """A graph of one to three layers of one recipe, between about so many ops of any kind."""
+    def draw(self, ops: int = 8, fragments: Sequence[Callable[[FragmentAuthor], None]] = ()) -> Graph:
+        """A graph of one to three layers of these fragments (or of some), between about so many ops of any kind."""
         from tests.fragments.recipes import FRAGMENTS
 
         self.kinds: dict[str, Attribute] = {}
@@ -229,7 +229,7 @@ class FragmentAuthor(GraphAuthor):
             self.add_state(f"state{number}")
         for _ in range(self.integer(0, ops // 2)):
             self.step()
-        fragments = [self.pick(FRAGMENTS) for _ in range(self.integer(1, 2))]
+        fragments = fragments or [self.pick(FRAGMENTS) for _ in range(self.integer(1, 2))]
         self.layers(fragments, self.pick([1, 1, 1, 2, 2, 3]))
         for _ in range(self.integer(0, ops // 2)):
             self.step()

@@ -113,7 +113,7 @@ def channels(g: FragmentAuthor) -> None:
     x = g.transpose(g.x, 0, 2, 1) if not g.one_in(3) else g.reshape(g.x, g.batch, g.features, g.rows)
     scale, bias, mean = (g.reshape(g.weight(g.features), 1, g.features, 1) for _ in range(3))
     if g.one_in(2):
-        variance = g.emit(u.AbsOp, g.reshape(g.weight(g.features), 1, g.features, 1))
+        variance = g.reshape(g.emit(u.AbsOp, g.weight(g.features)), 1, g.features, 1)
         factor = g.n(b.MulOp, scale, g.emit(u.RsqrtOp, g.n(b.AddOp, variance, 1e-5)))
         shift = g.n(b.MulOp, mean if not g.one_in(8) else scale, factor)
         offset = g.emit(g.pick([b.SubOp, b.SubOp, b.SubOp, b.AddOp]), bias, shift)

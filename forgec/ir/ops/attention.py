@@ -311,7 +311,7 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
         return conditions
 
     def _without_unread(self, emit: Emitter, value: SSAValue, kept: SSAValue) -> SSAValue:
-        """``value`` [*B, H, T, Dv] with 0 where no row of ``kept`` reads it; a row that is the mean of all reads all."""
+        """``value`` [*B, H, T, Dv] with 0 where no row of ``kept`` reads it; a row that is the mean of all reads it."""
         rows, columns = types.shape(self.query)[-2], types.shape(self.key)[-2]
         triangle = self.mask is None and self.keys is None and self.offset is None and rows == columns
         if triangle:  # each column is read by its own row
