@@ -72,7 +72,7 @@ FOUND = {
 def test_fragments_are_what_passes_look_for() -> None:
     """Of the ops that fusion makes, more stand in graphs after ``@O2`` than in those that were drawn."""
     counts: Counter[str] = Counter()
-    for seed, fragment in product(range(12), dict.fromkeys(FRAGMENTS)):
+    for seed, fragment in product(range(30), dict.fromkeys(FRAGMENTS)):
         module = FragmentAuthor(Seeded(seed)).draw(4, [fragment]).module
         counts.subtract(op.name for op in module.walk())
         run_pipeline(module, "@attention,@recognize,fuse-elementwise", context=context())
