@@ -52,6 +52,7 @@ fuzz: $(STAMP) ## Load, run and compile hostile inputs for some minutes; SEED=N 
 	$(BIN)/python -m tools.fuzz artifacts --count 20000 --seed $(SEED)
 	$(BIN)/python -m tools.fuzz texts --count 20000 --seed $(SEED)
 	$(BIN)/python -m tools.fuzz models --count 1000 --seed $(SEED)
+	$(BIN)/python -m tools.fuzz passes --count 500 --seed $(SEED)
 
 clean: ## Remove what builds and tests left; .venv stays
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -9,7 +9,7 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Block, Operation
 from xdsl.passes import ModulePass
-from xdsl.traits import is_side_effect_free
+from xdsl.traits import IsolatedFromAbove, is_side_effect_free
 
 from forgec.passes.rewriting import functions, replace
 
@@ -30,8 +30,8 @@ class Cse(ModulePass):
         %0 = forge.cos %x : (tensor<4xf32>) -> tensor<4xf32>
         %2 = forge.add %0, %0 : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
 
-    Ops inside regions see those before the region, not the other way round. Ensures: no two equal pure ops in one
-    block.
+    Ops inside regions see those before the region, not the other way round; those inside kernels see one another alone.
+    Ensures: no two equal pure ops in one block.
 
     Order: where copies of one computation have come about: from capture, by ``sink-tables``, by ``hoist-tables``.
     """
@@ -49,7 +49,7 @@ def _run(block: Block, outer: dict[Any, Operation]) -> None:
     for op in list(block.ops):
         for region in op.regions:
             for inner in region.blocks:
-                _run(inner, known)
+                _run(inner, {} if op.has_trait(IsolatedFromAbove) else known)
         if op.regions or not is_side_effect_free(op):
             continue
         key = (

@@ -81,6 +81,8 @@ def _fits(op: Operation, root: Operation) -> bool:
     whole, part = types.numel(root.results[0]), types.numel(op.results[0])
     if whole == part:
         return True
+    if part == 0:
+        return False
     count: Extent = whole // part
     return (isinstance(count, int) and count > 1 and count * part == whole) or _has_rows_of(op, root)
 

@@ -372,6 +372,8 @@ class _Norm:
         new: list[Operation] = []
         self._split_weight()
         weight, bias = (None if value is None else self._parameter(value, new) for value in (self.weight, self.bias))
+        if weight is not None and bias is not None:
+            weight, bias = _in_one_dtype(weight, bias, new)
         source, back = self._moved_last(new)
         kind, properties = self._op()
         operands = [source, weight, *([bias] if self.centred else [])]
@@ -440,3 +442,16 @@ def _divides_channels(outer: tuple[Extent, ...], inner: tuple[Extent, ...]) -> b
         return False
     channels, groups = outer[1], inner[1]
     return isinstance(channels, int) and isinstance(groups, int) and groups > 0 and channels % groups == 0
+
+
+def _in_one_dtype(weight: SSAValue, bias: SSAValue, new: list[Operation]) -> list[SSAValue]:
+    """Both in the wider dtype of the two, as kernels want them; statistics are in float32 at least."""
+    wide = types.promote(types.dtype(weight), types.dtype(bias))
+    found: list[SSAValue] = []
+    for value in (weight, bias):
+        if types.dtype(value) != wide:
+            kind = types.tensor(wide, types.shape(value))
+            new.append(CastOp.make([value], {}, [kind]))
+            value = new[-1].results[0]
+        found.append(value)
+    return found

@@ -130,7 +130,9 @@ class Fuser:
     # Writing
 
     def write(self, least: int = 2) -> None:
-        """Replace each group that has ``least`` ops that are no free rearrangements by a ``forge.fused``."""
+        """Replace each group that has ``least`` ops that are no free rearrangements by a ``forge.fused``. What nobody
+        reads stays for ``dce``.
+        """
         groups = [g for g in dict.fromkeys(self.group.values()) if self._size(g) >= least]
         kept = {op: group for group in groups for op in group.members}
         for group in groups:
@@ -206,6 +208,8 @@ class Fuser:
                 else:
                     inputs[operand] = None
         outputs = [r for op in ops for r in op.results if any(use.operation not in members for use in r.uses)]
+        if not outputs:
+            return
         fused = FusedOp.of(group.kind, [*made, *ops], list(inputs), outputs)
         fused.location = fuse(op.location for op in ops)
         self.block.insert_op_after(fused, ops[-1])

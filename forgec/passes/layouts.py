@@ -9,6 +9,7 @@ from xdsl.rewriter import Rewriter
 from forgec.backends.plan_builder import view_type
 from forgec.ir import types
 from forgec.ir.ops.base import ForgeOp
+from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.shape import CopyOp, ViewOp, is_free
 
@@ -17,7 +18,7 @@ def give_layout(value: SSAValue, before: Attribute) -> None:
     """``value`` has another layout than ``before``, which its users were built for.
 
     Free rearrangements of it take the new strides over; ops that compute do not care; what passes the value on as it is
-    (returns, calls, states, operators of ATen, regions) gets a copy in the old layout.
+    (returns, calls, states, operators of ATen, regions, kernels) gets a copy in the old layout.
     """
     if value.type == before:
         return
@@ -56,4 +57,4 @@ def _follow(view: ViewOp) -> None:
 
 def passes_on(op: Operation) -> bool:
     """True for what shows others how a value lies."""
-    return isinstance(op, (ReturnOp, CallOp, AtenOp)) or not isinstance(op, ForgeOp)
+    return isinstance(op, (ReturnOp, CallOp, AtenOp, FusedOp)) or not isinstance(op, ForgeOp)

@@ -78,14 +78,17 @@ class _Masks:
         if op.query_scale is not None and whole:
             query = emit.binary(MulOp, query, float(op.query_scale.value))
             del properties["query_scale"]
-        mask, additive = op.mask, op.mask is not None and types.dtype(op.mask) != "i1"
+        bias = self._bias(emit, op)
+        mask, additive = op.mask if bias is None else bias, bias is not None
         finite = whole and op.empty_row.data == "uniform"
         if op.is_structured or (finite and mask is not None):
             kept = self._kept(emit, op)
-            mask = self._mask(emit, op, kept, "least" if finite else "infinite" if additive else "boolean")
+            mask = self._mask(emit, op, bias, kept, "least" if finite else "infinite" if additive else "boolean")
             properties = {name: value for name, value in properties.items() if name not in STRUCTURE}
         if finite:
             properties["empty_row"] = StringAttr("zero")
+        if mask is not None and types.rank(mask) < 2:  # ATen wants rows and columns
+            mask = emit.reshape(mask, (*[1] * (2 - types.rank(mask)), *types.shape(mask)))
         new = AttentionOp.make([query, op.key, op.value, mask, op.sinks], properties, [op.result.type], op.location)
         replace(op, new.results, [new])
 
@@ -114,10 +117,22 @@ class _Masks:
         kept = op.kept_positions(Evaluator(), rows, columns)  # pyright: ignore[reportArgumentType]
         return emit.insert(ConstantOp.create(properties={"value": literal(kept, kind)}, result_types=[kind]))
 
-    def _mask(self, emit: Emitter, op: AttentionOp, kept: SSAValue | None, form: str) -> SSAValue | None:
+    def _bias(self, emit: Emitter, op: AttentionOp) -> SSAValue | None:
+        """The numbers that are added to scores, in a dtype that ATen adds."""
+        if op.mask is None or types.dtype(op.mask) == "i1":
+            return None
+        own = types.dtype(op.query)
+        if types.dtype(op.mask) in (own, "f32"):
+            return op.mask
+        if ("bias", op.mask, own) not in self.known:
+            self.known["bias", op.mask, own] = emit.cast(op.mask, "f64" if own == "f64" else "f32")
+        return self.known["bias", op.mask, own]
+
+    def _mask(
+        self, emit: Emitter, op: AttentionOp, bias: SSAValue | None, kept: SSAValue | None, form: str
+    ) -> SSAValue | None:
         if form == "boolean":
             return kept
-        bias = op.mask if op.mask is not None and types.dtype(op.mask) != "i1" else None
         dtype = types.dtype(op.query if bias is None else bias)
         key = (kept, bias, form, dtype)
         if key not in self.known:

@@ -18,6 +18,7 @@ from forgec.ir.attributes import IntsAttr
 from forgec.ir.locations import location_of
 from forgec.ir.ops.base import producer
 from forgec.ir.ops.control import FromIndexOp, ItemOp
+from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.index import IndexCopyOp, IndexPutOp, ScatterOp
 from forgec.ir.ops.shape import InsertSliceOp
 from forgec.passes.outlining import call, free_values, is_repeated, outline
@@ -88,7 +89,7 @@ class _Outliner:
                     self._region(op, op.after_region.block, f"{stem}.after")
                 else:
                     self._loop(op, f"{stem}.body")
-            elif op.regions:
+            elif op.regions and not isinstance(op, FusedOp):
                 raise error("FORGE-B002", f"{op.name} cannot be outlined", location=location_of(op))
 
     def _stem(self, kind: str) -> str:

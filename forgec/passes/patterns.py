@@ -37,7 +37,9 @@ def number(value: SSAValue) -> Number | None:
     op = producer(value)
     if isinstance(op, ConstantOp):
         held = op.value
-        if not isinstance(held, DenseIntOrFPElementsAttr) or not (held.is_splat() or types.numel(value) == 1):
+        if not isinstance(held, DenseIntOrFPElementsAttr) or types.numel(value) == 0:
+            return None
+        if types.numel(value) != 1 and not held.is_splat():
             return None
         found = held.get_values()[0]
         if isinstance(found, tuple):  # complex

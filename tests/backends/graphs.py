@@ -30,9 +30,6 @@ from forgec.ir.ops.norm import LayerNormOp, RmsNormOp
 from forgec.runtime.dtypes import torch_dtype
 from tests.chooser import Chooser
 
-FLOAT = "f64"
-"""Sums in another order then differ by far less than the tolerance of a comparison."""
-
 SMOOTH = [u.NegOp, u.AbsOp, u.SinOp, u.TanhOp, u.SigmoidOp, u.SiluOp, u.ReluOp, u.ExpOp, u.FloorOp, u.RsqrtOp, u.ErfOp]
 ARITHMETIC = [b.AddOp, b.SubOp, b.MulOp, b.RsubOp, b.MaximumOp, b.MinimumOp]
 REDUCTIONS = [reduction.SumOp, reduction.MeanOp, reduction.AmaxOp, reduction.AminOp, reduction.ProdOp]
@@ -43,17 +40,34 @@ class Graph:
 
     def __init__(self, module: ModuleOp, inputs: list[torch.Tensor], params: dict[str, torch.Tensor]) -> None:
         self.module, self.inputs, self.params = module, inputs, params
+        self.sizes: list[list[torch.Tensor]] = []
+        """Inputs where symbols are other numbers."""
 
-    def arguments(self) -> list[torch.Tensor]:
+    def arguments(self, inputs: Sequence[torch.Tensor] | None = None) -> list[torch.Tensor]:
         """A tensor for each argument of the function: inputs, then the initial values of states."""
-        return [*self.inputs, *(t for name, t in self.params.items() if name.startswith("state"))]
+        return [
+            *(self.inputs if inputs is None else inputs),
+            *(t for name, t in self.params.items() if name.startswith("state")),
+        ]
+
+
+def numbers(extents: Sequence[Any]) -> Sequence[int]:
+    """The extents, which must be known; raises VerifyException where one is a symbol."""
+    if all(isinstance(extent, int) for extent in extents):
+        return extents
+    raise VerifyException("an extent is not known")
 
 
 class GraphAuthor:
-    """Draws a module op by op; what does not verify is dropped."""
+    """Draws a module op by op; what does not verify is dropped.
 
-    def __init__(self, chooser: Chooser) -> None:
+    Floating-point values are of ``dtype``; in float64, sums in another order differ by far less than the tolerance of a
+    comparison. What has symbols among its extents is left out where an op wants numbers.
+    """
+
+    def __init__(self, chooser: Chooser, dtype: str = "f64") -> None:
         self.chooser = chooser
+        self.dtype = dtype
         self.block = Block()
         self.builder = Builder(InsertPoint.at_end(self.block))
         self.header: list[Operation] = []
@@ -93,7 +107,7 @@ class GraphAuthor:
 
     def float(self, ranks: Sequence[int] = range(9)) -> SSAValue:
         """A value of the floating-point type."""
-        return self.value(lambda v: types.dtype(v) == FLOAT and types.rank(v) in ranks)
+        return self.value(lambda v: types.dtype(v) == self.dtype and types.rank(v) in ranks)
 
     def like(self, other: SSAValue, dtype: str | None = None) -> SSAValue:
         """A value of the same shape (and dtype)."""
@@ -121,6 +135,8 @@ class GraphAuthor:
     def strided(self, dtype: str, extents: Sequence[Any]) -> Attribute:
         """A dense type whose dimensions are stored in some order."""
         order = list(range(len(extents)))
+        if not all(isinstance(extent, int) for extent in extents):
+            return types.tensor(dtype, extents)
         if self.integer(0, 2) == 0:
             order = [order.pop(self.integer(0, len(order) - 1)) for _ in range(len(order))]
         strides, step = [0] * len(extents), 1
@@ -137,29 +153,40 @@ class GraphAuthor:
         return made.copy_(torch.randn(shape, generator=self.random, dtype=torch.float64))  # type: ignore[arg-type]
 
     def add_input(self) -> None:
-        kind = self.strided(FLOAT, self.extents())
+        kind = self.strided(self.dtype, self.extents())
         self.inputs.append(self.tensor_of(kind))
         self.values.append(self.block.insert_arg(kind, len(self.inputs) - 1))
 
     def add_param(self, name: str) -> None:
-        kind = self.strided(FLOAT, self.extents())
+        self.param(name, self.strided(self.dtype, self.extents()))
+
+    def param(self, name: str, kind: Any) -> SSAValue:
+        """A new parameter of a type, read."""
         self.params[name] = self.tensor_of(kind)
         self.header.append(ParamOp.create(properties={"sym_name": StringAttr(name), "type": kind}))
-        self.insert(ParamRefOp.create(properties={"param": SymbolRefAttr(name)}, result_types=[kind]))
+        return self.insert(ParamRefOp.create(properties={"param": SymbolRefAttr(name)}, result_types=[kind]))
 
     def add_state(self, name: str) -> None:
-        kind = types.tensor(FLOAT, [self.pick([2, 3, 4]) for _ in range(self.integer(1, 3))])
+        self.state(name, types.tensor(self.dtype, [self.pick([2, 3, 4]) for _ in range(self.integer(1, 3))]))
+
+    def state(self, name: str, kind: Any) -> SSAValue:
+        """A new state that holds a value of a type, read."""
         self.params[name] = self.tensor_of(kind)
         argument = self.block.insert_arg(StateType(kind), len(self.block.args))
         argument.name_hint = name
         self.states.append(argument)
-        self.insert(StateReadOp.create(operands=[argument], result_types=[kind]))
+        return self.insert(StateReadOp.create(operands=[argument], result_types=[kind]))
 
     # Ops
 
+    @property
+    def module(self) -> str:
+        """The path of the module that the next op is in."""
+        return f"layers.{self.count}"
+
     def insert(self, op: Operation) -> SSAValue:
         self.count += 1
-        op.location = to_attribute(Location("model.py", self.count, "Model.forward", f"layers.{self.count}"))
+        op.location = to_attribute(Location("model.py", self.count, "Model.forward", self.module))
         if not isinstance(op, StateReadOp):  # whose state is consumed later
             op.verify(verify_nested_ops=False)
         self.builder.insert(op)
@@ -237,7 +264,7 @@ class GraphAuthor:
 
     def another_shape(self, extents: Sequence[Any]) -> list[int]:
         """A shape of as many elements."""
-        count = prod(extents)
+        count = prod(numbers(extents))
         choices = [[count], [1, count], [*extents, 1], [extents[0] if extents else 1, -1], [-1, 2], [2, -1], [3, -1]]
         chosen = list(self.pick(choices))
         rest = prod(n for n in chosen if n != -1)
@@ -246,6 +273,7 @@ class GraphAuthor:
     def window(self, extents: Sequence[Any]) -> tuple[int, int, int, int]:
         """Dimension, start, step and count of a slice."""
         dim = self.integer(0, len(extents) - 1)
+        numbers(extents[dim : dim + 1])
         step = self.integer(1, 2)
         start = self.integer(0, extents[dim])
         return dim, start, step, self.integer(0, max(0, -(-(extents[dim] - start) // step)))
@@ -277,28 +305,30 @@ class GraphAuthor:
 
     def sized(self, extents: Sequence[Any]) -> SSAValue:
         """A float value of a shape: one at hand, a slice of one, or a new one."""
-        fit = [v for v in self.values if types.dtype(v) == FLOAT and types.shape(v) == tuple(extents)]
+        fit = [v for v in self.values if types.dtype(v) == self.dtype and types.shape(v) == tuple(extents)]
         if fit and self.integer(0, 3):
             return self.pick(fit)
+        numbers(extents)
         larger = [
             v
             for v in self.values
-            if types.dtype(v) == FLOAT
+            if types.dtype(v) == self.dtype
+            and all(isinstance(n, int) for n in types.shape(v))
             and types.rank(v) == len(extents)
             and sum(n != m for n, m in zip(types.shape(v), extents, strict=True)) == 1
             and all(n >= m for n, m in zip(types.shape(v), extents, strict=True))
         ]
         if not larger:
-            return self.emit(creation.FullOp, kind=types.tensor(FLOAT, extents), value=ScalarAttr.of(0.25))
+            return self.emit(creation.FullOp, kind=types.tensor(self.dtype, extents), value=ScalarAttr.of(0.25))
         source = self.pick(larger)
         dim = next(d for d, (n, m) in enumerate(zip(types.shape(source), extents, strict=True)) if n != m)
         start = self.integer(0, types.shape(source)[dim] - extents[dim])
         place = {"dim": IntAttr(dim), "start": ExtentAttr(start), "step": ExtentAttr(1)}
-        return self.emit(shape.SliceOp, source, kind=types.tensor(FLOAT, extents), **place)
+        return self.emit(shape.SliceOp, source, kind=types.tensor(self.dtype, extents), **place)
 
-    def indices(self, extent: int, distinct: bool = False) -> SSAValue:
+    def indices(self, extent: Any, distinct: bool = False) -> SSAValue:
         """A literal of indices into an extent; raises VerifyException where there are none."""
-        if not extent:
+        if not isinstance(extent, int) or not extent:
             raise VerifyException("nothing to index")
         if distinct:
             chosen = torch.randperm(extent, generator=self.random)[: self.integer(1, extent)]
@@ -332,11 +362,13 @@ class GraphAuthor:
         left = self.float(range(2, 4))
         inner = types.shape(left)[-1]
         if self.integer(0, 1):
-            right = self.value(lambda v: types.dtype(v) == FLOAT and types.rank(v) >= 2 and types.shape(v)[-2] == inner)
+            right = self.value(
+                lambda v: types.dtype(v) == self.dtype and types.rank(v) >= 2 and types.shape(v)[-2] == inner
+            )
             self.emit(MatmulOp, left, right)
         else:
             weight = self.value(
-                lambda v: types.dtype(v) == FLOAT and types.rank(v) == 2 and types.shape(v)[-1] == inner
+                lambda v: types.dtype(v) == self.dtype and types.rank(v) == 2 and types.shape(v)[-1] == inner
             )
             self.emit(LinearOp, left, weight)
 
@@ -347,7 +379,7 @@ class GraphAuthor:
     def gather(self) -> None:
         source = self.float(range(1, 9))
         dim = self.integer(0, types.rank(source) - 1)
-        places = self.indices(int(str(types.shape(source)[dim])))
+        places = self.indices(types.shape(source)[dim])
         if self.integer(0, 1):
             self.emit(index.IndexSelectOp, source, places, dim=IntAttr(dim))
         else:
@@ -363,7 +395,7 @@ class GraphAuthor:
 
     def create(self) -> None:
         value = ScalarAttr.of(self.pick([0.0, 1.0, -0.5]))
-        self.emit(creation.FullOp, kind=types.tensor(FLOAT, self.extents()), value=value)
+        self.emit(creation.FullOp, kind=types.tensor(self.dtype, self.extents()), value=value)
 
     def join(self) -> None:
         source = self.float(range(1, 9))
@@ -371,7 +403,7 @@ class GraphAuthor:
         rest = [d for d in range(types.rank(source)) if d != dim]
 
         def fits(v: SSAValue) -> bool:
-            if types.dtype(v) != FLOAT or types.rank(v) != types.rank(source):
+            if types.dtype(v) != self.dtype or types.rank(v) != types.rank(source):
                 return False
             return all(types.shape(v)[d] == types.shape(source)[d] for d in rest)
 
@@ -379,7 +411,7 @@ class GraphAuthor:
 
     def fallback(self) -> None:
         source = self.float(range(1, 9))
-        kind = types.tensor(FLOAT, types.shape(source))
+        kind = types.tensor(self.dtype, types.shape(source))
         callee, args = self.pick([("aten::flip", [source, (0,)]), ("aten::roll", [source, (1,), (0,)])])
         self.insert(AtenOp.of(callee, args, [], [kind]))
 
@@ -387,7 +419,7 @@ class GraphAuthor:
         query = self.float([3])
         key = self.value(
             lambda v: (
-                types.dtype(v) == FLOAT
+                types.dtype(v) == self.dtype
                 and types.rank(v) == 3
                 and types.shape(v)[0] == types.shape(query)[0]
                 and types.shape(v)[2] == types.shape(query)[2]
@@ -404,16 +436,21 @@ class GraphAuthor:
         assert isinstance(state.type, StateType)
         kind = state.type.value
         value = self.value(lambda v: types.dtype(v) == types.dtype(kind) and types.shape(v) == types.shape(kind))
-        write = StateWriteOp.create(operands=[state, value], result_types=[state.type])
+        self.write(number, value)
+
+    def write(self, number: int, value: SSAValue) -> SSAValue:
+        """Write a state by its number; what is read from it then."""
+        kind = self.states[number].type
+        write = StateWriteOp.create(operands=[self.states[number], value], result_types=[kind])
         self.count += 1
         write.location = to_attribute(Location("model.py", self.count, "Model.forward", "state"))
         self.builder.insert(write)
         self.states[number] = write.results[0]
-        self.insert(StateReadOp.create(operands=[write.results[0]], result_types=[kind]))
+        return self.insert(StateReadOp.create(operands=[write.results[0]], result_types=[kind.value]))
 
-    def finish(self) -> Graph:
+    def finish(self, *first: SSAValue) -> Graph:
         """The function returns some values, some of them twice, and the states."""
-        returned = [self.value() for _ in range(self.integer(1, 4))] if self.values else []
+        returned = [*first, *(self.value() for _ in range(self.integer(1, 4) if self.values else 0))]
         self.builder.insert(ReturnOp(*returned, *self.states))
         results = [v.type for v in (*returned, *self.states)]
         function = FuncOp("forward", (list(self.block.arg_types), results), Region(self.block))

@@ -185,6 +185,12 @@ def test_group_norm(dtype: torch.dtype) -> None:
         close(run_op(GroupNormOp, [x, w, b], properties), F.group_norm(x, 3, w, b, 1e-5))
 
 
+def test_group_norm_of_single_numbers() -> None:
+    x = torch.randn(1, 3, 1)
+    properties = {"groups": IntAttr(3), "eps": ScalarAttr.of(1e-5)}
+    assert torch.equal(run_op(GroupNormOp, [x, None, None], properties), torch.zeros(1, 3, 1))
+
+
 def test_norms_refuse_what_does_not_fit() -> None:
     x = torch.ones(2, 6, 4)
     groups: dict[str, Attribute] = {"groups": IntAttr(4), "eps": ScalarAttr.of(1e-5)}

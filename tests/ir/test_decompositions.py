@@ -145,6 +145,19 @@ def test_decomposed_attention_does_not_read_what_no_row_attends() -> None:
     torch.testing.assert_close(interpret(module, [q, k, v, mask, sinks]), expected)
 
 
+def test_decomposed_attention_reads_for_an_empty_row_what_no_other_row_attends() -> None:
+    case = next(case for case in CASES if '%m empty_row "uniform"' in case and "tensor<3x5xi1>" in case)
+    module = parse(module_of(case))
+    q, k, v, mask = random_inputs(module)
+    mask[:] = False
+    mask[0, :2] = True
+    expected = interpret(module, [q, k, v, mask])
+    decompose(module)
+    (found,) = interpret(module, [q, k, v, mask])
+    torch.testing.assert_close(found, expected[0])
+    torch.testing.assert_close(found[:, :, 1], v.mean(2).repeat_interleave(q.shape[1] // v.shape[1], 1))
+
+
 def decompose(module: ModuleOp) -> list[Operation]:
     """Replace the one composite op of a module; returns what took its place."""
     (function,) = (op for op in module.ops if isinstance(op, FuncOp))

@@ -1,1 +1,1 @@
-"""Fuzzers: hostile artifacts, IR text and model files. ``python -m tools.fuzz --help``."""
+"""Fuzzers: hostile artifacts, IR text and model files; random graphs for passes. ``python -m tools.fuzz --help``."""

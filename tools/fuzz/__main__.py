@@ -1,4 +1,4 @@
-"""``python -m tools.fuzz artifacts|texts|models``: long runs; the test suite makes short ones."""
+"""``python -m tools.fuzz artifacts|texts|models|passes``: long runs; the test suite makes short ones."""
 
 from __future__ import annotations
 
@@ -50,10 +50,17 @@ def _models(seed: int, folder: Path) -> tuple[Target, Limits, Callable[[str], bo
     return ModelCase(seed, folder), Limits(seconds=60.0, extra_bytes=4 << 30), lambda kind: True
 
 
+def _passes(seed: int, folder: Path) -> tuple[Target, Limits, Callable[[str], bool]]:
+    from tools.fuzz.passes_target import PassesCase
+
+    return PassesCase(seed), Limits(seconds=120.0, extra_bytes=4 << 30), lambda kind: True
+
+
 TARGETS = {
     "artifacts": (_artifacts, "damaged and hostile artifacts, loaded and run"),
     "texts": (_texts, "IR text for 'forgec opt'"),
     "models": (_models, "model files and exported programs for 'forgec compile'"),
+    "passes": (_passes, "random graphs through passes in any order, compared with the interpreter"),
 }
 
 

@@ -146,6 +146,8 @@ def covers(op: Operation) -> bool:
         return not op.is_quantized
     if isinstance(op, GroupedMatmulOp):
         return groups_alike(op)
+    if isinstance(op, (norm.LayerNormOp, norm.BatchNormOp)) and len({types.dtype(v) for v in op.operands[1:]}) > 1:
+        return False  # ATen wants all parameters in one dtype
     if isinstance(op, (norm.LayerNormOp, norm.RmsNormOp)):
         return _rounds_alike(op)
     return not isinstance(op, attention.AttentionOp) or _is_plain(op)
@@ -164,6 +166,9 @@ def _is_plain(op: attention.AttentionOp) -> bool:
     plain = (op.sinks, op.query_scale, op.softcap, op.offset, op.window, op.chunk, op.keys)
     if any(modifier is not None for modifier in plain):
         return False
-    if op.mask is not None and op.causal is not None:
-        return False
+    if op.mask is not None:
+        if op.causal is not None or types.rank(op.mask) < 2:
+            return False
+        if types.dtype(op.mask) not in ("i1", "f32", types.dtype(op.query)):
+            return False
     return op.empty_row.data == "zero" or not op.may_have_empty_rows

@@ -24,7 +24,7 @@ from forgec.ir import types
 from forgec.ir.attributes import ExtentAttr, IntsAttr, ScalarAttr
 from forgec.ir.literals import to_tensor
 from forgec.ir.ops.base import ForgeOp, TensorSpec, check_float, check_same_dtype, producer
-from forgec.ir.ops.binary import AddOp, EqOp, FloorDivOp, LeOp, LogicalAndOp, LtOp, MulOp, NeOp, SubOp
+from forgec.ir.ops.binary import AddOp, EqOp, FloorDivOp, LeOp, LogicalAndOp, LogicalOrOp, LtOp, MulOp, NeOp, SubOp
 from forgec.ir.ops.contraction import MatmulOp
 from forgec.ir.ops.creation import IotaOp
 from forgec.ir.ops.decomposition import Emitter
@@ -312,14 +312,15 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
         return conditions
 
     def _without_unread(self, emit: Emitter, value: SSAValue, kept: SSAValue) -> SSAValue:
-        """``value`` [*B, H, T, Dv] with 0 where no row of ``kept`` reads it."""
+        """``value`` [*B, H, T, Dv] with 0 where no row of ``kept`` reads it; a row that is the mean of all reads it."""
         rows, columns = types.shape(self.query)[-2], types.shape(self.key)[-2]
         triangle = self.mask is None and self.keys is None and self.offset is None and rows == columns
         constant = None if self.is_structured else self._constant_mask()
-        if triangle or (
-            constant is not None and bool(constant.any(-2).all())
-        ):  # a triangle's rows read their own column
+        if triangle or (constant is not None and bool(constant.any(-2).all())):  # each column has a row that reads it
             return value
+        if self.empty_row.data == "uniform" and self.sinks is None:
+            some = emit(AnyOp, kept, dims=IntsAttr([types.rank(kept) - 1]), keepdim=UnitAttr())
+            kept = emit(LogicalOrOp, kept, emit(LogicalNotOp, some))
         read = emit(AnyOp, kept, dims=IntsAttr([types.rank(kept) - 2]), keepdim=UnitAttr())
         unread = emit.transpose_last(emit(LogicalNotOp, read))
         return emit(MaskedFillOp, value, unread, value=ScalarAttr.of(0.0))

@@ -235,7 +235,8 @@ class GroupNormOp(_NormOp):
         x, weight, bias = self.unpack(inputs)
         work = ev.dtype(_statistics_dtype(self.input))
         weight, bias = (None if p is None else p.to(work) for p in (weight, bias))
-        return ev.torch.nn.functional.group_norm(x.to(work), self.groups.data, weight, bias, self.eps.value).to(x.dtype)
+        # nn.functional refuses groups of one number
+        return ev.torch.group_norm(x.to(work), self.groups.data, weight, bias, self.eps.value).to(x.dtype)
 
 
 @irdl_op_definition

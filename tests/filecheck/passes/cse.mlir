@@ -32,3 +32,25 @@ func.func @different(%x : tensor<4xf32>) -> (tensor<4xf32>, tensor<4xf32>, tenso
   %5 = forge.aten "aten::rand"([4]) random : () -> tensor<4xf32>
   func.return %0, %1, %2, %3, %4, %5 : tensor<4xf32>, tensor<4xf32>, tensor<4xf32>, tensor<4xf32>, tensor<4xf32>, tensor<4xf32>
 }
+
+// -----
+
+// A kernel sees nothing but its arguments: what stands before it does not replace what it computes.
+// CHECK-LABEL: func.func @kernel
+// CHECK-NEXT:    forge.full 2.0
+// CHECK-NEXT:    forge.fused
+// CHECK-NEXT:      %[[TWO:.*]] = forge.full 2.0
+// CHECK-NEXT:      forge.mul %{{.*}}, %[[TWO]]
+// CHECK-NEXT:      forge.add %{{.*}}, %[[TWO]]
+// CHECK-NEXT:      forge.yield
+func.func @kernel(%x : tensor<4xf32>) -> (tensor<4xf32>, tensor<f32>) {
+  %two = forge.full 2.0 : tensor<f32>
+  %0 = forge.fused "mul" (%a = %x : tensor<4xf32>) {
+    %1 = forge.full 2.0 : tensor<f32>
+    %2 = forge.mul %a, %1 : (tensor<4xf32>, tensor<f32>) -> tensor<4xf32>
+    %3 = forge.full 2.0 : tensor<f32>
+    %4 = forge.add %2, %3 : (tensor<4xf32>, tensor<f32>) -> tensor<4xf32>
+    forge.yield %4 : tensor<4xf32>
+  } : tensor<4xf32>
+  func.return %0, %two : tensor<4xf32>, tensor<f32>
+}

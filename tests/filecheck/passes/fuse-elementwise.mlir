@@ -42,3 +42,18 @@ func.func @broadcast(%x: tensor<1x8xf32>, %y: tensor<64x8xf32>) -> tensor<64x8xf
   %1 = forge.mul %0, %y : (tensor<1x8xf32>, tensor<64x8xf32>) -> tensor<64x8xf32>
   func.return %1 : tensor<64x8xf32>
 }
+
+// -----
+
+// What nobody reads makes no kernel, not even where a dead slice of it is all that is left.
+// CHECK-LABEL: func.func @dead
+// CHECK-NOT:     forge.fused
+// CHECK:         func.return %x
+func.func @dead(%x: tensor<9x8xf32>) -> tensor<9x8xf32> {
+  %0 = forge.cos %x : (tensor<9x8xf32>) -> tensor<9x8xf32>
+  %1 = forge.neg %0 : (tensor<9x8xf32>) -> tensor<9x8xf32>
+  %2 = forge.sin %x : (tensor<9x8xf32>) -> tensor<9x8xf32>
+  %3 = forge.neg %2 : (tensor<9x8xf32>) -> tensor<9x8xf32>
+  %4 = forge.slice %3 dim 0 from 0 step 1 : (tensor<9x8xf32>) -> tensor<4x8xf32>
+  func.return %x : tensor<9x8xf32>
+}

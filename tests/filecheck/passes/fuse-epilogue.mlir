@@ -61,3 +61,16 @@ func.func @stays(%x: tensor<1x8xf32>, %w: tensor<8x8xf32>, %r: tensor<9x8xf32>) 
   %3 = forge.mul %0, %2 : (tensor<1x8xf32>, tensor<1x8xf32>) -> tensor<1x8xf32>
   func.return %1, %3 : tensor<9x8xf32>, tensor<1x8xf32>
 }
+
+// -----
+
+// Nothing joins that yields nothing.
+// CHECK-LABEL: func.func @empty
+// CHECK-NOT:     forge.fused
+// CHECK:         func.return
+func.func @empty(%x: tensor<9x8xf32>, %w: tensor<4x8xf32>) -> (tensor<9x4xf32>, tensor<0x4xf32>) {
+  %0 = forge.linear %x, %w : (tensor<9x8xf32>, tensor<4x8xf32>) -> tensor<9x4xf32>
+  %1 = forge.slice %0 dim 0 from 0 step 1 : (tensor<9x4xf32>) -> tensor<0x4xf32>
+  %2 = forge.neg %1 : (tensor<0x4xf32>) -> tensor<0x4xf32>
+  func.return %0, %2 : tensor<9x4xf32>, tensor<0x4xf32>
+}

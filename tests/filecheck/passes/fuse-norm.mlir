@@ -163,3 +163,24 @@ func.func @unbiased(%x : tensor<4x8xf32>) -> tensor<4x8xf32> {
   %4 = forge.mul %1, %3 : (tensor<4x8xf32>, tensor<4x1xf32>) -> tensor<4x8xf32>
   func.return %4 : tensor<4x8xf32>
 }
+
+// -----
+
+// Weight and bias of two dtypes come in the wider one, which kernels want.
+// CHECK-LABEL: func.func @two_dtypes
+// CHECK-NEXT:    %[[W:.*]] = forge.cast %w : (tensor<8xf16>) -> tensor<8xf32>
+// CHECK-NEXT:    forge.layer_norm %x weight %[[W]] bias %b axes 1 eps 1.0e-06 : (tensor<4x8xf16>, tensor<8xf32>, tensor<8xf32>) -> tensor<4x8xf16>
+func.func @two_dtypes(%x : tensor<4x8xf16>, %w : tensor<8xf16>, %b : tensor<8xf32>) -> tensor<4x8xf16> {
+  %0 = forge.cast %x : (tensor<4x8xf16>) -> tensor<4x8xf32>
+  %1 = forge.mean %0 over [1] keepdim : (tensor<4x8xf32>) -> tensor<4x1xf32>
+  %2 = forge.sub %0, %1 : (tensor<4x8xf32>, tensor<4x1xf32>) -> tensor<4x8xf32>
+  %3 = forge.mul %2, %2 : (tensor<4x8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>
+  %4 = forge.mean %3 over [1] keepdim : (tensor<4x8xf32>) -> tensor<4x1xf32>
+  %5 = forge.add %4, 1.0e-06 : (tensor<4x1xf32>) -> tensor<4x1xf32>
+  %6 = forge.rsqrt %5 : (tensor<4x1xf32>) -> tensor<4x1xf32>
+  %7 = forge.mul %2, %6 : (tensor<4x8xf32>, tensor<4x1xf32>) -> tensor<4x8xf32>
+  %8 = forge.mul %7, %w : (tensor<4x8xf32>, tensor<8xf16>) -> tensor<4x8xf32>
+  %9 = forge.add %8, %b : (tensor<4x8xf32>, tensor<8xf32>) -> tensor<4x8xf32>
+  %10 = forge.cast %9 : (tensor<4x8xf32>) -> tensor<4x8xf16>
+  func.return %10 : tensor<4x8xf16>
+}

@@ -130,3 +130,21 @@ func.func @larger_tables(%x : tensor<1x4xf32>, %cos : tensor<3x4xf32>, %sin : te
   %6 = forge.add %0, %5 : (tensor<3x4xf32>, tensor<3x4xf32>) -> tensor<3x4xf32>
   func.return %6 : tensor<3x4xf32>
 }
+
+// -----
+
+// A factor without elements is no number.
+// CHECK-LABEL: func.func @empty_factor
+// CHECK-NOT:     forge.rope
+// CHECK:         func.return
+func.func @empty_factor(%x : tensor<0x8xf32>, %c : tensor<0x8xf32>) -> tensor<0x8xf32> {
+  %none = forge.constant dense<> : tensor<0x4xf32>
+  %a = forge.slice %x dim 1 from 0 step 1 : (tensor<0x8xf32>) -> tensor<0x4xf32>
+  %b = forge.slice %x dim 1 from 4 step 1 : (tensor<0x8xf32>) -> tensor<0x4xf32>
+  %n = forge.mul %b, %none : (tensor<0x4xf32>, tensor<0x4xf32>) -> tensor<0x4xf32>
+  %t = forge.concat %n, %a dim 1 : (tensor<0x4xf32>, tensor<0x4xf32>) -> tensor<0x8xf32>
+  %0 = forge.mul %x, %c : (tensor<0x8xf32>, tensor<0x8xf32>) -> tensor<0x8xf32>
+  %1 = forge.mul %t, %c : (tensor<0x8xf32>, tensor<0x8xf32>) -> tensor<0x8xf32>
+  %2 = forge.add %0, %1 : (tensor<0x8xf32>, tensor<0x8xf32>) -> tensor<0x8xf32>
+  func.return %2 : tensor<0x8xf32>
+}

@@ -56,3 +56,17 @@ func.func @computed(%q : tensor<4x?x8xf32, #forge.tensor<[s0]>>) -> tensor<4x?x8
   %0 = forge.attention %q, %q, %q causal window 3 : (tensor<4x?x8xf32, #forge.tensor<[s0]>>, tensor<4x?x8xf32, #forge.tensor<[s0]>>, tensor<4x?x8xf32, #forge.tensor<[s0]>>) -> tensor<4x?x8xf32, #forge.tensor<[s0]>>
   func.return %0 : tensor<4x?x8xf32, #forge.tensor<[s0]>>
 }
+
+// -----
+
+// Masks that ATen does not take get rows, and a dtype that it adds.
+// CHECK-LABEL: func.func @unusual
+// CHECK-NEXT:    %[[R:.*]] = forge.reshape %m : (tensor<9xf32>) -> tensor<1x9xf32>
+// CHECK-NEXT:    %[[A:.*]] = forge.attention %q, %k, %v mask %[[R]]
+// CHECK-NEXT:    %[[W:.*]] = forge.cast %n : (tensor<9x9xf16>) -> tensor<9x9xf32>
+// CHECK-NEXT:    forge.attention %[[A]], %k, %v mask %[[W]]
+func.func @unusual(%q : tensor<4x9x8xf32>, %k : tensor<4x9x8xf32>, %v : tensor<4x9x8xf32>, %m : tensor<9xf32>, %n : tensor<9x9xf16>) -> tensor<4x9x8xf32> {
+  %0 = forge.attention %q, %k, %v mask %m : (tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<9xf32>) -> tensor<4x9x8xf32>
+  %1 = forge.attention %0, %k, %v mask %n : (tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<9x9xf16>) -> tensor<4x9x8xf32>
+  func.return %1 : tensor<4x9x8xf32>
+}

@@ -207,3 +207,26 @@ func.func @shared_scales(%x: tensor<9x8xf32>) -> (tensor<9x4xf32>, tensor<9x4xf3
   %c = forge.linear %x, %w2 scales %t compute "f32" : (tensor<9x8xf32>, tensor<4x8xi8>, tensor<1x2xf32>) -> tensor<9x4xf32>
   func.return %a, %b, %c : tensor<9x4xf32>, tensor<9x4xf32>, tensor<9x4xf32>
 }
+
+// -----
+
+// A kernel's operand keeps its layout, by a copy.
+// CHECK-LABEL: func.func @into_kernel
+// CHECK:         %[[A:.*]] = forge.slice
+// CHECK-NEXT:    %[[C:.*]] = forge.copy %[[A]] : (tensor<9x4xf32, #forge.tensor<[], strides = [8, 1]>>) -> tensor<9x4xf32>
+// CHECK:         forge.fused "neg" (%{{.*}} = %[[C]] : tensor<9x4xf32>)
+forge.param @w0 : tensor<4x8xf32>
+forge.param @w1 : tensor<4x8xf32>
+func.func @into_kernel(%x: tensor<9x8xf32>) -> (tensor<9x4xf32>, tensor<9x4xf32>) {
+  %w0 = forge.param_ref @w0 : tensor<4x8xf32>
+  %w1 = forge.param_ref @w1 : tensor<4x8xf32>
+  %a = forge.linear %x, %w0 : (tensor<9x8xf32>, tensor<4x8xf32>) -> tensor<9x4xf32>
+  %b = forge.linear %x, %w1 : (tensor<9x8xf32>, tensor<4x8xf32>) -> tensor<9x4xf32>
+  %c = forge.fused "neg" (%i = %a : tensor<9x4xf32>) {
+    %0 = forge.neg %i : (tensor<9x4xf32>) -> tensor<9x4xf32>
+    %1 = forge.cos %0 : (tensor<9x4xf32>) -> tensor<9x4xf32>
+    forge.yield %1 : tensor<9x4xf32>
+  } : tensor<9x4xf32>
+  %d = forge.neg %b : (tensor<9x4xf32>) -> tensor<9x4xf32>
+  func.return %c, %d : tensor<9x4xf32>, tensor<9x4xf32>
+}

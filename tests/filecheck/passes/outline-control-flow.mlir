@@ -84,3 +84,18 @@ func.func @plain(%x : tensor<4xf32>) -> tensor<4xf32> {
   %0 = forge.neg %x : (tensor<4xf32>) -> tensor<4xf32>
   func.return %0 : tensor<4xf32>
 }
+
+// -----
+
+// A kernel is no control flow.
+// CHECK-LABEL: func.func @kernel
+// CHECK-NEXT:    forge.fused
+// CHECK-NOT:   private
+func.func @kernel(%x : tensor<4xf32>) -> tensor<4xf32> {
+  %0 = forge.fused "neg" (%a = %x : tensor<4xf32>) {
+    %1 = forge.neg %a : (tensor<4xf32>) -> tensor<4xf32>
+    %2 = forge.cos %1 : (tensor<4xf32>) -> tensor<4xf32>
+    forge.yield %2 : tensor<4xf32>
+  } : tensor<4xf32>
+  func.return %0 : tensor<4xf32>
+}
