@@ -69,7 +69,9 @@ def captured(row: Row, implementation: str | None, dynamic: bool = False) -> Mod
 def recognise(module: ModuleOp, pipeline: str = "@O2") -> Recognition:
     """Optimise a module and count."""
     found = Recognition(captured=sum(1 for _ in module.walk()))
-    said = [remark for run in run_pipeline(module, pipelines.parse(pipeline), context=context()) for remark in run.remarks]
+    said = [
+        remark for run in run_pipeline(module, pipelines.parse(pipeline), context=context()) for remark in run.remarks
+    ]
     found.missed.update((remark.message, place_of(remark)) for remark in said if remark.code == "FORGE-O002")
     found.launches = module_cost(module).total.launches
     for op in module.walk():

@@ -345,6 +345,34 @@ class TorchSelfPadded(TorchSelf):
         return self.inner(x, x, x, key_padding_mask=~real, attn_mask=future, need_weights=False)[0]
 
 
+class UpperBuffer(Projections):
+    """A registered triangle of what is hidden, filled in place before the scores are scaled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.triu(torch.ones(24, 24), diagonal=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        s = x.shape[1]
+        q, k, v = self.heads(x)
+        scores = q @ k.transpose(2, 3)
+        scores.masked_fill_(self.mask.bool()[:s, :s], -torch.inf)
+        return self.joined(torch.softmax(scores / k.shape[-1] ** 0.5, dim=-1) @ v)
+
+
+class AddedBuffer(TorchSelf):
+    """The first CLIP's text encoder: length first, a registered mask of -inf that torch's module takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.MultiheadAttention(WIDTH, HEADS)
+        self.register_buffer("mask", torch.full((7, 7), float("-inf")).triu_(1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.permute(1, 0, 2)
+        return self.inner(y, y, y, need_weights=False, attn_mask=self.mask)[0].permute(1, 0, 2)
+
+
 class TorchDecoderLayer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -400,5 +428,7 @@ ATTENTIONS = [
     Case(TopScores, hidden, left={"softmax": 1, "product": 2}, varies=("bs",)),
     Case(TorchSelf, hidden, ("",)),
     Case(TorchSelfPadded, hidden_and_padding, ("causal keys",)),
+    Case(UpperBuffer, hidden, ("causal",), varies=("bs",)),
+    Case(AddedBuffer, hidden, ("causal",)),
     Case(TorchDecoderLayer, memory, ("causal", ""), {"norm": 3, "activation": 1}),
 ]

@@ -17,12 +17,12 @@ HEAD = WIDTH // HEADS
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One model. ``attentions`` are the words of its attention ops (``tests.passes.test_fuse_attention.words_of``, without
-    what gives an empty row); ``counts`` says how many of the other recognised kinds there are; ``left`` how many ops
-    look like parts of something that was not recognised, by kind, and may.
+    """One model. ``attentions`` are the words of its attention ops (``words_of`` in ``tests/passes/
+    test_fuse_attention.py``, without what gives an empty row); ``counts`` says how many of the other recognised kinds
+    there are; ``left`` how many ops look like parts of something that was not recognised, by kind, and may.
 
-    ``inputs(batch, length)`` makes the arguments; ``varies`` names, for each, which dimensions are the batch and which the
-    length: ``"b"``, ``"s"`` or another letter, in order. Empty: the model is for one shape.
+    ``inputs(batch, length)`` makes the arguments; ``varies`` names, for each, which dimensions are the batch and which
+    the length: ``"b"``, ``"s"`` or another letter, in order. Empty: the model is for one shape.
     """
 
     build: Callable[[], nn.Module]

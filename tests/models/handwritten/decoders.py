@@ -22,7 +22,7 @@ class NanoBlock(nn.Module):
         self.c_attn, self.c_proj = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
         self.c_fc, self.c_out = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
         self.drop = nn.Dropout(0.1)
-        self.register_buffer("bias", torch.tril(torch.ones(16, 16)).view(1, 1, 16, 16))
+        self.register_buffer("bias", torch.tril(torch.ones(24, 24)).view(1, 1, 24, 24))
 
     def forward(self, x: Tensor) -> Tensor:
         b, t, c = x.size()
@@ -41,7 +41,7 @@ class NanoBlock(nn.Module):
 class NanoGpt(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.wte, self.wpe = nn.Embedding(VOCABULARY, WIDTH), nn.Embedding(16, WIDTH)
+        self.wte, self.wpe = nn.Embedding(VOCABULARY, WIDTH), nn.Embedding(24, WIDTH)
         self.blocks = nn.ModuleList(NanoBlock() for _ in range(2))
         self.ln_f = nn.LayerNorm(WIDTH)
         self.head = nn.Linear(WIDTH, VOCABULARY, bias=False)
@@ -95,9 +95,7 @@ class LlamaBlock(nn.Module):
         k, v = (linear(h).view(b, s, HEADS // 2, HEAD) for linear in (self.wk, self.wv))
         turn = turned_by_complex if self.is_complex else turned_by_parts
         q, k = turn(q, *tables), turn(k, *tables)
-        k, v = (
-            t[:, :, :, None, :].expand(b, s, HEADS // 2, 2, HEAD).reshape(b, s, HEADS, HEAD) for t in (k, v)
-        )
+        k, v = (t[:, :, :, None, :].expand(b, s, HEADS // 2, 2, HEAD).reshape(b, s, HEADS, HEAD) for t in (k, v))
         q, k, v = (t.transpose(1, 2) for t in (q, k, v))
         scores = torch.matmul(q, k.transpose(2, 3)) / math.sqrt(HEAD)
         scores = F.softmax((scores + mask).float(), dim=-1).type_as(q)
@@ -114,7 +112,7 @@ class Llama2C(nn.Module):
         self.embed = nn.Embedding(VOCABULARY, WIDTH)
         self.layers = nn.ModuleList(LlamaBlock(is_complex) for _ in range(2))
         self.norm, self.output = RootMeanSquare(), nn.Linear(WIDTH, VOCABULARY, bias=False)
-        angles = torch.outer(torch.arange(16).float(), 10000.0 ** -(torch.arange(0, HEAD, 2).float() / HEAD))
+        angles = torch.outer(torch.arange(24).float(), 10000.0 ** -(torch.arange(0, HEAD, 2).float() / HEAD))
         self.is_complex = is_complex
         if is_complex:
             self.register_buffer("turns", torch.polar(torch.ones_like(angles), angles), persistent=False)

@@ -102,10 +102,10 @@ class ScaledByOnePlus(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.norm, self.to = nn.LayerNorm(WIDTH, elementwise_affine=False), nn.Linear(WIDTH, 2 * WIDTH)
+        self.norm, self.both = nn.LayerNorm(WIDTH, elementwise_affine=False), nn.Linear(WIDTH, 2 * WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:
-        shift, scale = self.to(F.silu(x.mean(1))).chunk(2, dim=1)
+        shift, scale = self.both(F.silu(x.mean(1))).chunk(2, dim=1)
         return self.norm(x) * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)
 
 
