@@ -9,6 +9,7 @@ from math import prod
 from typing import TypeGuard
 
 from xdsl.ir import Operation, SSAValue
+from xdsl.traits import is_side_effect_free
 
 from forgec.ir import types
 from forgec.ir.ops.base import producer
@@ -207,7 +208,8 @@ class _Reader:
 
     def check_uses(self, value: SSAValue, user: Operation) -> None:
         """Raises Refused if scores are used by more than what attention does with them."""
-        if any(use.operation is not user and use.operation not in self.maxima for use in value.uses):
+        others = (use.operation for use in value.uses if use.operation is not user)
+        if any(op not in self.maxima and not _is_dead(op) for op in others):
             raise Refused("its scores have other uses")
 
     def _added_to(self, op: AtenOp) -> None:
@@ -402,6 +404,11 @@ class _Reader:
 
 def _input(reader: _Reader, op: CastOp | CopyOp) -> SSAValue | None:
     return op.input if types.dtype(op.input) in types.FLOATS else None
+
+
+def _is_dead(op: Operation) -> bool:
+    """True for an op without effect that nothing needs: what other fusions left for dce."""
+    return is_side_effect_free(op) and all(_is_dead(use.operation) for result in op.results for use in result.uses)
 
 
 def _maximum_of(value: SSAValue, of: SSAValue, dim: int) -> Operation | None:

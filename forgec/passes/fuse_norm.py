@@ -75,7 +75,7 @@ class _Statistics:
 def _match(root: RsqrtOp | SqrtOp | PowOp) -> _Norm | None:
     """The norm without its parameters that uses a root."""
     power = _power(root)
-    found = None if power is None else _statistics(root.operands[0])
+    found = None if power is None else _statistics(root.operands[0], _reshaped(root))
     if found is None:
         return None
     if types.dtype(found.source) not in ("f32", "f64"):
@@ -95,6 +95,12 @@ def _match(root: RsqrtOp | SqrtOp | PowOp) -> _Norm | None:
     return norm
 
 
+def _reshaped(root: Operation) -> tuple[Extent, ...]:
+    """The shape in which a root is used: its own, or that of the reshape that is its only use."""
+    user = only_neighbour(root.results[0])
+    return types.shape(user.result if isinstance(user, ReshapeOp) else root.results[0])
+
+
 def _power(op: RsqrtOp | SqrtOp | PowOp) -> float | None:
     """0.5 for a root, -0.5 for a reciprocal one."""
     if isinstance(op, PowOp):
@@ -107,22 +113,25 @@ def _root_user(root: Operation, divides: bool) -> tuple[Operation | None, SSAVal
     """The op that applies a root, the operand by which, and whether it divides by it."""
     value = root.results[0]
     user = only_neighbour(value)
+    if isinstance(user, ReshapeOp):  # the reduced dimensions come back after the root
+        value = user.result
+        user = only_neighbour(value)
     if divides and isinstance(user, ReciprocalOp):
         return only_neighbour(user.result), user.result, False
     return user, value, divides
 
 
-def _statistics(value: SSAValue) -> _Statistics | None:
-    """What a value says about its rows, if it is a mean of squares, perhaps with a number added."""
+def _statistics(value: SSAValue, shape: tuple[Extent, ...]) -> _Statistics | None:
+    """What a value, used in a shape, says about its rows, if it is a mean of squares, perhaps with a number added."""
     eps: Number = 0.0
     add = made_by(value, AddOp)
     added = None if add is None else with_number(add)
     if added is not None:
         value, eps = added
-    variance = _variance(value)
+    variance = _variance(value, shape)
     if variance is not None:
         return _Statistics(*variance, True, float(eps))
-    mean = _mean(value)
+    mean = _mean(value, shape)
     base = None if mean is None else _squared(mean[0])
     if mean is None or base is None or types.dtype(base) != types.dtype(value):
         return None
@@ -132,15 +141,17 @@ def _statistics(value: SSAValue) -> _Statistics | None:
     return _Statistics(base, mean[1], False, float(eps))
 
 
-def _mean(value: SSAValue) -> tuple[SSAValue, tuple[int, ...]] | None:
-    """For a mean that keeps its dimensions: of what, over which. Also a sum divided by the number of its terms."""
+def _mean(value: SSAValue, shape: tuple[Extent, ...]) -> tuple[SSAValue, tuple[int, ...]] | None:
+    """For a mean that keeps its dimensions in the shape in which it is used: of what, over which. Also a sum divided by
+    the number of its terms.
+    """
     reshape = made_by(value, ReshapeOp)
     op = producer(value if reshape is None else reshape.input)
     if isinstance(op, (MulOp, DivOp)):
         op = _divided_sum(op)
     elif not isinstance(op, MeanOp):
         return None
-    return None if op is None or types.shape(value) != _kept(op) else (op.input, _sorted(op))
+    return None if op is None or shape != _kept(op) else (op.input, _sorted(op))
 
 
 def _divided_sum(op: MulOp | DivOp) -> SumOp | None:
@@ -154,11 +165,11 @@ def _divided_sum(op: MulOp | DivOp) -> SumOp | None:
     return total if divides else None
 
 
-def _variance(value: SSAValue) -> tuple[SSAValue, tuple[int, ...]] | None:
+def _variance(value: SSAValue, shape: tuple[Extent, ...]) -> tuple[SSAValue, tuple[int, ...]] | None:
     """For a variance that keeps its dimensions and divides by the number of elements: of what, over which."""
     reshape = made_by(value, ReshapeOp)
     op = made_by(value if reshape is None else reshape.input, VarOp)
-    if op is None or op.correction.value != 0 or types.shape(value) != _kept(op):
+    if op is None or op.correction.value != 0 or shape != _kept(op):
         return None
     return op.input, _sorted(op)
 
@@ -184,7 +195,7 @@ def _squared(value: SSAValue) -> SSAValue | None:
 def _centred(value: SSAValue) -> tuple[SSAValue, tuple[int, ...]] | None:
     """x and the dimensions of ``x - mean(x)``; x as the mean reads it."""
     op = made_by(value, SubOp)
-    mean = None if op is None or op.rhs is None else _mean(op.rhs)
+    mean = None if op is None or op.rhs is None else _mean(op.rhs, types.shape(op.rhs))
     return mean if op is not None and mean is not None and _same(op.lhs, mean[0]) else None
 
 

@@ -224,7 +224,7 @@ class T5Buckets(nn.Module):
 
 DECODERS = [
     Case(NanoGpt, ids, ("causal",) * 2, {"norm": 5, "activation": 2}, varies=("bs",)),
-    Case(llama_complex, ids, ("causal",) * 2, {"norm": 5, "rope": 4, "glu": 2}, varies=("bs",), narrow=False),
+    Case(llama_complex, ids, ("causal",) * 2, {"norm": 5, "rope": 4, "glu": 2}, {"rope": 1}, ("bs",), False),
     Case(llama_real, ids, ("causal",) * 2, {"norm": 5, "rope": 4, "glu": 2}, varies=("bs",)),
     Case(Modern, ids, ("causal window=4 softcap",), {"norm": 4, "rope": 2, "glu": 1}, varies=("bs",)),
     Case(Alibi, ids, ("causal bias",), varies=("bs",)),
