@@ -408,7 +408,9 @@ def _input(reader: _Reader, op: CastOp | CopyOp) -> SSAValue | None:
 
 def _is_dead(op: Operation) -> bool:
     """True for an op without effect that nothing needs: what other fusions left for dce."""
-    return is_side_effect_free(op) and all(_is_dead(use.operation) for result in op.results for use in result.uses)
+    if not op.results or not is_side_effect_free(op):
+        return False
+    return all(_is_dead(use.operation) for result in op.results for use in result.uses)
 
 
 def _maximum_of(value: SSAValue, of: SSAValue, dim: int) -> Operation | None:

@@ -61,8 +61,8 @@ class FuseActivation(ModulePass):
     The arithmetic is compared as polynomials: before the function in x, after it in x and the function's value. So it
     does not matter in which order a model multiplies and adds. Constants have to agree to about the precision of
     float32, in which models write them. Found are GELU with erf and with tanh (``forge.gelu``), ``forge.silu``,
-    ``forge.swish`` and ``forge.mish``, and the sigmoid as ``1 / (1 + exp(-x))``. In half precision the fused op may round once, where its spelling rounds after
-    every step. An infinite x may become NaN, as ATen's GELU has it.
+    ``forge.swish``, ``forge.mish``, and the sigmoid as ``1 / (1 + exp(-x))``. In half precision the fused op may round
+    once, where its spelling rounds after every step. An infinite x may become NaN, as ATen's GELU has it.
     """
 
     name = "fuse-activation"

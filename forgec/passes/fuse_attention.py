@@ -305,11 +305,8 @@ def _together(build: Builder, terms: Sequence[Term]) -> list[Term]:
     found: list[Term] = []
     for term in terms:
         last = found[-1] if found else None
-        if (
-            last is None
-            or None in (term.split, term.value, last.value)
-            or (last.split, last.factor) != (term.split, term.factor)
-        ):
+        alike = last is not None and (last.split, last.factor) == (term.split, term.factor)
+        if last is None or not alike or None in (term.split, term.value, last.value):
             found.append(term)
         else:
             found[-1] = replace(last, value=build.insert(AddOp.make([last.value, term.value])))

@@ -214,8 +214,8 @@ class _Fusion:
 
     @staticmethod
     def _flattened(value: SSAValue) -> ReshapeOp:
-        """What makes ``[..., 2h]`` of ``[..., h, 2]``; where a value is used in that shape, or reshaped to another, a new
-        op, and one back.
+        """What makes ``[..., 2h]`` of ``[..., h, 2]``; where a value is used in that shape, or reshaped to another, a
+        new op, and one back.
         """
         user, flat = only_user(value), _flat(types.shape(value))
         if isinstance(user, ReshapeOp) and types.shape(user.result) == flat:

@@ -13,7 +13,7 @@ from forgec.ir import types
 from forgec.ir.ops.base import producer
 from forgec.ir.ops.binary import DivOp, SubOp
 from forgec.ir.ops.order import MaxOp
-from forgec.ir.ops.reduction import AmaxOp, LogsumexpOp, LogSoftmaxOp, SoftmaxOp, SumOp
+from forgec.ir.ops.reduction import AmaxOp, LogSoftmaxOp, LogsumexpOp, SoftmaxOp, SumOp
 from forgec.ir.ops.shape import CopyOp, ReshapeOp
 from forgec.ir.ops.unary import ExpOp
 from forgec.passes.patterns import made_by, substitute, through

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch.utils import _pytree as pytree
 
-import forgec
 from forgec.capture.capture import export_model, import_program
 from forgec.ir.interpreter import interpret
 from tests.models.handwritten.attentions import ATTENTIONS
