@@ -224,7 +224,9 @@ class _Fusion:
         assert op is not None, "the caller has it from an op"
         new = ReshapeOp.make([value], None, [types.tensor(types.dtype(value), flat)], location=op.location)
         back = ReshapeOp.make([new.result], None, [types.tensor_type(value)], location=op.location)
-        Builder(InsertPoint.after(op)).insert_op((new, back))
+        builder = Builder(InsertPoint.after(op))
+        builder.insert(new)
+        builder.insert(back)
         value.replace_uses_with_if(back.result, lambda use: use.operation is not new)
         return new
 

@@ -162,3 +162,33 @@ func.func @unbiased(%x : tensor<4x8xf32>) -> tensor<4x8xf32> {
   %4 = forge.mul %1, %3 : (tensor<4x8xf32>, tensor<4x1xf32>) -> tensor<4x8xf32>
   func.return %4 : tensor<4x8xf32>
 }
+
+// -----
+
+// The reduced dimension comes back after the root.
+// CHECK-LABEL: func.func @root_first
+// CHECK-NEXT:    %{{.*}} = forge.rms_norm %x axes 1 eps 1.0e-06
+// CHECK-NEXT:    func.return
+func.func @root_first(%x : tensor<4x8xf32>) -> tensor<4x8xf32> {
+  %0 = forge.pow %x, 2 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+  %1 = forge.mean %0 over [1] : (tensor<4x8xf32>) -> tensor<4xf32>
+  %2 = forge.add %1, 1.0e-06 : (tensor<4xf32>) -> tensor<4xf32>
+  %3 = forge.sqrt %2 : (tensor<4xf32>) -> tensor<4xf32>
+  %4 = forge.reshape %3 : (tensor<4xf32>) -> tensor<4x1xf32>
+  %5 = forge.div %x, %4 : (tensor<4x8xf32>, tensor<4x1xf32>) -> tensor<4x8xf32>
+  func.return %5 : tensor<4x8xf32>
+}
+
+// -----
+
+// It comes back as another one: columns are divided by the roots of rows.
+// CHECK-LABEL: func.func @root_of_rows_for_columns
+// CHECK-NOT:     forge.rms_norm
+func.func @root_of_rows_for_columns(%x : tensor<8x8xf32>) -> tensor<8x8xf32> {
+  %0 = forge.pow %x, 2 : (tensor<8x8xf32>) -> tensor<8x8xf32>
+  %1 = forge.mean %0 over [1] : (tensor<8x8xf32>) -> tensor<8xf32>
+  %2 = forge.sqrt %1 : (tensor<8xf32>) -> tensor<8xf32>
+  %3 = forge.reshape %2 : (tensor<8xf32>) -> tensor<1x8xf32>
+  %4 = forge.div %x, %3 : (tensor<8x8xf32>, tensor<1x8xf32>) -> tensor<8x8xf32>
+  func.return %4 : tensor<8x8xf32>
+}

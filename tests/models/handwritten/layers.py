@@ -301,14 +301,14 @@ ONE_NORM = {"norm": 1}
 ONE_UNIT = {"glu": 1}
 ONE_ROPE = {"rope": 1}
 LAYERS = [
-    Case(NormBySize, hidden, (), ONE_NORM, varies=S),
-    Case(NormBySizeClamped, hidden, (), ONE_NORM, varies=S),
-    Case(NormByVectorNorm, hidden, (), ONE_NORM, varies=S),
+    Case(NormBySize, hidden, left=ONE_NORM, varies=S),
+    Case(NormBySizeClamped, hidden, left=ONE_NORM, varies=S),
+    Case(NormByVectorNorm, hidden, left=ONE_NORM, varies=S),
     Case(NormBySquareRoot, hidden, (), ONE_NORM, varies=S),
-    Case(NormByDeviation, hidden, (), varies=S),
+    Case(NormByDeviation, hidden, left=ONE_NORM, varies=S),
     Case(NormByVariance, hidden, (), ONE_NORM, varies=S),
     Case(NormByVarMean, hidden, (), ONE_NORM, varies=S),
-    Case(NormByMoments, hidden, (), ONE_NORM, varies=S),
+    Case(NormByMoments, hidden, left={"norm": 2}, varies=S),
     Case(ChannelNorm, hidden, (), ONE_NORM, varies=S),
     Case(ScaledByOnePlus, hidden, (), {"norm": 1, "activation": 1}, varies=S),
     Case(SwigluApart, hidden, (), ONE_UNIT, varies=S),
@@ -317,7 +317,7 @@ LAYERS = [
     Case(GegluByChunk, hidden, (), ONE_UNIT, varies=S),
     Case(GegluByHand, hidden, (), ONE_UNIT, varies=S),
     Case(RegluByView, hidden, (), ONE_UNIT, varies=S),
-    Case(TanhGate, hidden, (), ONE_UNIT, varies=S),
+    Case(TanhGate, hidden, left={"tanh": 1, "gate": 1}, varies=S),
     Case(ClampedSwiglu, hidden, (), ONE_UNIT, varies=S),
     Case(ClampedBothSides, hidden, (), {"activation": 1}, varies=S),
     Case(Activations, hidden, (), {"activation": 8}, varies=S),
@@ -327,6 +327,6 @@ LAYERS = [
     Case(NeoxRope, hidden, (), ONE_ROPE, varies=S),
     Case(AxialRope, hidden, (), ONE_ROPE, varies=S),
     Case(SplitAxialRope, hidden, (), {"rope": 2}, varies=S),
-    Case(MatrixRope, hidden, (), ONE_ROPE, varies=S),
+    Case(MatrixRope, hidden, varies=S),
     Case(InPlaceRope, hidden, (), ONE_ROPE, varies=S),
 ]
