@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from forgec.ir.ops.shape import ReshapeOp, TransposeOp
 from forgec.ir.ops.unary import CastOp, ReciprocalOp, RsqrtOp, SqrtOp
 from forgec.passes.patterns import Number, made_by, missed, number, only_neighbour, substitute, with_number
 from forgec.passes.rewriting import blocks
+from forgec.passes.vector_norms import Length, length_of
 from forgec.runtime.symbolic import Extent
 
 NARROW = ("f16", "bf16")
@@ -47,7 +49,8 @@ class FuseNorm(ModulePass):
     It starts where a root is taken of a mean of squares and follows what is made of it: weight and bias on either side,
     the weight as a difference from 1, and the casts of half-precision models, whose places the op's ``rounding`` keeps.
     A mean of squares of differences from the mean makes a layer norm, one over groups of channels a group norm, one
-    over dimensions that are not last a norm between two transposes. Statistics that the model computes in half
+    over dimensions that are not last a norm between two transposes. Rows that are divided by their vector norm make an
+    RMS norm, too, whose ``eps_form`` is that of the model. Statistics that the model computes in half
     precision stay as they are.
     """
 
@@ -60,6 +63,24 @@ class FuseNorm(ModulePass):
                 if norm is not None:
                     norm.extend()
                     norm.rewrite()
+            for root in [child for child in block.ops if isinstance(child, DivOp)]:
+                found = length_of(root)
+                if found is not None:
+                    _of_length(found)
+
+
+def _of_length(found: Length) -> None:
+    """Make a norm of rows that are divided by their length, and of the numbers and the weight that multiply them."""
+    norm = _Norm(
+        found.source, found.dims, False, found.eps, found.root, "result", form=found.form, matched=found.matched
+    )
+    norm.factor = found.factor
+    norm.take_numbers()
+    norm.extend()
+    norm.take_numbers()
+    if math.isclose(norm.factor, 1.0, rel_tol=1e-6):
+        norm.factor = 1.0
+    norm.rewrite()
 
 
 @dataclass
@@ -236,6 +257,9 @@ class _Norm:
     wide: bool = True
     """Whether values are still in the dtype of the statistics."""
     matched: list[Operation] = field(default_factory=list)
+    form: str = "inside"
+    factor: float = 1.0
+    """What the norm is to be multiplied by."""
 
     @property
     def value(self) -> SSAValue:
@@ -321,6 +345,16 @@ class _Norm:
         if self.wide and self.narrow is not None and self._cast_back():
             self.wide = False
 
+    def take_numbers(self) -> None:
+        """Numbers that multiply the last value."""
+        while self.wide:
+            user = only_neighbour(self.value)
+            found = with_number(user) if isinstance(user, (MulOp, DivOp)) else None
+            if user is None or found is None or not found[1] or user.results[0].type != self.value.type:
+                return
+            self.factor *= 1 / float(found[1]) if isinstance(user, DivOp) else float(found[1])
+            self._advance(user)
+
     def _advance(self, op: Operation) -> None:
         self.matched.append(self.last)
         self.last = op
@@ -386,6 +420,8 @@ class _Norm:
         operands = [source, weight, *([bias] if self.centred else [])]
         result = self.value.type if back is None else None
         new.append(kind.make(operands, properties, None if result is None else [result]))
+        if self.factor != 1.0:
+            new.append(MulOp.make([new[-1].results[0]], {"scalar": ScalarAttr.of(self.factor)}, [self.value.type]))
         if back is not None:
             order = {"permutation": IntsAttr(back)}
             new.append(TransposeOp.make([new[-1].results[0]], order, [self.value.type]))
@@ -400,6 +436,8 @@ class _Norm:
             properties["rounding"] = StringAttr(self.rounding)
         if self.offset is not None:
             properties["weight_offset"] = ScalarAttr.of(self.offset)
+        if self.form != "inside":
+            properties["eps_form"] = StringAttr(self.form)
         return LayerNormOp if self.centred else RmsNormOp, properties
 
     def _split_weight(self) -> None:
