@@ -47,20 +47,21 @@ class ExpandEinsum(ModulePass):
 
 def _expand(op: AtenOp) -> None:
     equation = op.args.arguments[0][0]
-    found = _terms(str(equation), [types.rank(value) for value in op.inputs])
+    values = [op.inputs[place.id] for place in op.args.arguments[0][1]]  # one value may be several operands
+    found = _terms(str(equation), [types.rank(value) for value in values])
     if found is None:
         return
     inputs, output = found
     extents = {}
-    for labels, value in zip(inputs, op.inputs, strict=True):
+    for labels, value in zip(inputs, values, strict=True):
         for label, extent in zip(labels, types.shape(value), strict=True):
             if extents.setdefault(label, extent) != extent:
                 return
     build = Builder()
     if len(inputs) == 1 and sorted(inputs[0]) == sorted(output):
-        result = build.transpose(op.inputs[0], [inputs[0].index(label) for label in output])
-    elif len(inputs) == 2 and len({types.dtype(value) for value in op.inputs}) == 1:
-        result = _product(build, op, inputs, output, extents)
+        result = build.transpose(values[0], [inputs[0].index(label) for label in output])
+    elif len(inputs) == 2 and len({types.dtype(value) for value in values}) == 1:
+        result = _product(build, values, inputs, output, extents)
     else:
         return
     if result is not None and build.ops:
@@ -90,7 +91,7 @@ def _terms(equation: str, ranks: list[int]) -> tuple[list[str], str] | None:
     return (terms[:-1], terms[-1]) if fits and plain else None
 
 
-def _product(build: Builder, op: AtenOp, inputs: list[str], output: str, extents: dict) -> SSAValue | None:
+def _product(build: Builder, values: list[SSAValue], inputs: list[str], output: str, extents: dict) -> SSAValue | None:
     left, right = inputs
     shared = [label for label in left if label in right]
     batch = [label for label in output if label in shared]
@@ -106,7 +107,7 @@ def _product(build: Builder, op: AtenOp, inputs: list[str], output: str, extents
         merged = [prod((extents[label] for label in group), start=1) for group in groups]
         return build.reshape(value, [*(extents[label] for label in batch), *merged])
 
-    lhs, rhs = matrix(op.inputs[0], left, rows, summed), matrix(op.inputs[1], right, summed, columns)
+    lhs, rhs = matrix(values[0], left, rows, summed), matrix(values[1], right, summed, columns)
     result = build.insert(MatmulOp.make([lhs, rhs]))
     order = [*batch, *rows, *columns]
     result = build.reshape(result, [extents[label] for label in order])

@@ -71,15 +71,16 @@ class FuseNorm(ModulePass):
 
 def _of_length(found: Length) -> None:
     """Make a norm of rows that are divided by their length, and of the numbers and the weight that multiply them."""
-    norm = _Norm(
-        found.source, found.dims, False, found.eps, found.root, "result", form=found.form, matched=found.matched
-    )
-    norm.factor = found.factor
+    norm = _Norm(found.source, found.dims, False, found.eps, found.root, "result", matched=found.matched)
+    norm.form, norm.factor = found.form, found.factor
     norm.take_numbers()
     norm.extend()
     norm.take_numbers()
     if math.isclose(norm.factor, 1.0, rel_tol=1e-6):
         norm.factor = 1.0
+    elif not norm.wide:
+        missed(found.root, "no norm was made: a number would multiply what is rounded already")
+        return
     norm.rewrite()
 
 

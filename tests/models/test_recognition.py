@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -87,7 +86,6 @@ LEFT: dict[str, set[str]] = {
 SPELLED = ("softmax", "product", "norm", "rope", "gate", "gelu")
 
 
-@lru_cache(maxsize=1)
 def recognitions(name: str) -> dict[str | None, Recognition]:
     """By implementation of attention: those that the model has."""
     row = next(row for row in ROWS if row.name == name)

@@ -419,7 +419,7 @@ ATTENTIONS = [
     Case(Prefix, hidden, ("mask",), varies=("bs",)),
     Case(MultiQuery, hidden, ("causal",), varies=("bs",)),
     Case(GroupedByFive, hidden, ("causal",), varies=("bs",)),
-    Case(CosineScores, hidden, ("",), left={"norm": 2, "exp": 1}, varies=("bs",)),
+    Case(CosineScores, hidden, ("",), {"norm": 2}, {"exp": 1}, ("bs",)),
     Case(SingleHead, hidden, ("causal",), varies=("bs",)),
     Case(ByHand, hidden, ("",), varies=("bs",)),
     Case(WeightsReturned, hidden, left={"softmax": 1, "product": 2}, varies=("bs",)),

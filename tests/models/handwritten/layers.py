@@ -301,9 +301,9 @@ ONE_NORM = {"norm": 1}
 ONE_UNIT = {"glu": 1}
 ONE_ROPE = {"rope": 1}
 LAYERS = [
-    Case(NormBySize, hidden, left=ONE_NORM, varies=S),
-    Case(NormBySizeClamped, hidden, left=ONE_NORM, varies=S),
-    Case(NormByVectorNorm, hidden, left=ONE_NORM, varies=S),
+    Case(NormBySize, hidden, (), ONE_NORM, varies=S),
+    Case(NormBySizeClamped, hidden, (), ONE_NORM, varies=S),
+    Case(NormByVectorNorm, hidden, (), ONE_NORM, varies=S),
     Case(NormBySquareRoot, hidden, (), ONE_NORM, varies=S),
     Case(NormByDeviation, hidden, left=ONE_NORM, varies=S),
     Case(NormByVariance, hidden, (), ONE_NORM, varies=S),
