@@ -16,6 +16,7 @@ from forgec.ir.ops.module import AtenOp
 from forgec.passes.attention_frames import Builder
 from forgec.passes.patterns import substitute
 from forgec.passes.rewriting import blocks
+from forgec.runtime.plan import Reg
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,10 @@ class ExpandEinsum(ModulePass):
 
 def _expand(op: AtenOp) -> None:
     equation = op.args.arguments[0][0]
-    values = [op.inputs[place.id] for place in op.args.arguments[0][1]]  # one value may be several operands
+    places = op.args.arguments[0][1]
+    if not isinstance(places, (list, tuple)):
+        return
+    values = [op.inputs[place.id] for place in places if isinstance(place, Reg)]  # one value may be several operands
     found = _terms(str(equation), [types.rank(value) for value in values])
     if found is None:
         return

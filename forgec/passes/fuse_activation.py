@@ -82,12 +82,14 @@ class FuseActivation(ModulePass):
 
 def _logistic(op: ExpOp) -> None:
     """``1 / (1 + exp(-x))`` as a sigmoid and ``x / (1 + exp(-x))`` as a SiLU."""
-    add = only_neighbour(op.result)
+    add, negation = only_neighbour(op.result), made_by(op.input, NegOp)
     one = with_number(add) if isinstance(add, AddOp) else None
-    negated = _scaled(op.input) if made_by(op.input, NegOp) is None else (op.input.owner.operands[0], -1.0)  # type: ignore
-    if one is None or one[1] != 1 or negated is None or negated[1] != -1 or _kind(add.results[0]) != _kind(op.result):
+    negated = _scaled(op.input) if negation is None else (negation.input, -1.0)
+    if add is None or one is None or one[1] != 1 or negated is None or negated[1] != -1:
         return
-    x, total = negated[0], add.results[0]  # type: ignore[union-attr]
+    x, total = negated[0], add.results[0]
+    if _kind(total) != _kind(op.result):
+        return
     root = only_neighbour(total)
     if root is None or _kind(root.results[0]) != _kind(x) or types.dtype(x) not in types.FLOATS:
         return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any, Literal
 
 from xdsl.context import Context
@@ -14,18 +13,17 @@ from xdsl.passes import ModulePass
 
 from forgec.ir import types
 from forgec.ir.attributes import IntsAttr, ScalarAttr
-from forgec.ir.ops.base import ForgeOp, producer
-from forgec.ir.ops.binary import AddOp, BinaryOp, DivOp, MulOp, PowOp, SubOp
+from forgec.ir.ops.base import ForgeOp
+from forgec.ir.ops.binary import AddOp, BinaryOp, DivOp, MulOp, PowOp
 from forgec.ir.ops.norm import GroupNormOp, LayerNormOp, RmsNormOp
-from forgec.ir.ops.reduction import MeanOp, ReductionOp, SumOp, VarOp
 from forgec.ir.ops.shape import ReshapeOp, TransposeOp
 from forgec.ir.ops.unary import CastOp, ReciprocalOp, RsqrtOp, SqrtOp
+from forgec.passes.norm_statistics import NARROW, centred_of, exact, same, statistics_of
 from forgec.passes.patterns import Number, made_by, missed, number, only_neighbour, substitute, with_number
 from forgec.passes.rewriting import blocks
-from forgec.passes.vector_norms import Length, length_of
+from forgec.passes.vector_norms import length_of
 from forgec.runtime.symbolic import Extent
 
-NARROW = ("f16", "bf16")
 Rounding = Literal["result", "normalized", "scale"]
 
 
@@ -61,43 +59,39 @@ class FuseNorm(ModulePass):
             for root in [child for child in block.ops if isinstance(child, (RsqrtOp, SqrtOp, PowOp))]:
                 norm = _match(root)
                 if norm is not None:
-                    norm.extend()
-                    norm.rewrite()
+                    _finish(norm)
             for root in [child for child in block.ops if isinstance(child, DivOp)]:
                 found = length_of(root)
                 if found is not None:
-                    _of_length(found)
+                    norm = _Norm(
+                        found.source, found.dims, False, found.eps, found.root, "result", matched=found.matched
+                    )
+                    norm.form, norm.factor = found.form, found.factor
+                    _finish(norm)
 
 
-def _of_length(found: Length) -> None:
-    """Make a norm of rows that are divided by their length, and of the numbers and the weight that multiply them."""
-    norm = _Norm(found.source, found.dims, False, found.eps, found.root, "result", matched=found.matched)
-    norm.form, norm.factor = found.form, found.factor
-    norm.take_numbers()
+def _finish(norm: _Norm) -> None:
+    """Put a norm, with what follows it, in the place of the arithmetic: also with numbers that multiply it, where it is
+    of the length of rows, not of their root mean square.
+    """
+    of_length, root = norm.factor != 1.0, norm.last
+    if of_length:
+        norm.take_numbers()
     norm.extend()
-    norm.take_numbers()
+    if of_length:
+        norm.take_numbers()
     if math.isclose(norm.factor, 1.0, rel_tol=1e-6):
         norm.factor = 1.0
     elif not norm.wide:
-        missed(found.root, "no norm was made: a number would multiply what is rounded already")
+        missed(root, "no norm was made: a number would multiply what is rounded already")
         return
     norm.rewrite()
-
-
-@dataclass
-class _Statistics:
-    """``mean(source²) + eps`` over ``dims``, of ``source`` less its mean where ``centred``."""
-
-    source: SSAValue
-    dims: tuple[int, ...]
-    centred: bool
-    eps: float
 
 
 def _match(root: RsqrtOp | SqrtOp | PowOp) -> _Norm | None:
     """The norm without its parameters that uses a root."""
     power = _power(root)
-    found = None if power is None else _statistics(root.operands[0], _reshaped(root))
+    found = None if power is None else statistics_of(root.operands[0], _reshaped(root))
     if found is None:
         return None
     if types.dtype(found.source) not in ("f32", "f64"):
@@ -111,6 +105,7 @@ def _match(root: RsqrtOp | SqrtOp | PowOp) -> _Norm | None:
         missed(root, "no norm was made: other ops use its statistics, too")
         return None
     norm = _Norm(found.source, found.dims, found.centred, found.eps, op, rounding="scale" if rounded else "result")
+    norm.factor = found.factor
     if not norm.start(value, divides):
         missed(root, "no norm was made: what is scaled is not what the mean of squares was taken of")
         return None
@@ -143,104 +138,6 @@ def _root_user(root: Operation, divides: bool) -> tuple[Operation | None, SSAVal
     return user, value, divides
 
 
-def _statistics(value: SSAValue, shape: tuple[Extent, ...]) -> _Statistics | None:
-    """What a value, used in a shape, says about its rows, if it is a mean of squares, perhaps with a number added."""
-    eps: Number = 0.0
-    add = made_by(value, AddOp)
-    added = None if add is None else with_number(add)
-    if added is not None:
-        value, eps = added
-    variance = _variance(value, shape)
-    if variance is not None:
-        return _Statistics(*variance, True, float(eps))
-    mean = _mean(value, shape)
-    base = None if mean is None else _squared(mean[0])
-    if mean is None or base is None or types.dtype(base) != types.dtype(value):
-        return None
-    centred = _centred(base)
-    if centred is not None and centred[1] == mean[1]:
-        return _Statistics(centred[0], mean[1], True, float(eps))
-    return _Statistics(base, mean[1], False, float(eps))
-
-
-def _mean(value: SSAValue, shape: tuple[Extent, ...]) -> tuple[SSAValue, tuple[int, ...]] | None:
-    """For a mean that keeps its dimensions in the shape in which it is used: of what, over which. Also a sum divided by
-    the number of its terms.
-    """
-    reshape = made_by(value, ReshapeOp)
-    op = producer(value if reshape is None else reshape.input)
-    if isinstance(op, (MulOp, DivOp)):
-        op = _divided_sum(op)
-    elif not isinstance(op, MeanOp):
-        return None
-    return None if op is None or shape != _kept(op) else (op.input, _sorted(op))
-
-
-def _divided_sum(op: MulOp | DivOp) -> SumOp | None:
-    """The sum that an op divides by the number of its terms."""
-    divided = with_number(op)
-    total = None if divided is None else made_by(divided[0], SumOp)
-    if divided is None or total is None or types.dtype(total.result) != types.dtype(total.input):
-        return None
-    count = prod(types.shape(total.input)[d] for d in total.dims.data)
-    divides = isinstance(count, int) and count and divided[1] == (count if isinstance(op, DivOp) else 1 / count)
-    return total if divides else None
-
-
-def _variance(value: SSAValue, shape: tuple[Extent, ...]) -> tuple[SSAValue, tuple[int, ...]] | None:
-    """For a variance that keeps its dimensions and divides by the number of elements: of what, over which."""
-    reshape = made_by(value, ReshapeOp)
-    op = made_by(value if reshape is None else reshape.input, VarOp)
-    if op is None or op.correction.value != 0 or shape != _kept(op):
-        return None
-    return op.input, _sorted(op)
-
-
-def _sorted(op: ReductionOp) -> tuple[int, ...]:
-    return tuple(sorted(op.dims.data))
-
-
-def _kept(op: ReductionOp) -> tuple[Extent, ...]:
-    """The shape of a reduction's result if it keeps its dimensions."""
-    return tuple(1 if d in op.dims.data else extent for d, extent in enumerate(types.shape(op.input)))
-
-
-def _squared(value: SSAValue) -> SSAValue | None:
-    """x of ``x ** 2`` and of ``x * x``."""
-    op = made_by(value, PowOp, MulOp)
-    if isinstance(op, PowOp):
-        found = with_number(op)
-        return found[0] if found is not None and found[1] == 2 else None
-    return op.lhs if op is not None and op.rhs is not None and _same(op.lhs, op.rhs) else None
-
-
-def _centred(value: SSAValue) -> tuple[SSAValue, tuple[int, ...]] | None:
-    """x and the dimensions of ``x - mean(x)``; x as the mean reads it."""
-    op = made_by(value, SubOp)
-    mean = None if op is None or op.rhs is None else _mean(op.rhs, types.shape(op.rhs))
-    return mean if op is not None and mean is not None and _same(op.lhs, mean[0]) else None
-
-
-def _exact(value: SSAValue) -> SSAValue:
-    """The value before casts that keep every number: from half precision to float32."""
-    cast = made_by(value, CastOp)
-    if cast is not None and types.dtype(cast.input) in NARROW and types.dtype(value) in ("f32", "f64"):
-        return cast.input
-    return value
-
-
-def _same(left: SSAValue, right: SSAValue) -> bool:
-    """True if two values are the same numbers, perhaps in another dtype, by how they were made."""
-    left, right = _exact(left), _exact(right)
-    if left is right:
-        return True
-    one, other = made_by(left, SubOp), made_by(right, SubOp)  # differences from the mean, written twice
-    if one is None or other is None:
-        return False
-    first, second = _centred(left), _centred(right)
-    return first is not None and second is not None and first[1] == second[1] and _exact(first[0]) is _exact(second[0])
-
-
 @dataclass
 class _Norm:
     """A norm of ``source`` over ``dims`` whose last op so far is ``last``; ``rounding`` as the norm ops define it."""
@@ -270,7 +167,7 @@ class _Norm:
     @property
     def narrow(self) -> str | None:
         """The half-precision dtype of what is normalised, if it was cast to float32 for it."""
-        name = types.dtype(_exact(self.source))
+        name = types.dtype(exact(self.source))
         return name if name in NARROW and types.dtype(self.source) == "f32" else None
 
     def start(self, scale: SSAValue, divides: bool) -> bool:
@@ -319,9 +216,9 @@ class _Norm:
 
     def _is_numerator(self, value: SSAValue) -> bool:
         if not self.centred:
-            return _same(value, self.source)
-        found = _centred(value)
-        return found is not None and found[1] == self.dims and _exact(found[0]) is _exact(self.source)
+            return same(value, self.source)
+        found = centred_of(value)
+        return found is not None and found[1] == self.dims and exact(found[0]) is exact(self.source)
 
     def _is_parameter(self, value: SSAValue) -> bool:
         """Whether a value has one number for each normalised place (each channel, in a group norm)."""
@@ -412,7 +309,7 @@ class _Norm:
     def rewrite(self) -> None:
         """Put the norm op in the place of the last op."""
         if not self.wide:
-            self.source = _exact(self.source)
+            self.source = exact(self.source)
         new: list[Operation] = []
         self._split_weight()
         weight, bias = (None if value is None else self._parameter(value, new) for value in (self.weight, self.bias))
@@ -454,8 +351,8 @@ class _Norm:
     def _parameter(self, value: SSAValue, new: list[Operation]) -> SSAValue:
         """A parameter in a dtype and in the shape that the op takes."""
         name = types.dtype(self.source)
-        if types.dtype(_exact(value)) in (name, "f32"):
-            value = _exact(value)
+        if types.dtype(exact(value)) in (name, "f32"):
+            value = exact(value)
         if types.dtype(value) not in (name, "f32"):
             wide = types.tensor("f64" if name == "f64" else "f32", types.shape(value))
             new.append(CastOp.make([value], None, [wide]))

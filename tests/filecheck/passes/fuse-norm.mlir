@@ -236,3 +236,22 @@ func.func @other_lengths(%x : tensor<4x4xf32>, %y : tensor<4x4xf32>) -> (tensor<
   %5 = forge.div %x, %4 : (tensor<4x4xf32>, tensor<4xf32>) -> tensor<4x4xf32>
   func.return %1, %3, %5 : tensor<4x4xf32>, tensor<4x4xf32>, tensor<4x4xf32>
 }
+
+// -----
+
+// A sum of squares is four times their mean. A sum over columns would need transposes.
+// CHECK-LABEL: func.func @sum_of_squares
+// CHECK:         %[[N:.*]] = forge.rms_norm %x axes 1 eps 2.5e-07 :
+// CHECK-NEXT:    %[[Y:.*]] = forge.mul %[[N]], 0.5
+// CHECK-NOT:     forge.rms_norm
+func.func @sum_of_squares(%x : tensor<4x4xf32>) -> (tensor<4x4xf32>, tensor<4x4xf32>) {
+  %0 = forge.mul %x, %x : (tensor<4x4xf32>, tensor<4x4xf32>) -> tensor<4x4xf32>
+  %1 = forge.sum %0 over [1] keepdim : (tensor<4x4xf32>) -> tensor<4x1xf32>
+  %2 = forge.add %1, 1.0e-06 : (tensor<4x1xf32>) -> tensor<4x1xf32>
+  %3 = forge.rsqrt %2 : (tensor<4x1xf32>) -> tensor<4x1xf32>
+  %4 = forge.mul %x, %3 : (tensor<4x4xf32>, tensor<4x1xf32>) -> tensor<4x4xf32>
+  %5 = forge.sum %0 over [0] keepdim : (tensor<4x4xf32>) -> tensor<1x4xf32>
+  %6 = forge.rsqrt %5 : (tensor<1x4xf32>) -> tensor<1x4xf32>
+  %7 = forge.mul %x, %6 : (tensor<4x4xf32>, tensor<1x4xf32>) -> tensor<4x4xf32>
+  func.return %4, %7 : tensor<4x4xf32>, tensor<4x4xf32>
+}

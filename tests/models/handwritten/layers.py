@@ -46,6 +46,13 @@ class NormBySquareRoot(NormBySize):
         return x / size.unsqueeze(-1) * self.g
 
 
+class RowsOfLengthOne(nn.Module):
+    """The delta rule's keys: ``x * rsqrt(sum(x²) + eps)``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt((x * x).sum(dim=-1, keepdim=True) + 1e-6)
+
+
 class NormByDeviation(nn.Module):
     """The annotated transformer's layer norm: divides by the unbiased deviation plus eps."""
 
@@ -305,6 +312,7 @@ LAYERS = [
     Case(NormBySizeClamped, hidden, (), ONE_NORM, varies=S),
     Case(NormByVectorNorm, hidden, (), ONE_NORM, varies=S),
     Case(NormBySquareRoot, hidden, (), ONE_NORM, varies=S),
+    Case(RowsOfLengthOne, hidden, (), ONE_NORM, varies=S),
     Case(NormByDeviation, hidden, left=ONE_NORM, varies=S),
     Case(NormByVariance, hidden, (), ONE_NORM, varies=S),
     Case(NormByVarMean, hidden, (), ONE_NORM, varies=S),
