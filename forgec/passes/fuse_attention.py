@@ -181,7 +181,7 @@ def _product_of(softmax: SoftmaxOp) -> _Use | None:
                 len(shape) > 3 and not turned and not joined and _rows_joined(shape) == types.shape(user.result)
             ):
                 value, joined = user.result, True
-            case MaskedFillOp() if user.value.value == 0 and user.input is value and not turned:
+            case MaskedFillOp() if user.value.value == 0 and types.shape(user.result) == shape and not turned:
                 value = user.result
                 zeroed.append(user.mask)
             case SliceOp() if (
@@ -320,13 +320,22 @@ def _with_term(build: Builder, term: Term, frame: Frame, mask: SSAValue | None, 
     value = _framed(build, term, frame)
     if term.keeps is not None:
         before = build.full(0.0, dtype) if mask is None else mask
-        fill = build.full(term.fill if is_least(term.fill, dtype) else LEAST[dtype], dtype)
+        fill = build.full(_fill(term.fill, dtype), dtype)
         return build.insert(WhereOp.make([value, before, fill] if term.keeps else [value, fill, before]))
     if term.factor == -1.0:
         value = build.insert(NegOp.make([value]))
     elif term.factor != 1.0:
         value = build.insert(MulOp.of(value, term.factor))
     return value if mask is None else build.insert(AddOp.make([mask, value]))
+
+
+def _fill(number: float, dtype: str) -> float:
+    """What masks as a number did in the place of scores: a finite one that is finite in the dtype and swallows any
+    score; -inf as it is.
+    """
+    if number == -float("inf"):
+        return number
+    return max(number, LEAST[dtype]) if is_least(number, dtype) else LEAST[dtype]
 
 
 def _framed(build: Builder, term: Term, frame: Frame) -> SSAValue:
