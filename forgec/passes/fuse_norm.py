@@ -80,7 +80,8 @@ def _finish(norm: _Norm) -> None:
     norm.extend()
     if of_length:
         norm.take_numbers()
-    if math.isclose(norm.factor, 1.0, rel_tol=1e-6):
+    tolerance = 1e-12 if types.dtype(norm.source) == "f64" else 1e-7
+    if math.isclose(norm.factor, 1.0, rel_tol=tolerance):
         norm.factor = 1.0
     elif not norm.wide:
         missed(root, "no norm was made: a number would multiply what is rounded already")
