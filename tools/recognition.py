@@ -16,26 +16,10 @@ from typing import Any
 import torch
 
 from tests.models.architectures.row import Row
-from tests.models.leftovers import RECOGNISED, captured, recognise
+from tests.models.leftovers import RECOGNISED, captured, implementations, recognise
 from tests.models.test_architectures import ROWS
 
 KINDS = ("softmax", "product", "norm", "rope", "gate", "gelu", "tanh", "erf", "exp")
-
-
-def implementations(model: Any) -> Iterator[str | None]:
-    """The attention implementations that a model has; None, its own, where it has no choice."""
-    found = False
-    for name in ("sdpa", "eager"):
-        try:
-            model.set_attn_implementation(name)
-        except (ValueError, AttributeError, NotImplementedError):
-            continue
-        config = getattr(model.config, "_attn_implementation", None)
-        if config == name:
-            found = True
-            yield name
-    if not found:
-        yield None
 
 
 def run(row: Row, dynamic: bool) -> Iterator[tuple[str, dict[str, Any]]]:

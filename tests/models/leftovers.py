@@ -55,6 +55,22 @@ class Recognition:
         return {key: count for key, count in self.left.items() if key[0] in kinds}
 
 
+def implementations(model: Any) -> Iterator[str | None]:
+    """The attention implementations that a model has; None, its own, where it has no choice."""
+    found = False
+    for name in ("sdpa", "eager"):
+        try:
+            model.set_attn_implementation(name)
+        except (ValueError, AttributeError, NotImplementedError):
+            continue
+        config = getattr(model.config, "_attn_implementation", None)
+        if config == name:
+            found = True
+            yield name
+    if not found:
+        yield None
+
+
 def captured(row: Row, implementation: str | None, dynamic: bool = False) -> ModuleOp:
     """A row's model as it was captured; with ``attn_implementation`` if one is given."""
     model: Any = row.build()

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.models.leftovers import Recognition, captured, recognise
+from tests.models.leftovers import Recognition, captured, implementations, recognise
 from tests.models.test_architectures import ROWS
-from tools.recognition import implementations
 
 EXPECTED: dict[str, str] = {
     # Decoders
