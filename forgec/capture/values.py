@@ -134,11 +134,12 @@ def _seen_in(tensor: torch.Tensor) -> dict[str, Attribute]:
     if not square or tensor.requires_grad or tensor.dtype not in _TRIANGLES or tensor.device.type != "cpu":
         return {}
     matrix = tensor.reshape(tensor.shape[-2:])
-    if bool(matrix[0, 0] != 1) or bool(matrix[0, 1] != 0) or bool(matrix[1, 0] != 1):
+    lower, upper = float(matrix[1, 0]), float(matrix[0, 1])
+    name = {(1.0, 0.0): "tril", (0.0, 1.0): "triu", (0.0, -float("inf")): "-inf triu"}.get((lower, upper))
+    if name is None or float(matrix[0, 0]) != lower:
         return {}
-    if not torch.equal(matrix, torch.ones_like(matrix).tril()):
-        return {}
-    return {"holds": StringAttr("tril")}
+    above = torch.full_like(matrix, upper).triu(1)
+    return {"holds": StringAttr(name)} if torch.equal(matrix, above + torch.full_like(matrix, lower).tril()) else {}
 
 
 def literal(value: Any) -> Any:

@@ -340,6 +340,11 @@ func.func @forward(%cache: !forge.state<tensor<4xf32>>, %x: tensor<4xf32>) -> !f
 %r = forge.layer_norm %x weight %w bias %b axes 1 eps 1.0e-05 rounding "normalized" :
     (tensor<4x8xf16>, tensor<8xf16>, tensor<8xf16>) -> tensor<4x8xf16>
 
+%r = forge.rms_norm %x weight %w axes 1 eps 1.0e-08 eps_form "outside" :
+    (tensor<4x8xf32>, tensor<8xf32>) -> tensor<4x8xf32>
+
+%r = forge.rms_norm %x axes 1 eps 1.0e-12 eps_form "least" : (tensor<4x8xbf16>) -> tensor<4x8xbf16>
+
 %r = forge.rms_norm %x axes 2 : (tensor<4x8x2xf32>) -> tensor<4x8x2xf32>
 
 %r = forge.group_norm %x weight %w bias %b groups 2 eps 1.0e-05 :

@@ -110,6 +110,23 @@ class Builder:
         place = {"dim": IntAttr(dim), "start": ExtentAttr(0), "step": ExtentAttr(1)}
         return self._made(SliceOp, value, types.tensor(types.dtype(value), shape, types.strides(value)), **place)
 
+    def one_head(self, value: SSAValue) -> SSAValue:
+        """Keys or values [*B, T, D] as those of one head [*B, 1, T, D]."""
+        *batch, length, features = types.shape(value)
+        return self.reshape(value, (*batch, 1, length, features))
+
+    def joined(self, value: SSAValue, split: Sequence[Extent], shape: Sequence[Extent]) -> SSAValue:
+        """What broadcasts to scores of shape ``split``, as scores of ``shape``: rows and columns are not in parts."""
+        own = (1,) * (len(split) - types.rank(value)) + types.shape(value)
+        lead = len(shape) - 2
+        parts = [*own[:lead], *split[lead:]]
+        if any(extent not in (1, whole) for extent, whole in zip(own[:lead], split[:lead], strict=True)):
+            raise Refused("an operand regroups batch and heads")
+        value = self.reshape(value, own)
+        if tuple(parts) != own:
+            value = self._made(BroadcastOp, value, types.tensor(types.dtype(value), parts))
+        return self.reshape(value, (*own[:lead], *shape[lead:]))
+
     def broadcast_dim(self, value: SSAValue, dim: int, extent: Extent) -> SSAValue:
         """The value with one dimension of extent 1 broadcast."""
         shape = list(types.shape(value))

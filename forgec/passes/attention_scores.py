@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import prod
 from typing import TypeGuard
 
 from xdsl.ir import Operation, SSAValue
+from xdsl.traits import is_side_effect_free
 
 from forgec.ir import types
 from forgec.ir.ops.base import producer
@@ -15,9 +17,9 @@ from forgec.ir.ops.binary import AddOp, DivOp, MaximumOp, MulOp, SubOp
 from forgec.ir.ops.contraction import MatmulOp
 from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.order import MaxOp
-from forgec.ir.ops.reduction import AmaxOp
+from forgec.ir.ops.reduction import AmaxOp, SoftmaxOp
 from forgec.ir.ops.select import MaskedFillOp, WhereOp
-from forgec.ir.ops.shape import ConcatOp, CopyOp, ReshapeOp
+from forgec.ir.ops.shape import ConcatOp, CopyOp, ReshapeOp, TransposeOp
 from forgec.ir.ops.unary import CastOp, ClampOp, TanhOp
 from forgec.passes.patterns import number, through, with_number
 from forgec.runtime.plan import Reg
@@ -34,6 +36,17 @@ class Refused(Exception):
 def is_least(value: float, dtype: str) -> bool:
     """True for numbers that swallow any score that is added to them: the least finite one, also after a division."""
     return value <= (-6e4 if dtype == "f16" else -1e30)
+
+
+def masks(value: float, dtype: str) -> bool:
+    """True for numbers in whose place, or beside which, no score of a model counts: also for -1e9, a common choice."""
+    return is_least(value, dtype) or (dtype != "f16" and value <= -1e9)
+
+
+def swaps_last(op: TransposeOp) -> bool:
+    """True if a transpose swaps the last two dimensions and no others."""
+    order = list(op.permutation.data)
+    return len(order) > 1 and order == [*range(len(order) - 2), len(order) - 1, len(order) - 2]
 
 
 @dataclass(frozen=True)
@@ -66,20 +79,25 @@ class Term:
     """What was done to scores whose leading extents are ``lead``.
 
     ``factor`` times the value was added; or (``keeps``) the value is a condition: true keeps a score, or (False) makes
-    it ``fill``; or, without a value, scores became ``fill`` at least.
+    it ``fill``; or, without a value, scores became ``fill`` at least. ``shape`` is that of the scores, whose rows are
+    the keys where ``turned``; where they were ``split`` then, that is their shape with rows and columns in parts.
     """
 
     value: SSAValue | None
     lead: tuple[Extent, ...]
+    shape: tuple[Extent, ...]
     factor: float = 1.0
     keeps: bool | None = None
     fill: float = 0.0
+    turned: bool = False
+    split: tuple[Extent, ...] | None = None
 
 
 @dataclass
 class Scores:
     """The product, and what its softmax takes of it: ``factor · product``, capped, with the terms, the last one first,
-    and beside the sinks.
+    and beside the sinks. The product's rows are keys where it is ``turned``; they are the rows of all heads of shape
+    ``rows`` [H, S] where that is given.
     """
 
     product: Product
@@ -89,23 +107,27 @@ class Scores:
     terms: list[Term] = field(default_factory=list)
     sinks: SSAValue | None = None
     leads: list[tuple[Extent, ...]] = field(default_factory=list)
+    turned: bool = False
+    rows: tuple[Extent, ...] | None = None
 
 
-def read_scores(value: SSAValue) -> Scores | None:
+def read_scores(softmax: SoftmaxOp) -> Scores | None:
     """The scores that a softmax is taken of; None if they are no product. Raises Refused if something on the way is
     nothing that attention has, or has in that place.
     """
-    reader = _Reader()
+    value, user = softmax.input, softmax
+    reader = _Reader(turned=softmax.dim.data != types.rank(value) - 1)
     for _ in range(DEPTH):
         op = producer(value)
         product = product_in(op)
         if product is not None:
-            reader.leads.append(types.shape(value)[:-2])
+            reader.check_uses(value, user)
             return reader.scores(product)
         step = None if op is None else reader.step(op)
-        if step is None:
+        if step is None or op is None:
             return None
-        value = step
+        reader.check_uses(value, user)
+        value, user = step, op
     return None
 
 
@@ -124,6 +146,8 @@ def _leads_to_product(value: SSAValue) -> bool:
             pending += [op.operands[1], op.operands[0]] if len(op.operands) > 1 else [op.operands[0]]
         elif isinstance(op, WhereOp):
             pending += [op.otherwise, op.then]
+        elif isinstance(op, TransposeOp) and swaps_last(op):
+            pending.append(op.input)
         elif isinstance(op, _SCORES):
             other = op.rhs if isinstance(op, MulOp) else None
             whole = other is None or types.numel(op.operands[0]) == types.numel(value)
@@ -143,7 +167,12 @@ def _is_add(op: Operation | None) -> TypeGuard[Operation]:
 class _Reader:
     """Takes one op after the other, from the softmax back; ``factor`` multiplies all that is still to come."""
 
-    def __init__(self) -> None:
+    def __init__(self, turned: bool) -> None:
+        self.turned = turned
+        self.rows: tuple[Extent, ...] | None = None
+        self.split: tuple[Extent, ...] | None = None
+        self.shape: tuple[Extent, ...] = ()
+        self.maxima: list[Operation] = []
         self.factor = 1.0
         self.softcap: float | None = None
         self.head_factor: SSAValue | None = None
@@ -154,14 +183,34 @@ class _Reader:
             CastOp: partial(_input, self), CopyOp: partial(_input, self), ReshapeOp: self._reshape, AddOp: self._add,
             AtenOp: self._add, SubOp: self._subtract, MulOp: self._multiply, DivOp: self._multiply,
             MaskedFillOp: self._masked_fill, WhereOp: self._where, MaximumOp: self._maximum, ClampOp: self._clamp,
-            TanhOp: self._tanh, ConcatOp: self._concat,
+            TanhOp: self._tanh, ConcatOp: self._concat, TransposeOp: self._transpose,
         }  # fmt: skip
 
     def scores(self, product: Product) -> Scores:
         """What was read, down to the product."""
+        if self.rows is None:
+            self.leads.append(types.shape(product.result)[:-2])
+        if self.split is not None:
+            raise Refused("its rows are split, but not joined again")
         if isinstance(product.op, AtenOp):
             self._added_to(product.op)
-        return Scores(product, self.factor, self.softcap, self.head_factor, self.terms, self.sinks, self.leads)
+        return Scores(
+            product,
+            self.factor,
+            self.softcap,
+            self.head_factor,
+            self.terms,
+            self.sinks,
+            self.leads,
+            self.turned,
+            self.rows,
+        )
+
+    def check_uses(self, value: SSAValue, user: Operation) -> None:
+        """Raises Refused if scores are used by more than what attention does with them."""
+        others = (use.operation for use in value.uses if use.operation is not user)
+        if any(op not in self.maxima and not _is_dead(op) for op in others):
+            raise Refused("its scores have other uses")
 
     def _added_to(self, op: AtenOp) -> None:
         """``beta · input + alpha · product``."""
@@ -180,11 +229,51 @@ class _Reader:
 
     def _reshape(self, op: ReshapeOp) -> SSAValue | None:
         before, after = types.shape(op.input), types.shape(op.result)
-        if len(before) < 3 or len(after) < 3 or before[-2:] != after[-2:]:
-            return None
+        if self.split is not None:
+            return self._join(op)
+        if len(before) < 3 or len(after) < 3 or before[-1] != after[-1]:
+            return self._split(op)
         if self.head_factor is not None:
             raise Refused("the scores are multiplied by a tensor")
+        if before[-2] != after[-2]:
+            return self._rows_of_heads(op)
         self.leads.append(after[:-2])
+        return op.input
+
+    def _rows_of_heads(self, op: ReshapeOp) -> SSAValue | None:
+        """``[*B, H · S, T]`` as ``[*B, H, S, T]``: the queries of all heads were rows of one product."""
+        before, after = types.shape(op.input), types.shape(op.result)
+        if len(after) < 4 or before != (*after[:-3], after[-3] * after[-2], after[-1]):
+            return self._split(op)
+        if self.turned or self.rows is not None:
+            return None
+        self.rows = after[-3:-1]
+        self.leads.append(after[:-2])
+        return op.input
+
+    def _split(self, op: ReshapeOp) -> SSAValue | None:
+        """Scores ``[*B, R, C]`` that were several dimensions, of rows and of columns, as those of an image."""
+        before, after = types.shape(op.input), types.shape(op.result)
+        if len(after) < 3 or len(before) <= len(after) or self.rows is not None or self.turned:
+            return None
+        lead = next((n for n in range(1, len(before) - 2) if _splits(before, after, n)), None)
+        if lead is None:
+            return None
+        self.leads.append(after[:-2])
+        self.split = before
+        self.shape = after
+        return op.input
+
+    def _join(self, op: ReshapeOp) -> SSAValue | None:
+        if types.shape(op.input) != self.shape:
+            return None
+        self.split = None
+        return op.input
+
+    def _transpose(self, op: TransposeOp) -> SSAValue | None:
+        if not swaps_last(op) or self.rows is not None or self.split is not None:
+            return None
+        self.turned = not self.turned
         return op.input
 
     def _term(self, op: Operation, value: SSAValue | None, **what: object) -> None:
@@ -192,8 +281,10 @@ class _Reader:
             raise Refused("something is added to the scores before they are capped")
         if self.head_factor is not None:
             raise Refused("the scores are multiplied by a tensor after a mask")
-        lead = types.shape(op.results[0])[:-2]
-        self.terms.append(Term(value, lead, **what))  # pyright: ignore[reportArgumentType]
+        if self.rows is not None:
+            raise Refused("something is done to the scores of all heads as rows of one")
+        shape = types.shape(op.results[0]) if self.split is None else self.shape
+        self.terms.append(Term(value, shape[:-2], shape, turned=self.turned, split=self.split, **what))  # pyright: ignore
 
     def _add(self, op: Operation) -> SSAValue | None:
         if not _is_add(op):
@@ -212,8 +303,11 @@ class _Reader:
     def _subtract(self, op: SubOp) -> SSAValue | None:
         if op.rhs is None or types.shape(op.lhs) != types.shape(op.result) or not _leads_to_product(op.lhs):
             return None
-        if not _is_maximum_of(op.rhs, op.lhs):
+        maximum = _maximum_of(op.rhs, op.lhs, types.rank(op.lhs) - (2 if self.turned else 1))
+        if maximum is None or self.split is not None:
             self._term(op, op.rhs, factor=-self.factor)
+        else:
+            self.maxima.append(maximum)
         return op.lhs
 
     def _multiply(self, op: MulOp | DivOp) -> SSAValue | None:
@@ -235,6 +329,8 @@ class _Reader:
         """A factor for each row (or head) is one of the query."""
         constant = types.rank(other) == 0 or types.shape(other)[-1] == 1
         exact = types.dtype(other) in ("f32", "f64") and types.dtype(other) == types.dtype(scores)
+        if self.turned or self.rows is not None or self.split is not None:
+            constant = types.rank(other) == 0
         if not constant or not exact or self.head_factor is not None:
             raise Refused("the scores are multiplied by a tensor")
         self.head_factor = other
@@ -255,8 +351,11 @@ class _Reader:
         return None
 
     def _fill(self, op: Operation, scores: SSAValue, condition: SSAValue, fill: float, *, keeps: bool) -> SSAValue:
+        if self.split is not None:
+            raise Refused("scores whose rows and columns are split are masked")
         fill *= self.factor
-        if not is_least(fill, types.dtype(op.results[0])):
+        last = all(term.keeps is not None for term in self.terms)  # -1e9 loses its meaning where more is added to it
+        if not (masks if last else is_least)(fill, types.dtype(op.results[0])):
             raise Refused(f"masked scores get {fill:g}, which does not mask")
         if types.dtype(condition) != "i1":
             raise Refused("the condition of a mask is no boolean")
@@ -293,6 +392,8 @@ class _Reader:
     def _concat(self, op: ConcatOp) -> SSAValue | None:
         if len(op.inputs) != 2 or op.dim.data != types.rank(op.result) - 1 or not _leads_to_product(op.inputs[0]):
             return None
+        if self.turned or self.rows is not None or self.split is not None:
+            return None
         if self.sinks is not None or self.terms or self.factor != 1.0 or self.softcap is not None:
             raise Refused("the column of sinks is not the last thing that scores get")
         if types.shape(op.inputs[1])[-1] != 1:
@@ -305,10 +406,27 @@ def _input(reader: _Reader, op: CastOp | CopyOp) -> SSAValue | None:
     return op.input if types.dtype(op.input) in types.FLOATS else None
 
 
-def _is_maximum_of(value: SSAValue, of: SSAValue) -> bool:
-    """True for the greatest element of each row of ``of``."""
+def _is_dead(op: Operation) -> bool:
+    """True for an op without effect that nothing needs: what other fusions left for dce."""
+    if not op.results or not is_side_effect_free(op):
+        return False
+    return all(_is_dead(use.operation) for result in op.results for use in result.uses)
+
+
+def _maximum_of(value: SSAValue, of: SSAValue, dim: int) -> Operation | None:
+    """The op that takes the greatest element of ``of`` along a dimension, if a value is what it gives."""
     value = through(value, ReshapeOp, CopyOp)
     op = producer(value)
     if isinstance(op, AmaxOp):
-        return op.input is of and op.dims.data == (types.rank(of) - 1,)
-    return isinstance(op, MaxOp) and op.input is of and value is op.results[0] and op.dim.data == types.rank(of) - 1
+        return op if op.input is of and op.dims.data == (dim,) else None
+    return op if isinstance(op, MaxOp) and op.input is of and value is op.results[0] and op.dim.data == dim else None
+
+
+def _splits(split: Sequence[Extent], shape: Sequence[Extent], lead: int) -> bool:
+    """True if ``split`` has the leading extents of ``shape``, and then its rows and its columns in parts."""
+    if tuple(split[:lead]) != tuple(shape[:-2]):
+        return False
+    return any(
+        (prod(split[lead:at], start=1), prod(split[at:], start=1)) == tuple(shape[-2:])
+        for at in range(lead, len(split))
+    )

@@ -17,7 +17,7 @@ from forgec.ir.ops.creation import FullOp
 from forgec.ir.ops.select import WhereOp
 from forgec.ir.ops.shape import BroadcastOp, ReshapeOp, SliceOp, TransposeOp
 from forgec.ir.ops.unary import LogicalNotOp
-from forgec.passes.attention_scores import is_least
+from forgec.passes.attention_scores import is_least, masks
 from forgec.passes.mask_elements import Element, Elements, Leaf, Linear, Node, Number
 from forgec.passes.mask_structure import Classifier, Condition, Structure, conditions, tensor_of
 from forgec.passes.patterns import missed, substitute
@@ -78,7 +78,7 @@ class _Unknown(Exception):
 class _Reader:
     def __init__(self, block: Block) -> None:
         self.block = block
-        self.elements = Elements()
+        self.elements: dict[tuple[Extent, ...], Elements] = {}
         self.known: dict[tuple[SSAValue, tuple[Extent, ...]], _Meaning | str] = {}
         self.new: list[Operation] = []
 
@@ -121,7 +121,7 @@ class _Reader:
     def _read(self, mask: SSAValue, shape: tuple[Extent, ...]) -> _Meaning:
         rank = len(shape)
         index = tuple(Linear(((axis, 1),)) for axis in range(rank - types.rank(mask), rank))
-        element = self.elements(mask, index)
+        element = self.elements.setdefault(shape, Elements(shape))(mask, index)
         kept: list[Condition] = []
         biases: list[Element] = []
         fills: list[float] = []
@@ -158,10 +158,11 @@ class _Reader:
                 biases += parts if len(kept) > conditions_before else [element]
             case Node(name="where", arguments=(condition, then, otherwise)):
                 for inner, filled, negated in ((then, otherwise, False), (otherwise, then, True)):
-                    if isinstance(filled, Number) and _masks(filled.value, dtype):
-                        fills.append(filled.value)
+                    if isinstance(filled, Number) and masks(filled.value, dtype):
                         kept += conditions(condition, negated)
-                        self._take_terms(inner, dtype, kept, biases, fills)
+                        others: list[float] = []
+                        self._take_terms(inner, dtype, kept, biases, others)
+                        fills += [filled.value] if others == [filled.value] else [filled.value, *others]
                         return
                 biases.append(element)
             case _:
@@ -230,11 +231,6 @@ class _Reader:
 
     def _made(self, cls: type[Operation], value: SSAValue, kind: Attribute, **properties: Attribute) -> SSAValue:
         return self._op(cls.create(operands=[value], properties=properties, result_types=[kind]))
-
-
-def _masks(value: float, dtype: str) -> bool:
-    """True for a number that leaves nothing of a score beside one that is not masked."""
-    return is_least(value, dtype) or (dtype != "f16" and value <= -1e9)
 
 
 def _properties(found: Structure) -> dict[str, Attribute]:

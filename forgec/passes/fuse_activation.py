@@ -16,8 +16,8 @@ from forgec.ir.attributes import ScalarAttr
 from forgec.ir.ops.activation import MishOp, SoftplusOp, SwishOp
 from forgec.ir.ops.base import ForgeOp, producer
 from forgec.ir.ops.binary import AddOp, BinaryOp, DivOp, MulOp, PowOp, RsubOp, SubOp
-from forgec.ir.ops.unary import ErfOp, GeluOp, NegOp, SigmoidOp, SiluOp, TanhOp
-from forgec.passes.patterns import made_by, only_neighbour, substitute, with_number
+from forgec.ir.ops.unary import ErfcOp, ErfOp, ExpOp, GeluOp, NegOp, ReciprocalOp, SigmoidOp, SiluOp, TanhOp
+from forgec.passes.patterns import made_by, number, only_neighbour, substitute, with_number
 from forgec.passes.rewriting import blocks
 
 ARITHMETIC = (AddOp, SubOp, RsubOp, MulOp, DivOp, PowOp, NegOp)
@@ -33,16 +33,20 @@ Activation = Callable[[SSAValue, Attribute], ForgeOp]
 X: Polynomial = {(1, 0): 1.0}
 Y: Polynomial = {(0, 1): 1.0}
 HALF_X_TIMES_ONE_PLUS_Y: Polynomial = {(1, 0): 0.5, (1, 1): 0.5}
+HALF_X_TIMES_Y: Polynomial = {(1, 1): 0.5}
 X_TIMES_Y: Polynomial = {(1, 1): 1.0}
 TANH_SCALE = math.sqrt(2 / math.pi)
 GELU_TANH: Polynomial = {(1, 0): TANH_SCALE, (3, 0): TANH_SCALE * 0.044715}
 GELU_ERF: Polynomial = {(1, 0): math.sqrt(0.5)}
+GELU_ERFC: Polynomial = {(1, 0): -math.sqrt(0.5)}
+INNER = (TanhOp, ErfOp, ErfcOp, SigmoidOp)
+Inner = TanhOp | ErfOp | ErfcOp | SigmoidOp
 
 
 @dataclass(frozen=True)
 class FuseActivation(ModulePass):
-    """Make one op of each activation function that is written as arithmetic around a ``tanh``, ``erf`` or
-    ``sigmoid``.
+    """Make one op of each activation function that is written as arithmetic around a ``tanh``, ``erf``, ``erfc``,
+    ``exp`` or ``sigmoid``.
 
     Before::
 
@@ -57,8 +61,8 @@ class FuseActivation(ModulePass):
     The arithmetic is compared as polynomials: before the function in x, after it in x and the function's value. So it
     does not matter in which order a model multiplies and adds. Constants have to agree to about the precision of
     float32, in which models write them. Found are GELU with erf and with tanh (``forge.gelu``), ``forge.silu``,
-    ``forge.swish`` and ``forge.mish``. In half precision the fused op may round once, where its spelling rounds after
-    every step. An infinite x may become NaN, as ATen's GELU has it.
+    ``forge.swish``, ``forge.mish``, and the sigmoid as ``1 / (1 + exp(-x))``. In half precision the fused op may round
+    once, where its spelling rounds after every step. An infinite x may become NaN, as ATen's GELU has it.
 
     Order: before ``fuse-glu``, which looks for activations that are one op.
     """
@@ -67,7 +71,9 @@ class FuseActivation(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for block in blocks(op):
-            for inner in [child for child in block.ops if isinstance(child, (TanhOp, ErfOp, SigmoidOp))]:
+            for exponential in [child for child in block.ops if isinstance(child, ExpOp)]:
+                _logistic(exponential)
+            for inner in [child for child in block.ops if isinstance(child, INNER)]:
                 for x, after, activation in _meanings(inner):
                     root = _result(inner, x, after)
                     if root is not None:
@@ -76,7 +82,29 @@ class FuseActivation(ModulePass):
                         break
 
 
-def _meanings(inner: TanhOp | ErfOp | SigmoidOp) -> Iterator[tuple[SSAValue, Polynomial, Activation]]:
+def _logistic(op: ExpOp) -> None:
+    """``1 / (1 + exp(-x))`` as a sigmoid and ``x / (1 + exp(-x))`` as a SiLU."""
+    add, negation = only_neighbour(op.result), made_by(op.input, NegOp)
+    one = with_number(add) if isinstance(add, AddOp) else None
+    negated = _scaled(op.input) if negation is None else (negation.input, -1.0)
+    if add is None or one is None or one[1] != 1 or negated is None or negated[1] != -1:
+        return
+    x, total = negated[0], add.results[0]
+    if _kind(total) != _kind(op.result):
+        return
+    root = only_neighbour(total)
+    if root is None or _kind(root.results[0]) != _kind(x) or types.dtype(x) not in types.FLOATS:
+        return
+    if isinstance(root, ReciprocalOp) or (isinstance(root, DivOp) and root.rhs is total and number(root.lhs) == 1):
+        new: ForgeOp = SigmoidOp.make([x], None, [root.results[0].type])
+    elif isinstance(root, DivOp) and root.rhs is total and root.lhs is x:
+        new = SiluOp.make([x], None, [root.results[0].type])
+    else:
+        return
+    substitute(root, [new], [op], f"made one {new.name} of what is written as arithmetic")
+
+
+def _meanings(inner: Inner) -> Iterator[tuple[SSAValue, Polynomial, Activation]]:
     """What a function's value y may be part of: x, what has to be made of both, and the op that is."""
     if types.dtype(inner.input) not in types.FLOATS:
         return
@@ -91,11 +119,12 @@ def _meanings(inner: TanhOp | ErfOp | SigmoidOp) -> Iterator[tuple[SSAValue, Pol
         if softplus.constants == [1, 20]:
             yield softplus.input, X_TIMES_Y, lambda x, kind: MishOp.make([x], None, [kind])
         return
-    wanted = GELU_TANH if isinstance(inner, TanhOp) else GELU_ERF
+    wanted = GELU_TANH if isinstance(inner, TanhOp) else GELU_ERF if isinstance(inner, ErfOp) else GELU_ERFC
     form = StringAttr("tanh" if isinstance(inner, TanhOp) else "none")
     for x in _leaves(inner.input):
         if _equal(_polynomial(inner.input, x, None), wanted):
-            yield x, HALF_X_TIMES_ONE_PLUS_Y, lambda x, kind: GeluOp.make([x], {"approximate": form}, [kind])
+            after = HALF_X_TIMES_Y if isinstance(inner, ErfcOp) else HALF_X_TIMES_ONE_PLUS_Y
+            yield x, after, lambda x, kind: GeluOp.make([x], {"approximate": form}, [kind])
 
 
 def _swish(beta: float) -> Activation:
@@ -198,7 +227,7 @@ def _equal(found: Polynomial | None, wanted: Polynomial) -> bool:
     return all(math.isclose(found.get(t, 0.0), wanted.get(t, 0.0), rel_tol=1e-7) for t in terms)
 
 
-def _result(inner: TanhOp | ErfOp | SigmoidOp, x: SSAValue, wanted: Polynomial) -> Operation | None:
+def _result(inner: Inner, x: SSAValue, wanted: Polynomial) -> Operation | None:
     """The op at the end of a chain of arithmetic on the function's value that makes the wanted polynomial of it."""
     value = inner.result
     for _ in range(LONGEST):

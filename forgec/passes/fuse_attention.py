@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import IntAttr, ModuleOp, StringAttr
@@ -14,18 +14,19 @@ from xdsl.utils.exceptions import VerifyException
 from forgec.ir import types
 from forgec.ir.attributes import ExtentAttr, ScalarAttr
 from forgec.ir.locations import inherit
-from forgec.ir.ops.attention import AttentionOp
+from forgec.ir.ops.attention import LEAST, AttentionOp
 from forgec.ir.ops.base import producer
 from forgec.ir.ops.binary import AddOp, MaximumOp, MulOp
 from forgec.ir.ops.contraction import MatmulOp
 from forgec.ir.ops.reduction import SoftmaxOp
-from forgec.ir.ops.select import WhereOp
-from forgec.ir.ops.shape import BroadcastOp, ConcatOp, CopyOp, ReshapeOp, SliceOp
+from forgec.ir.ops.select import MaskedFillOp, WhereOp
+from forgec.ir.ops.shape import BroadcastOp, ConcatOp, CopyOp, ReshapeOp, SliceOp, TransposeOp
 from forgec.ir.ops.unary import CastOp, LogicalNotOp, NegOp
 from forgec.passes.attention_frames import REARRANGEMENTS, Builder, Frame, frame_of
-from forgec.passes.attention_scores import Refused, Scores, Term, read_scores
+from forgec.passes.attention_scores import Refused, Scores, Term, is_least, read_scores, swaps_last
 from forgec.passes.patterns import missed, substitute
-from forgec.passes.rewriting import blocks, replace
+from forgec.passes.rewriting import blocks
+from forgec.passes.rewriting import replace as replace_op
 from forgec.runtime.symbolic import Extent
 
 
@@ -61,29 +62,48 @@ class FuseAttention(ModulePass):
         for block in blocks(op):
             order = {current: place for place, current in enumerate(block.ops)}
             for current in list(order):
-                if isinstance(current, SoftmaxOp) and current.dim.data == types.rank(current.input) - 1:
+                if isinstance(current, SoftmaxOp) and types.rank(current.input) - current.dim.data in (1, 2):
                     _join_products(current, order)
                     _fuse(current)
 
 
+@dataclass
+class _Use:
+    """What weights are for: the product with the value.
+
+    ``leads`` are the leading extents that the weights have on the way there, ``columns`` how many of them take part.
+    ``turned``: their rows are keys, and the result is transposed. ``joined``: the rows of all heads are one's in the
+    product. ``zeroed`` are the conditions by which weights were made 0 after the softmax.
+    """
+
+    product: MatmulOp
+    value: SSAValue
+    leads: list[Frame]
+    columns: Extent
+    turned: bool = False
+    joined: bool = False
+    zeroed: list[SSAValue] = field(default_factory=list)
+
+
 def _fuse(softmax: SoftmaxOp) -> None:
-    if types.rank(softmax.input) < 3 or (found := _product_of(softmax)) is None:
+    if types.rank(softmax.input) < 3 or (use := _product_of(softmax)) is None:
         return
-    product, leads, columns = found
     build = Builder()
     try:
-        scores = read_scores(softmax.input)
+        scores = read_scores(softmax)
         if scores is None:
             return
-        _replace(build, softmax, product, scores, (*scores.leads, *leads), columns)
+        _replace(build, softmax, use, scores)
     except (Refused, VerifyException) as exc:
         build.discard()
-        missed(product, f"attention is not fused: {exc}")
+        missed(use.product, f"attention is not fused: {exc}")
 
 
 def _join_products(softmax: SoftmaxOp, order: dict[Operation, int]) -> None:
     """Make one product with all values of several products that take the same weights (differential attention)."""
     products = [use.operation for use in softmax.result.uses]
+    if softmax.dim.data != types.rank(softmax.input) - 1:
+        return
     if len(products) < 2 or not all(isinstance(op, MatmulOp) and op in order for op in products):
         return
     products.sort(key=order.__getitem__)
@@ -106,7 +126,7 @@ def _join_products(softmax: SoftmaxOp, order: dict[Operation, int]) -> None:
         kind = types.tensor(types.dtype(product.result), types.shape(op.results[0]))
         part = SliceOp.create(operands=[product.result], properties=place, result_types=[kind])
         start = start + types.shape(op.results[0])[-1]
-        replace(op, part.results, [part])
+        replace_op(op, part.results, [part])
 
 
 def _hoist(value: SSAValue, before: Operation, order: dict[Operation, int]) -> bool:
@@ -127,63 +147,84 @@ def _hoist(value: SSAValue, before: Operation, order: dict[Operation, int]) -> b
 
 def _read(softmax: SoftmaxOp) -> Scores | None:
     try:
-        return read_scores(softmax.input)
+        return read_scores(softmax)
     except Refused:
         return None
 
 
-def _product_of(softmax: SoftmaxOp) -> tuple[MatmulOp, list[tuple[Extent, ...]], Extent] | None:
-    """The product with the value that is the only use of the weights, the leading extents that the weights have on the
-    way there, and how many columns of them take part."""
-    value, leads = softmax.result, []
+def _product_of(softmax: SoftmaxOp) -> _Use | None:
+    """The product with the value that is the only use of the weights."""
+    value, leads, zeroed, joined = softmax.result, [], [], False
+    turned = softmax.dim.data != types.rank(softmax.input) - 1
     while True:
         users = [use.operation for use in value.uses]
         if len(users) != 1:
-            products = [user for user in users if isinstance(user, MatmulOp) and user.lhs is value]
+            products = [user for user in users if isinstance(user, MatmulOp) and value in user.operands]
             if products:
                 missed(products[0], "attention is not fused: its weights have other uses")
             return None
         (user,) = users
-        leads.append(types.shape(value)[:-2])
+        shape = types.shape(value)
+        if not joined:
+            leads.append(shape[:-2])
         match user:
-            case MatmulOp() if user.lhs is value and types.rank(user.rhs) >= 3:
-                return user, leads, types.shape(value)[-1]
+            case MatmulOp() if value is (user.rhs if turned else user.lhs):
+                other = user.lhs if turned else user.rhs
+                columns = shape[-2 if turned else -1]
+                return _Use(user, other, leads, columns, turned, joined, zeroed) if types.rank(other) >= 3 else None
             case CastOp() if types.dtype(user.result) in types.FLOATS:
                 value = user.result
             case CopyOp():
                 value = user.result
-            case ReshapeOp() if types.shape(user.result)[-2:] == types.shape(value)[-2:]:
+            case TransposeOp() if swaps_last(user) and not joined:
+                value, turned = user.result, not turned
+            case ReshapeOp() if types.shape(user.result)[-2:] == shape[-2:] and not joined:
                 value = user.result
-            case SliceOp() if user.dim.data == types.rank(value) - 1 and user.start.data == 0 and user.step.data == 1:
+            case ReshapeOp() if (
+                len(shape) > 3 and not turned and not joined and _rows_joined(shape) == types.shape(user.result)
+            ):
+                value, joined = user.result, True
+            case MaskedFillOp() if user.value.value == 0 and types.shape(user.result) == shape and not turned:
+                value = user.result
+                zeroed.append(user.mask)
+            case SliceOp() if (
+                not turned and user.dim.data == len(shape) - 1 and (user.start.data, user.step.data) == (0, 1)
+            ):
                 value = user.result
             case _:
                 return None
 
 
-def _replace(
-    build: Builder,
-    softmax: SoftmaxOp,
-    product: MatmulOp,
-    scores: Scores,
-    leads: Sequence[tuple[Extent, ...]],
-    columns: Extent,
-) -> None:
-    total = types.shape(softmax.input)[-1]
-    width = types.shape(scores.product.result)[-1]
-    if columns != width or (scores.sinks is None and total != width):
+def _rows_joined(shape: Frame) -> Frame:
+    """``[*B, H · S, T]`` for ``[*B, H, S, T]``."""
+    return (*shape[:-3], shape[-3] * shape[-2], shape[-1])
+
+
+def _replace(build: Builder, softmax: SoftmaxOp, use: _Use, scores: Scores) -> None:
+    product = use.product
+    total = types.shape(softmax.input)[softmax.dim.data]
+    width = types.shape(scores.product.result)[-2 if scores.turned else -1]
+    if use.columns != width or (scores.sinks is None and total != width):
         raise Refused("some of its columns are dropped")
+    terms = _zeroed(use, scores)
     query, key, factor, query_scale = _scaled(build, scores)
-    frame = frame_of((*leads, types.shape(product.result)[:-2]), query)
+    value = build.transpose_last(use.value) if use.turned else use.value
+    leads = (*scores.leads, *use.leads)
+    if use.joined:
+        value = build.one_head(value)
+    else:
+        leads = (*leads, types.shape(product.result)[:-2])
+    frame = frame_of(leads, query)
     if frame is None:
         raise Refused("batch and heads are regrouped on the way")
-    query, key, value = _one_dtype(build, query, key, product.rhs)
+    query, key, value = _one_dtype(build, query, key, value)
     query = build.to_frame(query, frame)
     key, value = (build.to_frame(v, frame) for v in (key, value))
     heads = {types.shape(key)[-3], types.shape(value)[-3]}
     if len(heads) > 1:
         widest = next(extent for extent in heads if extent != 1)
         key, value = (build.broadcast_dim(v, -3, widest) for v in (key, value))
-    mask = _mask(build, scores, frame)
+    mask = _mask(build, terms, types.dtype(scores.product.result), frame)
     sinks = None if scores.sinks is None else _sinks(build, scores.sinks, frame)
     work = types.promote(types.dtype(softmax.input), types.dtype(scores.product.result))
     properties: dict[str, Attribute] = {"scale": ScalarAttr.of(factor), "softmax_dtype": StringAttr(work)}
@@ -192,7 +233,8 @@ def _replace(
     if scores.softcap is not None:
         properties["softcap"] = ScalarAttr.of(scores.softcap)
     attention = build.insert(AttentionOp.make([query, key, value, mask, sinks], properties))
-    result = build.reshape(build.cast(attention, types.dtype(product.result)), types.shape(product.result))
+    result = build.cast(attention, types.dtype(product.result))
+    result = build.reshape(build.transpose_last(result) if use.turned else result, types.shape(product.result))
     build.in_place_of(result, product.result)
     substitute(product, build.ops, [scores.product.op, softmax], what="attention of a softmax between two products")
 
@@ -204,6 +246,11 @@ def _scaled(build: Builder, scores: Scores) -> tuple[SSAValue, SSAValue, float, 
     its own and that of the key stays where it is.
     """
     query, key = scores.product.lhs, build.transpose_last(scores.product.rhs)
+    if scores.turned:
+        query, key = key, query
+    if scores.rows is not None:
+        query = build.reshape(query, (*types.shape(query)[:-2], *scores.rows, types.shape(query)[-1]))
+        key = build.one_head(key)
     factor, query_scale = scores.factor, None
     if scores.head_factor is not None:
         query = build.insert(MulOp.make([query, scores.head_factor]))
@@ -227,9 +274,21 @@ def _one_dtype(build: Builder, query: SSAValue, key: SSAValue, value: SSAValue) 
     return query, key, build.cast(value, types.dtype(query))
 
 
-def _mask(build: Builder, scores: Scores, frame: Frame) -> SSAValue | None:
-    """What the terms make of scores of 0; booleans if all they do is to mask by -inf."""
+def _zeroed(use: _Use, scores: Scores) -> list[Term]:
+    """The terms, the first one first. Where weights are made 0 after the softmax by the conditions that filled scores
+    before it, these fill with -inf, which gives the same, also in a row with nothing left.
+    """
     terms = scores.terms[::-1]
+    if not use.zeroed:
+        return terms
+    filled = [term for term in terms if term.keeps is False]
+    if {term.value for term in filled} != set(use.zeroed) or len(filled) != len(use.zeroed) or scores.turned:
+        raise Refused("its weights are masked after the softmax, and not by what the scores were")
+    return [replace(term, fill=-float("inf")) if term.keeps is False else term for term in terms]
+
+
+def _mask(build: Builder, terms: Sequence[Term], dtype: str, frame: Frame) -> SSAValue | None:
+    """What the terms make of scores of 0; booleans if all they do is to mask by -inf."""
     if not terms:
         return None
     mask = None
@@ -239,9 +298,22 @@ def _mask(build: Builder, scores: Scores, frame: Frame) -> SSAValue | None:
             kept = kept if term.keeps else build.insert(LogicalNotOp.make([kept]))
             mask = kept if mask is None else build.logical_and(mask, kept)
         return mask
-    for term in terms:
-        mask = _with_term(build, term, frame, mask, types.dtype(scores.product.result))
+    for term in _together(build, terms):
+        mask = _with_term(build, term, frame, mask, dtype)
     return mask
+
+
+def _together(build: Builder, terms: Sequence[Term]) -> list[Term]:
+    """Neighbours that were added to scores of one split shape, as one: each alone would be broadcast in full."""
+    found: list[Term] = []
+    for term in terms:
+        last = found[-1] if found else None
+        alike = last is not None and (last.split, last.factor) == (term.split, term.factor)
+        if last is None or not alike or None in (term.split, term.value, last.value):
+            found.append(term)
+        else:
+            found[-1] = replace(last, value=build.insert(AddOp.make([last.value, term.value])))
+    return found
 
 
 def _with_term(build: Builder, term: Term, frame: Frame, mask: SSAValue | None, dtype: str) -> SSAValue | None:
@@ -251,7 +323,7 @@ def _with_term(build: Builder, term: Term, frame: Frame, mask: SSAValue | None, 
     value = _framed(build, term, frame)
     if term.keeps is not None:
         before = build.full(0.0, dtype) if mask is None else mask
-        fill = build.full(term.fill, dtype)
+        fill = build.full(_fill(term.fill, dtype), dtype)
         return build.insert(WhereOp.make([value, before, fill] if term.keeps else [value, fill, before]))
     if term.factor == -1.0:
         value = build.insert(NegOp.make([value]))
@@ -260,9 +332,25 @@ def _with_term(build: Builder, term: Term, frame: Frame, mask: SSAValue | None, 
     return value if mask is None else build.insert(AddOp.make([mask, value]))
 
 
+def _fill(number: float, dtype: str) -> float:
+    """What masks as a number did in the place of scores: a finite one that is finite in the dtype and swallows any
+    score; -inf as it is.
+    """
+    if number == -float("inf"):
+        return number
+    return max(number, LEAST[dtype]) if is_least(number, dtype) else LEAST[dtype]
+
+
 def _framed(build: Builder, term: Term, frame: Frame) -> SSAValue:
     assert term.value is not None
-    return build.to_frame(term.value, frame, term.lead)
+    value = term.value
+    if term.split is not None:
+        value = build.joined(value, term.split, term.shape)
+    if term.turned:
+        if types.rank(value) == 1:
+            value = build.reshape(value, (1, *types.shape(value)))
+        value = build.transpose_last(value) if types.rank(value) else value
+    return build.to_frame(value, frame, term.lead)
 
 
 def _sinks(build: Builder, value: SSAValue, frame: Frame) -> SSAValue:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any, Literal
 
 from xdsl.context import Context
@@ -13,17 +13,17 @@ from xdsl.passes import ModulePass
 
 from forgec.ir import types
 from forgec.ir.attributes import IntsAttr, ScalarAttr
-from forgec.ir.ops.base import ForgeOp, producer
-from forgec.ir.ops.binary import AddOp, BinaryOp, DivOp, MulOp, PowOp, SubOp
+from forgec.ir.ops.base import ForgeOp
+from forgec.ir.ops.binary import AddOp, BinaryOp, DivOp, MulOp, PowOp
 from forgec.ir.ops.norm import GroupNormOp, LayerNormOp, RmsNormOp
-from forgec.ir.ops.reduction import MeanOp, ReductionOp, SumOp, VarOp
 from forgec.ir.ops.shape import ReshapeOp, TransposeOp
 from forgec.ir.ops.unary import CastOp, ReciprocalOp, RsqrtOp, SqrtOp
+from forgec.passes.norm_statistics import NARROW, centred_of, exact, same, statistics_of
 from forgec.passes.patterns import Number, made_by, missed, number, only_neighbour, substitute, with_number
 from forgec.passes.rewriting import blocks
+from forgec.passes.vector_norms import length_of
 from forgec.runtime.symbolic import Extent
 
-NARROW = ("f16", "bf16")
 Rounding = Literal["result", "normalized", "scale"]
 
 
@@ -47,7 +47,8 @@ class FuseNorm(ModulePass):
     It starts where a root is taken of a mean of squares and follows what is made of it: weight and bias on either side,
     the weight as a difference from 1, and the casts of half-precision models, whose places the op's ``rounding`` keeps.
     A mean of squares of differences from the mean makes a layer norm, one over groups of channels a group norm, one
-    over dimensions that are not last a norm between two transposes. Statistics that the model computes in half
+    over dimensions that are not last a norm between two transposes. Rows that are divided by their vector norm make an
+    RMS norm, too, whose ``eps_form`` is that of the model. Statistics that the model computes in half
     precision stay as they are.
 
     Order: after ``fuse-rope``; before ``fuse-epilogue``, which joins the residual to a norm that is one op.
@@ -60,24 +61,40 @@ class FuseNorm(ModulePass):
             for root in [child for child in block.ops if isinstance(child, (RsqrtOp, SqrtOp, PowOp))]:
                 norm = _match(root)
                 if norm is not None:
-                    norm.extend()
-                    norm.rewrite()
+                    _finish(norm)
+            for root in [child for child in block.ops if isinstance(child, DivOp)]:
+                found = length_of(root)
+                if found is not None:
+                    norm = _Norm(
+                        found.source, found.dims, False, found.eps, found.root, "result", matched=found.matched
+                    )
+                    norm.form, norm.factor = found.form, found.factor
+                    _finish(norm)
 
 
-@dataclass
-class _Statistics:
-    """``mean(source²) + eps`` over ``dims``, of ``source`` less its mean where ``centred``."""
-
-    source: SSAValue
-    dims: tuple[int, ...]
-    centred: bool
-    eps: float
+def _finish(norm: _Norm) -> None:
+    """Put a norm, with what follows it, in the place of the arithmetic: also with numbers that multiply it, where it is
+    of the length of rows, not of their root mean square.
+    """
+    of_length, root = norm.factor != 1.0, norm.last
+    if of_length:
+        norm.take_numbers()
+    norm.extend()
+    if of_length:
+        norm.take_numbers()
+    tolerance = 1e-12 if types.dtype(norm.source) == "f64" else 1e-7
+    if math.isclose(norm.factor, 1.0, rel_tol=tolerance):
+        norm.factor = 1.0
+    elif not norm.wide:
+        missed(root, "no norm was made: a number would multiply what is rounded already")
+        return
+    norm.rewrite()
 
 
 def _match(root: RsqrtOp | SqrtOp | PowOp) -> _Norm | None:
     """The norm without its parameters that uses a root."""
     power = _power(root)
-    found = None if power is None else _statistics(root.operands[0])
+    found = None if power is None else statistics_of(root.operands[0], _reshaped(root))
     if found is None:
         return None
     if types.dtype(found.source) not in ("f32", "f64"):
@@ -91,10 +108,17 @@ def _match(root: RsqrtOp | SqrtOp | PowOp) -> _Norm | None:
         missed(root, "no norm was made: other ops use its statistics, too")
         return None
     norm = _Norm(found.source, found.dims, found.centred, found.eps, op, rounding="scale" if rounded else "result")
+    norm.factor = found.factor
     if not norm.start(value, divides):
         missed(root, "no norm was made: what is scaled is not what the mean of squares was taken of")
         return None
     return norm
+
+
+def _reshaped(root: Operation) -> tuple[Extent, ...]:
+    """The shape in which a root is used: its own, or that of the reshape that is its only use."""
+    user = only_neighbour(root.results[0])
+    return types.shape(user.result if isinstance(user, ReshapeOp) else root.results[0])
 
 
 def _power(op: RsqrtOp | SqrtOp | PowOp) -> float | None:
@@ -109,105 +133,12 @@ def _root_user(root: Operation, divides: bool) -> tuple[Operation | None, SSAVal
     """The op that applies a root, the operand by which, and whether it divides by it."""
     value = root.results[0]
     user = only_neighbour(value)
+    if isinstance(user, ReshapeOp):  # the reduced dimensions come back after the root
+        value = user.result
+        user = only_neighbour(value)
     if divides and isinstance(user, ReciprocalOp):
         return only_neighbour(user.result), user.result, False
     return user, value, divides
-
-
-def _statistics(value: SSAValue) -> _Statistics | None:
-    """What a value says about its rows, if it is a mean of squares, perhaps with a number added."""
-    eps: Number = 0.0
-    add = made_by(value, AddOp)
-    added = None if add is None else with_number(add)
-    if added is not None:
-        value, eps = added
-    variance = _variance(value)
-    if variance is not None:
-        return _Statistics(*variance, True, float(eps))
-    mean = _mean(value)
-    base = None if mean is None else _squared(mean[0])
-    if mean is None or base is None or types.dtype(base) != types.dtype(value):
-        return None
-    centred = _centred(base)
-    if centred is not None and centred[1] == mean[1]:
-        return _Statistics(centred[0], mean[1], True, float(eps))
-    return _Statistics(base, mean[1], False, float(eps))
-
-
-def _mean(value: SSAValue) -> tuple[SSAValue, tuple[int, ...]] | None:
-    """For a mean that keeps its dimensions: of what, over which. Also a sum divided by the number of its terms."""
-    reshape = made_by(value, ReshapeOp)
-    op = producer(value if reshape is None else reshape.input)
-    if isinstance(op, (MulOp, DivOp)):
-        op = _divided_sum(op)
-    elif not isinstance(op, MeanOp):
-        return None
-    return None if op is None or types.shape(value) != _kept(op) else (op.input, _sorted(op))
-
-
-def _divided_sum(op: MulOp | DivOp) -> SumOp | None:
-    """The sum that an op divides by the number of its terms."""
-    divided = with_number(op)
-    total = None if divided is None else made_by(divided[0], SumOp)
-    if divided is None or total is None or types.dtype(total.result) != types.dtype(total.input):
-        return None
-    count = prod(types.shape(total.input)[d] for d in total.dims.data)
-    divides = isinstance(count, int) and count and divided[1] == (count if isinstance(op, DivOp) else 1 / count)
-    return total if divides else None
-
-
-def _variance(value: SSAValue) -> tuple[SSAValue, tuple[int, ...]] | None:
-    """For a variance that keeps its dimensions and divides by the number of elements: of what, over which."""
-    reshape = made_by(value, ReshapeOp)
-    op = made_by(value if reshape is None else reshape.input, VarOp)
-    if op is None or op.correction.value != 0 or types.shape(value) != _kept(op):
-        return None
-    return op.input, _sorted(op)
-
-
-def _sorted(op: ReductionOp) -> tuple[int, ...]:
-    return tuple(sorted(op.dims.data))
-
-
-def _kept(op: ReductionOp) -> tuple[Extent, ...]:
-    """The shape of a reduction's result if it keeps its dimensions."""
-    return tuple(1 if d in op.dims.data else extent for d, extent in enumerate(types.shape(op.input)))
-
-
-def _squared(value: SSAValue) -> SSAValue | None:
-    """x of ``x ** 2`` and of ``x * x``."""
-    op = made_by(value, PowOp, MulOp)
-    if isinstance(op, PowOp):
-        found = with_number(op)
-        return found[0] if found is not None and found[1] == 2 else None
-    return op.lhs if op is not None and op.rhs is not None and _same(op.lhs, op.rhs) else None
-
-
-def _centred(value: SSAValue) -> tuple[SSAValue, tuple[int, ...]] | None:
-    """x and the dimensions of ``x - mean(x)``; x as the mean reads it."""
-    op = made_by(value, SubOp)
-    mean = None if op is None or op.rhs is None else _mean(op.rhs)
-    return mean if op is not None and mean is not None and _same(op.lhs, mean[0]) else None
-
-
-def _exact(value: SSAValue) -> SSAValue:
-    """The value before casts that keep every number: from half precision to float32."""
-    cast = made_by(value, CastOp)
-    if cast is not None and types.dtype(cast.input) in NARROW and types.dtype(value) in ("f32", "f64"):
-        return cast.input
-    return value
-
-
-def _same(left: SSAValue, right: SSAValue) -> bool:
-    """True if two values are the same numbers, perhaps in another dtype, by how they were made."""
-    left, right = _exact(left), _exact(right)
-    if left is right:
-        return True
-    one, other = made_by(left, SubOp), made_by(right, SubOp)  # differences from the mean, written twice
-    if one is None or other is None:
-        return False
-    first, second = _centred(left), _centred(right)
-    return first is not None and second is not None and first[1] == second[1] and _exact(first[0]) is _exact(second[0])
 
 
 @dataclass
@@ -227,6 +158,9 @@ class _Norm:
     wide: bool = True
     """Whether values are still in the dtype of the statistics."""
     matched: list[Operation] = field(default_factory=list)
+    form: str = "inside"
+    factor: float = 1.0
+    """What the norm is to be multiplied by."""
 
     @property
     def value(self) -> SSAValue:
@@ -236,7 +170,7 @@ class _Norm:
     @property
     def narrow(self) -> str | None:
         """The half-precision dtype of what is normalised, if it was cast to float32 for it."""
-        name = types.dtype(_exact(self.source))
+        name = types.dtype(exact(self.source))
         return name if name in NARROW and types.dtype(self.source) == "f32" else None
 
     def start(self, scale: SSAValue, divides: bool) -> bool:
@@ -285,9 +219,9 @@ class _Norm:
 
     def _is_numerator(self, value: SSAValue) -> bool:
         if not self.centred:
-            return _same(value, self.source)
-        found = _centred(value)
-        return found is not None and found[1] == self.dims and _exact(found[0]) is _exact(self.source)
+            return same(value, self.source)
+        found = centred_of(value)
+        return found is not None and found[1] == self.dims and exact(found[0]) is exact(self.source)
 
     def _is_parameter(self, value: SSAValue) -> bool:
         """Whether a value has one number for each normalised place (each channel, in a group norm)."""
@@ -311,6 +245,16 @@ class _Norm:
             self.rounding = "normalized"
         if self.wide and self.narrow is not None and self._cast_back():
             self.wide = False
+
+    def take_numbers(self) -> None:
+        """Numbers that multiply the last value."""
+        while self.wide:
+            user = only_neighbour(self.value)
+            found = with_number(user) if isinstance(user, (MulOp, DivOp)) else None
+            if user is None or found is None or not found[1] or user.results[0].type != self.value.type:
+                return
+            self.factor *= 1 / float(found[1]) if isinstance(user, DivOp) else float(found[1])
+            self._advance(user)
 
     def _advance(self, op: Operation) -> None:
         self.matched.append(self.last)
@@ -368,7 +312,7 @@ class _Norm:
     def rewrite(self) -> None:
         """Put the norm op in the place of the last op."""
         if not self.wide:
-            self.source = _exact(self.source)
+            self.source = exact(self.source)
         new: list[Operation] = []
         self._split_weight()
         weight, bias = (None if value is None else self._parameter(value, new) for value in (self.weight, self.bias))
@@ -379,6 +323,8 @@ class _Norm:
         operands = [source, weight, *([bias] if self.centred else [])]
         result = self.value.type if back is None else None
         new.append(kind.make(operands, properties, None if result is None else [result]))
+        if self.factor != 1.0:
+            new.append(MulOp.make([new[-1].results[0]], {"scalar": ScalarAttr.of(self.factor)}, [self.value.type]))
         if back is not None:
             order = {"permutation": IntsAttr(back)}
             new.append(TransposeOp.make([new[-1].results[0]], order, [self.value.type]))
@@ -393,6 +339,8 @@ class _Norm:
             properties["rounding"] = StringAttr(self.rounding)
         if self.offset is not None:
             properties["weight_offset"] = ScalarAttr.of(self.offset)
+        if self.form != "inside":
+            properties["eps_form"] = StringAttr(self.form)
         return LayerNormOp if self.centred else RmsNormOp, properties
 
     def _split_weight(self) -> None:
@@ -408,8 +356,8 @@ class _Norm:
     def _parameter(self, value: SSAValue, new: list[Operation]) -> SSAValue:
         """A parameter in a dtype and in the shape that the op takes."""
         name = types.dtype(self.source)
-        if types.dtype(_exact(value)) in (name, "f32"):
-            value = _exact(value)
+        if types.dtype(exact(value)) in (name, "f32"):
+            value = exact(value)
         if types.dtype(value) not in (name, "f32"):
             wide = types.tensor("f64" if name == "f64" else "f32", types.shape(value))
             new.append(CastOp.make([value], None, [wide]))

@@ -22,7 +22,7 @@ from forgec.ir.ops.binary import AddOp, BinaryOp, MulOp, SubOp
 from forgec.ir.ops.composite import RopeOp
 from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.module import AtenOp
-from forgec.ir.ops.shape import ConcatOp, ReshapeOp, SliceOp
+from forgec.ir.ops.shape import BroadcastOp, ConcatOp, CopyOp, InsertSliceOp, ReshapeOp, SliceOp
 from forgec.ir.ops.unary import CastOp
 from forgec.passes.angles import Tables
 from forgec.passes.features import Features, Tracer
@@ -123,6 +123,8 @@ class _Fusion:
             return self._of_sum(op)
         if isinstance(op, ConcatOp):
             return self._of_halves(op)
+        if isinstance(op, InsertSliceOp):
+            return self._of_writes(op)
         return self._of_complex(op) if isinstance(op, AtenOp) and op.callee.data == "aten::view_as_real" else None
 
     # x · cos + rotate(x) · sin
@@ -164,27 +166,41 @@ class _Fusion:
         if len(op.inputs) != 2 or op.dim.data != last:
             return None
         parts = [self._part(value) for value in op.inputs]
-        low, high = (made_by(part, AddOp, SubOp) for part in parts)
-        if low is None or high is None:
+        joined = parts[0] is not op.inputs[0] or parts[1] is not op.inputs[1]  # [..., h, 1] twice, then [..., 2h]
+        return self._of_parts(op, parts[0], parts[1], joined=joined, flat=not joined)
+
+    def _of_writes(self, op: InsertSliceOp) -> Rotation | None:
+        """Both halves, or every second feature each, written over all features of another value."""
+        first = made_by(op.destination, InsertSliceOp)
+        last = types.rank(op.result) - 1
+        if first is None or first.dim.data != last or op.dim.data != last or first.step.data != op.step.data:
             return None
-        joined = parts[0] is not op.inputs[0] or parts[1] is not op.inputs[1]
-        root: Operation = op
-        if joined:  # [..., h, 1] twice, then [..., 2h]
-            user = only_user(op.result)
-            if not isinstance(user, ReshapeOp) or types.shape(user.result) != _flat(types.shape(op.result)):
-                return None
-            root = user
-        elif types.shape(low.result) != types.shape(high.result):
+        width = types.shape(op.result)[-1]
+        half = types.shape(op.source)[-1]
+        if types.shape(first.source) != types.shape(op.source) or width != 2 * half:
+            return None
+        parts = {write.start.data: _laid_out(write.source) for write in (first, op)}
+        joined = op.step.data == 2
+        places = (0, 1) if joined else (0, half)
+        if set(parts) != set(places) or op.step.data not in (1, 2):
+            return None
+        return self._of_parts(op, parts[places[0]], parts[places[1]], joined=joined, flat=True)
+
+    def _of_parts(self, op: Operation, one: SSAValue, other: SSAValue, *, joined: bool, flat: bool) -> Rotation | None:
+        """Two results that ``op`` puts together: each half of the features, or every second one where ``joined``."""
+        low, high = (made_by(part, AddOp, SubOp) for part in (one, other))
+        if low is None or high is None or types.shape(low.result) != types.shape(high.result):
             return None
         found = self._halves_of(low, high)
         if found is None:
             return None
         (a, b), cos, sin, matched = found
+        root = op if flat else self._flattened(op.results[0])
         places = (*a.places, *b.places)
         if joined:
             places = tuple(place for pair in zip(a.places, b.places, strict=True) for place in pair)
         x = Features(a.base, places, (False,) * len(places))
-        matched = [low, high, *matched, *([op] if joined else [])]
+        matched = [low, high, *matched, *([] if root is op else [op])]
         return Rotation(
             root,
             root.results[0],
@@ -198,6 +214,24 @@ class _Fusion:
             isinstance(low, AddOp),
             matched,
         )
+
+    @staticmethod
+    def _flattened(value: SSAValue) -> ReshapeOp:
+        """What makes ``[..., 2h]`` of ``[..., h, 2]``; where a value is used in that shape, or reshaped to another, a
+        new op, and one back.
+        """
+        user, flat = only_user(value), _flat(types.shape(value))
+        if isinstance(user, ReshapeOp) and types.shape(user.result) == flat:
+            return user
+        op = producer(value)
+        assert op is not None, "the caller has it from an op"
+        new = ReshapeOp.make([value], None, [types.tensor(types.dtype(value), flat)], location=op.location)
+        back = ReshapeOp.make([new.result], None, [types.tensor_type(value)], location=op.location)
+        builder = Builder(InsertPoint.after(op))
+        builder.insert(new)
+        builder.insert(back)
+        value.replace_uses_with_if(back.result, lambda use: use.operation is not new)
+        return new
 
     @staticmethod
     def _part(value: SSAValue) -> SSAValue:
@@ -246,15 +280,14 @@ class _Fusion:
             if types.shape(value) != shape or types.dtype(value) != types.dtype(times.result):
                 continue
             x = self.tracer.trace(pairs, types.rank(pairs) - 2)
-            root = only_user(op.results[0])
-            flat = _flat(types.shape(op.results[0]))
-            if x is None or not isinstance(root, ReshapeOp) or types.shape(root.result) != flat:
+            if x is None:
                 missed(op, "a product of complex numbers was not made one rotary embedding: its pairs are not one row")
                 return None
             found = self.tables.parts(factor)
             if found is None:
                 return None
             matched = [made, times, op]
+            root = self._flattened(op.results[0])
             return Rotation(root, root.result, x, None, *found, types.dtype(root.result), True, True, False, matched)
         return None
 
@@ -385,6 +418,15 @@ def _alike(*ops: BinaryOp) -> bool:
 def _flat(shape: Sequence[Extent]) -> tuple[Extent, ...]:
     """A shape with its last two dimensions as one."""
     return (*shape[:-2], shape[-2] * shape[-1])
+
+
+def _laid_out(value: SSAValue) -> SSAValue:
+    """The value before it was only given other strides."""
+    op = producer(value)
+    while isinstance(op, (CopyOp, BroadcastOp)) and types.shape(op.input) == types.shape(value):
+        value = op.input
+        op = producer(value)
+    return value
 
 
 def _are_tables(cos: SSAValue, sin: SSAValue, shape: tuple[Extent, ...]) -> bool:

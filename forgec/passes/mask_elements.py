@@ -22,44 +22,16 @@ from forgec.ir.ops.module import AtenOp, ParamRefOp
 from forgec.ir.ops.reduction import CumsumOp
 from forgec.ir.ops.select import MaskedFillOp, TrilOp, TriuOp, WhereOp
 from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, SliceOp, TransposeOp
+from forgec.passes.mask_places import ZERO, Index, Linear, source_index
 from forgec.passes.patterns import number
 from forgec.runtime.plan import Reg
-from forgec.runtime.symbolic import Extent, is_nonnegative
+from forgec.runtime.symbolic import Extent
 
 DEPTH = 64
 """Ops between a mask and what it comes from, at most: beyond, elements are taken as they are."""
 GREATEST = {"f16": 65504.0, "bf16": 3.3895313892515355e38, "f32": 3.4028234663852886e38}
 
 
-@dataclass(frozen=True)
-class Linear:
-    """An integer: ``Σ factor · index of axis + constant``."""
-
-    axes: tuple[tuple[int, int], ...] = ()
-    constant: Extent = 0
-
-    def plus(self, other: Linear, sign: int = 1) -> Linear:
-        """The sum, or the difference."""
-        factors = dict(self.axes)
-        for axis, factor in other.axes:
-            factors[axis] = factors.get(axis, 0) + sign * factor
-        axes = tuple(sorted((axis, factor) for axis, factor in factors.items() if factor))
-        return Linear(axes, self.constant + sign * other.constant)
-
-    def times(self, factor: int) -> Linear:
-        """The product with a number."""
-        if factor == 0:
-            return Linear()
-        return Linear(tuple((axis, factor * by) for axis, by in self.axes), factor * self.constant)
-
-    @property
-    def is_nonnegative(self) -> bool:
-        """True if it is certain to be 0 or more, as an index must be."""
-        return all(factor > 0 for _, factor in self.axes) and is_nonnegative(self.constant)
-
-
-ZERO = Linear()
-Index: TypeAlias = "tuple[Linear, ...]"
 Place: TypeAlias = "tuple[SSAValue, Index]"
 """An element of a tensor."""
 
@@ -113,9 +85,10 @@ _BOOLEAN = {b.BitwiseAndOp: "and", b.LogicalAndOp: "and", b.BitwiseOrOp: "or", b
 
 
 class Elements:
-    """Evaluates elements; each element of each tensor once."""
+    """Evaluates elements over axes of certain extents; each element of each tensor once."""
 
-    def __init__(self) -> None:
+    def __init__(self, extents: Sequence[Extent] = ()) -> None:
+        self.extents = tuple(extents)
         self._known: dict[Place, Element] = {}
         self._depth = 0
 
@@ -140,7 +113,7 @@ class Elements:
             return Linear((), int(constant)) if whole else _rounded(constant, types.dtype(value))
         found = None
         if isinstance(op, (BroadcastOp, CopyOp, ReshapeOp, TransposeOp, SliceOp)):
-            source = _source_index(op, index)
+            source = source_index(op, index, self.extents)
             found = None if source is None else self(op.input, source)
         elif isinstance(op, (IndexOp, IndexSelectOp)):
             found = self._indexed(op, index)
@@ -236,12 +209,15 @@ class Elements:
         return this.plus(last, -1) if self(source, at(Linear((), -1))) == self(first, at(ZERO)) else None
 
     def _triangular(self, op: ParamRefOp, index: Index) -> Element | None:
-        """A buffer that is known to hold ones in its lower triangle and zeros above."""
-        side = compare("le", index[-1], index[-2], (op.result, index))
+        """A buffer that is known to hold one number in its lower triangle and another above."""
+        assert op.holds is not None, "checked by the caller"
+        place, name = (op.result, index), op.holds.data
+        side = compare("le" if name == "tril" else "gt", index[-1], index[-2], place)
         if side is None or types.dtype(op.result) == "i1":
             return side
-        one, zero = (Number(1.0), Number(0.0)) if types.dtype(op.result) in types.FLOATS else (Linear((), 1), ZERO)
-        return where(side, one, zero, (op.result, index))
+        whole = types.dtype(op.result) not in types.FLOATS
+        one, zero = (Linear((), 1), ZERO) if whole else (Number(1.0), Number(0.0))
+        return where(side, Number(-float("inf")) if name == "-inf triu" else one, zero, place)
 
     def _triangle(self, op: TrilOp | TriuOp, index: Index) -> Element | None:
         row, column = index[-2], index[-1]
@@ -288,6 +264,8 @@ def connect(name: str, arguments: Sequence[Element], place: Place) -> Element:
 
 def compare(name: str, left: Element, right: Element, place: Place | None) -> Element | None:
     """A comparison of integers, or of numbers."""
+    if name in ("eq", "ne") and _is_condition(left):
+        return _equals_truth(left, right, name == "ne", place)
     if isinstance(left, Number) and isinstance(right, (Number, Linear)):
         other = right.value if isinstance(right, Number) else right.constant
         return Number(_COMPARE[name](left.value, other)) if isinstance(other, (int, float)) else None
@@ -300,12 +278,21 @@ def compare(name: str, left: Element, right: Element, place: Place | None) -> El
     return Node(name, (left, right), place)  # pyright: ignore[reportArgumentType]
 
 
+def _equals_truth(left: Element, right: Element, negated: bool, place: Place | None) -> Element | None:
+    """Whether a condition is, or is not, true or false."""
+    wanted = _constant(right)
+    if wanted not in (0, 1) or place is None:
+        return None
+    return left if bool(wanted) != negated else Node("not", (left,), place)
+
+
 def _lifted(place: Place, arguments: Sequence[Element], function: Callable[..., Element | None]) -> Element | None:
     """A function of a choice between numbers is a choice between two results."""
     for position, argument in enumerate(arguments):
         if isinstance(argument, Node) and argument.name == "where":
             condition, *branches = argument.arguments
-            results = [function(*arguments[:position], branch, *arguments[position + 1 :]) for branch in branches]
+            rests = [(*arguments[:position], branch, *arguments[position + 1 :]) for branch in branches]
+            results = [_lifted(place, rest, function) for rest in rests]
             if results[0] is None or results[1] is None:
                 return None
             return where(condition, results[0], results[1], place)
@@ -420,32 +407,3 @@ def _iota(op: IotaOp, at: Linear) -> Element | None:
     if not isinstance(step, int):
         return None
     return at.times(step).plus(Linear((), op.start.data))
-
-
-def _source_index(op: Operation, index: Index) -> Index | None:
-    """The index of the operand's element that a rearrangement puts at an index."""
-    source, target = types.shape(op.operands[0]), types.shape(op.results[0])
-    match op:
-        case CopyOp():
-            return index
-        case BroadcastOp():
-            return index[len(index) - len(source) :] if source else ()
-        case TransposeOp():
-            found = [ZERO] * len(source)
-            for place, dim in enumerate(op.permutation.data):
-                found[dim] = index[place]
-            return tuple(found)
-        case SliceOp():
-            step = op.step.data
-            if not isinstance(step, int):
-                return None
-            dim = op.dim.data
-            at = index[dim].times(step).plus(Linear((), op.start.data))
-            return (*index[:dim], at, *index[dim + 1 :])
-        case ReshapeOp():
-            kept = [(extent, at) for extent, at in zip(target, index, strict=True) if extent != 1]
-            if [extent for extent, _ in kept] != [extent for extent in source if extent != 1]:
-                return None
-            rest = iter(at for _, at in kept)
-            return tuple(ZERO if extent == 1 else next(rest) for extent in source)
-    return None

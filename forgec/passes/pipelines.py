@@ -16,8 +16,8 @@ from forgec.passes.registry import PassFactory, all_passes
 PRESETS: dict[str, str] = {
     "@O0": "",
     "@O1": "canonicalize,cse,dce",
-    "@attention": "canonicalize,cse,expand-einsum,fuse-attention,canonicalize,classify-masks,dce,constant-fold,cse,"
-    "canonicalize,group-query-heads,canonicalize",
+    "@attention": "canonicalize,cse,expand-einsum,fuse-softmax,fuse-attention,canonicalize,classify-masks,dce,"
+    "constant-fold,cse,canonicalize,group-query-heads,canonicalize",
     "@recognize": "fuse-dequantize,fuse-rope,canonicalize,cse,fuse-norm,fuse-batch-norm,fuse-activation,canonicalize,"
     "fuse-glu,canonicalize",
     "@experts": "fuse-moe,canonicalize",

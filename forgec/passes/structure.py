@@ -70,7 +70,8 @@ def sources(op: Operation) -> Sequence[SSAValue]:
 
 class Tables:
     """The values of a block that are computed from positions, lengths and masks alone: from integers and conditions
-    among the arguments, numbers, and parameters that are vectors (the frequencies of rotary embeddings).
+    among the arguments, numbers, and parameters that are vectors (the frequencies of rotary embeddings) or of which it
+    is known what they hold (a triangle), whatever their name.
     """
 
     def __init__(self, block: Block, codes: Codes) -> None:
@@ -84,12 +85,13 @@ class Tables:
             if not isinstance(op, ForgeOp) or any(operand not in self._numbers for operand in op.operands):
                 continue
             is_parameter = isinstance(op, ParamRefOp)
-            if (types.rank(op.result) > 1) if is_parameter else not is_side_effect_free(op):
+            if (types.rank(op.result) > 1 and op.holds is None) if is_parameter else not is_side_effect_free(op):
                 continue
-            key = (codes.of(op), *(self._numbers[operand] for operand in op.operands))
+            told = is_parameter and op.holds is not None  # every layer may have a triangle of its own
+            key = (codes.of(op, "param" if told else ""), *(self._numbers[operand] for operand in op.operands))
             for index, result in enumerate(op.results):
                 self._numbers[result] = known.setdefault((key, index), len(known))
-                if not is_parameter:
+                if told or not is_parameter:
                     self._made.add(result)
 
     def number_of(self, value: SSAValue) -> int | None:

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from forgec.ir.ops.norm import RmsNormOp
 from tests.passes.spellings import Fused
 
 X, W = torch.randn(5, 3, 16, generator=torch.Generator().manual_seed(0)), torch.linspace(0.5, 1.5, 16)
@@ -206,14 +207,39 @@ def test_a_norm_of_parts_of_rows_keeps_its_reshapes() -> None:
     fused.check()
 
 
+LENGTHS: dict[str, tuple[Callable[..., Any], str]] = {
+    "sum": (lambda x, w: x * torch.rsqrt(x.pow(2).sum(-1, keepdim=True) + EPS), "inside"),
+    "length": (lambda x, w: x / torch.linalg.vector_norm(x, dim=-1, keepdim=True), "inside"),
+    "normalize": (lambda x, w: torch.nn.functional.normalize(x, dim=-1) * w, "least"),
+    "normalize, scaled": (lambda x, w: torch.nn.functional.normalize(x, dim=-1) * x.shape[-1] ** 0.5 * w, "least"),
+    "weight before number": (lambda x, w: torch.nn.functional.normalize(x, dim=-1) * w * 4.0, "least"),
+    "eps beside": (lambda x, w: w * (x / (x.norm(dim=-1, keepdim=True) * x.shape[-1] ** -0.5 + 1e-3)), "outside"),
+    "eps before": (lambda x, w: x / ((x.norm(dim=-1, keepdim=True) + 1e-3) * 0.25) * w, "outside"),
+}
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("case", LENGTHS)
+def test_rows_divided_by_their_length(case: str, dynamic: bool) -> None:
+    function, form = LENGTHS[case]
+    fused = Fused(function, [X, W], "fuse-norm", dynamic=dynamic)
+    assert fused.ops["rms_norm"] == 1
+    assert not {"vector_norm", "rsqrt", "div", "clamp"} & fused.ops.keys()
+    (norm,) = [op for op in fused.module.walk() if isinstance(op, RmsNormOp)]
+    assert norm.eps_form.data == form
+    fused.check()
+
+
 NO: dict[str, tuple[Callable[..., Any], str]] = {
     "other rows": (lambda x, w: x.flip(0) * root(x), "not what the mean of squares"),
     "unbiased": (lambda x, w: (x - x.mean(-1, keepdim=True)) * torch.rsqrt(x.var(-1, keepdim=True) + EPS), ""),
     "statistics used twice": (lambda x, w: (x * root(x)) + root(x), "other ops use its statistics"),
-    "sum": (lambda x, w: x * torch.rsqrt(x.pow(2).sum(-1, keepdim=True) + EPS), ""),
+    "sum of rows": (lambda x, w: x * torch.rsqrt(x.pow(2).sum(0, keepdim=True) + EPS), ""),
     "wrong count": (lambda x, w: x * torch.rsqrt(x.pow(2).sum(-1, keepdim=True) / 15 + EPS), ""),
     "cubes": (lambda x, w: x * torch.rsqrt(x.pow(3).mean(-1, keepdim=True) + EPS), ""),
-    "unit length": (lambda x, w: x / torch.linalg.vector_norm(x, dim=-1, keepdim=True), ""),
+    "length of rows": (lambda x, w: x / torch.linalg.vector_norm(x, dim=0, keepdim=True), ""),
+    "sum of sizes": (lambda x, w: x / torch.linalg.vector_norm(x, ord=1, dim=-1, keepdim=True), ""),
+    "length of another": (lambda x, w: x.flip(0) / torch.linalg.vector_norm(x, dim=-1, keepdim=True), ""),
     "mean of other dimensions": (
         lambda x, w: (x - x.mean((0, 1, 2), keepdim=True)) * torch.rsqrt(x.var(-1, unbiased=False, keepdim=True)), "",
     ),

@@ -154,8 +154,12 @@ def covers(op: Operation) -> bool:
 
 
 def _rounds_alike(op: norm.LayerNormOp | norm.RmsNormOp) -> bool:
-    """True if the lowering rounds where the op does: what is added to a weight, only if the weight is wide enough."""
+    """True if the lowering rounds where the op does: what is added to a weight, only if the weight is wide enough. ATen
+    has eps inside of the root only.
+    """
     name = types.dtype(op.input)
+    if isinstance(op, norm.RmsNormOp) and op.eps_form.data != "inside":
+        return False
     if isinstance(op, norm.RmsNormOp) and op.weight is not None and op.weight_offset is not None:
         return name in ("f32", "f64") and types.dtype(op.weight) == name
     return name in ("f32", "f64") or op.rounding.data != "scale"

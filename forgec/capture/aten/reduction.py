@@ -48,8 +48,8 @@ for _name, _cls in REDUCTIONS.items():
     from_aten(_name)(_reduction(_cls))
 
 
-def _deviation(cls: type[ForgeOp]):
-    """``correction``, or ``unbiased``: 1 or 0."""
+def _deviation(cls: type[ForgeOp], *, with_mean: bool = False):
+    """``correction``, or ``unbiased``: 1 or 0. Some operators give the mean as well."""
 
     def row(call: Call) -> Result:
         source = call.tensor("self")
@@ -57,8 +57,9 @@ def _deviation(cls: type[ForgeOp]):
         if correction is None:
             correction = int(call.arguments.get("unbiased", True))
         dims = call.dims("dim", types.rank(source)) if "dim" in call.arguments else tuple(range(types.rank(source)))
-        properties = {"dims": ints(*dims), "correction": scalar(correction)}
-        return call.emit(cls, [source], {**properties, **flag("keepdim", call.arguments.get("keepdim"))})
+        properties = {"dims": ints(*dims), **flag("keepdim", call.arguments.get("keepdim"))}
+        deviation = call.emit(cls, [source], {**properties, "correction": scalar(correction)})
+        return [deviation, call.emit(r.MeanOp, [source], properties, call.results[1])] if with_mean else deviation
 
     return row
 
@@ -66,6 +67,8 @@ def _deviation(cls: type[ForgeOp]):
 for _overload in ("", ".dim", ".correction"):
     from_aten(f"aten::var{_overload}")(_deviation(r.VarOp))
     from_aten(f"aten::std{_overload}")(_deviation(r.StdOp))
+    from_aten(f"aten::var_mean{_overload}")(_deviation(r.VarOp, with_mean=True))
+    from_aten(f"aten::std_mean{_overload}")(_deviation(r.StdOp, with_mean=True))
 
 
 @from_aten(

@@ -160,12 +160,15 @@ class YieldOp(IRDLOperation):
     assembly_format = "$arguments attr-dict `:` type($arguments)"
 
 
+TRIANGLES = ("tril", "triu", "-inf triu")
+
+
 @irdl_op_definition
 class ParamRefOp(ForgeOp):
     """The value of a ``forge.param``.
 
     What capture saw in its data may be written down: it ``holds`` a ``"tril"``, matrices with 1 on and below the
-    diagonal and 0 above.
+    diagonal and 0 above; a ``"triu"``, 1 above the diagonal and 0 on and below; or an ``"-inf triu"``, -inf above.
     """
 
     name = "forge.param_ref"
@@ -177,7 +180,7 @@ class ParamRefOp(ForgeOp):
     assembly_format = "$param (`holds` custom<Bare>($holds)^)? attr-dict `:` type($result)"
 
     def infer(self) -> Sequence[TensorSpec]:
-        if self.holds is not None and (self.holds.data != "tril" or types.rank(self.result) < 2):
+        if self.holds is not None and (self.holds.data not in TRIANGLES or types.rank(self.result) < 2):
             raise VerifyException(f"a parameter of rank {types.rank(self.result)} cannot hold {self.holds.data!r}")
         return [(types.dtype(self.result), types.shape(self.result))]
 

@@ -28,11 +28,11 @@ from xdsl.utils.exceptions import VerifyException
 from forgec.ir import types
 from forgec.ir.attributes import IntsAttr, ScalarAttr
 from forgec.ir.ops.base import ForgeOp, TensorSpec, check_float
-from forgec.ir.ops.binary import AddOp, MulOp, SubOp
+from forgec.ir.ops.binary import AddOp, DivOp, MulOp, SubOp
 from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.format import KeywordFormatOp
 from forgec.ir.ops.reduction import MeanOp
-from forgec.ir.ops.unary import RsqrtOp
+from forgec.ir.ops.unary import ClampOp, RsqrtOp, SqrtOp
 from forgec.runtime.symbolic import Extent
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class _NormOp(KeywordFormatOp, ForgeOp):
 
 
 ROUNDINGS = ("result", "normalized", "scale")
+EPS_FORMS = ("inside", "outside", "least")
 
 
 def _check_rounding(op: ForgeOp, rounding: str, choices: Sequence[str], parameters: Sequence[SSAValue]) -> None:
@@ -151,7 +152,8 @@ class RmsNormOp(_NormOp):
     input [*B, *N], weight [*N], result [*B, *N]. Everything is computed in float32 at least and rounded once, at the
     end, unless ``rounding`` says otherwise. ``weight_offset`` (0 if absent) is for weights that are stored as their
     difference from 1. Without ``eps`` it is the machine epsilon of the dtype that statistics are computed in (float32
-    for narrower inputs), as in torch.
+    for narrower inputs), as in torch. ``eps_form`` says what it does: ``inside`` the root as above, ``outside``, where
+    x is divided by ``sqrt(mean(x²)) + eps``, or ``least``, by ``max(sqrt(mean(x²)), eps)``, as ``F.normalize`` does.
     """
 
     name = "forge.rms_norm"
@@ -161,11 +163,15 @@ class RmsNormOp(_NormOp):
     axes = prop_def(IntAttr)
     eps = opt_prop_def(ScalarAttr)
     weight_offset = opt_prop_def(ScalarAttr)
+    eps_form = prop_def(StringAttr, default_value=StringAttr("inside"))
     rounding = prop_def(StringAttr, default_value=StringAttr("result"))
 
     def infer(self) -> Sequence[TensorSpec]:
         self.check_parameters(_normalized_shape(self.input, self.axes.data))
-        _check_rounding(self, self.rounding.data, ROUNDINGS, self.operands[1:])
+        form = self.eps_form.data
+        if form not in EPS_FORMS:
+            raise VerifyException(f"eps_form must be one of {', '.join(EPS_FORMS)}, found {form!r}")
+        _check_rounding(self, self.rounding.data, ROUNDINGS if form == "inside" else ROUNDINGS[:2], self.operands[1:])
         if self.weight is None and self.weight_offset is not None:
             raise VerifyException("there is no weight to add weight_offset to")
         return super().infer()
@@ -180,8 +186,13 @@ class RmsNormOp(_NormOp):
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
         x, weight = self.unpack(inputs)
         work = x.to(ev.dtype(_statistics_dtype(self.input)))
-        scale = ev.torch.rsqrt(work.square().mean(list(range(-self.axes.data, 0)), keepdim=True) + self.epsilon)
-        result = x * scale.to(x.dtype) if self.rounding.data == "scale" else work * scale
+        square = work.square().mean(list(range(-self.axes.data, 0)), keepdim=True)
+        if self.eps_form.data == "inside":
+            scale = ev.torch.rsqrt(square + self.epsilon)
+            result = x * scale.to(x.dtype) if self.rounding.data == "scale" else work * scale
+        else:
+            size = square.sqrt()
+            result = work / (size + self.epsilon if self.eps_form.data == "outside" else size.clamp(min=self.epsilon))
         result = result.to(x.dtype) if self.rounding.data == "normalized" else result
         if weight is not None and self.weight_offset is not None:
             weight = weight.to(result.dtype) + self.weight_offset.value
@@ -194,10 +205,16 @@ class RmsNormOp(_NormOp):
         emit, name = Emitter(builder, self), types.dtype(self.input)
         x = emit.cast(self.input, _statistics_dtype(self.input))
         square = emit(MeanOp, emit(MulOp, x, x), dims=_last(x, self.axes.data), keepdim=UNIT)
-        scale = emit(RsqrtOp, emit.binary(AddOp, square, self.epsilon))
-        if self.rounding.data == "scale":
-            x, scale = self.input, emit.cast(scale, name)
-        result = emit(MulOp, x, scale)
+        if self.eps_form.data == "inside":
+            scale = emit(RsqrtOp, emit.binary(AddOp, square, self.epsilon))
+            if self.rounding.data == "scale":
+                x, scale = self.input, emit.cast(scale, name)
+            result = emit(MulOp, x, scale)
+        else:
+            size, outside = emit(SqrtOp, square), self.eps_form.data == "outside"
+            least = {"lower": ScalarAttr.of(self.epsilon)}
+            size = emit.binary(AddOp, size, self.epsilon) if outside else emit(ClampOp, size, **least)
+            result = emit(DivOp, x, size)
         result = emit.cast(result, name) if self.rounding.data == "normalized" else result
         weight = self.weight
         if weight is not None and self.weight_offset is not None:

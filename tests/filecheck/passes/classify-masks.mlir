@@ -88,6 +88,65 @@ func.func @buffer(%q : tensor<1x4x9x8xf32>, %k : tensor<1x4x9x8xf32>, %v : tenso
 
 // -----
 
+// A buffer of what is hidden; a condition that is compared with false.
+// CHECK-LABEL: func.func @upper_buffer
+// CHECK-NEXT:    forge.attention %q, %k, %v causal :
+forge.param @hidden : tensor<16x16xi1>
+func.func @upper_buffer(%q : tensor<1x4x9x8xf32>, %k : tensor<1x4x9x8xf32>, %v : tensor<1x4x9x8xf32>) -> tensor<1x4x9x8xf32> {
+  %b = forge.param_ref @hidden holds "triu" : tensor<16x16xi1>
+  %0 = forge.slice %b dim 0 from 0 step 1 : (tensor<16x16xi1>) -> tensor<9x16xi1>
+  %1 = forge.slice %0 dim 1 from 0 step 1 : (tensor<9x16xi1>) -> tensor<9x9xi1>
+  %m = forge.eq %1, 0 : (tensor<9x9xi1>) -> tensor<9x9xi1>
+  %2 = forge.attention %q, %k, %v mask %m : (tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<9x9xi1>) -> tensor<1x4x9x8xf32>
+  func.return %2 : tensor<1x4x9x8xf32>
+}
+
+// -----
+
+// A buffer that is added.
+// CHECK-LABEL: func.func @added_buffer
+// CHECK-NEXT:    forge.attention %q, %k, %v causal :
+forge.param @added : tensor<9x9xf32>
+func.func @added_buffer(%q : tensor<1x4x9x8xf32>, %k : tensor<1x4x9x8xf32>, %v : tensor<1x4x9x8xf32>) -> tensor<1x4x9x8xf32> {
+  %m = forge.param_ref @added holds "-inf triu" : tensor<9x9xf32>
+  %2 = forge.attention %q, %k, %v mask %m : (tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<9x9xf32>) -> tensor<1x4x9x8xf32>
+  func.return %2 : tensor<1x4x9x8xf32>
+}
+
+// -----
+
+// Numbers of two triangles multiply to a band.
+// CHECK-LABEL: func.func @band
+// CHECK-NEXT:    forge.attention %q, %k, %v causal window 3 :
+func.func @band(%q : tensor<1x4x9x8xf32>, %k : tensor<1x4x9x8xf32>, %v : tensor<1x4x9x8xf32>) -> tensor<1x4x9x8xf32> {
+  %one = forge.full 1.0 : tensor<9x9xf32>
+  %l = forge.tril %one diagonal 0 : (tensor<9x9xf32>) -> tensor<9x9xf32>
+  %u = forge.triu %one diagonal -2 : (tensor<9x9xf32>) -> tensor<9x9xf32>
+  %b = forge.mul %l, %u : (tensor<9x9xf32>, tensor<9x9xf32>) -> tensor<9x9xf32>
+  %0 = forge.rsub %b, 1.0 : (tensor<9x9xf32>) -> tensor<9x9xf32>
+  %m = forge.mul %0, -3.4028234663852886e+38 : (tensor<9x9xf32>) -> tensor<9x9xf32>
+  %2 = forge.attention %q, %k, %v mask %m : (tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<9x9xf32>) -> tensor<1x4x9x8xf32>
+  func.return %2 : tensor<1x4x9x8xf32>
+}
+
+// -----
+
+// Padding that was repeated for every head of one dimension of batch and heads is a condition on keys again.
+// CHECK-LABEL: func.func @regrouped
+// CHECK:         forge.attention %q, %k, %v keys %{{.*}} :
+func.func @regrouped(%q : tensor<2x4x9x8xf32>, %k : tensor<2x4x9x8xf32>, %v : tensor<2x4x9x8xf32>, %p : tensor<2x9xi1>) -> tensor<2x4x9x8xf32> {
+  %0 = forge.reshape %p : (tensor<2x9xi1>) -> tensor<2x1x1x9xi1>
+  %1 = forge.broadcast %0 : (tensor<2x1x1x9xi1>) -> tensor<2x4x1x9xi1>
+  %2 = forge.reshape %1 : (tensor<2x4x1x9xi1>) -> tensor<8x1x9xi1>
+  %3 = forge.logical_not %2 : (tensor<8x1x9xi1>) -> tensor<8x1x9xi1>
+  %4 = forge.reshape %3 : (tensor<8x1x9xi1>) -> tensor<2x4x1x9xi1>
+  %m = forge.logical_not %4 : (tensor<2x4x1x9xi1>) -> tensor<2x4x1x9xi1>
+  %5 = forge.attention %q, %k, %v mask %m : (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x1x9xi1>) -> tensor<2x4x9x8xf32>
+  func.return %5 : tensor<2x4x9x8xf32>
+}
+
+// -----
+
 // A condition that is no structure stays, next to the part that is one.
 // CHECK-LABEL: func.func @rest
 // CHECK-NEXT:    %[[M:.*]] = forge.reshape %s

@@ -35,15 +35,30 @@ func.func @permuted(%x : tensor<9x4x8xf32>) -> tensor<8x9x4xf32> {
 
 // -----
 
-// A diagonal, an ellipsis, a sum within one operand, an outer product, an output that goes without saying.
+// An ellipsis, in front, and for as many indices of both; an output that goes without saying.
+// CHECK-LABEL: func.func @ellipsis
+// CHECK-NEXT:    %[[X:.*]] = forge.reshape %x {{.*}} -> tensor<6x4xf32>
+// CHECK-NEXT:    forge.matmul %[[X]], %w
+// CHECK:         forge.matmul {{.*}} -> tensor<2x3x4x4xf32>
+// CHECK:         forge.matmul {{.*}} -> tensor<5x5xf32>
+// CHECK-NOT:     aten::einsum
+func.func @ellipsis(%x : tensor<2x3x4xf32>, %w : tensor<4x5xf32>, %y : tensor<2x3x4x5xf32>, %z : tensor<5x4xf32>) -> (tensor<2x3x5xf32>, tensor<2x3x4x4xf32>, tensor<5x5xf32>) {
+  %0 = forge.aten "aten::einsum"("...i,ij->...j", [%x, %w]) : (tensor<2x3x4xf32>, tensor<4x5xf32>) -> tensor<2x3x5xf32>
+  %1 = forge.aten "aten::einsum"("...qd,...kd->...qk", [%y, %y]) : (tensor<2x3x4x5xf32>) -> tensor<2x3x4x4xf32>
+  %2 = forge.aten "aten::einsum"("ik,kj", [%z, %w]) : (tensor<5x4xf32>, tensor<4x5xf32>) -> tensor<5x5xf32>
+  func.return %0, %1, %2 : tensor<2x3x5xf32>, tensor<2x3x4x4xf32>, tensor<5x5xf32>
+}
+
+// -----
+
+// A diagonal, a sum within one operand, an outer product, an ellipsis that broadcasts.
 // CHECK-LABEL: func.func @stays
-// CHECK-COUNT-5: forge.aten "aten::einsum"
+// CHECK-COUNT-4: forge.aten "aten::einsum"
 // CHECK-NOT:     forge.matmul
-func.func @stays(%x : tensor<4x4xf32>) -> (tensor<4xf32>, tensor<4x4xf32>, tensor<4x4xf32>, tensor<4x4xf32>, tensor<4x4xf32>) {
+func.func @stays(%x : tensor<4x4xf32>, %y : tensor<2x3x4xf32>, %z : tensor<1x4x5xf32>) -> (tensor<4xf32>, tensor<4x4xf32>, tensor<4x4xf32>, tensor<2x3x5xf32>) {
   %0 = forge.aten "aten::einsum"("ii->i", [%x]) : (tensor<4x4xf32>) -> tensor<4xf32>
-  %1 = forge.aten "aten::einsum"("...i,ij->...j", [%x, %x]) : (tensor<4x4xf32>) -> tensor<4x4xf32>
-  %2 = forge.aten "aten::einsum"("ik,kj->kj", [%x, %x]) : (tensor<4x4xf32>) -> tensor<4x4xf32>
-  %3 = forge.aten "aten::einsum"("ij,ij->ij", [%x, %x]) : (tensor<4x4xf32>) -> tensor<4x4xf32>
-  %4 = forge.aten "aten::einsum"("ik,kj", [%x, %x]) : (tensor<4x4xf32>) -> tensor<4x4xf32>
-  func.return %0, %1, %2, %3, %4 : tensor<4xf32>, tensor<4x4xf32>, tensor<4x4xf32>, tensor<4x4xf32>, tensor<4x4xf32>
+  %1 = forge.aten "aten::einsum"("ik,kj->kj", [%x, %x]) : (tensor<4x4xf32>) -> tensor<4x4xf32>
+  %2 = forge.aten "aten::einsum"("ij,ij->ij", [%x, %x]) : (tensor<4x4xf32>) -> tensor<4x4xf32>
+  %3 = forge.aten "aten::einsum"("...ij,...jk->...ik", [%y, %z]) : (tensor<2x3x4xf32>, tensor<1x4x5xf32>) -> tensor<2x3x5xf32>
+  func.return %0, %1, %2, %3 : tensor<4xf32>, tensor<4x4xf32>, tensor<4x4xf32>, tensor<2x3x5xf32>
 }

@@ -81,3 +81,43 @@ func.func @used_twice(%x : tensor<4x8xf32>) -> (tensor<4x8xf32>, tensor<4x8xf32>
   %1 = forge.mul %x, %0 : (tensor<4x8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>
   func.return %0, %1 : tensor<4x8xf32>, tensor<4x8xf32>
 }
+
+// -----
+
+// CHECK-LABEL: func.func @by_erfc
+// CHECK-NEXT:    %{{.*}} = forge.gelu %x approximate "none" :
+// CHECK-NEXT:    func.return
+func.func @by_erfc(%x : tensor<4x8xf32>) -> tensor<4x8xf32> {
+  %0 = forge.neg %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+  %1 = forge.mul %0, 0.7071067811865476 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+  %2 = forge.erfc %1 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+  %3 = forge.mul %x, 0.5 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+  %4 = forge.mul %3, %2 : (tensor<4x8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>
+  func.return %4 : tensor<4x8xf32>
+}
+
+// -----
+
+// CHECK-LABEL: func.func @logistic
+// CHECK-NEXT:    %{{.*}} = forge.silu %x :
+// CHECK-NEXT:    func.return
+func.func @logistic(%x : tensor<4x8xf32>) -> tensor<4x8xf32> {
+  %0 = forge.neg %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+  %1 = forge.exp %0 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+  %2 = forge.add %1, 1.0 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+  %3 = forge.reciprocal %2 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+  %4 = forge.mul %x, %3 : (tensor<4x8xf32>, tensor<4x8xf32>) -> tensor<4x8xf32>
+  func.return %4 : tensor<4x8xf32>
+}
+
+// -----
+
+// CHECK-LABEL: func.func @another_sum
+// CHECK-NOT:     forge.sigmoid
+func.func @another_sum(%x : tensor<4x8xf32>) -> tensor<4x8xf32> {
+  %0 = forge.neg %x : (tensor<4x8xf32>) -> tensor<4x8xf32>
+  %1 = forge.exp %0 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+  %2 = forge.add %1, 2.0 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+  %3 = forge.reciprocal %2 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+  func.return %3 : tensor<4x8xf32>
+}

@@ -118,3 +118,139 @@ func.func @stays(%q : tensor<4x9x8xf32>, %kt : tensor<4x8x9xf32>, %v : tensor<4x
   %7 = forge.matmul %6, %v : (tensor<4x9x9xf32>, tensor<4x9x8xf32>) -> tensor<4x9x8xf32>
   func.return %2, %5, %7, %6 : tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x9xf32>
 }
+
+// -----
+
+// Keys times queries: the softmax is over rows, a mask has keys first, and weights are turned for the product.
+// CHECK-LABEL: func.func @keys_times_queries
+// CHECK-NEXT:    %[[M:.*]] = forge.transpose %m [1, 0]
+// CHECK-NEXT:    %[[K:.*]] = forge.logical_not %[[M]]
+// CHECK-NEXT:    forge.attention %q, %k, %v mask %[[K]] scale 0.5
+// CHECK-NEXT:    func.return
+func.func @keys_times_queries(%q : tensor<2x4x9x8xf32>, %k : tensor<2x4x7x8xf32>, %v : tensor<2x4x7x6xf32>, %m : tensor<7x9xi1>) -> tensor<2x4x9x6xf32> {
+  %qt = forge.transpose %q [0, 1, 3, 2] : (tensor<2x4x9x8xf32>) -> tensor<2x4x8x9xf32, #forge.tensor<[], strides = [288, 72, 1, 8]>>
+  %0 = forge.matmul %k, %qt : (tensor<2x4x7x8xf32>, tensor<2x4x8x9xf32, #forge.tensor<[], strides = [288, 72, 1, 8]>>) -> tensor<2x4x7x9xf32>
+  %1 = forge.mul %0, 0.5 : (tensor<2x4x7x9xf32>) -> tensor<2x4x7x9xf32>
+  %2 = forge.masked_fill %1, %m with -inf : (tensor<2x4x7x9xf32>, tensor<7x9xi1>) -> tensor<2x4x7x9xf32>
+  %3 = forge.softmax %2 dim 2 : (tensor<2x4x7x9xf32>) -> tensor<2x4x7x9xf32>
+  %4 = forge.transpose %3 [0, 1, 3, 2] : (tensor<2x4x7x9xf32>) -> tensor<2x4x9x7xf32, #forge.tensor<[], strides = [252, 63, 1, 9]>>
+  %5 = forge.matmul %4, %v : (tensor<2x4x9x7xf32, #forge.tensor<[], strides = [252, 63, 1, 9]>>, tensor<2x4x7x6xf32>) -> tensor<2x4x9x6xf32>
+  func.return %5 : tensor<2x4x9x6xf32>
+}
+
+// -----
+
+// Values times turned weights: the result is turned.
+// CHECK-LABEL: func.func @values_first
+// CHECK:         %[[A:.*]] = forge.attention {{.*}} scale 1.0 {{.*}} -> tensor<2x9x6xf32>
+// CHECK-NEXT:    forge.transpose %[[A]] [0, 2, 1]
+func.func @values_first(%q : tensor<2x9x8xf32>, %k : tensor<2x8x7xf32>, %v : tensor<2x6x7xf32>) -> tensor<2x6x9xf32> {
+  %0 = forge.matmul %q, %k : (tensor<2x9x8xf32>, tensor<2x8x7xf32>) -> tensor<2x9x7xf32>
+  %1 = forge.softmax %0 dim 2 : (tensor<2x9x7xf32>) -> tensor<2x9x7xf32>
+  %2 = forge.transpose %1 [0, 2, 1] : (tensor<2x9x7xf32>) -> tensor<2x7x9xf32, #forge.tensor<[], strides = [63, 1, 7]>>
+  %3 = forge.matmul %v, %2 : (tensor<2x6x7xf32>, tensor<2x7x9xf32, #forge.tensor<[], strides = [63, 1, 7]>>) -> tensor<2x6x9xf32>
+  func.return %3 : tensor<2x6x9xf32>
+}
+
+// -----
+
+// The queries of all heads are the rows of one product: they share one head of keys and values.
+// CHECK-LABEL: func.func @one_key_head
+// CHECK:         forge.attention {{.*}} : (tensor<2x4x9x8xf32>, tensor<2x1x7x8xf32, {{.*}}>, tensor<2x1x7x6xf32>) -> tensor<2x4x9x6xf32>
+func.func @one_key_head(%q : tensor<2x36x8xf32>, %k : tensor<2x8x7xf32>, %v : tensor<2x7x6xf32>) -> tensor<2x36x6xf32> {
+  %0 = forge.matmul %q, %k : (tensor<2x36x8xf32>, tensor<2x8x7xf32>) -> tensor<2x36x7xf32>
+  %1 = forge.reshape %0 : (tensor<2x36x7xf32>) -> tensor<2x4x9x7xf32>
+  %2 = forge.softmax %1 dim 3 : (tensor<2x4x9x7xf32>) -> tensor<2x4x9x7xf32>
+  %3 = forge.reshape %2 : (tensor<2x4x9x7xf32>) -> tensor<2x36x7xf32>
+  %4 = forge.matmul %3, %v : (tensor<2x36x7xf32>, tensor<2x7x6xf32>) -> tensor<2x36x6xf32>
+  func.return %4 : tensor<2x36x6xf32>
+}
+
+// -----
+
+// Rows and columns are those of an image: biases for each of its axes are one bias.
+// CHECK-LABEL: func.func @image
+// CHECK-NEXT:    %[[S:.*]] = forge.add %h, %w {{.*}} -> tensor<8x2x3x2x3xf32>
+// CHECK-NEXT:    %[[B:.*]] = forge.reshape %[[S]] {{.*}} -> tensor<8x6x6xf32>
+// CHECK-NEXT:    forge.attention %q, %k, %v mask %[[B]] scale 1.0
+func.func @image(%q : tensor<8x6x4xf32>, %k : tensor<8x6x4xf32>, %v : tensor<8x6x4xf32>, %h : tensor<8x2x3x2x1xf32>, %w : tensor<8x2x3x1x3xf32>) -> tensor<8x6x4xf32> {
+  %kt = forge.transpose %k [0, 2, 1] : (tensor<8x6x4xf32>) -> tensor<8x4x6xf32, #forge.tensor<[], strides = [24, 1, 4]>>
+  %0 = forge.matmul %q, %kt : (tensor<8x6x4xf32>, tensor<8x4x6xf32, #forge.tensor<[], strides = [24, 1, 4]>>) -> tensor<8x6x6xf32>
+  %1 = forge.reshape %0 : (tensor<8x6x6xf32>) -> tensor<8x2x3x2x3xf32>
+  %2 = forge.add %1, %h : (tensor<8x2x3x2x3xf32>, tensor<8x2x3x2x1xf32>) -> tensor<8x2x3x2x3xf32>
+  %3 = forge.add %2, %w : (tensor<8x2x3x2x3xf32>, tensor<8x2x3x1x3xf32>) -> tensor<8x2x3x2x3xf32>
+  %4 = forge.reshape %3 : (tensor<8x2x3x2x3xf32>) -> tensor<8x6x6xf32>
+  %5 = forge.softmax %4 dim 2 : (tensor<8x6x6xf32>) -> tensor<8x6x6xf32>
+  %6 = forge.matmul %5, %v : (tensor<8x6x6xf32>, tensor<8x6x4xf32>) -> tensor<8x6x4xf32>
+  func.return %6 : tensor<8x6x4xf32>
+}
+
+// -----
+
+// What was masked before the softmax is 0 after it: a row with nothing left is 0, as with a mask of booleans.
+// CHECK-LABEL: func.func @zeroed
+// CHECK-NEXT:    %[[K:.*]] = forge.logical_not %m
+// CHECK-NEXT:    forge.attention %q, {{.*}}, %v mask %[[K]] scale 1.0
+// CHECK-NEXT:    func.return
+func.func @zeroed(%q : tensor<8x6x4xf32>, %k : tensor<8x6x4xf32>, %v : tensor<8x6x4xf32>, %m : tensor<8x6x6xi1>) -> tensor<8x6x4xf32> {
+  %kt = forge.transpose %k [0, 2, 1] : (tensor<8x6x4xf32>) -> tensor<8x4x6xf32, #forge.tensor<[], strides = [24, 1, 4]>>
+  %0 = forge.matmul %q, %kt : (tensor<8x6x4xf32>, tensor<8x4x6xf32, #forge.tensor<[], strides = [24, 1, 4]>>) -> tensor<8x6x6xf32>
+  %1 = forge.masked_fill %0, %m with -3.4028234663852886e+38 : (tensor<8x6x6xf32>, tensor<8x6x6xi1>) -> tensor<8x6x6xf32>
+  %2 = forge.softmax %1 dim 2 : (tensor<8x6x6xf32>) -> tensor<8x6x6xf32>
+  %3 = forge.masked_fill %2, %m with 0.0 : (tensor<8x6x6xf32>, tensor<8x6x6xi1>) -> tensor<8x6x6xf32>
+  %4 = forge.matmul %3, %v : (tensor<8x6x6xf32>, tensor<8x6x4xf32>) -> tensor<8x6x4xf32>
+  func.return %4 : tensor<8x6x4xf32>
+}
+
+// -----
+
+// Other weights than those that were masked are made 0: the rest of a row sums to less than 1.
+// CHECK-LABEL: func.func @dropped
+// CHECK-NOT:     forge.attention
+func.func @dropped(%q : tensor<8x6x4xf32>, %k : tensor<8x4x6xf32>, %v : tensor<8x6x4xf32>, %m : tensor<8x6x6xi1>) -> tensor<8x6x4xf32> {
+  %0 = forge.matmul %q, %k : (tensor<8x6x4xf32>, tensor<8x4x6xf32>) -> tensor<8x6x6xf32>
+  %1 = forge.softmax %0 dim 2 : (tensor<8x6x6xf32>) -> tensor<8x6x6xf32>
+  %2 = forge.masked_fill %1, %m with 0.0 : (tensor<8x6x6xf32>, tensor<8x6x6xi1>) -> tensor<8x6x6xf32>
+  %3 = forge.matmul %2, %v : (tensor<8x6x6xf32>, tensor<8x6x4xf32>) -> tensor<8x6x4xf32>
+  func.return %3 : tensor<8x6x4xf32>
+}
+
+// -----
+
+// -1e9 in the place of scores masks as the least finite number does.
+// CHECK-LABEL: func.func @filled
+// CHECK:         forge.full -3.4028234663852886e+38
+// CHECK:         forge.attention
+func.func @filled(%q : tensor<8x6x4xf32>, %k : tensor<8x4x6xf32>, %v : tensor<8x6x4xf32>, %m : tensor<8x6x6xi1>) -> tensor<8x6x4xf32> {
+  %0 = forge.matmul %q, %k : (tensor<8x6x4xf32>, tensor<8x4x6xf32>) -> tensor<8x6x6xf32>
+  %1 = forge.masked_fill %0, %m with -1.0e+09 : (tensor<8x6x6xf32>, tensor<8x6x6xi1>) -> tensor<8x6x6xf32>
+  %2 = forge.softmax %1 dim 2 : (tensor<8x6x6xf32>) -> tensor<8x6x6xf32>
+  %3 = forge.matmul %2, %v : (tensor<8x6x6xf32>, tensor<8x6x4xf32>) -> tensor<8x6x4xf32>
+  func.return %3 : tensor<8x6x4xf32>
+}
+
+// -----
+
+// With more added to it, -1e9 is not all that is left of a row that is masked as a whole.
+// CHECK-LABEL: func.func @filled_before_a_bias
+// CHECK-NOT:     forge.attention
+func.func @filled_before_a_bias(%q : tensor<8x6x4xf32>, %k : tensor<8x4x6xf32>, %v : tensor<8x6x4xf32>, %m : tensor<8x6x6xi1>, %b : tensor<6x6xf32>) -> tensor<8x6x4xf32> {
+  %0 = forge.matmul %q, %k : (tensor<8x6x4xf32>, tensor<8x4x6xf32>) -> tensor<8x6x6xf32>
+  %1 = forge.masked_fill %0, %m with -1.0e+09 : (tensor<8x6x6xf32>, tensor<8x6x6xi1>) -> tensor<8x6x6xf32>
+  %2 = forge.add %1, %b : (tensor<8x6x6xf32>, tensor<6x6xf32>) -> tensor<8x6x6xf32>
+  %3 = forge.softmax %2 dim 2 : (tensor<8x6x6xf32>) -> tensor<8x6x6xf32>
+  %4 = forge.matmul %3, %v : (tensor<8x6x6xf32>, tensor<8x6x4xf32>) -> tensor<8x6x4xf32>
+  func.return %4 : tensor<8x6x4xf32>
+}
+
+// -----
+
+// Scores that something else reads are computed anyway.
+// CHECK-LABEL: func.func @scores_used
+// CHECK-NOT:     forge.attention
+func.func @scores_used(%q : tensor<8x6x4xf32>, %k : tensor<8x4x6xf32>, %v : tensor<8x6x4xf32>) -> (tensor<8x6x4xf32>, tensor<8x6x6xf32>) {
+  %0 = forge.matmul %q, %k : (tensor<8x6x4xf32>, tensor<8x4x6xf32>) -> tensor<8x6x6xf32>
+  %1 = forge.softmax %0 dim 2 : (tensor<8x6x6xf32>) -> tensor<8x6x6xf32>
+  %2 = forge.matmul %1, %v : (tensor<8x6x6xf32>, tensor<8x6x4xf32>) -> tensor<8x6x4xf32>
+  func.return %2, %0 : tensor<8x6x4xf32>, tensor<8x6x6xf32>
+}

@@ -184,3 +184,96 @@ func.func @two_dtypes(%x : tensor<4x8xf16>, %w : tensor<8xf16>, %b : tensor<8xf3
   %10 = forge.cast %9 : (tensor<4x8xf32>) -> tensor<4x8xf16>
   func.return %10 : tensor<4x8xf16>
 }
+
+// -----
+
+// The reduced dimension comes back after the root.
+// CHECK-LABEL: func.func @root_first
+// CHECK-NEXT:    %{{.*}} = forge.rms_norm %x axes 1 eps 1.0e-06
+// CHECK-NEXT:    func.return
+func.func @root_first(%x : tensor<4x8xf32>) -> tensor<4x8xf32> {
+  %0 = forge.pow %x, 2 : (tensor<4x8xf32>) -> tensor<4x8xf32>
+  %1 = forge.mean %0 over [1] : (tensor<4x8xf32>) -> tensor<4xf32>
+  %2 = forge.add %1, 1.0e-06 : (tensor<4xf32>) -> tensor<4xf32>
+  %3 = forge.sqrt %2 : (tensor<4xf32>) -> tensor<4xf32>
+  %4 = forge.reshape %3 : (tensor<4xf32>) -> tensor<4x1xf32>
+  %5 = forge.div %x, %4 : (tensor<4x8xf32>, tensor<4x1xf32>) -> tensor<4x8xf32>
+  func.return %5 : tensor<4x8xf32>
+}
+
+// -----
+
+// It comes back as another one: columns are divided by the roots of rows.
+// CHECK-LABEL: func.func @root_of_rows_for_columns
+// CHECK-NOT:     forge.rms_norm
+func.func @root_of_rows_for_columns(%x : tensor<8x8xf32>) -> tensor<8x8xf32> {
+  %0 = forge.pow %x, 2 : (tensor<8x8xf32>) -> tensor<8x8xf32>
+  %1 = forge.mean %0 over [1] : (tensor<8x8xf32>) -> tensor<8xf32>
+  %2 = forge.sqrt %1 : (tensor<8xf32>) -> tensor<8xf32>
+  %3 = forge.reshape %2 : (tensor<8xf32>) -> tensor<1x8xf32>
+  %4 = forge.div %x, %3 : (tensor<8x8xf32>, tensor<1x8xf32>) -> tensor<8x8xf32>
+  func.return %4 : tensor<8x8xf32>
+}
+
+// -----
+
+// A row of length sqrt(8), with a weight: F.normalize, times the root of the number of features.
+// CHECK-LABEL: func.func @normalized
+// CHECK-NEXT:    %{{.*}} = forge.rms_norm %x weight %w axes 1 eps 1.0e-06 eps_form "least" :
+// CHECK-NEXT:    func.return
+func.func @normalized(%x : tensor<3x4xf32>, %w : tensor<4xf32>) -> tensor<3x4xf32> {
+  %0 = forge.vector_norm %x over [1] ord 2.0 keepdim : (tensor<3x4xf32>) -> tensor<3x1xf32>
+  %1 = forge.clamp %0 lower 2.0e-06 : (tensor<3x1xf32>) -> tensor<3x1xf32>
+  %2 = forge.broadcast %1 : (tensor<3x1xf32>) -> tensor<3x4xf32, #forge.tensor<[], strides = [1, 0]>>
+  %3 = forge.div %x, %2 : (tensor<3x4xf32>, tensor<3x4xf32, #forge.tensor<[], strides = [1, 0]>>) -> tensor<3x4xf32>
+  %4 = forge.mul %3, 2.0 : (tensor<3x4xf32>) -> tensor<3x4xf32>
+  %5 = forge.mul %4, %w : (tensor<3x4xf32>, tensor<4xf32>) -> tensor<3x4xf32>
+  func.return %5 : tensor<3x4xf32>
+}
+
+// -----
+
+// A row of length 1 is half of one of length sqrt(4); eps is added to the length.
+// CHECK-LABEL: func.func @unit
+// CHECK-NEXT:    %[[N:.*]] = forge.rms_norm %x axes 1 eps 5.0e-07 eps_form "outside" :
+// CHECK-NEXT:    forge.mul %[[N]], 0.5
+func.func @unit(%x : tensor<3x4xf32>) -> tensor<3x4xf32> {
+  %0 = forge.vector_norm %x over [1] ord 2.0 keepdim : (tensor<3x4xf32>) -> tensor<3x1xf32>
+  %1 = forge.add %0, 1.0e-06 : (tensor<3x1xf32>) -> tensor<3x1xf32>
+  %2 = forge.div %x, %1 : (tensor<3x4xf32>, tensor<3x1xf32>) -> tensor<3x4xf32>
+  func.return %2 : tensor<3x4xf32>
+}
+
+// -----
+
+// Sums of sizes, lengths of another value, and lengths of columns are no norms of rows.
+// CHECK-LABEL: func.func @other_lengths
+// CHECK-NOT:     forge.rms_norm
+func.func @other_lengths(%x : tensor<4x4xf32>, %y : tensor<4x4xf32>) -> (tensor<4x4xf32>, tensor<4x4xf32>, tensor<4x4xf32>) {
+  %0 = forge.vector_norm %x over [1] ord 1.0 keepdim : (tensor<4x4xf32>) -> tensor<4x1xf32>
+  %1 = forge.div %x, %0 : (tensor<4x4xf32>, tensor<4x1xf32>) -> tensor<4x4xf32>
+  %2 = forge.vector_norm %y over [1] ord 2.0 keepdim : (tensor<4x4xf32>) -> tensor<4x1xf32>
+  %3 = forge.div %x, %2 : (tensor<4x4xf32>, tensor<4x1xf32>) -> tensor<4x4xf32>
+  %4 = forge.vector_norm %x over [1] ord 2.0 : (tensor<4x4xf32>) -> tensor<4xf32>
+  %5 = forge.div %x, %4 : (tensor<4x4xf32>, tensor<4xf32>) -> tensor<4x4xf32>
+  func.return %1, %3, %5 : tensor<4x4xf32>, tensor<4x4xf32>, tensor<4x4xf32>
+}
+
+// -----
+
+// A sum of squares is four times their mean. A sum over columns would need transposes.
+// CHECK-LABEL: func.func @sum_of_squares
+// CHECK:         %[[N:.*]] = forge.rms_norm %x axes 1 eps 2.5e-07 :
+// CHECK-NEXT:    %[[Y:.*]] = forge.mul %[[N]], 0.5
+// CHECK-NOT:     forge.rms_norm
+func.func @sum_of_squares(%x : tensor<4x4xf32>) -> (tensor<4x4xf32>, tensor<4x4xf32>) {
+  %0 = forge.mul %x, %x : (tensor<4x4xf32>, tensor<4x4xf32>) -> tensor<4x4xf32>
+  %1 = forge.sum %0 over [1] keepdim : (tensor<4x4xf32>) -> tensor<4x1xf32>
+  %2 = forge.add %1, 1.0e-06 : (tensor<4x1xf32>) -> tensor<4x1xf32>
+  %3 = forge.rsqrt %2 : (tensor<4x1xf32>) -> tensor<4x1xf32>
+  %4 = forge.mul %x, %3 : (tensor<4x4xf32>, tensor<4x1xf32>) -> tensor<4x4xf32>
+  %5 = forge.sum %0 over [0] keepdim : (tensor<4x4xf32>) -> tensor<1x4xf32>
+  %6 = forge.rsqrt %5 : (tensor<1x4xf32>) -> tensor<1x4xf32>
+  %7 = forge.mul %x, %6 : (tensor<4x4xf32>, tensor<1x4xf32>) -> tensor<4x4xf32>
+  func.return %4, %7 : tensor<4x4xf32>, tensor<4x4xf32>
+}

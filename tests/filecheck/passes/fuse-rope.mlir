@@ -148,3 +148,64 @@ func.func @empty_factor(%x : tensor<0x8xf32>, %c : tensor<0x8xf32>) -> tensor<0x
   %2 = forge.add %0, %1 : (tensor<0x8xf32>, tensor<0x8xf32>) -> tensor<0x8xf32>
   func.return %2 : tensor<0x8xf32>
 }
+
+// -----
+
+// Both numbers of each pair are written over another value, all of it.
+// CHECK-LABEL: func.func @written
+// CHECK:         forge.rope %x cos %cos sin %sin interleaved once
+func.func @written(%x : tensor<4x3x8xf32>, %o : tensor<4x3x8xf32>, %cos : tensor<3x4xf32>, %sin : tensor<3x4xf32>) -> tensor<4x3x8xf32> {
+  %a = forge.slice %x dim 2 from 0 step 2 : (tensor<4x3x8xf32>) -> tensor<4x3x4xf32, #forge.tensor<[], strides = [24, 8, 2]>>
+  %b = forge.slice %x dim 2 from 1 step 2 : (tensor<4x3x8xf32>) -> tensor<4x3x4xf32, #forge.tensor<[], strides = [24, 8, 2]>>
+  %0 = forge.mul %a, %cos : (tensor<4x3x4xf32, #forge.tensor<[], strides = [24, 8, 2]>>, tensor<3x4xf32>) -> tensor<4x3x4xf32>
+  %1 = forge.mul %b, %sin : (tensor<4x3x4xf32, #forge.tensor<[], strides = [24, 8, 2]>>, tensor<3x4xf32>) -> tensor<4x3x4xf32>
+  %2 = forge.sub %0, %1 : (tensor<4x3x4xf32>, tensor<4x3x4xf32>) -> tensor<4x3x4xf32>
+  %3 = forge.mul %b, %cos : (tensor<4x3x4xf32, #forge.tensor<[], strides = [24, 8, 2]>>, tensor<3x4xf32>) -> tensor<4x3x4xf32>
+  %4 = forge.mul %a, %sin : (tensor<4x3x4xf32, #forge.tensor<[], strides = [24, 8, 2]>>, tensor<3x4xf32>) -> tensor<4x3x4xf32>
+  %5 = forge.add %3, %4 : (tensor<4x3x4xf32>, tensor<4x3x4xf32>) -> tensor<4x3x4xf32>
+  %6 = forge.insert_slice %2 into %o dim 2 from 0 step 2 : (tensor<4x3x4xf32>, tensor<4x3x8xf32>) -> tensor<4x3x8xf32>
+  %7 = forge.insert_slice %5 into %6 dim 2 from 1 step 2 : (tensor<4x3x4xf32>, tensor<4x3x8xf32>) -> tensor<4x3x8xf32>
+  func.return %7 : tensor<4x3x8xf32>
+}
+
+// -----
+
+// The second one is written over the first.
+// CHECK-LABEL: func.func @overwritten
+// CHECK-NOT:     forge.rope
+func.func @overwritten(%x : tensor<4x3x8xf32>, %o : tensor<4x3x8xf32>, %cos : tensor<3x4xf32>, %sin : tensor<3x4xf32>) -> tensor<4x3x8xf32> {
+  %a = forge.slice %x dim 2 from 0 step 2 : (tensor<4x3x8xf32>) -> tensor<4x3x4xf32, #forge.tensor<[], strides = [24, 8, 2]>>
+  %b = forge.slice %x dim 2 from 1 step 2 : (tensor<4x3x8xf32>) -> tensor<4x3x4xf32, #forge.tensor<[], strides = [24, 8, 2]>>
+  %0 = forge.mul %a, %cos : (tensor<4x3x4xf32, #forge.tensor<[], strides = [24, 8, 2]>>, tensor<3x4xf32>) -> tensor<4x3x4xf32>
+  %1 = forge.mul %b, %sin : (tensor<4x3x4xf32, #forge.tensor<[], strides = [24, 8, 2]>>, tensor<3x4xf32>) -> tensor<4x3x4xf32>
+  %2 = forge.sub %0, %1 : (tensor<4x3x4xf32>, tensor<4x3x4xf32>) -> tensor<4x3x4xf32>
+  %3 = forge.mul %b, %cos : (tensor<4x3x4xf32, #forge.tensor<[], strides = [24, 8, 2]>>, tensor<3x4xf32>) -> tensor<4x3x4xf32>
+  %4 = forge.mul %a, %sin : (tensor<4x3x4xf32, #forge.tensor<[], strides = [24, 8, 2]>>, tensor<3x4xf32>) -> tensor<4x3x4xf32>
+  %5 = forge.add %3, %4 : (tensor<4x3x4xf32>, tensor<4x3x4xf32>) -> tensor<4x3x4xf32>
+  %6 = forge.insert_slice %2 into %o dim 2 from 0 step 2 : (tensor<4x3x4xf32>, tensor<4x3x8xf32>) -> tensor<4x3x8xf32>
+  %7 = forge.insert_slice %5 into %6 dim 2 from 0 step 2 : (tensor<4x3x4xf32>, tensor<4x3x8xf32>) -> tensor<4x3x8xf32>
+  func.return %7 : tensor<4x3x8xf32>
+}
+
+// -----
+
+// The rotated features go on in another shape than one row.
+// CHECK-LABEL: func.func @as_pairs
+// CHECK:         %[[R:.*]] = forge.rope %x cos %cos sin %sin interleaved once
+// CHECK-NEXT:    %[[P:.*]] = forge.reshape %[[R]] : {{.*}} -> tensor<4x3x4x2xf32>
+// CHECK-NEXT:    forge.reshape %[[P]] : {{.*}} -> tensor<4x3x1x8xf32>
+func.func @as_pairs(%x : tensor<4x3x8xf32>, %cos : tensor<3x4xf32>, %sin : tensor<3x4xf32>) -> tensor<4x3x1x8xf32> {
+  %a = forge.slice %x dim 2 from 0 step 2 : (tensor<4x3x8xf32>) -> tensor<4x3x4xf32, #forge.tensor<[], strides = [24, 8, 2]>>
+  %b = forge.slice %x dim 2 from 1 step 2 : (tensor<4x3x8xf32>) -> tensor<4x3x4xf32, #forge.tensor<[], strides = [24, 8, 2]>>
+  %0 = forge.mul %a, %cos : (tensor<4x3x4xf32, #forge.tensor<[], strides = [24, 8, 2]>>, tensor<3x4xf32>) -> tensor<4x3x4xf32>
+  %1 = forge.mul %b, %sin : (tensor<4x3x4xf32, #forge.tensor<[], strides = [24, 8, 2]>>, tensor<3x4xf32>) -> tensor<4x3x4xf32>
+  %2 = forge.sub %0, %1 : (tensor<4x3x4xf32>, tensor<4x3x4xf32>) -> tensor<4x3x4xf32>
+  %3 = forge.mul %b, %cos : (tensor<4x3x4xf32, #forge.tensor<[], strides = [24, 8, 2]>>, tensor<3x4xf32>) -> tensor<4x3x4xf32>
+  %4 = forge.mul %a, %sin : (tensor<4x3x4xf32, #forge.tensor<[], strides = [24, 8, 2]>>, tensor<3x4xf32>) -> tensor<4x3x4xf32>
+  %5 = forge.add %3, %4 : (tensor<4x3x4xf32>, tensor<4x3x4xf32>) -> tensor<4x3x4xf32>
+  %6 = forge.reshape %2 : (tensor<4x3x4xf32>) -> tensor<4x3x4x1xf32>
+  %7 = forge.reshape %5 : (tensor<4x3x4xf32>) -> tensor<4x3x4x1xf32>
+  %8 = forge.concat %6, %7 dim 3 : (tensor<4x3x4x1xf32>, tensor<4x3x4x1xf32>) -> tensor<4x3x4x2xf32>
+  %9 = forge.reshape %8 : (tensor<4x3x4x2xf32>) -> tensor<4x3x1x8xf32>
+  func.return %9 : tensor<4x3x1x8xf32>
+}

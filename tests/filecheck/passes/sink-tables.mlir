@@ -82,3 +82,29 @@ func.func private @mask.layers(%x : tensor<4xf32>, %m : tensor<4xi1>) -> tensor<
   %0 = forge.masked_fill %x, %m with 0.0 : (tensor<4xf32>, tensor<4xi1>) -> tensor<4xf32>
   func.return %0 : tensor<4xf32>
 }
+
+// -----
+
+// Every layer has a triangle of its own, all alike; a matrix of which nothing is known is passed on.
+// CHECK-LABEL: func.func @triangles
+// CHECK:         func.call @triangles.layers(%x, %{{[a-z0-9]+}})
+// CHECK:       func.func private @triangles.layers(%{{.*}}: tensor<4x4xf32>, %{{.*}}: tensor<4x4xf32>)
+// CHECK-NEXT:    forge.param_ref @t0 holds "tril"
+forge.param @t0 : tensor<4x4xf32>
+forge.param @t1 : tensor<4x4xf32>
+forge.param @w0 : tensor<4x4xf32>
+forge.param @w1 : tensor<4x4xf32>
+func.func @triangles(%x : tensor<4x4xf32>) -> tensor<4x4xf32> {
+  %a = forge.param_ref @t0 holds "tril" : tensor<4x4xf32>
+  %b = forge.param_ref @t1 holds "tril" : tensor<4x4xf32>
+  %c = forge.param_ref @w0 : tensor<4x4xf32>
+  %d = forge.param_ref @w1 : tensor<4x4xf32>
+  %0 = func.call @triangles.layers(%x, %a, %c) : (tensor<4x4xf32>, tensor<4x4xf32>, tensor<4x4xf32>) -> tensor<4x4xf32>
+  %1 = func.call @triangles.layers(%0, %b, %d) : (tensor<4x4xf32>, tensor<4x4xf32>, tensor<4x4xf32>) -> tensor<4x4xf32>
+  func.return %1 : tensor<4x4xf32>
+}
+func.func private @triangles.layers(%x : tensor<4x4xf32>, %t : tensor<4x4xf32>, %w : tensor<4x4xf32>) -> tensor<4x4xf32> attributes {forge.layer} {
+  %0 = forge.mul %x, %t : (tensor<4x4xf32>, tensor<4x4xf32>) -> tensor<4x4xf32>
+  %1 = forge.add %0, %w : (tensor<4x4xf32>, tensor<4x4xf32>) -> tensor<4x4xf32>
+  func.return %1 : tensor<4x4xf32>
+}
