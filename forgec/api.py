@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,14 +42,22 @@ class CompiledModel(NotCopied):
     pipeline: str
     target: str
     threads: int | None = None
+    _made: Program | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    @cached_property
+    @property
     def _program(self) -> Program:
-        """The program in memory, made when it is first called: weights that are computed take memory from then on."""
-        from forgec.runtime.program import LiveWeights, Program
+        """The program in memory, made when it is first called: weights that are computed take memory from then on.
+        One for all threads, since the state that calls without a session use is the program's.
+        """
+        with self._lock:
+            if self._made is None:
+                from forgec.runtime.program import LiveWeights, Program
 
-        tensors: dict[str, Any] = {name: held() if callable(held) else held for name, held in self._weights.items()}
-        return Program(self._exported, LiveWeights(tensors), threads=self.threads)
+                held = self._weights.items()
+                tensors: dict[str, Any] = {name: source() if callable(source) else source for name, source in held}
+                self._made = Program(self._exported, LiveWeights(tensors), threads=self.threads)
+            return self._made
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model. Raises ForgeError (R001–R007) for arguments that do not fit what was compiled."""

@@ -12,6 +12,7 @@ from forgec.ir.blocks import evaluate_block
 from forgec.ir.evaluator import Evaluator
 from forgec.ir.ops.module import ParamOp
 from forgec.runtime.extents import static
+from forgec.runtime.inputs import relayout
 
 
 class ParamValues(Mapping[str, Any]):
@@ -31,8 +32,7 @@ class ParamValues(Mapping[str, Any]):
         with ev.torch.no_grad():
             (value,) = evaluate_block(op.init.block, ev)
             shape, strides = static(types.shape(op.type)), static(types.strides(op.type))
-            laid = ev.torch.empty_strided(shape, strides, dtype=value.dtype, device=value.device)
-            return value if value.stride() == strides and value.is_contiguous() else laid.copy_(value)
+            return value if value.stride() == strides else relayout(value, shape, strides)
 
     def __iter__(self) -> Iterator[str]:
         return iter({**self.tensors, **self.computed})

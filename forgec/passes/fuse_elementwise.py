@@ -19,8 +19,7 @@ from forgec.ir.ops.norm import LayerNormOp, RmsNormOp
 from forgec.ir.ops.reduction import ReductionOp, SoftmaxOp
 from forgec.ir.ops.shape import ConcatOp, CopyOp
 from forgec.ir.ops.unary import CosOp, ErfOp, ExpOp, GeluOp, LogOp, SiluOp, SinOp, TanhOp
-from forgec.passes.fusion import Fuser, Group
-from forgec.passes.rewriting import functions
+from forgec.passes.fusion import Fuser, Group, each_fuser
 from forgec.runtime.symbolic import Extent, evaluate, free_symbols
 
 POINTWISE = (ElementwiseOp, RopeOp, GluOp, CopyOp, ConcatOp)
@@ -58,13 +57,10 @@ class FuseElementwise(ModulePass):
     name = "fuse-elementwise"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        for function in functions(op):
-            for block in function.body.blocks:
-                fuser = Fuser(block)
-                for current in fuser.ops:
-                    if isinstance(current, (*POINTWISE, *ROWWISE)) and current.results:
-                        _place(fuser, current)
-                fuser.write()
+        for fuser in each_fuser(op):
+            for current in fuser.ops:
+                if isinstance(current, (*POINTWISE, *ROWWISE)):
+                    _place(fuser, current)
 
 
 def _place(fuser: Fuser, op: Operation) -> None:

@@ -17,8 +17,7 @@ from forgec.ir.ops.contraction import ConvolutionOp, ConvTransposeOp, GroupedMat
 from forgec.ir.ops.experts import MoeOp
 from forgec.ir.ops.index import EmbeddingOp
 from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, is_free
-from forgec.passes.fusion import Fuser
-from forgec.passes.rewriting import functions
+from forgec.passes.fusion import Fuser, each_fuser
 from forgec.runtime.symbolic import Extent
 
 ROOTS = (LinearOp, MatmulOp, GroupedMatmulOp, ConvolutionOp, ConvTransposeOp, AttentionOp, MoeOp, EmbeddingOp)
@@ -52,15 +51,12 @@ class FuseEpilogue(ModulePass):
     name = "fuse-epilogue"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        for function in functions(op):
-            for block in function.body.blocks:
-                fuser = Fuser(block)
-                for current in fuser.ops:
-                    if isinstance(current, ROOTS):
-                        fuser.begin(current)
-                    elif isinstance(current, JOINING) and not is_free(current):
-                        _join(fuser, current)
-                fuser.write()
+        for fuser in each_fuser(op):
+            for current in fuser.ops:
+                if isinstance(current, ROOTS):
+                    fuser.begin(current)
+                elif isinstance(current, JOINING) and not is_free(current):
+                    _join(fuser, current)
 
 
 def _join(fuser: Fuser, op: Operation) -> None:

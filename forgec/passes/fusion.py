@@ -10,6 +10,7 @@ import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Block, Operation, SSAValue
 from xdsl.traits import is_side_effect_free
 
@@ -22,6 +23,7 @@ from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.module import ConstantOp, StateReadOp
 from forgec.ir.ops.shape import SliceOp, is_free
 from forgec.passes import remarks
+from forgec.passes.rewriting import functions
 
 SEARCHED = 256
 """Ops that are looked at to find out whether a group may grow; beyond that it does not."""
@@ -45,6 +47,15 @@ class Group:
     def kind(self) -> str:
         """What the kernel is called after."""
         return self.root.name.removeprefix("forge.")
+
+
+def each_fuser(module: ModuleOp) -> Iterator[Fuser]:
+    """The groups of each block of the module's functions; what the caller has put together is then written."""
+    for function in functions(module):
+        for block in function.body.blocks:
+            fuser = Fuser(block)
+            yield fuser
+            fuser.write()
 
 
 class Fuser:
@@ -156,14 +167,12 @@ class Fuser:
                 outside = {use.operation for use in value.uses if kept.get(use.operation) is not group}
                 if outside and all(isinstance(user, SliceOp) and user not in kept for user in outside):
                     for user in sorted(outside, key=self.position.__getitem__):
-                        if self.position[user] > group.high and self.effects[group.low] != self.effects[group.high]:
-                            continue
                         group.members[user] = None
                         kept[user] = group
 
     def _order(self, kept: dict[Operation, Group]) -> list[Operation]:
         """The block's ops, those of a group side by side; otherwise as they were, as far as that goes."""
-        key = {op: (self.position[list(kept[op].members)[-1]] if op in kept else self.position[op]) for op in self.ops}
+        key = {op: kept[op].high if op in kept else self.position[op] for op in self.ops}
         node = {op: kept[op].root if op in kept else op for op in self.ops}
         parts: dict[Operation, list[Operation]] = {}
         for op in self.ops:
@@ -195,7 +204,7 @@ class Fuser:
 
     def _write(self, group: Group) -> None:
         members = set(group.members)
-        ops = [op for op in self.block.ops if op in members] if len(members) > 64 else _in_order(members)
+        ops = _in_order(members)
         inputs: dict[SSAValue, None] = {}
         made: dict[Operation, None] = {}
         for op in ops:

@@ -44,8 +44,8 @@ class MaterializeMasks(ModulePass):
         %0 = forge.attention %q, %k, %v mask %2 : (…, tensor<2x1x1x9xf32>) -> tensor<2x4x9x8xf32>
 
     Masks are booleans where an empty row gives 0, and add the least finite number where it gives the mean. A
-    ``query_scale`` becomes a product before attention. Attention with ``softcap`` or ``sinks``, which is decomposed
-    afterwards, keeps its booleans and ``empty_row``.
+    ``query_scale`` becomes a product before attention. Attention with ``softcap`` or ``sinks``, or in float16 with rows
+    that may be empty, is decomposed afterwards and keeps its booleans and ``empty_row``.
 
     Order: ``lower-to-plan`` runs it before ``decompose``.
     """
@@ -61,6 +61,13 @@ class MaterializeMasks(ModulePass):
             for current in list(block.ops):
                 if isinstance(current, AttentionOp) and not backend.lowers(current):
                     masks.rewrite(current)
+
+
+def _shows_scores(op: AttentionOp) -> bool:
+    """True if the mean of an empty row cannot be had by adding the least finite number to its scores: that of float16
+    (-65504) leaves differences between them, in which softmax weighs.
+    """
+    return types.dtype(op.query) == "f16" and op.may_have_empty_rows
 
 
 class _Masks:
@@ -80,7 +87,7 @@ class _Masks:
             del properties["query_scale"]
         bias = self._bias(emit, op)
         mask, additive = op.mask if bias is None else bias, bias is not None
-        finite = whole and op.empty_row.data == "uniform"
+        finite = whole and op.empty_row.data == "uniform" and not _shows_scores(op)
         if op.is_structured or (finite and mask is not None):
             kept = self._kept(emit, op)
             mask = self._mask(emit, op, bias, kept, "least" if finite else "infinite" if additive else "boolean")
@@ -134,9 +141,10 @@ class _Masks:
         if form == "boolean":
             return kept
         dtype = types.dtype(op.query if bias is None else bias)
-        key = (kept, bias, form, dtype)
+        key = (kept, bias, form, dtype, op.softmax_dtype)
         if key not in self.known:
-            fill = LEAST[dtype] if form == "least" else -float("inf")
+            finite = max(LEAST[dtype], LEAST[op.softmax_dtype.data])  # it stays finite where scores are narrower
+            fill = finite if form == "least" else -float("inf")
             least = emit.full(fill, dtype, ())
             mask = emit.full(0.0, dtype, ()) if bias is None else bias
             if form == "least" and bias is not None:

@@ -249,17 +249,25 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
         if self.mask is not None and types.dtype(self.mask) != "i1":
             scores = emit(AddOp, scores, emit.cast(self.mask, work))
         kept = self._kept(emit)
+        empty = self._empty_rows(emit, kept)
+        mean = self.empty_row.data == "uniform" and self.sinks is None
         if kept is not None:
-            value = self._without_unread(emit, value, kept)
+            read = emit(LogicalOrOp, kept, empty) if empty is not None and mean else kept
+            value = self._without_unread(emit, value, read)
             least = ScalarAttr.of(LEAST[work])  # finite: the softmax of a row with nothing to attend is no NaN
             scores = emit(MaskedFillOp, scores, emit(LogicalNotOp, kept), value=least)
         weights = self._softmax(emit, scores)
         result = emit(MatmulOp, emit.cast(weights, types.dtype(value)), value)
-        if kept is None or not self.may_have_empty_rows or (self.empty_row.data == "uniform" and self.sinks is None):
+        if empty is None or mean:
             return [result]
-        last = IntsAttr([types.rank(kept) - 1])
-        empty = emit(LogicalNotOp, emit(AnyOp, kept, dims=last, keepdim=UnitAttr()))
         return [emit(MaskedFillOp, result, empty, value=ScalarAttr.of(0.0))]
+
+    def _empty_rows(self, emit: Emitter, kept: SSAValue | None) -> SSAValue | None:
+        """The rows that have nothing to attend, [..., 1]; None if there are none."""
+        if kept is None or not self.may_have_empty_rows:
+            return None
+        last = IntsAttr([types.rank(kept) - 1])
+        return emit(LogicalNotOp, emit(AnyOp, kept, dims=last, keepdim=UnitAttr()))
 
     def _repeat_heads(self, emit: Emitter, value: SSAValue) -> SSAValue:
         *batch, heads, length, features = types.shape(value)
@@ -318,9 +326,6 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
         constant = None if self.is_structured else self._constant_mask()
         if triangle or (constant is not None and bool(constant.any(-2).all())):  # each column has a row that reads it
             return value
-        if self.empty_row.data == "uniform" and self.sinks is None:
-            some = emit(AnyOp, kept, dims=IntsAttr([types.rank(kept) - 1]), keepdim=UnitAttr())
-            kept = emit(LogicalOrOp, kept, emit(LogicalNotOp, some))
         read = emit(AnyOp, kept, dims=IntsAttr([types.rank(kept) - 2]), keepdim=UnitAttr())
         unread = emit.transpose_last(emit(LogicalNotOp, read))
         return emit(MaskedFillOp, value, unread, value=ScalarAttr.of(0.0))

@@ -1,0 +1,41 @@
+"""Rows of attention with nothing to attend, as each backend form has them: their mean is that of all values."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from forgec.ir.context import context
+from forgec.ir.interpreter import interpret
+from forgec.passes.decompose import Decompose
+from forgec.passes.manager import run_pipeline
+from forgec.passes.materialize_masks import MaterializeMasks
+from tests.ir.build import parse
+
+ATTENTION = """
+func.func @forward(%q: Q, %k: Q, %v: Q, %p: tensor<2x3xi1>) -> Q {
+  %0 = forge.attention %q, %k, %v MODIFIERS : (Q, Q, Q, tensor<2x3xi1>) -> Q
+  func.return %0 : Q
+}
+"""
+DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16, "f64": torch.float64}
+
+
+@pytest.mark.parametrize("modifiers", ["causal keys %p", "keys %p softcap 5.0", "keys %p query_scale 0.5"])
+@pytest.mark.parametrize("empty_row", ["uniform", "zero"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_no_column_is_kept(dtype: str, empty_row: str, modifiers: str) -> None:
+    form = f'{modifiers} empty_row "{empty_row}"'
+    module = parse(ATTENTION.replace("MODIFIERS", form).replace("Q", f"tensor<2x1x3x8x{dtype}>"))
+    torch.manual_seed(0)
+    query, key, value = (5 * torch.randn(2, 1, 3, 8, dtype=DTYPES[dtype]) for _ in range(3))
+    keys = torch.tensor([[False, True, True], [False, False, False]])
+    (expected,) = interpret(module, [query, key, value, keys])
+    mean = value[1].double().mean(-2, keepdim=True).expand(1, 3, 8)
+    wanted = mean if empty_row == "uniform" else torch.zeros_like(mean)
+    torch.testing.assert_close(expected[1].double(), wanted, rtol=2e-2, atol=2e-2)
+    run_pipeline(module, [MaterializeMasks("cpu"), Decompose("cpu")], context=context())
+    (found,) = interpret(module, [query, key, value, keys])
+    # The softmax is one of float32, whatever the dtype of the query: that is what float64 agrees to.
+    tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == "f64" else {}
+    torch.testing.assert_close(found, expected, **tolerance)
