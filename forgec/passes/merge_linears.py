@@ -189,12 +189,12 @@ class _Merger:
 
         def joined(values: Sequence[SSAValue | None]) -> SSAValue | None:
             """One value of those of all linears: the same if they share it, else a parameter made of them."""
-            present = [value for value in values if value is not None]
-            if not present or not _is_of_rows(present[0], first):
-                return present[0] if present else None
+            given = [(value, linear) for value, linear in zip(values, linears, strict=True) if value is not None]
+            if not given or not _is_of_rows(*given[0]):
+                return given[0][0] if given else None
             weights = [linear.weight for linear in linears]
-            given = [weight if value is None else value for value, weight in zip(values, weights, strict=True)]
-            return self._joined(given, Form(types.rank(present[0]), types.dtype(present[0]), location), first)
+            parts = [weight if value is None else value for value, weight in zip(values, weights, strict=True)]
+            return self._joined(parts, Form(types.rank(given[0][0]), types.dtype(given[0][0]), location), first)
 
         columns = [[getattr(linear, name) for linear in linears] for name in ("weight", "bias", "scales", "zeros")]
         properties = {name: value for name, value in first.properties.items() if name != SEGMENTS}

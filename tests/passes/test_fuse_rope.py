@@ -286,7 +286,7 @@ def test_models(row: Row) -> None:
         expected = model(**arguments)
     dims = row.dims(row.extents() - row.fixed.keys())
     for shapes in (None, row.dynamic_shapes(dims)):
-        compiled = forgec.compile(model, (), arguments, dynamic_shapes=shapes, pipeline=f"@O2,{PIPELINE}")
+        compiled = forgec.compile(model, (), arguments, dynamic_shapes=shapes, pipeline=f"@O2,inline-layers,{PIPELINE}")
         assert compiled.ir().count("forge.rope ") == CORE[row.name]
         same(compiled(**arguments), expected)
 

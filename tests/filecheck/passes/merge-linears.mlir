@@ -230,3 +230,25 @@ func.func @into_kernel(%x: tensor<9x8xf32>) -> (tensor<9x4xf32>, tensor<9x4xf32>
   %d = forge.neg %b : (tensor<9x4xf32>) -> tensor<9x4xf32>
   func.return %c, %d : tensor<9x4xf32>, tensor<9x4xf32>
 }
+
+// -----
+
+// Only the last one has a bias, and more rows than the first: the others get zeros.
+// CHECK:       forge.param @"q+f.weight" : tensor<12x8xf32> = {
+// CHECK:       forge.param @f.bias_ : tensor<12xf32> = {
+// CHECK:         %[[Z:.*]] = forge.full 0.0 : tensor<4xf32>
+// CHECK-NEXT:    %[[B:.*]] = forge.param_ref @f.bias
+// CHECK-NEXT:    forge.concat %[[Z]], %[[B]] dim 0
+forge.param @q.weight : tensor<4x8xf32>
+forge.param @f.weight : tensor<8x8xf32>
+forge.param @f.bias : tensor<8xf32>
+func.func @late_bias(%x: tensor<9x8xf32>) -> (tensor<9x4xf32>, tensor<9x8xf32>) {
+  %q = forge.param_ref @q.weight : tensor<4x8xf32>
+  %f = forge.param_ref @f.weight : tensor<8x8xf32>
+  %b = forge.param_ref @f.bias : tensor<8xf32>
+  %0 = forge.linear %x, %q : (tensor<9x8xf32>, tensor<4x8xf32>) -> tensor<9x4xf32>
+  %1 = forge.linear %x, %f bias %b : (tensor<9x8xf32>, tensor<8x8xf32>, tensor<8xf32>) -> tensor<9x8xf32>
+  %2 = forge.neg %0 : (tensor<9x4xf32>) -> tensor<9x4xf32>
+  %3 = forge.neg %1 : (tensor<9x8xf32>) -> tensor<9x8xf32>
+  func.return %2, %3 : tensor<9x4xf32>, tensor<9x8xf32>
+}
