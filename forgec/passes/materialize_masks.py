@@ -7,20 +7,24 @@ from dataclasses import dataclass
 
 from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.dialects.builtin import ModuleOp, StringAttr, UnitAttr
 from xdsl.ir import Block, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
 
 from forgec.backends.base import Backend, backend_for
 from forgec.ir import types
+from forgec.ir.attributes import IntsAttr, ScalarAttr
 from forgec.ir.evaluator import Evaluator
-from forgec.ir.literals import literal
-from forgec.ir.ops.attention import LEAST, AttentionOp
-from forgec.ir.ops.binary import LogicalAndOp, MaximumOp, MulOp
+from forgec.ir.literals import literal, to_tensor
+from forgec.ir.ops.attention import AttentionOp
+from forgec.ir.ops.base import producer
+from forgec.ir.ops.binary import LogicalAndOp, MulOp, NeOp
 from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.module import ConstantOp
-from forgec.ir.ops.select import WhereOp
+from forgec.ir.ops.reduction import AnyOp, MeanOp
+from forgec.ir.ops.select import MaskedFillOp, WhereOp
+from forgec.ir.ops.unary import LogicalNotOp
 from forgec.passes.rewriting import blocks, replace
 
 CONSTANT_BYTES = 65536
@@ -40,12 +44,15 @@ class MaterializeMasks(ModulePass):
     After::
 
         %1 = forge.reshape %p : (tensor<2x9xi1>) -> tensor<2x1x1x9xi1>
-        %2 = forge.where %1, %zero, %least : (tensor<2x1x1x9xi1>, tensor<f32>, tensor<f32>) -> tensor<2x1x1x9xf32>
-        %0 = forge.attention %q, %k, %v mask %2 : (…, tensor<2x1x1x9xf32>) -> tensor<2x4x9x8xf32>
+        %2 = forge.where %1, %zero, %nothing : (tensor<2x1x1x9xi1>, tensor<f32>, tensor<f32>) -> tensor<2x1x1x9xf32>
+        %3 = forge.attention %q, %k0, %v0 mask %2 : (…, tensor<2x1x1x9xf32>) -> tensor<2x4x9x8xf32>
+        %0 = forge.where %some, %3, %mean : (…) -> tensor<2x4x9x8xf32>
 
-    Masks are booleans where an empty row gives 0, and add the least finite number where it gives the mean. A
-    ``query_scale`` becomes a product before attention. Attention with ``softcap`` or ``sinks``, or in float16 with rows
-    that may be empty, is decomposed afterwards and keeps its booleans and ``empty_row``.
+    Masks are booleans where an empty row gives 0. Where it gives the mean or NaN they are added, -inf for what is not
+    kept, which gives 0 as well; then the mean of all values takes the place of these rows, or the mask is NaN there. A
+    ``query_scale`` becomes a product before attention. Attention with ``softcap`` or ``sinks``, which is decomposed
+    afterwards, keeps its booleans and ``empty_row``. Keys and values that no row reads become 0: ATen multiplies them
+    by 0, which leaves NaN.
 
     Order: ``lower-to-plan`` runs it before ``decompose``.
     """
@@ -63,11 +70,15 @@ class MaterializeMasks(ModulePass):
                     masks.rewrite(current)
 
 
-def _shows_scores(op: AttentionOp) -> bool:
-    """True if the mean of an empty row cannot be had by adding the least finite number to its scores: that of float16
-    (-65504) leaves differences between them, in which softmax weighs.
-    """
-    return types.dtype(op.query) == "f16" and op.may_have_empty_rows
+def _reads_all(op: AttentionOp, kept: SSAValue) -> bool:
+    """True if it is certain that every column has a row that keeps it."""
+    if types.rank(kept) < 2:
+        return True
+    source = producer(kept)
+    if isinstance(source, ConstantOp):
+        return bool(to_tensor(source.value).any(-2).all())
+    rows, columns = types.shape(op.query)[-2], types.shape(op.key)[-2]
+    return op.mask is None and op.keys is None and op.offset is None and rows == columns
 
 
 class _Masks:
@@ -87,17 +98,42 @@ class _Masks:
             del properties["query_scale"]
         bias = self._bias(emit, op)
         mask, additive = op.mask if bias is None else bias, bias is not None
-        finite = whole and op.empty_row.data == "uniform" and not _shows_scores(op)
-        if op.is_structured or (finite and mask is not None):
-            kept = self._kept(emit, op)
-            mask = self._mask(emit, op, bias, kept, "least" if finite else "infinite" if additive else "boolean")
+        filled = whole and op.empty_row.data != "zero"
+        if op.is_structured or (filled and mask is not None and op.may_have_empty_rows):
+            mask = self._mask(emit, op, bias, self._kept(emit, op), "infinite" if additive or filled else "boolean")
             properties = {name: value for name, value in properties.items() if name not in STRUCTURE}
-        if finite:
-            properties["empty_row"] = StringAttr("zero")
         if mask is not None and types.rank(mask) < 2:  # ATen wants rows and columns
             mask = emit.reshape(mask, (*[1] * (2 - types.rank(mask)), *types.shape(mask)))
-        new = AttentionOp.make([query, op.key, op.value, mask, op.sinks], properties, [op.result.type], op.location)
-        replace(op, new.results, [new])
+        some = None
+        if filled:
+            properties["empty_row"] = StringAttr("zero")
+            some = self._some(emit, mask) if mask is not None and op.may_have_empty_rows else None
+        if some is not None and mask is not None and op.empty_row.data == "nan":
+            mask, some = self._nan_rows(emit, mask, some), None
+        key, value = (op.key, op.value) if not whole else self._without_unread(emit, op)
+        new = AttentionOp.make([query, key, value, mask, op.sinks], properties, [op.result.type], op.location)
+        if some is None:
+            replace(op, new.results, [new])
+            return
+        emit.insert(new)
+        last = IntsAttr([types.rank(op.value) - 2])
+        mean = op.repeat_heads(emit, emit(MeanOp, op.value, dims=last, keepdim=UnitAttr()))
+        either = WhereOp.make([some, new.result, mean], result_types=[op.result.type], location=op.location)
+        replace(op, either.results, [either])
+
+    def _without_unread(self, emit: Emitter, op: AttentionOp) -> tuple[SSAValue, SSAValue]:
+        """Key and value with 0 where no row reads them. The mean for an empty row is made of all values elsewhere."""
+        kept = self._kept(emit, op)
+        if kept is None or _reads_all(op, kept):
+            return op.key, op.value
+        if ("unread", kept) not in self.known:
+            read = emit(AnyOp, kept, dims=IntsAttr([types.rank(kept) - 2]), keepdim=UnitAttr())
+            self.known["unread", kept] = emit.transpose_last(emit(LogicalNotOp, read))
+        unread = self.known["unread", kept]
+        if types.broadcast(types.shape(unread), types.shape(op.key)) != types.shape(op.key):
+            return op.key, op.value  # heads that share keys are masked differently
+        zero = ScalarAttr.of(0.0)
+        return emit(MaskedFillOp, op.key, unread, value=zero), emit(MaskedFillOp, op.value, unread, value=zero)
 
     def _kept(self, emit: Emitter, op: AttentionOp) -> SSAValue | None:
         """The booleans of everything that the op keeps, but for a bias; None if there are none."""
@@ -111,6 +147,20 @@ class _Masks:
                 return None
             self.known[key] = both[0] if len(both) == 1 else emit(LogicalAndOp, *both)
         return self.known[key]
+
+    def _some(self, emit: Emitter, mask: SSAValue) -> SSAValue:
+        """In which rows of an additive mask something is kept, [..., 1]."""
+        if ("some", mask) not in self.known:
+            last = IntsAttr([types.rank(mask) - 1])
+            kept = emit.binary(NeOp, mask, -float("inf"))
+            self.known["some", mask] = emit(AnyOp, kept, dims=last, keepdim=UnitAttr())
+        return self.known["some", mask]
+
+    def _nan_rows(self, emit: Emitter, mask: SSAValue, some: SSAValue) -> SSAValue:
+        """A mask that is NaN in the rows of which it keeps nothing."""
+        if ("nan", mask) not in self.known:
+            self.known["nan", mask] = emit(WhereOp, some, mask, emit.full(float("nan"), types.dtype(mask), ()))
+        return self.known["nan", mask]
 
     def _constant(self, emit: Emitter, op: AttentionOp) -> SSAValue | None:
         """The mask itself, where it depends on nothing and is small."""
@@ -141,13 +191,9 @@ class _Masks:
         if form == "boolean":
             return kept
         dtype = types.dtype(op.query if bias is None else bias)
-        key = (kept, bias, form, dtype, op.softmax_dtype)
+        key = (kept, bias, form, dtype)
         if key not in self.known:
-            finite = max(LEAST[dtype], LEAST[op.softmax_dtype.data])  # it stays finite where scores are narrower
-            fill = finite if form == "least" else -float("inf")
-            least = emit.full(fill, dtype, ())
+            nothing = emit.full(-float("inf"), dtype, ())
             mask = emit.full(0.0, dtype, ()) if bias is None else bias
-            if form == "least" and bias is not None:
-                mask = emit(MaximumOp, mask, least)  # a bias may hold -inf
-            self.known[key] = mask if kept is None else emit(WhereOp, kept, mask, least)
+            self.known[key] = mask if kept is None else emit(WhereOp, kept, mask, nothing)
         return self.known[key]

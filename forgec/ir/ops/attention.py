@@ -24,14 +24,14 @@ from forgec.ir import types
 from forgec.ir.attributes import ExtentAttr, IntsAttr, ScalarAttr
 from forgec.ir.literals import to_tensor
 from forgec.ir.ops.base import ForgeOp, TensorSpec, check_float, check_same_dtype, producer
-from forgec.ir.ops.binary import AddOp, EqOp, FloorDivOp, LeOp, LogicalAndOp, LogicalOrOp, LtOp, MulOp, NeOp, SubOp
+from forgec.ir.ops.binary import AddOp, EqOp, FloorDivOp, LeOp, LogicalAndOp, LtOp, MulOp, NeOp, SubOp
 from forgec.ir.ops.contraction import MatmulOp
 from forgec.ir.ops.creation import IotaOp
 from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.format import KeywordFormatOp
 from forgec.ir.ops.module import ConstantOp
-from forgec.ir.ops.reduction import AnyOp, SoftmaxOp
-from forgec.ir.ops.select import MaskedFillOp
+from forgec.ir.ops.reduction import AnyOp, MeanOp, SoftmaxOp
+from forgec.ir.ops.select import MaskedFillOp, WhereOp
 from forgec.ir.ops.shape import ConcatOp
 from forgec.ir.ops.unary import AbsOp, LogicalNotOp, TanhOp
 from forgec.runtime.symbolic import Extent, is_nonnegative
@@ -66,8 +66,9 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
 
     A position that is not kept, or whose floating-point mask is -inf, is masked: its key and value are not read, so a
     NaN there does not show. A row with nothing to attend gives 0 (``empty_row`` ``"zero"``: what torch's
-    scaled_dot_product_attention does for boolean masks and for -inf, in torch 2.13) or the mean of value over all T
-    positions (``"uniform"``: what eager code does whose mask holds the least finite number); with ``sinks`` it gives 0.
+    scaled_dot_product_attention does for boolean masks and for -inf, in torch 2.13), the mean of value over all T
+    positions (``"uniform"``: what eager code does whose mask holds the least finite number) or NaN (``"nan"``: what a
+    softmax over -inf alone gives); with ``sinks`` it gives 0.
     """
 
     name = "forge.attention"
@@ -114,8 +115,8 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
             if types.shape(self.sinks) != (query[-3],):
                 raise VerifyException(f"sinks must have {query[-3]} elements, one for each head")
         self._check_structure((*batch, key[-2]))
-        if self.empty_row.data not in ("zero", "uniform"):
-            raise VerifyException(f"empty_row must be 'zero' or 'uniform', found {self.empty_row.data!r}")
+        if self.empty_row.data not in ("zero", "uniform", "nan"):
+            raise VerifyException(f"empty_row must be 'zero', 'uniform' or 'nan', found {self.empty_row.data!r}")
         if self.softmax_dtype.data not in types.FLOATS:
             raise VerifyException(f"softmax_dtype must be a floating-point type, found {self.softmax_dtype.data!r}")
         return [(check_same_dtype(self, self.query, self.key, self.value), (*scores[:-1], value[-1]))]
@@ -158,6 +159,13 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
         if not isinstance(source, ConstantOp) or types.dtype(source.result) != "i1":
             return None
         return to_tensor(source.value)
+
+    @property
+    def empty_value(self) -> float | None:
+        """What a row with nothing to attend gives; None for the mean."""
+        if self.sinks is not None:
+            return 0.0
+        return {"zero": 0.0, "nan": float("nan")}.get(self.empty_row.data)
 
     @property
     def position_offset(self) -> Extent:
@@ -209,9 +217,11 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
             scores = torch.cat([scores, column], -1)
         weights = torch.softmax(scores, -1)[..., :columns].masked_fill(~kept, 0.0).to(value.dtype)
         if value.isfinite().all():
-            return weights @ value
-        products = weights[..., :, :, None] * value[..., None, :, :]  # [B, H, S, T, Dv]
-        return products.masked_fill(~kept[..., None], 0.0).sum(-2)
+            result = weights @ value
+        else:
+            products = weights[..., :, :, None] * value[..., None, :, :]  # [B, H, S, T, Dv]
+            result = products.masked_fill(~kept[..., None], 0.0).sum(-2)
+        return result.masked_fill(empty, self.empty_value) if self.empty_row.data == "nan" else result
 
     def kept_positions(self, ev: Evaluator, rows: int, columns: int) -> Any:
         """What ``causal``, ``window`` and ``chunk`` keep, as booleans [rows, columns]."""
@@ -239,7 +249,7 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
         query = self.query
         if self.query_scale is not None:
             query = emit.binary(MulOp, query, float(self.query_scale.value))
-        key, value = (self._repeat_heads(emit, v) for v in (self.key, self.value))
+        key, value = (self.repeat_heads(emit, v) for v in (self.key, self.value))
         cap = None if self.softcap is None else float(self.softcap.value)
         scale = self.score_scale if cap is None else self.score_scale / cap
         query = emit.binary(MulOp, emit.cast(query, work), scale)  # there are fewer of these than of scores
@@ -250,17 +260,19 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
             scores = emit(AddOp, scores, emit.cast(self.mask, work))
         kept = self._kept(emit)
         empty = self._empty_rows(emit, kept)
-        mean = self.empty_row.data == "uniform" and self.sinks is None
         if kept is not None:
-            read = emit(LogicalOrOp, kept, empty) if empty is not None and mean else kept
-            value = self._without_unread(emit, value, read)
+            value = self._without_unread(emit, value, kept)
             least = ScalarAttr.of(LEAST[work])  # finite: the softmax of a row with nothing to attend is no NaN
             scores = emit(MaskedFillOp, scores, emit(LogicalNotOp, kept), value=least)
         weights = self._softmax(emit, scores)
         result = emit(MatmulOp, emit.cast(weights, types.dtype(value)), value)
-        if empty is None or mean:
+        if empty is None:
             return [result]
-        return [emit(MaskedFillOp, result, empty, value=ScalarAttr.of(0.0))]
+        if self.empty_value is not None:
+            return [emit(MaskedFillOp, result, empty, value=ScalarAttr.of(self.empty_value))]
+        last = IntsAttr([types.rank(self.value) - 2])
+        mean = self.repeat_heads(emit, emit(MeanOp, self.value, dims=last, keepdim=UnitAttr()))
+        return [emit(WhereOp, empty, mean, result)]
 
     def _empty_rows(self, emit: Emitter, kept: SSAValue | None) -> SSAValue | None:
         """The rows that have nothing to attend, [..., 1]; None if there are none."""
@@ -269,7 +281,8 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
         last = IntsAttr([types.rank(kept) - 1])
         return emit(LogicalNotOp, emit(AnyOp, kept, dims=last, keepdim=UnitAttr()))
 
-    def _repeat_heads(self, emit: Emitter, value: SSAValue) -> SSAValue:
+    def repeat_heads(self, emit: Emitter, value: SSAValue) -> SSAValue:
+        """Heads of keys or values once for each head of the query."""
         *batch, heads, length, features = types.shape(value)
         group = types.shape(self.query)[-3] // heads
         if group == 1:
@@ -320,7 +333,7 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
         return conditions
 
     def _without_unread(self, emit: Emitter, value: SSAValue, kept: SSAValue) -> SSAValue:
-        """``value`` [*B, H, T, Dv] with 0 where no row of ``kept`` reads it; a row that is the mean of all reads it."""
+        """``value`` [*B, H, T, Dv] with 0 where no row of ``kept`` reads it."""
         rows, columns = types.shape(self.query)[-2], types.shape(self.key)[-2]
         triangle = self.mask is None and self.keys is None and self.offset is None and rows == columns
         constant = None if self.is_structured else self._constant_mask()

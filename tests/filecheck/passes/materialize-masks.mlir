@@ -6,8 +6,19 @@
 // CHECK-NEXT:    forge.full
 // CHECK-NEXT:    forge.full
 // CHECK-NEXT:    %[[M:.*]] = forge.where %[[P]]
-// CHECK-NEXT:    %[[A:.*]] = forge.attention %q, %k, %v mask %[[M]] :
-// CHECK-NEXT:    %[[B:.*]] = forge.attention %[[A]], %k, %v mask %[[M]] :
+// CHECK-NEXT:    %[[N:.*]] = forge.ne %[[M]], -inf
+// CHECK-NEXT:    %[[S:.*]] = forge.any %[[N]] over [3] keepdim
+// CHECK-NEXT:    %[[R:.*]] = forge.any %[[P]] over [2] keepdim
+// CHECK-NEXT:    %[[U:.*]] = forge.logical_not %[[R]]
+// CHECK-NEXT:    %[[T:.*]] = forge.transpose %[[U]] [0, 1, 3, 2] : {{.*}} -> tensor<2x1x9x1xi1>
+// CHECK-NEXT:    %[[K:.*]] = forge.masked_fill %k, %[[T]] with 0.0
+// CHECK-NEXT:    %[[V:.*]] = forge.masked_fill %v, %[[T]] with 0.0
+// CHECK-NEXT:    %[[A:.*]] = forge.attention %q, %[[K]], %[[V]] mask %[[M]] :
+// CHECK-NEXT:    %[[E:.*]] = forge.mean %v over [2] keepdim : {{.*}} -> tensor<2x4x1x8xf32>
+// CHECK-NEXT:    %[[C:.*]] = forge.where %[[S]], %[[A]], %[[E]]
+// CHECK-NOT:     forge.any
+// CHECK:         forge.attention %[[C]], %{{.*}}, %{{.*}} mask %[[M]] :
+// CHECK:         %[[B:.*]] = forge.where %[[S]]
 // CHECK-NEXT:    forge.attention %[[B]], %k, %v causal :
 func.func @shared(%q : tensor<2x4x9x8xf32>, %k : tensor<2x4x9x8xf32>, %v : tensor<2x4x9x8xf32>, %p : tensor<2x9xi1>) -> tensor<2x4x9x8xf32> {
   %0 = forge.attention %q, %k, %v keys %p empty_row "uniform" : (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x9xi1>) -> tensor<2x4x9x8xf32>
@@ -37,9 +48,12 @@ func.func @booleans(%q : tensor<4x9x8xf32>, %k : tensor<4x9x8xf32>, %v : tensor<
 // DOC: a causal bias, for a kernel that takes one mask.
 // A bias of -inf counts as masked, where an empty row is uniform.
 // CHECK-LABEL: func.func @bias
-// CHECK:         %[[B:.*]] = forge.maximum %b
-// CHECK:         forge.where %{{.*}}, %[[B]], %{{.*}} :
-// CHECK:         forge.attention %q, %k, %v mask %{{.*}} :
+// CHECK:         %[[M:.*]] = forge.where %{{.*}}, %b, %{{.*}} :
+// CHECK-NEXT:    %[[N:.*]] = forge.ne %[[M]], -inf
+// CHECK-NEXT:    %[[S:.*]] = forge.any %[[N]] over [2] keepdim
+// CHECK-NEXT:    %[[A:.*]] = forge.attention %q, %k, %v mask %[[M]] :
+// CHECK-NEXT:    %[[E:.*]] = forge.mean %v over [1] keepdim
+// CHECK-NEXT:    forge.where %[[S]], %[[A]], %[[E]]
 func.func @bias(%q : tensor<4x9x8xf32>, %k : tensor<4x9x8xf32>, %v : tensor<4x9x8xf32>, %b : tensor<4x9x9xf32>) -> tensor<4x9x8xf32> {
   %0 = forge.attention %q, %k, %v mask %b causal empty_row "uniform" : (tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x9xf32>) -> tensor<4x9x8xf32>
   func.return %0 : tensor<4x9x8xf32>
@@ -69,4 +83,25 @@ func.func @unusual(%q : tensor<4x9x8xf32>, %k : tensor<4x9x8xf32>, %v : tensor<4
   %0 = forge.attention %q, %k, %v mask %m : (tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<9xf32>) -> tensor<4x9x8xf32>
   %1 = forge.attention %0, %k, %v mask %n : (tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<9x9xf16>) -> tensor<4x9x8xf32>
   func.return %1 : tensor<4x9x8xf32>
+}
+
+// -----
+
+// Where an empty row is NaN, the mask is: once for all that share it. The mean of float16 is like that of float32.
+// CHECK-LABEL: func.func @other_empty_rows
+// CHECK:         %[[M:.*]] = forge.where
+// CHECK:         %[[ANY:.*]] = forge.any %{{.*}} over [3] keepdim
+// CHECK:         %[[N:.*]] = forge.where %[[ANY]], %[[M]], %{{.*}} :
+// CHECK:         forge.attention %q, %{{.*}}, %{{.*}} mask %[[N]] :
+// CHECK:         forge.attention %q, %{{.*}}, %{{.*}} mask %[[N]] :
+// CHECK-NEXT:    forge.attention %q, %k, %v causal empty_row "nan" :
+// CHECK:         %[[H:.*]] = forge.attention %h, %{{.*}}, %{{.*}} mask %{{.*}} :
+// CHECK-NEXT:    %[[E:.*]] = forge.mean %h over [2] keepdim
+// CHECK-NEXT:    forge.where %{{.*}}, %[[H]], %[[E]]
+func.func @other_empty_rows(%q : tensor<2x4x9x8xf32>, %k : tensor<2x4x9x8xf32>, %v : tensor<2x4x9x8xf32>, %p : tensor<2x9xi1>, %h : tensor<2x4x9x8xf16>) -> (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf16>) {
+  %0 = forge.attention %q, %k, %v keys %p empty_row "nan" : (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x9xi1>) -> tensor<2x4x9x8xf32>
+  %1 = forge.attention %q, %k, %v keys %p empty_row "nan" : (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x9xi1>) -> tensor<2x4x9x8xf32>
+  %2 = forge.attention %q, %k, %v causal empty_row "nan" : (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>) -> tensor<2x4x9x8xf32>
+  %3 = forge.attention %h, %h, %h keys %p empty_row "uniform" : (tensor<2x4x9x8xf16>, tensor<2x4x9x8xf16>, tensor<2x4x9x8xf16>, tensor<2x9xi1>) -> tensor<2x4x9x8xf16>
+  func.return %0, %1, %2, %3 : tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf16>
 }

@@ -1,0 +1,69 @@
+"""What attention masks is not read: NaN in padding does not show in the rows of what is no padding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+import forgec
+
+SMALL = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_hidden_layers": 2}
+DECODER = {
+    **SMALL,
+    "num_key_value_heads": 2,
+    "use_cache": False,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+}
+MODELS = {
+    "LlamaModel": DECODER,
+    "Gemma2Model": {**DECODER, "head_dim": 8, "sliding_window": 4},
+    "GptOssModel": {**DECODER, "head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 4},
+    "BertModel": SMALL,
+}
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("name", MODELS)
+def test_padding_is_not_read(name: str, side: str, implementation: str) -> None:
+    if implementation == "sdpa" and name in ("Gemma2Model", "GptOssModel"):
+        pytest.skip("the model has no such implementation")
+    torch.manual_seed(0)
+    cls: Any = getattr(transformers, name)
+    model = cls(cls.config_class(**MODELS[name], attn_implementation=implementation)).eval()
+    embeds, mask = torch.randn(2, 9, 32), torch.ones(2, 9, dtype=torch.long)
+    mask[1, slice(0, 3) if side == "left" else slice(6, 9)] = 0
+    kept = mask.bool()
+    call = {"inputs_embeds": embeds, "attention_mask": mask}
+    compiled = forgec.compile(model, (), call)
+    with torch.no_grad():
+        expected = model(**call)[0]
+    poisoned = embeds.masked_fill(~kept[..., None], float("nan"))
+    found = next(iter(compiled(inputs_embeds=poisoned, attention_mask=mask).values()))
+    torch.testing.assert_close(found[kept], expected[kept], rtol=0, atol=2.1e-5)
+
+
+class Masked(nn.Module):
+    """Attention whose mask comes from the caller."""
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        scores = (q @ k.transpose(-1, -2) / 4.0).masked_fill(~mask, -1e30)
+        return scores.softmax(-1) @ v
+
+
+def test_columns_that_no_row_keeps_are_not_read() -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, 5, 16) for _ in range(3))
+    mask = torch.rand(2, 1, 5, 5) > 0.4
+    mask[..., 0] = True
+    mask[0, :, :, 3] = False
+    expected = Masked()(q, k, v, mask)
+    compiled = forgec.compile(Masked(), (q, k, v, mask))
+    k[0, :, 3], v[0, :, 3] = float("nan"), float("inf")
+    torch.testing.assert_close(compiled(q, k, v, mask), expected)
