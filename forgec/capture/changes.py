@@ -6,20 +6,28 @@ itself says nothing of most of these; it restores numbers, and leaves its own te
 
 from __future__ import annotations
 
-import dis
 import inspect
-import sys
 import types
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import torch
 
-from forgec.capture.places import calling_line, is_user_file, portable_path
+from forgec.capture.places import calling_line
+from forgec.capture.reached_code import (
+    Code,
+    code_of,
+    file_of,
+    is_installed,
+    is_users_class,
+    is_users_hook,
+    stored_at,
+    variables_of,
+)
 from forgec.diagnostics import Location
 
 CHANGED = "forgec.changes"
@@ -27,8 +35,6 @@ CHANGED = "forgec.changes"
 
 MAX_OWNERS = 50_000
 """How many lists, dicts, objects and so on are looked at."""
-MAX_FUNCTIONS = 5_000
-"""How many functions are searched for the global variables that they use."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ def changes(module: torch.nn.Module) -> Iterator[list[Change]]:
 
     What torch's own modules assign to themselves is left out.
     """
-    code = _code(module)
+    code = code_of(module)
     found: dict[tuple[str, str], Change] = {}
     result: list[Change] = []
     assigned: dict[tuple[int, str], Location | None] = {}
@@ -96,6 +102,12 @@ def changes(module: torch.nn.Module) -> Iterator[list[Change]]:
 
 _INTERNAL = frozenset(vars(torch.nn.Module())) - {"training"}
 _REGISTRIES = ("_parameters", "_buffers", "_modules")
+_BOOKS = tuple(
+    name
+    for name, value in vars(torch.nn.Module()).items()
+    if isinstance(value, (dict, set)) and name not in _REGISTRIES
+)
+"""Where modules keep hooks, and which buffers are not saved: restored with the attributes that say they are there."""
 _OPAQUE = (
     *("torch", "torchgen", "forgec", "numpy", "logging", "threading", "_thread", "multiprocessing", "concurrent"),
     *("asyncio", "weakref", "typing", "types", "inspect", "functools", "re", "contextvars", "contextlib", "abc", "io"),
@@ -131,7 +143,7 @@ class _Snapshot:
         self._pending: deque[_Owner] = deque()
 
     @staticmethod
-    def of(module: torch.nn.Module, code: _Code) -> _Snapshot:
+    def of(module: torch.nn.Module, code: Code) -> _Snapshot:
         """What a module and its code can reach; ``take`` has to be called."""
         snapshot = _Snapshot()
         for path, child in module.named_modules():
@@ -144,7 +156,7 @@ class _Snapshot:
         for function in code.functions:
             for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
                 snapshot.add("variable", name, cell)
-            for scope, name in _variables(function):
+            for scope, name in variables_of(function):
                 scopes.setdefault(id(scope), _Variables(scope)).names.add(name)
         for variables in scopes.values():
             snapshot.add("variable", "", variables)
@@ -174,13 +186,17 @@ class _Snapshot:
                 if not _differs(owner, key, now):
                     continue
                 kind, name = key
+                if kind in _BOOKS:
+                    if is_users_hook(owner.items.get(key, now.get(key))):
+                        yield Change(owner.what, f"{owner.path}.{kind}".lstrip("."))
+                    continue
                 place = None
                 if isinstance(owner.value, torch.nn.Module) and kind in ("attr", "_buffers", "_parameters"):
                     place = assigned.get((id(owner.value), name))
                     if place is None and (id(owner.value), name) in assigned:
                         continue
                 elif isinstance(owner.value, (_Variables, types.CellType)):
-                    place = _stored_at(owner.path if isinstance(owner.value, types.CellType) else name, functions)
+                    place = stored_at(owner.path if isinstance(owner.value, types.CellType) else name, functions)
                 yield Change(owner.what, _changed_name(owner, key), place)
 
     def restore(self, chosen: Callable[[_Owner], bool]) -> None:
@@ -221,12 +237,12 @@ def _is_owner(value: Any, what: str) -> bool:
     """True for what holds values that code can replace; of the objects in variables, those of the user's classes."""
     cls = type(value)
     if issubclass(cls, type):
-        return _is_users_class(value)
+        return is_users_class(value)
     if issubclass(cls, _OWNERS):
         return True
     if issubclass(cls, (torch.Tensor, types.ModuleType)) or inspect.isroutine(value):
         return False
-    if what == "variable" and (not _is_users_class(cls) or _is_installed(_file(cls))):
+    if what == "variable" and (not is_users_class(cls) or is_installed(file_of(cls))):
         return False
     return cls.__module__.partition(".")[0] not in _OPAQUE and (_dict_of(value) is not None or bool(_slots(cls)))
 
@@ -270,8 +286,9 @@ def _items(owner: Any) -> dict[Any, Any]:
     found: dict[Any, Any] = {}
     if isinstance(owner, torch.nn.Module):
         held = vars(owner)
-        for registry in _REGISTRIES:
-            found.update({(registry, name): value for name, value in held.get(registry, {}).items()})
+        for registry in (*_REGISTRIES, *_BOOKS):
+            entries = held.get(registry, {})
+            found.update({(registry, e): entries[e] if isinstance(entries, dict) else e for e in entries})
         found.update({("attr", name): value for name, value in held.items() if name not in _INTERNAL})
         return found
     if isinstance(owner, dict):
@@ -341,7 +358,7 @@ def _write(owner: Any, items: dict[Any, Any], now: dict[Any, Any]) -> None:
         else:
             object.__setattr__(owner, name, value)
     if isinstance(owner, torch.nn.Module):
-        for registry in _REGISTRIES:
+        for registry in (*_REGISTRIES, *_BOOKS):
             held = vars(owner).get(registry)
             if held is not None:
                 held.clear()
@@ -374,125 +391,3 @@ def _arguments(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str,
     for index, value in enumerate(args):
         yield names[index] if index < len(names) else f"argument {index + 1}", value
     yield from kwargs.items()
-
-
-# Which functions run
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def _is_users_class(value: Any) -> bool:
-    if not isinstance(value, type) or value.__module__.partition(".")[0] in ("builtins", "torch", "forgec"):
-        return False
-    file = _file(value)
-    return not file or is_user_file(file)
-
-
-def _file(cls: type) -> str:
-    return getattr(sys.modules.get(cls.__module__), "__file__", None) or ""
-
-
-def _is_installed(file: str) -> bool:
-    """True for code of a library: what it keeps in variables of its own, it caches."""
-    return "site-packages" in file or "dist-packages" in file
-
-
-@dataclass
-class _Code:
-    """Functions and classes of the user's that a module may use."""
-
-    functions: list[types.FunctionType]
-    classes: list[type]
-
-
-def _code(module: torch.nn.Module) -> _Code:
-    """What a module's ``forward`` may call, as far as names tell."""
-    found: dict[int, types.FunctionType] = {}
-    pending: deque[Any] = deque()
-    classes: dict[type, None] = {}
-    files = {_file(type(child)) for child in module.modules()}
-
-    def add(value: Any) -> None:
-        function = _function(value)
-        if function is not None and id(function) not in found and len(found) < MAX_FUNCTIONS:
-            file = function.__code__.co_filename
-            if is_user_file(file) and (file in files or not _is_installed(file)):
-                found[id(function)] = function
-                pending.append(function)
-        elif (
-            isinstance(value, type)
-            and value not in classes
-            and _is_users_class(value)
-            and (_file(value) in files or not _is_installed(_file(value)))
-        ):
-            classes[value] = None
-            for member in list(vars(value).values()):
-                add(member)
-
-    for child in module.modules():
-        forward = vars(child).get("forward")
-        function = _function(forward)
-        if function is not None and id(function) not in found:
-            found[id(function)] = function
-            pending.append(function)
-        for cls in (*type(child).__mro__, *type(getattr(forward, "__self__", None)).__mro__):
-            add(cls)
-        hooks = [*child._forward_pre_hooks.values(), *child._forward_hooks.values()]
-        for value in [*vars(child).values(), *hooks]:
-            add(value)
-    while pending:
-        function = pending.popleft()
-        add(getattr(function, "__wrapped__", None))
-        for cell in function.__closure__ or ():
-            with suppress(ValueError):
-                add(cell.cell_contents)
-                add(type(cell.cell_contents))
-        for scope, name in _variables(function):
-            add(scope.get(name))
-            if not isinstance(scope.get(name), (types.ModuleType, type)):
-                add(type(scope.get(name)))
-    return _Code([*found.values()], [*classes])
-
-
-def _function(value: Any) -> types.FunctionType | None:
-    if isinstance(value, (staticmethod, classmethod, types.MethodType)):
-        value = value.__func__
-    elif isinstance(value, property):
-        value = value.fget
-    elif isinstance(value, partial):
-        value = value.func
-    return value if isinstance(value, types.FunctionType) else None
-
-
-def _variables(function: types.FunctionType) -> Iterator[tuple[dict[str, Any], str]]:
-    """The global variables that a function may use, also those of other modules of the user's (``settings.N``)."""
-    names, scope = _names(function.__code__), function.__globals__
-    for name in names:
-        value = scope.get(name)
-        if isinstance(value, types.ModuleType):
-            file = getattr(value, "__file__", None) or ""
-            if is_user_file(file) and not _is_installed(file):
-                yield from ((vars(value), inner) for inner in names if inner in vars(value))
-        else:
-            yield scope, name
-
-
-@lru_cache(maxsize=16384)
-def _names(code: types.CodeType) -> tuple[str, ...]:
-    inner = (name for constant in code.co_consts if isinstance(constant, types.CodeType) for name in _names(constant))
-    return tuple(dict.fromkeys((*code.co_names, *inner)))
-
-
-def _stored_at(name: str, functions: Sequence[types.FunctionType]) -> Location | None:
-    """The first line that assigns a global variable, or one of an enclosing function."""
-    return next((found for function in functions if (found := _store_in(function.__code__, name))), None)
-
-
-def _store_in(code: types.CodeType, name: str) -> Location | None:
-    line = code.co_firstlineno
-    for instruction in dis.get_instructions(code):
-        line = (instruction.positions.lineno if instruction.positions else None) or line
-        stores = instruction.opname in ("STORE_GLOBAL", "STORE_DEREF") and name in code.co_names + code.co_freevars
-        if stores and instruction.argval == name:
-            return Location(portable_path(code.co_filename), line, code.co_qualname.strip("<>"))
-    inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
-    return next((found for constant in inner if (found := _store_in(constant, name))), None)

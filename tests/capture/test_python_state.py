@@ -198,6 +198,40 @@ def test_what_hooks_keep() -> None:
     assert kept == {}
 
 
+def test_hooks_that_the_first_call_installs_are_undone_with_the_mark_that_they_are_there() -> None:
+    def function(self: Any, x: torch.Tensor) -> torch.Tensor:
+        if not self.installed:
+            self.inner.register_forward_hook(lambda module, given, result: result * 2)
+            self.inner.register_forward_pre_hook(lambda module, given, kept: None, with_kwargs=True)
+            self.installed = True
+        return self.inner(x)
+
+    model, other = Model(function, installed=False), Model(function, installed=False)
+    other.load_state_dict(model.state_dict())
+    assert warned(model, x34) == [
+        f"the model changes its attribute {name!r}"
+        for name in ("inner._forward_hooks", "inner._forward_pre_hooks", "installed")
+    ]
+    assert not model.installed
+    for name, held in vars(model.inner).items():
+        assert "hooks" not in name or not held
+    assert torch.equal(model(x34), other(x34))
+    assert len(model.inner._forward_hooks) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*_output_capturing_hooks_installed")
+def test_a_model_of_transformers_records_once_after_compiling() -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = transformers.LlamaModel(transformers.LlamaConfig(**sizes, vocab_size=8, attn_implementation="eager")).eval()
+    inputs = {"input_ids": torch.tensor([[1, 2, 3]]), "use_cache": False}
+    inputs |= {"output_attentions": True, "output_hidden_states": True}
+    compiled = forgec.compile(model, (), inputs)
+    for run in (compiled, model):
+        result = run(**inputs)
+        assert (len(result.hidden_states), len(result.attentions)) == (3, 2)
+
+
 def test_a_model_that_fails_changes_nothing() -> None:
     def failing(x: torch.Tensor) -> torch.Tensor:
         global N
