@@ -21,6 +21,7 @@ from forgec.ir.ops.reduction import AmaxOp, SoftmaxOp
 from forgec.ir.ops.select import MaskedFillOp, WhereOp
 from forgec.ir.ops.shape import ConcatOp, CopyOp, ReshapeOp, TransposeOp
 from forgec.ir.ops.unary import CastOp, ClampOp, TanhOp
+from forgec.passes.number_ranges import masks, rounded, swallows
 from forgec.passes.patterns import number, through, with_number
 from forgec.runtime.plan import Reg
 from forgec.runtime.symbolic import Extent
@@ -31,16 +32,6 @@ DEPTH = 24
 
 class Refused(Exception):
     """Scores that end in a product, with something on the way that attention does not have."""
-
-
-def is_least(value: float, dtype: str) -> bool:
-    """True for numbers that swallow any score that is added to them: the least finite one, also after a division."""
-    return value <= (-6e4 if dtype == "f16" else -1e30)
-
-
-def masks(value: float, dtype: str) -> bool:
-    """True for numbers in whose place, or beside which, no score of a model counts: also for -1e9, a common choice."""
-    return is_least(value, dtype) or (dtype != "f16" and value <= -1e9)
 
 
 def swaps_last(op: TransposeOp) -> bool:
@@ -79,13 +70,15 @@ class Term:
     """What was done to scores whose leading extents are ``lead``.
 
     ``factor`` times the value was added; or (``keeps``) the value is a condition: true keeps a score, or (False) makes
-    it ``fill``; or, without a value, scores became ``fill`` at least. ``shape`` is that of the scores, whose rows are
-    the keys where ``turned``; where they were ``split`` then, that is their shape with rows and columns in parts.
+    it ``fill``; or, without a value, scores became ``fill`` at least. ``shape`` and ``dtype`` are those of the scores,
+    whose rows are the keys where ``turned``; where they were ``split`` then, that is their shape with rows and columns
+    in parts.
     """
 
     value: SSAValue | None
     lead: tuple[Extent, ...]
     shape: tuple[Extent, ...]
+    dtype: str
     factor: float = 1.0
     keeps: bool | None = None
     fill: float = 0.0
@@ -174,6 +167,7 @@ class _Reader:
         self.shape: tuple[Extent, ...] = ()
         self.maxima: list[Operation] = []
         self.factor = 1.0
+        self.factors: list[tuple[float, str]] = []
         self.softcap: float | None = None
         self.head_factor: SSAValue | None = None
         self.terms: list[Term] = []
@@ -284,7 +278,8 @@ class _Reader:
         if self.rows is not None:
             raise Refused("something is done to the scores of all heads as rows of one")
         shape = types.shape(op.results[0]) if self.split is None else self.shape
-        self.terms.append(Term(value, shape[:-2], shape, turned=self.turned, split=self.split, **what))  # pyright: ignore
+        dtype = types.dtype(op.results[0])
+        self.terms.append(Term(value, shape[:-2], shape, dtype, turned=self.turned, split=self.split, **what))  # pyright: ignore
 
     def _add(self, op: Operation) -> SSAValue | None:
         if not _is_add(op):
@@ -306,6 +301,8 @@ class _Reader:
         maximum = _maximum_of(op.rhs, op.lhs, types.rank(op.lhs) - (2 if self.turned else 1))
         if maximum is None or self.split is not None:
             self._term(op, op.rhs, factor=-self.factor)
+        elif self.softcap is not None or self.sinks is not None:
+            raise Refused("the scores are shifted by their maximum before they are capped or get sinks")
         else:
             self.maxima.append(maximum)
         return op.lhs
@@ -316,7 +313,9 @@ class _Reader:
             value, by = found
             if by == 0 or types.shape(value) != types.shape(op.result):
                 return None
-            self.factor = self.factor / by if isinstance(op, DivOp) else self.factor * by
+            by = 1 / by if isinstance(op, DivOp) else by
+            self.factor *= by
+            self.factors.append((by, types.dtype(op.result)))
             return value
         if isinstance(op, DivOp) or op.rhs is None:
             return None
@@ -353,14 +352,22 @@ class _Reader:
     def _fill(self, op: Operation, scores: SSAValue, condition: SSAValue, fill: float, *, keeps: bool) -> SSAValue:
         if self.split is not None:
             raise Refused("scores whose rows and columns are split are masked")
-        fill *= self.factor
+        dtype = types.dtype(op.results[0])
+        fill = self._multiplied(fill, dtype)
         last = all(term.keeps is not None for term in self.terms)  # -1e9 loses its meaning where more is added to it
-        if not (masks if last else is_least)(fill, types.dtype(op.results[0])):
+        if not (masks if last or dtype == "f16" else swallows)(fill, dtype):
             raise Refused(f"masked scores get {fill:g}, which does not mask")
         if types.dtype(condition) != "i1":
             raise Refused("the condition of a mask is no boolean")
         self._term(op, condition, keeps=keeps, fill=fill)
         return scores
+
+    def _multiplied(self, fill: float, dtype: str) -> float:
+        """What a number in the place of a score becomes, rounded where scores are."""
+        fill = rounded(fill, dtype)
+        for by, narrow in reversed(self.factors):
+            fill = rounded(fill * by, narrow)
+        return fill
 
     def _maximum(self, op: MaximumOp) -> SSAValue | None:
         found = with_number(op)
@@ -374,9 +381,10 @@ class _Reader:
     def _at_least(self, op: Operation, value: SSAValue, least: float) -> SSAValue | None:
         if types.shape(value) != types.shape(op.results[0]) or not _leads_to_product(value):
             return None
-        if not is_least(least, types.dtype(value)):
+        dtype = types.dtype(value)
+        if not (swallows(least, dtype) or (dtype == "f16" and masks(least, dtype))) or self.factor <= 0:
             raise Refused(f"scores are {least:g} at least")
-        self._term(op, None, fill=least * self.factor)
+        self._term(op, None, fill=self._multiplied(least, dtype))
         return value
 
     def _tanh(self, op: TanhOp) -> SSAValue | None:
@@ -414,7 +422,12 @@ def _is_dead(op: Operation) -> bool:
 
 
 def _maximum_of(value: SSAValue, of: SSAValue, dim: int) -> Operation | None:
-    """The op that takes the greatest element of ``of`` along a dimension, if a value is what it gives."""
+    """The op that takes the greatest element of ``of`` along a dimension, if a value is what it gives, with an extent
+    of 1 there.
+    """
+    kept = tuple(1 if place == dim else extent for place, extent in enumerate(types.shape(of)))
+    if (1,) * (len(kept) - types.rank(value)) + types.shape(value) != kept:
+        return None
     value = through(value, ReshapeOp, CopyOp)
     op = producer(value)
     if isinstance(op, AmaxOp):

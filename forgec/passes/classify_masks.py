@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import IntAttr, ModuleOp, StringAttr, UnitAttr
-from xdsl.ir import Attribute, Block, Operation, SSAValue
+from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.passes import ModulePass
 
 from forgec.ir import types
@@ -17,9 +17,10 @@ from forgec.ir.ops.creation import FullOp
 from forgec.ir.ops.select import WhereOp
 from forgec.ir.ops.shape import BroadcastOp, ReshapeOp, SliceOp, TransposeOp
 from forgec.ir.ops.unary import LogicalNotOp
-from forgec.passes.attention_scores import is_least, masks
 from forgec.passes.mask_elements import Element, Elements, Leaf, Linear, Node, Number
+from forgec.passes.mask_levels import levels
 from forgec.passes.mask_structure import Classifier, Condition, Structure, conditions, tensor_of
+from forgec.passes.number_ranges import masks, swallows
 from forgec.passes.patterns import missed, substitute
 from forgec.passes.rewriting import blocks
 from forgec.runtime.symbolic import Extent, is_nonnegative
@@ -44,7 +45,9 @@ class ClassifyMasks(ModulePass):
 
     Comparisons of positions become ``causal`` (with the ``offset`` of a cache), ``window`` and ``chunk``; conditions on
     columns alone, as padding is, become ``keys``; what is left of a mask stays, without those parts. A mask that adds
-    the least finite number makes ``empty_row`` "uniform". Each mask is read once, whatever the number of layers.
+    the least finite number makes ``empty_row`` "uniform", and one that leaves every row a column makes it "zero".
+    Where a row may be empty, masks stay that add more than one number, or one that does not swallow scores in the
+    dtype of the softmax (float16 has none). Each mask is read once, whatever the number of layers.
 
     Order: after ``fuse-attention``, which hands on masks as they are, and before ``constant-fold``, which would make
     numbers of small ones.
@@ -54,7 +57,7 @@ class ClassifyMasks(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for block in blocks(op):
-            reader = _Reader(block)
+            reader = _Reader()
             for current in list(block.ops):
                 if isinstance(current, AttentionOp) and current.mask is not None:
                     reader.rewrite(current, current.mask)
@@ -76,10 +79,9 @@ class _Unknown(Exception):
 
 
 class _Reader:
-    def __init__(self, block: Block) -> None:
-        self.block = block
+    def __init__(self) -> None:
         self.elements: dict[tuple[Extent, ...], Elements] = {}
-        self.known: dict[tuple[SSAValue, tuple[Extent, ...]], _Meaning | str] = {}
+        self.known: dict[tuple[SSAValue, tuple[Extent, ...], str], _Meaning | str] = {}
         self.new: list[Operation] = []
 
     def rewrite(self, op: AttentionOp, mask: SSAValue) -> None:
@@ -88,15 +90,16 @@ class _Reader:
             return
         shape = (*types.shape(op.result)[:-1], types.shape(op.key)[-2])
         self.new = []
-        if (mask, shape) not in self.known:
+        key = (mask, shape, op.softmax_dtype.data)
+        if key not in self.known:
             try:
-                self.known[mask, shape] = self._read(mask, shape)
+                self.known[key] = self._read(*key)
             except _Unknown as exc:
                 for new in reversed(self.new):
                     new.erase()
                 self.new = []
-                self.known[mask, shape] = str(exc)
-        meaning = self.known[mask, shape]
+                self.known[key] = str(exc)
+        meaning = self.known[key]
         if isinstance(meaning, str):
             missed(op, f"its mask stays as it is: {meaning}")
             return
@@ -118,18 +121,15 @@ class _Reader:
         left = "" if meaning.mask is None else f", {'bias' if types.dtype(meaning.mask) != 'i1' else 'mask'}"
         substitute(op, [*self.new, new], what=f"the mask is {' '.join(words) or 'none'}{left}")
 
-    def _read(self, mask: SSAValue, shape: tuple[Extent, ...]) -> _Meaning:
+    def _read(self, mask: SSAValue, shape: tuple[Extent, ...], work: str) -> _Meaning:
         rank = len(shape)
-        index = tuple(Linear(((axis, 1),)) for axis in range(rank - types.rank(mask), rank))
-        element = self.elements.setdefault(shape, Elements(shape))(mask, index)
+        element = element_of(mask, shape, self.elements.setdefault(shape, Elements(shape)))
         kept: list[Condition] = []
         biases: list[Element] = []
-        fills: list[float] = []
         if types.dtype(mask) == "i1":
             kept += conditions(element)
-            fills.append(-_INFINITY)
         else:
-            self._take_terms(element, types.dtype(mask), kept, biases, fills)
+            _take_terms(element, types.dtype(mask), kept, biases)
         if not kept:
             return _Meaning({}, None if not biases else mask, None, None, not biases)
         found = Classifier(shape).sort(iter(kept))
@@ -138,44 +138,12 @@ class _Reader:
         properties = _properties(found)
         keys = self._joined(found.keys, [*range(rank - 3), rank - 1], shape)
         left = self._joined(found.rest, list(range(rank)), shape)
-        meaning = _Meaning(properties, None, keys, fills[0], False)
-        meaning.certain = left is None and keys is None and not biases and _always_keeps(properties, shape)
-        self._check_fills(fills, meaning.certain, types.dtype(mask))
+        certain = left is None and keys is None and not biases and _always_keeps(properties, shape)
+        boolean = certain or types.dtype(mask) == "i1"
+        fill = -_INFINITY if boolean else _fill_of_empty_rows(element, types.dtype(mask), work)
+        meaning = _Meaning(properties, None, keys, fill, certain)
         meaning.mask = self._bias(biases, left, shape)
         return meaning
-
-    def _take_terms(
-        self, element: Element, dtype: str, kept: list[Condition], biases: list[Element], fills: list[float]
-    ) -> None:
-        """The conditions and the biases of a sum of masks."""
-        match element:
-            case Number(value=value) if value == 0:
-                return
-            case Node(name="add", arguments=arguments):
-                conditions_before, parts = len(kept), []
-                for argument in arguments:
-                    self._take_terms(argument, dtype, kept, parts, fills)
-                biases += parts if len(kept) > conditions_before else [element]
-            case Node(name="where", arguments=(condition, then, otherwise)):
-                for inner, filled, negated in ((then, otherwise, False), (otherwise, then, True)):
-                    if isinstance(filled, Number) and masks(filled.value, dtype):
-                        kept += conditions(condition, negated)
-                        others: list[float] = []
-                        self._take_terms(inner, dtype, kept, biases, others)
-                        fills += [filled.value] if others == [filled.value] else [filled.value, *others]
-                        return
-                biases.append(element)
-            case _:
-                biases.append(element)
-
-    def _check_fills(self, fills: list[float], certain: bool, dtype: str) -> None:
-        """A row with nothing left must get what adding these numbers gives it."""
-        if certain or all(fill == -_INFINITY for fill in fills):
-            return
-        if len(fills) > 1:
-            raise _Unknown("it masks more than once, and what is left of an empty row depends on how often")
-        if not is_least(fills[0], dtype):
-            raise _Unknown(f"it adds {fills[0]:g}, which leaves an empty row some of its scores")
 
     def _joined(self, parts: list[Condition], axes: list[int], shape: tuple[Extent, ...]) -> SSAValue | None:
         """Conditions as one tensor over these axes."""
@@ -198,6 +166,8 @@ class _Reader:
             value = tensor_of(Condition(bias), list(range(len(shape))), shape, self._insert)
             if value is None:
                 raise _Unknown("a part of it is no slice of a tensor")
+            if types.dtype(value) not in types.FLOATS:
+                raise _Unknown("a part of it is no floating-point number")
             total = value if total is None else self._op(AddOp.make([total, value]))
         if total is None or left is None:
             return left if total is None else total
@@ -231,6 +201,62 @@ class _Reader:
 
     def _made(self, cls: type[Operation], value: SSAValue, kind: Attribute, **properties: Attribute) -> SSAValue:
         return self._op(cls.create(operands=[value], properties=properties, result_types=[kind]))
+
+
+def element_of(mask: SSAValue, shape: tuple[Extent, ...], elements: Elements) -> Element:
+    """The element of a mask that belongs to one of scores [*B, H, S, T]."""
+    rank = len(shape)
+    return elements(mask, tuple(Linear(((axis, 1),)) for axis in range(rank - types.rank(mask), rank)))
+
+
+def keeps_every_row(mask: SSAValue, shape: tuple[Extent, ...], elements: Elements) -> bool:
+    """True if it is certain that a mask over scores of a shape leaves something of each row: without biases, and by
+    positions alone.
+    """
+    biases: list[Element] = []
+    kept: list[Condition] = []
+    element = element_of(mask, shape, elements)
+    if types.dtype(mask) == "i1":
+        kept += conditions(element)
+    else:
+        _take_terms(element, types.dtype(mask), kept, biases)
+    found = Classifier(shape).sort(iter(kept))
+    try:
+        return not (biases or found.nothing or found.keys or found.rest) and _always_keeps(_properties(found), shape)
+    except _Unknown:
+        return False
+
+
+def _fill_of_empty_rows(element: Element, dtype: str, work: str) -> float:
+    """What each score of a row becomes of which nothing is kept, whatever the scores: its mask is added in ``work``."""
+    fills = {fill for fill in levels(element, dtype) if masks(fill, dtype) or fill != fill}
+    if len(fills) != 1:
+        raise _Unknown("it masks more than once, and what is left of an empty row depends on how often")
+    (fill,) = fills
+    if not swallows(fill, work):
+        raise _Unknown(f"it adds {fill:g}, which leaves an empty row some of its scores")
+    return fill
+
+
+def _take_terms(element: Element, dtype: str, kept: list[Condition], biases: list[Element]) -> None:
+    """The conditions and the biases of a sum of masks."""
+    match element:
+        case Number(value=value) if value == 0:
+            return
+        case Node(name="add", arguments=arguments):
+            conditions_before, parts = len(kept), []
+            for argument in arguments:
+                _take_terms(argument, dtype, kept, parts)
+            biases += parts if len(kept) > conditions_before else [element]
+        case Node(name="where", arguments=(condition, then, otherwise)):
+            for inner, filled, negated in ((then, otherwise, False), (otherwise, then, True)):
+                if isinstance(filled, Number) and masks(filled.value, dtype):
+                    kept += conditions(condition, negated)
+                    _take_terms(inner, dtype, kept, biases)
+                    return
+            biases.append(element)
+        case _:
+            biases.append(element)
 
 
 def _properties(found: Structure) -> dict[str, Attribute]:

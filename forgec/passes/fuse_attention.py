@@ -23,7 +23,11 @@ from forgec.ir.ops.select import MaskedFillOp, WhereOp
 from forgec.ir.ops.shape import BroadcastOp, ConcatOp, CopyOp, ReshapeOp, SliceOp, TransposeOp
 from forgec.ir.ops.unary import CastOp, LogicalNotOp, NegOp
 from forgec.passes.attention_frames import REARRANGEMENTS, Builder, Frame, frame_of
-from forgec.passes.attention_scores import Refused, Scores, Term, is_least, read_scores, swaps_last
+from forgec.passes.attention_scores import Refused, Scores, Term, read_scores, swaps_last
+from forgec.passes.classify_masks import element_of, keeps_every_row
+from forgec.passes.mask_elements import Elements
+from forgec.passes.mask_levels import holds_masks
+from forgec.passes.number_ranges import swallows
 from forgec.passes.patterns import missed, substitute
 from forgec.passes.rewriting import blocks
 from forgec.passes.rewriting import replace as replace_op
@@ -49,8 +53,9 @@ class FuseAttention(ModulePass):
 
     Scores may be scaled (before or after the product), soft-capped, masked by addition, ``where`` or ``masked_fill``,
     given a column of sinks, and shifted by their maximum, in the order that ``forge.attention`` pins; batch and heads
-    may be one dimension in any part. What a mask means is left to ``classify-masks``. A mask of -inf or by booleans
-    that leaves nothing of a row gives 0 there, where the spelled-out softmax gives NaN.
+    may be one dimension in any part. What a mask means is left to ``classify-masks``. A row of which nothing is kept
+    is NaN where masked scores are -inf, and the mean where all of them became the same finite number; in float16, where
+    a score is not lost in what is added to it, scores with such a mask stay as they are unless no row can be empty.
 
     Order: before passes that would take softmax and scale for something of their own; after ``canonicalize``, which
     leaves one chain of views between products.
@@ -224,10 +229,14 @@ def _replace(build: Builder, softmax: SoftmaxOp, use: _Use, scores: Scores) -> N
     if len(heads) > 1:
         widest = next(extent for extent in heads if extent != 1)
         key, value = (build.broadcast_dim(v, -3, widest) for v in (key, value))
-    mask = _mask(build, terms, types.dtype(scores.product.result), frame)
+    shape = (*frame, types.shape(query)[-2], types.shape(key)[-2])
+    mask, empty_row = _mask(build, terms, types.dtype(scores.product.result), shape)
+    if use.zeroed or scores.sinks is not None:
+        empty_row = "zero"
     sinks = None if scores.sinks is None else _sinks(build, scores.sinks, frame)
     work = types.promote(types.dtype(softmax.input), types.dtype(scores.product.result))
     properties: dict[str, Attribute] = {"scale": ScalarAttr.of(factor), "softmax_dtype": StringAttr(work)}
+    properties["empty_row"] = StringAttr(empty_row if sinks is None else "zero")
     if query_scale is not None:
         properties["query_scale"] = ScalarAttr.of(query_scale)
     if scores.softcap is not None:
@@ -287,20 +296,33 @@ def _zeroed(use: _Use, scores: Scores) -> list[Term]:
     return [replace(term, fill=-float("inf")) if term.keeps is False else term for term in terms]
 
 
-def _mask(build: Builder, terms: Sequence[Term], dtype: str, frame: Frame) -> SSAValue | None:
-    """What the terms make of scores of 0; booleans if all they do is to mask by -inf."""
+def _mask(build: Builder, terms: Sequence[Term], dtype: str, shape: tuple[Extent, ...]) -> tuple[SSAValue | None, str]:
+    """What the terms make of scores of 0, and what a row has of which they leave nothing; booleans if all that they do
+    is to give masked scores one number. Raises Refused for numbers that float16 does not tell from scores.
+    """
+    frame = shape[:-2]
     if not terms:
-        return None
+        return None, "zero"
     mask = None
-    if all(term.keeps is not None and term.fill == -float("inf") for term in terms):
+    if all(term.keeps is not None for term in terms) and len({term.fill for term in terms}) == 1:
         for term in terms:
             kept = _framed(build, term, frame)
             kept = kept if term.keeps else build.insert(LogicalNotOp.make([kept]))
             mask = kept if mask is None else build.logical_and(mask, kept)
-        return mask
+        return mask, "nan" if terms[0].fill == -float("inf") else "uniform"
+    fills = {term.fill for term in terms if term.keeps is not None and term.fill != -float("inf")}
+    if len(fills) > 1 and not all(swallows(fill, dtype) for fill in fills):
+        raise Refused("masked scores get different numbers")
     for term in _together(build, terms):
         mask = _with_term(build, term, frame, mask, dtype)
-    return mask
+    if mask is not None and any(term.dtype == "f16" for term in terms):
+        elements = Elements(shape)
+        uncertain = holds_masks(element_of(mask, shape, elements), types.dtype(mask))
+        if uncertain and not keeps_every_row(mask, shape, elements):
+            raise Refused(
+                "its mask holds numbers in which float16 does not lose the scores of a row that keeps nothing"
+            )
+    return mask, "nan"
 
 
 def _together(build: Builder, terms: Sequence[Term]) -> list[Term]:
@@ -338,7 +360,7 @@ def _fill(number: float, dtype: str) -> float:
     """
     if number == -float("inf"):
         return number
-    return max(number, LEAST[dtype]) if is_least(number, dtype) else LEAST[dtype]
+    return max(number, LEAST[dtype]) if swallows(number, dtype) else LEAST[dtype]
 
 
 def _framed(build: Builder, term: Term, frame: Frame) -> SSAValue:

@@ -23,13 +23,15 @@ from forgec.ir.ops.reduction import CumsumOp
 from forgec.ir.ops.select import MaskedFillOp, TrilOp, TriuOp, WhereOp
 from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, SliceOp, TransposeOp
 from forgec.passes.mask_places import ZERO, Index, Linear, source_index
+from forgec.passes.number_ranges import holds, position_bounds, rounded
 from forgec.passes.patterns import number
 from forgec.runtime.plan import Reg
 from forgec.runtime.symbolic import Extent
 
 DEPTH = 64
 """Ops between a mask and what it comes from, at most: beyond, elements are taken as they are."""
-GREATEST = {"f16": 65504.0, "bf16": 3.3895313892515355e38, "f32": 3.4028234663852886e38}
+SMALL = 256
+"""Integers that every floating-point type of more than 8 bits holds exactly, at most."""
 
 
 Place: TypeAlias = "tuple[SSAValue, Index]"
@@ -85,10 +87,13 @@ _BOOLEAN = {b.BitwiseAndOp: "and", b.LogicalAndOp: "and", b.BitwiseOrOp: "or", b
 
 
 class Elements:
-    """Evaluates elements over axes of certain extents; each element of each tensor once."""
+    """Evaluates elements of tensors over axes of these extents; each element of each tensor once.
 
-    def __init__(self, extents: Sequence[Extent] = ()) -> None:
-        self.extents = tuple(extents)
+    Integers count without a bound here, so what leaves the range of its dtype, where it would wrap, is taken as it is.
+    """
+
+    def __init__(self, shape: Sequence[Extent]) -> None:
+        self.extents = dict(enumerate(shape))
         self._known: dict[Place, Element] = {}
         self._depth = 0
 
@@ -101,9 +106,25 @@ class Elements:
         if found is None:
             self._depth += 1
             found = self._evaluate(value, index) if self._depth < DEPTH else Leaf(value, index)
+            found = found if self._fits(found, types.dtype(value)) else Leaf(value, index)
             self._depth -= 1
             self._known[place] = found
         return found
+
+    def _fits(self, element: Element, dtype: str) -> bool:
+        """True if every integer that an element may be is one of a dtype."""
+        if isinstance(element, Node) and element.name == "where":
+            return all(self._fits(branch, dtype) for branch in element.arguments[1:])
+        if isinstance(element, Function):
+            inner = element.argument
+            return self._fits(inner, dtype) and (element.name != "abs" or self._fits(inner.times(-1), dtype))
+        if not isinstance(element, Linear):
+            return True
+        low, high = position_bounds(element.constant)
+        for axis, factor in element.axes:
+            farthest = factor * max(position_bounds(self.extents[axis])[1] - 1, 0)
+            low, high = low + min(farthest, 0), high + max(farthest, 0)
+        return holds(dtype, low, high)
 
     def _evaluate(self, value: SSAValue, index: Index) -> Element:
         op = producer(value)
@@ -124,12 +145,21 @@ class Elements:
         elif isinstance(op, AtenOp) and op.callee.data == "aten::diff":
             found = self._difference(op, index)
         elif isinstance(op, CumsumOp):
-            found = ZERO if self(op.input, index) in (ZERO, Number(False)) else None
+            found = self._sum_of_zeros(op, index)
         elif isinstance(op, (TrilOp, TriuOp)):
             found = self._triangle(op, index)
         elif isinstance(op, (b.BinaryOp, u.UnaryOp, WhereOp, MaskedFillOp)) and types.rank(value) == len(index):
             found = self._pointwise(op, (value, index))
         return Leaf(value, index) if found is None else found
+
+    def _sum_of_zeros(self, op: CumsumOp, index: Index) -> Element | None:
+        """0, where all elements along the dimension are: one at an index of which nothing else is known."""
+        dim, anywhere = op.dim.data, -1 - len(self.extents)
+        self.extents[anywhere] = types.shape(op.input)[dim]
+        element = self(op.input, (*index[:dim], Linear(((anywhere, 1),)), *index[dim + 1 :]))
+        if element not in (ZERO, Number(False)):
+            return None
+        return Number(0.0) if types.dtype(op.result) in types.FLOATS else ZERO
 
     def _operand(self, operand: SSAValue, index: Index) -> Element:
         """The element of an operand that broadcasts."""
@@ -143,8 +173,14 @@ class Elements:
             scalar = op.scalar.value
             if isinstance(scalar, complex):
                 return None
-            floats = types.dtype(op.lhs) in types.FLOATS
-            arguments.append(Linear((), scalar) if type(scalar) is int and not floats else Number(scalar))
+            dtype = types.dtype(op.lhs)
+            if type(op) in COMPARISONS and dtype in types.FLOATS:
+                scalar = rounded(float(scalar), dtype)
+            arguments.append(
+                Linear((), scalar) if type(scalar) is int and dtype not in types.FLOATS else Number(scalar)
+            )
+            if not self._fits(arguments[-1], dtype):
+                return None
         if isinstance(op, WhereOp):
             return where(arguments[0], arguments[1], arguments[2], place)
         if isinstance(op, MaskedFillOp):
@@ -266,9 +302,11 @@ def compare(name: str, left: Element, right: Element, place: Place | None) -> El
     """A comparison of integers, or of numbers."""
     if name in ("eq", "ne") and _is_condition(left):
         return _equals_truth(left, right, name == "ne", place)
-    if isinstance(left, Number) and isinstance(right, (Number, Linear)):
-        other = right.value if isinstance(right, Number) else right.constant
-        return Number(_COMPARE[name](left.value, other)) if isinstance(other, (int, float)) else None
+    if isinstance(left, Number) or isinstance(right, Number):
+        numbers = [_constant(left), _constant(right)]
+        whole = any(isinstance(n, int) and abs(n) > SMALL for n in numbers)  # which floats may round
+        known = not whole and all(isinstance(n, (int, float)) for n in numbers)
+        return Number(_COMPARE[name](*numbers)) if known else None
     if not isinstance(left, (Linear, Function)) or not isinstance(right, (Linear, Function)):
         return None
     if isinstance(left, Linear) and isinstance(right, Linear):
@@ -307,7 +345,9 @@ def _arithmetic(op: Operation, arguments: Sequence[Element], place: Place) -> El
     if dtype not in types.FLOATS:
         return _integer(op, first, second)
     if isinstance(op, b.AddOp) and Number(0.0) in (first, second):
-        return second if first == Number(0.0) else first
+        other = second if first == Number(0.0) else first
+        if not isinstance(other, (Leaf, Linear)) or (isinstance(other, Leaf) and types.dtype(other.value) == dtype):
+            return other
     numbers = [_constant(argument) for argument in arguments]
     if all(isinstance(value, (int, float)) for value in numbers):
         if type(op) in _ARITHMETIC:
@@ -397,9 +437,7 @@ _NOWHERE: Any = None
 def _rounded(value: float | bool, dtype: str) -> Number:
     if dtype == "i1":
         return Number(bool(value))
-    limit = GREATEST.get(dtype, float("inf"))
-    value = float(value)
-    return Number(value if abs(value) <= limit or value != value else float("inf") if value > 0 else -float("inf"))
+    return Number(rounded(float(value), dtype) if dtype in types.FLOATS else float(value))
 
 
 def _iota(op: IotaOp, at: Linear) -> Element | None:

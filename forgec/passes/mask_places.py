@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
@@ -45,7 +45,7 @@ ZERO = Linear()
 Index: TypeAlias = "tuple[Linear, ...]"
 
 
-def source_index(op: Operation, index: Index, extents: Sequence[Extent]) -> Index | None:
+def source_index(op: Operation, index: Index, extents: Mapping[int, Extent]) -> Index | None:
     """The index of the operand's element that a rearrangement puts at an index over axes of these extents."""
     source, target = types.shape(op.operands[0]), types.shape(op.results[0])
     match op:
@@ -73,7 +73,7 @@ def source_index(op: Operation, index: Index, extents: Sequence[Extent]) -> Inde
 
 
 def _regrouped(
-    source: Sequence[Extent], target: list[tuple[Extent, Linear]], extents: Sequence[Extent]
+    source: Sequence[Extent], target: list[tuple[Extent, Linear]], extents: Mapping[int, Extent]
 ) -> list[Linear] | None:
     """The index in each dimension of ``source`` that is not 1, of an element of what it was reshaped to: neighbours may
     have become one dimension, or one dimension neighbours.
@@ -99,7 +99,7 @@ def _regrouped(
     return None if old or new else found
 
 
-def _parts(at: Linear, split: Sequence[Extent], extents: Sequence[Extent]) -> list[Linear] | None:
+def _parts(at: Linear, split: Sequence[Extent], extents: Mapping[int, Extent]) -> list[Linear] | None:
     """An index of a dimension as indices of the dimensions that it was made of."""
     found: list[Linear] = []
     for extent in reversed(split[1:]):
@@ -109,7 +109,7 @@ def _parts(at: Linear, split: Sequence[Extent], extents: Sequence[Extent]) -> li
         inner = Linear(tuple((axis, factor) for axis, factor in at.axes if factor % extent), rest)
         greatest = rest
         for axis, factor in inner.axes:
-            size = extents[axis] if axis < len(extents) else None
+            size = extents.get(axis)
             if not isinstance(size, int) or factor < 0:
                 return None
             greatest += factor * (size - 1)

@@ -7,19 +7,21 @@ from dataclasses import dataclass
 
 from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.dialects.builtin import ModuleOp, StringAttr, UnitAttr
 from xdsl.ir import Block, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
 
 from forgec.backends.base import Backend, backend_for
 from forgec.ir import types
+from forgec.ir.attributes import IntsAttr
 from forgec.ir.evaluator import Evaluator
 from forgec.ir.literals import literal
 from forgec.ir.ops.attention import LEAST, AttentionOp
-from forgec.ir.ops.binary import LogicalAndOp, MaximumOp, MulOp
+from forgec.ir.ops.binary import LogicalAndOp, MaximumOp, MulOp, NeOp
 from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.module import ConstantOp
+from forgec.ir.ops.reduction import AnyOp
 from forgec.ir.ops.select import WhereOp
 from forgec.passes.rewriting import blocks, replace
 
@@ -43,9 +45,10 @@ class MaterializeMasks(ModulePass):
         %2 = forge.where %1, %zero, %least : (tensor<2x1x1x9xi1>, tensor<f32>, tensor<f32>) -> tensor<2x1x1x9xf32>
         %0 = forge.attention %q, %k, %v mask %2 : (…, tensor<2x1x1x9xf32>) -> tensor<2x4x9x8xf32>
 
-    Masks are booleans where an empty row gives 0, and add the least finite number where it gives the mean. A
-    ``query_scale`` becomes a product before attention. Attention with ``softcap`` or ``sinks``, or in float16 with rows
-    that may be empty, is decomposed afterwards and keeps its booleans and ``empty_row``.
+    Masks are booleans where an empty row gives 0, and add the least finite number where it gives the mean; where it
+    gives NaN, they are NaN for the rows that are empty. A ``query_scale`` becomes a product before attention. Attention
+    with ``softcap`` or ``sinks``, or with the mean in float16 where rows may be empty, is decomposed afterwards and
+    keeps its booleans and ``empty_row``.
 
     Order: ``lower-to-plan`` runs it before ``decompose``.
     """
@@ -88,11 +91,15 @@ class _Masks:
         bias = self._bias(emit, op)
         mask, additive = op.mask if bias is None else bias, bias is not None
         finite = whole and op.empty_row.data == "uniform" and not _shows_scores(op)
-        if op.is_structured or (finite and mask is not None):
+        nan = whole and op.empty_row.data == "nan" and op.may_have_empty_rows
+        if op.is_structured or ((finite or nan) and mask is not None):
             kept = self._kept(emit, op)
-            mask = self._mask(emit, op, bias, kept, "least" if finite else "infinite" if additive else "boolean")
+            form = "least" if finite else "infinite" if additive or nan else "boolean"
+            mask = self._mask(emit, op, bias, kept, form)
+            if nan and mask is not None:
+                mask = self._nan_rows(emit, mask)
             properties = {name: value for name, value in properties.items() if name not in STRUCTURE}
-        if finite:
+        if finite or nan:
             properties["empty_row"] = StringAttr("zero")
         if mask is not None and types.rank(mask) < 2:  # ATen wants rows and columns
             mask = emit.reshape(mask, (*[1] * (2 - types.rank(mask)), *types.shape(mask)))
@@ -110,6 +117,15 @@ class _Masks:
             if not both:
                 return None
             self.known[key] = both[0] if len(both) == 1 else emit(LogicalAndOp, *both)
+        return self.known[key]
+
+    def _nan_rows(self, emit: Emitter, mask: SSAValue) -> SSAValue:
+        """A mask that is NaN in the rows of which it keeps nothing."""
+        key = (mask, "nan")
+        if key not in self.known:
+            last = IntsAttr([types.rank(mask) - 1])
+            kept = emit(AnyOp, emit.binary(NeOp, mask, -float("inf")), dims=last, keepdim=UnitAttr())
+            self.known[key] = emit(WhereOp, kept, mask, emit.full(float("nan"), types.dtype(mask), ()))
         return self.known[key]
 
     def _constant(self, emit: Emitter, op: AttentionOp) -> SSAValue | None:

@@ -157,7 +157,7 @@ def test_sinks_take_part_in_the_softmax_and_have_no_value() -> None:
     close(attend(q, k, v, keep, sinks)[:, [0, 1, 3]], finite)
 
 
-@pytest.mark.parametrize("empty_row", ["zero", "uniform"])
+@pytest.mark.parametrize("empty_row", ["zero", "uniform", "nan"])
 def test_rows_with_nothing_to_attend(empty_row: str) -> None:
     q, k, v = heads()
     keep = torch.ones(5, 5, dtype=torch.bool)
@@ -166,7 +166,8 @@ def test_rows_with_nothing_to_attend(empty_row: str) -> None:
     others = [0, 1, 3, 4]
     close(found[:, :, others], sdpa(q, k, v)[:, :, others])
     mean = v.mean(-2)
-    close(found[:, :, 2], torch.zeros_like(mean) if empty_row == "zero" else mean)
+    expected = {"zero": torch.zeros_like(mean), "uniform": mean, "nan": torch.full_like(mean, math.nan)}
+    torch.testing.assert_close(found[:, :, 2], expected[empty_row], equal_nan=True)
     assert not attend(q, k, v, keep, torch.zeros(4).double(), empty_row=empty_row)[:, :, 2].any()
 
 

@@ -158,6 +158,17 @@ def test_decomposed_attention_reads_for_an_empty_row_what_no_other_row_attends()
     torch.testing.assert_close(found[:, :, 1], v.mean(2).repeat_interleave(q.shape[1] // v.shape[1], 1))
 
 
+@pytest.mark.parametrize("empty_row", ["zero", "uniform", "nan"])
+def test_decomposed_attention_of_a_batch_of_which_nothing_is_kept(empty_row: str) -> None:
+    case = next(case for case in CASES if "keys %m empty_row" in case).replace("uniform", empty_row)
+    module = parse(module_of(case))
+    q, k, v, keys = random_inputs(module)
+    keys[:] = torch.tensor([[False], [True]])
+    expected = interpret(module, [q, k, v, keys])
+    decompose(module)
+    torch.testing.assert_close(interpret(module, [q, k, v, keys]), expected, equal_nan=True)
+
+
 def decompose(module: ModuleOp) -> list[Operation]:
     """Replace the one composite op of a module; returns what took its place."""
     (function,) = (op for op in module.ops if isinstance(op, FuncOp))

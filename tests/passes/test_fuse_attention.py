@@ -262,11 +262,14 @@ def test_becomes_one_op_that_gives_the_same(spelling: Callable[..., Tensor], wor
         torch.testing.assert_close(result, model(*arguments), rtol=2.1e-5, atol=2.1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+NARROW = [plain, scaled_query_and_key, three_dimensions, nano, triangle_where, window, own]
+
+
 @pytest.mark.parametrize(
-    "spelling", [plain, scaled_query_and_key, three_dimensions, nano, triangle_where, padded_causal, window, own],
-    ids=lambda f: f.__name__,
-)  # fmt: skip
+    ("spelling", "dtype"),
+    [*((f, dtype) for f in NARROW for dtype in (torch.float16, torch.bfloat16)), (padded_causal, torch.bfloat16)],
+    ids=lambda x: getattr(x, "__name__", str(x)),
+)
 def test_narrow_floats(spelling: Callable[..., Tensor], dtype: torch.dtype) -> None:
     model, found = captured(spelling, False, dtype)
     run_pipeline(found.module, pipelines.parse("@O2"), context=context())
@@ -311,6 +314,108 @@ def test_compiled(spelling: Callable[..., Tensor], words: str) -> None:
     torch.testing.assert_close(compiled(*arguments), model(*arguments), rtol=2.1e-5, atol=2.1e-5)
 
 
+def filled_infinite(_: Any, q: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Tensor:
+    return torch.softmax(product(q, k).masked_fill(~pad[:, None, None], -INFINITY), -1) @ v
+
+
+def filled_and_multiplied(_: Any, q: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Tensor:
+    return torch.softmax(product(q, k).masked_fill(~pad[:, None, None], least(q)) * 8, -1) @ v
+
+
+def filled_twice(_: Any, q: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Tensor:
+    scores = product(q, k).masked_fill(~pad[:, None, None], least(q))
+    return torch.softmax(scores.masked_fill(~causal(q.shape[-2]), least(q)), -1) @ v
+
+
+def filled_otherwise(_: Any, q: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Tensor:
+    scores = product(q, k).masked_fill(~pad[:, None, None], least(q))
+    return torch.softmax(scores.masked_fill(~causal(q.shape[-2]), -INFINITY), -1) @ v
+
+
+def added_infinite(_: Any, q: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Tensor:
+    scores = product(q, k) + added(pad[:, None, None], q, -INFINITY)
+    return torch.softmax(scores, -1, dtype=torch.float32).to(q.dtype) @ v
+
+
+def capped_infinite(_: Any, q: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Tensor:
+    scores = 5 * torch.tanh(product(q, k) / 5)
+    return torch.softmax(scores.masked_fill(~pad[:, None, None], -INFINITY), -1) @ v
+
+
+def capped_least(_: Any, q: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Tensor:
+    scores = 5 * torch.tanh(product(q, k) / 5)
+    return torch.softmax(scores.masked_fill(~pad[:, None, None], least(q)), -1) @ v
+
+
+def own_bias(_: Any, q: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Tensor:
+    return sdpa(q, k, v, attn_mask=added(pad[:, None, None], q))
+
+
+EMPTY_ROWS = [filled_infinite, filled_and_multiplied, filled_twice, filled_otherwise, added_infinite, padded_causal,
+              capped_infinite, capped_least, own_bias]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("spelling", EMPTY_ROWS, ids=lambda f: f.__name__)
+def test_rows_of_which_nothing_is_kept_are_what_eager_gives(
+    spelling: Callable[..., Tensor], dtype: torch.dtype
+) -> None:
+    q, k, v, pad = inputs(dtype=dtype)
+    pad[0] = False
+    pad[1, :2] = False
+    arguments = (q * 3, k, v, pad)
+    model, tolerance = Model(spelling), 2.1e-5 if dtype == torch.float32 else 5e-2
+    compiled = forgec.compile(model, arguments)
+    expected = model(*arguments)
+    torch.testing.assert_close(compiled(*arguments), expected, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+def shifted_before_a_cap(_: Any, q: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Tensor:
+    scores = product(q, k)
+    return torch.softmax(5 * torch.tanh((scores - scores.amax(-1, keepdim=True)) / 5), -1) @ v
+
+
+def shifted_before_sinks(m: Any, q: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Tensor:
+    scores = product(q, k) * 0.3
+    column = m.sinks.reshape(1, -1, 1, 1).expand(q.shape[0], -1, q.shape[-2], -1)
+    scores = torch.cat([scores - scores.amax(-1, keepdim=True), column], -1)
+    return torch.softmax(scores, -1)[..., :-1] @ v
+
+
+def shifted_by_other_rows(_: Any, q: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Tensor:
+    scores = product(q, k)
+    return torch.softmax(scores - scores.amax(-1).unsqueeze(-2), -1) @ v
+
+
+def shifted_by_numbers(_: Any, q: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Tensor:
+    keep = torch.full((q.shape[-2], 1), 3.0) >= torch.arange(q.shape[-2])
+    return sdpa(q, k, v, attn_mask=keep)
+
+
+def bytes_that_wrap(_: Any, q: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Tensor:
+    place = torch.arange(q.shape[-2]).to(torch.uint8)
+    return sdpa(q, k, v, attn_mask=place[:, None] - place[None] >= 0)
+
+
+def a_sum_of_more_than_its_last(_: Any, q: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Tensor:
+    place = torch.arange(q.shape[-2])
+    first = torch.cumsum((place == 0).long(), 0)[3:4][:, None]
+    return sdpa(q, k, v, attn_mask=first + place[:, None] >= place[None])
+
+
+LOOKALIKES = [shifted_before_a_cap, shifted_before_sinks, shifted_by_other_rows, shifted_by_numbers, bytes_that_wrap,
+              a_sum_of_more_than_its_last]  # fmt: skip
+
+
+@pytest.mark.parametrize("spelling", LOOKALIKES, ids=lambda f: f.__name__)
+def test_what_looks_alike_keeps_its_value(spelling: Callable[..., Tensor]) -> None:
+    model, found = captured(spelling, False)
+    run_pipeline(found.module, pipelines.parse("@O2"), context=context())
+    arguments = inputs()
+    (result,) = interpret(found.module, arguments, found.tensors)
+    torch.testing.assert_close(result, model(*arguments), rtol=2.1e-5, atol=2.1e-5)
+
+
 def capped_twice(_: Any, q: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Tensor:
     return torch.softmax(torch.tanh(torch.tanh(product(q, k))), -1) @ v
 
@@ -342,11 +447,13 @@ def multiplied(m: Any, q: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Any:
         (weak_mask, "get -100, which does not mask"),
         (returned_weights, "weights have other uses"),
         (multiplied, "multiplied by a tensor"),
+        (padded_causal, "float16 does not lose the scores"),
+        (shifted_before_a_cap, "shifted by their maximum before"),
     ],
     ids=lambda x: x.__name__ if callable(x) else "",
 )
 def test_refused(spelling: Callable[..., Any], reason: str) -> None:
-    _, found = captured(spelling, False)
+    _, found = captured(spelling, False, torch.float16 if "float16" in reason else torch.float32)
     reports = run_pipeline(found.module, pipelines.parse("@O2"), context=context())
     assert not attentions(found.module)
     assert any(reason in remark.message for report in reports for remark in report.remarks)

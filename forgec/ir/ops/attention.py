@@ -66,8 +66,9 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
 
     A position that is not kept, or whose floating-point mask is -inf, is masked: its key and value are not read, so a
     NaN there does not show. A row with nothing to attend gives 0 (``empty_row`` ``"zero"``: what torch's
-    scaled_dot_product_attention does for boolean masks and for -inf, in torch 2.13) or the mean of value over all T
-    positions (``"uniform"``: what eager code does whose mask holds the least finite number); with ``sinks`` it gives 0.
+    scaled_dot_product_attention does for boolean masks and for -inf, in torch 2.13), the mean of value over all T
+    positions (``"uniform"``: what eager code does whose mask holds the least finite number) or NaN (``"nan"``: what a
+    softmax over -inf alone gives); with ``sinks`` it gives 0.
     """
 
     name = "forge.attention"
@@ -114,8 +115,8 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
             if types.shape(self.sinks) != (query[-3],):
                 raise VerifyException(f"sinks must have {query[-3]} elements, one for each head")
         self._check_structure((*batch, key[-2]))
-        if self.empty_row.data not in ("zero", "uniform"):
-            raise VerifyException(f"empty_row must be 'zero' or 'uniform', found {self.empty_row.data!r}")
+        if self.empty_row.data not in ("zero", "uniform", "nan"):
+            raise VerifyException(f"empty_row must be 'zero', 'uniform' or 'nan', found {self.empty_row.data!r}")
         if self.softmax_dtype.data not in types.FLOATS:
             raise VerifyException(f"softmax_dtype must be a floating-point type, found {self.softmax_dtype.data!r}")
         return [(check_same_dtype(self, self.query, self.key, self.value), (*scores[:-1], value[-1]))]
@@ -158,6 +159,13 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
         if not isinstance(source, ConstantOp) or types.dtype(source.result) != "i1":
             return None
         return to_tensor(source.value)
+
+    @property
+    def empty_value(self) -> float | None:
+        """What a row with nothing to attend gives; None for the mean."""
+        if self.sinks is not None:
+            return 0.0
+        return {"zero": 0.0, "nan": float("nan")}.get(self.empty_row.data)
 
     @property
     def position_offset(self) -> Extent:
@@ -209,9 +217,11 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
             scores = torch.cat([scores, column], -1)
         weights = torch.softmax(scores, -1)[..., :columns].masked_fill(~kept, 0.0).to(value.dtype)
         if value.isfinite().all():
-            return weights @ value
-        products = weights[..., :, :, None] * value[..., None, :, :]  # [B, H, S, T, Dv]
-        return products.masked_fill(~kept[..., None], 0.0).sum(-2)
+            result = weights @ value
+        else:
+            products = weights[..., :, :, None] * value[..., None, :, :]  # [B, H, S, T, Dv]
+            result = products.masked_fill(~kept[..., None], 0.0).sum(-2)
+        return result.masked_fill(empty, self.empty_value) if self.empty_row.data == "nan" else result
 
     def kept_positions(self, ev: Evaluator, rows: int, columns: int) -> Any:
         """What ``causal``, ``window`` and ``chunk`` keep, as booleans [rows, columns]."""
@@ -250,17 +260,17 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
             scores = emit(AddOp, scores, emit.cast(self.mask, work))
         kept = self._kept(emit)
         empty = self._empty_rows(emit, kept)
-        mean = self.empty_row.data == "uniform" and self.sinks is None
         if kept is not None:
-            read = emit(LogicalOrOp, kept, empty) if empty is not None and mean else kept
+            mean = empty is not None and self.empty_value is None
+            read = emit(LogicalOrOp, kept, empty) if mean else kept
             value = self._without_unread(emit, value, read)
             least = ScalarAttr.of(LEAST[work])  # finite: the softmax of a row with nothing to attend is no NaN
             scores = emit(MaskedFillOp, scores, emit(LogicalNotOp, kept), value=least)
         weights = self._softmax(emit, scores)
         result = emit(MatmulOp, emit.cast(weights, types.dtype(value)), value)
-        if empty is None or mean:
+        if empty is None or self.empty_value is None:
             return [result]
-        return [emit(MaskedFillOp, result, empty, value=ScalarAttr.of(0.0))]
+        return [emit(MaskedFillOp, result, empty, value=ScalarAttr.of(self.empty_value))]
 
     def _empty_rows(self, emit: Emitter, kept: SSAValue | None) -> SSAValue | None:
         """The rows that have nothing to attend, [..., 1]; None if there are none."""

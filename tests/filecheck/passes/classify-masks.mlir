@@ -183,3 +183,71 @@ func.func @stays(%q : tensor<1x4x9x8xf32>, %k : tensor<1x4x9x8xf32>, %v : tensor
   %5 = forge.attention %q, %k, %v mask %4 : (tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x1x9x9xf32>) -> tensor<1x4x9x8xf32>
   func.return %0, %1, %5 : tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>
 }
+
+// -----
+
+// What looks like positions and is none: a number beside them; integers that wrap; a sum whose last term is 0.
+// CHECK-LABEL: func.func @no_positions
+// CHECK:         forge.attention %q, %q, %q keys %{{.*}} :
+// CHECK:         forge.attention %q, %q, %q mask %{{.*}} :
+// CHECK:         forge.attention %q, %q, %q mask %{{.*}} :
+func.func @no_positions(%q : tensor<1x4x9x8xf32>) -> (tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>) {
+  %i = forge.iota from 0 step 1 : tensor<9xi64>
+  %r = forge.reshape %i : (tensor<9xi64>) -> tensor<9x1xi64>
+  %three = forge.full 3.0 : tensor<f32>
+  %m0 = forge.ge %three, %i : (tensor<f32>, tensor<9xi64>) -> tensor<9xi1>
+  %a0 = forge.attention %q, %q, %q mask %m0 : (tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<9xi1>) -> tensor<1x4x9x8xf32>
+  %b = forge.cast %i : (tensor<9xi64>) -> tensor<9xui8>
+  %br = forge.reshape %b : (tensor<9xui8>) -> tensor<9x1xui8>
+  %d = forge.sub %br, %b : (tensor<9x1xui8>, tensor<9xui8>) -> tensor<9x9xui8>
+  %m1 = forge.ge %d, 0 : (tensor<9x9xui8>) -> tensor<9x9xi1>
+  %a1 = forge.attention %q, %q, %q mask %m1 : (tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<9x9xi1>) -> tensor<1x4x9x8xf32>
+  %first = forge.eq %i, 0 : (tensor<9xi64>) -> tensor<9xi1>
+  %sums = forge.cumsum %first dim 0 : (tensor<9xi1>) -> tensor<9xi64>
+  %sum = forge.slice %sums dim 0 from 3 step 1 : (tensor<9xi64>) -> tensor<1xi64>
+  %s = forge.add %r, %sum : (tensor<9x1xi64>, tensor<1xi64>) -> tensor<9x1xi64>
+  %m2 = forge.le %i, %s : (tensor<9xi64>, tensor<9x1xi64>) -> tensor<9x9xi1>
+  %a2 = forge.attention %q, %q, %q mask %m2 : (tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<9x9xi1>) -> tensor<1x4x9x8xf32>
+  func.return %a0, %a1, %a2 : tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>
+}
+
+// -----
+
+// Integers that are wide enough, a sum of zeros, and a mask within a mask, which is one number, are understood.
+// CHECK-LABEL: func.func @positions
+// CHECK:         forge.attention %q, %q, %q causal :
+// CHECK:         forge.attention %q, %q, %q causal :
+// CHECK:         forge.attention %q, %q, %q keys %{{.*}} causal empty_row "uniform" :
+func.func @positions(%q : tensor<1x4x9x8xf32>, %p : tensor<1x1x1x9xi1>) -> (tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>) {
+  %i = forge.iota from 0 step 1 : tensor<9xi64>
+  %r = forge.reshape %i : (tensor<9xi64>) -> tensor<9x1xi64>
+  %b = forge.cast %i : (tensor<9xi64>) -> tensor<9xi8>
+  %br = forge.reshape %b : (tensor<9xi8>) -> tensor<9x1xi8>
+  %d = forge.sub %br, %b : (tensor<9x1xi8>, tensor<9xi8>) -> tensor<9x9xi8>
+  %m0 = forge.ge %d, 0 : (tensor<9x9xi8>) -> tensor<9x9xi1>
+  %a0 = forge.attention %q, %q, %q mask %m0 : (tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<9x9xi1>) -> tensor<1x4x9x8xf32>
+  %none = forge.lt %i, 0 : (tensor<9xi64>) -> tensor<9xi1>
+  %sums = forge.cumsum %none dim 0 : (tensor<9xi1>) -> tensor<9xi64>
+  %column = forge.add %i, %sums : (tensor<9xi64>, tensor<9xi64>) -> tensor<9xi64>
+  %m1 = forge.le %column, %r : (tensor<9xi64>, tensor<9x1xi64>) -> tensor<9x9xi1>
+  %a1 = forge.attention %q, %q, %q mask %m1 : (tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<9x9xi1>) -> tensor<1x4x9x8xf32>
+  %zero = forge.full 0.0 : tensor<f32>
+  %least = forge.full -3.4028234663852886e+38 : tensor<f32>
+  %inner = forge.where %m1, %zero, %least : (tensor<9x9xi1>, tensor<f32>, tensor<f32>) -> tensor<9x9xf32>
+  %m2 = forge.where %p, %inner, %least : (tensor<1x1x1x9xi1>, tensor<9x9xf32>, tensor<f32>) -> tensor<1x1x9x9xf32>
+  %a2 = forge.attention %q, %q, %q mask %m2 : (tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x1x9x9xf32>) -> tensor<1x4x9x8xf32>
+  func.return %a0, %a1, %a2 : tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>
+}
+
+// -----
+
+// The least number of float16 does not swallow scores of float32.
+// CHECK-LABEL: func.func @half
+// CHECK:         forge.attention %q, %q, %q mask %{{.*}} : (
+func.func @half(%q : tensor<1x4x9x8xf16>, %p : tensor<1x1x1x9xi1>) -> tensor<1x4x9x8xf16> {
+  %zero = forge.full 0.0 : tensor<f16>
+  %least = forge.full -65504.0 : tensor<f16>
+  %m = forge.where %p, %zero, %least : (tensor<1x1x1x9xi1>, tensor<f16>, tensor<f16>) -> tensor<1x1x1x9xf16>
+  %0 = forge.attention %q, %q, %q mask %m : (tensor<1x4x9x8xf16>, tensor<1x4x9x8xf16>, tensor<1x4x9x8xf16>, tensor<1x1x1x9xf16>) -> tensor<1x4x9x8xf16>
+  func.return %0 : tensor<1x4x9x8xf16>
+}

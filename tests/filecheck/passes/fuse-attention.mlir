@@ -2,7 +2,7 @@
 
 // The key is read as it was before it was transposed; a mask is added as it is.
 // CHECK-LABEL: func.func @added_mask
-// CHECK-NEXT:    forge.attention %q, %k, %v mask %m scale 0.5 : (tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<9x9xf32>) -> tensor<1x4x9x8xf32>
+// CHECK-NEXT:    forge.attention %q, %k, %v mask %m scale 0.5 empty_row "nan" : (tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<9x9xf32>) -> tensor<1x4x9x8xf32>
 // CHECK-NEXT:    func.return
 func.func @added_mask(%q : tensor<1x4x9x8xf32>, %k : tensor<1x4x9x8xf32>, %v : tensor<1x4x9x8xf32>, %m : tensor<9x9xf32>) -> tensor<1x4x9x8xf32> {
   %kt = forge.transpose %k [0, 1, 3, 2] : (tensor<1x4x9x8xf32>) -> tensor<1x4x8x9xf32, #forge.tensor<[], strides = [288, 72, 1, 8]>>
@@ -19,7 +19,7 @@ func.func @added_mask(%q : tensor<1x4x9x8xf32>, %k : tensor<1x4x9x8xf32>, %v : t
 // Factors of query, key and scores are one number; a mask of -inf is one of booleans; the extents need not be known.
 // CHECK-LABEL: func.func @scaled_and_filled
 // CHECK-NEXT:    %[[KEPT:.*]] = forge.logical_not %m
-// CHECK-NEXT:    forge.attention %q, %k, %v mask %[[KEPT]] scale 0.25
+// CHECK-NEXT:    forge.attention %q, %k, %v mask %[[KEPT]] scale 0.25 empty_row "nan" :
 func.func @scaled_and_filled(%q : tensor<?x4x?x8xf32, #forge.tensor<[s0, s1]>>, %k : tensor<?x4x?x8xf32, #forge.tensor<[s0, s2]>>, %v : tensor<?x4x?x6xf32, #forge.tensor<[s0, s2]>>, %m : tensor<?x?xi1, #forge.tensor<[s1, s2]>>) -> tensor<?x4x?x6xf32, #forge.tensor<[s0, s1]>> {
   %qs = forge.mul %q, 0.5 : (tensor<?x4x?x8xf32, #forge.tensor<[s0, s1]>>) -> tensor<?x4x?x8xf32, #forge.tensor<[s0, s1]>>
   %ks = forge.mul %k, 2.0 : (tensor<?x4x?x8xf32, #forge.tensor<[s0, s2]>>) -> tensor<?x4x?x8xf32, #forge.tensor<[s0, s2]>>
@@ -89,7 +89,7 @@ func.func @capped_with_sinks(%q : tensor<2x4x9x8xf32>, %kt : tensor<2x4x8x9xf32>
 
 // Batch and heads in one dimension, where they are two for the mask.
 // CHECK-LABEL: func.func @flattened
-// CHECK:         forge.attention {{.*}} mask %m scale 1.0 : (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32, {{.*}}>, tensor<2x4x9x8xf32>, tensor<2x1x9x9xf32>) -> tensor<2x4x9x8xf32>
+// CHECK:         forge.attention {{.*}} mask %m scale 1.0 empty_row "nan" : (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32, {{.*}}>, tensor<2x4x9x8xf32>, tensor<2x1x9x9xf32>) -> tensor<2x4x9x8xf32>
 // CHECK-NEXT:    forge.reshape {{.*}} -> tensor<8x9x8xf32>
 func.func @flattened(%q : tensor<8x9x8xf32>, %kt : tensor<8x8x9xf32>, %v : tensor<8x9x8xf32>, %m : tensor<2x1x9x9xf32>) -> tensor<8x9x8xf32> {
   %0 = forge.matmul %q, %kt : (tensor<8x9x8xf32>, tensor<8x8x9xf32>) -> tensor<8x9x9xf32>
@@ -219,8 +219,7 @@ func.func @dropped(%q : tensor<8x6x4xf32>, %k : tensor<8x4x6xf32>, %v : tensor<8
 
 // -1e9 in the place of scores masks as the least finite number does.
 // CHECK-LABEL: func.func @filled
-// CHECK:         forge.full -3.4028234663852886e+38
-// CHECK:         forge.attention
+// CHECK:         forge.attention {{.*}} mask %{{.*}} scale 1.0 empty_row "uniform" :
 func.func @filled(%q : tensor<8x6x4xf32>, %k : tensor<8x4x6xf32>, %v : tensor<8x6x4xf32>, %m : tensor<8x6x6xi1>) -> tensor<8x6x4xf32> {
   %0 = forge.matmul %q, %k : (tensor<8x6x4xf32>, tensor<8x4x6xf32>) -> tensor<8x6x6xf32>
   %1 = forge.masked_fill %0, %m with -1.0e+09 : (tensor<8x6x6xf32>, tensor<8x6x6xi1>) -> tensor<8x6x6xf32>
@@ -253,4 +252,66 @@ func.func @scores_used(%q : tensor<8x6x4xf32>, %k : tensor<8x4x6xf32>, %v : tens
   %1 = forge.softmax %0 dim 2 : (tensor<8x6x6xf32>) -> tensor<8x6x6xf32>
   %2 = forge.matmul %1, %v : (tensor<8x6x6xf32>, tensor<8x6x4xf32>) -> tensor<8x6x4xf32>
   func.return %2, %0 : tensor<8x6x4xf32>, tensor<8x6x6xf32>
+}
+
+// -----
+
+// Masked twice with one finite number, in whatever dtype: a row of which nothing is kept is the mean.
+// CHECK-LABEL: func.func @filled_twice
+// CHECK:         %[[M:.*]] = forge.logical_and
+// CHECK-NEXT:    forge.attention %q, %{{.*}}, %v mask %[[M]] scale 1.0 empty_row "uniform" softmax_dtype "f16" :
+func.func @filled_twice(%q : tensor<4x9x8xf16>, %kt : tensor<4x8x9xf16>, %v : tensor<4x9x8xf16>, %m : tensor<9x9xi1>, %n : tensor<4x1x9xi1>) -> tensor<4x9x8xf16> {
+  %0 = forge.matmul %q, %kt : (tensor<4x9x8xf16>, tensor<4x8x9xf16>) -> tensor<4x9x9xf16>
+  %1 = forge.masked_fill %0, %m with -65504.0 : (tensor<4x9x9xf16>, tensor<9x9xi1>) -> tensor<4x9x9xf16>
+  %2 = forge.masked_fill %1, %n with -65504.0 : (tensor<4x9x9xf16>, tensor<4x1x9xi1>) -> tensor<4x9x9xf16>
+  %3 = forge.softmax %2 dim 2 : (tensor<4x9x9xf16>) -> tensor<4x9x9xf16>
+  %4 = forge.matmul %3, %v : (tensor<4x9x9xf16>, tensor<4x9x8xf16>) -> tensor<4x9x8xf16>
+  func.return %4 : tensor<4x9x8xf16>
+}
+
+// -----
+
+// The least number, multiplied, is -inf.
+// CHECK-LABEL: func.func @overflows
+// CHECK:         forge.attention {{.*}} mask %{{.*}} scale 8.0 empty_row "nan" :
+func.func @overflows(%q : tensor<4x9x8xf32>, %kt : tensor<4x8x9xf32>, %v : tensor<4x9x8xf32>, %m : tensor<9x9xi1>) -> tensor<4x9x8xf32> {
+  %0 = forge.matmul %q, %kt : (tensor<4x9x8xf32>, tensor<4x8x9xf32>) -> tensor<4x9x9xf32>
+  %1 = forge.masked_fill %0, %m with -3.4028234663852886e+38 : (tensor<4x9x9xf32>, tensor<9x9xi1>) -> tensor<4x9x9xf32>
+  %2 = forge.mul %1, 8.0 : (tensor<4x9x9xf32>) -> tensor<4x9x9xf32>
+  %3 = forge.softmax %2 dim 2 : (tensor<4x9x9xf32>) -> tensor<4x9x9xf32>
+  %4 = forge.matmul %3, %v : (tensor<4x9x9xf32>, tensor<4x9x8xf32>) -> tensor<4x9x8xf32>
+  func.return %4 : tensor<4x9x8xf32>
+}
+
+// -----
+
+// A maximum of other rows is no shift; one that is capped afterwards changes weights; a mask added in float16 does not
+// swallow the scores of a row that keeps nothing.
+// CHECK-LABEL: func.func @other_numbers
+// CHECK:         %[[C:.*]] = forge.amax
+// CHECK:         %[[R:.*]] = forge.reshape %[[C]]
+// CHECK:         forge.attention {{.*}} mask %{{.*}}
+// CHECK:         forge.tanh
+// CHECK:         forge.softmax
+// CHECK:         forge.softmax
+func.func @other_numbers(%q : tensor<4x9x8xf32>, %kt : tensor<4x8x9xf32>, %v : tensor<4x9x8xf32>, %hq : tensor<4x9x8xf16>, %hkt : tensor<4x8x9xf16>, %p : tensor<4x1x9xi1>) -> (tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x8xf16>) {
+  %0 = forge.matmul %q, %kt : (tensor<4x9x8xf32>, tensor<4x8x9xf32>) -> tensor<4x9x9xf32>
+  %1 = forge.amax %0 over [2] : (tensor<4x9x9xf32>) -> tensor<4x9xf32>
+  %2 = forge.reshape %1 : (tensor<4x9xf32>) -> tensor<4x1x9xf32>
+  %3 = forge.sub %0, %2 : (tensor<4x9x9xf32>, tensor<4x1x9xf32>) -> tensor<4x9x9xf32>
+  %4 = forge.softmax %3 dim 2 : (tensor<4x9x9xf32>) -> tensor<4x9x9xf32>
+  %5 = forge.matmul %4, %v : (tensor<4x9x9xf32>, tensor<4x9x8xf32>) -> tensor<4x9x8xf32>
+  %6 = forge.reshape %1 : (tensor<4x9xf32>) -> tensor<4x9x1xf32>
+  %7 = forge.sub %0, %6 : (tensor<4x9x9xf32>, tensor<4x9x1xf32>) -> tensor<4x9x9xf32>
+  %8 = forge.tanh %7 : (tensor<4x9x9xf32>) -> tensor<4x9x9xf32>
+  %9 = forge.softmax %8 dim 2 : (tensor<4x9x9xf32>) -> tensor<4x9x9xf32>
+  %10 = forge.matmul %9, %v : (tensor<4x9x9xf32>, tensor<4x9x8xf32>) -> tensor<4x9x8xf32>
+  %zero = forge.full 0.0 : tensor<f16>
+  %least = forge.full -65504.0 : tensor<f16>
+  %11 = forge.where %p, %zero, %least : (tensor<4x1x9xi1>, tensor<f16>, tensor<f16>) -> tensor<4x1x9xf16>
+  %12 = forge.matmul %hq, %hkt : (tensor<4x9x8xf16>, tensor<4x8x9xf16>) -> tensor<4x9x9xf16>
+  %13 = forge.add %12, %11 : (tensor<4x9x9xf16>, tensor<4x1x9xf16>) -> tensor<4x9x9xf16>
+  %14 = forge.softmax %13 dim 2 : (tensor<4x9x9xf16>) -> tensor<4x9x9xf16>
+  %15 = forge.matmul %14, %hq : (tensor<4x9x9xf16>, tensor<4x9x8xf16>) -> tensor<4x9x8xf16>
+  func.return %5, %10, %15 : tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x8xf16>
 }

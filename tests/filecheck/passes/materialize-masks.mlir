@@ -70,3 +70,22 @@ func.func @unusual(%q : tensor<4x9x8xf32>, %k : tensor<4x9x8xf32>, %v : tensor<4
   %1 = forge.attention %0, %k, %v mask %n : (tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<9x9xf16>) -> tensor<4x9x8xf32>
   func.return %1 : tensor<4x9x8xf32>
 }
+
+// -----
+
+// Where an empty row is NaN, the mask is: once for all that share it. The mean in float16 is left to be decomposed.
+// CHECK-LABEL: func.func @other_empty_rows
+// CHECK:         %[[M:.*]] = forge.where
+// CHECK:         %[[ANY:.*]] = forge.any %{{.*}} over [3] keepdim
+// CHECK:         %[[N:.*]] = forge.where %[[ANY]], %[[M]], %{{.*}} :
+// CHECK-NEXT:    forge.attention %q, %k, %v mask %[[N]] :
+// CHECK-NEXT:    forge.attention %q, %k, %v mask %[[N]] :
+// CHECK-NEXT:    forge.attention %q, %k, %v causal empty_row "nan" :
+// CHECK-NEXT:    forge.attention %h, %h, %h mask %{{.*}} empty_row "uniform" :
+func.func @other_empty_rows(%q : tensor<2x4x9x8xf32>, %k : tensor<2x4x9x8xf32>, %v : tensor<2x4x9x8xf32>, %p : tensor<2x9xi1>, %h : tensor<2x4x9x8xf16>) -> (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf16>) {
+  %0 = forge.attention %q, %k, %v keys %p empty_row "nan" : (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x9xi1>) -> tensor<2x4x9x8xf32>
+  %1 = forge.attention %q, %k, %v keys %p empty_row "nan" : (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x9xi1>) -> tensor<2x4x9x8xf32>
+  %2 = forge.attention %q, %k, %v causal empty_row "nan" : (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>) -> tensor<2x4x9x8xf32>
+  %3 = forge.attention %h, %h, %h keys %p empty_row "uniform" : (tensor<2x4x9x8xf16>, tensor<2x4x9x8xf16>, tensor<2x4x9x8xf16>, tensor<2x9xi1>) -> tensor<2x4x9x8xf16>
+  func.return %0, %1, %2, %3 : tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf16>
+}
