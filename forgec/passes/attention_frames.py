@@ -12,12 +12,13 @@ from xdsl.ir import Operation, SSAValue
 from forgec.ir import types
 from forgec.ir.attributes import ExtentAttr, IntsAttr, ScalarAttr
 from forgec.ir.layout import reshape_strides
-from forgec.ir.ops.base import ForgeOp, producer
+from forgec.ir.ops.base import producer
 from forgec.ir.ops.binary import DivOp, LogicalAndOp, MulOp
 from forgec.ir.ops.creation import FullOp
 from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, SliceOp, TransposeOp
 from forgec.ir.ops.unary import CastOp
 from forgec.passes.attention_scores import Refused
+from forgec.passes.layouts import is_seen
 from forgec.passes.patterns import with_number
 from forgec.runtime.symbolic import Extent
 
@@ -143,8 +144,9 @@ class Builder:
 
     def in_place_of(self, value: SSAValue, old: SSAValue) -> SSAValue:
         """A value that replaces another: laid out alike where a function or region returns it."""
-        seen = any(not isinstance(use.operation, ForgeOp) for use in old.uses)
-        return self._made(CopyOp, value, types.tensor_type(old)) if seen and value.type != old.type else value
+        if value.type == old.type or not is_seen(old):
+            return value
+        return self._made(CopyOp, value, types.tensor_type(old))
 
     def full(self, number: float, dtype: str) -> SSAValue:
         """One number, of rank 0."""

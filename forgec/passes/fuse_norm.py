@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import IntAttr, ModuleOp, StringAttr
@@ -16,8 +16,9 @@ from forgec.ir.attributes import IntsAttr, ScalarAttr
 from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.binary import AddOp, BinaryOp, DivOp, MulOp, PowOp
 from forgec.ir.ops.norm import GroupNormOp, LayerNormOp, RmsNormOp
-from forgec.ir.ops.shape import ReshapeOp, TransposeOp
+from forgec.ir.ops.shape import CopyOp, ReshapeOp, TransposeOp
 from forgec.ir.ops.unary import CastOp, ReciprocalOp, RsqrtOp, SqrtOp
+from forgec.passes.layouts import give_layout, is_seen
 from forgec.passes.norm_statistics import NARROW, centred_of, exact, same, statistics_of
 from forgec.passes.patterns import Number, made_by, missed, number, only_neighbour, substitute, with_number
 from forgec.passes.rewriting import blocks
@@ -321,14 +322,18 @@ class _Norm:
         source, back = self._moved_last(new)
         kind, properties = self._op()
         operands = [source, weight, *([bias] if self.centred else [])]
-        result = self.value.type if back is None else None
-        new.append(kind.make(operands, properties, None if result is None else [result]))
+        before = types.tensor_type(self.value)
+        kinds = [before] if back is None else None
+        new.append(kind.make(operands, properties, kinds))
         if self.factor != 1.0:
-            new.append(MulOp.make([new[-1].results[0]], {"scalar": ScalarAttr.of(self.factor)}, [self.value.type]))
+            new.append(MulOp.make([new[-1].results[0]], {"scalar": ScalarAttr.of(self.factor)}, kinds))
         if back is not None:
-            order = {"permutation": IntsAttr(back)}
-            new.append(TransposeOp.make([new[-1].results[0]], order, [self.value.type]))
+            new.append(_transposed(new[-1].results[0], back))
+            if is_seen(self.value):
+                new.append(CopyOp.make([new[-1].results[0]], None, [before]))
         substitute(self.last, new, self.matched, f"made one {kind.name} of a norm that is written as arithmetic")
+
+        give_layout(new[-1].results[0], before)
 
     def _op(self) -> tuple[type[ForgeOp], dict[str, Attribute]]:
         eps = {"eps": ScalarAttr.of(self.eps)}
@@ -377,11 +382,15 @@ class _Norm:
         order = [*(d for d in range(len(shape)) if d not in self.dims), *self.dims]
         if self.groups is not None or order == sorted(order):
             return self.source, None
-        strides = types.strides(self.source)
-        kind = types.tensor(types.dtype(self.source), [shape[d] for d in order], [strides[d] for d in order])
-        properties: dict[str, Any] = {"permutation": IntsAttr(order)}
-        new.append(TransposeOp.make([self.source], properties, [kind]))
+        new.append(_transposed(self.source, order))
         return new[-1].results[0], [order.index(d) for d in range(len(order))]
+
+
+def _transposed(value: SSAValue, order: list[int]) -> TransposeOp:
+    """A transpose that moves nothing."""
+    shape, strides = types.shape(value), types.strides(value)
+    kind = types.tensor(types.dtype(value), [shape[d] for d in order], [strides[d] for d in order])
+    return TransposeOp.make([value], {"permutation": IntsAttr(order)}, [kind])
 
 
 def _divides_channels(outer: tuple[Extent, ...], inner: tuple[Extent, ...]) -> bool:

@@ -39,6 +39,16 @@ def give_layout(value: SSAValue, before: Attribute) -> None:
             _follow(view)
 
 
+def is_seen(value: SSAValue) -> bool:
+    """True if what passes values on as they are gets this one, or a free rearrangement of it: then its layout, and that
+    they share memory, may be seen.
+    """
+    return any(
+        _passes_on(use.operation) or (is_free(use.operation) and is_seen(use.operation.results[0]))
+        for use in value.uses
+    )
+
+
 def _follow(view: ViewOp) -> None:
     """Give a rearrangement the strides that it has without moving anything, if there are such."""
     if not is_free(view):

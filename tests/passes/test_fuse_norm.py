@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import forgec
 from forgec.ir.ops.norm import RmsNormOp
 from tests.passes.spellings import Fused
 
@@ -170,6 +171,19 @@ def test_a_norm_over_channels_that_are_first_stands_between_transposes() -> None
     assert {k: n for k, n in fused.ops.items() if k in ("layer_norm", "transpose")} == {"layer_norm": 1, "transpose": 2}
     assert fused.ops.keys() & {"reshape", "mul", "add"} == set()
     fused.check(others=[[torch.randn(5, 16, 3, 4), W, B]])
+
+
+def test_results_of_a_norm_over_channels_that_are_first_keep_their_layout_and_share_memory() -> None:
+    def function(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        normal = x * torch.rsqrt(x.pow(2).mean(1, keepdim=True) + EPS)
+        return normal, normal.flatten(1)
+
+    x = torch.randn(2, 8, 3, 4)
+    for run in (function, forgec.compile(function, (x,))):
+        normal, flat = run(x)
+        assert normal.is_contiguous()
+        flat.fill_(7)
+        assert (normal == 7).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

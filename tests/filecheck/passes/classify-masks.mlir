@@ -226,7 +226,9 @@ func.func @positions(%q : tensor<1x4x9x8xf32>, %p : tensor<1x1x1x9xi1>) -> (tens
   %d = forge.sub %br, %b : (tensor<9x1xi8>, tensor<9xi8>) -> tensor<9x9xi8>
   %m0 = forge.ge %d, 0 : (tensor<9x9xi8>) -> tensor<9x9xi1>
   %a0 = forge.attention %q, %q, %q mask %m0 : (tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<9x9xi1>) -> tensor<1x4x9x8xf32>
-  %none = forge.lt %i, 0 : (tensor<9xi64>) -> tensor<9xi1>
+  %before = forge.sub %i, 1 : (tensor<9xi64>) -> tensor<9xi64>
+  %step = forge.sub %i, %before : (tensor<9xi64>, tensor<9xi64>) -> tensor<9xi64>
+  %none = forge.ne %step, 1 : (tensor<9xi64>) -> tensor<9xi1>
   %sums = forge.cumsum %none dim 0 : (tensor<9xi1>) -> tensor<9xi64>
   %column = forge.add %i, %sums : (tensor<9xi64>, tensor<9xi64>) -> tensor<9xi64>
   %m1 = forge.le %column, %r : (tensor<9xi64>, tensor<9x1xi64>) -> tensor<9x9xi1>

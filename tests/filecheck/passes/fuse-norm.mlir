@@ -92,15 +92,37 @@ func.func @layer_norm(%x : tensor<4x8xf32>, %w : tensor<8xf32>, %b : tensor<8xf3
 // CHECK-LABEL: func.func @channels_first
 // CHECK-NEXT:    %[[T:.*]] = forge.transpose %x [0, 2, 1] :
 // CHECK-NEXT:    %[[N:.*]] = forge.rms_norm %[[T]] axes 1 eps 1.0e-05 :
-// CHECK-NEXT:    forge.transpose %[[N]] [0, 2, 1] :
+// CHECK-NEXT:    %[[R:.*]] = forge.transpose %[[N]] [0, 2, 1] : {{.*}} -> tensor<2x8x5xf32, #forge.tensor<[], strides = [40, 1, 8]>>
+// CHECK-NEXT:    %[[A:.*]] = forge.reshape %[[R]]
+// CHECK-NEXT:    forge.exp %[[A]]
 // CHECK-NEXT:    func.return
-func.func @channels_first(%x : tensor<2x8x5xf32>) -> tensor<2x8x5xf32> {
+func.func @channels_first(%x : tensor<2x8x5xf32>) -> tensor<2x40xf32> {
   %0 = forge.pow %x, 2 : (tensor<2x8x5xf32>) -> tensor<2x8x5xf32>
   %1 = forge.mean %0 over [1] keepdim : (tensor<2x8x5xf32>) -> tensor<2x1x5xf32>
   %2 = forge.add %1, 1.0e-05 : (tensor<2x1x5xf32>) -> tensor<2x1x5xf32>
   %3 = forge.rsqrt %2 : (tensor<2x1x5xf32>) -> tensor<2x1x5xf32>
   %4 = forge.mul %3, %x : (tensor<2x1x5xf32>, tensor<2x8x5xf32>) -> tensor<2x8x5xf32>
-  func.return %4 : tensor<2x8x5xf32>
+  %5 = forge.reshape %4 : (tensor<2x8x5xf32>) -> tensor<2x40xf32>
+  %6 = forge.exp %5 : (tensor<2x40xf32>) -> tensor<2x40xf32>
+  func.return %6 : tensor<2x40xf32>
+}
+
+// -----
+
+// What is returned, or a view of it, keeps its layout: views of it still share its memory.
+// CHECK-LABEL: func.func @returned
+// CHECK:         forge.rms_norm
+// CHECK:         %[[R:.*]] = forge.transpose %{{.*}} [0, 2, 1] :
+// CHECK-NEXT:    %[[C:.*]] = forge.copy %[[R]] : {{.*}} -> tensor<2x8x5xf32>
+// CHECK-NEXT:    forge.reshape %[[C]] : (tensor<2x8x5xf32>) -> tensor<2x40xf32>
+func.func @returned(%x : tensor<2x8x5xf32>) -> tensor<2x40xf32> {
+  %0 = forge.pow %x, 2 : (tensor<2x8x5xf32>) -> tensor<2x8x5xf32>
+  %1 = forge.mean %0 over [1] keepdim : (tensor<2x8x5xf32>) -> tensor<2x1x5xf32>
+  %2 = forge.add %1, 1.0e-05 : (tensor<2x1x5xf32>) -> tensor<2x1x5xf32>
+  %3 = forge.rsqrt %2 : (tensor<2x1x5xf32>) -> tensor<2x1x5xf32>
+  %4 = forge.mul %3, %x : (tensor<2x1x5xf32>, tensor<2x8x5xf32>) -> tensor<2x8x5xf32>
+  %5 = forge.reshape %4 : (tensor<2x8x5xf32>) -> tensor<2x40xf32>
+  func.return %5 : tensor<2x40xf32>
 }
 
 // -----
