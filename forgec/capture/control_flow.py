@@ -321,7 +321,11 @@ def check(c: Operators, node: Any) -> None:
     condition, *rest = node.args
     held = _held(c, condition)
     said = _said(c, condition)
-    if held is True or (said is None and (_holds(c, condition) or numbers.is_about_offsets(condition))):
+    if (
+        held is True
+        or said in c.asserted
+        or (said is None and (_holds(c, condition) or numbers.is_about_offsets(condition)))
+    ):
         return
     message = said.message if said is not None else str(rest[0]) if rest else "a tensor is not true"
     deferred = _DEFERRED.fullmatch(message)

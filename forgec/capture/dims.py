@@ -61,14 +61,21 @@ def dim_labels(
 
 
 def run_time_labels(program: Any) -> dict[str, str]:
-    """What to call the symbols that only the run tells: the operator that does (``nonzero(x).0``: its extent 0)."""
+    """What to call the symbols that only the run tells: the operator that does (``nonzero(x).0``: its extent 0). Where
+    it is applied to something that has no name, as the user wrote the call."""
+    from forgec.capture.places import place_of
+    from forgec.capture.wording import call_at
+
     labels: dict[str, str] = {}
     for node in program.graph.nodes:
         for name, path in (node.meta.get("unbacked_bindings") or {}).items():
             operator = str(getattr(getattr(node.target, "_schema", None), "name", node.name)).rpartition("::")[2]
             operands = ", ".join(operand.name for operand in node.all_input_nodes)
             axis = next((f".{key.idx}" for key in reversed(path) if hasattr(key, "idx")), "")
-            labels.setdefault(str(name), f"{operator.strip('_')}({operands}){axis}")
+            plain = operator.strip("_").partition(".")[0]
+            inputs = all(operand.op == "placeholder" for operand in node.all_input_nodes)
+            call = None if inputs else call_at(place_of(node), "item" if plain == "local_scalar_dense" else plain)
+            labels.setdefault(str(name), f"{call or f'{plain}({operands})'}{axis}")
     return labels
 
 

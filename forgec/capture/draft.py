@@ -15,12 +15,13 @@ from forgec.capture.attributes import unchanged
 from forgec.capture.changes import CHANGED, Change, changes
 from forgec.capture.checks import CHECKS, recorded_checks, recorded_transforms
 from forgec.capture.detached import DataIsDetached
-from forgec.capture.export import DECIDE_REMEDY, as_module, refusal, resolved
+from forgec.capture.export import DECIDE_REMEDY, LIBRARY_REMEDY, as_module, refusal, resolved
 from forgec.capture.flex import dense
 from forgec.capture.onwards import Noted, going_on
-from forgec.capture.places import is_user_file, portable_path, raised_at, whole_stack_traces
+from forgec.capture.places import is_library_line, is_user_file, portable_path, raised_at, whole_stack_traces
 from forgec.capture.quiet import quiet
 from forgec.capture.refusals import LEAVES, output_refusal, refuse_inputs, refuse_model
+from forgec.capture.wording import decided
 from forgec.diagnostics import Diagnostic, ForgeError, Location
 
 _REMEDIES = {
@@ -140,14 +141,17 @@ def _known_files() -> dict[Any, str]:
 
 def _diagnostic(failure: Any, files: Mapping[Any, str]) -> Diagnostic:
     kind, data = failure.failure_type.name, failure.data
+    place, remedy = _place(data.get("user_stack") or (), files), _REMEDIES.get(kind)
     if kind == "DATA_DEPENDENT_ERROR":
-        message = f"the model decides by data: torch.export would need to know whether {data.get('expr')}"
+        text = decided(str(data.get("expr")), place)
+        message = f"the model decides by data: torch.export would need to know whether {text}"
+        remedy = LIBRARY_REMEDY if is_library_line(place) else remedy
     elif kind in ("MISSING_FAKE_KERNEL", "MISMATCHED_FAKE_KERNEL"):
         reason = "has no fake kernel" if kind.startswith("MISSING") else "has a fake kernel that says something else"
         message = f"the operator {data.get('op')} {reason}"
     else:
         message = f"torch.export adds a condition on the inputs: {data.get('expr')}"
-    return Diagnostic("FORGE-C001", message, _place(data.get("user_stack") or (), files), help=_REMEDIES.get(kind))
+    return Diagnostic("FORGE-C001", message, place, help=remedy)
 
 
 def _place(stack: Sequence[Mapping[str, Any]], files: Mapping[Any, str]) -> Location | None:

@@ -16,12 +16,14 @@ from forgec.capture.attributes import unchanged
 from forgec.capture.changes import CHANGED, changes
 from forgec.capture.checks import CHECKS, recorded_checks, recorded_transforms
 from forgec.capture.detached import DataIsDetached
+from forgec.capture.dynamic_shapes import check_dynamic_shapes
 from forgec.capture.flex import dense
-from forgec.capture.places import raised_at, whole_stack_traces
+from forgec.capture.places import is_library_line, raised_at, whole_stack_traces
 from forgec.capture.quiet import quiet
 from forgec.capture.refusals import refuse_inputs, refuse_model, refused_output, reshaped_itself
 from forgec.capture.seeds import SEEDS, recorded_seeds
 from forgec.capture.violations import recorded_lines, violation
+from forgec.capture.wording import decided
 from forgec.diagnostics import ForgeError, Location, error
 from forgec.runtime.extents import overlaps_itself
 from forgec.runtime.tree import is_registered
@@ -46,6 +48,7 @@ def export(
     refuse_model(model)
     refuse_inputs((tuple(args), dict(kwargs)))
     module = as_module(model)
+    check_dynamic_shapes(module, args, kwargs, dynamic_shapes)
     with (
         torch.no_grad(),
         quiet(),
@@ -229,13 +232,19 @@ def refusal(reason: Exception, place: Location | None = None) -> ForgeError:
         message = "torch.export takes no loop (scan, map) over as many rows as only the run tells"
         remedy = "loop over all rows: choose rows of the result, or keep the carried value (torch.where) at the others"
     elif asked is not None:
-        message = f"the model decides by data: torch.export would need to know whether {asked[1]}"
-        remedy = DECIDE_REMEDY
+        message = f"the model decides by data: torch.export would need to know whether {decided(asked[1], place)}"
+        remedy = LIBRARY_REMEDY if is_library_line(place) else DECIDE_REMEDY
     return error("FORGE-C001", message, location=place, notes=notes, help=remedy)
 
 
 RUN_REMEDY = "call the model with the same inputs: what eager PyTorch raises as well is the model's own"
 DECIDE_REMEDY = "say both ways with torch.cond or torch.where, or state what holds with torch._check"
+
+
+LIBRARY_REMEDY = (
+    "the line is in a library: look for an option or a version of it that does not decide, put a module of your own in "
+    "the place of the one that does (torch.cond and torch.where say both ways), or compile the parts around it"
+)
 
 
 def _is_about_rows(reason: Exception) -> bool:

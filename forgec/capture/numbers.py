@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from xdsl.dialects.builtin import StringAttr
 from xdsl.ir import SSAValue
 
 from forgec.capture.call import Call, schema_of
@@ -22,7 +23,7 @@ from forgec.diagnostics import error
 from forgec.ir import types
 from forgec.ir.attributes import ExtentAttr, ScalarAttr, SymType
 from forgec.ir.locations import to_attribute
-from forgec.ir.ops.control import ExtentOp, ItemOp
+from forgec.ir.ops.control import AssertOp, ExtentOp, ItemOp
 from forgec.ir.ops.creation import FullOp
 from forgec.ir.ops.unary import CastOp
 from forgec.runtime.dtypes import from_torch, torch_dtype
@@ -62,6 +63,9 @@ _COMPARISONS: dict[Any, Any] = {
     operator.eq: aten.eq.Tensor,
     operator.ne: aten.ne.Tensor,
 }
+_RELATIONS = {">=": aten.ge.Tensor, ">": aten.gt.Tensor, "<=": aten.le.Tensor, "<": aten.lt.Tensor,
+              "==": aten.eq.Tensor, "!=": aten.ne.Tensor}  # fmt: skip
+"""By sympy's names."""
 _ARITHMETIC: dict[Any, Any] = {
     operator.add: aten.add.Tensor,
     operator.sub: aten.sub.Tensor,
@@ -134,9 +138,42 @@ def _integer(c: Operators, node: Any, value: torch.SymInt) -> Any:
 
 def defined(c: Operators, number: SSAValue, value: Any) -> SymExpr:
     """The extent whose value is a number of the model; ``value`` is torch's expression of it."""
+    _assert_said(c, number, value.node.expr)
     name = c.symbols.define(value)
     c.insert(ItemOp.create(operands=[number], result_types=[SymType(name)], location=c.location))
     return symbol(name)
+
+
+def _assert_said(c: Operators, number: SSAValue, expression: Any) -> None:
+    """The model's own checks of a number, before it becomes an extent: what is out of range is said in its words."""
+    for said in c.checks:
+        relation = _RELATIONS.get(str(getattr(said.expression, "rel_op", "")))
+        if relation is None or not expression.is_Symbol or said.expression.free_symbols != {expression}:
+            continue
+        sides = [_computed(c, number, side, expression) for side in said.expression.args]
+        if sides[0] is not None and sides[1] is not None:
+            holds = call(c, relation, sides, "i1")
+            place, properties = to_attribute(said.place), {"message": StringAttr(said.message)}
+            c.builder.insert(AssertOp.create(operands=[holds], properties=properties, location=place))
+            c.asserted.append(said)
+
+
+def _computed(c: Operators, number: SSAValue, expression: Any, symbol_of_it: Any) -> SSAValue | None:
+    """Torch's expression of one symbol, whose value is a number; None for what is no sum of products."""
+    if expression == symbol_of_it:
+        return number
+    if expression.is_Integer:
+        return compute(c, int(expression))
+    if not expression.is_Add and not expression.is_Mul:
+        return None
+    operator_of_it = aten.add.Tensor if expression.is_Add else aten.mul.Tensor
+    total: SSAValue | None = None
+    for part in expression.args:
+        value = _computed(c, number, part, symbol_of_it)
+        if value is None:
+            return None
+        total = value if total is None else call(c, operator_of_it, [total, value], "i64")
+    return total
 
 
 def result(c: Operators, value: SSAValue, number: Any) -> Any:

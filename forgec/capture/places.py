@@ -118,6 +118,12 @@ def is_user_file(file: str) -> bool:
     return not path.startswith(_own_roots())
 
 
+def is_library_line(place: Location | None) -> bool:
+    """True for a line in a package that is installed, not in the user's own code."""
+    roots = [root for root in sys.path if place is not None and Path(root, place.file).is_file()]
+    return any(name in root for root in roots[:1] for name in ("site-packages", "dist-packages"))
+
+
 @lru_cache(maxsize=1)
 def _own_roots() -> tuple[str, ...]:
     import torch

@@ -52,6 +52,8 @@ class Values:
     """Node that takes a number out of a tensor → the tensor as it was then."""
     checks: list[Check] = field(default_factory=list)
     """What the model demands of numbers, in its own words."""
+    asserted: list[Check] = field(default_factory=list)
+    """Those of which assertions have been made."""
     failures: list[Diagnostic] = field(default_factory=list)
     """What cannot be captured."""
     rebinds: dict[Any, Any] = field(default_factory=dict)

@@ -22,9 +22,16 @@ SHOWN_LINES = 3
 """Lines of the user's model that are named for each fallback; the rest is counted."""
 
 
+class _Console(Console):
+    """A console that leaves a closed pipe to the command, whose exit code says so; rich would end with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def console() -> Console:
     """Standard output: as wide as the terminal, or of a fixed width in a file or a pipe."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    return _Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:

@@ -231,7 +231,39 @@ def test_shapes_that_do_not_fit_the_arguments_are_refused() -> None:
     rows = forgec.Dim("rows", min=2, max=9)
     with pytest.raises(ForgeError) as raised:
         forgec.compile(lambda a: a * 2, (torch.randn(3, 4),), dynamic_shapes=({0: rows}, {0: rows}))
-    assert raised.value.code == "FORGE-C001"
+    assert raised.value.code == "FORGE-U005"
+
+
+ROWS = forgec.Dim("rows", max=9)
+UNFIT: list[tuple[Any, str, str]] = [
+    ({"c": {0: ROWS}}, "names 'c', which", "'a', 'b', 'n'"),
+    ({"a": {0: ROWS}}, "lacks 'b', 'n'", "say None"),
+    (({0: ROWS},), "has 1 items for 3 example inputs", "one item for each of 'a', 'b', 'n'"),
+    (3, "must be a dict by argument", "'a', 'b', 'n'"),
+    (({2: ROWS}, None, None), "names dimension 2 of 'a'", "from 0 to 1"),
+    (({0: "rows"}, None, None), "says 'rows' of dimension 0 of 'a'", 'forgec.Dim("rows")'),
+    ((ROWS, None, None), "of 'a', a tensor of 2 dimensions", "{dimension: forgec.Dim(...)}"),
+    (([ROWS], None, None), "1 of the dimensions of 'a'", "{dimension: forgec.Dim(...)}"),
+    (({0: 7}, None, None), "fixes dimension 0 of 'a' to 7, the example has 3", "leave the dimension out"),
+    ((None, {0: ROWS}, None), "a dict for 'b', which is a list of 2", "a list with one item"),
+    ((None, [{5: ROWS}, {"k": {0: ROWS}}], None), "names dimension 5 of 'b'[0]", "from 0 to 1"),
+    ((None, [None, {"x": {0: ROWS}}], None), "which is a dict with the keys ['k']", "the same keys"),
+    ((None, None, {0: ROWS}), "gives dimensions to 'n', which is a number", "Dim.DYNAMIC"),
+]
+
+
+@pytest.mark.parametrize(("shapes", "text", "remedy"), UNFIT, ids=[text for _, text, _ in UNFIT])
+def test_what_does_not_fit_is_named(shapes: Any, text: str, remedy: str) -> None:
+    def model(a: torch.Tensor, b: Any, n: int) -> torch.Tensor:
+        return a * n + b[0] + b[1]["k"]
+
+    x = torch.randn(3, 4)
+    with pytest.raises(ForgeError) as raised:
+        forgec.compile(model, (x, [x + 1, {"k": x + 2}]), {"n": 3}, dynamic_shapes=shapes)
+    found = raised.value.diagnostics[0]
+    assert found.code == "FORGE-U005"
+    assert text in found.message
+    assert remedy in str(found.help)
 
 
 def test_an_extent_that_the_model_fixes_is_refused_by_torch() -> None:

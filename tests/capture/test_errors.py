@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,6 +51,60 @@ def test_a_model_that_raises_is_reported_with_its_line() -> None:
 def test_example_inputs_that_do_not_fit_the_signature() -> None:
     failure = refusal(Raising(), x, x, x)
     assert failure.code in ("FORGE-C001", "FORGE-C002")
+
+
+def by_a_line(a: torch.Tensor) -> torch.Tensor:
+    n = a.max().item()
+    if n > 3:
+        return a * 2
+    return a
+
+
+def by_an_expression(a: torch.Tensor) -> torch.Tensor:
+    return a * 2 if (a > 0).sum().item() == 2 else a
+
+
+def by_two_lines(a: torch.Tensor) -> torch.Tensor:
+    n = a.max().item()
+    bigger = (
+        n
+        > 3
+    )  # fmt: skip
+    return a * 2 if bool(bigger) else a
+
+
+def by_several(a: torch.Tensor) -> torch.Tensor:
+    n = a.max().item()
+    return a * 2 if n > 3 else a if n > 5 else a + 1
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (by_a_line, "whether n > 3"),
+        (by_an_expression, "whether (a > 0).sum().item() == 2"),
+        (by_two_lines, "whether n > 3.0, where n depends on the data"),
+        (by_several, "whether n > 3"),
+    ],
+)
+def test_what_a_model_decides_by_is_said_in_its_words(model: Any, words: str) -> None:
+    failure = refusal(model, x)
+    assert failure.code == "FORGE-C001"
+    assert words in failure.diagnostics[0].message
+    assert not re.search(r"\bz?uf?\d|Eq\(", failure.diagnostics[0].message)
+    assert "torch.cond" in str(failure.diagnostics[0].help)
+
+
+def test_a_library_that_decides_by_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    text = "import torch\ndef choose(a):\n    return a if torch.is_tensor(a) and a.sum().item() > 3 else -a\n"
+    (folder / "choosing_library.py").write_text(text)
+    monkeypatch.syspath_prepend(str(folder))
+    library = importlib.import_module("choosing_library")
+    failure = refusal(lambda a: library.choose(a), x)
+    assert "a.sum().item() > 3" in failure.diagnostics[0].message
+    assert "in a library" in str(failure.diagnostics[0].help)
 
 
 @pytest.mark.parametrize("inputs", [x, {"a": x}, "text", 3, {x}])

@@ -182,6 +182,30 @@ def test_an_extent_outside_the_range_that_the_model_demands() -> None:
     assert place.file.endswith("test_run_time_extents.py")
 
 
+def test_the_models_own_words_for_a_negative_number() -> None:
+    def function(a: torch.Tensor) -> torch.Tensor:
+        count = a.sum().long().item()
+        torch._check(count >= 0, lambda: "no negative numbers")
+        torch._check(2 * count + 1 < 30, lambda: "not so many")
+        return torch.zeros(count)
+
+    compiled = forgec.compile(Wrapped(function), (torch.ones(2),))
+    assert compiled(torch.ones(9)[:2] * 3).shape == (6,)
+    for value, message in ((-3.0, "no negative numbers"), (9.0, "not so many")):
+        with pytest.raises(ForgeError, match=message) as raised:
+            compiled(torch.full((2,), value))
+        assert raised.value.code == "FORGE-R011"
+
+
+def test_a_number_without_a_name_is_called_what_the_user_wrote() -> None:
+    def function(a: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(a.sum().long().item())
+
+    with pytest.raises(ForgeError, match=r"'a.sum\(\).long\(\).item\(\)' is -6") as raised:
+        forgec.compile(Wrapped(function), (torch.ones(2),))(torch.full((2,), -3.0))
+    assert raised.value.code == "FORGE-R004"
+
+
 def test_the_models_own_words_for_what_it_demands() -> None:
     def function(a: torch.Tensor) -> torch.Tensor:
         count = a.argmax().item()

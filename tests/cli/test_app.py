@@ -93,9 +93,10 @@ def test_a_reader_that_goes_away_is_no_crash(command: list[object]):
     assert len(finished.stdout.splitlines()) == 1
 
 
-def test_a_closed_pipe_gives_its_exit_code():
+@pytest.mark.parametrize("command", ["explain", "ops"])
+def test_a_closed_pipe_gives_its_exit_code(command: str):
     reader, writer = os.pipe()
     os.close(reader)
-    finished = subprocess.run([FORGEC, "explain"], stdout=writer, stderr=subprocess.PIPE, text=True)
+    finished = subprocess.run([FORGEC, command], stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert (finished.returncode, finished.stderr) == (141, "")
