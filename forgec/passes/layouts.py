@@ -44,8 +44,7 @@ def is_seen(value: SSAValue) -> bool:
     they share memory, may be seen.
     """
     return any(
-        passes_on(use.operation) or (is_free(use.operation) and is_seen(use.operation.results[0]))
-        for use in value.uses
+        passes_on(use.operation) or (is_free(use.operation) and is_seen(use.operation.results[0])) for use in value.uses
     )
 
 
