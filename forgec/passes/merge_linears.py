@@ -237,7 +237,8 @@ class _Merger:
                 made[key] = self._joined(parts, form.at(at_call(form.location, layer, call)), call)
             passed.append(made[key])
         hints = [(value.name_hint or "weight").split("_") for value in values]
-        return self.layers.add_argument(layer, passed, _united(hints, "_", "_"))
+        hint = _united(hints, "_", "_")
+        return self.layers.add_argument(layer, passed, f"w{hint}" if hint[:1].isdecimal() else hint)
 
 
 @dataclass(frozen=True)
