@@ -21,18 +21,23 @@ _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<functio
 def place_of(node: Any) -> Location:
     """The user's line, function and submodule that an fx node stands for."""
     stack = node.meta.get("nn_module_stack") or {}
-    path, cls = "", ""
+    path, cls, innermost = "", "", ""
     for found, kind in stack.values():
         path = found
         name = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+        innermost = name.rpartition(".")[2]
         if not name.startswith("torch."):  # torch's own modules have no line of the user's
-            cls = name.rpartition(".")[2]
-    return _place(node.meta.get("stack_trace") or "", path, cls)
+            cls = innermost
+    return _place(node.meta.get("stack_trace") or "", path, cls, innermost)
 
 
 @lru_cache(maxsize=16384)
-def _place(trace: str, path: str, cls: str) -> Location:
-    frames = [m for m in _FRAME.finditer(trace) if is_user_file(m["file"])]
+def _place(trace: str, path: str, cls: str, innermost: str) -> Location:
+    """The innermost line of the user's; of a model that has none, made of torch's modules alone, torch's own."""
+    every = list(_FRAME.finditer(trace))
+    frames = [m for m in every if is_user_file(m["file"])]
+    if not frames:
+        frames, cls = [m for m in every if m["function"] == "forward"], innermost
     if not frames:
         return Location("<unknown>", 0, "", _dotted(path))
     frame = frames[-1]
@@ -48,10 +53,14 @@ def _dotted(path: str) -> str:
 
 class UserFrames(set[tuple[str, str]]):
     """Stands in for torch's set of functions whose frames a stack trace keeps beside those of ``forward``: all of the
-    user's."""
+    user's but ``callers``, who ask for the export."""
+
+    def __init__(self, callers: set[tuple[str, str]]) -> None:
+        super().__init__()
+        self.callers = callers
 
     def __contains__(self, frame: object) -> bool:
-        return isinstance(frame, tuple) and is_user_file(frame[0])
+        return isinstance(frame, tuple) and is_user_file(frame[0]) and frame not in self.callers
 
 
 @contextmanager
@@ -66,8 +75,13 @@ def whole_stack_traces() -> Iterator[None]:
     if not hasattr(proxy, "_STACK_TRACE_ANCHORS"):
         yield
         return
+    callers: set[tuple[str, str]] = set()
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        callers.add((frame.f_code.co_filename, frame.f_code.co_name))
+        frame = frame.f_back
     before = proxy._STACK_TRACE_ANCHORS
-    proxy._STACK_TRACE_ANCHORS = UserFrames()
+    proxy._STACK_TRACE_ANCHORS = UserFrames(callers)
     try:
         yield
     finally:

@@ -43,10 +43,11 @@ class AssignLayout(ModulePass):
         %t = forge.transpose %o [0, 2, 1, 3] : (tensor<2x4x9x16xf32, …>) -> tensor<2x9x4x16xf32>
         %r = forge.reshape %t : (tensor<2x9x4x16xf32>) -> tensor<2x9x64xf32>
 
-    A copy, and a reshape that needs one, ask for a layout. The op that computes the value takes it if only transposes
-    and reshapes stand between, every other rearrangement of the value stays free, and nothing passes the value on as
-    it was (a result of the function, an operator of ATen, a call). What is refused leaves a remark. Values stay the
-    same, and so does the layout of whatever leaves the function.
+    A copy goes if what reads it can read the original. Otherwise it, and a reshape that needs one, ask for a layout.
+    The op that computes the value takes it if only transposes and reshapes stand between, every other rearrangement of
+    the value stays free, and nothing passes the value on as it was (a result of the function, an operator of ATen, a
+    call). What is refused leaves a remark. Values stay the same, and so does the layout of whatever leaves the
+    function.
 
     Order: before ``fuse-epilogue``, which would put copies into kernels, and after everything that may remove what
     stands between a value and its copy.
@@ -72,6 +73,12 @@ def _asks_for(op: Operation) -> AnyTensorType | None:
 
 
 def _assign(op: Operation, wanted: AnyTensorType) -> None:
+    if isinstance(op, CopyOp) and _is_needless(op):
+        before = op.result.type
+        renewed = Rewriter.replace_value_with_new_type(op.result, op.input.type)
+        give_layout(renewed, before)
+        replace(op, [op.input])
+        return
     value = op.operands[0]
     kind: AnyTensorType | None = wanted
     while (view := producer(value)) is not None and isinstance(view, (TransposeOp, ReshapeOp)) and is_free(view):
@@ -91,6 +98,17 @@ def _assign(op: Operation, wanted: AnyTensorType) -> None:
     give_layout(renewed, before)
     if isinstance(op, CopyOp) and op.input.type == op.result.type:
         replace(op, [op.input])
+
+
+def _is_needless(op: CopyOp) -> bool:
+    """True if all that reads a copy can read what was copied, along its last dimension without gaps."""
+    kind = types.tensor_type(op.input)
+    if types.strides(kind)[-1:] not in ((1,), ()) or op.result.first_use is None:
+        return False
+    return all(
+        seen is not None and types.strides(seen)[-1:] in ((1,), ()) and not passes_on(reader)
+        for reader, seen in _readers(op.result, kind)
+    )
 
 
 def _before(view: TransposeOp | ReshapeOp, kind: AnyTensorType) -> AnyTensorType | None:

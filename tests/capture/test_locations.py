@@ -192,3 +192,18 @@ def test_transformers_models_are_covered_whole() -> None:
                 assert place.file.startswith("transformers"), (op.name, place)
                 assert place.line > 0
                 assert not os.path.isabs(place.file)
+
+
+def test_a_model_of_torch_alone_has_the_lines_of_its_modules_and_never_those_of_callers() -> None:
+    """Neither this function's line nor a helper's, through which the model is compiled."""
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+    def through_a_helper() -> Forms:
+        return Forms(nn.Sequential(layer, nn.Linear(8, 4)).eval(), [torch.randn(2, 3, 8)])
+
+    for op in computations(through_a_helper().captured.module):
+        place = location_of(op)
+        assert place is not None
+        assert place.file.startswith("torch/nn/modules/"), (op.name, place)
+        assert place.function.endswith(".forward")
+        assert place.module.split(".")[0] in ("0", "1")

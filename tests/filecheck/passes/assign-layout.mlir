@@ -67,3 +67,23 @@ func.func @passed(%x: tensor<4x6xf32>) -> (tensor<6x4xf32>, tensor<2x2x6xf32>) {
   %r = forge.reshape %a : (tensor<4x6xf32>) -> tensor<2x2x6xf32>
   func.return %c, %r : tensor<6x4xf32>, tensor<2x2x6xf32>
 }
+
+// -----
+
+// Heads are read out of packed queries, keys and values as they lie. A matrix whose rows have gaps is copied all the same.
+// CHECK-LABEL: func.func @packed
+// CHECK-NEXT:    %t = forge.transpose %x [1, 0, 2]
+// CHECK-NEXT:    %q = forge.slice %t dim 0 from 0 step 1
+// CHECK-NEXT:    forge.softmax %q
+// CHECK:         forge.copy
+// CHECK-NEXT:    forge.neg
+func.func @packed(%x: tensor<9x3x8xf32>) -> (tensor<1x9x8xf32>, tensor<8x3x9xf32>) {
+  %t = forge.transpose %x [1, 0, 2] : (tensor<9x3x8xf32>) -> tensor<3x9x8xf32, #forge.tensor<[], strides = [8, 24, 1]>>
+  %c = forge.copy %t : (tensor<3x9x8xf32, #forge.tensor<[], strides = [8, 24, 1]>>) -> tensor<3x9x8xf32>
+  %q = forge.slice %c dim 0 from 0 step 1 : (tensor<3x9x8xf32>) -> tensor<1x9x8xf32>
+  %s = forge.softmax %q dim 2 : (tensor<1x9x8xf32>) -> tensor<1x9x8xf32>
+  %u = forge.transpose %x [2, 1, 0] : (tensor<9x3x8xf32>) -> tensor<8x3x9xf32, #forge.tensor<[], strides = [1, 8, 24]>>
+  %d = forge.copy %u : (tensor<8x3x9xf32, #forge.tensor<[], strides = [1, 8, 24]>>) -> tensor<8x3x9xf32>
+  %n = forge.neg %d : (tensor<8x3x9xf32>) -> tensor<8x3x9xf32>
+  func.return %s, %n : tensor<1x9x8xf32>, tensor<8x3x9xf32>
+}
