@@ -22,6 +22,7 @@ AUTO = "torch.export.Dim.AUTO"
 CHECKED = f"declare it {AUTO}: then each call is checked for what the model needs"
 
 _GUARD = re.compile(r"in the specified range(.*) satisfy the generated guard (.*?)\.?$")
+_VIOLATED = re.compile(r"(?:Constraints violated|Specializations unexpectedly required) \((.*?)\)!")
 _SOLVED = re.compile(r"generated for (\w+) = .* resulted in a specialized value of (\d+)")
 
 
@@ -49,7 +50,7 @@ def _violated(text: str, place: Location | None) -> ForgeError:
             notes[f"not true of all values: {found[2]}"] = None
         elif not line.startswith(("Constraints violated", "Specializations unex")) and line:
             notes[line.rstrip(".")] = None
-    names = sorted({n for listed in re.findall(r"\(([\w', .\[\]()]*?)\)!", body) for n in listed.split(", ")})
+    names = sorted({n for listed in _VIOLATED.findall(body) for n in listed.split(", ")})
     what = " and ".join(repr(_readable(name, named)) for name in names) or "the dynamic extents"
     remedies = list(_remedies(body, fixes))
     message = f"the model does not run alike for all declared values of {what}"
