@@ -17,13 +17,16 @@ from forgec.ir import types
 from forgec.ir.attributes import IntsAttr, ScalarAttr
 from forgec.ir.evaluator import Evaluator
 from forgec.ir.literals import literal, to_tensor
-from forgec.ir.ops.attention import AttentionOp
-from forgec.ir.ops.base import producer
-from forgec.ir.ops.binary import LogicalAndOp, MulOp, NeOp
+from forgec.ir.ops.attention import LEAST, AttentionOp
+from forgec.ir.ops.base import ElementwiseOp, producer
+from forgec.ir.ops.binary import LogicalAndOp, MaximumOp, MulOp, NeOp
+from forgec.ir.ops.composite import RopeOp
+from forgec.ir.ops.contraction import LinearOp, MatmulOp
 from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.module import ConstantOp
 from forgec.ir.ops.reduction import AnyOp, MeanOp
 from forgec.ir.ops.select import MaskedFillOp, WhereOp
+from forgec.ir.ops.shape import ViewOp
 from forgec.ir.ops.unary import LogicalNotOp
 from forgec.passes.rewriting import blocks, replace
 
@@ -81,6 +84,14 @@ def _reads_all(op: AttentionOp, kept: SSAValue) -> bool:
     return op.mask is None and op.keys is None and op.offset is None and rows == columns
 
 
+def _is_fresh(value: SSAValue) -> bool:
+    """True for what is of this call alone: a product or an argument, rearranged, rotated, or with something added."""
+    op = producer(value)
+    while isinstance(op, (ViewOp, ElementwiseOp, RopeOp)):
+        op = producer(op.operands[0])
+    return op is None or isinstance(op, (LinearOp, MatmulOp))
+
+
 class _Masks:
     """The masks of a block; those that are there already come before every later op."""
 
@@ -99,6 +110,9 @@ class _Masks:
         bias = self._bias(emit, op)
         mask, additive = op.mask if bias is None else bias, bias is not None
         filled = whole and op.empty_row.data != "zero"
+        if filled and bias is not None and self._swallows(op):
+            mask, filled = self._finite(emit, bias, op), False
+            properties["empty_row"] = StringAttr("zero")
         if op.is_structured or (filled and mask is not None and op.may_have_empty_rows):
             mask = self._mask(emit, op, bias, self._kept(emit, op), "infinite" if additive or filled else "boolean")
             properties = {name: value for name, value in properties.items() if name not in STRUCTURE}
@@ -122,9 +136,12 @@ class _Masks:
         replace(op, either.results, [either])
 
     def _without_unread(self, emit: Emitter, op: AttentionOp) -> tuple[SSAValue, SSAValue]:
-        """Key and value with 0 where no row reads them. The mean for an empty row is made of all values elsewhere."""
+        """Key and value with 0 where no row reads them. The mean for an empty row is made of all values elsewhere.
+
+        Those of a cache stay: it is as long as the longest sequence, and would be copied at every step.
+        """
         kept = self._kept(emit, op)
-        if kept is None or _reads_all(op, kept):
+        if kept is None or _reads_all(op, kept) or not (_is_fresh(op.key) and _is_fresh(op.value)):
             return op.key, op.value
         if ("unread", kept) not in self.known:
             read = emit(AnyOp, kept, dims=IntsAttr([types.rank(kept) - 2]), keepdim=UnitAttr())
@@ -147,6 +164,21 @@ class _Masks:
                 return None
             self.known[key] = both[0] if len(both) == 1 else emit(LogicalAndOp, *both)
         return self.known[key]
+
+    @staticmethod
+    def _swallows(op: AttentionOp) -> bool:
+        """True for a mean of empty rows that comes of itself: where a bias alone masks, by numbers so low that scores
+        do not count beside them. Those of float16 are not.
+        """
+        return op.empty_value is None and not op.is_structured and types.dtype(op.query) != "f16"
+
+    def _finite(self, emit: Emitter, bias: SSAValue, op: AttentionOp) -> SSAValue:
+        """A bias with the least finite number for -inf: finite in the dtype of scores, too."""
+        dtype = types.dtype(bias)
+        least = max(LEAST[dtype], LEAST[op.softmax_dtype.data])
+        if ("finite", bias, least) not in self.known:
+            self.known["finite", bias, least] = emit(MaximumOp, bias, emit.full(least, dtype, ()))
+        return self.known["finite", bias, least]
 
     def _some(self, emit: Emitter, mask: SSAValue) -> SSAValue:
         """In which rows of an additive mask something is kept, [..., 1]."""

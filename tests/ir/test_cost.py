@@ -131,10 +131,10 @@ def value(extent: Extent) -> int:
         ),
         # Of four experts, three rows that choose one each can need three.
         (
-            '%r = forge.moe %x, %l, %u, %d top_k 1 activation "silu" : '
-            "(tensor<3x8xf32>, tensor<3x4xf32>, tensor<4x32x8xf32>, tensor<4x8x16xf32>) -> tensor<3x8xf32>",
+            '%r = forge.moe %x, %i, %w, %u, %d activation "silu" packed "halves" : (tensor<3x8xf32>, tensor<3x1xi64>, '
+            "tensor<3x1xf32>, tensor<4x32x8xf32>, tensor<4x8x16xf32>) -> tensor<3x8xf32>",
             None,
-            4 * (24 + 12 + 24) + 3 * 4 * (32 * 8 + 8 * 16),
+            4 * (24 + 3 + 24) + 8 * 3 + 3 * 4 * (32 * 8 + 8 * 16),
         ),
     ],
 )

@@ -12,6 +12,7 @@ import torch
 
 import forgec
 from tests.models.architectures.row import Row
+from tests.models.flat import flat
 from tests.models.test_architectures import ROWS, eager, rows, same
 
 MIXTURES = {
@@ -35,7 +36,7 @@ def named(name: str) -> Row:
 
 def check(row: Row, compiled: Any) -> None:
     """Each mixture is one op, and neither its products nor its sorts are left; every layer names its own place."""
-    text = compiled.ir()
+    text = str(flat(compiled.forge))
     found = Counter(re.findall(r"= forge\.(\w+)", text))
     assert found["moe"] == MIXTURES[row.name]
     assert not found.keys() & set(LEFT)

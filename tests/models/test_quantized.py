@@ -14,13 +14,14 @@ import torch.ao.quantization.fx._decomposed
 import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
-from xdsl.ir import BlockArgument
 
 import forgec
 from forgec.ir.cost import module_cost
 from forgec.ir.ops.contraction import LinearOp
-from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.quantization import DequantizeOp, QuantizeOp
+from forgec.ir.ops.shape import ReshapeOp, TransposeOp
+from forgec.passes.patterns import through
+from tests.models.flat import flat
 
 OPS: Any = torch.ops.quantized_decomposed
 GROUP = 16
@@ -144,7 +145,8 @@ MERGED = {Turned: 7}
 
 
 def linears(compiled: Any) -> list[LinearOp]:
-    return [op for op in compiled._forge.walk() if isinstance(op, LinearOp)]
+    module = flat(compiled.forge, "inline-layers,inline-kernels")
+    return [op for op in module.walk() if isinstance(op, LinearOp)]
 
 
 def stored(compiled: Any, path: Path) -> dict[str, tuple[str, int]]:
@@ -200,13 +202,9 @@ def test_quantised_activations_stay_around_the_linears() -> None:
     result = forgec.compile(model, (), IDS)
     for op in linears(result):
         if op.is_quantized:
-            source = op.input
-            if isinstance(source, BlockArgument):  # of the kernel that it is in
-                kernel = source.block.parent_op()
-                assert isinstance(kernel, FusedOp)
-                source = kernel.operands[source.index]
-            assert isinstance(source.owner, DequantizeOp)
-            assert isinstance(source.owner.quantized.owner, QuantizeOp)
+            dequantized = through(op.input, ReshapeOp, TransposeOp).owner
+            assert isinstance(dequantized, DequantizeOp)
+            assert isinstance(through(dequantized.quantized, ReshapeOp, TransposeOp).owner, QuantizeOp)
     ops = list(result._forge.walk())
     assert sum(isinstance(op, QuantizeOp) for op in ops) == sum(isinstance(op, DequantizeOp) for op in ops) >= 8
 

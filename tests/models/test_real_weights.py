@@ -64,4 +64,5 @@ def test_sentence_encoder(tmp_path: Path) -> None:
     path = tmp_path / "encoder.forge"
     compiled.save(path)
     again = forgec.load(path)(*args)
-    assert torch.equal(again.pooler_output, actual.pooler_output)
+    # The artifact aligns weights to 64 bytes, the package's file does not: BLAS sums vectors in another order then.
+    torch.testing.assert_close(again.pooler_output, actual.pooler_output, rtol=0, atol=1e-6)
