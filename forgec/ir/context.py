@@ -6,15 +6,17 @@ from xdsl.context import Context
 from xdsl.dialects.arith import Arith
 from xdsl.dialects.builtin import Builtin
 from xdsl.dialects.func import Func
+from xdsl.dialects.math import Math
 from xdsl.dialects.scf import Scf
 
 from forgec.ir.forge import FORGE
 from forgec.ir.plan import PLAN
+from forgec.ir.tile.dialect import TILE
 
 
 def context() -> Context:
     """A fresh context with forge, plan and the builtin dialects that they use."""
     ctx = Context()
-    for dialect in (Builtin, Func, Scf, Arith, FORGE, PLAN):
+    for dialect in (Builtin, Func, Scf, Arith, Math, FORGE, TILE, PLAN):
         ctx.load_dialect(dialect)
     return ctx

@@ -28,6 +28,12 @@ def _plan() -> Dialect:
     return PLAN
 
 
+def _tile() -> Dialect:
+    from forgec.ir.tile.dialect import TILE
+
+    return TILE
+
+
 def _passes() -> dict[str, PassFactory]:
     taken = get_all_passes()
     return dict(
@@ -44,4 +50,4 @@ def _renamed(factory: PassFactory, name: str) -> Callable[[], type[ModulePass]]:
     return load
 
 
-FORGE_UNIVERSE = Universe(all_dialects={"forge": _forge, "plan": _plan}, all_passes=_passes())
+FORGE_UNIVERSE = Universe(all_dialects={"forge": _forge, "tile": _tile, "plan": _plan}, all_passes=_passes())

@@ -1,0 +1,1 @@
+"""The tile level: kernels as grids of programs over tiles, for any target."""
