@@ -9,6 +9,7 @@ from xdsl.dialects.builtin import IndexType
 from xdsl.ir import Operation
 
 from forgec.ir import types
+from forgec.ir.tile import elementwise
 from forgec.ir.tile.types import tile
 from forgec.passes.tiles.kernel_builder import KernelBuilder, Tile
 
@@ -45,12 +46,12 @@ def cast(k: KernelBuilder, given: Tile, dtype: str) -> Tile:
             return cast(k, cast(k, given, "i64"), dtype)
         if "ui8" in (source, dtype):
             return cast(k, cast(k, given, "i64"), dtype)
-        return op(arith.IndexCastOp)
+        return op(elementwise.IndexCastOp)
     if dtype == "i1":
         zero = k.constant(0, source)
         if source in types.FLOATS:
-            return _compared(k, arith.CmpfOp, "une", given, zero)
-        return _compared(k, arith.CmpiOp, "ne", given, zero)
+            return _compared(k, elementwise.CmpfOp, "une", given, zero)
+        return _compared(k, elementwise.CmpiOp, "ne", given, zero)
     if source in types.FLOATS and dtype in types.FLOATS:
         narrow, wide = types.ITEM_BYTES[source], types.ITEM_BYTES[dtype]
         if narrow == wide or (narrow == 1 and wide == 2):  # float16 and bfloat16: through float32, which holds both
@@ -61,18 +62,18 @@ def cast(k: KernelBuilder, given: Tile, dtype: str) -> Tile:
     if source in types.FLOATS:
         wide = cast(k, given, work_dtype(source))
         if dtype in ("i64", "i32"):
-            return op(arith.FPToSIOp, wide)
-        whole = Tile(k.add(arith.FPToSIOp(wide.value, tile("i64", given.shape))), given.axes, "i64")
+            return op(elementwise.FPToSIOp, wide)
+        whole = Tile(k.add(elementwise.FPToSIOp(wide.value, tile("i64", given.shape))), given.axes, "i64")
         return cast(k, whole, dtype)  # modulo 2^8 and 2^16, as torch's conversion does
     if dtype in types.FLOATS:
         if dtype not in ("f32", "f64"):
             return cast(k, cast(k, given, "f32"), dtype)
-        return op(arith.UIToFPOp if source in ("ui8", "i1") else arith.SIToFPOp)
+        return op(elementwise.UIToFPOp if source in ("ui8", "i1") else elementwise.SIToFPOp)
     if _WIDTH[source] == _WIDTH[dtype]:
         return Tile(given.value, given.axes, dtype, given.zero_outside)
     if _WIDTH[source] < _WIDTH[dtype]:
-        return op(arith.ExtUIOp if source in ("ui8", "i1") else arith.ExtSIOp)
-    return op(arith.TruncIOp)
+        return op(elementwise.ExtUIOp if source in ("ui8", "i1") else elementwise.ExtSIOp)
+    return op(elementwise.TruncIOp)
 
 
 def _compared(k: KernelBuilder, cls: Any, predicate: str, left: Tile, right: Tile) -> Tile:
@@ -88,16 +89,16 @@ def compare(k: KernelBuilder, predicate: str, left: Tile, right: Tile) -> Tile:
     dtype = left.dtype
     if dtype in types.FLOATS:
         wide = work_dtype(dtype)
-        return _compared(k, arith.CmpfOp, _FLOAT_PREDICATES[predicate], cast(k, left, wide), cast(k, right, wide))
+        return _compared(k, elementwise.CmpfOp, _FLOAT_PREDICATES[predicate], cast(k, left, wide), cast(k, right, wide))
     if predicate not in ("eq", "ne"):
         predicate = ("u" if dtype in ("ui8", "i1") else "s") + predicate
-    return _compared(k, arith.CmpiOp, predicate, left, right)
+    return _compared(k, elementwise.CmpiOp, predicate, left, right)
 
 
 def select(k: KernelBuilder, condition: Tile, then: Tile, otherwise: Tile) -> Tile:
     """``then`` where the condition holds, else ``otherwise``."""
     condition, then, otherwise = k.aligned(condition, then, otherwise)
-    return Tile(k.add(arith.SelectOp(condition.value, then.value, otherwise.value)), then.axes, then.dtype)
+    return Tile(k.add(elementwise.SelectOp(condition.value, then.value, otherwise.value)), then.axes, then.dtype)
 
 
 _FLOAT = {

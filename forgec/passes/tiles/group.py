@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from xdsl.builder import Builder
 from xdsl.dialects import scf
-from xdsl.dialects.arith import AndIOp, CmpiOp
+from xdsl.dialects.arith import AndIOp
 from xdsl.dialects.builtin import StringAttr
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
@@ -18,12 +18,14 @@ from forgec.ir import types
 from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.module import YieldOp
 from forgec.ir.tile import compute
+from forgec.ir.tile.elementwise import CmpiOp
 from forgec.ir.tile.kernel import KernelOp, ProgramIdOp, ReturnOp
 from forgec.ir.tile.substitution import substitute_symbols
 from forgec.ir.tile.types import BlockType
 from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered
 from forgec.passes.tiles.rules import all_rules
 from forgec.passes.tiles.section import Output, Section, programs_of
+from forgec.passes.tiles.tidy import tidy
 from forgec.runtime.symbolic import Extent, SymExpr, free_symbols, symbol
 
 
@@ -76,6 +78,7 @@ def lower_group(group: FusedOp) -> Lowered:
         group.kind.data,
     )
     kernel.location = group.location
+    tidy(kernel)
     substitute_symbols(kernel, {name: symbol(f"n{number}") for number, name in enumerate(symbols)})
     kernel.properties["sym_name"] = StringAttr(content_name(kernel))
     return Lowered(

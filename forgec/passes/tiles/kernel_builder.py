@@ -9,7 +9,6 @@ from typing import Any
 
 from xdsl.dialects import scf
 from xdsl.dialects.arith import ConstantOp as ArithConstantOp
-from xdsl.dialects.arith import IndexCastOp
 from xdsl.dialects.builtin import FloatAttr, IntegerAttr, LocationAttr
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 
@@ -17,6 +16,7 @@ from forgec.ir import types
 from forgec.ir.attributes import ScalarAttr
 from forgec.ir.ops.base import ForgeOp, producer
 from forgec.ir.tile import compute, memory
+from forgec.ir.tile.elementwise import CmpiOp
 from forgec.ir.tile.kernel import TileParameter
 from forgec.ir.tile.types import BlockType, tile
 from forgec.passes.tiles.axes import Axes, Axis, Place, axis_symbol, divided_axes, linear_parts, renamed
@@ -381,8 +381,6 @@ class KernelBuilder:
         return found
 
     def _inside(self, axis: Axis) -> Tile:
-        from xdsl.dialects.arith import CmpiOp
-
         def make() -> Tile:
             bound = self.spread(Tile(self.scalar(axis.extent), (), "index"), (axis,))
             return Tile(self.add(CmpiOp(self.places(axis).value, bound.value, "slt")), (axis,), "i1")
@@ -483,11 +481,3 @@ def _literal(number: bool | int | float, dtype: str) -> Attribute:
     if dtype == "ui8":
         kind = types.ELEMENT_TYPES["i8"]
     return IntegerAttr(int(number), kind)  # type: ignore[arg-type]
-
-
-def index_cast(builder: KernelBuilder, given: Tile, dtype: str) -> Tile:
-    """Places as numbers of an integer dtype, or the other way round."""
-    if given.dtype == dtype:
-        return given
-    kind = tile(dtype, given.shape)
-    return Tile(builder.add(IndexCastOp(given.value, kind)), given.axes, dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import pairwise, product
 from math import prod
 
 from xdsl.ir import Block, Operation, SSAValue
@@ -115,7 +115,7 @@ class Section:
         parts = [linear_parts(address, names) for address in dict.fromkeys(notes.addresses)]
         classes = {axis.name: self._class_of(axis, notes) for axis in self.own}
         own = self.own
-        for outer, inner in reversed(list(zip(own, own[1:], strict=False))):
+        for outer, inner in reversed(list(pairwise(own))):
             kind = classes[outer.name]
             if kind is None or kind != classes[inner.name] or not _run_together(parts, outer, inner):
                 continue
@@ -134,6 +134,8 @@ class Section:
 
     def _assign(self, notes: KernelBuilder) -> None:
         """Give every axis its role."""
+        for position, axis in enumerate(self.own):
+            axis.order = position
         free = [axis for axis in self.own if axis.name not in self.unrolled]
         for axis in free:
             axis.role = "whole" if axis.name in notes.whole else "grid"
@@ -162,12 +164,14 @@ class Section:
         return [axis for axis in self.own if axis.name not in self.unrolled and axis.role != "whole"]
 
     def sizes(self, k: KernelBuilder) -> None:
-        """Give the tiled axes their tile parameters."""
+        """Give the tiled axes their tile parameters: BM for rows, BN for columns, BD for what is whole."""
+        tiled = [axis for axis in self.own if axis.role == "tile"]
+        columns = not any(axis.role == "whole" for axis in self.own)
+        last = tiled[-1] if tiled and columns else None
         for axis in self.own:
             if axis.name in self.unrolled:
                 continue
-            last = axis is [each for each in self.own if each.role == "tile"][-1] if axis.role == "tile" else False
-            k.size(axis, "BD" if axis.role == "whole" else "BN" if last else "BM")
+            k.size(axis, "BD" if axis.role == "whole" else "BN" if axis is last else "BM")
 
     def emit(self, k: KernelBuilder, programs: Sequence[SSAValue]) -> None:
         """The section's body; ``programs`` are the program's places in ``grid()``."""
