@@ -163,6 +163,19 @@ class KernelBuilder:
         self.size(axis, parameter)
         return axis
 
+    def unit(self, order: int) -> Axis:
+        """An axis of one place, for a factor of a product that is a single row or column."""
+        name = axis_symbol("ax", 900 + order % 10)
+        if str(name) not in self.axes.known:
+            self.axes.add(Axis(name, 1, order, "whole"))
+        return self.axes.known[str(name)]
+
+    def without(self, given: Tile, axis: Axis) -> Tile:
+        """The tile without an axis of one place."""
+        position = given.axes.index(axis)
+        rest = tuple(each for each in given.axes if each is not axis)
+        return Tile(self.add(compute.ReduceOp("add", given.value, position)), rest, given.dtype)
+
     def size(self, axis: Axis, parameter: str) -> None:
         """Give an axis a tile parameter, shared with axes of the same extent and role."""
         if axis.role == "grid":

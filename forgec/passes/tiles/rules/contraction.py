@@ -8,13 +8,12 @@ from typing import Any
 from forgec.ir import types
 from forgec.ir.ops import contraction
 from forgec.ir.tile import compute
-from forgec.ir.tile.types import tile
 from forgec.passes.tiles.arithmetic import binary as apply
 from forgec.passes.tiles.arithmetic import cast, number, work_dtype
 from forgec.passes.tiles.axes import Axis, Place, broadcast_place
 from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
 from forgec.passes.tiles.rule import computes
-from forgec.passes.tiles.rules.reduction import reduced
+from forgec.passes.tiles.rules.reduction import element_axes, reduced
 from forgec.runtime.symbolic import Extent
 
 Factor = Callable[[Axis], Tile]
@@ -43,22 +42,20 @@ def product(
         row_axes, column_axes = row_axes[:1], column_axes[-1:]
         if set(row_axes) & set(column_axes):
             row_axes = ()
+    row, column = matrix_axes(k, row_axes, column_axes)
     axis = k.new_axis(extent, "loop", "BK")
-    accumulator: list[Tile] = []
 
     def body(carried: Sequence[Tile]) -> Sequence[Tile]:
-        return [dot(k, left(axis), right(axis), carried[0], axis, row_axes, column_axes)]
+        return [dot(k, left(axis), right(axis), carried[0], axis)]
 
-    dtype = accumulator_dtype(_dtype(k, axis, left))
-    accumulator.append(matrix(k, row_axes, column_axes, dtype))
-    found = k.loop(axis, accumulator, body)[0]
+    dtype = accumulator_dtype(element_axes(k, axis, left)[1])
+    found = k.loop(axis, [zeros(k, row, column, dtype)], body)[0]
     return from_matrix(k, found, row_axes, column_axes)
 
 
-def _dtype(k: KernelBuilder, axis: Axis, factor: Factor) -> str:
-    from forgec.passes.tiles.rules.reduction import element_axes
-
-    return element_axes(k, axis, factor)[1]
+def matrix_axes(k: KernelBuilder, rows: Sequence[Axis], columns: Sequence[Axis]) -> tuple[Axis, Axis]:
+    """The axes of a product: those there are, or axes of one place."""
+    return (rows[0] if rows else k.unit(-1)), (columns[0] if columns else k.unit(998))
 
 
 def _by_sum(k: KernelBuilder, left: Factor, right: Factor, extent: Extent, places: Sequence[Extent]) -> Tile:
@@ -72,60 +69,42 @@ def _by_sum(k: KernelBuilder, left: Factor, right: Factor, extent: Extent, place
     return reduced(k, "add", extent, tuple(places), element)
 
 
-def matrix(k: KernelBuilder, rows: Sequence[Axis], columns: Sequence[Axis], dtype: str) -> Tile:
-    """Zeros for a product to be added to: [rows, columns], an extent of 1 where there is no axis."""
-    zero = number(k, 0, dtype)
-    shape = [*(axis.size for axis in rows)] or [1], [*(axis.size for axis in columns)] or [1]
-    made = compute.BroadcastOp(zero.value, [], [*shape[0], *shape[1]])
-    return Tile(k.add(made), (*rows, *columns), dtype)
+def zeros(k: KernelBuilder, row: Axis, column: Axis, dtype: str) -> Tile:
+    """Zeros [row, column] for a product to be added to."""
+    made = compute.BroadcastOp(number(k, 0, dtype).value, [], [row.size, column.size])
+    return Tile(k.add(made), (row, column), dtype)
 
 
 def from_matrix(k: KernelBuilder, given: Tile, rows: Sequence[Axis], columns: Sequence[Axis]) -> Tile:
-    """A product without its axes of extent 1."""
-    if len(rows) == 1 and len(columns) == 1:
-        if rows[0].order < columns[0].order:
-            return given
-        return Tile(k.add(compute.TransposeOp(given.value, [1, 0])), (columns[0], rows[0]), given.dtype)
-    axes = tuple(rows) + tuple(columns)
-    value = k.add(compute.ReduceOp("add", given.value, 1 if rows or not axes else 0))
-    if not axes:
-        value = k.add(compute.ReduceOp("add", value, 0))
-    return Tile(value, axes, given.dtype)
+    """A product without its axes of one place, its axes in their order."""
+    if given.axes[0].order > given.axes[1].order:
+        given = Tile(k.add(compute.TransposeOp(given.value, [1, 0])), given.axes[::-1], given.dtype)
+    for axis in given.axes:
+        if axis not in (*rows, *columns):
+            given = k.without(given, axis)
+    return given
 
 
-def dot(
-    k: KernelBuilder,
-    left: Tile,
-    right: Tile,
-    accumulator: Tile,
-    axis: Axis,
-    rows: Sequence[Axis],
-    columns: Sequence[Axis],
-) -> Tile:
-    """One step of a product: adds ``left · right`` along ``axis`` to an accumulator [rows, columns]."""
-    a = _side(k, left, rows, axis)
-    b = _side(k, right, columns, axis)
+def dot(k: KernelBuilder, left: Tile, right: Tile, accumulator: Tile, axis: Axis) -> Tile:
+    """One step of a product: adds ``left · right`` along ``axis`` to an accumulator [row, column]."""
+    row, column = accumulator.axes
+    a, b = _side(k, left, row, axis), _side(k, right, column, axis)
     dtype = accumulator.dtype
-    if left.dtype not in types.FLOATS and left.dtype != dtype and left.dtype != "i8":
-        a, b = (cast(k, side, dtype) for side in (a, b))
+    if left.dtype not in types.FLOATS and left.dtype not in (dtype, "i8"):
+        a, b = cast(k, a, dtype), cast(k, b, dtype)
     made = compute.DotOp(a.value, b.value, accumulator.value, transposed=True)
     return Tile(k.add(made), accumulator.axes, dtype)
 
 
-def _side(k: KernelBuilder, given: Tile, outer: Sequence[Axis], axis: Axis) -> Tile:
-    """A factor as [outer, axis], with an extent of 1 where it has no outer axis; what is beyond the extent of ``axis`` is 0."""
-    wanted = (*outer, axis)
-    if any(each not in wanted for each in given.axes):
+def _side(k: KernelBuilder, given: Tile, outer: Axis, axis: Axis) -> Tile:
+    """A factor as [outer, axis]; what is beyond the extent of ``axis`` is 0."""
+    if any(each not in (outer, axis) for each in given.axes):
         raise NotLowered("a factor of a product varies along more axes than a matrix has")
-    ordered = tuple(sorted(wanted, key=lambda each: each.order))
-    given = k.spread(given, ordered)
+    given = k.spread(given, sorted((outer, axis), key=lambda each: each.order))
     if not given.zero_outside:
         given = k.pad(given, axis, 0)
-    if ordered != wanted:
-        given = Tile(k.add(compute.TransposeOp(given.value, [1, 0])), wanted, given.dtype)
-    if not outer:
-        made = compute.BroadcastOp(given.value, [1], [1, axis.size])
-        return Tile(k.add(made), wanted, given.dtype)
+    if given.axes[0] is axis:
+        given = Tile(k.add(compute.TransposeOp(given.value, [1, 0])), (outer, axis), given.dtype)
     return given
 
 

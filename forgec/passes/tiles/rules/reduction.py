@@ -48,12 +48,12 @@ def reduced(k: KernelBuilder, kind: str, extent: Extent, places: Place, element:
     """``kind`` (``add``, ``max``, …) of ``element`` along ``extent`` places; ``places`` are those of the result."""
     axis = whole_axis(k, extent, places)
     if axis is not None:
-        return _reduce(k, kind, element(axis), axis)
+        return reduce_tile(k, kind, element(axis), axis)
     axis = k.new_axis(extent, "loop", "BK")
     found: dict[str, Tile] = {}
 
     def body(carried: Sequence[Tile]) -> Sequence[Tile]:
-        part = _reduce(k, kind, element(axis), axis)
+        part = reduce_tile(k, kind, element(axis), axis)
         return [apply(k, kind, *k.aligned(carried[0], part))]
 
     # the first carried value has to have the type of the result, which a trial run of the element tells
@@ -96,7 +96,7 @@ def whole_axis(k: KernelBuilder, extent: Extent, places: Place) -> Axis | None:
     return found or k.new_axis(extent, "whole", "BD")
 
 
-def _reduce(k: KernelBuilder, kind: str, given: Tile, axis: Axis) -> Tile:
+def reduce_tile(k: KernelBuilder, kind: str, given: Tile, axis: Axis) -> Tile:
     """A tile reduced along an axis; in float32 for halves, and not rounded back."""
     if axis not in given.axes:
         given = k.spread(given, sorted([*given.axes, axis], key=lambda each: each.order))
@@ -274,7 +274,7 @@ def argument(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     given = k.value(op.input, (*others[:dim], axis.symbol, *others[dim:]))
     if given.dtype in ("ui8", "i1"):
         given = cast(k, given, "i32")
-    return cast(k, _reduce(k, kind, given, axis), "i64")
+    return cast(k, reduce_tile(k, kind, given, axis), "i64")
 
 
 @computes(reduction.SoftmaxOp, reduction.LogSoftmaxOp)
