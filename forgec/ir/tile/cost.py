@@ -89,6 +89,17 @@ class KernelCost:
     dot_operands: tuple[Extent, ...] = ()
     is_exact: bool = True
 
+    def at(self, values: Mapping[str, Extent]) -> KernelCost:
+        """The same with symbols replaced."""
+        return KernelCost(
+            self.program.at(values),
+            substitute(self.programs, values),
+            substitute(self.footprint_bytes, values),
+            tuple(dict.fromkeys(substitute(size, values) for size in self.live)),
+            tuple(dict.fromkeys(substitute(size, values) for size in self.dot_operands)),
+            self.is_exact,
+        )
+
     @cached_property
     def launch(self) -> ProgramCost:
         """The cost of all programs."""
