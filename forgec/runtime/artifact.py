@@ -200,8 +200,8 @@ class Artifact:
 
 
 def map_file(path: Path, code: str) -> tuple[mmap.mmap, tuple[int, int]]:
-    """The file's bytes, copy on write, and its device and inode. FORGE-U001 (or ``code`` when that is FORGE-A005) when it cannot be read,
-    ``code`` when empty."""
+    """The file's bytes, copy on write, and its device and inode. FORGE-U001 (or ``code`` when that is FORGE-A005) when
+    it cannot be read, ``code`` when empty."""
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())

@@ -64,7 +64,7 @@ def _map(native: NativeCode) -> tuple[int, int]:
         "FORGE-A008",
         "this system does not let the process map the kernels' machine code executable",
         notes=tuple(reasons),
-        help="allow it (SELinux: execmem, a mount without noexec), or use an artifact that was compiled without kernels",
+        help="allow it (SELinux: execmem, a mount without noexec), or use an artifact without kernels",
     )
 
 

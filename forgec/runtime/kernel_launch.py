@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from forgec.runtime.code_image import LoadedKernel
 
 Target: TypeAlias = "tuple[Any, int, int]"
-"""Slots, the index in them, and the bytes from the tensor's (or arena's) first byte to the address that belongs there."""
+"""Slots, the index in them, and the bytes from the beginning of the tensor or arena to the address for there."""
 
 
 class Slots:

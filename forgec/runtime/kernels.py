@@ -152,12 +152,12 @@ def _kernel(data: object) -> Kernel:
     name, checks = fields["name"], fields["checks"]
     if not isinstance(name, str):
         raise ValueError("a kernel has a name")
-    numbers = [fields[key] for key in ("offset", "parameters", "symbols")]
+    offset, parameters, symbols = numbers = [fields[key] for key in ("offset", "parameters", "symbols")]
     if not all(type(number) is int and 0 <= number < 1 << 62 for number in numbers):
         raise ValueError(f"offset, parameters and symbols of kernel '{name[:80]}' are numbers")
     if not isinstance(checks, list) or not all(isinstance(text, str) and len(text) <= MAX_TEXT for text in checks):
         raise ValueError(f"the checks of kernel '{name[:80]}' are texts")
-    return Kernel(name, *numbers, tuple(checks))
+    return Kernel(name, offset, parameters, symbols, tuple(checks))
 
 
 def _object(data: object, names: tuple[str, ...]) -> Mapping[str, Any]:

@@ -79,7 +79,9 @@ class ObjectFile:
             self.sections = _sections(content)
             table = [section for section in self.sections if section.type == SYMTAB]
             self.symbols = _symbols(table[0], self.sections) if table else []
-        except (struct.error, IndexError, UnicodeDecodeError) as reason:
+        except ElfError:
+            raise
+        except (struct.error, IndexError, OverflowError, ValueError) as reason:
             raise ElfError(f"it is damaged: {reason}") from None
 
     def relocations(self) -> Iterator[tuple[Section, list[Relocation]]]:

@@ -21,8 +21,11 @@ from forgec.runtime.kernels import PAGE_BYTES
 
 CODE_ALIGNMENT = 64
 """Of every object's code, and of where the constants begin: no cache line holds both."""
+LIMIT = 1 << 31
+"""Bytes that a relative address of 32 bits reaches."""
 
 _PC32, _PLT32, _PC64, _GOTPCRELX, _REX_GOTPCRELX, _NONE = 2, 4, 24, 41, 42, 0
+_RELAXED = (_GOTPCRELX, _REX_GOTPCRELX)
 _NAMES = {
     1: "R_X86_64_64",
     3: "R_X86_64_GOT32",
@@ -108,6 +111,8 @@ class _Linker:
             self.refuse(name, f"section {section.name} needs a loader")
         if section.flags & elf.WRITE and not section.name.startswith(".data.rel.ro"):
             self.refuse(name, f"section {section.name} is writable, and an image is not")
+        if section.nbytes >= LIMIT:
+            self.refuse(name, f"section {section.name} is larger than 2 GiB")
         if section.alignment > PAGE_BYTES:
             self.refuse(name, f"section {section.name} is aligned to {section.alignment} bytes, more than a page")
         return True
@@ -134,13 +139,16 @@ class _Linker:
     def relocate(self, name: str, section: Section, relocation: Relocation) -> None:
         if relocation.type == _NONE:
             return
+        width, before = (8 if relocation.type == _PC64 else 4), (2 if relocation.type in _RELAXED else 0)
+        if not before <= relocation.offset <= section.nbytes - width:
+            self.refuse(name, f"a relocation is outside of section {section.name}")
         at = self.places[name, section.index] + relocation.offset
         value = self.address(name, section, relocation) + relocation.addend
         if relocation.type in (_PC32, _PLT32):
             self.write32(name, at, value - at)
         elif relocation.type == _PC64:
             struct.pack_into("<q", self.image, at, value - at)
-        elif relocation.type in (_GOTPCRELX, _REX_GOTPCRELX) and relocation.addend == -4:
+        elif relocation.type in _RELAXED and relocation.addend == -4:
             self.relax(name, at, value, relocation)
         else:
             self.unsupported(name, section, relocation)
@@ -162,7 +170,7 @@ class _Linker:
         self.write32(name, at, value - at)
 
     def write32(self, name: str, at: int, value: int) -> None:
-        if not -(1 << 31) <= value < 1 << 31:
+        if not -LIMIT <= value < LIMIT:
             self.refuse(name, "the image is larger than 2 GiB")
         struct.pack_into("<i", self.image, at, value)
 
