@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from forgec.diagnostics import Location
 from forgec.runtime.aten import Operation
 from forgec.runtime.binding import first_writes, returned_roots
-from forgec.runtime.dtypes import itemsize
 from forgec.runtime.kernels import is_kernel
 from forgec.runtime.plan import Entry, External, Input, Number, Output, Register, State, SymbolDecl, View
 from forgec.runtime.plan_check import registers_of
@@ -89,8 +88,7 @@ class Executable:
         self.numbers = [operation.numbers(launch) for operation, launch in zip(operations, entry.launches, strict=True)]
         used = {*self.leaves}
         for launch in entry.launches:
-            native = is_kernel(launch.op)
-            used.update(number for number in registers_of(launch) if not native or self.is_wider(number))
+            used.update(registers_of(launch) if not is_kernel(launch.op) else ())
         self.views: dict[int, list[int]] = {}
         for number in sorted(used):
             register = registers[number]
@@ -120,13 +118,6 @@ class Executable:
             elif isinstance(register, External) and number not in returned:
                 after[register.last - 1].drops.append(number)
         return after
-
-    def is_wider(self, number: int) -> bool:
-        """Whether a register is a view whose elements are wider than its base's, which may have to be aligned first."""
-        register = self.entry.registers[number]
-        if not isinstance(register, View):
-            return False
-        return itemsize(register.spec.dtype) > itemsize(self.entry.registers[register.base].spec.dtype)
 
     def is_transient(self, number: int) -> bool:
         """Whether the register, or the base that it is a view of, holds another tensor in each call."""

@@ -136,9 +136,6 @@ class Frame:
         elif not self.executable.is_transient(number):
             slots.keep(index, self.tensor(number))
         else:
-            self.addresses.moving.setdefault(root, [])
-            if self.executable.is_wider(number):
-                root, offset = number, 0
             self.addresses.moving.setdefault(root, []).append((slots.values, index, offset))
 
     def _callable(self, position: int) -> Callable[..., Any]:

@@ -7,7 +7,8 @@ or expressions); the keyword argument ``grid`` is a tuple of extents, whose prod
 
 The kernel is a function ``i32 NAME(ptr ctx, ptr args, i64 begin, i64 end)``, which runs the programs [begin, end) of
 the grid (row-major: the last axis fastest). ``args`` are 8-byte slots: the address of each tensor's first element, then
-each extent. ``ctx`` is null. It returns 0, or the number (from 1) of the check that failed.
+each extent. Tensors lie as their registers say; an address is a multiple of the element's size only if the caller's
+bytes are. ``ctx`` is null. It returns 0, or the number (from 1) of the check that failed.
 """
 
 from __future__ import annotations
