@@ -144,11 +144,11 @@ def test_results_that_are_negated_when_they_are_read() -> None:
     b.kernel("double_it", made, y, grid=(4,), writes=(y,))
     with torch.library._scoped_library("forgec_test_kernels", "FRAGMENT") as library:
         library.define("lazily_negated(Tensor x) -> Tensor")
-        library.impl("lazily_negated", lambda x: torch._neg_view(x.clone()), "CPU")
+        library.impl("lazily_negated", lambda x: torch.ops.aten._neg_view(x.clone()), "CPU")
         p = program(plan_of(b.build(y)))
         x = torch.randn(4)
         assert torch.equal(p(x), x * -2)
-        w = torch._neg_view(torch.randn(4))
+        w = torch.ops.aten._neg_view(torch.randn(4))
         b = EntryBuilder()
         b.param("w", f32(4))
         y = b.output("y", f32(4))
