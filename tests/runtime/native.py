@@ -8,6 +8,9 @@ from llvmlite import binding
 
 from forgec.backends.cpu.link import link
 from forgec.runtime.kernels import Kernel, KernelTable, NativeCode
+from forgec.runtime.plan import Plan, TensorSpec
+from tests.runtime.build import EntryBuilder, f32, plan_of
+from tests.runtime.examples import SEQ, s0
 
 LOOP = """
 define i32 @{name}(ptr %ctx, ptr %args, i64 %begin, i64 %end) {{
@@ -129,3 +132,26 @@ def native(*names: str, isa: str = "x86-64", features: tuple[str, ...] = ()) -> 
     image = link({name: object_of(KERNELS[name][0]) for name in names})
     kernels = [Kernel(name, image.functions[name], *KERNELS[name][1:]) for name in names]
     return NativeCode(KernelTable(isa, tuple(kernels), features), image.code)
+
+
+def scaled(columns: int = 6) -> Plan:
+    """double(double(x) * s), row by row: an input, a param, two buffers of the arena, an output."""
+    b = EntryBuilder()
+    x, s = b.input("x", f32(s0, columns)), b.input("s", f32(s0))
+    doubled = b.buffer("doubled", f32(s0, columns), None, 0, 2)
+    product = b.buffer("product", f32(s0, columns), None, 1, 3)
+    y = b.output("y", f32(s0, columns))
+    b.kernel("double_it", x, doubled, grid=(s0, columns), writes=(doubled,))
+    b.kernel("scale_rows", doubled, s, product, columns, grid=(s0,), writes=(product,))
+    b.kernel("double_it", product, y, grid=(s0 * columns,), writes=(y,))
+    return plan_of(b.build(y), symbols=(SEQ,))
+
+
+def gather() -> Plan:
+    """The elements of a table at an index, which is checked."""
+    b = EntryBuilder()
+    index = b.input("index", TensorSpec.contiguous("i64", (s0,)))
+    table = b.param("table", f32(10))
+    y = b.output("y", f32(s0))
+    b.kernel("take", table, index, y, 10, grid=(s0,), writes=(y,))
+    return plan_of(b.build(y), symbols=(SEQ,))

@@ -25,8 +25,7 @@ from forgec.runtime.code_image import CodeImage
 from forgec.runtime.kernels import KERNEL_CODE, KERNEL_TABLE, Kernel, KernelTable, from_json, to_json
 from forgec.runtime.zip_layout import read_members
 from tests.runtime.examples import counter
-from tests.runtime.native import native
-from tests.runtime.test_kernels import gather, scaled
+from tests.runtime.native import gather, native, scaled
 from tools.fuzz import json_mutants
 from tools.fuzz.packing import Part, consistent, put_together, take_apart
 

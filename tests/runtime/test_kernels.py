@@ -18,20 +18,7 @@ from forgec.runtime.plan import EntryRef, Launch, Plan, Reg, TensorSpec, from_js
 from forgec.runtime.symbolic import floordiv, symbol
 from tests.runtime.build import EntryBuilder, f32, plan_of
 from tests.runtime.examples import SEQ, s0
-from tests.runtime.native import CHECKED, native
-
-
-def scaled(columns: int = 6) -> Plan:
-    """double(double(x) * s), row by row: an input, a param, two buffers of the arena, an output."""
-    b = EntryBuilder()
-    x, s = b.input("x", f32(s0, columns)), b.input("s", f32(s0))
-    doubled = b.buffer("doubled", f32(s0, columns), None, 0, 2)
-    product = b.buffer("product", f32(s0, columns), None, 1, 3)
-    y = b.output("y", f32(s0, columns))
-    b.kernel("double_it", x, doubled, grid=(s0, columns), writes=(doubled,))
-    b.kernel("scale_rows", doubled, s, product, columns, grid=(s0,), writes=(product,))
-    b.kernel("double_it", product, y, grid=(s0 * columns,), writes=(y,))
-    return plan_of(b.build(y), symbols=(SEQ,))
+from tests.runtime.native import CHECKED, gather, native, scaled
 
 
 def program(plan: Plan, weights: dict[str, Any] | None = None, *kernels: str) -> Program:
@@ -178,15 +165,6 @@ def test_copies_with_memcpy() -> None:
     for length in (1, 3, 4, 37, 64):
         x = torch.randn(length)
         assert torch.equal(p(x), x)
-
-
-def gather() -> Plan:
-    b = EntryBuilder()
-    index = b.input("index", TensorSpec.contiguous("i64", (s0,)))
-    table = b.param("table", f32(10))
-    y = b.output("y", f32(s0))
-    b.kernel("take", table, index, y, 10, grid=(s0,), writes=(y,))
-    return plan_of(b.build(y), symbols=(SEQ,))
 
 
 def test_a_check_that_fails() -> None:
