@@ -46,8 +46,28 @@ _OTHER_NAMES = {
     "pclmul": "pclmulqdq",
     "rdrnd": "rdrand",
     "sha": "sha_ni",
+    "prfchw": "3dnowprefetch",
+    "crc32": "sse4_2",
+    "64bit": "lm",
 }
 """LLVM's name of a feature → Linux' name of its flag; the other names are the same."""
+
+_SYSTEM = frozenset(
+    {"64bit", "clflushopt", "clwb", "clzero", "fsgsbase", "invpcid", "mwaitx", "pku", "rdpid", "rdpru", "rdrnd"}
+    | {"rdseed", "shstk", "wbnoinvd", "xsave", "xsavec", "xsaveopt", "xsaves"}
+)
+"""Instructions that no kernel has: LLVM uses them where they are asked for by name."""
+
+
+def requirements(features: Iterable[str]) -> tuple[str, tuple[str, ...]]:
+    """What the table of an image says of code that LLVM may have used these features for: the highest level of x86-64
+    that they contain, and the others."""
+    given = {*features}
+    isa, level = max(
+        ((isa, level) for isa, level in LEVELS.items() if {*level} <= given | _SYSTEM | {*_BASE}),
+        key=lambda pair: len(pair[1]),
+    )
+    return isa, tuple(sorted(given - {*level} - _SYSTEM))
 
 
 def flags_of(text: str) -> frozenset[str] | None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from llvmlite import binding
 
 from forgec.diagnostics import ForgeError
 from forgec.runtime import code_image, load, open_artifact, processor, write_artifact
@@ -210,6 +211,30 @@ def test_what_a_described_machine_lacks() -> None:
     ]
     assert processor.missing_features("armv9", (), flags) is None
     assert processor.flags_of("processor: 0\n") is None
+
+
+def test_what_code_for_some_features_needs() -> None:
+    base = ("cx16", "sahf", "popcnt", "sse3", "ssse3", "sse4.1", "sse4.2", "fxsr", "64bit", "rdpid")
+    third = (*base, "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")
+    assert processor.requirements(()) == ("x86-64", ())
+    assert processor.requirements(("avx", *base)) == ("x86-64-v2", ("avx",))
+    assert processor.requirements(third) == ("x86-64-v3", ())
+    assert processor.requirements((*third, "avxvnni", "avx512f")) == ("x86-64-v3", ("avx512f", "avxvnni"))
+
+
+def test_this_machine_has_what_llvm_finds_here() -> None:
+    found = [name for name, there in binding.get_host_cpu_features().items() if there]
+    isa, features = processor.requirements(found)
+    processor.require(isa, features)
+
+
+def test_inspect_shows_the_kernels(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from forgec.cli import run
+
+    assert run(["inspect", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "2 for x86-64, 4.1 kB" in shown
+    assert "kernel::scale_rows" in shown
 
 
 def refusal(path: Path) -> str:
