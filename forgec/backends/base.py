@@ -9,10 +9,12 @@ from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Any
 
+from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation
 
 from forgec.backends.plan_builder import PlanBuilder
 from forgec.diagnostics import error
+from forgec.runtime.kernels import NativeCode
 
 Lowering = Callable[[Any, PlanBuilder], None]
 """Adds the launches of one op to the plan; declares the op's results with ``PlanBuilder.define``."""
@@ -23,12 +25,15 @@ class Backend:
     """``targets`` are the names that ``--target`` accepts; ``lowerings`` map forge op classes to their launches.
 
     ``covers`` may refuse a single op although its class has a lowering: for a modifier that the backend cannot honour.
+    ``native`` makes the machine code of the kernels (``kernel::NAME``) that the launches of a module of plan entries
+    call; None when they call none.
     """
 
     name: str
     targets: tuple[str, ...]
     lowerings: Mapping[type[Operation], Lowering]
     covers: Callable[[Operation], bool] = lambda op: True
+    native: Callable[[ModuleOp], NativeCode | None] = lambda module: None
 
     def lowers(self, op: Operation) -> bool:
         """True if the backend runs this op as it is."""

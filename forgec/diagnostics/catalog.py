@@ -167,6 +167,13 @@ CATALOG: dict[str, Entry] = {
         "The backend has no rule for this operation with these operands.",
         "The message names the operation and the line of the model.",
     ),
+    "FORGE-B004": Entry(
+        "a kernel's machine code cannot be linked",
+        "The object code of a kernel refers to a symbol that no kernel defines, has a relocation or a section that a "
+        "position-independent image without a dynamic linker cannot hold, or is no object file for x86-64. This is a "
+        "defect of the backend that emitted it.",
+        "Please report it with the message.",
+    ),
     "FORGE-A001": Entry(
         "not a forge artifact",
         "The file is not a zip archive with a forge manifest, or it is truncated.",
@@ -198,6 +205,18 @@ CATALOG: dict[str, Entry] = {
         "The plan holds ATen operations and torch cannot be imported, or this torch lacks one of them, or a device.",
         "Install a torch of at least the version that the message names. Operations of other libraries "
         "(torch.library.custom_op) exist only once the module that registers them has been imported.",
+    ),
+    "FORGE-A007": Entry(
+        "this processor cannot run the kernels",
+        "The artifact's kernels were compiled for an instruction set that this machine does not have, or not in full; "
+        "running them would end the process.",
+        "Compile for this machine, or for an older instruction set; the message names the features that are missing.",
+    ),
+    "FORGE-A008": Entry(
+        "no executable memory",
+        "The artifact holds machine code, and this system refuses to map it executable: from the file, from a file in "
+        "memory and as anonymous memory.",
+        "The notes say what the system refused. Allow it for this process, or use an artifact without kernels.",
     ),
     "FORGE-R001": Entry(
         "wrong number or structure of arguments",
@@ -269,6 +288,12 @@ CATALOG: dict[str, Entry] = {
         "An input requires grad and autograd is on. Compiled programs are for inference: what they return has no "
         "gradients, neither to inputs nor to weights. The warning comes once for each program.",
         "Call it under `torch.no_grad()` or `torch.inference_mode()`; train the model that it was compiled from.",
+    ),
+    "FORGE-R014": Entry(
+        "a kernel's check failed",
+        "A kernel found that a value is not what the operation accepts, for example an index outside the table that it "
+        "indexes. What the call would have written is undefined, as after any failed call.",
+        "The message says what was checked; the place is the line of the model.",
     ),
     "FORGE-V001": Entry(
         "the compiled program differs",
