@@ -240,6 +240,24 @@ class Emitter(ValueEmitter):
         self.block = exit_
         return list(exit_.args)
 
+    def repeat(
+        self,
+        carried: Sequence[SSAValue],
+        body: Callable[[list[SSAValue]], tuple[SSAValue, Sequence[SSAValue]]],
+    ) -> list[SSAValue]:
+        """``do … while``: ``body(carried)`` returns whether there is another iteration, and the next values; the last are the result."""
+        types = [value.type for value in carried]
+        head, exit_ = self.new_block(types), Block(arg_types=types)
+        self.branch(head, carried)
+        self.block = head
+        more, following = body(list(head.args))
+        if [value.type for value in following] != types:
+            raise TypeError(f"the loop carries {types}, its body gives {[value.type for value in following]}")
+        self.branch_if(more, head, following, exit_, following)
+        self.func.body.add_block(exit_)
+        self.block = exit_
+        return list(exit_.args)
+
     def if_(
         self,
         condition: SSAValue,
