@@ -155,7 +155,9 @@ def _alternation(errors: list[mpf], usable: list[int], count: int) -> list[int]:
 
 def main() -> None:
     print('"""Coefficients of polynomials, lowest power first; written by ``tools/fit_polynomials.py``."""\n')
-    print("# For each: what it approximates, and the largest error relative to the function's result in float32 and float64 arithmetic")
+    print(
+        "# For each: what it approximates, and the largest error relative to the function's result in float32 and float64 arithmetic"
+    )
     for fit in FITS:
         rows, errors = [], []
         for terms, format_ in zip(fit.terms, "fd", strict=True):
