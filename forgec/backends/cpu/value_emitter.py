@@ -1,6 +1,7 @@
 """Emission of values: constants, arithmetic, comparisons, casts and lanes of vectors.
 
-``Emitter`` adds memory, reductions and control flow. Ops are made with ``create``, which is three times as fast as their constructors.
+``Emitter`` adds memory, reductions and control flow. Ops are made with ``create``, which is three times as fast as their
+constructors.
 """
 
 from __future__ import annotations
@@ -57,10 +58,10 @@ _SEGMENTS: dict[int, DenseArrayBase] = {n: DenseArrayBase.from_list(i32, (n, 0))
 class ValueEmitter:
     """Appends ops to the end of ``block``, a block of ``func``.
 
-    Float arithmetic carries ``fastmath`` (no flags unless the caller sets them, for example ``llvm.FastMathAttr((FastMathFlag.ALLOW_CONTRACT,))``).
-    Constants stand once, at the front of the entry block.
-    Arithmetic on float16 and bfloat16 is computed in float32 and rounded, which gives the correctly rounded result of one operation
-    (24 ≥ 2 · 11 + 2 bits; Figueroa, "When is double rounding innocuous?", 1995).
+    Float arithmetic carries ``fastmath``: no flags unless the caller sets them, for example to
+    ``llvm.FastMathAttr((FastMathFlag.ALLOW_CONTRACT,))``. Constants stand once, at the front of the entry block. Arithmetic on
+    float16 and bfloat16 is computed in float32 and rounded, which gives the correctly rounded result of one operation
+    (24 ≥ 2 · 11 + 2 bits; S. Figueroa, "When is double rounding innocuous?", SIGNUM Newsletter 30, 1995).
     """
 
     def __init__(self, func: llvm.FuncOp, block: Block | None = None) -> None:
@@ -129,7 +130,7 @@ class ValueEmitter:
             key = (id(type), struct.pack(f"{len(values)}d", *values))
         else:
             width = bits(element)
-            # The attribute's range includes both the signed and the unsigned numbers of the width; one form makes equal ones equal.
+            # An attribute may hold the signed or the unsigned number of the same bits; one form makes equal ones equal.
             values = tuple(_wrapped(int(v), width) for v in values)
             key = (id(type), struct.pack(f"{len(values)}q", *values))
         if (known := self._constants.get(key)) is None:
@@ -300,7 +301,7 @@ class ValueEmitter:
         return self._emit(llvm_ops.FCmpOp, (left, right), result, properties)
 
     def select(self, condition: SSAValue, a: Operand, b: Operand) -> SSAValue:
-        """``a`` where the condition holds (one i1, or one for each lane), else ``b``. What is not chosen does no harm."""
+        """``a`` where the condition holds (one i1, or one for each lane), else ``b``."""
         left, right = self._pair(a, b)
         return self._emit(llvm_ops.SelectOp, (condition, left, right), left.type, {"fastmathFlags": _NO_FLAGS})
 
@@ -347,11 +348,11 @@ class ValueEmitter:
         return self.bitcast(self.trunc(self.lshr(kept, 16), i16), with_element(a.type, bf16))
 
     def fptosi_sat(self, a: SSAValue, element: IntegerType) -> SSAValue:
-        """Float to signed integer, rounded to zero; out of range gives the nearest integer of the type, NaN gives 0."""
+        """Float to signed integer, rounded to zero; out of range gives the nearest integer of the type, NaN 0."""
         return self._saturate("llvm.fptosi.sat", a, element)
 
     def fptoui_sat(self, a: SSAValue, element: IntegerType) -> SSAValue:
-        """Float to unsigned integer, rounded to zero; out of range gives the nearest integer of the type, NaN gives 0."""
+        """Float to unsigned integer, rounded to zero; out of range gives the nearest integer of the type, NaN 0."""
         return self._saturate("llvm.fptoui.sat", a, element)
 
     def _saturate(self, name: str, a: SSAValue, element: IntegerType) -> SSAValue:
@@ -361,11 +362,12 @@ class ValueEmitter:
         return self.intrinsic(name, (a,), result, overloaded=(result, a.type))
 
     def convert(self, a: SSAValue, element: Attribute, *, signed: bool = True) -> SSAValue:
-        """``a`` as values of ``element``, as ``Tensor.to`` converts; ``signed`` says how integers on either side are read (i1 never is).
+        """``a`` as values of ``element``, as ``Tensor.to`` converts.
 
-        To i1 anything but zero is true. Float to integers of 8 and 16 bits goes through a wider integer and wraps, as ATen's
-        casts do; to 32 and 64 bits it saturates, with NaN as 0, where C++ leaves the result undefined. float64 is rounded to
-        float32 first on the way to float16 and bfloat16, as c10::Half and c10::BFloat16 do.
+        ``signed`` says how integers on either side are read (i1 is unsigned). To i1 anything but zero is true. Float to
+        integers of 8 and 16 bits goes through a wider integer and wraps, as ATen's casts do; to 32 and 64 bits it saturates,
+        with NaN as 0, where C++ leaves the result undefined. float64 is rounded to float32 first on the way to float16 and
+        bfloat16, as c10::Half and c10::BFloat16 do.
         """
         source = element_type(a.type)
         if source == element:

@@ -1,6 +1,6 @@
-"""Accuracy of the elementary functions: against float64 (float32) and against mpmath (float64), in units of the last place.
+"""Accuracy of the elementary functions, in units of the last place: of float32 against float64, of float64 against mpmath.
 
-A sweep has numbers of every exponent, those where functions change their method, and all special values. The tests take a sample of them;
+A sweep has numbers of every exponent, those where functions change their method, and all special values. The tests take a sample;
 ``python -m tests.backends.cpu.test_vector_math`` prints the largest errors over many more.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -34,7 +35,7 @@ LIMITS_64 |= dict.fromkeys(EXACT, 0.5)
 
 
 def python_modulo(x: Array, y: Array) -> Array:
-    """As torch.remainder is defined: the addition of the divisor rounds. (torch's own vectors lose digits of large quotients.)"""
+    """As torch.remainder is defined: the addition of the divisor rounds. (torch's own loses digits of large quotients.)"""
     rest = np.fmod(x, y)
     return np.where((rest != 0) & ((rest < 0) != (y < 0)), rest + y, rest)
 
@@ -149,7 +150,7 @@ def pairs(name: str, dtype: np.dtype, count: int, seed: int = 0) -> tuple[Array,
 
 
 def ulps(ours: Array, exact: Array) -> Array:
-    """The distance in units of the last place of the result's format; 0 for equal infinities and for two NaN, infinite for other misses."""
+    """The distance in units of the last place of the format of ``ours``; 0 for equal infinities and two NaN, else infinite for them."""
     dtype = ours.dtype
     with np.errstate(all="ignore"):
         rounded = exact.astype(dtype)
@@ -186,7 +187,7 @@ def errors_32(name: str, count: int, cpu: str = "host", width: int | None = 8) -
     ), f"{name}({', '.join(str(a[worst]) for a in arguments)}) = {ours[worst]}, not {exact[worst]}"
 
 
-def exact_64(name: str, *arguments: float) -> float | tuple[float, mpmath.mpf]:
+def exact_64(name: str, *arguments: float) -> tuple[float, Any]:
     """The result rounded to float64, and unrounded."""
     with mpmath.workdps(50):
         a = [mpmath.mpf(x) for x in arguments]
