@@ -2,10 +2,10 @@
 
     python -m tools.fit_polynomials > forgec/backends/cpu/vector_math/polynomials.py
 
-Each row of ``FITS`` is a function, an interval and the weight of the error, which makes the error of the result relative. The fit
-is the exchange algorithm of Remez for linear weighted approximation (E. W. Cheney, Introduction to Approximation Theory, ch. 3), in
-60 digits. Coefficients are rounded to the format afterwards: the terms that matter most for rounding (1, x, x²/2) stand in the code
-and are not fitted.
+Each row of ``FITS`` is a function, an interval and the weight of the error, which makes the error of the result
+relative. The fit is the exchange algorithm of Remez for linear weighted approximation (E. W. Cheney, Introduction to
+Approximation Theory, ch. 3), in 60 digits. Coefficients are rounded to the format afterwards: the terms that matter
+most for rounding (1, x, x²/2) stand in the code and are not fitted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Function = Callable[[Number], Number]
 
 @dataclass(frozen=True)
 class Fit:
-    """``f`` on ``interval`` by a polynomial with so many ``terms`` in (float32, float64), the error times ``weight`` least."""
+    """``f`` on ``interval`` by ``terms`` (for float32, float64) coefficients, so that error · ``weight`` is least."""
 
     name: str
     f: Function
@@ -98,7 +98,8 @@ FITS = [
         lambda z: z, (0, _S_SQUARED), (0, 9), "the same without its first term, 2/3"),
     Fit("SIN", _odd(mp.sin, lambda k: (-1) ** (k + 1) / mp.factorial(2 * k + 3)), _odd_weight(mp.sin),
         (0, _QUARTER_PI_SQUARED * 1.01), (3, 6), "(sin(r) − r)/r³ in r², |r| ≤ π/4"),
-    Fit("COS", _series(lambda z: (mp.cos(mp.sqrt(z)) - 1 + z / 2) / z**2, lambda k: (-1) ** k / mp.factorial(2 * k + 4)),
+    Fit("COS",
+        _series(lambda z: (mp.cos(mp.sqrt(z)) - 1 + z / 2) / z**2, lambda k: (-1) ** k / mp.factorial(2 * k + 4)),
         lambda z: z**2, (0, _QUARTER_PI_SQUARED * 1.01), (3, 6), "(cos(r) − 1 + r²/2)/r⁴ in r², |r| ≤ π/4"),
     Fit("TANH", _odd(mp.tanh, _tanh_term), _odd_weight(mp.tanh), (0, 0.3025), (5, 11),
         "(tanh(x) − x)/x³ in x², |x| ≤ 0.55"),
@@ -160,9 +161,7 @@ def _alternation(errors: list[Number], usable: list[int], count: int) -> list[in
 
 def main() -> None:
     print('"""Coefficients of polynomials, lowest power first; written by ``tools/fit_polynomials.py``."""\n')
-    print(
-        "# For each: what it approximates, and the largest error relative to the function's result in float32 and float64 arithmetic"
-    )
+    print("# For each: what it approximates, and the largest error relative to the result, for float32 and float64")
     for fit in FITS:
         rows, errors = [], []
         for terms, format_ in zip(fit.terms, "fd", strict=True):

@@ -1,6 +1,7 @@
 """``Emitter``: builds the body of a kernel in xDSL's ``llvm`` dialect, op by op.
 
-Values are of i1, i8 … i64, f16, bf16, f32, f64, ``!llvm.ptr``, and of builtin vectors of these of one static dimension::
+Values are of i1, i8 … i64, f16, bf16, f32, f64, ``!llvm.ptr``, and of builtin vectors of these of one static
+dimension::
 
     func = function("double", (PTR, i64), VOID)
     e = Emitter(func)
@@ -87,7 +88,7 @@ class Emitter(ValueEmitter):
         return self._emit(llvm_ops.GEPOp, (pointer, position), result, properties)
 
     def load(self, type: Attribute, pointer: SSAValue, alignment: int | None = None) -> SSAValue:
-        """A scalar or a vector of consecutive elements, in bytes aligned as one element unless given. Booleans are bytes."""
+        """One element, or a vector of consecutive ones, aligned (in bytes) like one by default. Booleans are bytes."""
         if element_type(type) == i1:
             return self.icmp("ne", self.load(with_element(type, i8), pointer, alignment), 0)
         properties: dict[str, Attribute] = {"alignment": _align(type, alignment), "ordering": _ORDERING}
@@ -108,7 +109,7 @@ class Emitter(ValueEmitter):
         otherwise: SSAValue | None = None,
         alignment: int | None = None,
     ) -> SSAValue:
-        """Consecutive elements where the mask has the lane, else ``otherwise`` (zero): no memory is touched for these."""
+        """Consecutive elements where the mask has the lane, else ``otherwise`` (zero), without touching memory."""
         if element_type(type) == i1:
             wide = None if otherwise is None else self.zext(otherwise, i8)
             return self.icmp("ne", self.masked_load(with_element(type, i8), pointer, mask, wide, alignment), 0)
@@ -214,9 +215,9 @@ class Emitter(ValueEmitter):
     ) -> list[SSAValue]:
         """``for index in range(start, end, step)``, with a positive step, signed, and ``end + step`` in range.
 
-        ``body(index, carried)`` emits one iteration and returns the next values of ``carried``. The results are the last
-        ones; they are the first ones if there is no iteration. The index has the type of the bounds, i64 if all of them
-        are numbers.
+        ``body(index, carried)`` emits one iteration and returns the next values of ``carried``. The results are the
+        last ones; they are the first ones if there is no iteration. The index has the type of the bounds, i64 if all
+        of them are numbers.
         """
         like = next((v.type for v in (end, start, step) if isinstance(v, SSAValue)), i64)
         start, end, step = (v if isinstance(v, SSAValue) else self.const(like, v) for v in (start, end, step))
@@ -246,7 +247,7 @@ class Emitter(ValueEmitter):
         carried: Sequence[SSAValue],
         body: Callable[[list[SSAValue]], tuple[SSAValue, Sequence[SSAValue]]],
     ) -> list[SSAValue]:
-        """``do … while``: ``body(carried)`` returns whether to go on, and the next values, of which the last are the result."""
+        """``do … while``: ``body(carried)`` returns whether to go on, and the next values, then the results."""
         types = [value.type for value in carried]
         head, exit_ = self.new_block(types), Block(arg_types=types)
         self.branch(head, carried)

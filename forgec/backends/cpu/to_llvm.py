@@ -1,8 +1,8 @@
 """Text of LLVM IR for a module of xDSL's ``llvm`` dialect.
 
-Used in the place of ``xdsl.backend.llvm``, which has no bfloat16, no ``uitofp``, ``extractelement`` or poison, no flags on
-intrinsics and no function attributes, and which builds a second object graph (llvmlite's) only to print it: LLVM parses text either
-way.
+Used in the place of ``xdsl.backend.llvm``, which has no bfloat16, no ``uitofp``, ``extractelement`` or poison, no
+flags on intrinsics and no function attributes, and which builds a second object graph (llvmlite's) only to print it:
+LLVM parses text either way.
 """
 
 from __future__ import annotations

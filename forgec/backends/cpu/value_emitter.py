@@ -1,7 +1,7 @@
 """Emission of values: constants, arithmetic, comparisons, casts and lanes of vectors.
 
-``Emitter`` adds memory, reductions and control flow. Ops are made with ``create``, which is three times as fast as their
-constructors.
+``Emitter`` adds memory, reductions and control flow. Ops are made with ``create``, which is three times as fast as
+their constructors.
 """
 
 from __future__ import annotations
@@ -59,9 +59,10 @@ class ValueEmitter:
     """Appends ops to the end of ``block``, a block of ``func``.
 
     Float arithmetic carries ``fastmath``: no flags unless the caller sets them, for example to
-    ``llvm.FastMathAttr((FastMathFlag.ALLOW_CONTRACT,))``. Constants stand once, at the front of the entry block. Arithmetic on
-    float16 and bfloat16 is computed in float32 and rounded, which gives the correctly rounded result of one operation
-    (24 ≥ 2 · 11 + 2 bits; S. Figueroa, "When is double rounding innocuous?", SIGNUM Newsletter 30, 1995).
+    ``llvm.FastMathAttr((FastMathFlag.ALLOW_CONTRACT,))``. Constants stand once, at the front of the entry block.
+    Arithmetic on float16 and bfloat16 is computed in float32 and rounded, which gives the correctly rounded result of
+    one operation (24 ≥ 2 · 11 + 2 bits; S. Figueroa, "When is double rounding innocuous?", SIGNUM Newsletter 30,
+    1995).
     """
 
     def __init__(self, func: llvm.FuncOp, block: Block | None = None) -> None:
@@ -364,10 +365,10 @@ class ValueEmitter:
     def convert(self, a: SSAValue, element: Attribute, *, signed: bool = True) -> SSAValue:
         """``a`` as values of ``element``, as ``Tensor.to`` converts.
 
-        ``signed`` says how integers on either side are read (i1 is unsigned). To i1 anything but zero is true. Float to
-        integers of 8 and 16 bits goes through a wider integer and wraps, as ATen's casts do; to 32 and 64 bits it saturates,
-        with NaN as 0, where C++ leaves the result undefined. float64 is rounded to float32 first on the way to float16 and
-        bfloat16, as c10::Half and c10::BFloat16 do.
+        ``signed`` says how integers on either side are read (i1 is unsigned). To i1 anything but zero is true. Float
+        to integers of 8 and 16 bits goes through a wider integer and wraps, as ATen's casts do; to 32 and 64 bits it
+        saturates, with NaN as 0, where C++ leaves the result undefined. float64 is rounded to float32 first on the
+        way to float16 and bfloat16, as c10::Half and c10::BFloat16 do.
         """
         source = element_type(a.type)
         if source == element:

@@ -1,7 +1,7 @@
-"""Accuracy of the elementary functions, in units of the last place: of float32 against float64, of float64 against mpmath.
+"""Accuracy of the elementary functions, in ulp: of float32 against float64, of float64 against mpmath.
 
-A sweep has numbers of every exponent, those where functions change their method, and all special values. The tests take a sample;
-``python -m tests.backends.cpu.test_vector_math`` prints the largest errors over many more.
+A sweep has numbers of every exponent, those where functions change their method, and all special values. The tests
+take a sample; ``python -m tests.backends.cpu.test_vector_math`` prints the largest errors over many more.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LIMITS_64 |= dict.fromkeys(EXACT, 0.5)
 
 
 def python_modulo(x: Array, y: Array) -> Array:
-    """As torch.remainder is defined: the addition of the divisor rounds. (torch's own loses digits of large quotients.)"""
+    """As torch.remainder is defined: the addition of the divisor rounds. (torch's own fails for large quotients.)"""
     rest = np.fmod(x, y)
     return np.where((rest != 0) & ((rest < 0) != (y < 0)), rest + y, rest)
 
@@ -150,7 +150,7 @@ def pairs(name: str, dtype: np.dtype, count: int, seed: int = 0) -> tuple[Array,
 
 
 def ulps(ours: Array, exact: Array) -> Array:
-    """The distance in units of the last place of the format of ``ours``; 0 for equal infinities and two NaN, else infinite for them."""
+    """The distance in ulp of the format of ``ours``; of infinities and NaN 0 where they are equal, else infinite."""
     dtype = ours.dtype
     with np.errstate(all="ignore"):
         rounded = exact.astype(dtype)
