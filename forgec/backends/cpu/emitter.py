@@ -50,7 +50,7 @@ _ORDERING = IntegerAttr(0, i64)
 def function(
     name: str, inputs: Sequence[Attribute], output: Attribute = VOID, *, internal: bool = False
 ) -> llvm.FuncOp:
-    """A function with an empty entry block. ``internal`` ones cannot be called from outside, and are inlined."""
+    """A function with an empty entry block. ``internal`` ones are not seen outside of the object."""
     return llvm.FuncOp(
         name,
         llvm.LLVMFunctionType(inputs, output),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from xdsl.dialects import llvm
@@ -272,8 +272,7 @@ def _global(op: llvm.GlobalOp) -> str:
     return f"@{op.sym_name.data} = {'' if linkage == 'external' else linkage + ' '}unnamed_addr {kind} {text}, align 64"
 
 
-def _argument(attributes: object) -> str:
-    assert isinstance(attributes, dict)
+def _argument(attributes: Mapping[str, Attribute]) -> str:
     words: list[str] = []
     for name, value in attributes.items():
         if name.removeprefix("llvm.") in _ARGUMENT_FLAGS:

@@ -7,8 +7,10 @@ their constructors.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
+from typing import Any, TypeVar
 
 from xdsl.dialects import llvm
 from xdsl.dialects.builtin import (
@@ -43,6 +45,7 @@ from forgec.backends.cpu.llvm_types import (
     with_element,
 )
 
+T = TypeVar("T")
 Operand = SSAValue | int | float
 """What arithmetic takes: a number stands for a constant of the other operand's type."""
 
@@ -72,6 +75,7 @@ class ValueEmitter:
         self.fastmath = _NO_FLAGS
         self._constants: dict[tuple[int, bytes], tuple[SSAValue, Attribute]] = {}
         self._last_constant: Operation | None = None
+        self._remembered: dict[tuple[str, SSAValue], tuple[Block, Any]] = {}
 
     # -- insertion --
 
@@ -95,6 +99,14 @@ class ValueEmitter:
             self.entry.add_op(op)
         self._last_constant = op
         return op.results[0]
+
+    def remember(self, what: str, of: SSAValue, compute: Callable[[], T]) -> T:
+        """What ``compute`` emits, or what it did before for the same value, if no other block was begun since."""
+        block, result = self._remembered.get((what, of), (None, None))
+        if block is not self.block:
+            result = compute()
+            self._remembered[what, of] = (self.block, result)
+        return result  # pyright: ignore[reportReturnType]
 
     # -- constants --
 
@@ -125,27 +137,20 @@ class ValueEmitter:
 
     def _constant(self, type: Attribute, values: tuple[int | float, ...]) -> SSAValue:
         element = element_type(type)
-        floating = is_float(element)
-        if floating:
-            values = tuple(map(float, values))
-            key = (id(type), struct.pack(f"{len(values)}d", *values))
+        if is_float(element):
+            packed = struct.pack(f"{len(values)}d", *values)
         else:
             width = bits(element)
             # An attribute may hold the signed or the unsigned number of the same bits; one form makes equal ones equal.
-            values = tuple(_wrapped(int(v), width) for v in values)
-            key = (id(type), struct.pack(f"{len(values)}q", *values))
+            packed = struct.pack(f"{len(values)}q", *(_wrapped(int(v), width) for v in values))
+        key = (id(type), packed)
         if (known := self._constants.get(key)) is None:
-            attribute: Attribute
-            if isinstance(type, VectorType):
-                count = type.shape.data[0].data
-                lane_values = values * count if len(values) == 1 else values
-                attribute = DenseIntOrFPElementsAttr.from_list(type, lane_values)  # pyright: ignore
-            elif floating:
-                attribute = FloatAttr(values[0], element)  # pyright: ignore
-            else:
-                attribute = IntegerAttr(int(values[0]), element)  # pyright: ignore
-            op = llvm.ConstantOp.create(result_types=(type,), properties={"value": attribute})
-            self._constants[key] = known = (self._insert_in_entry(op), type)
+            properties = {"value": _constant_attribute(type, packed)}
+            op = llvm.ConstantOp.create(result_types=(type,), properties=properties)
+            self._constants[key] = known = (
+                self._insert_in_entry(op),
+                type,
+            )  # the type is kept, so that its id stays its own
         return known[0]
 
     def _pair(self, a: Operand, b: Operand) -> tuple[SSAValue, SSAValue]:
@@ -459,6 +464,17 @@ class ValueEmitter:
         op = llvm.CallIntrinsicOp.create(operands=operands, result_types=results, properties=properties)
         self.block.add_op(op)
         return op
+
+
+@lru_cache(maxsize=4096)
+def _constant_attribute(type: Attribute, packed: bytes) -> Attribute:
+    """The packed numbers, one or one for each lane, as an attribute. (Packed, zeros differ by their sign.)"""
+    floating = is_float(type)
+    values = struct.unpack(f"{len(packed) // 8}{'d' if floating else 'q'}", packed)
+    if isinstance(type, VectorType):
+        count = type.shape.data[0].data
+        return DenseIntOrFPElementsAttr.from_list(type, values * count if len(values) == 1 else values)  # pyright: ignore
+    return FloatAttr(values[0], type) if floating else IntegerAttr(int(values[0]), type)  # pyright: ignore
 
 
 def _wrapped(value: int, width: int) -> int:

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import torch
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.dialects.llvm import FastMathAttr
+from xdsl.dialects.llvm import CallIntrinsicOp, FastMathAttr
 from xdsl.dialects.utils import FastMathFlag
-from xdsl.ir import Attribute
+from xdsl.ir import Attribute, SSAValue
 
 from forgec.backends.cpu import vector_math
 from forgec.backends.cpu.emitter import Emitter, function
@@ -288,6 +288,21 @@ def test_half_precision_is_float32_rounded(name: str, type: Attribute) -> None:
     call(*(a.view(torch.int16).numpy() for a in (*arguments, ours)))
     wide = compiled(name, f32)(*(a.float().numpy() for a in arguments))
     torch.testing.assert_close(ours, torch.from_numpy(wide).to(dtype), rtol=0, atol=0)
+
+
+def test_sine_and_cosine_of_one_angle_share_its_reduction() -> None:
+    t = vector(f32, 8)
+
+    def product(e: Emitter, values: list[SSAValue]) -> SSAValue:
+        sine, cosine = vector_math.sin(e, values[0]), vector_math.cos(e, values[0])
+        calls = [op for op in e.func.walk() if isinstance(op, CallIntrinsicOp) and "reduce.or" in op.intrin.data]
+        assert len(calls) == 1
+        return e.fmul(sine, cosine)
+
+    x = sweep(np.dtype("f4"), 1)[:64]
+    ours = np.empty_like(x)
+    elementwise(product, [t], t)(x, ours)
+    np.testing.assert_array_equal(ours, compiled("sin", f32)(x) * compiled("cos", f32)(x))
 
 
 def test_flags_of_the_caller_do_not_apply_inside() -> None:
