@@ -1,8 +1,8 @@
 """Elementary functions of kernels, built from arithmetic: no library is called.
 
 Each takes an ``Emitter`` and values of float32 or float64, scalars or vectors of any width (float16 and bfloat16 go
-through float32), and returns the result. Errors are at most 2 ulp, but for ``erfc`` of float64 (4 ulp); NaN, infinities,
-signed zeros and subnormals are as in C. They need fused multiply-add (x86-64-v3 has it).
+through float32), and returns the result. Errors are at most 2 ulp, but for ``erfc`` of float64 (4 ulp); NaN,
+infinities, signed zeros and subnormals are as in C. They need fused multiply-add (x86-64-v3 has it).
 """
 
 from __future__ import annotations
