@@ -167,6 +167,12 @@ CATALOG: dict[str, Entry] = {
         "The backend has no rule for this operation with these operands.",
         "The message names the operation and the line of the model.",
     ),
+    "FORGE-B003": Entry(
+        "a kernel cannot be compiled",
+        "LLVM refused the code that was generated for a kernel, or made an object that calls functions of a library, "
+        "which kernels do without.",
+        "Name a CPU that has the instructions (x86-64-v3 has those for float16 and fused multiply-add); otherwise "
+        "please report it.",
     "FORGE-B004": Entry(
         "a kernel's machine code cannot be linked",
         "The object code of a kernel refers to a symbol that no kernel defines, has a relocation or a section that a "

@@ -1,6 +1,7 @@
 """Attention with a running softmax (Milakov and Gimelshein 2018; Dao et al. 2022): scores are never stored.
 
-A program has a tile of queries of one head and goes through the keys tile by tile. It carries the sum of products, the greatest
+A program has a tile of queries of one head and goes through the keys tile by tile. It carries the sum of products, the
+greatest
 score so far and the sum of exponentials; tiles that causal, window and chunk leave out are skipped.
 """
 
