@@ -173,6 +173,7 @@ CATALOG: dict[str, Entry] = {
         "which kernels do without.",
         "Name a CPU that has the instructions (x86-64-v3 has those for float16 and fused multiply-add); otherwise "
         "please report it.",
+    ),
     "FORGE-B004": Entry(
         "a kernel's machine code cannot be linked",
         "The object code of a kernel refers to a symbol that no kernel defines, has a relocation or a section that a "
