@@ -167,6 +167,12 @@ CATALOG: dict[str, Entry] = {
         "The backend has no rule for this operation with these operands.",
         "The message names the operation and the line of the model.",
     ),
+    "FORGE-B003": Entry(
+        "a kernel cannot be compiled",
+        "LLVM refused the code that was generated for a kernel, or made an object that calls functions of a library, which "
+        "kernels do without.",
+        "Name a CPU that has the instructions (for float16: F16C, which x86-64-v3 includes); otherwise please report it.",
+    ),
     "FORGE-A001": Entry(
         "not a forge artifact",
         "The file is not a zip archive with a forge manifest, or it is truncated.",

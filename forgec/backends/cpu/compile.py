@@ -1,0 +1,109 @@
+"""Modules of ``llvm`` functions to object code."""
+
+from __future__ import annotations
+
+from functools import cache
+from threading import Lock
+
+import llvmlite.binding as binding
+from xdsl.dialects.builtin import ModuleOp
+
+from forgec.backends.cpu.object_file import undefined_symbols
+from forgec.backends.cpu.to_llvm import llvm_text
+from forgec.diagnostics import error
+
+RUNTIME_SYMBOLS = frozenset({"memcpy", "memmove", "memset"})
+"""What objects may call: whoever loads them provides these."""
+
+_LOCK = Lock()  # LLVM's global context, in which llvmlite parses, is for one thread at a time
+
+
+def compile_module(
+    module: ModuleOp, *, cpu: str = "host", features: str | None = None, vector_bits: int | None = None
+) -> bytes:
+    """The relocatable object (ELF, position-independent, small code model) of a module of ``llvm`` functions.
+
+    Equal modules give equal bytes. ``cpu`` is ``host`` or one of LLVM's names (``x86-64-v3``), ``features`` LLVM's list of additions and
+    exceptions (``+avx512fp16,-gfni``); for ``host`` it is what this CPU has unless given. ``vector_bits`` says how wide registers may be used,
+    where LLVM would prefer narrower ones.
+
+    Raises:
+        ForgeError: FORGE-B003 if LLVM refuses the module, or if the object needs functions that no kernel may call.
+    """
+    object_ = _emit(module, cpu, features, vector_bits, as_object=True)
+    assert isinstance(object_, bytes)
+    missing = sorted(undefined_symbols(object_) - RUNTIME_SYMBOLS)
+    if missing:
+        raise error(
+            "FORGE-B003",
+            f"the object code for {cpu} calls {', '.join(missing)}",
+            notes=(
+                "kernels run without libraries; LLVM calls such functions for what the CPU has no instructions for",
+            ),
+        )
+    return object_
+
+
+def assembly(
+    module: ModuleOp, *, cpu: str = "host", features: str | None = None, vector_bits: int | None = None
+) -> str:
+    """What ``compile_module`` generates, as assembly to read."""
+    text = _emit(module, cpu, features, vector_bits, as_object=False)
+    assert isinstance(text, str)
+    return text
+
+
+def optimized_llvm(
+    module: ModuleOp, *, cpu: str = "host", features: str | None = None, vector_bits: int | None = None
+) -> str:
+    """The LLVM IR from which ``compile_module`` generates code."""
+    with _LOCK:
+        return str(_optimized(module, _machine(cpu, features), vector_bits))
+
+
+def _emit(module: ModuleOp, cpu: str, features: str | None, vector_bits: int | None, *, as_object: bool) -> bytes | str:
+    with _LOCK:
+        machine = _machine(cpu, features)
+        parsed = _optimized(module, machine, vector_bits)
+        return machine.emit_object(parsed) if as_object else machine.emit_assembly(parsed)
+
+
+def _optimized(module: ModuleOp, machine: binding.TargetMachine, vector_bits: int | None) -> binding.ModuleRef:
+    widths = (
+        "" if vector_bits is None else f'"prefer-vector-width"="{vector_bits}" "min-legal-vector-width"="{vector_bits}"'
+    )
+    text = llvm_text(module, triple=machine.triple, attributes=widths)
+    try:
+        parsed = binding.parse_assembly(text)
+        parsed.verify()
+    except RuntimeError as fault:
+        raise error("FORGE-B003", f"LLVM refuses the generated code: {str(fault).strip()}") from fault
+    parsed.name = "kernels"
+    builder = binding.create_pass_builder(machine, binding.create_pipeline_tuning_options(speed_level=2))
+    _passes().run(parsed, builder)
+    return parsed
+
+
+def _passes() -> binding.ModulePassManager:
+    """Few passes: kernels are generated in the form that loops and vectors shall have; what is left is to clean up.
+
+    LLVM's own pipeline (-O2) takes ten times as long for code that is no faster, since it has nothing to vectorise.
+    """
+    passes = binding.create_new_module_pass_manager()
+    passes.add_sroa_pass()
+    passes.add_instruction_combine_pass()
+    passes.add_new_gvn_pass()
+    passes.add_dead_code_elimination_pass()
+    passes.add_simplify_cfg_pass()
+    return passes
+
+
+@cache
+def _machine(cpu: str, features: str | None) -> binding.TargetMachine:
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    if cpu == "host":
+        cpu = binding.get_host_cpu_name()
+        features = binding.get_host_cpu_features().flatten() if features is None else features
+    target = binding.Target.from_default_triple()
+    return target.create_target_machine(cpu=cpu, features=features or "", opt=2, reloc="pic", codemodel="small")

@@ -1,0 +1,312 @@
+"""``Emitter``: builds the body of a kernel in xDSL's ``llvm`` dialect, op by op.
+
+Values are of i1, i8 … i64, f16, bf16, f32, f64, ``!llvm.ptr``, and of builtin vectors of these with one static dimension::
+
+    func = function("double", (PTR, i64), VOID)
+    e = Emitter(func)
+    pointer, count = e.arguments
+
+    def body(index, carried):
+        address = e.element(pointer, index, f32)
+        e.store(e.fmul(e.load(vector(f32, 8), address), 2.0), address)
+        return []
+
+    e.loop(e.const(i64, 0), count, e.const(i64, 8), (), body)
+    e.ret()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from xdsl.dialects import llvm
+from xdsl.dialects.builtin import DenseArrayBase, IntegerAttr
+from xdsl.ir import Attribute, Block, Region, SSAValue
+
+from forgec.backends.cpu import llvm_ops
+from forgec.backends.cpu.llvm_types import (
+    PTR,
+    VOID,
+    element_type,
+    i1,
+    i8,
+    i32,
+    i64,
+    is_float,
+    lanes,
+    size_bytes,
+    vector,
+    with_element,
+)
+from forgec.backends.cpu.value_emitter import Operand, ValueEmitter
+
+_INDEX = DenseArrayBase.from_list(i32, (llvm.GEP_USE_SSA_VAL,))
+_NO_WRAP_FLAGS = IntegerAttr(0, 32)
+_ALIGNMENT = {n: IntegerAttr(n, i64) for n in (1, 2, 4, 8, 16, 32, 64)}
+_ORDERING = IntegerAttr(0, i64)
+
+
+def function(
+    name: str, inputs: Sequence[Attribute], output: Attribute = VOID, *, internal: bool = False
+) -> llvm.FuncOp:
+    """A function with an empty entry block. ``internal`` ones cannot be called from outside, and are inlined."""
+    return llvm.FuncOp(
+        name,
+        llvm.LLVMFunctionType(inputs, output),
+        linkage=llvm.LinkageAttr("internal" if internal else "external"),
+        body=Region([Block(arg_types=inputs)]),
+    )
+
+
+class Emitter(ValueEmitter):
+    """``ValueEmitter`` with memory, reductions and control flow.
+
+    ``block`` is where the next op goes. ``loop``, ``if_`` and ``return_if`` end it and leave it at a new block.
+    """
+
+    @property
+    def arguments(self) -> Sequence[SSAValue]:
+        """The function's arguments."""
+        return self.entry.args
+
+    # -- memory --
+
+    def gep(self, pointer: SSAValue, offset_bytes: Operand) -> SSAValue:
+        """The address so many bytes on; a vector of offsets gives a vector of addresses."""
+        return self.element(pointer, offset_bytes, i8)
+
+    def element(self, pointer: SSAValue, index: Operand, element: Attribute) -> SSAValue:
+        """The address of element ``index`` of an array of ``element`` (booleans take a byte); a vector gives a vector."""
+        position = index if isinstance(index, SSAValue) else self.const(i64, index)
+        properties: dict[str, Attribute] = {
+            "elem_type": i8 if element == i1 else element,
+            "noWrapFlags": _NO_WRAP_FLAGS,
+            "rawConstantIndices": _INDEX,
+        }
+        result = with_element(position.type, PTR) if lanes(pointer.type) is None else pointer.type
+        return self._emit(llvm_ops.GEPOp, (pointer, position), result, properties)
+
+    def load(self, type: Attribute, pointer: SSAValue, alignment: int | None = None) -> SSAValue:
+        """A scalar or a vector of consecutive elements; the alignment in bytes is one element's unless given. Booleans are bytes."""
+        if element_type(type) == i1:
+            return self.icmp("ne", self.load(with_element(type, i8), pointer, alignment), 0)
+        properties: dict[str, Attribute] = {"alignment": _align(type, alignment), "ordering": _ORDERING}
+        return self._emit(llvm.LoadOp, (pointer,), type, properties)
+
+    def store(self, value: SSAValue, pointer: SSAValue, alignment: int | None = None) -> None:
+        """Store a scalar or a vector to consecutive elements; see ``load``."""
+        if element_type(value.type) == i1:
+            return self.store(self.zext(value, i8), pointer, alignment)
+        properties: dict[str, Attribute] = {"alignment": _align(value.type, alignment), "ordering": _ORDERING}
+        self.block.add_op(llvm.StoreOp.create(operands=(value, pointer), properties=properties))
+
+    def masked_load(
+        self,
+        type: Attribute,
+        pointer: SSAValue,
+        mask: SSAValue,
+        otherwise: SSAValue | None = None,
+        alignment: int | None = None,
+    ) -> SSAValue:
+        """The consecutive elements whose lanes the mask has, ``otherwise`` (zero) in the others, whose memory is not touched."""
+        if element_type(type) == i1:
+            wide = None if otherwise is None else self.zext(otherwise, i8)
+            return self.icmp("ne", self.masked_load(with_element(type, i8), pointer, mask, wide, alignment), 0)
+        rest = self.zero(type) if otherwise is None else otherwise
+        align = self.const(i32, _align(type, alignment).value.data)
+        return self.intrinsic("llvm.masked.load", (pointer, align, mask, rest), type, overloaded=(type, PTR))
+
+    def masked_store(self, value: SSAValue, pointer: SSAValue, mask: SSAValue, alignment: int | None = None) -> None:
+        """Store the lanes that the mask has to consecutive elements."""
+        if element_type(value.type) == i1:
+            return self.masked_store(self.zext(value, i8), pointer, mask, alignment)
+        align = self.const(i32, _align(value.type, alignment).value.data)
+        self._intrinsic("llvm.masked.store", (value, pointer, align, mask), (), (value.type, PTR))
+
+    def gather(
+        self,
+        type: Attribute,
+        pointers: SSAValue,
+        mask: SSAValue,
+        otherwise: SSAValue | None = None,
+        alignment: int | None = None,
+    ) -> SSAValue:
+        """What stands at each lane's address, ``otherwise`` (zero) where the mask has no lane."""
+        if element_type(type) == i1:
+            wide = None if otherwise is None else self.zext(otherwise, i8)
+            return self.icmp("ne", self.gather(with_element(type, i8), pointers, mask, wide, alignment), 0)
+        rest = self.zero(type) if otherwise is None else otherwise
+        align = self.const(i32, _align(type, alignment).value.data)
+        operands = (pointers, align, mask, rest)
+        return self.intrinsic("llvm.masked.gather", operands, type, overloaded=(type, pointers.type))
+
+    def scatter(self, value: SSAValue, pointers: SSAValue, mask: SSAValue, alignment: int | None = None) -> None:
+        """Store each lane that the mask has to its address, in the order of the lanes."""
+        if element_type(value.type) == i1:
+            return self.scatter(self.zext(value, i8), pointers, mask, alignment)
+        align = self.const(i32, _align(value.type, alignment).value.data)
+        self._intrinsic("llvm.masked.scatter", (value, pointers, align, mask), (), (value.type, pointers.type))
+
+    def alloca(self, type: Attribute, count: int = 1, alignment: int = 64) -> SSAValue:
+        """Memory of the function's frame for ``count`` elements, uninitialised, allocated once at the function's entry."""
+        size = self.const(i64, count)
+        properties: dict[str, Attribute] = {
+            "elem_type": with_element(type, i8) if element_type(type) == i1 else type,
+            "alignment": _ALIGNMENT[alignment],
+        }
+        return self._insert_in_entry(llvm.AllocaOp.create(operands=(size,), result_types=(PTR,), properties=properties))
+
+    # -- reductions --
+
+    def combine(self, kind: str, a: SSAValue, b: SSAValue, *, signed: bool = True) -> SSAValue:
+        """One step of a reduction: ``add mul min max`` (NaN-propagating in floats), ``and or xor``."""
+        if is_float(a.type):
+            return {"add": self.fadd, "mul": self.fmul, "min": self.fmin, "max": self.fmax}[kind](a, b)
+        if kind in ("min", "max"):
+            return getattr(self, ("s" if signed and element_type(a.type) != i1 else "u") + kind)(a, b)
+        return {"add": self.add, "mul": self.mul, "and": self.and_, "or": self.or_, "xor": self.xor}[kind](a, b)
+
+    def reduce(self, kind: str, value: SSAValue, *, signed: bool = True) -> SSAValue:
+        """All lanes combined into a scalar, halves with halves (see ``combine``)."""
+        count = lanes(value.type)
+        if count is None:
+            return value
+        rest: list[SSAValue] = []
+        while count > 1:
+            if count % 2:
+                rest.append(self.extract(value, count - 1))
+                value, count = self.slice(value, 0, count - 1), count - 1
+            count //= 2
+            value = self.combine(kind, self.slice(value, 0, count), self.slice(value, count, count), signed=signed)
+        result = self.extract(value, 0)
+        for lane in rest:
+            result = self.combine(kind, result, lane, signed=signed)
+        return result
+
+    # -- control flow --
+
+    def new_block(self, arg_types: Sequence[Attribute] = ()) -> Block:
+        """A block after all others, in which nothing is emitted yet."""
+        block = Block(arg_types=arg_types)
+        self.func.body.add_block(block)
+        return block
+
+    def branch(self, target: Block, values: Sequence[SSAValue] = ()) -> None:
+        self.block.add_op(llvm.BrOp(target, *values))
+
+    def branch_if(
+        self,
+        condition: SSAValue,
+        then: Block,
+        then_values: Sequence[SSAValue],
+        otherwise: Block,
+        otherwise_values: Sequence[SSAValue],
+    ) -> None:
+        self.block.add_op(llvm.CondBrOp(condition, then, then_values, otherwise, otherwise_values))
+
+    def loop(
+        self,
+        start: Operand,
+        end: Operand,
+        step: Operand,
+        carried: Sequence[SSAValue],
+        body: Callable[[SSAValue, list[SSAValue]], Sequence[SSAValue]],
+    ) -> list[SSAValue]:
+        """``for index in range(start, end, step)``, with a positive step, signed, and ``end + step`` in range.
+
+        ``body(index, carried)`` emits one iteration and returns the next values of ``carried``. The results are the last ones; they
+        are the first ones if there is no iteration. The index has the type of the bounds, i64 if all of them are numbers.
+        """
+        like = next((v.type for v in (end, start, step) if isinstance(v, SSAValue)), i64)
+        start, end, step = (v if isinstance(v, SSAValue) else self.const(like, v) for v in (start, end, step))
+        types = [value.type for value in carried]
+        head = self.new_block([start.type, *types])
+        exit_ = Block(arg_types=types)
+        # The condition stands at the end, behind a guard, which is the form that LLVM's loop passes would bring it into.
+        first, last = _number(start), _number(end)
+        if first is not None and last is not None and first < last:
+            self.branch(head, (start, *carried))
+        else:
+            self.branch_if(self.icmp("slt", start, end), head, (start, *carried), exit_, carried)
+        self.block = head
+        index = head.args[0]
+        following = list(body(index, list(head.args[1:])))
+        if [value.type for value in following] != types:
+            raise TypeError(f"the loop carries {types}, its body gives {[value.type for value in following]}")
+        next_index = self.add(index, step, nsw=True)
+        more = self.icmp("slt", next_index, end)
+        self.branch_if(more, head, (next_index, *following), exit_, following)
+        self.func.body.add_block(exit_)
+        self.block = exit_
+        return list(exit_.args)
+
+    def if_(
+        self,
+        condition: SSAValue,
+        then: Callable[[], Sequence[SSAValue]],
+        otherwise: Callable[[], Sequence[SSAValue]] | None = None,
+        unchanged: Sequence[SSAValue] = (),
+    ) -> list[SSAValue]:
+        """The values of the branch that is taken; without ``otherwise``, ``unchanged`` if the condition does not hold."""
+        before = self.block
+        then_block = self.new_block()
+        self.block = then_block
+        then_values = list(then())
+        then_end = self.block
+        join = Block(arg_types=[value.type for value in then_values])
+        if otherwise is None:
+            other_values, else_block = list(unchanged), join
+        else:
+            self.branch(join, then_values)
+            else_block = self.block = self.new_block()
+            other_values = list(otherwise())
+            self.branch(join, other_values)
+        if [value.type for value in other_values] != [value.type for value in then_values]:
+            raise TypeError("the branches give values of different types")
+        if otherwise is None:
+            self.block = then_end
+            self.branch(join, then_values)
+        self.block = before
+        self.branch_if(condition, then_block, (), else_block, other_values if otherwise is None else ())
+        self.func.body.add_block(join)
+        self.block = join
+        return list(join.args)
+
+    def return_if(self, condition: SSAValue, value: SSAValue | None = None) -> None:
+        """Leave the function if the condition holds."""
+        leave, proceed = self.new_block(), self.new_block()
+        self.branch_if(condition, leave, (), proceed, ())
+        self.block = leave
+        self.ret(value)
+        self.block = proceed
+
+    def ret(self, value: SSAValue | None = None) -> None:
+        self.block.add_op(llvm.ReturnOp.create(operands=() if value is None else (value,)))
+
+    def unreachable(self) -> None:
+        self.block.add_op(llvm.UnreachableOp.create())
+
+    def call(self, callee: llvm.FuncOp, operands: Sequence[SSAValue]) -> SSAValue | None:
+        """Call a function of the same module."""
+        output = callee.function_type.output
+        call = llvm.CallOp(callee.sym_name.data, *operands, return_type=None if output == VOID else output)
+        self.block.add_op(call)
+        return call.results[0] if call.results else None
+
+    def any(self, mask: SSAValue) -> SSAValue:
+        """Whether a lane of a vector of i1 is true, as one i1; a scalar is itself."""
+        count = lanes(mask.type)
+        if count is None:
+            return mask
+        return self.intrinsic("llvm.vector.reduce.or", (mask,), i1, overloaded=(vector(i1, count),))
+
+
+def _align(type: Attribute, alignment: int | None) -> IntegerAttr:
+    return _ALIGNMENT[size_bytes(type) if alignment is None else alignment]
+
+
+def _number(value: SSAValue) -> int | None:
+    """The integer constant that a value is."""
+    if isinstance(value.owner, llvm.ConstantOp) and isinstance(value.owner.value, IntegerAttr):
+        return value.owner.value.value.data
+    return None
