@@ -1,0 +1,179 @@
+"""Places: integers at compile time where they are known, i64 values where they are not; and the loops that count them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+from xdsl.dialects import llvm
+from xdsl.dialects.builtin import IntegerAttr
+from xdsl.ir import SSAValue
+
+from forgec.backends.cpu.emitter import Emitter
+from forgec.backends.cpu.llvm_types import i64, lanes
+from forgec.runtime.symbolic import Extent, free_symbols, is_nonnegative
+from forgec.runtime.symbolic.atoms import Atom
+
+Place: TypeAlias = int | SSAValue
+"""A number of elements: known, or a value of type i64 (or a vector of them)."""
+
+
+class Places:
+    """Integer arithmetic that is done at compile time where it can be, and that knows which values are not negative.
+
+    Vectors of i64 are numbers as well: a scalar beside a vector is spread.
+    """
+
+    def __init__(self, emitter: Emitter) -> None:
+        self.e = emitter
+        self._nonnegative: set[SSAValue] = set()
+
+    # -- numbers ---------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def place(value: SSAValue) -> Place:
+        """The number that a value is, if it is a constant."""
+        if isinstance(value.owner, llvm.ConstantOp) and isinstance(value.owner.value, IntegerAttr):
+            return value.owner.value.value.data
+        return value
+
+    def ssa(self, place: Place) -> SSAValue:
+        return self.e.const(i64, place) if isinstance(place, int) else place
+
+    def assume_nonnegative(self, place: Place) -> Place:
+        if isinstance(place, SSAValue):
+            self._nonnegative.add(place)
+        return place
+
+    def nonnegative(self, place: Place) -> bool:
+        """True if the number is known not to be negative."""
+        return place >= 0 if isinstance(place, int) else place in self._nonnegative
+
+    def _result(self, value: SSAValue, *operands: Place) -> SSAValue:
+        if all(map(self.nonnegative, operands)):
+            self._nonnegative.add(value)
+        return value
+
+    def _pair(self, a: Place, b: Place) -> tuple[SSAValue, SSAValue]:
+        like = max((v for v in (a, b) if isinstance(v, SSAValue)), key=lambda v: lanes(v.type) or 0).type
+        return self._like(a, like), self._like(b, like)
+
+    def _like(self, a: Place, like: object) -> SSAValue:
+        count = lanes(like)  # pyright: ignore[reportArgumentType]
+        if isinstance(a, int):
+            return self.e.const(like, a)  # pyright: ignore[reportArgumentType]
+        return a if count is None or lanes(a.type) is not None else self.e.splat(a, count)
+
+    # -- arithmetic ------------------------------------------------------------------------------------------------
+
+    def add(self, a: Place, b: Place) -> Place:
+        if isinstance(a, int) and isinstance(b, int):
+            return a + b
+        if a == 0 or b == 0:
+            return b if a == 0 else a
+        return self._result(self.e.add(*self._pair(a, b), nsw=True), a, b)
+
+    def sub(self, a: Place, b: Place) -> Place:
+        if isinstance(a, int) and isinstance(b, int):
+            return a - b
+        return a if b == 0 else self.e.sub(*self._pair(a, b), nsw=True)
+
+    def mul(self, a: Place, b: Place) -> Place:
+        if isinstance(a, int) and isinstance(b, int):
+            return a * b
+        if a == 0 or b == 0:
+            return 0
+        if a == 1 or b == 1:
+            return b if a == 1 else a
+        return self._result(self.e.mul(*self._pair(a, b), nsw=True), a, b)
+
+    def min(self, a: Place, b: Place) -> Place:
+        if isinstance(a, int) and isinstance(b, int):
+            return min(a, b)
+        return self._result(self.e.smin(*self._pair(a, b)), a, b)
+
+    def max(self, a: Place, b: Place) -> Place:
+        if isinstance(a, int) and isinstance(b, int):
+            return max(a, b)
+        found = self.e.smax(*self._pair(a, b))
+        if self.nonnegative(a) or self.nonnegative(b):
+            self._nonnegative.add(found)
+        return found
+
+    def floordiv(self, a: Place, b: Place) -> Place:
+        """Rounds towards minus infinity; something where the divisor is 0."""
+        return self._divided(a, b)[0]
+
+    def mod(self, a: Place, b: Place) -> Place:
+        """Has the divisor's sign; something where the divisor is 0."""
+        return self._divided(a, b)[1]
+
+    def _divided(self, a: Place, b: Place) -> tuple[Place, Place]:
+        if isinstance(a, int) and isinstance(b, int):
+            return (a // b, a % b) if b else (0, 0)
+        if b == 1:
+            return a, 0
+        e, known = self.e, self.nonnegative(a) and self.nonnegative(b)
+        if isinstance(b, int) and b > 0 and b & (b - 1) == 0 and isinstance(a, SSAValue):
+            return self._result(e.ashr(a, b.bit_length() - 1), a), self._result(e.and_(a, b - 1))
+        left, right = self._pair(a, b)
+        if not isinstance(b, int):
+            right = e.select(e.icmp("eq", right, 0), 1, right)
+        if known:
+            return self._result(e.udiv(left, right)), self._result(e.urem(left, right))
+        quotient = e.sdiv(left, right)
+        rest = e.sub(left, e.mul(quotient, right))
+        wrong = e.and_(e.icmp("ne", rest, 0), e.icmp("slt", e.xor(rest, right), 0))
+        floor, remainder = e.select(wrong, e.sub(quotient, 1), quotient), e.select(wrong, e.add(rest, right), rest)
+        return floor, self._result(remainder, b)
+
+    def evaluate(self, extent: Extent, values: Mapping[str, Place]) -> Place:
+        """The value of an expression. Raises KeyError for a symbol without a value."""
+        if isinstance(extent, int):
+            return extent
+        total: Place = 0
+        for monomial, coefficient in extent.terms:
+            product: Place = coefficient
+            for atom in monomial:
+                product = self.mul(self._atom(atom, values), product)
+            total = self.add(total, product)
+        if is_nonnegative(extent) and all(self.nonnegative(values[name]) for name in free_symbols(extent)):
+            self.assume_nonnegative(total)
+        return total
+
+    def _atom(self, atom: Atom, values: Mapping[str, Place]) -> Place:
+        if atom.op == "symbol":
+            return values[atom.text]
+        first, *others = (self.evaluate(argument, values) for argument in atom.args)
+        combine = {"floordiv": self.floordiv, "mod": self.mod, "max": self.max, "min": self.min}[atom.op]
+        for other in others:
+            first = combine(first, other)
+        return first
+
+    # -- loops -----------------------------------------------------------------------------------------------------
+
+    def loop(
+        self,
+        start: Place,
+        end: Place,
+        step: int,
+        body: Callable[[Place, list[SSAValue]], Sequence[SSAValue]],
+        carried: Sequence[SSAValue] = (),
+    ) -> list[SSAValue]:
+        """``Emitter.loop``, without a loop where there is one iteration or none."""
+        if isinstance(start, int) and isinstance(end, int):
+            if start >= end:
+                return list(carried)
+            if start + step >= end:
+                return list(body(start, list(carried)))
+
+        def iteration(index: SSAValue, values: list[SSAValue]) -> Sequence[SSAValue]:
+            if self.nonnegative(start):
+                self.assume_nonnegative(index)
+            return body(index, values)
+
+        return self.e.loop(self.ssa(start), self.ssa(end), self.ssa(step), carried, iteration)
+
+
+
+
