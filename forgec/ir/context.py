@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from xdsl.context import Context
-from xdsl.dialects.arith import Arith
 from xdsl.dialects.builtin import Builtin
 from xdsl.dialects.func import Func
 from xdsl.dialects.math import Math
@@ -12,11 +11,12 @@ from xdsl.dialects.scf import Scf
 from forgec.ir.forge import FORGE
 from forgec.ir.plan import PLAN
 from forgec.ir.tile.dialect import TILE
+from forgec.ir.tile.elementwise import ARITH
 
 
 def context() -> Context:
     """A fresh context with forge, plan and the builtin dialects that they use."""
     ctx = Context()
-    for dialect in (Builtin, Func, Scf, Arith, Math, FORGE, TILE, PLAN):
+    for dialect in (Builtin, Func, Scf, ARITH, Math, FORGE, TILE, PLAN):
         ctx.load_dialect(dialect)
     return ctx
