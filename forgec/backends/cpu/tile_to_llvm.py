@@ -14,6 +14,7 @@ from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, FloatAttr, IntegerAt
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 
 from forgec.backends.cpu import elementwise
+from forgec.backends.cpu.atomics import combine_in_memory
 from forgec.backends.cpu.carried import Carried, in_place
 from forgec.backends.cpu.dot import dot_tile
 from forgec.backends.cpu.elementwise import Unsupported, is_unsigned, llvm_element
@@ -283,7 +284,7 @@ class _Lowering:
             kind, signed = op.combine.data, not is_unsigned(element(op.value))
 
             def combined(pointer: SSAValue, change: SSAValue) -> None:
-                self.e.atomic(kind, pointer, change, signed=signed)
+                combine_in_memory(self.e, kind, pointer, change, signed=signed)
 
             combine = combined
         scatter_tile(self.k, value, self.memories[op.block], indices, mask, combine)
