@@ -298,7 +298,7 @@ RULES: dict[str, Rule] = {
     "math.absf": _simple("fabs"),
     "math.absi": _simple("iabs"),
     "math.sqrt": _simple("sqrt"),
-    "math.copysign": _simple("copysign"),
+    "math.copysign": lambda e, op, values: e.convert(e.copysign(*(_wide(e, v) for v in values)), _target(op)),
     **{
         f"math.{name}": _math(name)
         for name in (
