@@ -25,8 +25,8 @@ def reduction(name: str, op: str, dtype: str, shape: tuple[int, ...], axis: int,
     out = "i64" if op.startswith("arg") else dtype
     zeros = ", ".join(["%z"] * len(shape))
     cast = ""
-    kind = tile("index" if out != dtype else dtype, rest)
-    if out != dtype:
+    kind = tile("index" if op.startswith("arg") else dtype, rest)
+    if op.startswith("arg"):
         cast = f"%w = arith.index_cast %r : {kind} to {tile(out, rest)}"
     else:
         cast = f"%w = arith.bitcast %r : {kind} to {kind}"
@@ -89,7 +89,7 @@ def test_reductions_and_scans(dtype: str) -> None:
             try:
                 agree(native, kernel, [x, torch.zeros(target, dtype=DTYPES[out])], [], scale=8)
             except Exception as fault:
-                raise AssertionError(f"{kind} of {dtype} {shape}, {kernel}: {fault}") from fault
+                raise AssertionError(f"{name}, {kind} of {dtype} {shape}: {fault}") from fault
 
 
 def product(name: str, dtype: str, m: int, n: int, k: int, transposed: bool, into: str, unsigned: bool = False) -> str:
