@@ -12,6 +12,7 @@ from forgec.diagnostics import Diagnostic, ForgeError
 from forgec.ir.attributes import StateType
 from forgec.ir.locations import location_of
 from forgec.ir.ops.module import StateReadOp, StateWriteOp, verify_linear
+from forgec.ir.tile.launches import misfitting_launches
 
 
 def verify_module(module: ModuleOp) -> None:
@@ -27,8 +28,8 @@ def broken_ops(module: ModuleOp) -> Iterator[tuple[Operation, str]]:
     """The ops that do not verify, each with the invariant that it breaks.
 
     Beyond the ops' own verifiers this checks that values are defined before they are used, wherever regions have one
-    block (xDSL checks no dominance, and a rewrite that inserts at the wrong place breaks exactly that), and that state
-    is linear also where no op of the dialect touches it.
+    block (xDSL checks no dominance, and a rewrite that inserts at the wrong place breaks exactly that), that state is
+    linear also where no op of the dialect touches it, and that launches fit their kernels.
     """
     try:
         module.verify()
@@ -37,6 +38,7 @@ def broken_ops(module: ModuleOp) -> Iterator[tuple[Operation, str]]:
     for region in module.regions:
         yield from _early_uses(region, set())
     yield from _lost_states(module)
+    yield from misfitting_launches(module)
 
 
 def _failing_verifiers(module: ModuleOp, failure: Exception) -> Iterator[tuple[Operation, str]]:

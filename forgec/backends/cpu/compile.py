@@ -23,9 +23,9 @@ def compile_module(
 ) -> bytes:
     """The relocatable object (ELF, position-independent, small code model) of a module of ``llvm`` functions.
 
-    Equal modules give equal bytes. ``cpu`` is ``host`` or one of LLVM's names (``x86-64-v3``), ``features`` LLVM's list of additions and
-    exceptions (``+avx512fp16,-gfni``); for ``host`` it is what this CPU has unless given. ``vector_bits`` says how wide registers may be used,
-    where LLVM would prefer narrower ones.
+    Equal modules give equal bytes. ``cpu`` is ``host`` or one of LLVM's names (``x86-64-v3``), ``features`` LLVM's
+    list of additions and exceptions (``+avx512fp16,-gfni``); for ``host`` it is what this CPU has unless given.
+    ``vector_bits`` says how wide registers may be used, where LLVM would prefer narrower ones.
 
     Raises:
         ForgeError: FORGE-B003 if LLVM refuses the module, or if the object needs functions that no kernel may call.

@@ -1,6 +1,7 @@
 """``Emitter``: builds the body of a kernel in xDSL's ``llvm`` dialect, op by op.
 
-Values are of i1, i8 … i64, f16, bf16, f32, f64, ``!llvm.ptr``, and of builtin vectors of these with one static dimension::
+Values are of i1, i8 … i64, f16, bf16, f32, f64, ``!llvm.ptr``, and of builtin vectors of these of one static
+dimension::
 
     func = function("double", (PTR, i64), VOID)
     e = Emitter(func)
@@ -49,7 +50,7 @@ _ORDERING = IntegerAttr(0, i64)
 def function(
     name: str, inputs: Sequence[Attribute], output: Attribute = VOID, *, internal: bool = False
 ) -> llvm.FuncOp:
-    """A function with an empty entry block. ``internal`` ones cannot be called from outside, and are inlined."""
+    """A function with an empty entry block. ``internal`` ones are not seen outside of the object."""
     return llvm.FuncOp(
         name,
         llvm.LLVMFunctionType(inputs, output),
@@ -76,7 +77,7 @@ class Emitter(ValueEmitter):
         return self.element(pointer, offset_bytes, i8)
 
     def element(self, pointer: SSAValue, index: Operand, element: Attribute) -> SSAValue:
-        """The address of element ``index`` of an array of ``element`` (booleans take a byte); a vector gives a vector."""
+        """The address of element ``index`` of an array of ``element`` (booleans: bytes); a vector gives a vector."""
         position = index if isinstance(index, SSAValue) else self.const(i64, index)
         properties: dict[str, Attribute] = {
             "elem_type": i8 if element == i1 else element,
@@ -87,7 +88,7 @@ class Emitter(ValueEmitter):
         return self._emit(llvm_ops.GEPOp, (pointer, position), result, properties)
 
     def load(self, type: Attribute, pointer: SSAValue, alignment: int | None = None) -> SSAValue:
-        """A scalar or a vector of consecutive elements; the alignment in bytes is one element's unless given. Booleans are bytes."""
+        """One element, or a vector of consecutive ones, aligned (in bytes) like one by default. Booleans are bytes."""
         if element_type(type) == i1:
             return self.icmp("ne", self.load(with_element(type, i8), pointer, alignment), 0)
         properties: dict[str, Attribute] = {"alignment": _align(type, alignment), "ordering": _ORDERING}
@@ -108,7 +109,7 @@ class Emitter(ValueEmitter):
         otherwise: SSAValue | None = None,
         alignment: int | None = None,
     ) -> SSAValue:
-        """The consecutive elements whose lanes the mask has, ``otherwise`` (zero) in the others, whose memory is not touched."""
+        """Consecutive elements where the mask has the lane, else ``otherwise`` (zero), without touching memory."""
         if element_type(type) == i1:
             wide = None if otherwise is None else self.zext(otherwise, i8)
             return self.icmp("ne", self.masked_load(with_element(type, i8), pointer, mask, wide, alignment), 0)
@@ -148,7 +149,7 @@ class Emitter(ValueEmitter):
         self._intrinsic("llvm.masked.scatter", (value, pointers, align, mask), (), (value.type, pointers.type))
 
     def alloca(self, type: Attribute, count: int = 1, alignment: int = 64) -> SSAValue:
-        """Memory of the function's frame for ``count`` elements, uninitialised, allocated once at the function's entry."""
+        """Memory of the function's frame for ``count`` elements, uninitialised, allocated once when it is entered."""
         size = self.const(i64, count)
         properties: dict[str, Attribute] = {
             "elem_type": with_element(type, i8) if element_type(type) == i1 else type,
@@ -214,15 +215,16 @@ class Emitter(ValueEmitter):
     ) -> list[SSAValue]:
         """``for index in range(start, end, step)``, with a positive step, signed, and ``end + step`` in range.
 
-        ``body(index, carried)`` emits one iteration and returns the next values of ``carried``. The results are the last ones; they
-        are the first ones if there is no iteration. The index has the type of the bounds, i64 if all of them are numbers.
+        ``body(index, carried)`` emits one iteration and returns the next values of ``carried``. The results are the
+        last ones; they are the first ones if there is no iteration. The index has the type of the bounds, i64 if all
+        of them are numbers.
         """
         like = next((v.type for v in (end, start, step) if isinstance(v, SSAValue)), i64)
         start, end, step = (v if isinstance(v, SSAValue) else self.const(like, v) for v in (start, end, step))
         types = [value.type for value in carried]
         head = self.new_block([start.type, *types])
         exit_ = Block(arg_types=types)
-        # The condition stands at the end, behind a guard, which is the form that LLVM's loop passes would bring it into.
+        # The condition stands at the end, behind a guard: the form that LLVM's loop passes would bring it into.
         first, last = _number(start), _number(end)
         if first is not None and last is not None and first < last:
             self.branch(head, (start, *carried))
@@ -240,6 +242,24 @@ class Emitter(ValueEmitter):
         self.block = exit_
         return list(exit_.args)
 
+    def repeat(
+        self,
+        carried: Sequence[SSAValue],
+        body: Callable[[list[SSAValue]], tuple[SSAValue, Sequence[SSAValue]]],
+    ) -> list[SSAValue]:
+        """``do … while``: ``body(carried)`` returns whether to go on, and the next values, then the results."""
+        types = [value.type for value in carried]
+        head, exit_ = self.new_block(types), Block(arg_types=types)
+        self.branch(head, carried)
+        self.block = head
+        more, following = body(list(head.args))
+        if [value.type for value in following] != types:
+            raise TypeError(f"the loop carries {types}, its body gives {[value.type for value in following]}")
+        self.branch_if(more, head, following, exit_, following)
+        self.func.body.add_block(exit_)
+        self.block = exit_
+        return list(exit_.args)
+
     def if_(
         self,
         condition: SSAValue,
@@ -247,7 +267,7 @@ class Emitter(ValueEmitter):
         otherwise: Callable[[], Sequence[SSAValue]] | None = None,
         unchanged: Sequence[SSAValue] = (),
     ) -> list[SSAValue]:
-        """The values of the branch that is taken; without ``otherwise``, ``unchanged`` if the condition does not hold."""
+        """The values of the branch taken; without ``otherwise``, ``unchanged`` if the condition does not hold."""
         before = self.block
         then_block = self.new_block()
         self.block = then_block

@@ -1,7 +1,7 @@
 """Types of the values in kernels, and their spelling in LLVM IR.
 
-bfloat16 is ``i16`` in LLVM IR: LLVM would convert by calls of a run-time library where the CPU has no instructions for it. So
-arithmetic on it goes through float32 (``Emitter``), and all that is left are moves of 16 bits.
+bfloat16 is ``i16`` in LLVM IR: LLVM would convert by calls of a run-time library where the CPU has no instructions
+for it. So arithmetic on it goes through float32 (``Emitter``), and all that is left are moves of 16 bits.
 """
 
 from __future__ import annotations

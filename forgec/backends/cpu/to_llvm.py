@@ -1,15 +1,15 @@
 """Text of LLVM IR for a module of xDSL's ``llvm`` dialect.
 
-Used in the place of ``xdsl.backend.llvm``, which has no bfloat16, no vector ``select``, ``uitofp`` or ``extractelement``, no flags on
-intrinsics, no alignment of loads and no function attributes, and which builds a second object graph (llvmlite's) only to print it: LLVM
-parses text either way. Printing directly takes a third of the time.
+Used in the place of ``xdsl.backend.llvm``, which has no bfloat16, no ``uitofp``, ``extractelement`` or poison, no
+flags on intrinsics and no function attributes, and which builds a second object graph (llvmlite's) only to print it:
+LLVM parses text either way.
 """
 
 from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from xdsl.dialects import llvm
@@ -31,14 +31,18 @@ from xdsl.ir import Attribute, Block, Operation, SSAValue
 from forgec.backends.cpu.llvm_types import element_type, lanes, mangled, spelling
 
 _BINARY = {
-    f"llvm.{name}": name
+    f"llvm.{name}": name  # the same word in both
     for name in (
-        "add sub mul udiv sdiv urem srem and or xor shl lshr ashr fadd fsub fmul fdiv frem"  # the same word in both
-    ).split()
+        *("add", "sub", "mul", "udiv", "sdiv", "urem", "srem", "and", "or", "xor", "shl", "lshr", "ashr"),
+        *("fadd", "fsub", "fmul", "fdiv", "frem"),
+    )
 }
 _CASTS = {
     f"llvm.{name}": name
-    for name in "trunc zext sext fpext fptrunc sitofp uitofp fptosi fptoui bitcast ptrtoint inttoptr".split()
+    for name in (
+        *("trunc", "zext", "sext", "fpext", "fptrunc", "sitofp", "uitofp", "fptosi", "fptoui"),
+        *("bitcast", "ptrtoint", "inttoptr"),
+    )
 }
 _INTRINSIC_OPS = {
     "llvm.intr.fma": "llvm.fma",
@@ -61,7 +65,7 @@ _FUNCTION_ATTRIBUTES = 'nounwind "no-builtins"'
 
 
 def llvm_text(module: ModuleOp, *, triple: str = "", attributes: str = "") -> str:
-    """The module, of ``llvm.func`` and ``llvm.mlir.global``, as LLVM IR; ``attributes`` are added to those of each function.
+    """The module, of ``llvm.func`` and ``llvm.mlir.global``, as LLVM IR; ``attributes`` are added to each function's.
 
     Raises:
         NotImplementedError: an op or an attribute that has no translation here.
@@ -268,8 +272,7 @@ def _global(op: llvm.GlobalOp) -> str:
     return f"@{op.sym_name.data} = {'' if linkage == 'external' else linkage + ' '}unnamed_addr {kind} {text}, align 64"
 
 
-def _argument(attributes: object) -> str:
-    assert isinstance(attributes, dict)
+def _argument(attributes: Mapping[str, Attribute]) -> str:
     words: list[str] = []
     for name, value in attributes.items():
         if name.removeprefix("llvm.") in _ARGUMENT_FLAGS:
@@ -300,8 +303,8 @@ def _compare(word: str, predicates: list[str]) -> Callable[[_Writer, Operation],
     def write(writer: _Writer, op: Operation) -> str:
         predicate = op.properties["predicate"]
         assert isinstance(predicate, IntegerAttr)
-        flags = _fast_math(op)
-        return f"{word} {flags}{predicates[predicate.value.data]} {writer.typed(op.operands[0])}, {writer.names[op.operands[1]]}"
+        words = f"{word} {_fast_math(op)}{predicates[predicate.value.data]}"
+        return f"{words} {writer.typed(op.operands[0])}, {writer.names[op.operands[1]]}"
 
     return write
 

@@ -1,13 +1,16 @@
 """Emission of values: constants, arithmetic, comparisons, casts and lanes of vectors.
 
-``Emitter`` adds memory, reductions and control flow. Ops are made with ``create``, which is three times as fast as their constructors.
+``Emitter`` adds memory, reductions and control flow. Ops are made with ``create``, which is three times as fast as
+their constructors.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
+from typing import Any, TypeVar
 
 from xdsl.dialects import llvm
 from xdsl.dialects.builtin import (
@@ -42,6 +45,7 @@ from forgec.backends.cpu.llvm_types import (
     with_element,
 )
 
+T = TypeVar("T")
 Operand = SSAValue | int | float
 """What arithmetic takes: a number stands for a constant of the other operand's type."""
 
@@ -57,10 +61,11 @@ _SEGMENTS: dict[int, DenseArrayBase] = {n: DenseArrayBase.from_list(i32, (n, 0))
 class ValueEmitter:
     """Appends ops to the end of ``block``, a block of ``func``.
 
-    Float arithmetic carries ``fastmath`` (no flags unless the caller sets them, for example ``llvm.FastMathAttr((FastMathFlag.ALLOW_CONTRACT,))``).
-    Constants stand once, at the front of the entry block.
-    Arithmetic on float16 and bfloat16 is computed in float32 and rounded, which gives the correctly rounded result of one operation
-    (24 ≥ 2 · 11 + 2 bits; Figueroa, "When is double rounding innocuous?", 1995).
+    Float arithmetic carries ``fastmath``: no flags unless the caller sets them, for example to
+    ``llvm.FastMathAttr((FastMathFlag.ALLOW_CONTRACT,))``. Constants stand once, at the front of the entry block.
+    Arithmetic on float16 and bfloat16 is computed in float32 and rounded, which gives the correctly rounded result of
+    one operation (24 ≥ 2 · 11 + 2 bits; S. Figueroa, "When is double rounding innocuous?", SIGNUM Newsletter 30,
+    1995).
     """
 
     def __init__(self, func: llvm.FuncOp, block: Block | None = None) -> None:
@@ -70,6 +75,7 @@ class ValueEmitter:
         self.fastmath = _NO_FLAGS
         self._constants: dict[tuple[int, bytes], tuple[SSAValue, Attribute]] = {}
         self._last_constant: Operation | None = None
+        self._remembered: dict[tuple[str, SSAValue], tuple[Block, Any]] = {}
 
     # -- insertion --
 
@@ -93,6 +99,14 @@ class ValueEmitter:
             self.entry.add_op(op)
         self._last_constant = op
         return op.results[0]
+
+    def remember(self, what: str, of: SSAValue, compute: Callable[[], T]) -> T:
+        """What ``compute`` emits, or what it did before for the same value, if no other block was begun since."""
+        block, result = self._remembered.get((what, of), (None, None))
+        if block is not self.block:
+            result = compute()
+            self._remembered[what, of] = (self.block, result)
+        return result  # pyright: ignore[reportReturnType]
 
     # -- constants --
 
@@ -123,27 +137,20 @@ class ValueEmitter:
 
     def _constant(self, type: Attribute, values: tuple[int | float, ...]) -> SSAValue:
         element = element_type(type)
-        floating = is_float(element)
-        if floating:
-            values = tuple(map(float, values))
-            key = (id(type), struct.pack(f"{len(values)}d", *values))
+        if is_float(element):
+            packed = struct.pack(f"{len(values)}d", *values)
         else:
             width = bits(element)
-            # The attribute's range includes both the signed and the unsigned numbers of the width; one form makes equal ones equal.
-            values = tuple(_wrapped(int(v), width) for v in values)
-            key = (id(type), struct.pack(f"{len(values)}q", *values))
+            # An attribute may hold the signed or the unsigned number of the same bits; one form makes equal ones equal.
+            packed = struct.pack(f"{len(values)}q", *(_wrapped(int(v), width) for v in values))
+        key = (id(type), packed)
         if (known := self._constants.get(key)) is None:
-            attribute: Attribute
-            if isinstance(type, VectorType):
-                count = type.shape.data[0].data
-                lane_values = values * count if len(values) == 1 else values
-                attribute = DenseIntOrFPElementsAttr.from_list(type, lane_values)  # pyright: ignore
-            elif floating:
-                attribute = FloatAttr(values[0], element)  # pyright: ignore
-            else:
-                attribute = IntegerAttr(int(values[0]), element)  # pyright: ignore
-            op = llvm.ConstantOp.create(result_types=(type,), properties={"value": attribute})
-            self._constants[key] = known = (self._insert_in_entry(op), type)
+            properties = {"value": _constant_attribute(type, packed)}
+            op = llvm.ConstantOp.create(result_types=(type,), properties=properties)
+            self._constants[key] = known = (
+                self._insert_in_entry(op),
+                type,
+            )  # the type is kept, so that its id stays its own
         return known[0]
 
     def _pair(self, a: Operand, b: Operand) -> tuple[SSAValue, SSAValue]:
@@ -300,7 +307,7 @@ class ValueEmitter:
         return self._emit(llvm_ops.FCmpOp, (left, right), result, properties)
 
     def select(self, condition: SSAValue, a: Operand, b: Operand) -> SSAValue:
-        """``a`` where the condition holds (one i1, or one for each lane), else ``b``. What is not chosen does no harm."""
+        """``a`` where the condition holds (one i1, or one for each lane), else ``b``."""
         left, right = self._pair(a, b)
         return self._emit(llvm_ops.SelectOp, (condition, left, right), left.type, {"fastmathFlags": _NO_FLAGS})
 
@@ -347,11 +354,11 @@ class ValueEmitter:
         return self.bitcast(self.trunc(self.lshr(kept, 16), i16), with_element(a.type, bf16))
 
     def fptosi_sat(self, a: SSAValue, element: IntegerType) -> SSAValue:
-        """Float to signed integer, rounded to zero; out of range gives the nearest integer of the type, NaN gives 0."""
+        """Float to signed integer, rounded to zero; out of range gives the nearest integer of the type, NaN 0."""
         return self._saturate("llvm.fptosi.sat", a, element)
 
     def fptoui_sat(self, a: SSAValue, element: IntegerType) -> SSAValue:
-        """Float to unsigned integer, rounded to zero; out of range gives the nearest integer of the type, NaN gives 0."""
+        """Float to unsigned integer, rounded to zero; out of range gives the nearest integer of the type, NaN 0."""
         return self._saturate("llvm.fptoui.sat", a, element)
 
     def _saturate(self, name: str, a: SSAValue, element: IntegerType) -> SSAValue:
@@ -361,11 +368,12 @@ class ValueEmitter:
         return self.intrinsic(name, (a,), result, overloaded=(result, a.type))
 
     def convert(self, a: SSAValue, element: Attribute, *, signed: bool = True) -> SSAValue:
-        """``a`` as values of ``element``, as ``Tensor.to`` converts; ``signed`` says how integers on either side are read (i1 never is).
+        """``a`` as values of ``element``, as ``Tensor.to`` converts.
 
-        To i1 anything but zero is true. Float to integers of 8 and 16 bits goes through a wider integer and wraps, as ATen's
-        casts do; to 32 and 64 bits it saturates, with NaN as 0, where C++ leaves the result undefined. float64 is rounded to
-        float32 first on the way to float16 and bfloat16, as c10::Half and c10::BFloat16 do.
+        ``signed`` says how integers on either side are read (i1 is unsigned). To i1 anything but zero is true. Float
+        to integers of 8 and 16 bits goes through a wider integer and wraps, as ATen's casts do; to 32 and 64 bits it
+        saturates, with NaN as 0, where C++ leaves the result undefined. float64 is rounded to float32 first on the
+        way to float16 and bfloat16, as c10::Half and c10::BFloat16 do.
         """
         source = element_type(a.type)
         if source == element:
@@ -456,6 +464,17 @@ class ValueEmitter:
         op = llvm.CallIntrinsicOp.create(operands=operands, result_types=results, properties=properties)
         self.block.add_op(op)
         return op
+
+
+@lru_cache(maxsize=4096)
+def _constant_attribute(type: Attribute, packed: bytes) -> Attribute:
+    """The packed numbers, one or one for each lane, as an attribute. (Packed, zeros differ by their sign.)"""
+    floating = is_float(type)
+    values = struct.unpack(f"{len(packed) // 8}{'d' if floating else 'q'}", packed)
+    if isinstance(type, VectorType):
+        count = type.shape.data[0].data
+        return DenseIntOrFPElementsAttr.from_list(type, values * count if len(values) == 1 else values)  # pyright: ignore
+    return FloatAttr(values[0], type) if floating else IntegerAttr(int(values[0]), type)  # pyright: ignore
 
 
 def _wrapped(value: int, width: int) -> int:

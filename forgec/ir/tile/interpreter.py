@@ -338,12 +338,13 @@ class _Program:
         dtype = dtype_of(self.ev, op.result.type)
         other = 0 if op.other is None else op.other.value
         result = from_number(self.torch, other, dtype).expand(inside.shape).clone()
-        result[inside] = block.read(places[inside], self.number)
+        found = block.read(places[inside], self.number)
+        result[inside] = found.view(dtype) if found.dtype == self.torch.uint8 else found  # tiles are signless
         return result
 
     def _store(self, op: memory.StoreOp, value: Any, block: Memory, offsets: Sequence[Any]) -> None:
         places, inside = self._tile(op, block, op.value.type, offsets)
-        block.write(places[inside], value.reshape(inside.shape)[inside], self.number)
+        block.write(places[inside], self._stored(value.reshape(inside.shape)[inside], block), self.number)
 
     def _elements(
         self, block: Memory, indices: Sequence[Any], mask: Any | None, shape: tuple[int, ...]
@@ -369,10 +370,15 @@ class _Program:
         value, block, indices = operands[0], operands[1], operands[2 : 2 + len(op.indices)]
         mask = None if op.mask is None else operands[-1]
         places, chosen = self._elements(block, indices, mask, self.shape(op.value))
+        stored = self._stored(value[chosen], block)
         if op.combine is None:
-            block.write(places[chosen], value[chosen], self.number)
+            block.write(places[chosen], stored, self.number)
         else:
-            block.combine(places[chosen], value[chosen], self.number, op.combine.data)
+            block.combine(places[chosen], stored, self.number, op.combine.data)
+
+    def _stored(self, value: Any, block: Memory) -> Any:
+        """Bits of signless tiles as the block's elements have them."""
+        return value.view(self.torch.uint8) if block.storage.elements.dtype == self.torch.uint8 else value
 
     # Tiles
 

@@ -26,7 +26,7 @@ from xdsl.utils.exceptions import VerifyException
 from forgec.ir import types
 from forgec.ir.attributes import IntsAttr, ScalarAttr
 from forgec.ir.ops.format import Bare
-from forgec.ir.tile.types import INDEX, BlockType, block_type, element, extents
+from forgec.ir.tile.types import INDEX, BlockType, block_type, element, extents, signless
 
 
 @irdl_op_definition
@@ -59,7 +59,7 @@ class _Access(IRDLOperation):
 
     def _check_block(self, block: SSAValue, tile: SSAValue, offsets: Sequence[SSAValue]) -> None:
         tensor = block_type(block)
-        if element(tile) != tensor.element_type:
+        if element(tile) != signless(tensor.element_type):
             raise VerifyException(f"{self.name} moves elements of type {tensor.element_type}, found {element(tile)}")
         if len(offsets) != types.rank(tensor):
             raise VerifyException(f"{self.name} takes one offset for each dimension of the block")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from xdsl.dialects.builtin import DYNAMIC_INDEX, AnyTensorType, IndexType, NoneAttr, TensorType
+from xdsl.dialects.builtin import DYNAMIC_INDEX, AnyTensorType, IndexType, IntegerType, NoneAttr, TensorType
 from xdsl.ir import Attribute, ParametrizedAttribute, SSAValue, TypeAttribute
 from xdsl.irdl import irdl_attr_definition
 from xdsl.utils.exceptions import VerifyException
@@ -30,11 +30,19 @@ class BlockType(ParametrizedAttribute, TypeAttribute):
         super().__init__(value)
 
 
+def signless(kind: Attribute) -> Attribute:
+    """The element type that tiles have for numbers stored as ``kind``: unsigned integers are signless in tiles, where ops say what
+    they mean.
+    """
+    return IntegerType(kind.width.data) if isinstance(kind, IntegerType) else kind
+
+
 def tile(element: Attribute | str, shape: Iterable[Extent]) -> Attribute:
     """The type of a tile of these extents; the element type alone where there are none. ``"index"`` is an element
     type as well.
     """
     found = INDEX if element == "index" else types.ELEMENT_TYPES[element] if isinstance(element, str) else element
+    found = signless(found)
     extents = tuple(shape)
     if not extents:
         return found

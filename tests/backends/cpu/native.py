@@ -41,7 +41,7 @@ def elementwise(
     output: Attribute,
     cpu: str = "host",
 ) -> Callable[..., None]:
-    """A function of arrays, first the inputs and last the result, that applies ``compute`` to as many elements at once as the types have lanes."""
+    """A function of arrays, the inputs and then the result, that applies ``compute`` to a vector at a time."""
     func = function("apply", [PTR] * (len(inputs) + 1) + [i64])
     e = Emitter(func)
     *pointers, count = e.arguments

@@ -274,7 +274,7 @@ def test_masked_memory_touches_only_its_lanes(type: Attribute, cpu: str) -> None
 
 
 def test_loops_branches_and_returns() -> None:
-    """The steps of Collatz for each number, which needs loops within loops, carried values and branches; -1 for numbers below 1."""
+    """Collatz: the steps of each number, with loops in loops, carried values and branches; 3 for numbers below 1."""
     func = function("steps", [PTR, PTR, i64, i64], i32)
     e = Emitter(func)
     source, target, count, limit = e.arguments

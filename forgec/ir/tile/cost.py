@@ -1,0 +1,274 @@
+"""What kernels cost, from the types of their ops: operations, bytes at each level of memory, bytes of live tiles.
+
+All of it are extents over the kernel's symbols, and over its tile parameters where it is not bound yet: one walk
+serves every choice of tile extents. Loops count by their turns; a bound that depends on the program (causal attention)
+counts as in the middle of the grid; a loop whose turns only the data tells counts once, as does a ``scf.while``. Of a
+``scf.if`` the dearer branch counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+from xdsl.dialects import arith, scf
+from xdsl.dialects.builtin import IndexType, IntegerType
+from xdsl.ir import Attribute, Block, Operation, SSAValue
+
+from forgec.ir import types
+from forgec.ir.layout import stored_bytes
+from forgec.ir.tile import compute, memory
+from forgec.ir.tile.kernel import KernelOp
+from forgec.ir.tile.places import Places
+from forgec.ir.tile.types import block_type, element, extents
+from forgec.runtime.symbolic import Extent, evaluate, substitute, sym_max, sym_min
+
+LINE_BYTES = 64
+"""What memory moves at once: a cache line of x86-64 and arm64, two sectors of an NVIDIA GPU."""
+INDEX_BYTES = 8
+
+
+@dataclass(frozen=True)
+class ProgramCost:
+    """The cost of one program.
+
+    ``dot_flops`` are those of products (a multiply-add counts two), ``flops`` the other operations on floats, one for
+    each element; ``element_ops`` all operations on elements but the products'. ``bytes_read`` and ``bytes_written`` are
+    those of memory, once for each element that a program loads or stores inside its block; ``line_bytes`` the same in
+    whole lines of ``LINE_BYTES``. ``tile_bytes`` are the bytes of tiles that ops take and yield: the traffic of
+    registers, or of the first level of cache.
+    """
+
+    dot_flops: Extent = 0
+    flops: Extent = 0
+    element_ops: Extent = 0
+    bytes_read: Extent = 0
+    bytes_written: Extent = 0
+    line_bytes: Extent = 0
+    tile_bytes: Extent = 0
+
+    def __add__(self, other: ProgramCost) -> ProgramCost:
+        return ProgramCost(*(a + b for a, b in zip(self.parts, other.parts, strict=True)))
+
+    def times(self, count: Extent) -> ProgramCost:
+        """The cost of ``count`` such programs, or turns of a loop."""
+        return ProgramCost(*(part * count for part in self.parts))
+
+    def dearer(self, other: ProgramCost) -> ProgramCost:
+        """The larger one, measure by measure."""
+        return ProgramCost(*(sym_max(a, b) for a, b in zip(self.parts, other.parts, strict=True)))
+
+    def at(self, values: Mapping[str, Extent]) -> ProgramCost:
+        """The same with symbols replaced."""
+        return ProgramCost(*(substitute(part, values) for part in self.parts))
+
+    @property
+    def parts(self) -> tuple[Extent, ...]:
+        """The measures in order."""
+        return (
+            self.dot_flops, self.flops, self.element_ops, self.bytes_read, self.bytes_written, self.line_bytes,
+            self.tile_bytes,
+        )  # fmt: skip
+
+
+@dataclass
+class KernelCost:
+    """The cost of a kernel: of one program, and how many programs there are.
+
+    ``live`` are the sums of the bytes of tiles that are alive together, at each op where the sum differs;
+    ``dot_operands`` the bytes of both operands of each product. ``footprint_bytes`` are those of the parameters, each
+    once: what a launch must move at least, if it reads and writes all of them.
+    """
+
+    program: ProgramCost
+    programs: Extent
+    footprint_bytes: Extent
+    live: tuple[Extent, ...]
+    dot_operands: tuple[Extent, ...] = ()
+    is_exact: bool = True
+
+    def at(self, values: Mapping[str, Extent]) -> KernelCost:
+        """The same with symbols replaced."""
+        return KernelCost(
+            self.program.at(values),
+            substitute(self.programs, values),
+            substitute(self.footprint_bytes, values),
+            tuple(dict.fromkeys(substitute(size, values) for size in self.live)),
+            tuple(dict.fromkeys(substitute(size, values) for size in self.dot_operands)),
+            self.is_exact,
+        )
+
+    @cached_property
+    def launch(self) -> ProgramCost:
+        """The cost of all programs."""
+        return self.program.times(self.programs)
+
+    @property
+    def live_bytes(self) -> Extent:
+        """The most bytes of tiles that are alive together."""
+        return sym_max(*self.live) if self.live else 0
+
+    def live_bytes_at(self, values: Mapping[str, int]) -> int:
+        """The same for values of all symbols."""
+        return max((evaluate(size, values) for size in self.live), default=0)
+
+    def dot_bytes_at(self, values: Mapping[str, int]) -> int:
+        """The most bytes that both operands of one product have."""
+        return max((evaluate(size, values) for size in self.dot_operands), default=0)
+
+
+def kernel_cost(kernel: KernelOp) -> KernelCost:
+    """The cost of a kernel, bound or not."""
+    return _Walk(kernel).cost()
+
+
+def tile_bytes(value: SSAValue | Attribute) -> Extent:
+    """Bytes of a tile, 0 for a scalar or a block."""
+    shape = extents(value)
+    return prod(shape, start=1) * item_bytes(element(value)) if shape else 0
+
+
+def item_bytes(kind: Attribute) -> int:
+    """Bytes of one element of a tile."""
+    return INDEX_BYTES if isinstance(kind, IndexType) else types.ITEM_BYTES[types.dtype(types.tensor(kind, ()))]
+
+
+class _Walk:
+    def __init__(self, kernel: KernelOp) -> None:
+        self.kernel = kernel
+        self.places = Places(kernel)
+        self.live: dict[Extent, None] = {}
+        self.dots: dict[Extent, None] = {}
+        self.is_exact = True
+
+    def cost(self) -> KernelCost:
+        values: dict[str, Extent] = dict(self.kernel.bindings)
+        program = self.block(self.kernel.body.block, 0).at(values)
+        programs = prod((substitute(extent, values) for extent in self.kernel.grid.data), start=1)
+        footprint = sum((stored_bytes(block_type(parameter)) for parameter in self.kernel.parameters), start=0)
+        footprint += sum(
+            (stored_bytes(block_type(self.kernel.parameters[n])) for n in self.kernel.updates.data), start=0
+        )
+        live = tuple(substitute(size, values) for size in self.live)
+        dots = tuple(substitute(size, values) for size in self.dots)
+        return KernelCost(program, programs, footprint, live, dots, self.is_exact)
+
+    def block(self, block: Block, around: Extent) -> ProgramCost:
+        """The cost of one execution. ``around`` are the bytes of tiles that live on outside."""
+        total = ProgramCost()
+        dying = _last_uses(block)
+        alive = around + sum((tile_bytes(argument) for argument in block.args), start=0)
+        for op in block.ops:
+            total = total + self.op(op, alive)
+            alive = alive + sum((tile_bytes(result) for result in op.results), start=0)
+            self.live[alive] = None
+            alive = alive - sum((tile_bytes(value) for value in dying.get(op, ())), start=0)
+        return total
+
+    def op(self, op: Operation, alive: Extent) -> ProgramCost:
+        match op:
+            case scf.ForOp():
+                turns = self.places.turns(op)
+                self.is_exact &= turns is not None and not _counts(self.places, turns)
+                body = self.block(op.body.block, alive)
+                return body.times(1 if turns is None else self.places.middle(turns))
+            case scf.IfOp():
+                self.is_exact = False
+                branches = [self.block(r.block, alive) for r in (op.true_region, op.false_region) if r.blocks]
+                return branches[0] if len(branches) == 1 else branches[0].dearer(branches[1])
+            case scf.WhileOp():
+                self.is_exact = False
+                return self.block(op.before_region.block, alive) + self.block(op.after_region.block, alive)
+            case memory.LoadOp():
+                return self._moved(op.block, op.result, read=True)
+            case memory.StoreOp():
+                return self._moved(op.block, op.value, read=False)
+            case memory.GatherOp():
+                return self._elements(op.result, reads=True, writes=False)
+            case memory.ScatterOp():
+                return self._elements(op.value, reads=op.combine is not None, writes=True)
+            case compute.DotOp():
+                self.dots[tile_bytes(op.lhs) + tile_bytes(op.rhs)] = None
+                (rows, inner), columns = extents(op.lhs), extents(op.result)[1]
+                return ProgramCost(dot_flops=2 * rows * columns * inner, tile_bytes=_touched(op))
+            case compute.ReduceOp() | compute.ScanOp():
+                return self._computed(op, op.input)
+            case compute.TileOp() if not isinstance(op, (compute.PadOp, compute.IndexOp)):
+                return ProgramCost(tile_bytes=_touched(op))
+            case arith.ConstantOp():
+                return ProgramCost()
+        return self._computed(op, op.results[0]) if op.results else ProgramCost()
+
+    def _computed(self, op: Operation, value: SSAValue) -> ProgramCost:
+        """One operation for each element of a value; on floats, if it is one of those."""
+        if isinstance(op, memory.ViewOp):
+            return ProgramCost()
+        count = prod(extents(value), start=1)
+        moves = isinstance(op, (compute.PadOp, arith.SelectOp, arith.BitcastOp))
+        floats = not isinstance(element(value), (IndexType, IntegerType)) and not moves
+        return ProgramCost(flops=count if floats else 0, element_ops=count, tile_bytes=_touched(op))
+
+    def _moved(self, block: SSAValue, value: SSAValue, *, read: bool) -> ProgramCost:
+        """A tile of a block: what is outside, or in the same place, is moved once."""
+        kind = block_type(block)
+        sizes = extents(value) or (1,) * types.rank(kind)
+        item = types.ITEM_BYTES[types.dtype(kind)]
+        dims = [
+            (sym_min(size, extent), stride)
+            for size, extent, stride in zip(sizes, types.shape(kind), types.strides(kind), strict=True)
+            if stride != 0
+        ]
+        count = prod((size for size, _ in dims), start=1)
+        lines = _line_bytes(dims, item)
+        traffic = tile_bytes(value)
+        if read:
+            return ProgramCost(bytes_read=count * item, line_bytes=lines, tile_bytes=traffic)
+        return ProgramCost(bytes_written=count * item, line_bytes=lines, tile_bytes=traffic)
+
+    def _elements(self, value: SSAValue, *, reads: bool, writes: bool) -> ProgramCost:
+        size = prod(extents(value), start=1) * item_bytes(element(value))
+        return ProgramCost(
+            bytes_read=size if reads else 0,
+            bytes_written=size if writes else 0,
+            line_bytes=size * (reads + writes),
+            element_ops=prod(extents(value), start=1),
+            tile_bytes=tile_bytes(value),
+        )
+
+
+def _line_bytes(dims: Sequence[tuple[Extent, Extent]], item: int) -> Extent:
+    """Bytes of the lines that a tile of a block touches, by the extent of its closest elements."""
+    steps = [(stride, size) for size, stride in dims if isinstance(stride, int)]
+    count = prod((size for size, _ in dims), start=1)
+    if not steps:
+        return count * LINE_BYTES if dims else LINE_BYTES
+    stride, run = min(steps, key=lambda step: step[0])
+    rows = prod((size for size, other in dims if other != stride), start=1)
+    apart = stride * item
+    if apart >= LINE_BYTES:
+        return count * LINE_BYTES
+    return rows * sym_max(run * apart, LINE_BYTES)
+
+
+def _touched(op: Operation) -> Extent:
+    return sum((tile_bytes(value) for value in (*op.operands, *op.results)), start=0)
+
+
+def _counts(places: Places, turns: Extent | None) -> bool:
+    return turns is not None and places.middle(turns) != turns
+
+
+def _last_uses(block: Block) -> dict[Operation, list[SSAValue]]:
+    """For each op of a block the block's values that nothing uses after it."""
+    last: dict[SSAValue, Operation] = {}
+    inside: set[SSAValue] = set(block.args)
+    for op in block.ops:
+        inside.update(op.results)
+        last.update((operand, op) for nested in op.walk() for operand in nested.operands if operand in inside)
+        last.update((result, op) for result in op.results)
+    dying: dict[Operation, list[SSAValue]] = {}
+    for value, op in last.items():
+        dying.setdefault(op, []).append(value)
+    return dying

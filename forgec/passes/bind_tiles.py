@@ -1,0 +1,171 @@
+"""Tile parameters become numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import DictionaryAttr, IntAttr, ModuleOp, TensorType
+from xdsl.ir import Attribute, Operation, SSAValue
+from xdsl.passes import ModulePass
+
+from forgec.diagnostics import error
+from forgec.ir import types
+from forgec.ir.attributes import ExtentAttr, ExtentsAttr, IntsAttr
+from forgec.ir.tile.compute import PadOp
+from forgec.ir.tile.kernel import KernelOp
+from forgec.ir.tile.memory import LoadOp, StoreOp
+from forgec.ir.tile.places import Places
+from forgec.ir.tile.types import BlockType, block_type, element, extents, tile
+from forgec.passes.patterns import missed
+from forgec.passes.rewriting import is_dead, replace
+from forgec.passes.tile_machines import TileMachine, machine_of
+from forgec.passes.tile_sizes import candidates, symbol_uses
+from forgec.runtime.symbolic import Extent, substitute
+
+
+@dataclass(frozen=True)
+class BindTiles(ModulePass):
+    """Choose the extents of every kernel's tiles for a target, and use what follows from them.
+
+    Before::
+
+        tile.kernel @scale(%x: !tile.block<tensor<64xf32>>, %y: !tile.block<tensor<64xf32>>) writes [1]
+            tiles [BM over 64] grid [floordiv(63, BM) + 1] {
+          %p = tile.program_id 0
+          %o = tile.index BM * p0(%p) : (index) -> index
+          %v = tile.load %x[%o] : !tile.block<tensor<64xf32>> -> tensor<?xf32, #forge.tensor<[BM]>>
+          …
+
+    After::
+
+        tile.kernel @scale(%x: !tile.block<tensor<64xf32>>, %y: !tile.block<tensor<64xf32>>) writes [1]
+            tiles [BM over 64] grid [2] bound {BM = 32} {
+          %p = tile.program_id 0
+          %o = tile.index p0 * 32(%p) : (index) -> index
+          %v = tile.load %x[%o] in_bounds [0] : !tile.block<tensor<64xf32>> -> tensor<32xf32>
+          …
+
+    ``tiles`` (``"BM=32,BN=64"``) fixes extents; the others are the best candidate of ``tile_sizes.candidates``.
+    Afterwards a ``tile.pad`` that is certain to be inside is gone, and loads and stores list the dimensions along which
+    they are certain to be in bounds, for all programs and all values of the kernel's symbols. A kernel that must hold a
+    whole axis without an upper bound in one tile is left alone, with a remark. Kernels that are bound already stay as
+    they are.
+
+    Requires: kernels as lowering leaves them. Ensures: no tile parameter in a bound kernel's types.
+
+    Order: after ``lower-to-tile``, before a backend takes the kernels.
+    """
+
+    name = "bind-tiles"
+
+    target: str = "cpu"
+    tiles: str = ""
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        machine, fixed = machine_of(self.target), _parse(self.tiles)
+        for kernel in op.ops:
+            if isinstance(kernel, KernelOp) and (kernel.bound is None or not kernel.is_bound):
+                _bind(kernel, op, machine, fixed)
+
+
+def _parse(text: str) -> dict[str, int]:
+    """``BM=32,BN=64`` as numbers by name. Raises FORGE-P002 for anything else."""
+    found: dict[str, int] = {}
+    for part in filter(None, (item.strip() for item in text.split(","))):
+        name, _, number = (piece.strip() for piece in part.partition("="))
+        if not name.isidentifier() or not number.isdecimal() or int(number) < 1:
+            raise error("FORGE-P002", f"{part!r} is no tile extent", help="write tiles as in BM=32,BN=64")
+        found[name] = int(number)
+    return found
+
+
+def _bind(kernel: KernelOp, module: ModuleOp, machine: TileMachine, fixed: Mapping[str, int]) -> None:
+    table = candidates(kernel, machine, symbol_uses(kernel, module), fixed)
+    if not table:
+        whole = ", ".join(str(parameter) for parameter in kernel.tiles.data if parameter.whole)
+        missed(kernel, f"{kernel.sym_name.data} has no tile extents", f"no tile is certain to hold all of {whole}")
+        return
+    best = table[0]
+    if best.limit is not None:
+        missed(kernel, f"{kernel.sym_name.data} fits {machine.name} with no tile extents", best.limit)
+    bind(kernel, best.bindings)
+
+
+def bind(kernel: KernelOp, bindings: Mapping[str, int]) -> None:
+    """Give the tile parameters of a kernel these extents, and fold what follows from them.
+
+    Every parameter that the kernel does not bind yet has one. Extents of ``whole`` parameters are as large as the axis
+    for all values of the symbols: the caller knows.
+    """
+    values = {p.name: kernel.bindings.get(p.name, bindings.get(p.name, 0)) for p in kernel.tiles.data}
+    assert all(extent > 0 for extent in values.values()), "each tile parameter has an extent"
+    kernel.bound = DictionaryAttr({name: IntAttr(extent) for name, extent in values.items()})
+    kernel.grid = ExtentsAttr(substitute(extent, values) for extent in kernel.grid.data)
+    for op in kernel.body.walk():
+        _substitute(op, values)
+    places = Places(kernel)
+    for op in list(kernel.body.walk()):
+        if isinstance(op, PadOp):
+            _drop_pad(op, places)
+        elif isinstance(op, (LoadOp, StoreOp)):
+            _mark_in_bounds(op, places)
+
+
+def _substitute(op: Operation, values: Mapping[str, Extent]) -> None:
+    """Numbers for names in the types and expressions of an op, the arguments of its blocks included."""
+    inner = [argument for region in op.regions for block in region.blocks for argument in block.args]
+    for value in (*op.results, *inner):
+        value._type = _renamed(value.type, values)
+    for name, attribute in op.properties.items():
+        if isinstance(attribute, ExtentAttr):
+            op.properties[name] = ExtentAttr.new(substitute(attribute.data, values))
+        elif isinstance(attribute, ExtentsAttr):
+            op.properties[name] = ExtentsAttr(substitute(extent, values) for extent in attribute.data)
+
+
+def _renamed(kind: Attribute, values: Mapping[str, Extent]) -> Attribute:
+    if isinstance(kind, BlockType):
+        held = block_type(kind)
+        shape = [substitute(extent, values) for extent in types.shape(held)]
+        strides = [substitute(stride, values) for stride in types.strides(held)]
+        return BlockType(types.tensor(held.element_type, shape, strides))
+    if isinstance(kind, TensorType):
+        return tile(element(kind), [substitute(extent, values) for extent in extents(kind)])
+    return kind
+
+
+def _drop_pad(op: PadOp, places: Places) -> None:
+    """A pad that finds nothing outside is its operand."""
+    sizes = zip(op.offsets, extents(op.input), op.bounds.data, strict=True)
+    if not all(places.is_inside(offset, size, bound, below_too=False) for offset, size, bound in sizes):
+        return
+    offsets = list(op.offsets)
+    replace(op, [op.input])
+    for offset in offsets:
+        _erase_if_dead(offset)
+
+
+def _erase_if_dead(value: SSAValue) -> None:
+    op = value.owner
+    if isinstance(op, Operation) and op.parent is not None and is_dead(op):
+        operands = list(op.operands)
+        op.detach()
+        op.erase()
+        for operand in operands:
+            _erase_if_dead(operand)
+
+
+def _mark_in_bounds(op: LoadOp | StoreOp, places: Places) -> None:
+    block = block_type(op.block)
+    moved = op.result if isinstance(op, LoadOp) else op.value
+    sizes = extents(moved) or (1,) * types.rank(block)
+    known = () if op.in_bounds is None else op.in_bounds.data
+    found = [
+        dim
+        for dim, (offset, size, extent) in enumerate(zip(op.offsets, sizes, types.shape(block), strict=True))
+        if dim in known or places.is_inside(offset, size, extent)
+    ]
+    if found:
+        op.in_bounds = IntsAttr(found)

@@ -1,0 +1,244 @@
+"""Which extents tiles shall have on a machine: every candidate with an estimate from the kernel's own costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from math import ceil, prod
+
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import Attribute
+
+from forgec.ir import types
+from forgec.ir.ops.module import SymbolOp
+from forgec.ir.tile.compute import DotOp
+from forgec.ir.tile.cost import KernelCost, item_bytes, kernel_cost
+from forgec.ir.tile.kernel import KernelOp, LaunchOp, TileParameter
+from forgec.ir.tile.types import element, extents
+from forgec.passes.tile_machines import TileMachine, machine_of
+from forgec.runtime.symbolic import Bounds, Extent, bounds, evaluate, free_symbols
+
+ASSUMED_EXTENT = 128
+"""What a dynamic extent is taken for where its range allows it: a short prompt."""
+CANDIDATES_LIMIT = 128
+"""More are not estimated: the largest set of extents is thinned out until so many are left."""
+ELEMENT_OP_COUNT = 1.0
+"""Vector operations of one operation on an element; functions of ``math`` take more, alike for all candidates."""
+
+
+@dataclass(frozen=True)
+class SymbolUse:
+    """What a kernel's symbol stands for at its launches: a range, and a typical value."""
+
+    low: int = 0
+    high: int | None = None
+    typical: int = ASSUMED_EXTENT
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One choice of tile extents, and what is estimated for it.
+
+    ``seconds`` is the time of a launch for the typical extents; ``limit`` says which limit of the machine it breaks,
+    None if none. The bytes: of tiles that live together, and of lines that all programs move.
+    """
+
+    bindings: Mapping[str, int]
+    seconds: float
+    programs: int
+    dot_flops: int
+    element_ops: int
+    moved_bytes: int
+    live_bytes: int
+    limit: str | None = None
+
+    @property
+    def text(self) -> str:
+        """``BM=32,BN=64``."""
+        return ",".join(f"{name}={extent}" for name, extent in self.bindings.items())
+
+
+def candidates(
+    kernel: KernelOp,
+    target: str | TileMachine,
+    uses: Mapping[str, SymbolUse] | None = None,
+    fixed: Mapping[str, int] | None = None,
+) -> list[Candidate]:
+    """All choices for a kernel's tile parameters, the best one first, those that break a limit last.
+
+    ``uses`` says what the kernel's symbols stand for (``symbol_uses``), ``fixed`` are extents that are chosen already.
+    Empty if an axis that must be whole has no upper bound, or one above the extent that is fixed for it.
+    """
+    machine = machine_of(target) if isinstance(target, str) else target
+    known = {name: (uses or {}).get(name, SymbolUse()) for name in kernel.symbol_names}
+    typical = {name: use.typical for name, use in known.items()}
+    cost = kernel_cost(kernel).at(typical)
+    choices = _choices(kernel, machine, known, {**(fixed or {}), **kernel.bindings})
+    if choices is None:
+        return []
+    parameters = [parameter.name for parameter in kernel.tiles.data]
+    narrow = _dots_are_narrow(kernel)
+    ops = sum(1 for _ in kernel.walk())
+    tiles = sorted({extents(result) for op in kernel.walk() for result in op.results} - {()}, key=str)
+    found: list[Candidate] = []
+    for chosen in product(*choices):
+        bindings = dict(zip(parameters, chosen, strict=True))
+        values = {**typical, **bindings}
+        found.append(_estimate(cost, machine, bindings, values, narrow, ops, _largest(tiles, values)))
+    return sorted(found, key=lambda candidate: _rank(candidate, machine))
+
+
+def _rank(candidate: Candidate, machine: TileMachine) -> tuple[object, ...]:
+    """Among estimates that are about the same: tiles that the nearest memory holds, then the larger ones. Of those that
+    break a limit the smallest come first.
+    """
+    return (
+        candidate.limit is not None,
+        0 if candidate.limit is None else candidate.live_bytes,
+        float(f"{candidate.seconds:.2g}"),
+        candidate.live_bytes > machine.near_bytes,
+        candidate.seconds,
+        -prod(candidate.bindings.values()),
+        candidate.text,
+    )
+
+
+def symbol_uses(kernel: KernelOp, module: ModuleOp) -> dict[str, SymbolUse]:
+    """What the kernel's symbols stand for at its launches in a module, by the ranges of the module's symbols."""
+    ranges: dict[str, Bounds] = {}
+    for op in module.ops:
+        if isinstance(op, SymbolOp):
+            low, high = op.minimum.data, None if op.maximum is None else op.maximum.data
+            ranges[op.sym_name.data] = (low if isinstance(low, int) else 0, high if isinstance(high, int) else None)
+    found: dict[str, SymbolUse] = {}
+    for launch in module.walk():
+        if isinstance(launch, LaunchOp) and launch.kernel.string_value() == kernel.sym_name.data:
+            for name, extent in zip(kernel.symbol_names, launch.extents.data, strict=True):
+                use = _use(extent, ranges)
+                found[name] = use if name not in found else _both(found[name], use)
+    return found
+
+
+def _use(extent: Extent, ranges: Mapping[str, Bounds]) -> SymbolUse:
+    low, high = bounds(extent, ranges)
+    least = max(low or 0, 0)
+    symbols = {name: _typical(*ranges.get(name, (0, None))) for name in free_symbols(extent)}
+    value = max(evaluate(extent, symbols), least)
+    return SymbolUse(least, high, value if high is None else min(value, high))
+
+
+def _typical(low: int | None, high: int | None) -> int:
+    return max(low or 0, ASSUMED_EXTENT if high is None else min(ASSUMED_EXTENT, high))
+
+
+def _both(a: SymbolUse, b: SymbolUse) -> SymbolUse:
+    high = None if a.high is None or b.high is None else max(a.high, b.high)
+    return SymbolUse(min(a.low, b.low), high, max(a.typical, b.typical))
+
+
+def most(extent: Extent, uses: Mapping[str, SymbolUse]) -> int | None:
+    """The largest value that an extent has at any launch, None if there is none to see."""
+    return bounds(extent, {name: (use.low, use.high) for name, use in uses.items()})[1]
+
+
+def _choices(
+    kernel: KernelOp, machine: TileMachine, uses: Mapping[str, SymbolUse], fixed: Mapping[str, int]
+) -> list[tuple[int, ...]] | None:
+    """For each tile parameter the extents that it may have; None if a whole extent is not bounded."""
+    in_dots = _names_in_dots(kernel)
+    found: list[tuple[int, ...]] = []
+    for parameter in kernel.tiles.data:
+        largest = most(parameter.extent, uses)
+        chosen = fixed.get(parameter.name)
+        if parameter.whole and (largest is None or (chosen is not None and chosen < largest)):
+            return None
+        if chosen is not None:
+            found.append((chosen,))
+        elif parameter.whole and largest is not None:
+            size = machine.whole(largest)
+            found.append((max(size, machine.dot_least) if parameter.name in in_dots else size,))
+        else:
+            found.append(_over(parameter, machine, largest, parameter.name in in_dots))
+    while prod(map(len, found)) > CANDIDATES_LIMIT:
+        longest = max(range(len(found)), key=lambda n: len(found[n]))
+        found[longest] = found[longest][len(found[longest]) % 2 == 0 :: 2]  # keeps the largest
+    return found
+
+
+def _over(parameter: TileParameter, machine: TileMachine, largest: int | None, in_dots: bool) -> tuple[int, ...]:
+    """Powers of two up to the first that is not below the extent."""
+    least = machine.dot_least if in_dots else 1
+    sizes = [size for size in machine.over if size >= least]
+    if largest is not None:
+        enough = next((size for size in sizes if size >= largest), sizes[-1])
+        sizes = [size for size in sizes if size <= enough]
+    return tuple(sizes)
+
+
+def _names_in_dots(kernel: KernelOp) -> set[str]:
+    """The names in extents of products' operands."""
+    dots = [op for op in kernel.walk() if isinstance(op, DotOp)]
+    return {name for op in dots for v in (op.lhs, op.rhs) for extent in extents(v) for name in free_symbols(extent)}
+
+
+def _dots_are_narrow(kernel: KernelOp) -> bool:
+    """True if all products are of 16-bit or smaller elements."""
+    kinds: list[Attribute] = [element(op.lhs) for op in kernel.walk() if isinstance(op, DotOp)]
+    return bool(kinds) and all(item_bytes(kind) <= types.ITEM_BYTES["bf16"] for kind in kinds)
+
+
+def _largest(tiles: list[tuple[Extent, ...]], values: Mapping[str, int]) -> int:
+    """The elements of the largest tile."""
+    return max((prod(evaluate(extent, values) for extent in shape) for shape in tiles), default=1)
+
+
+def _estimate(
+    cost: KernelCost,
+    machine: TileMachine,
+    bindings: Mapping[str, int],
+    values: Mapping[str, int],
+    narrow: bool,
+    ops: int,
+    largest: int,
+) -> Candidate:
+    """A roofline: a program takes as long as the slowest of its parts, programs fill units in waves, and memory is
+    shared by all.
+    """
+    programs = evaluate(cost.programs, values)
+    live = cost.live_bytes_at(values)
+    dot_flops, element_ops, line_bytes, tile_bytes = (
+        evaluate(part, values)
+        for part in (cost.program.dot_flops, cost.program.element_ops, cost.program.line_bytes, cost.program.tile_bytes)
+    )
+    footprint = evaluate(cost.footprint_bytes, values)
+    near_rate = machine.near_rate if live <= machine.near_bytes else machine.middle_rate
+    computing = dot_flops / (machine.narrow_dot_flops if narrow else machine.dot_flops)
+    computing += element_ops * ELEMENT_OP_COUNT / machine.element_ops
+    program = max(computing, tile_bytes / near_rate, line_bytes / machine.middle_rate)
+    program += machine.program_seconds + ops * machine.op_seconds
+    again = max(programs * line_bytes - footprint, 0) if footprint > machine.middle_bytes else 0
+    seconds = max(ceil(programs / machine.units) * program, (footprint + again) / machine.memory_rate)
+    return Candidate(
+        bindings=dict(bindings),
+        seconds=seconds,
+        programs=programs,
+        dot_flops=programs * dot_flops,
+        element_ops=programs * element_ops,
+        moved_bytes=programs * line_bytes,
+        live_bytes=live,
+        limit=_broken_limit(cost, machine, values, live, largest),
+    )
+
+
+def _broken_limit(
+    cost: KernelCost, machine: TileMachine, values: Mapping[str, int], live: int, largest: int
+) -> str | None:
+    if live > machine.live_limit:
+        return f"{live} bytes of tiles live together, {machine.name} holds {machine.live_limit}"
+    staged = cost.dot_bytes_at(values) * machine.dot_stages
+    if machine.dot_limit is not None and staged > machine.dot_limit:
+        return f"operands of products take {staged} bytes of shared memory, {machine.name} has {machine.dot_limit}"
+    if largest > machine.elements_limit:
+        return f"a tile has {largest} elements, {machine.name} takes {machine.elements_limit}"
+    return None

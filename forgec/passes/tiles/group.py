@@ -1,0 +1,206 @@
+"""A group of ops as one kernel: its sections, its grid, its symbols and its name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xdsl.builder import Builder
+from xdsl.dialects import scf
+from xdsl.dialects.arith import AndIOp
+from xdsl.dialects.builtin import StringAttr
+from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.rewriter import InsertPoint, Rewriter
+
+from forgec.backends.plan_builder import dense
+from forgec.ir import types
+from forgec.ir.ops.fused import FusedOp
+from forgec.ir.ops.module import YieldOp
+from forgec.ir.tile import compute
+from forgec.ir.tile.elementwise import CmpiOp
+from forgec.ir.tile.kernel import KernelOp, ProgramIdOp, ReturnOp
+from forgec.ir.tile.substitution import substitute_symbols
+from forgec.ir.tile.types import BlockType
+from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered
+from forgec.passes.tiles.rules import all_rules
+from forgec.passes.tiles.section import Output, Section, programs_of
+from forgec.passes.tiles.tidy import tidy
+from forgec.runtime.symbolic import Extent, SymExpr, free_symbols, symbol
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A kernel, the operands of the group that it reads, the extents that are the values of its symbols, and the types of its results."""
+
+    kernel: KernelOp
+    inputs: tuple[SSAValue, ...]
+    extents: tuple[Extent, ...]
+    results: tuple[types.AnyTensorType, ...]
+
+
+def lower_group(group: FusedOp) -> Lowered:
+    """The kernel that computes a group; raises NotLowered with the reason where there is none."""
+    rules = all_rules()
+    body = group.body.clone().block
+    _decompose(body, rules)
+    last = body.last_op
+    assert isinstance(last, YieldOp), "a group ends with its yield"
+    read = [number for number, argument in enumerate(body.args) if argument.first_use is not None]
+    results = tuple(dense(types.tensor_type(value)) for value in group.results)
+    kinds = [BlockType(types.tensor_type(group.inputs[number])) for number in read]
+    block = Block(arg_types=[*kinds, *(BlockType(kind) for kind in results)])
+    for number, argument in zip(read, block.args, strict=False):
+        argument.name_hint = body.args[number].name_hint
+    for value, argument in zip(group.results, block.args[len(read) :], strict=True):
+        argument.name_hint = value.name_hint
+    parameters: dict[SSAValue, SSAValue] = {
+        body.args[number]: argument for number, argument in zip(read, block.args, strict=False)
+    }
+    outputs = [Output(value, argument) for value, argument in zip(last.operands, block.args[len(read) :], strict=True)]
+    sections = _sections(outputs)
+    for section in sections:
+        section.arrange(rules, parameters)
+    builders, grid = _emit(sections, block, rules, parameters, group)
+    block.add_op(ReturnOp())
+    tiles = builders[0].tiles
+    used = _used_symbols(block, grid, [parameter.extent for parameter in tiles.values()])
+    symbols = [name for name in used if name not in tiles]
+    written = range(len(read), len(block.args))
+    kernel = KernelOp.of(
+        "kernel",
+        block,
+        [symbol(name) for name in symbols],
+        tuple(written),
+        (),
+        tuple(tiles.values()),
+        grid,
+        group.kind.data,
+    )
+    kernel.location = group.location
+    tidy(kernel)
+    substitute_symbols(kernel, {name: symbol(f"n{number}") for number, name in enumerate(symbols)})
+    kernel.properties["sym_name"] = StringAttr(content_name(kernel))
+    return Lowered(
+        kernel, tuple(group.inputs[number] for number in read), tuple(symbol(name) for name in symbols), results
+    )
+
+
+def content_name(kernel: KernelOp) -> str:
+    """``linear_3f9a2c1b``: the kernel's kind and a digest of what it does, which locations and names of values are no part of."""
+    from io import StringIO
+
+    from xdsl.printer import Printer
+
+    stream = StringIO()
+    printer = Printer(stream, print_generic_format=False)
+    copy = kernel.clone()
+    copy.properties["sym_name"] = StringAttr("kernel")
+    for op in copy.walk():
+        for value in (*op.results, *(argument for region in op.regions for b in region.blocks for argument in b.args)):
+            value.name_hint = None
+    printer.print_op(copy)
+    kind = "kernel" if kernel.kind is None else "".join(c if c.isalnum() else "_" for c in kernel.kind.data)
+    return f"{kind}_{hashlib.sha256(stream.getvalue().encode()).hexdigest()[:10]}"
+
+
+def _decompose(body: Block, rules: dict[type[Operation], object]) -> None:
+    """Write composite ops without a rule as smaller ones."""
+    current = body.first_op
+    while current is not None:
+        following = current.next_op
+        if type(current) not in rules and not isinstance(current, YieldOp):
+            if not hasattr(current, "decompose"):
+                raise NotLowered(f"{current.name} has no rule")
+            before = current.prev_op
+            values = current.decompose(Builder(InsertPoint.before(current)))  # type: ignore[attr-defined]
+            for result, value in zip(current.results, values, strict=True):
+                result.replace_all_uses_with(value)
+            Rewriter.erase_op(current)
+            following = body.first_op if before is None else before.next_op
+        current = following
+
+
+def _sections(outputs: Sequence[Output]) -> list[Section]:
+    """The results by shape: what has one shape is computed by the same programs."""
+    found: dict[tuple[Extent, ...], Section] = {}
+    for output in outputs:
+        shape = types.shape(output.value)
+        if shape in found:
+            found[shape].outputs.append(output)
+        else:
+            found[shape] = Section([output], shape)
+    return list(found.values())
+
+
+def _emit(
+    sections: Sequence[Section],
+    block: Block,
+    rules: dict[type[Operation], object],
+    parameters: dict[SSAValue, SSAValue],
+    group: FusedOp,
+) -> tuple[list[KernelBuilder], list[Extent]]:
+    """The body of the kernel; yields the sections' builders, which share their tile parameters, and the grid."""
+    first = KernelBuilder(rules, parameters, sections[0].axes, block)  # type: ignore[arg-type]
+    first.location = group.location
+    if len(sections) == 1:
+        (section,) = sections
+        section.sizes(first)
+        grid = section.grid()
+        section.emit(first, [first.add(ProgramIdOp(axis)) for axis in range(len(grid))])
+        return [first], grid or [1]
+    program = first.add(ProgramIdOp(0))
+    begin: Extent = 0
+    builders = [first]
+    for section in sections:
+        inner = Block()
+        k = KernelBuilder(rules, parameters, section.axes, inner)  # type: ignore[arg-type]
+        k.location, k.tiles, k.checks = group.location, first.tiles, first.checks
+        builders.append(k)
+        section.sizes(k)
+        grid = section.grid()
+        end = begin + programs_of(grid)
+        places: list[SSAValue] = []
+        count: Extent = 1
+        for extent in reversed(grid):
+            local: Extent = symbol("p0") - begin
+            local = local if count == 1 else local // count
+            places.append(k.add(compute.IndexOp(local % extent, [program])))
+            count = count * extent
+        section.emit(k, places[::-1])
+        inner.add_op(scf.YieldOp())
+        least, most = first.add(compute.IndexOp(begin)), first.add(compute.IndexOp(end))
+        inside = first.add(AndIOp(first.add(CmpiOp(program, least, "sge")), first.add(CmpiOp(program, most, "slt"))))
+        first.add(scf.IfOp(inside, [], Region(inner)))
+        begin = end
+    return builders, [begin]
+
+
+def _used_symbols(block: Block, grid: Sequence[Extent], others: Sequence[Extent]) -> list[str]:
+    """The symbols that a kernel names, in the order in which they appear."""
+    found: dict[str, None] = {}
+
+    def add(extent: Extent) -> None:
+        if isinstance(extent, SymExpr):
+            found.update(dict.fromkeys(sorted(free_symbols(extent))))
+
+    for argument in block.args:
+        assert isinstance(argument.type, BlockType), "parameters are blocks"
+        for extent in (*types.shape(argument.type.value), *types.strides(argument.type.value)):
+            add(extent)
+    for extent in (*grid, *others):
+        add(extent)
+    for op in block.walk():
+        for value in op.results:
+            if isinstance(value.type, BlockType):
+                for extent in (*types.shape(value.type.value), *types.strides(value.type.value)):
+                    add(extent)
+        expression = getattr(op, "expression", None)
+        if expression is not None:
+            names = {f"p{number}" for number in range(len(op.operands))}
+            found.update(dict.fromkeys(sorted(free_symbols(expression.data) - names)))
+        bounds = getattr(op, "bounds", None)
+        if bounds is not None:
+            for extent in bounds.data:
+                add(extent)
+    return list(found)

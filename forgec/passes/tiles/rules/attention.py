@@ -1,0 +1,214 @@
+"""Attention with a running softmax (Milakov and Gimelshein 2018; Dao et al. 2022): scores are never stored.
+
+A program has a tile of queries of one head and goes through the keys tile by tile. It carries the sum of products, the greatest
+score so far and the sum of exponentials; tiles that causal, window and chunk leave out are skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from xdsl.dialects import math
+from xdsl.ir import SSAValue
+
+from forgec.ir import types
+from forgec.ir.ops.attention import AttentionOp
+from forgec.ir.tile import compute
+from forgec.passes.tiles.arithmetic import binary as apply
+from forgec.passes.tiles.arithmetic import cast, compare, made, number, select
+from forgec.passes.tiles.axes import Axis, Place, broadcast_place
+from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
+from forgec.passes.tiles.rule import computes
+from forgec.passes.tiles.rules.contraction import dot, from_matrix, matrix_axes, zeros
+from forgec.passes.tiles.rules.reduction import mean, reduce_tile, reduced, want_whole, whole_axis
+from forgec.runtime.symbolic import Extent, floordiv, sym_max, sym_min, symbol
+
+_INFINITY = float("inf")
+
+
+@computes(AttentionOp)
+def attention(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    return _Attention(k, op, place).run()
+
+
+class _Attention:
+    def __init__(self, k: KernelBuilder, op: AttentionOp, place: Place) -> None:
+        self.k, self.op = k, op
+        *batch, self.head, self.row, self.feature = place
+        self.batch = tuple(batch)
+        self.columns = types.shape(op.key)[-2]
+        heads, kv_heads = types.shape(op.query)[-3], types.shape(op.key)[-3]
+        group = heads // kv_heads
+        self.kv_head = k.axes.divide(self.head, group)[0] if kv_heads != 1 else 0
+        self.work = "f64" if op.softmax_dtype.data == "f64" or types.dtype(op.query) == "f64" else "f32"
+        want_whole(k, self.feature, types.shape(op.value)[-1])
+        k.rows |= {axis.name for axis in k.axes.of(self.row)}
+        k.batch |= {axis.name for at in (*batch, self.head) for axis in k.axes.of(at)}
+        self.row_axes, self.column_axes = k.tiled(self.row), k.tiled(self.feature)
+        if k.tiled(*batch, self.head) or len(self.row_axes) > 1 or len(self.column_axes) > 1:
+            raise NotLowered("rows and features of this attention are not axes of their own")
+
+    def run(self) -> Tile:
+        k, op = self.k, self.op
+        query = self._query()
+        row, column = matrix_axes(k, self.row_axes, self.column_axes)
+        axis = k.new_axis(self.columns, "loop", "BN")
+        first, end = self._bounds(axis)
+        least = k.spread(number(k, -_INFINITY, self.work), (row,))
+        start = [zeros(k, row, column, self.work), least, k.spread(number(k, 0.0, self.work), (row,))]
+        if op.sinks is not None:
+            sink = k.spread(cast(k, k.value(op.sinks, (self.head,)), self.work), (row,))
+            start[1], start[2] = sink, self._exponential(sink, sink)
+
+        def body(carried: Sequence[Tile]) -> Sequence[Tile]:
+            return self._step(axis, row, query, carried)
+
+        total, _, weight = k.loop(axis, start, body, first, end)
+        found = apply(k, "div", *k.aligned(total, weight))
+        if op.may_have_empty_rows:
+            empty = compare(k, "eq", weight, number(k, 0.0, self.work))
+            found = select(k, empty, self._empty(), found)
+        return cast(k, from_matrix(k, found, self.row_axes, self.column_axes), types.dtype(op.result))
+
+    def _read(self, value: SSAValue, *tail: Extent) -> Tile:
+        shape = types.shape(value)
+        batch = broadcast_place(self.batch, shape[:-3])
+        return self.k.value(value, (*batch, *broadcast_place(tail, shape[-3:])))
+
+    def _query(self) -> tuple[Tile, Axis]:
+        """A tile of queries, and the axis of its features."""
+        k, op = self.k, self.op
+        extent = types.shape(op.query)[-1]
+        features = whole_axis(k, extent, (*self.batch, self.head, self.row))
+        if features is None:
+            raise NotLowered("attention whose number of features is not known")
+        query = self._read(op.query, self.head, self.row, features.symbol)
+        if op.query_scale is not None:
+            wide = apply(k, "mul", cast(k, query, self.work), number(k, float(op.query_scale.value), self.work))
+            query = cast(k, wide, query.dtype)
+        return query, features
+
+    def _exponential(self, score: Tile, greatest: Tile) -> Tile:
+        """``exp(score - greatest)``; 0 where both are -inf."""
+        k = self.k
+        infinite = compare(k, "eq", greatest, number(k, -_INFINITY, self.work))
+        safe = select(k, infinite, number(k, 0.0, self.work), greatest)
+        return made(k, math.ExpOp, apply(k, "sub", *k.aligned(score, safe)))
+
+    def _step(self, axis: Axis, row: Axis, query: tuple[Tile, Axis], carried: Sequence[Tile]) -> Sequence[Tile]:
+        """One tile of keys and values."""
+        k, op = self.k, self.op
+        total, greatest, weight = carried
+        score = dot(k, query[0], self._key(axis, query[1]), zeros(k, row, axis, self._accumulator()), query[1])
+        score = apply(k, "mul", cast(k, score, self.work), number(k, op.score_scale, self.work))
+        if op.softcap is not None:
+            cap = number(k, float(op.softcap.value), self.work)
+            score = apply(k, "mul", made(k, math.TanhOp, apply(k, "div", score, cap)), cap)
+        kept = self._kept(axis)
+        if op.mask is not None and types.dtype(op.mask) != "i1":
+            score = apply(k, "add", *k.aligned(score, cast(k, self._mask(axis), self.work)))
+        if kept is not None:
+            score = select(k, kept, score, number(k, -_INFINITY, self.work))
+        score = k.pad(score, axis, -_INFINITY)
+        highest = apply(k, "max", greatest, reduce_tile(k, "max", score, axis))
+        weights = self._exponential(score, highest)
+        decay = self._exponential(greatest, highest)
+        weight = apply(k, "add", apply(k, "mul", weight, decay), reduce_tile(k, "add", weights, axis))
+        value = self._read(op.value, self.kv_head, axis.symbol, self.feature)
+        if kept is not None:  # what no row of the tile keeps is not read: 0 · NaN would be NaN
+            read = kept
+            for each in kept.axes:
+                if each is not axis:
+                    read = reduce_tile(k, "or", read, each)
+            value = select(k, read, value, number(k, 0.0, value.dtype))
+        scaled = apply(k, "mul", *k.aligned(total, decay))
+        return [dot(k, cast(k, weights, value.dtype), value, scaled, axis), highest, weight]
+
+    def _accumulator(self) -> str:
+        return "f64" if types.dtype(self.op.query) == "f64" else "f32"
+
+    def _key(self, axis: Axis, features: Axis) -> Tile:
+        return self._read(self.op.key, self.kv_head, axis.symbol, features.symbol)
+
+    def _mask(self, axis: Axis) -> Tile:
+        assert self.op.mask is not None, "asked only where there is one"
+        place = (*self.batch, self.head, self.row, axis.symbol)
+        return self.k.value(self.op.mask, broadcast_place(place, types.shape(self.op.mask)))
+
+    def _kept(self, axis: Axis) -> Tile | None:
+        """Which positions are attended; None if all are."""
+        k, op = self.k, self.op
+        found: list[Tile] = []
+        if op.mask is not None:
+            mask = self._mask(axis)
+            least = number(k, -_INFINITY, mask.dtype) if mask.dtype != "i1" else None
+            found.append(mask if least is None else compare(k, "ne", mask, least))
+        position = self.row + op.position_offset
+        zero = k.constant(0, "index")
+        if op.causal is not None:
+            found.append(compare(k, "ge", k.index(position - axis.symbol), zero))
+        if op.window is not None:
+            window = k.constant(op.window.data, "index")
+            found.append(compare(k, "lt", k.index(position - axis.symbol), window))
+            if op.causal is None:
+                found.append(compare(k, "lt", k.index(axis.symbol - position), window))
+        if op.chunk is not None:
+            chunk = op.chunk.data
+            same = floordiv(position, chunk) - floordiv(axis.symbol, chunk)
+            found.append(compare(k, "eq", k.index(same), zero))
+        if op.keys is not None:
+            shape = types.shape(op.keys)
+            found.append(k.value(op.keys, broadcast_place((*self.batch, axis.symbol), shape)))
+        kept: Tile | None = None
+        for condition in found:
+            kept = condition if kept is None else k.both(kept, condition)
+        return kept
+
+    def _bounds(self, axis: Axis) -> tuple[SSAValue | None, SSAValue | None]:
+        """The first key and the end of the keys that some row of the tile may keep; None for the first and the last."""
+        k, op = self.k, self.op
+        if op.causal is None and op.window is None and op.chunk is None:
+            return None, None
+        operands: list[SSAValue] = []
+        low = self.row
+        high = self.row
+        if self.row_axes:
+            (rows,) = self.row_axes
+            if self.row != rows.symbol:
+                return None, None
+            operands = [k.start(rows)]
+            low, high = symbol("p0"), symbol("p0") + rows.size - 1
+        elif not isinstance(self.row, int):
+            operands = [k.scalar(self.row)]
+            low = high = symbol("p0")
+        low, high = low + op.position_offset, high + op.position_offset
+        firsts: list[Extent] = [0]
+        ends: list[Extent] = [self.columns]
+        if op.causal is not None:
+            ends.append(high + 1)
+        if op.window is not None:
+            firsts.append(low - op.window.data + 1)
+            if op.causal is None:
+                ends.append(high + op.window.data)
+        if op.chunk is not None:
+            firsts.append(floordiv(low, op.chunk.data) * op.chunk.data)
+            ends.append((floordiv(high, op.chunk.data) + 1) * op.chunk.data)
+        first = floordiv(sym_max(*firsts), axis.size) * axis.size
+        end = sym_max(0, sym_min(*ends))
+        return (
+            k.add(compute.IndexOp(first, operands if not isinstance(first, int) else [])),
+            k.add(compute.IndexOp(end, operands if not isinstance(end, int) else [])),
+        )
+
+    def _empty(self) -> Tile:
+        """What a row with nothing to attend gives."""
+        k, op = self.k, self.op
+        if op.empty_value is not None:
+            return number(k, op.empty_value, self.work)
+
+        def element(axis: Axis) -> Tile:
+            return cast(k, self._read(op.value, self.kv_head, axis.symbol, self.feature), self.work)
+
+        places = (*self.batch, self.kv_head, self.feature)
+        return mean(k, reduced(k, "add", self.columns, places, element), self.columns)

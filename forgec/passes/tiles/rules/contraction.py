@@ -1,0 +1,152 @@
+"""Products of matrices: a tile of the result sums over a loop along the contracted dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from forgec.ir import types
+from forgec.ir.ops import contraction
+from forgec.ir.tile import compute
+from forgec.passes.tiles.arithmetic import binary as apply
+from forgec.passes.tiles.arithmetic import cast, number, work_dtype
+from forgec.passes.tiles.axes import Axis, Place, broadcast_place
+from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
+from forgec.passes.tiles.rule import computes
+from forgec.passes.tiles.rules.reduction import element_axes, reduced
+from forgec.runtime.symbolic import Extent
+
+Factor = Callable[[Axis], Tile]
+"""One side of a product, along the axis that is summed."""
+
+
+def accumulator_dtype(dtype: str) -> str:
+    """The dtype in which products are summed."""
+    if dtype in types.FLOATS:
+        return work_dtype(dtype)
+    return "i64" if dtype == "i64" else "i32"
+
+
+def product(
+    k: KernelBuilder, left: Factor, right: Factor, extent: Extent, rows: Sequence[Extent], columns: Sequence[Extent]
+) -> Tile:
+    """``Σ left · right`` along ``extent`` places, not rounded; ``rows`` are the places that only ``left`` depends on, and
+    ``columns`` those that only ``right`` does.
+    """
+    row_axes, column_axes = k.tiled(*rows), k.tiled(*columns)
+    k.rows |= {axis.name for at in rows for axis in k.axes.of(at)}
+    k.columns |= {axis.name for at in columns for axis in k.axes.of(at)}
+    if len(row_axes) > 1 or len(column_axes) > 1 or set(row_axes) & set(column_axes):
+        if not k.recording:
+            return _by_sum(k, left, right, extent, (*rows, *columns))
+        row_axes, column_axes = row_axes[:1], column_axes[-1:]
+        if set(row_axes) & set(column_axes):
+            row_axes = ()
+    row, column = matrix_axes(k, row_axes, column_axes)
+    axis = k.new_axis(extent, "loop", "BK")
+
+    def body(carried: Sequence[Tile]) -> Sequence[Tile]:
+        return [dot(k, left(axis), right(axis), carried[0], axis)]
+
+    dtype = accumulator_dtype(element_axes(k, axis, left)[1])
+    found = k.loop(axis, [zeros(k, row, column, dtype)], body)[0]
+    return from_matrix(k, found, row_axes, column_axes)
+
+
+def matrix_axes(k: KernelBuilder, rows: Sequence[Axis], columns: Sequence[Axis]) -> tuple[Axis, Axis]:
+    """The axes of a product: those there are, or axes of one place."""
+    return (rows[0] if rows else k.unit(-1)), (columns[0] if columns else k.unit(998))
+
+
+def _by_sum(k: KernelBuilder, left: Factor, right: Factor, extent: Extent, places: Sequence[Extent]) -> Tile:
+    """The product as a sum of products of tiles, for shapes that no matrix product has."""
+
+    def element(axis: Axis) -> Tile:
+        a, b = left(axis), right(axis)
+        wide = accumulator_dtype(a.dtype)
+        return apply(k, "mul", cast(k, a, wide), cast(k, b, wide))
+
+    return reduced(k, "add", extent, tuple(places), element)
+
+
+def zeros(k: KernelBuilder, row: Axis, column: Axis, dtype: str) -> Tile:
+    """Zeros [row, column] for a product to be added to."""
+    made = compute.BroadcastOp(number(k, 0, dtype).value, [], [row.size, column.size])
+    return Tile(k.add(made), (row, column), dtype)
+
+
+def from_matrix(k: KernelBuilder, given: Tile, rows: Sequence[Axis], columns: Sequence[Axis]) -> Tile:
+    """A product without its axes of one place, its axes in their order."""
+    if given.axes[0].order > given.axes[1].order:
+        given = Tile(k.add(compute.TransposeOp(given.value, [1, 0])), given.axes[::-1], given.dtype)
+    for axis in given.axes:
+        if axis not in (*rows, *columns):
+            given = k.without(given, axis)
+    return given
+
+
+def dot(k: KernelBuilder, left: Tile, right: Tile, accumulator: Tile, axis: Axis) -> Tile:
+    """One step of a product: adds ``left · right`` along ``axis`` to an accumulator [row, column]."""
+    row, column = accumulator.axes
+    a, b = _side(k, left, row, axis), _side(k, right, column, axis)
+    dtype = accumulator.dtype
+    if left.dtype not in types.FLOATS and left.dtype not in (dtype, "i8"):
+        a, b = cast(k, a, dtype), cast(k, b, dtype)
+    made = compute.DotOp(a.value, b.value, accumulator.value, transposed=True)
+    return Tile(k.add(made), accumulator.axes, dtype)
+
+
+def _side(k: KernelBuilder, given: Tile, outer: Axis, axis: Axis) -> Tile:
+    """A factor as [outer, axis]; what is beyond the extent of ``axis`` is 0."""
+    if any(each not in (outer, axis) for each in given.axes):
+        raise NotLowered("a factor of a product varies along more axes than a matrix has")
+    given = k.spread(given, sorted((outer, axis), key=lambda each: each.order))
+    if not given.zero_outside:
+        given = k.pad(given, axis, 0)
+    if given.axes[0] is axis:
+        given = Tile(k.add(compute.TransposeOp(given.value, [1, 0])), (outer, axis), given.dtype)
+    return given
+
+
+@computes(contraction.LinearOp)
+def linear(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    if op.is_quantized:
+        raise NotLowered("quantised weights have no rule yet")
+    dtype = types.dtype(op.result)
+    rows, column = place[:-1], place[-1]
+    found = product(
+        k,
+        lambda axis: k.value(op.input, (*rows, axis.symbol)),
+        lambda axis: k.value(op.weight, (column, axis.symbol)),
+        types.shape(op.input)[-1],
+        rows,
+        [column],
+    )
+    if op.bias is not None:
+        found = apply(k, "add", found, cast(k, k.value(op.bias, (column,)), found.dtype))
+    return cast(k, found, dtype)
+
+
+@computes(contraction.MatmulOp)
+def matmul(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    left, right = types.shape(op.lhs), types.shape(op.rhs)
+    batch = list(place)
+    columns = [batch.pop()] if len(right) > 1 else []
+    rows = [batch.pop()] if len(left) > 1 else []
+    before_left, before_right = (broadcast_place(tuple(batch), shape[:-2]) for shape in (left, right))
+
+    def lhs(axis: Axis) -> Tile:
+        return k.value(op.lhs, (*before_left, *rows, axis.symbol))
+
+    def rhs(axis: Axis) -> Tile:
+        return k.value(op.rhs, (*before_right, axis.symbol, *columns))
+
+    if all(at == 0 for at in before_right):  # one matrix for the whole batch: its rows are one long matrix
+        found = product(k, lhs, rhs, left[-1], [*before_left, *rows], columns)
+    else:
+        k.batch |= {axis.name for at in before_right for axis in k.axes.of(at)}
+        if k.tiled(*before_right):
+            found = _by_sum(k, lhs, rhs, left[-1], place)
+        else:
+            found = product(k, lhs, rhs, left[-1], rows, columns)
+    return cast(k, found, types.dtype(op.result))

@@ -1,0 +1,25 @@
+"""Ops that make tensors out of nothing: numbers, places, literals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from forgec.ir import types
+from forgec.ir.ops import creation
+from forgec.passes.tiles.arithmetic import cast, number
+from forgec.passes.tiles.axes import Place
+from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
+from forgec.passes.tiles.rule import computes
+
+
+@computes(creation.FullOp)
+def full(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    dtype = types.dtype(op.result)
+    if dtype in types.COMPLEX:
+        raise NotLowered("complex numbers have no tiles")
+    return number(k, op.value.value, dtype)
+
+
+@computes(creation.IotaOp)
+def iota(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    return cast(k, k.index(op.start.data + place[0] * op.step.data), types.dtype(op.result))

@@ -1,0 +1,330 @@
+"""Reductions, softmax and running sums: along an axis that is in one tile, or in a loop over tiles of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+from xdsl.dialects import math
+
+from forgec.ir import types
+from forgec.ir.ops import reduction
+from forgec.ir.tile import compute
+from forgec.passes.tiles.arithmetic import binary as apply
+from forgec.passes.tiles.arithmetic import cast, compare, made, number, select, work_dtype
+from forgec.passes.tiles.axes import Axis, Place
+from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
+from forgec.passes.tiles.rule import computes
+from forgec.runtime.symbolic import Extent
+
+WHOLE = 16384
+"""Elements of a row that are still kept in one tile; longer rows, and rows whose extent is not known, are looped over."""
+
+Element = Callable[[Axis], Tile]
+"""A value along an axis that is reduced."""
+
+_INFINITY = float("inf")
+
+
+def neutral(kind: str, dtype: str) -> bool | int | float:
+    """What does not change a reduction."""
+    if kind in ("add", "or"):
+        return False if dtype == "i1" else 0
+    if kind in ("mul", "and"):
+        return True if dtype == "i1" else (-1 if kind == "and" else 1)
+    least = kind in ("max", "argmax")
+    if dtype in types.FLOATS:
+        return -_INFINITY if least else _INFINITY
+    if dtype == "i1":
+        return not least
+    if dtype == "ui8":
+        return 0 if least else 255
+    bits = 8 * types.ITEM_BYTES[dtype] - 1
+    return -(1 << bits) if least else (1 << bits) - 1
+
+
+def reduced(k: KernelBuilder, kind: str, extent: Extent, places: Place, element: Element) -> Tile:
+    """``kind`` (``add``, ``max``, …) of ``element`` along ``extent`` places; ``places`` are those of the result."""
+    axis = whole_axis(k, extent, places)
+    if axis is not None:
+        return reduce_tile(k, kind, element(axis), axis)
+    axis = k.new_axis(extent, "loop", "BK")
+    found: dict[str, Tile] = {}
+
+    def body(carried: Sequence[Tile]) -> Sequence[Tile]:
+        part = reduce_tile(k, kind, element(axis), axis)
+        return [apply(k, kind, *k.aligned(carried[0], part))]
+
+    # the first carried value has to have the type of the result, which a trial run of the element tells
+    found["start"] = _start(k, kind, axis, element)
+    return k.loop(axis, [found["start"]], body)[0]
+
+
+def _start(k: KernelBuilder, kind: str, axis: Axis, element: Element) -> Tile:
+    """The neutral number, along the axes that the reduced value has."""
+    axes, dtype = element_axes(k, axis, element)
+    return k.spread(number(k, neutral(kind, dtype), dtype), axes)
+
+
+def element_axes(k: KernelBuilder, axis: Axis, element: Element) -> tuple[tuple[Axis, ...], str]:
+    """The axes that a value has beside ``axis``, and its dtype: by computing it once in a loop that is thrown away."""
+    from xdsl.dialects.builtin import IndexType
+    from xdsl.ir import Block
+
+    from forgec.passes.tiles.kernel_builder import _Scope
+
+    outer = k.depth
+    inner = k.scopes[outer + 1 :]
+    block = Block(arg_types=[IndexType()])
+    k.scopes[outer + 1 :] = [_Scope(block)]
+    axis.depth = outer + 1
+    k.starts[axis.name] = block.args[0]
+    with k.at_depth(outer + 1):
+        found = element(axis)
+    k.scopes[outer + 1 :] = inner
+    return tuple(each for each in found.axes if each is not axis), found.dtype
+
+
+def whole_axis(k: KernelBuilder, extent: Extent, places: Place) -> Axis | None:
+    """An axis with all places in one tile: one that the kernel has and that the result does not use, else a new one;
+    None where rows are too long.
+    """
+    if not isinstance(extent, int) or extent > WHOLE:
+        return None
+    found = k.free_whole_axis(extent, *places)
+    return found or k.new_axis(extent, "whole", "BD")
+
+
+def reduce_tile(k: KernelBuilder, kind: str, given: Tile, axis: Axis) -> Tile:
+    """A tile reduced along an axis; in float32 for halves, and not rounded back."""
+    if axis not in given.axes:
+        given = k.spread(given, sorted([*given.axes, axis], key=lambda each: each.order))
+    given = cast(k, given, work_dtype(given.dtype))
+    if not (given.zero_outside and neutral(kind, given.dtype) == 0):
+        given = k.pad(given, axis, neutral(kind, given.dtype))
+    position = given.axes.index(axis)
+    rest = tuple(each for each in given.axes if each is not axis)
+    name = {"add": "or", "max": "or", "mul": "and", "min": "and"}.get(kind, kind) if given.dtype == "i1" else kind
+    if given.dtype == "ui8" and kind in ("max", "min"):
+        wide = cast(k, given, "i32")
+        return cast(k, Tile(k.add(compute.ReduceOp(kind, wide.value, position)), rest, "i32"), "ui8")
+    dtype = "index" if kind.startswith("arg") else given.dtype
+    return Tile(k.add(compute.ReduceOp(name, given.value, position)), rest, dtype)
+
+
+def over(k: KernelBuilder, op: Any, place: Place, kind: str, dtype: str, form: Callable[[Tile], Tile]) -> Tile:
+    """``kind`` of ``form`` of the op's input along its dimensions, one after the other, computed in ``dtype``."""
+    shape, dims = types.shape(op.input), tuple(op.dims.data)
+    keep = op.keepdim is not None
+    rest = iter(place)
+    outer: list[Extent | None] = []
+    for dim in range(len(shape)):
+        if dim in dims:
+            outer.append(None)
+            if keep:
+                next(rest)
+        else:
+            outer.append(next(rest))
+    return along(k, shape, outer, lambda at: form(cast(k, k.value(op.input, at), dtype)), kind)
+
+
+def along(
+    k: KernelBuilder,
+    shape: Sequence[Extent],
+    outer: Sequence[Extent | None],
+    element: Callable[[Place], Tile],
+    kind: str,
+) -> Tile:
+    """``kind`` of elements over the dimensions that ``outer`` leaves open (None)."""
+    open_dims = [dim for dim, at in enumerate(outer) if at is None and shape[dim] != 1]
+    fixed: list[Extent] = [0 if at is None else at for at in outer]
+    if not open_dims:
+        return element(tuple(fixed))
+    dim = open_dims[0]
+    others = tuple(at for at in outer if at is not None)
+
+    def inner(axis: Axis) -> Tile:
+        places = list(outer)
+        places[dim] = axis.symbol
+        return along(k, shape, places, element, kind)
+
+    return reduced(k, kind, shape[dim], others, inner)
+
+
+def count(op: Any) -> Extent:
+    """How many elements a reduction combines."""
+    shape = types.shape(op.input)
+    return prod((shape[dim] for dim in op.dims.data), start=1)
+
+
+def _same(x: Tile) -> Tile:
+    return x
+
+
+def _refuse(op: Any) -> None:
+    if types.dtype(op.input) in types.COMPLEX:
+        raise NotLowered("complex numbers have no tiles")
+
+
+@computes(reduction.SumOp, reduction.ProdOp, reduction.AmaxOp, reduction.AminOp)
+def plain(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    _refuse(op)
+    kind = {reduction.SumOp: "add", reduction.ProdOp: "mul", reduction.AmaxOp: "max", reduction.AminOp: "min"}[type(op)]
+    dtype = types.dtype(op.result)
+    return cast(k, over(k, op, place, kind, work_dtype(dtype), _same), dtype)
+
+
+@computes(reduction.AnyOp, reduction.AllOp)
+def logical(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    _refuse(op)
+    return over(k, op, place, "or" if isinstance(op, reduction.AnyOp) else "and", "i1", _same)
+
+
+def mean(k: KernelBuilder, total: Tile, elements: Extent) -> Tile:
+    """A sum divided by the number of elements."""
+    if isinstance(elements, int):
+        return apply(k, "div", total, number(k, float(elements), total.dtype))
+    return apply(k, "div", total, cast(k, k.index(elements), total.dtype))
+
+
+@computes(reduction.MeanOp)
+def mean_(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    _refuse(op)
+    dtype = types.dtype(op.result)
+    return cast(k, mean(k, over(k, op, place, "add", work_dtype(dtype), _same), count(op)), dtype)
+
+
+@computes(reduction.VarOp, reduction.StdOp)
+def deviation(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    _refuse(op)
+    dtype, elements = types.dtype(op.result), count(op)
+    wide = work_dtype(dtype)
+    centre = mean(k, over(k, op, place, "add", wide, _same), elements)
+
+    def square(x: Tile) -> Tile:
+        away = apply(k, "sub", x, centre)
+        return apply(k, "mul", away, away)
+
+    total = over(k, op, place, "add", wide, square)
+    correction = op.correction.value
+    zero = number(k, 0.0, wide)
+    if isinstance(elements, int):
+        size = number(k, max(float(elements) - float(correction), 0.0), wide)
+    else:
+        size = apply(k, "sub", cast(k, k.index(elements), wide), number(k, float(correction), wide))
+        size = apply(k, "max", size, zero)
+    found = apply(k, "div", total, size)
+    return cast(k, made(k, math.SqrtOp, found) if isinstance(op, reduction.StdOp) else found, dtype)
+
+
+@computes(reduction.VectorNormOp)
+def vector_norm(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    _refuse(op)
+    dtype, order = types.dtype(op.result), float(op.ord.value)
+    wide = work_dtype(dtype)
+
+    def size(x: Tile) -> Tile:
+        return made(k, math.AbsFOp, x)
+
+    if order in (_INFINITY, -_INFINITY):
+        found = over(k, op, place, "max" if order > 0 else "min", wide, size)
+    elif order == 2:
+        found = made(k, math.SqrtOp, over(k, op, place, "add", wide, lambda x: apply(k, "mul", x, x)))
+    elif order == 1:
+        found = over(k, op, place, "add", wide, size)
+    elif order == 0:
+        zero = number(k, 0.0, wide)
+        found = over(k, op, place, "add", wide, lambda x: cast(k, compare(k, "ne", x, zero), wide))
+    else:
+        power, root = number(k, order, wide), number(k, 1 / order, wide)
+        total = over(k, op, place, "add", wide, lambda x: made(k, math.PowFOp, size(x), power))
+        found = made(k, math.PowFOp, total, root)
+    return cast(k, found, dtype)
+
+
+def _finite(k: KernelBuilder, greatest: Tile) -> Tile:
+    """The maximum that exponents are taken from: 0 in the place of infinities, whose difference is NaN."""
+    size = made(k, math.AbsFOp, greatest)
+    infinite = compare(k, "eq", size, number(k, _INFINITY, greatest.dtype))
+    return select(k, infinite, number(k, 0.0, greatest.dtype), greatest)
+
+
+@computes(reduction.LogsumexpOp)
+def logsumexp(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    dtype = types.dtype(op.result)
+    wide = work_dtype(dtype)
+    greatest = _finite(k, over(k, op, place, "max", wide, _same))
+    total = over(k, op, place, "add", wide, lambda x: made(k, math.ExpOp, apply(k, "sub", x, greatest)))
+    return cast(k, apply(k, "add", made(k, math.LogOp, total), greatest), dtype)
+
+
+@computes(reduction.ArgmaxOp, reduction.ArgminOp)
+def argument(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    shape, dim = types.shape(op.input), op.dim.data
+    kind = "argmax" if isinstance(op, reduction.ArgmaxOp) else "argmin"
+    if not shape or shape[dim] == 1:
+        return number(k, 0, "i64")
+    others = list(place)
+    if op.keepdim is not None:
+        del others[dim]
+    axis = whole_axis(k, shape[dim], tuple(others))
+    if axis is None:
+        raise NotLowered(f"{op.name} over more than {WHOLE} places")
+    given = k.value(op.input, (*others[:dim], axis.symbol, *others[dim:]))
+    if given.dtype in ("ui8", "i1"):
+        given = cast(k, given, "i32")
+    return cast(k, reduce_tile(k, kind, given, axis), "i64")
+
+
+@computes(reduction.SoftmaxOp, reduction.LogSoftmaxOp)
+def softmax(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    """Maximum, sum of exponentials, and the quotient, in float32 at least."""
+    dtype, shape, dim = types.dtype(op.result), types.shape(op.input), op.dim.data
+    if not shape:
+        return number(k, 1.0 if isinstance(op, reduction.SoftmaxOp) else 0.0, dtype)
+    wide = work_dtype(dtype)
+    want_whole(k, place[dim], shape[dim])
+    others = (*place[:dim], *place[dim + 1 :])
+
+    def at(where: Extent) -> Tile:
+        return cast(k, k.value(op.input, (*place[:dim], where, *place[dim + 1 :])), wide)
+
+    greatest = reduced(k, "max", shape[dim], others, lambda axis: at(axis.symbol))
+
+    def exponent(x: Tile) -> Tile:
+        return made(k, math.ExpOp, apply(k, "sub", x, greatest))
+
+    total = reduced(k, "add", shape[dim], others, lambda axis: exponent(at(axis.symbol)))
+    if isinstance(op, reduction.SoftmaxOp):
+        found = apply(k, "div", exponent(at(place[dim])), total)
+    else:
+        found = apply(k, "sub", apply(k, "sub", at(place[dim]), greatest), made(k, math.LogOp, total))
+    return cast(k, found, dtype)
+
+
+def want_whole(k: KernelBuilder, at: Extent, extent: Extent) -> None:
+    """Note that the kernel's axis at a place had better be in one tile, where it runs over all of a row."""
+    if isinstance(extent, int) and extent <= WHOLE:
+        k.whole |= {axis.name for axis in k.axes.of(at) if axis.symbol == at and axis.extent == extent}
+
+
+@computes(reduction.CumsumOp, reduction.CumprodOp)
+def scan(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    _refuse(op)
+    dtype, shape, dim = types.dtype(op.result), types.shape(op.input), op.dim.data
+    if not shape or shape[dim] == 1:
+        return cast(k, k.value(op.input, place), dtype)
+    want_whole(k, place[dim], shape[dim])
+    axes = [axis for axis in k.axes.of(place[dim]) if axis.symbol == place[dim] and axis.role == "whole"]
+    if not axes or axes[0].extent != shape[dim]:
+        if k.recording:
+            return cast(k, k.value(op.input, place), dtype)
+        raise NotLowered(f"{op.name} needs all of its dimension in one tile")
+    (axis,) = axes
+    given = cast(k, k.value(op.input, place), work_dtype(dtype))
+    if axis not in given.axes:
+        given = k.spread(given, sorted([*given.axes, axis], key=lambda each: each.order))
+    kind = "add" if isinstance(op, reduction.CumsumOp) else "mul"
+    found = Tile(k.add(compute.ScanOp(kind, given.value, given.axes.index(axis))), given.axes, given.dtype)
+    return cast(k, found, dtype)

@@ -1,0 +1,103 @@
+"""Rearrangements: they only say where an element comes from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from forgec.ir import types
+from forgec.ir.ops import shape
+from forgec.passes.tiles.arithmetic import cast, compare, select
+from forgec.passes.tiles.axes import Place, broadcast_place, reshaped
+from forgec.passes.tiles.kernel_builder import KernelBuilder, Tile
+from forgec.passes.tiles.rule import computes
+
+
+@computes(shape.CopyOp)
+def copy(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    return k.value(op.input, place)
+
+
+@computes(shape.ReshapeOp)
+def reshape(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    return k.value(op.input, reshaped(k.axes, place, types.shape(op.input), types.shape(op.result)))
+
+
+@computes(shape.TransposeOp)
+def transpose(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    source = [place[0]] * len(place) if place else []
+    for at, dim in zip(place, op.permutation.data, strict=True):
+        source[dim] = at
+    return k.value(op.input, tuple(source))
+
+
+@computes(shape.BroadcastOp)
+def broadcast(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    return k.value(op.input, broadcast_place(place, types.shape(op.input)))
+
+
+@computes(shape.SliceOp)
+def slice_(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    dim = op.dim.data
+    if not place:
+        return k.value(op.input, place)
+    at = op.start.data + place[dim] * op.step.data
+    return k.value(op.input, (*place[:dim], at, *place[dim + 1 :]))
+
+
+@computes(shape.FlipOp)
+def flip(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    source, extents = list(place), types.shape(op.input)
+    for dim in op.dims.data:
+        source[dim] = extents[dim] - 1 - place[dim]
+    return k.value(op.input, tuple(source))
+
+
+@computes(shape.ConcatOp)
+def concat(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    """Each part where its places are, by selection; parts are read at places that they have."""
+    dim, dtype = op.dim.data, types.dtype(op.result)
+    at = place[dim]
+    total, begin = None, 0
+    pieces = []
+    for part in op.inputs:
+        extent = types.shape(part)[dim]
+        pieces.append((part, begin, extent))
+        begin = begin + extent
+    for part, first, extent in reversed(pieces):
+        local = at - first
+        if k.axes.is_below(local, extent):
+            return cast(k, k.value(part, (*place[:dim], local, *place[dim + 1 :])), dtype)
+        if extent == 0:
+            continue
+        from forgec.runtime.symbolic import sym_max, sym_min
+
+        clamped = sym_max(0, sym_min(local, extent - 1))
+        here = cast(k, k.value(part, (*place[:dim], clamped, *place[dim + 1 :])), dtype)
+        if total is None:
+            total = here
+            continue
+        inside = compare(k, "lt", k.index(at), k.index(first + extent))
+        total = select(k, inside, here, total)
+    assert total is not None, "a concat of nothing has no places"
+    return total
+
+
+@computes(shape.InsertSliceOp)
+def insert_slice(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    """The source where its places are, the destination elsewhere."""
+    from forgec.runtime.symbolic import floordiv, mod, sym_max, sym_min
+
+    dim, start, step = op.dim.data, op.start.data, op.step.data
+    count = types.shape(op.source)[dim]
+    before = k.value(op.destination, place)
+    if count == 0:
+        return before
+    away = place[dim] - start
+    number = away if step == 1 else floordiv(away, step)
+    clamped = sym_max(0, sym_min(number, count - 1))
+    after = k.value(op.source, (*place[:dim], clamped, *place[dim + 1 :]))
+    zero = k.constant(0, "index")
+    inside = k.both(compare(k, "ge", k.index(away), zero), compare(k, "lt", k.index(number), k.index(count)))
+    if step != 1:
+        inside = k.both(inside, compare(k, "eq", k.index(mod(away, step)), zero))
+    return select(k, inside, after, before)
