@@ -169,9 +169,10 @@ CATALOG: dict[str, Entry] = {
     ),
     "FORGE-B003": Entry(
         "a kernel cannot be compiled",
-        "LLVM refused the code that was generated for a kernel, or made an object that calls functions of a library, which "
-        "kernels do without.",
-        "Name a CPU that has the instructions (for float16: F16C, which x86-64-v3 includes); otherwise please report it.",
+        "LLVM refused the code that was generated for a kernel, or made an object that calls functions of a library, "
+        "which kernels do without.",
+        "Name a CPU that has the instructions (x86-64-v3 has those for float16 and fused multiply-add); otherwise "
+        "please report it.",
     ),
     "FORGE-A001": Entry(
         "not a forge artifact",

@@ -6,23 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import DictionaryAttr, IntAttr, ModuleOp, TensorType
-from xdsl.ir import Attribute, Operation, SSAValue
+from xdsl.dialects.builtin import DictionaryAttr, IntAttr, ModuleOp
+from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
 
 from forgec.diagnostics import error
 from forgec.ir import types
-from forgec.ir.attributes import ExtentAttr, ExtentsAttr, IntsAttr
+from forgec.ir.attributes import IntsAttr
 from forgec.ir.tile.compute import PadOp
 from forgec.ir.tile.kernel import KernelOp
 from forgec.ir.tile.memory import LoadOp, StoreOp
 from forgec.ir.tile.places import Places
-from forgec.ir.tile.types import BlockType, block_type, element, extents, tile
+from forgec.ir.tile.substitution import substitute_symbols
+from forgec.ir.tile.types import block_type, extents
 from forgec.passes.patterns import missed
 from forgec.passes.rewriting import is_dead, replace
 from forgec.passes.tile_machines import TileMachine, machine_of
 from forgec.passes.tile_sizes import candidates, symbol_uses
-from forgec.runtime.symbolic import Extent, substitute
 
 
 @dataclass(frozen=True)
@@ -102,38 +102,13 @@ def bind(kernel: KernelOp, bindings: Mapping[str, int]) -> None:
     values = {p.name: kernel.bindings.get(p.name, bindings.get(p.name, 0)) for p in kernel.tiles.data}
     assert all(extent > 0 for extent in values.values()), "each tile parameter has an extent"
     kernel.bound = DictionaryAttr({name: IntAttr(extent) for name, extent in values.items()})
-    kernel.grid = ExtentsAttr(substitute(extent, values) for extent in kernel.grid.data)
-    for op in kernel.body.walk():
-        _substitute(op, values)
+    substitute_symbols(kernel, values)
     places = Places(kernel)
     for op in list(kernel.body.walk()):
         if isinstance(op, PadOp):
             _drop_pad(op, places)
         elif isinstance(op, (LoadOp, StoreOp)):
             _mark_in_bounds(op, places)
-
-
-def _substitute(op: Operation, values: Mapping[str, Extent]) -> None:
-    """Numbers for names in the types and expressions of an op, the arguments of its blocks included."""
-    inner = [argument for region in op.regions for block in region.blocks for argument in block.args]
-    for value in (*op.results, *inner):
-        value._type = _renamed(value.type, values)
-    for name, attribute in op.properties.items():
-        if isinstance(attribute, ExtentAttr):
-            op.properties[name] = ExtentAttr.new(substitute(attribute.data, values))
-        elif isinstance(attribute, ExtentsAttr):
-            op.properties[name] = ExtentsAttr(substitute(extent, values) for extent in attribute.data)
-
-
-def _renamed(kind: Attribute, values: Mapping[str, Extent]) -> Attribute:
-    if isinstance(kind, BlockType):
-        held = block_type(kind)
-        shape = [substitute(extent, values) for extent in types.shape(held)]
-        strides = [substitute(stride, values) for stride in types.strides(held)]
-        return BlockType(types.tensor(held.element_type, shape, strides))
-    if isinstance(kind, TensorType):
-        return tile(element(kind), [substitute(extent, values) for extent in extents(kind)])
-    return kind
 
 
 def _drop_pad(op: PadOp, places: Places) -> None:

@@ -15,7 +15,7 @@ from forgec.diagnostics import error
 RUNTIME_SYMBOLS = frozenset({"memcpy", "memmove", "memset"})
 """What objects may call: whoever loads them provides these."""
 
-_LOCK = Lock()  # LLVM's global context, in which llvmlite parses, is for one thread at a time
+_LOCK = Lock()  # a target machine is for one thread at a time
 
 
 def compile_module(
@@ -74,7 +74,7 @@ def _optimized(module: ModuleOp, machine: binding.TargetMachine, vector_bits: in
     )
     text = llvm_text(module, triple=machine.triple, attributes=widths)
     try:
-        parsed = binding.parse_assembly(text)
+        parsed = binding.parse_assembly(text, binding.create_context())  # LLVM's global context would only grow
         parsed.verify()
     except RuntimeError as fault:
         raise error("FORGE-B003", f"LLVM refuses the generated code: {str(fault).strip()}") from fault

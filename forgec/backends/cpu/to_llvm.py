@@ -138,7 +138,8 @@ class _Writer:
         arguments = [f"%a{i}" for i in range(len(inputs))]
         self.names.update(zip(blocks[0].args, arguments, strict=True))
         linkage = "" if op.linkage.linkage.data == "external" else op.linkage.linkage.data + " "
-        extra = " " + _passthrough(op.passthrough) if op.passthrough else ""
+        passthrough = op.passthrough or op.attributes.get("passthrough")  # xDSL's parser leaves it among the attributes
+        extra = " " + _passthrough(passthrough) if isinstance(passthrough, ArrayAttr) else ""
         signature = ", ".join(f"{t}{a} {n}" for t, a, n in zip(inputs, attributes, arguments, strict=True))
         self.lines.append(f"define {linkage}{output} @{name}({signature}) #0{extra} {{")
         # Names first: a phi names values of blocks that follow.

@@ -171,11 +171,11 @@ def ulps(ours: Array, exact: Array) -> Array:
     return distance
 
 
-def errors_32(name: str, count: int, cpu: str = "host", width: int | None = 8) -> tuple[float, str]:
+def errors_32(name: str, count: int, seed: int = 0) -> tuple[float, str]:
     """The largest error in float32, and where it is."""
     dtype = np.dtype("f4")
-    arguments = pairs(name, dtype, count) if name in vector_math.BINARY else (sweep(dtype, count),)
-    ours = compiled(name, f32, width, cpu)(*arguments)
+    arguments = pairs(name, dtype, count, seed) if name in vector_math.BINARY else (sweep(dtype, count, seed),)
+    ours = compiled(name, f32)(*arguments)
     with np.errstate(all="ignore"):
         exact = reference(name)(*(a.astype(np.float64) for a in arguments))
         if name == "remainder":
@@ -204,14 +204,14 @@ def exact_64(name: str, *arguments: float) -> tuple[float, Any]:
         return float(value), value
 
 
-def errors_64(name: str, count: int, cpu: str = "host", width: int | None = 4) -> tuple[float, str]:
+def errors_64(name: str, count: int, seed: int = 0) -> tuple[float, str]:
     """The largest error in float64, and where it is. Special values are numpy's."""
     dtype = np.dtype("f8")
     if name in vector_math.BINARY:
-        arguments = pairs(name, dtype, count)
+        arguments = pairs(name, dtype, count, seed)
     else:
-        arguments = (sweep(dtype, 1),)
-    ours = compiled(name, f64, width, cpu)(*arguments)
+        arguments = (sweep(dtype, max(count // 100, 1), seed),)
+    ours = compiled(name, f64)(*arguments)
     with np.errstate(all="ignore"):
         approximate = reference(name)(*arguments)
     distance = ulps(ours, approximate)
@@ -247,6 +247,15 @@ def test_float32_accuracy(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_float64_accuracy(name: str) -> None:
     error, where = errors_64(name, 30)
+    assert error <= LIMITS_64[name], where
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize("name", ALL)
+def test_accuracy_of_many_more(name: str) -> None:
+    error, where = errors_32(name, 100_000 if name in vector_math.BINARY else 2000, seed=1)
+    assert error <= LIMITS_32[name], where
+    error, where = errors_64(name, 1000, seed=1)
     assert error <= LIMITS_64[name], where
 
 
