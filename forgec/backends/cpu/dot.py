@@ -2,8 +2,8 @@
 
 Rows of the result are taken ``ROWS`` at a time and columns a few vectors at a time; each step of the sum reads those
 vectors of one row of ``rhs`` once for all rows. Operands that are read more than once are in memory, in the element type
-of the sum. A transposed ``rhs`` is turned while it is copied; for a few rows it is not copied at all, and the lanes run
-along the sum instead.
+of the sum, and rows of ``rhs`` without gaps. For a few rows ``rhs`` is read where it is, with the lanes along the sum
+where its elements stand side by side that way.
 """
 
 from __future__ import annotations
@@ -21,13 +21,11 @@ from forgec.backends.cpu.tiles import (
     Buffer,
     Elementwise,
     Kernel,
-    Stored,
     Tile,
     Transpose,
     lane_count,
     lanes_below,
     stored,
-    write,
 )
 
 ROWS = 4
@@ -54,7 +52,7 @@ def dot_tile(
     rows, columns = accumulator.shape
     total = lhs.shape[1]
     lhs, rhs = (_as(side, accumulator.element, convert) for side in (lhs, rhs))
-    if transposed and rows <= ROWS:
+    if rows <= ROWS and transposed and rhs.is_contiguous(1):
         _along_sum(k, lhs, rhs, accumulator, buffer)
         return
     lanes = lane_count(columns, size_bytes(accumulator.element))
@@ -63,8 +61,8 @@ def dot_tile(
     if columns > block * lanes:
         lhs = stored(k, lhs)
     if transposed:
-        rhs = Stored(_turned(k, rhs))
-    elif rows > ROWS:
+        rhs = Transpose(rhs, (1, 0))
+    if rows > ROWS or not rhs.is_contiguous(1):
         rhs = stored(k, rhs)
     k.begin_nest()
 
@@ -152,45 +150,3 @@ def _along_sum(k: Kernel, lhs: Tile, rhs: Tile, accumulator: Tile, buffer: Buffe
     k.loop(0, columns // size * size, size, lambda first, _: columns_from(first, size) or ())
     if rest := columns % size:
         k.nested(lambda: columns_from(columns - rest, rest) or ())
-
-
-def _turned(k: Kernel, tile: Tile) -> Buffer:
-    """The transpose of a tile in memory: square blocks are read by rows and turned in registers."""
-    rows, columns = tile.shape
-    size = min(8, rows & -rows, columns & -columns)
-    buffer = k.buffer(tile.element, (columns, rows))
-    if size < 4:
-        write(k, Transpose(tile, (1, 0)), buffer)
-        return buffer
-    k.begin_nest()
-
-    def block(row: Place, column: Place) -> None:
-        lines = [k.read(tile, At((k.add(row, r), column), 1, size)) for r in range(size)]
-        for number, line in enumerate(_transposed(k.e, lines)):
-            buffer.write(k, line, At((k.add(column, number), row), 1, size))
-
-    def row_of_blocks(row: Place, _: list[SSAValue]) -> Sequence[SSAValue]:
-        k.loop(0, columns, size, lambda column, __: block(row, column) or ())
-        return ()
-
-    k.loop(0, rows, size, row_of_blocks)
-    return buffer
-
-
-def _transposed(e: Emitter, lines: list[SSAValue]) -> list[SSAValue]:
-    """The columns of a square of lanes: pairs of rows exchange blocks of 1, 2, 4, … lanes."""
-    size = len(lines)
-    distance = 1
-    while distance < size:
-        swapped = list(lines)
-        for low in range(size):
-            if low & distance:
-                continue
-            high = low | distance
-            first = [lane if not lane & distance else size + lane - distance for lane in range(size)]
-            second = [lane + distance if not lane & distance else size + lane for lane in range(size)]
-            swapped[low] = e.shuffle(lines[low], first, lines[high])
-            swapped[high] = e.shuffle(lines[low], second, lines[high])
-        lines = swapped
-        distance *= 2
-    return lines

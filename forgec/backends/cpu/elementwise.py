@@ -168,6 +168,13 @@ def _convert(*, signed: bool) -> Rule:
     return lambda e, op, values: e.convert(values[0], _target(op), signed=signed)
 
 
+def _signed_to_float(e: Emitter, op: Operation, values: Values) -> SSAValue:
+    value = values[0]
+    if element_type(value.type) == i1:  # whose one bit is the sign
+        value = e.sext(value, i8)
+    return e.convert(value, _target(op))
+
+
 def _float_to_integer(*, signed: bool) -> Rule:
     def emit(e: Emitter, op: Operation, values: Values) -> SSAValue:
         target = _target(op)
@@ -288,7 +295,7 @@ RULES: dict[str, Rule] = {
     "arith.index_cast": _index_cast,
     "arith.fptosi": _float_to_integer(signed=True),
     "arith.fptoui": _float_to_integer(signed=False),
-    "arith.sitofp": _convert(signed=True),
+    "arith.sitofp": _signed_to_float,
     "arith.uitofp": _convert(signed=False),
     "arith.extf": _convert(signed=True),
     "arith.truncf": _convert(signed=True),

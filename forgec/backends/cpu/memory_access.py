@@ -185,6 +185,10 @@ class Loaded(Tile):
         pointer = self.memory.address(k, at.places)
         return fetch(k, self.element, pointer, stride, at.lanes, ok, mask, self.other)
 
+    def is_contiguous(self, axis: int) -> bool:
+        stride = self.memory.strides[axis]
+        return isinstance(stride, int) and stride in (0, 1)
+
 
 class Gathered(Tile):
     """``tile.gather``: elements of a block at places that tiles hold."""
@@ -217,6 +221,9 @@ class Gathered(Tile):
         pointers = element_addresses(k, self.indices, self.memory, at)
         mask = conjunction(k, at.active, chosen)
         return _read_each(k, vector(self.element, at.lanes), pointers, mask, self.other)
+
+    def is_contiguous(self, axis: int) -> bool:
+        return apart(self.indices, self.memory, axis) in (0, 1)
 
 
 def apart(indices: Sequence[Tile], memory: Memory, axis: int | None) -> int | None:

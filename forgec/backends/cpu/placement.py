@@ -13,9 +13,10 @@ from xdsl.dialects.builtin import TensorType
 from xdsl.ir import BlockArgument, Operation, Region, SSAValue
 
 from forgec.backends.cpu.elementwise import EXPENSIVE
+from forgec.ir import types
 from forgec.ir.tile import compute, memory
 from forgec.ir.tile.kernel import KernelOp
-from forgec.ir.tile.types import extents
+from forgec.ir.tile.types import block_type, extents
 
 CHEAP = 4
 """A tile whose computation costs so many simple ops is computed again rather than stored."""
@@ -64,7 +65,9 @@ class Placement:
             return 0 if not op.results or not is_tile(op.results[0]) else 1
         if isinstance(op, compute.RangeOp | compute.IndexOp):
             return 1 + sum(self.cost(operand) for operand in op.operands)
-        if isinstance(op, memory.LoadOp | memory.GatherOp) or op.name in EXPENSIVE:
+        if isinstance(op, memory.LoadOp):
+            return CHEAP if _is_plain(op) else _MUCH
+        if isinstance(op, memory.GatherOp) or op.name in EXPENSIVE:
             return _MUCH
         own = 0 if isinstance(op, compute.BroadcastOp) else 1
         return own + sum(self.cost(operand) for operand in op.operands)
@@ -86,14 +89,16 @@ class Placement:
     def _decide(self, op: Operation, value: SSAValue) -> None:
         readers = self.readers(value)
         self._readers[value] = readers
-        again = False
+        again = deeper = False
         for use in value.uses:
             user = use.operation
             fused = is_deferred(user) and is_tile(user.results[0]) and user.results[0] not in self.stored
-            again = again or _depth(user) > _depth(op) or (fused and _repeats(user))
+            deeper = deeper or _depth(user) > _depth(op)
+            again = again or deeper or (fused and _repeats(user))
+        copied = any(isinstance(reader, compute.DotOp) and operand < 2 for reader, operand in readers)
         if isinstance(op, memory.LoadOp | memory.GatherOp) and self.parameter(op.block) in self._written:
             self.stored.add(value)
-        elif (len(readers) > 1 or again) and self.cost(value) > CHEAP:
+        elif (deeper and copied) or ((len(readers) > 1 or again) and self.cost(value) > CHEAP):
             self.stored.add(value)
             self._costs[value] = 1
 
@@ -117,6 +122,15 @@ class Placement:
         while isinstance(view := block.owner, memory.ViewOp):
             block = view.source
         return block
+
+
+def _is_plain(op: memory.LoadOp) -> bool:
+    """True of a load of whole vectors, without masks."""
+    block = block_type(op.block)
+    axis = next((a for a, extent in reversed(list(enumerate(extents(op.result)))) if extent != 1), None)
+    inside = set() if op.in_bounds is None else set(op.in_bounds.data)
+    wide = types.ITEM_BYTES[types.dtype(block)] >= 4
+    return wide and len(inside) == types.rank(block) and (axis is None or types.strides(block)[axis] in (0, 1))
 
 
 def _depth(op: Operation) -> int:

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from xdsl.dialects import llvm
 from xdsl.dialects.builtin import IntegerAttr
-from xdsl.ir import SSAValue
+from xdsl.ir import Block, SSAValue
 
 from forgec.backends.cpu.emitter import Emitter
 from forgec.backends.cpu.llvm_types import i64, lanes
@@ -27,6 +27,7 @@ class Places:
     def __init__(self, emitter: Emitter) -> None:
         self.e = emitter
         self._nonnegative: set[SSAValue] = set()
+        self._made: dict[tuple[str, Place, Place], tuple[Block, SSAValue]] = {}
 
     # -- numbers ---------------------------------------------------------------------------------------------------
 
@@ -48,6 +49,15 @@ class Places:
     def nonnegative(self, place: Place) -> bool:
         """True if the number is known not to be negative."""
         return place >= 0 if isinstance(place, int) else place in self._nonnegative
+
+    def _once(self, name: str, a: Place, b: Place) -> SSAValue:
+        """The result of an op of the emitter, which is not repeated in a block."""
+        block, found = self._made.get((name, a, b), (None, None))
+        if found is None or block is not self.e.block:
+            left, right = self._pair(a, b)
+            found = self.e.add(left, right, nsw=True) if name == "add" else self.e.mul(left, right, nsw=True)
+            self._made[name, a, b] = (self.e.block, found)
+        return found
 
     def _result(self, value: SSAValue, *operands: Place) -> SSAValue:
         if all(map(self.nonnegative, operands)):
@@ -71,7 +81,7 @@ class Places:
             return a + b
         if a == 0 or b == 0:
             return b if a == 0 else a
-        return self._result(self.e.add(*self._pair(a, b), nsw=True), a, b)
+        return self._result(self._once("add", a, b), a, b)
 
     def sub(self, a: Place, b: Place) -> Place:
         if isinstance(a, int) and isinstance(b, int):
@@ -85,7 +95,7 @@ class Places:
             return 0
         if a == 1 or b == 1:
             return b if a == 1 else a
-        return self._result(self.e.mul(*self._pair(a, b), nsw=True), a, b)
+        return self._result(self._once("mul", a, b), a, b)
 
     def min(self, a: Place, b: Place) -> Place:
         if isinstance(a, int) and isinstance(b, int):

@@ -75,7 +75,8 @@ class _Lowering:
         self.scalars: dict[SSAValue, SSAValue] = {}
         self.tiles: dict[SSAValue, Tile] = {}
         self.memories: dict[SSAValue, Memory] = {}
-        self.symbols: dict[str, Place] = dict(kernel.bindings)
+        self.bindings = kernel.bindings
+        self.symbols: dict[str, Place] = {**self.bindings}
         self.programs: list[Place] = []
         self.targets: dict[SSAValue, Buffer] = {}
         """Where a product is to be computed."""
@@ -163,10 +164,10 @@ class _Lowering:
     # -- values --------------------------------------------------------------------------------------------------------
 
     def extent(self, extent: Extent) -> Place:
-        return self.k.evaluate(substitute(extent, self.kernel.bindings), self.symbols)
+        return self.k.evaluate(substitute(extent, self.bindings), self.symbols)
 
     def shape(self, value: SSAValue) -> tuple[int, ...]:
-        found = tuple(substitute(extent, self.kernel.bindings) for extent in extents(value))
+        found = tuple(substitute(extent, self.bindings) for extent in extents(value))
         if not all(isinstance(extent, int) for extent in found):
             raise Unsupported(f"a tile whose extents are not bound, {value.type},")
         return tuple(extent for extent in found if isinstance(extent, int))

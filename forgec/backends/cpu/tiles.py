@@ -62,6 +62,10 @@ class Tile:
         """By how much elements grow from one to the next along an axis, if they do so evenly."""
         return 1 if self.shape[axis] == 1 else None
 
+    def is_contiguous(self, axis: int) -> bool:
+        """True if lanes along the axis are read as vectors, not one by one."""
+        return True
+
 
 class Kernel(Places):
     """What is being emitted: the emitter, and the elements that were read since the current loop nest began."""
@@ -172,6 +176,9 @@ class Stored(Tile):
             found = e.insert(found, e.load(self.element, e.element(pointer, place * stride, self.element)), lane)
         return found
 
+    def is_contiguous(self, axis: int) -> bool:
+        return self.buffer.strides[axis] == 1
+
 
 class Splat(Tile):
     """The same scalar everywhere."""
@@ -279,6 +286,9 @@ class Elementwise(Tile):
         steps = [operand.step(axis) for operand in self.operands]
         return 0 if all(step == 0 for step in steps) else super().step(axis)
 
+    def is_contiguous(self, axis: int) -> bool:
+        return all(operand.is_contiguous(axis) for operand in self.operands)
+
 
 class Broadcast(Tile):
     """Operand axis ``i`` is axis ``along[i]``; extents of 1 are repeated."""
@@ -305,6 +315,9 @@ class Broadcast(Tile):
                 return self.operand.step(own)
         return 0
 
+    def is_contiguous(self, axis: int) -> bool:
+        return axis not in self.along or self.operand.is_contiguous(list(self.along).index(axis))
+
 
 class Transpose(Tile):
     """Axis ``i`` is axis ``permutation[i]`` of the operand."""
@@ -323,6 +336,9 @@ class Transpose(Tile):
 
     def step(self, axis: int) -> int | None:
         return self.operand.step(self.permutation[axis])
+
+    def is_contiguous(self, axis: int) -> bool:
+        return self.operand.is_contiguous(self.permutation[axis])
 
 
 class Padded(Tile):
@@ -345,6 +361,9 @@ class Padded(Tile):
                 inside = e.icmp("slt", k.ssa(at.places[axis]), k.ssa(limit))
             found = e.select(inside, found, self.other)
         return found
+
+    def is_contiguous(self, axis: int) -> bool:
+        return self.operand.is_contiguous(axis)
 
 
 def lanes_below(k: Kernel, count: Place, total: int) -> SSAValue:
@@ -413,7 +432,68 @@ def loop_nest(
 def write(k: Kernel, tile: Tile, buffer: Buffer) -> None:
     """Compute a tile into a buffer."""
     k.begin_nest()
-    loop_nest(k, tile.shape, tile.width, lambda at: buffer.write(k, k.read(tile, at), at))
+    if not _write_turned(k, tile, buffer):
+        loop_nest(k, tile.shape, tile.width, lambda at: buffer.write(k, k.read(tile, at), at))
+
+
+def _write_turned(k: Kernel, tile: Tile, buffer: Buffer) -> bool:
+    """The same for a tile whose elements stand side by side along another axis than the buffer's: squares of lanes are
+    read along that axis and turned in registers. False if there is no such axis, or no square fits.
+    """
+    axis = lane_axis(tile.shape)
+    if axis is None or tile.is_contiguous(axis):
+        return False
+    others = [a for a, extent in enumerate(tile.shape) if a != axis and extent > 1 and tile.is_contiguous(a)]
+    if not others:
+        return False
+    across = others[-1]
+    size = min(8, VECTOR_BYTES // tile.width, *(tile.shape[a] & -tile.shape[a] for a in (axis, across)))
+    if size < 4:
+        return False
+    places: list[Place] = [0] * len(tile.shape)
+
+    def square() -> None:
+        def at(dim: int, number: int, lanes_along: int) -> At:
+            moved = list(places)
+            moved[dim] = k.add(moved[dim], number)
+            return At(tuple(moved), lanes_along, size)
+
+        lines = [k.read(tile, at(axis, number, across)) for number in range(size)]
+        for number, line in enumerate(transposed(k.e, lines)):
+            buffer.write(k, line, at(across, number, axis))
+
+    def level(dim: int) -> None:
+        if dim == len(places):
+            square()
+            return
+
+        def iteration(place: Place, _: list[SSAValue]) -> Sequence[SSAValue]:
+            places[dim] = place
+            level(dim + 1)
+            return ()
+
+        k.loop(0, tile.shape[dim], size if dim in (axis, across) else 1, iteration)
+
+    level(0)
+    return True
+
+
+def transposed(e: Emitter, lines: list[SSAValue]) -> list[SSAValue]:
+    """The columns of a square of lanes: pairs of rows exchange blocks of 1, 2, 4, … lanes."""
+    size = len(lines)
+    distance = 1
+    while distance < size:
+        first = [lane if not lane & distance else size + lane - distance for lane in range(size)]
+        second = [lane + distance if not lane & distance else size + lane for lane in range(size)]
+        swapped = list(lines)
+        for low in range(size):
+            if not low & distance:
+                high = low | distance
+                swapped[low] = e.shuffle(lines[low], first, lines[high])
+                swapped[high] = e.shuffle(lines[low], second, lines[high])
+        lines = swapped
+        distance *= 2
+    return lines
 
 
 def stored(k: Kernel, tile: Tile) -> Stored:
