@@ -30,7 +30,7 @@ class Memory:
         position: Place = 0
         for place, stride in zip(places, self.strides, strict=True):
             position = k.add(position, k.mul(place, stride))
-        return self.pointer if position == 0 else k.e.element(self.pointer, position, self.element)
+        return k.address(self.pointer, position, self.element)
 
 
 def conjunction(k: Kernel, a: SSAValue | None, b: SSAValue | None) -> SSAValue | None:
@@ -85,7 +85,7 @@ def _for_each(k: Kernel, ok: SSAValue | None, mask: SSAValue | None, lanes: int)
 
 def _apart(k: Kernel, element: Attribute, pointer: SSAValue, stride: Place, lanes: int) -> SSAValue:
     positions = k.mul(k.e.iota(i64, lanes), stride)
-    return k.e.element(pointer, positions, element)
+    return k.e.element(pointer, k.ssa(positions), element)
 
 
 def _read(k: Kernel, kind: Attribute, pointer: SSAValue, ok: SSAValue | None, other: int | float) -> SSAValue:
@@ -246,7 +246,7 @@ def element_addresses(k: Kernel, indices: Sequence[Tile], memory: Memory, at: At
         position = k.add(position, k.mul(k.read(index, at), stride))
     if isinstance(position, int):
         position = k.e.const(vector(i64, at.lanes), position)
-    return k.e.element(memory.pointer, position, memory.element)
+    return k.e.element(memory.pointer, k.ssa(position), memory.element)
 
 
 def store_tile(

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import TypeAlias, Union
 
 from xdsl.dialects import llvm
 from xdsl.dialects.builtin import IntegerAttr
-from xdsl.ir import Block, SSAValue
+from xdsl.ir import Attribute, Block, SSAValue
 
 from forgec.backends.cpu.emitter import Emitter
 from forgec.backends.cpu.llvm_types import i64, lanes
 from forgec.runtime.symbolic import Extent, free_symbols, is_nonnegative
 from forgec.runtime.symbolic.atoms import Atom
 
-Place: TypeAlias = int | SSAValue
-"""A number of elements: known, or a value of type i64 (or a vector of them)."""
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """A value and a number known at compile time, not yet added: most such sums end in the offset of an address."""
+
+    value: SSAValue
+    constant: int
+
+
+Place: TypeAlias = Union[int, SSAValue, Sum]
+"""A number of elements: known, a value of type i64 (or a vector of them), or a sum of both."""
 
 
 class Places:
@@ -26,8 +36,8 @@ class Places:
 
     def __init__(self, emitter: Emitter) -> None:
         self.e = emitter
-        self._nonnegative: set[SSAValue] = set()
-        self._made: dict[tuple[str, Place, Place], tuple[Block, SSAValue]] = {}
+        self._nonnegative: set[SSAValue | Sum] = set()
+        self._made: dict[tuple[object, ...], tuple[Block, SSAValue]] = {}
 
     # -- numbers ---------------------------------------------------------------------------------------------------
 
@@ -39,16 +49,39 @@ class Places:
         return value
 
     def ssa(self, place: Place) -> SSAValue:
+        """The number as a value."""
+        if isinstance(place, Sum):
+            return self._result(self._once("add", place.value, place.constant), place)
         return self.e.const(i64, place) if isinstance(place, int) else place
 
+    def address(self, pointer: SSAValue, position: Place, element: Attribute) -> SSAValue:
+        """The address of an element."""
+        if position == 0:
+            return pointer
+        if isinstance(position, Sum):
+            return self.e.element(self._element(pointer, position.value, element), position.constant, element)
+        return self._element(pointer, position, element)
+
+    def _element(self, pointer: SSAValue, position: int | SSAValue, element: Attribute) -> SSAValue:
+        key = ("element", pointer, position)
+        block, found = self._made.get(key, (None, None))
+        if found is None or block is not self.e.block:
+            found = self.e.element(pointer, position, element)
+            self._made[key] = (self.e.block, found)
+        return found
+
     def assume_nonnegative(self, place: Place) -> Place:
-        if isinstance(place, SSAValue):
+        if isinstance(place, SSAValue | Sum):
             self._nonnegative.add(place)
         return place
 
     def nonnegative(self, place: Place) -> bool:
         """True if the number is known not to be negative."""
-        return place >= 0 if isinstance(place, int) else place in self._nonnegative
+        if isinstance(place, int):
+            return place >= 0
+        return place in self._nonnegative or (
+            isinstance(place, Sum) and place.constant >= 0 and place.value in self._nonnegative
+        )
 
     def _once(self, name: str, a: Place, b: Place) -> SSAValue:
         """The result of an op of the emitter, which is not repeated in a block."""
@@ -65,10 +98,11 @@ class Places:
         return value
 
     def _pair(self, a: Place, b: Place) -> tuple[SSAValue, SSAValue]:
+        a, b = (self.ssa(v) if isinstance(v, Sum) else v for v in (a, b))
         like = max((v for v in (a, b) if isinstance(v, SSAValue)), key=lambda v: lanes(v.type) or 0).type
         return self._like(a, like), self._like(b, like)
 
-    def _like(self, a: Place, like: object) -> SSAValue:
+    def _like(self, a: int | SSAValue, like: object) -> SSAValue:
         count = lanes(like)  # pyright: ignore[reportArgumentType]
         if isinstance(a, int):
             return self.e.const(like, a)  # pyright: ignore[reportArgumentType]
@@ -81,12 +115,37 @@ class Places:
             return a + b
         if a == 0 or b == 0:
             return b if a == 0 else a
-        return self._result(self._once("add", a, b), a, b)
+        (first, c), (second, d) = self._parts(a), self._parts(b)
+        if first is None or second is None:
+            value = second if first is None else first
+            assert value is not None
+            if lanes(value.type) is None:
+                return self._sum(value, c + d)
+            return self._result(self._once("add", value, c + d), a, b)
+        if c + d and (lanes(first.type) or lanes(second.type)):
+            return self._result(self._once("add", self.ssa(a), self.ssa(b)), a, b)
+        return self._sum(self._result(self._once("add", first, second), first, second), c + d)
+
+    @staticmethod
+    def _parts(place: Place) -> tuple[SSAValue | None, int]:
+        if isinstance(place, int):
+            return None, place
+        return (place.value, place.constant) if isinstance(place, Sum) else (place, 0)
+
+    @staticmethod
+    def _sum(value: SSAValue, constant: int) -> Place:
+        return Sum(value, constant) if constant else value
 
     def sub(self, a: Place, b: Place) -> Place:
         if isinstance(a, int) and isinstance(b, int):
             return a - b
-        return a if b == 0 else self.e.sub(*self._pair(a, b), nsw=True)
+        if isinstance(b, int):
+            return self.add(a, -b)
+        if isinstance(b, Sum):
+            return self.add(self.sub(a, b.value), -b.constant)
+        return self._sum(self.e.sub(*self._pair(a.value, b), nsw=True), a.constant) if isinstance(a, Sum) else self.e.sub(
+            *self._pair(a, b), nsw=True
+        )
 
     def mul(self, a: Place, b: Place) -> Place:
         if isinstance(a, int) and isinstance(b, int):
@@ -95,6 +154,9 @@ class Places:
             return 0
         if a == 1 or b == 1:
             return b if a == 1 else a
+        for sum_, factor in ((a, b), (b, a)):
+            if isinstance(sum_, Sum) and isinstance(factor, int):
+                return self.add(self.mul(sum_.value, factor), sum_.constant * factor)
         return self._result(self._once("mul", a, b), a, b)
 
     def min(self, a: Place, b: Place) -> Place:
@@ -124,7 +186,8 @@ class Places:
         if b == 1:
             return a, 0
         e, known = self.e, self.nonnegative(a) and self.nonnegative(b)
-        if isinstance(b, int) and b > 0 and b & (b - 1) == 0 and isinstance(a, SSAValue):
+        if isinstance(b, int) and b > 0 and b & (b - 1) == 0:
+            a = self.ssa(a)
             return self._result(e.ashr(a, b.bit_length() - 1), a), self._result(e.and_(a, b - 1))
         left, right = self._pair(a, b)
         if not isinstance(b, int):

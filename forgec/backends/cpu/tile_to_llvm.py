@@ -129,9 +129,7 @@ class _Lowering:
             case memory.ViewOp():
                 source = self.memories[op.source]
                 offset = self.place(op.offset)
-                pointer = source.pointer if offset == 0 else self.k.e.element(
-                    source.pointer, offset, source.element
-                )  # fmt: skip
+                pointer = self.k.address(source.pointer, offset, source.element)
                 self.memories[op.result] = self.memory(op.result, pointer)
             case memory.StoreOp():
                 self.store(op)

@@ -141,7 +141,7 @@ class Buffer:
         position: Place = 0
         for place, stride in zip(places, self.strides, strict=True):
             position = k.add(position, k.mul(place, stride))
-        return self.pointer if position == 0 else k.e.element(self.pointer, position, self.element)
+        return k.address(self.pointer, position, self.element)
 
     def write(self, k: Kernel, value: SSAValue, at: At) -> None:
         """Store elements; the lanes run along the axis that is stored without gaps."""
@@ -371,7 +371,7 @@ def lanes_below(k: Kernel, count: Place, total: int) -> SSAValue:
     e = k.e
     if isinstance(count, int):
         return e.const_vector(i1, [int(lane < count) for lane in range(total)])
-    bound = e.trunc(e.smin(e.smax(count, 0), total), i32)
+    bound = e.trunc(e.smin(e.smax(k.ssa(count), 0), total), i32)
     return e.icmp("ult", e.iota(i32, total), e.splat(bound, total))
 
 
