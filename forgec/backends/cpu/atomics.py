@@ -11,23 +11,23 @@ from forgec.backends.cpu.emitter import Emitter
 from forgec.backends.cpu.llvm_types import i1, i8, i64, integer_like
 
 
-def combine_in_memory(e: Emitter, kind: str, pointer: SSAValue, change: SSAValue, *, signed: bool) -> None:
+def combine_in_memory(e: Emitter, kind: str, pointer: SSAValue, change: SSAValue) -> None:
     """Combine the scalar at an address with another: again and again, until nobody else wrote in between."""
     kind_of = change.type
     whole = i8 if kind_of == i1 else integer_like(kind_of)
-    head, done = e.new_block([whole]), e.new_block()
-    e.branch(head, [e.load(whole, pointer)])
-    e.block = head
-    before = head.args[0]
-    value = e.icmp("ne", before, 0) if kind_of == i1 else e.bitcast(before, kind_of)
-    combined = e.combine(kind, value, change, signed=signed)
-    after = e.zext(combined, i8) if kind_of == i1 else e.bitcast(combined, whole)
-    pair = llvm_ops.CmpXchgOp.create(
-        operands=(pointer, before, after), result_types=(llvm.LLVMStructType.from_type_list([whole, i1]),)
-    )
-    e.block.add_op(pair)
-    e.branch_if(_part(e, pair.res, 1, i1), done, (), head, (_part(e, pair.res, 0, whole),))
-    e.block = done
+
+    def attempt(values: list[SSAValue]) -> tuple[SSAValue, list[SSAValue]]:
+        before = values[0]
+        value = e.icmp("ne", before, 0) if kind_of == i1 else e.bitcast(before, kind_of)
+        combined = e.combine(kind, value, change)
+        after = e.zext(combined, i8) if kind_of == i1 else e.bitcast(combined, whole)
+        pair = llvm_ops.CmpXchgOp.create(
+            operands=(pointer, before, after), result_types=(llvm.LLVMStructType.from_type_list([whole, i1]),)
+        )
+        e.block.add_op(pair)
+        return e.not_(_part(e, pair.res, 1, i1)), [_part(e, pair.res, 0, whole)]
+
+    e.repeat([e.load(whole, pointer)], attempt)
 
 
 def _part(e: Emitter, pair: SSAValue, position: int, kind: Attribute) -> SSAValue:

@@ -46,12 +46,11 @@ def dot_tile(
     *,
     transposed: bool,
     vector_bytes: int,
-    convert: Callable[[Emitter, SSAValue, Attribute], SSAValue],
 ) -> None:
     """Compute the product into ``buffer``, which may be where the accumulator is read from, place by place."""
     rows, columns = accumulator.shape
     total = lhs.shape[1]
-    lhs, rhs = (_as(side, accumulator.element, convert) for side in (lhs, rhs))
+    lhs, rhs = (_as(side, accumulator.element) for side in (lhs, rhs))
     if rows <= ROWS and transposed and rhs.is_contiguous(1):
         _along_sum(k, lhs, rhs, accumulator, buffer)
         return
@@ -107,10 +106,10 @@ def dot_tile(
     )  # fmt: skip
 
 
-def _as(side: Tile, element: Attribute, convert: Callable[[Emitter, SSAValue, Attribute], SSAValue]) -> Tile:
+def _as(side: Tile, element: Attribute) -> Tile:
     if side.element == element:
         return side
-    return Elementwise(element, side.shape, lambda e, values: convert(e, values[0], element), [side])
+    return Elementwise(element, side.shape, lambda e, values: e.convert(values[0], element), [side])
 
 
 def _along_sum(k: Kernel, lhs: Tile, rhs: Tile, accumulator: Tile, buffer: Buffer) -> None:
@@ -132,9 +131,7 @@ def _along_sum(k: Kernel, lhs: Tile, rhs: Tile, accumulator: Tile, buffer: Buffe
 
             left = [read(lhs, r) for r in range(rows)]
             right = [read(rhs, k.add(first, c)) for c in range(width)]
-            return [
-                multiply_add(k.e, left[r], right[c], acc[r * width + c]) for r in range(rows) for c in range(width)
-            ]
+            return [multiply_add(k.e, left[r], right[c], acc[r * width + c]) for r in range(rows) for c in range(width)]
 
         sums = k.loop(0, whole, lanes, step, [k.e.const(kind, 0)] * (rows * width))
         if whole < total:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from xdsl.dialects import arith, llvm
-from xdsl.dialects.builtin import IndexType, IntegerAttr, IntegerType, Signedness
+from xdsl.dialects.builtin import IndexType, IntegerAttr, IntegerType
 from xdsl.ir import Attribute, Operation, SSAValue
 
 from forgec.backends.cpu import vector_math
@@ -33,14 +33,10 @@ def llvm_element(kind: Attribute) -> Attribute:
     if isinstance(kind, IntegerType):
         if kind.width.data not in (1, 8, 16, 32, 64):
             raise Unsupported(f"elements of type {kind}")
-        return i8 if kind.signedness.data == Signedness.UNSIGNED and kind.width.data == 8 else kind
+        return IntegerType(kind.width.data)
     if not isinstance(kind, FLOATS):
         raise Unsupported(f"elements of type {kind}")
     return kind
-
-
-def is_unsigned(kind: Attribute) -> bool:
-    return isinstance(kind, IntegerType) and kind.signedness.data == Signedness.UNSIGNED
 
 
 def rule(op: Operation) -> Rule | None:
@@ -326,4 +322,6 @@ RULES: dict[str, Rule] = {
     "math.cttz": _count_zeros("llvm.cttz"),
     "math.ctpop": lambda e, op, values: e.intrinsic("llvm.ctpop", (values[0],)),
 }  # fmt: skip
-EXPENSIVE = {name for name in RULES if name.startswith(("math.", "arith.div", "arith.rem", "arith.floordiv", "arith.ceildiv"))}
+EXPENSIVE = {
+    name for name in RULES if name.startswith(("math.", "arith.div", "arith.rem", "arith.floordiv", "arith.ceildiv"))
+}

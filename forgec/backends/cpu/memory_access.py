@@ -249,9 +249,7 @@ def element_addresses(k: Kernel, indices: Sequence[Tile], memory: Memory, at: At
     return k.e.element(memory.pointer, k.ssa(position), memory.element)
 
 
-def store_tile(
-    k: Kernel, value: Tile, memory: Memory, offsets: Sequence[Place], in_bounds: Sequence[int]
-) -> None:
+def store_tile(k: Kernel, value: Tile, memory: Memory, offsets: Sequence[Place], in_bounds: Sequence[int]) -> None:
     """``tile.store``: only the part of the tile that is inside the block is computed."""
     k.begin_nest()
     ranges: list[tuple[Place, Place]] = []

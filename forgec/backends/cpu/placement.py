@@ -148,5 +148,3 @@ def _repeats(op: Operation) -> bool:
     shape, small = extents(op.result), extents(op.input)
     kept = [target for own, target in enumerate(op.along.data) if small[own] == shape[target]]
     return any(extent != 1 for axis, extent in enumerate(shape) if axis not in kept)
-
-

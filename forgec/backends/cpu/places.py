@@ -143,8 +143,10 @@ class Places:
             return self.add(a, -b)
         if isinstance(b, Sum):
             return self.add(self.sub(a, b.value), -b.constant)
-        return self._sum(self.e.sub(*self._pair(a.value, b), nsw=True), a.constant) if isinstance(a, Sum) else self.e.sub(
-            *self._pair(a, b), nsw=True
+        return (
+            self._sum(self.e.sub(*self._pair(a.value, b), nsw=True), a.constant)
+            if isinstance(a, Sum)
+            else self.e.sub(*self._pair(a, b), nsw=True)
         )
 
     def mul(self, a: Place, b: Place) -> Place:
@@ -246,7 +248,3 @@ class Places:
             return body(index, values)
 
         return self.e.loop(self.ssa(start), self.ssa(end), self.ssa(step), carried, iteration)
-
-
-
-

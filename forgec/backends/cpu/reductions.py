@@ -24,7 +24,7 @@ from forgec.backends.cpu.tiles import (
 _LAST = (1 << 63) - 1
 
 
-def neutral(kind: str, element: Attribute, *, signed: bool = True) -> int | float:
+def neutral(kind: str, element: Attribute) -> int | float:
     """What changes nothing when it is combined with."""
     if kind in ("add", "or"):
         return 0
@@ -36,17 +36,15 @@ def neutral(kind: str, element: Attribute, *, signed: bool = True) -> int | floa
     if is_float(element):
         return float("inf") if largest else float("-inf")
     width = bits(element)
-    if element == i1 or not signed:
-        return (1 << width) - 1 if largest else 0
+    if element == i1:
+        return int(largest)
     return (1 << (width - 1)) - 1 if largest else -(1 << (width - 1))
 
 
-def reduce_tile(
-    k: Kernel, kind: str, tile: Tile, axis: int, buffer: Buffer | None, *, signed: bool = True
-) -> SSAValue | None:
+def reduce_tile(k: Kernel, kind: str, tile: Tile, axis: int, buffer: Buffer | None) -> SSAValue | None:
     """``tile.reduce`` into a buffer, or to a scalar where ``buffer`` is None (tiles of rank 1)."""
     k.begin_nest()
-    reduction = (_Arg if kind.startswith("arg") else _Combination)(k, kind, tile, axis, signed)
+    reduction = (_Arg if kind.startswith("arg") else _Combination)(k, kind, tile, axis)
     across = lane_axis(tile.shape)
     count = lane_count(tile.shape[axis], tile.width) if axis == across else 1
     found: list[SSAValue] = []
@@ -80,9 +78,9 @@ def reduce_tile(
 
 
 class _Combination:
-    def __init__(self, k: Kernel, kind: str, tile: Tile, axis: int, signed: bool) -> None:
-        self.k, self.kind, self.tile, self.axis, self.signed = k, kind, tile, axis, signed
-        self.start_value = neutral(kind, tile.element, signed=signed)
+    def __init__(self, k: Kernel, kind: str, tile: Tile, axis: int) -> None:
+        self.k, self.kind, self.tile, self.axis = k, kind, tile, axis
+        self.start_value = neutral(kind, tile.element)
 
     def start(self, count: int) -> list[SSAValue]:
         kind = self.tile.element if count == 1 else vector(self.tile.element, count)
@@ -92,18 +90,18 @@ class _Combination:
         e, value = self.k.e, self.k.read(self.tile, at)
         if at.active is not None and at.axis == self.axis:
             value = e.select(at.active, value, self.start_value)
-        return [e.combine(self.kind, acc[0], value, signed=self.signed)]
+        return [e.combine(self.kind, acc[0], value)]
 
     def finish(self, acc: list[SSAValue], *, horizontal: bool) -> SSAValue:
-        return self.k.e.reduce(self.kind, acc[0], signed=self.signed) if horizontal else acc[0]
+        return self.k.e.reduce(self.kind, acc[0]) if horizontal else acc[0]
 
 
 class _Arg:
     """The best element so far and its place, in each lane; of equal ones the first."""
 
-    def __init__(self, k: Kernel, kind: str, tile: Tile, axis: int, signed: bool) -> None:
-        self.k, self.kind, self.tile, self.axis, self.signed = k, kind, tile, axis, signed
-        self.worst = neutral(kind, tile.element, signed=signed)
+    def __init__(self, k: Kernel, kind: str, tile: Tile, axis: int) -> None:
+        self.k, self.kind, self.tile, self.axis = k, kind, tile, axis
+        self.worst = neutral(kind, tile.element)
 
     def start(self, count: int) -> list[SSAValue]:
         e = self.k.e
@@ -119,7 +117,7 @@ class _Arg:
             more = e.or_(more, e.and_(nan, e.not_(best_nan)))
             same = e.or_(e.fcmp("oeq", value, best), e.and_(nan, best_nan))
         else:
-            sign = "s" if self.signed and element_type(value.type) != i1 else "u"
+            sign = "u" if element_type(value.type) == i1 else "s"
             more = e.icmp(sign + ("gt" if largest else "lt"), value, best)
             same = e.icmp("eq", value, best)
         return e.or_(more, e.and_(same, earlier))
@@ -143,13 +141,13 @@ class _Arg:
         return e.extract(acc[1], 0) if horizontal and count is not None else acc[1]
 
 
-def scan_tile(k: Kernel, kind: str, tile: Tile, axis: int, buffer: Buffer, *, signed: bool = True) -> None:
+def scan_tile(k: Kernel, kind: str, tile: Tile, axis: int, buffer: Buffer) -> None:
     """``tile.scan`` into a buffer: within a vector in steps of doubled distance, then on from vector to vector."""
     k.begin_nest()
     across = lane_axis(tile.shape)
     horizontal = axis == across
     count = lane_count(tile.shape[axis], tile.width) if horizontal else 1
-    start = neutral(kind, tile.element, signed=signed)
+    start = neutral(kind, tile.element)
     others = tuple(1 if dim == axis else extent for dim, extent in enumerate(tile.shape))
 
     def row(at: At) -> None:
@@ -160,11 +158,11 @@ def scan_tile(k: Kernel, kind: str, tile: Tile, axis: int, buffer: Buffer, *, si
             here = At(places, axis, count) if horizontal and count > 1 else At(places, at.axis, at.lanes, at.active)
             value = k.read(tile, _within(k, here, tile.shape))
             if horizontal and count > 1:
-                value = _prefixes(k, kind, value, count, start, signed)
-                value = k.e.combine(kind, k.e.splat(carried[0], count), value, signed=signed)
+                value = _prefixes(k, kind, value, count, start)
+                value = k.e.combine(kind, k.e.splat(carried[0], count), value)
                 buffer.write(k, value, here)
                 return [k.e.extract(value, count - 1)]
-            value = k.e.combine(kind, carried[0], value, signed=signed)
+            value = k.e.combine(kind, carried[0], value)
             buffer.write(k, value, here)
             return [value]
 
@@ -183,14 +181,12 @@ def _within(k: Kernel, at: At, shape: tuple[int, ...]) -> At:
     return At(at.places, at.axis, at.lanes, lanes_below(k, k.sub(shape[at.axis], at.places[at.axis]), at.lanes))
 
 
-def _prefixes(
-    k: Kernel, kind: str, value: SSAValue, count: int, start: int | float, signed: bool
-) -> SSAValue:
+def _prefixes(k: Kernel, kind: str, value: SSAValue, count: int, start: int | float) -> SSAValue:
     distance = 1
     while distance < count:
         before = k.e.const(value.type, start)
         lanes_ = [lane - distance if lane >= distance else count for lane in range(count)]
-        value = k.e.combine(kind, k.e.shuffle(value, lanes_, before), value, signed=signed)
+        value = k.e.combine(kind, k.e.shuffle(value, lanes_, before), value)
         distance *= 2
     return value
 

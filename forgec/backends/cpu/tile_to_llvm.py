@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 
 from xdsl.dialects import arith, llvm, scf
 from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, FloatAttr, IntegerAttr, ModuleOp
-from xdsl.ir import Attribute, Block, Operation, SSAValue
+from xdsl.ir import Block, Operation, SSAValue
 
 from forgec.backends.cpu import elementwise
 from forgec.backends.cpu.atomics import combine_in_memory
 from forgec.backends.cpu.carried import Carried, in_place
 from forgec.backends.cpu.dot import dot_tile
-from forgec.backends.cpu.elementwise import Unsupported, is_unsigned, llvm_element
+from forgec.backends.cpu.elementwise import Unsupported, llvm_element
 from forgec.backends.cpu.emitter import Emitter, function
 from forgec.backends.cpu.llvm_types import PTR, i1, i32, i64
 from forgec.backends.cpu.memory_access import Gathered, Loaded, Memory, inside, scatter_tile, store_tile
@@ -141,8 +141,7 @@ class _Lowering:
                 self.reduce(op)
             case compute.ScanOp():
                 buffer = self.new_buffer(op.result)
-                signed = not is_unsigned(element(op.input))
-                scan_tile(self.k, op.kind.data, self.tile(op.input), op.axis.data, buffer, signed=signed)
+                scan_tile(self.k, op.kind.data, self.tile(op.input), op.axis.data, buffer)
                 self.tiles[op.result] = Stored(buffer)
             case compute.DotOp():
                 self.dot(op)
@@ -280,18 +279,18 @@ class _Lowering:
         mask = None if op.mask is None else self.tile(op.mask, value.shape)
         combine: Callable[[SSAValue, SSAValue], None] | None = None
         if op.combine is not None:
-            kind, signed = op.combine.data, not is_unsigned(element(op.value))
+            kind = op.combine.data
 
             def combined(pointer: SSAValue, change: SSAValue) -> None:
-                combine_in_memory(self.e, kind, pointer, change, signed=signed)
+                combine_in_memory(self.e, kind, pointer, change)
 
             combine = combined
         scatter_tile(self.k, value, self.memories[op.block], indices, mask, combine)
 
     def reduce(self, op: compute.ReduceOp) -> None:
-        tile, signed = self.tiles[op.input], not is_unsigned(element(op.input))
+        tile = self.tiles[op.input]
         buffer = self.new_buffer(op.result) if is_tile(op.result) else None
-        found = reduce_tile(self.k, op.kind.data, tile, op.axis.data, buffer, signed=signed)
+        found = reduce_tile(self.k, op.kind.data, tile, op.axis.data, buffer)
         if buffer is None:
             assert found is not None
             self.scalars[op.result] = found
@@ -303,14 +302,9 @@ class _Lowering:
         buffer = self.targets.get(op.result)
         if buffer is None or not accumulator.buffers.get(buffer, True):
             buffer = self.new_buffer(op.result)
-        unsigned = is_unsigned(element(op.lhs))
-
-        def convert(e: Emitter, value: SSAValue, target: Attribute) -> SSAValue:
-            return e.convert(value, target, signed=not unsigned)
-
         dot_tile(
             self.k, self.tiles[op.lhs], self.tiles[op.rhs], accumulator, buffer,
-            transposed=op.transposed is not None, vector_bytes=self.vector_bytes, convert=convert,
+            transposed=op.transposed is not None, vector_bytes=self.vector_bytes,
         )  # fmt: skip
         self.tiles[op.result] = Stored(buffer)
 

@@ -239,7 +239,9 @@ class Index(Tile):
             return 1
         total = 0
         for monomial, coefficient in self.expression.terms if isinstance(self.expression, SymExpr) else ():
-            factors = [self._atom_step(atom.text if atom.op == "symbol" else None, atom.args, axis) for atom in monomial]
+            factors = [
+                self._atom_step(atom.text if atom.op == "symbol" else None, atom.args, axis) for atom in monomial
+            ]
             if any(factor is None for factor in factors):
                 return None
             if any(factors):

@@ -27,7 +27,7 @@ def kernel(name: str, line: str, inputs: list[str], output: str) -> str:
     """One op on tiles of 16 elements: ``line`` has the operands ``%0``, ``%1`` and types ``{0}``, … ``{out}``."""
     blocks = [f"!tile.block<tensor<?x{dtype}, #forge.tensor<[n0]>>>" for dtype in [*inputs, output]]
     parameters = ", ".join(f"%b{number} : {block}" for number, block in enumerate(blocks))
-    tiles = [f"tensor<16x{dtype}>" for dtype in [*inputs, output]]
+    tiles = [f"tensor<16x{dtype.removeprefix('u')}>" for dtype in [*inputs, output]]
     loads = "\n".join(
         f"  %v{number} = tile.load %b{number}[%o] other {'true' if inputs[number] == 'i1' else 1} : "
         f"{blocks[number]} -> {tiles[number]}"
@@ -73,10 +73,11 @@ def cases(dtype: str) -> dict[str, tuple[str, list[str], str]]:
         found["negf"] = ("arith.negf %0 : {0}", [dtype], dtype)
         for predicate in "oeq ogt oge olt ole one ord ueq ugt uge ult ule une uno false true".split():
             found[f"cmpf_{predicate}"] = (f"arith.cmpf {predicate}, %0, %1 : {{0}}", [dtype] * 2, "i1")
-        for target in (*INTEGERS, "ui8"):
+        for target in INTEGERS:
             found[f"fptosi_{target}"] = ("arith.fptosi %0 : {0} to {out}", [dtype], target)
             found[f"sitofp_{target}"] = ("arith.sitofp %0 : {0} to {out}", [target], dtype)
             found[f"uitofp_{target}"] = ("arith.uitofp %0 : {0} to {out}", [target], dtype)
+        found["uitofp_ui8"] = ("arith.uitofp %0 : {0} to {out}", ["ui8"], dtype)
         for target in FLOATS[: FLOATS.index(dtype)] if dtype != "bf16" else ("f32", "f64"):
             found[f"extf_{target}"] = ("arith.extf %0 : {0} to {out}", [dtype], target)
             found[f"truncf_{target}"] = ("arith.truncf %0 : {0} to {out}", [target], dtype)
@@ -112,7 +113,9 @@ def operands(name: str, inputs: list[str]) -> list[torch.Tensor]:
     found = [values(dtype, seed) for seed, dtype in enumerate(inputs)]
     if "div" in name or "rem" in name:  # what arith leaves undefined
         bad = (found[1] == 0) | ((found[1] == -1) if found[1].dtype != torch.uint8 else False)
-        found[1] = torch.where(bad, torch.full_like(found[1], 3), found[1]) if not found[1].is_floating_point() else found[1]
+        found[1] = (
+            torch.where(bad, torch.full_like(found[1], 3), found[1]) if not found[1].is_floating_point() else found[1]
+        )
     if name in SHIFTS:
         found[1] = found[1].abs().clamp(0) % torch.iinfo(found[1].dtype).bits
         found[1] = found[1].where(found[1] >= 0, torch.zeros_like(found[1]))

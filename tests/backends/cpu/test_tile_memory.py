@@ -25,14 +25,15 @@ def numbers(dtype: str, *shape: int, seed: int = 0) -> torch.Tensor:
 def copy(dtype: str, *, transposed: bool = False, tile: str = "4x16") -> str:
     """Copies a matrix whose strides are symbols, or its transpose."""
     rows, columns = tile.split("x")
+    kind = dtype.removeprefix("u")
     turned = f"{columns}x{rows}"
     body = (
-        f"%v = tile.load %x[%r, %c] other {'true' if dtype == 'i1' else 7} : !X{dtype} -> tensor<{tile}x{dtype}>\n"
+        f"%v = tile.load %x[%r, %c] other {'true' if dtype == 'i1' else 7} : !X{dtype} -> tensor<{tile}x{kind}>\n"
         + (
-            f"%w = tile.transpose %v [1, 0] : tensor<{tile}x{dtype}> -> tensor<{turned}x{dtype}>\n"
-            f"tile.store %w, %y[%c, %r] : tensor<{turned}x{dtype}>, !Y{dtype}"
+            f"%w = tile.transpose %v [1, 0] : tensor<{tile}x{kind}> -> tensor<{turned}x{kind}>\n"
+            f"tile.store %w, %y[%c, %r] : tensor<{turned}x{kind}>, !Y{dtype}"
             if transposed
-            else f"tile.store %v, %y[%r, %c] : tensor<{tile}x{dtype}>, !Y{dtype}"
+            else f"tile.store %v, %y[%r, %c] : tensor<{tile}x{kind}>, !Y{dtype}"
         )
     )
     out = "n1, n0" if transposed else "n0, n1"
@@ -58,7 +59,9 @@ def test_copy(transposed: bool, cpu: str) -> None:
     for dtype in ALL:
         for shape in ((5, 37), (1, 1), (8, 32), (0, 3), (3, 0), (4, 16)):
             x = numbers(dtype, *shape)
-            spread = torch.zeros(max(shape[0], 1) * 2, max(shape[1], 1) * 3, dtype=x.dtype)[: 2 * shape[0] : 2, : 3 * shape[1] : 3]
+            spread = torch.zeros(max(shape[0], 1) * 2, max(shape[1], 1) * 3, dtype=x.dtype)[
+                : 2 * shape[0] : 2, : 3 * shape[1] : 3
+            ]
             turned = torch.zeros(shape[::-1], dtype=x.dtype).T
             for source in (x, spread.copy_(x), turned.copy_(x)):
                 y = torch.zeros(shape[::-1] if transposed else shape, dtype=x.dtype)
@@ -147,8 +150,8 @@ tile.kernel @gather_{dtype}(%w : !W{dtype}, %i : !I{dtype}, %y : !O{dtype}) symb
   %widths = tile.broadcast %width along [] : index -> tensor<4x16xindex>
   %mask = arith.cmpi slt, %columns, %widths : tensor<4x16xindex>
   %v = tile.gather %w[%rows, %columns] mask %mask other {"true" if dtype == "i1" else 5} :
-      !W{dtype} mask tensor<4x16xi1>, tensor<4x16xindex>, tensor<4x16xindex> -> tensor<4x16x{dtype}>
-  tile.store %v, %y[%r, %c] : tensor<4x16x{dtype}>, !O{dtype}
+      !W{dtype} mask tensor<4x16xi1>, tensor<4x16xindex>, tensor<4x16xindex> -> tensor<4x16x{dtype.removeprefix("u")}>
+  tile.store %v, %y[%r, %c] : tensor<4x16x{dtype.removeprefix("u")}>, !O{dtype}
   tile.return
 }}"""
 
@@ -171,7 +174,7 @@ def test_gather_of_rows_and_its_check() -> None:
 
 def elementwise_gather(dtype: str, combine: str | None = None) -> str:
     """``y[i[t]] = x[i[t]]``, or combined: places that are next to each other only by chance."""
-    kind = f"tensor<16x{dtype}>"
+    kind = f"tensor<16x{dtype.removeprefix('u')}>"
     word = "" if combine is None else f' combine "{combine}"'
     block = f"!tile.block<tensor<?x{dtype}, #forge.tensor<[n0]>>>"
     return f"""
