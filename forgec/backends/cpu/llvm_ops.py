@@ -92,3 +92,16 @@ class GEPOp(IRDLOperation):
     inbounds = opt_prop_def(UnitAttr)
     result = result_def()
     traits = traits_def(NoMemoryEffect())
+
+
+@irdl_op_definition
+class CmpXchgOp(IRDLOperation):
+    """Writes ``val`` if the integer at ``ptr`` is ``cmp``, in one step for all threads; gives what was there, and whether
+    it was that.
+    """
+
+    name = "llvm.cmpxchg"
+    ptr = operand_def()
+    cmp = operand_def()
+    val = operand_def()
+    res = result_def()

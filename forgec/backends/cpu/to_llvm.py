@@ -378,6 +378,12 @@ def _typed_operands(word: str) -> Callable[[_Writer, Operation], str]:
     return lambda writer, op: f"{word} {_fast_math(op)}{', '.join(map(writer.typed, op.operands))}"
 
 
+def _extract_value(writer: _Writer, op: Operation) -> str:
+    position = op.properties["position"]
+    assert isinstance(position, DenseArrayBase)
+    return f"extractvalue {writer.typed(op.operands[0])}, {', '.join(map(str, position.iter_values()))}"
+
+
 _NOT_ATOMIC = IntegerAttr(0, 64).value
 _WRITERS: dict[str, Callable[[_Writer, Operation], str]] = {
     "llvm.icmp": _compare("icmp", _ICMP),
@@ -393,6 +399,8 @@ _WRITERS: dict[str, Callable[[_Writer, Operation], str]] = {
     "llvm.alloca": _alloca,
     "llvm.call_intrinsic": _intrinsic,
     "llvm.call": _call,
+    "llvm.cmpxchg": lambda writer, op: f"cmpxchg {', '.join(map(writer.typed, op.operands))} monotonic monotonic",
+    "llvm.extractvalue": _extract_value,
     "llvm.return": _return,
     "llvm.br": _branch,
     "llvm.cond_br": _branch_if,

@@ -1,0 +1,67 @@
+"""Tiles that a loop carries, or that the branches of a condition give: each has a buffer, which it never leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xdsl.dialects import scf
+from xdsl.ir import Operation, SSAValue
+
+from forgec.backends.cpu.placement import Placement
+from forgec.backends.cpu.tiles import Buffer, Kernel, Stored, Tile, write
+from forgec.ir.tile import compute
+
+
+@dataclass
+class Carried:
+    """The buffers of the carried values, None for scalars."""
+
+    k: Kernel
+    buffers: Sequence[Buffer | None]
+
+    def write(self, tiles: Sequence[Tile | None]) -> None:
+        """Give all buffers new contents at once: what another tile, or another place, still reads is not overwritten."""
+        pairs = [(t, b) for t, b in zip(tiles, self.buffers, strict=True) if t is not None and b is not None]
+        moves = [(t, b) for t, b in pairs if not (isinstance(t, Stored) and t.buffer is b)]
+        copies: list[tuple[Tile, Buffer]] = []
+        direct: list[tuple[Tile, Buffer]] = []
+        for number, (tile, buffer) in enumerate(moves):
+            read_by_others = any(buffer in other.buffers for n, (other, _) in enumerate(moves) if n != number)
+            if read_by_others or not tile.buffers.get(buffer, True):
+                between = self.k.buffer(buffer.element, buffer.shape)
+                write(self.k, tile, between)
+                copies.append((Stored(between), buffer))
+            else:
+                direct.append((tile, buffer))
+        for tile, buffer in [*direct, *copies]:
+            write(self.k, tile, buffer)
+
+
+def in_place(placement: Placement, argument: SSAValue, value: SSAValue) -> bool:
+    """True if the product ``value``, which becomes ``argument`` in the next iteration, can be computed in its buffer:
+    nothing reads the old contents after the product, nor any other operand of it.
+    """
+    product = value.owner
+    if not isinstance(product, compute.DotOp) or len(list(value.uses)) != 1:
+        return False
+    block = product.parent
+    if not isinstance(argument.owner, type(block)) or argument.owner is not block:
+        return False
+    assert block is not None
+    for reader, operand in placement.readers(argument):
+        if reader is product and operand == 2:
+            continue
+        if reader is product or isinstance(reader, scf.YieldOp) or not _before(block, reader, product):
+            return False
+    return True
+
+
+def _before(block: object, op: Operation, other: Operation) -> bool:
+    """True if ``op``, or the op of the block around it, stands before ``other`` in the block."""
+    while op.parent is not block:
+        parent = op.parent_op()
+        if parent is None:
+            return False
+        op = parent
+    return op is not other and op.is_before_in_block(other)

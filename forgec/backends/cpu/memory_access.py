@@ -1,0 +1,299 @@
+"""Loads and stores of tiles: vectors where elements stand side by side, masked or element by element where not.
+
+Nothing outside a block is touched. Where whether to read is one question for all lanes, the address is replaced by that
+of spare memory and the value by ``other``, so that there is no branch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from xdsl.dialects import llvm
+from xdsl.ir import Attribute, SSAValue
+
+from forgec.backends.cpu.llvm_types import i1, i64, size_bytes, vector
+from forgec.backends.cpu.places import Place
+from forgec.backends.cpu.tiles import ONE_BY_ONE, At, Kernel, Tile, lanes_below, loop_nest
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A block: the address of its first element, extents and strides in elements."""
+
+    pointer: SSAValue
+    element: Attribute
+    shape: tuple[Place, ...]
+    strides: tuple[Place, ...]
+
+    def address(self, k: Kernel, places: Sequence[Place]) -> SSAValue:
+        position: Place = 0
+        for place, stride in zip(places, self.strides, strict=True):
+            position = k.add(position, k.mul(place, stride))
+        return k.address(self.pointer, position, self.element)
+
+
+def conjunction(k: Kernel, a: SSAValue | None, b: SSAValue | None) -> SSAValue | None:
+    """Both conditions; None is always true."""
+    return b if a is None else a if b is None else k.e.and_(a, b)
+
+
+def all_of(k: Kernel, mask: SSAValue) -> SSAValue:
+    return k.e.intrinsic("llvm.vector.reduce.and", (mask,), i1, overloaded=(mask.type,))
+
+
+def fetch(
+    k: Kernel,
+    element: Attribute,
+    pointer: SSAValue,
+    stride: Place,
+    lanes: int,
+    ok: SSAValue | None,
+    mask: SSAValue | None,
+    other: int | float,
+) -> SSAValue:
+    """``lanes`` elements ``stride`` apart, where ``ok`` (for all) and ``mask`` (for each) hold, ``other`` elsewhere."""
+    e = k.e
+    if lanes == 1:
+        return _read(k, element, pointer, ok, other)
+    kind = vector(element, lanes)
+    if stride == 0:
+        some = conjunction(k, ok, None if mask is None else e.any(mask))
+        found = e.splat(_read(k, element, pointer, some, other), lanes)
+        return found if mask is None else e.select(mask, found, other)
+    if stride != 1:
+        return _read_each(k, kind, _apart(k, element, pointer, stride, lanes), _for_each(k, ok, mask, lanes), other)
+    if mask is None:
+        return _read(k, kind, pointer, ok, other)
+    each = _for_each(k, ok, mask, lanes)
+    assert each is not None
+    if size_bytes(element) >= 4:
+        return e.masked_load(kind, pointer, each, e.const(kind, other))
+
+    def one_by_one() -> list[SSAValue]:
+        return [_read_each(k, kind, _apart(k, element, pointer, 1, lanes), each, other)]
+
+    if isinstance(each.owner, llvm.ConstantOp):
+        return one_by_one()[0]
+    # CPUs without AVX-512 have no masked loads of these: only a chunk at the edge is read element by element.
+    return e.if_(all_of(k, each), lambda: [e.load(kind, pointer)], one_by_one)[0]
+
+
+def _for_each(k: Kernel, ok: SSAValue | None, mask: SSAValue | None, lanes: int) -> SSAValue | None:
+    return conjunction(k, None if ok is None else k.e.splat(ok, lanes), mask)
+
+
+def _apart(k: Kernel, element: Attribute, pointer: SSAValue, stride: Place, lanes: int) -> SSAValue:
+    positions = k.mul(k.e.iota(i64, lanes), stride)
+    return k.e.element(pointer, k.ssa(positions), element)
+
+
+def _read(k: Kernel, kind: Attribute, pointer: SSAValue, ok: SSAValue | None, other: int | float) -> SSAValue:
+    if ok is None:
+        return k.e.load(kind, pointer)
+    return k.e.select(ok, k.e.load(kind, k.e.select(ok, pointer, k.spare())), k.e.const(kind, other))
+
+
+def _read_each(k: Kernel, kind: Attribute, pointers: SSAValue, mask: SSAValue | None, other: int | float) -> SSAValue:
+    e, count = k.e, kind.shape.data[0].data  # pyright: ignore[reportAttributeAccessIssue]
+    every = e.const(vector(i1, count), 1)
+    if mask is None:
+        return e.gather(kind, pointers, every)
+    found = e.gather(kind, e.select(mask, pointers, e.splat(k.spare(), count)), every)
+    return e.select(mask, found, e.const(kind, other))
+
+
+def put(k: Kernel, value: SSAValue, element: Attribute, pointer: SSAValue, stride: Place, at: At) -> None:
+    """Write the active lanes, ``stride`` elements apart."""
+    e = k.e
+    if at.lanes == 1:
+        e.store(value, pointer)
+        return
+
+    def one_by_one() -> list[SSAValue]:
+        put_each(k, value, _apart(k, element, pointer, stride, at.lanes), at.active)
+        return []
+
+    def masked() -> list[SSAValue]:
+        assert at.active is not None
+        e.masked_store(value, pointer, at.active)
+        return []
+
+    def whole() -> list[SSAValue]:
+        e.store(value, pointer)
+        return []
+
+    if stride != 1:
+        one_by_one()
+    elif at.active is None:
+        whole()
+    else:
+        partial = masked if size_bytes(element) >= 4 else one_by_one
+        if isinstance(at.active.owner, llvm.ConstantOp):
+            partial()
+        else:
+            e.if_(all_of(k, at.active), whole, partial)
+
+
+def put_each(k: Kernel, value: SSAValue, pointers: SSAValue, mask: SSAValue | None) -> None:
+    """Write each lane of the mask to its own address."""
+    e, count = k.e, pointers.type.shape.data[0].data  # pyright: ignore[reportAttributeAccessIssue]
+    if mask is not None:
+        pointers = e.select(mask, pointers, e.splat(k.spare(), count))
+    e.scatter(value, pointers, e.const(vector(i1, count), 1))
+
+
+def inside(k: Kernel, offset: Place, count: int, extent: Place) -> bool:
+    """True if ``count`` elements from ``offset`` on are certain to be among ``extent``."""
+    return isinstance(offset, int) and isinstance(extent, int) and 0 <= offset <= extent - count
+
+
+class Loaded(Tile):
+    """``tile.load``: the tile of a block that begins at some offsets."""
+
+    def __init__(
+        self,
+        k: Kernel,
+        memory: Memory,
+        offsets: Sequence[Place],
+        shape: tuple[int, ...],
+        in_bounds: Sequence[int],
+        other: int | float,
+    ) -> None:
+        super().__init__(memory.element, shape)
+        self.memory = replace(memory, pointer=memory.address(k, offsets))
+        self.offsets = offsets
+        self.checked = [
+            dim
+            for dim, (offset, count, extent) in enumerate(zip(offsets, shape, memory.shape, strict=True))
+            if dim not in in_bounds and not inside(k, offset, count, extent)
+        ]
+        self.other = other
+
+    def read(self, k: Kernel, at: At) -> SSAValue:
+        ok, mask = None, at.active
+        for dim in self.checked:
+            place = k.add(self.offsets[dim], at.places[dim])
+            if dim != at.axis:
+                ok = conjunction(k, ok, k.e.icmp("ult", k.ssa(place), k.ssa(self.memory.shape[dim])))
+                continue
+            mask = conjunction(k, mask, lanes_below(k, k.sub(self.memory.shape[dim], place), at.lanes))
+            if not k.nonnegative(place):
+                before = lanes_below(k, k.sub(0, place), at.lanes)
+                mask = conjunction(k, mask, k.e.not_(before))
+        stride = 0 if at.axis is None else self.memory.strides[at.axis]
+        pointer = self.memory.address(k, at.places)
+        return fetch(k, self.element, pointer, stride, at.lanes, ok, mask, self.other)
+
+    def is_contiguous(self, axis: int) -> bool:
+        stride = self.memory.strides[axis]
+        return isinstance(stride, int) and stride in (0, 1)
+
+
+class Gathered(Tile):
+    """``tile.gather``: elements of a block at places that tiles hold."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        indices: Sequence[Tile],
+        mask: Tile | None,
+        shape: tuple[int, ...],
+        other: int | float,
+    ) -> None:
+        super().__init__(memory.element, shape, [*indices, *([] if mask is None else [mask])])
+        self.width = size_bytes(memory.element)
+        self.memory = memory
+        self.indices = indices
+        self.mask = mask
+        self.other = other
+
+    def read(self, k: Kernel, at: At) -> SSAValue:
+        chosen = None if self.mask is None else k.read(self.mask, at)
+        stride = apart(self.indices, self.memory, at.axis)
+        if at.lanes == 1 or stride is not None:
+            first = replace(at, axis=None, lanes=1, active=None)
+            pointer = self.memory.address(k, [k.place(k.read(index, first)) for index in self.indices])
+            if at.lanes == 1:
+                return fetch(k, self.element, pointer, 0, 1, chosen, None, self.other)
+            mask = conjunction(k, at.active, chosen)
+            return fetch(k, self.element, pointer, stride or 0, at.lanes, None, mask, self.other)
+        pointers = element_addresses(k, self.indices, self.memory, at)
+        mask = conjunction(k, at.active, chosen)
+        return _read_each(k, vector(self.element, at.lanes), pointers, mask, self.other)
+
+    def is_contiguous(self, axis: int) -> bool:
+        return apart(self.indices, self.memory, axis) in (0, 1)
+
+
+def apart(indices: Sequence[Tile], memory: Memory, axis: int | None) -> int | None:
+    """How far apart in memory the elements are along an axis, if that is the same number for all."""
+    if axis is None:
+        return 0
+    total = 0
+    for index, stride in zip(indices, memory.strides, strict=True):
+        step = index.step(axis)
+        if step is None or (step and not isinstance(stride, int)):
+            return None
+        total += step * stride if isinstance(stride, int) else 0
+    return total
+
+
+def element_addresses(k: Kernel, indices: Sequence[Tile], memory: Memory, at: At) -> SSAValue:
+    """The address of each lane's element."""
+    position: Place = 0
+    for index, stride in zip(indices, memory.strides, strict=True):
+        position = k.add(position, k.mul(k.read(index, at), stride))
+    if isinstance(position, int):
+        position = k.e.const(vector(i64, at.lanes), position)
+    return k.e.element(memory.pointer, k.ssa(position), memory.element)
+
+
+def store_tile(k: Kernel, value: Tile, memory: Memory, offsets: Sequence[Place], in_bounds: Sequence[int]) -> None:
+    """``tile.store``: only the part of the tile that is inside the block is computed."""
+    k.begin_nest()
+    ranges: list[tuple[Place, Place]] = []
+    for dim, (offset, count, extent) in enumerate(zip(offsets, value.shape, memory.shape, strict=True)):
+        if dim in in_bounds or inside(k, offset, count, extent):
+            ranges.append((0, count))
+            continue
+        start = 0 if k.nonnegative(offset) else k.max(k.sub(0, offset), 0)
+        ranges.append((start, k.min(k.sub(extent, offset), count)))
+    target = replace(memory, pointer=memory.address(k, offsets))
+
+    def chunk(at: At) -> None:
+        stride = 1 if at.axis is None else target.strides[at.axis]
+        put(k, k.read(value, at), target.element, target.address(k, at.places), stride, at)
+
+    loop_nest(k, value.shape, value.width, chunk, ranges)
+
+
+def scatter_tile(
+    k: Kernel,
+    value: Tile,
+    memory: Memory,
+    indices: Sequence[Tile],
+    mask: Tile | None,
+    combine: Callable[[SSAValue, SSAValue], None] | None,
+) -> None:
+    """``tile.scatter``; ``combine(address, value)`` changes one element, in one step for all threads."""
+    k.begin_nest()
+
+    def chunk(at: At) -> None:
+        chosen = None if mask is None else k.read(mask, at)
+        if at.lanes > 1:
+            put_each(k, k.read(value, at), element_addresses(k, indices, memory, at), conjunction(k, at.active, chosen))
+            return
+
+        def one() -> list[SSAValue]:
+            pointer = memory.address(k, [k.place(k.read(index, at)) for index in indices])
+            element = k.read(value, at)
+            k.e.store(element, pointer) if combine is None else combine(pointer, element)
+            return []
+
+        if chosen is None:
+            one()
+        else:
+            k.e.if_(chosen, lambda: list(k.nested(one)))
+
+    loop_nest(k, value.shape, value.width if combine is None else ONE_BY_ONE, chunk)

@@ -1,0 +1,250 @@
+"""Places: integers at compile time where they are known, i64 values where they are not; and the loops that count them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, Union
+
+from xdsl.dialects import llvm
+from xdsl.dialects.builtin import IntegerAttr
+from xdsl.ir import Attribute, Block, SSAValue
+
+from forgec.backends.cpu.emitter import Emitter
+from forgec.backends.cpu.llvm_types import i64, lanes
+from forgec.runtime.symbolic import Extent, free_symbols, is_nonnegative
+from forgec.runtime.symbolic.atoms import Atom
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """A value and a number known at compile time, not yet added: most such sums end in the offset of an address."""
+
+    value: SSAValue
+    constant: int
+
+
+Place: TypeAlias = Union[int, SSAValue, Sum]
+"""A number of elements: known, a value of type i64 (or a vector of them), or a sum of both."""
+
+
+class Places:
+    """Integer arithmetic that is done at compile time where it can be, and that knows which values are not negative.
+
+    Vectors of i64 are numbers as well: a scalar beside a vector is spread.
+    """
+
+    def __init__(self, emitter: Emitter) -> None:
+        self.e = emitter
+        self._nonnegative: set[SSAValue | Sum] = set()
+        self._made: dict[tuple[object, ...], tuple[Block, SSAValue]] = {}
+
+    # -- numbers ---------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def place(value: SSAValue) -> Place:
+        """The number that a value is, if it is a constant."""
+        if isinstance(value.owner, llvm.ConstantOp) and isinstance(value.owner.value, IntegerAttr):
+            return value.owner.value.value.data
+        return value
+
+    def ssa(self, place: Place) -> SSAValue:
+        """The number as a value."""
+        if isinstance(place, Sum):
+            return self._result(self._once("add", place.value, place.constant), place)
+        return self.e.const(i64, place) if isinstance(place, int) else place
+
+    def address(self, pointer: SSAValue, position: Place, element: Attribute) -> SSAValue:
+        """The address of an element."""
+        if position == 0:
+            return pointer
+        if isinstance(position, Sum):
+            return self.e.element(self._element(pointer, position.value, element), position.constant, element)
+        return self._element(pointer, position, element)
+
+    def _element(self, pointer: SSAValue, position: int | SSAValue, element: Attribute) -> SSAValue:
+        key = ("element", pointer, position)
+        block, found = self._made.get(key, (None, None))
+        if found is None or block is not self.e.block:
+            found = self.e.element(pointer, position, element)
+            self._made[key] = (self.e.block, found)
+        return found
+
+    def assume_nonnegative(self, place: Place) -> Place:
+        if isinstance(place, SSAValue | Sum):
+            self._nonnegative.add(place)
+        return place
+
+    def nonnegative(self, place: Place) -> bool:
+        """True if the number is known not to be negative."""
+        if isinstance(place, int):
+            return place >= 0
+        return place in self._nonnegative or (
+            isinstance(place, Sum) and place.constant >= 0 and place.value in self._nonnegative
+        )
+
+    def _once(self, name: str, a: Place, b: Place) -> SSAValue:
+        """The result of an op of the emitter, which is not repeated in a block."""
+        block, found = self._made.get((name, a, b), (None, None))
+        if found is None or block is not self.e.block:
+            left, right = self._pair(a, b)
+            found = self.e.add(left, right, nsw=True) if name == "add" else self.e.mul(left, right, nsw=True)
+            self._made[name, a, b] = (self.e.block, found)
+        return found
+
+    def _result(self, value: SSAValue, *operands: Place) -> SSAValue:
+        if all(map(self.nonnegative, operands)):
+            self._nonnegative.add(value)
+        return value
+
+    def _pair(self, a: Place, b: Place) -> tuple[SSAValue, SSAValue]:
+        a, b = (self.ssa(v) if isinstance(v, Sum) else v for v in (a, b))
+        like = max((v for v in (a, b) if isinstance(v, SSAValue)), key=lambda v: lanes(v.type) or 0).type
+        return self._like(a, like), self._like(b, like)
+
+    def _like(self, a: int | SSAValue, like: object) -> SSAValue:
+        count = lanes(like)  # pyright: ignore[reportArgumentType]
+        if isinstance(a, int):
+            return self.e.const(like, a)  # pyright: ignore[reportArgumentType]
+        return a if count is None or lanes(a.type) is not None else self.e.splat(a, count)
+
+    # -- arithmetic ------------------------------------------------------------------------------------------------
+
+    def add(self, a: Place, b: Place) -> Place:
+        if isinstance(a, int) and isinstance(b, int):
+            return a + b
+        if a == 0 or b == 0:
+            return b if a == 0 else a
+        (first, c), (second, d) = self._parts(a), self._parts(b)
+        if first is None or second is None:
+            value = second if first is None else first
+            assert value is not None
+            if lanes(value.type) is None:
+                return self._sum(value, c + d)
+            return self._result(self._once("add", value, c + d), a, b)
+        if c + d and (lanes(first.type) or lanes(second.type)):
+            return self._result(self._once("add", self.ssa(a), self.ssa(b)), a, b)
+        return self._sum(self._result(self._once("add", first, second), first, second), c + d)
+
+    @staticmethod
+    def _parts(place: Place) -> tuple[SSAValue | None, int]:
+        if isinstance(place, int):
+            return None, place
+        return (place.value, place.constant) if isinstance(place, Sum) else (place, 0)
+
+    @staticmethod
+    def _sum(value: SSAValue, constant: int) -> Place:
+        return Sum(value, constant) if constant else value
+
+    def sub(self, a: Place, b: Place) -> Place:
+        if isinstance(a, int) and isinstance(b, int):
+            return a - b
+        if isinstance(b, int):
+            return self.add(a, -b)
+        if isinstance(b, Sum):
+            return self.add(self.sub(a, b.value), -b.constant)
+        return (
+            self._sum(self.e.sub(*self._pair(a.value, b), nsw=True), a.constant)
+            if isinstance(a, Sum)
+            else self.e.sub(*self._pair(a, b), nsw=True)
+        )
+
+    def mul(self, a: Place, b: Place) -> Place:
+        if isinstance(a, int) and isinstance(b, int):
+            return a * b
+        if a == 0 or b == 0:
+            return 0
+        if a == 1 or b == 1:
+            return b if a == 1 else a
+        for sum_, factor in ((a, b), (b, a)):
+            if isinstance(sum_, Sum) and isinstance(factor, int):
+                return self.add(self.mul(sum_.value, factor), sum_.constant * factor)
+        return self._result(self._once("mul", a, b), a, b)
+
+    def min(self, a: Place, b: Place) -> Place:
+        if isinstance(a, int) and isinstance(b, int):
+            return min(a, b)
+        return self._result(self.e.smin(*self._pair(a, b)), a, b)
+
+    def max(self, a: Place, b: Place) -> Place:
+        if isinstance(a, int) and isinstance(b, int):
+            return max(a, b)
+        found = self.e.smax(*self._pair(a, b))
+        if self.nonnegative(a) or self.nonnegative(b):
+            self._nonnegative.add(found)
+        return found
+
+    def floordiv(self, a: Place, b: Place) -> Place:
+        """Rounds towards minus infinity; something where the divisor is 0."""
+        return self._divided(a, b)[0]
+
+    def mod(self, a: Place, b: Place) -> Place:
+        """Has the divisor's sign; something where the divisor is 0."""
+        return self._divided(a, b)[1]
+
+    def _divided(self, a: Place, b: Place) -> tuple[Place, Place]:
+        if isinstance(a, int) and isinstance(b, int):
+            return (a // b, a % b) if b else (0, 0)
+        if b == 1:
+            return a, 0
+        e, known = self.e, self.nonnegative(a) and self.nonnegative(b)
+        if isinstance(b, int) and b > 0 and b & (b - 1) == 0:
+            a = self.ssa(a)
+            return self._result(e.ashr(a, b.bit_length() - 1), a), self._result(e.and_(a, b - 1))
+        left, right = self._pair(a, b)
+        if not isinstance(b, int):
+            right = e.select(e.icmp("eq", right, 0), 1, right)
+        if known:
+            return self._result(e.udiv(left, right)), self._result(e.urem(left, right))
+        quotient = e.sdiv(left, right)
+        rest = e.sub(left, e.mul(quotient, right))
+        wrong = e.and_(e.icmp("ne", rest, 0), e.icmp("slt", e.xor(rest, right), 0))
+        floor, remainder = e.select(wrong, e.sub(quotient, 1), quotient), e.select(wrong, e.add(rest, right), rest)
+        return floor, self._result(remainder, b)
+
+    def evaluate(self, extent: Extent, values: Mapping[str, Place]) -> Place:
+        """The value of an expression. Raises KeyError for a symbol without a value."""
+        if isinstance(extent, int):
+            return extent
+        total: Place = 0
+        for monomial, coefficient in extent.terms:
+            product: Place = coefficient
+            for atom in monomial:
+                product = self.mul(self._atom(atom, values), product)
+            total = self.add(total, product)
+        if is_nonnegative(extent) and all(self.nonnegative(values[name]) for name in free_symbols(extent)):
+            self.assume_nonnegative(total)
+        return total
+
+    def _atom(self, atom: Atom, values: Mapping[str, Place]) -> Place:
+        if atom.op == "symbol":
+            return values[atom.text]
+        first, *others = (self.evaluate(argument, values) for argument in atom.args)
+        combine = {"floordiv": self.floordiv, "mod": self.mod, "max": self.max, "min": self.min}[atom.op]
+        for other in others:
+            first = combine(first, other)
+        return first
+
+    # -- loops -----------------------------------------------------------------------------------------------------
+
+    def loop(
+        self,
+        start: Place,
+        end: Place,
+        step: int,
+        body: Callable[[Place, list[SSAValue]], Sequence[SSAValue]],
+        carried: Sequence[SSAValue] = (),
+    ) -> list[SSAValue]:
+        """``Emitter.loop``, without a loop where there is one iteration or none."""
+        if isinstance(start, int) and isinstance(end, int):
+            if start >= end:
+                return list(carried)
+            if start + step >= end:
+                return list(body(start, list(carried)))
+
+        def iteration(index: SSAValue, values: list[SSAValue]) -> Sequence[SSAValue]:
+            if self.nonnegative(start):
+                self.assume_nonnegative(index)
+            return body(index, values)
+
+        return self.e.loop(self.ssa(start), self.ssa(end), self.ssa(step), carried, iteration)

@@ -1,0 +1,204 @@
+"""Reductions and scans of tiles, and checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from xdsl.ir import Attribute, SSAValue
+
+from forgec.backends.cpu.llvm_types import bits, element_type, i1, i32, i64, is_float, lanes, vector, with_element
+from forgec.backends.cpu.places import Place
+from forgec.backends.cpu.tiles import (
+    ONE_BY_ONE,
+    At,
+    Buffer,
+    Kernel,
+    Tile,
+    counting,
+    lane_axis,
+    lane_count,
+    lanes_below,
+    loop_nest,
+)
+
+_LAST = (1 << 63) - 1
+
+
+def neutral(kind: str, element: Attribute) -> int | float:
+    """What changes nothing when it is combined with."""
+    if kind in ("add", "or"):
+        return 0
+    if kind == "mul":
+        return 1
+    if kind == "and":
+        return 1 if element == i1 else -1
+    largest = kind in ("min", "argmin")
+    if is_float(element):
+        return float("inf") if largest else float("-inf")
+    width = bits(element)
+    if element == i1:
+        return int(largest)
+    return (1 << (width - 1)) - 1 if largest else -(1 << (width - 1))
+
+
+def reduce_tile(k: Kernel, kind: str, tile: Tile, axis: int, buffer: Buffer | None) -> SSAValue | None:
+    """``tile.reduce`` into a buffer, or to a scalar where ``buffer`` is None (tiles of rank 1)."""
+    k.begin_nest()
+    reduction = (_Arg if kind.startswith("arg") else _Combination)(k, kind, tile, axis)
+    across = lane_axis(tile.shape)
+    count = lane_count(tile.shape[axis], tile.width) if axis == across else 1
+    found: list[SSAValue] = []
+
+    def row(at: At) -> None:
+        """One place (or lanes of places) of the result: combine the elements along ``axis``."""
+
+        def whole(place: Place) -> At:
+            places = (*at.places[:axis], place, *at.places[axis:])
+            if axis == across and count > 1:
+                rest = tile.shape[axis] % count
+                active = None if not rest else lanes_below(k, k.sub(tile.shape[axis], place), count)
+                return At(places, axis, count, active)
+            own = None if at.axis is None else at.axis + (at.axis >= axis)
+            return At(places, own, at.lanes, at.active)
+
+        lanes_ = count if axis == across else at.lanes
+        start = reduction.start(lanes_)
+        values = k.loop(0, tile.shape[axis], count, lambda place, acc: reduction.step(acc, whole(place)), start)
+        result = reduction.finish(values, horizontal=axis == across)
+        if buffer is None:
+            found.append(result)
+        else:
+            buffer.write(k, result, at)
+
+    if buffer is None:
+        row(At(()))
+        return found[0]
+    loop_nest(k, buffer.shape, ONE_BY_ONE if axis == across else tile.width, row)
+    return None
+
+
+class _Combination:
+    def __init__(self, k: Kernel, kind: str, tile: Tile, axis: int) -> None:
+        self.k, self.kind, self.tile, self.axis = k, kind, tile, axis
+        self.start_value = neutral(kind, tile.element)
+
+    def start(self, count: int) -> list[SSAValue]:
+        kind = self.tile.element if count == 1 else vector(self.tile.element, count)
+        return [self.k.e.const(kind, self.start_value)]
+
+    def step(self, acc: list[SSAValue], at: At) -> Sequence[SSAValue]:
+        e, value = self.k.e, self.k.read(self.tile, at)
+        if at.active is not None and at.axis == self.axis:
+            value = e.select(at.active, value, self.start_value)
+        return [e.combine(self.kind, acc[0], value)]
+
+    def finish(self, acc: list[SSAValue], *, horizontal: bool) -> SSAValue:
+        return self.k.e.reduce(self.kind, acc[0]) if horizontal else acc[0]
+
+
+class _Arg:
+    """The best element so far and its place, in each lane; of equal ones the first."""
+
+    def __init__(self, k: Kernel, kind: str, tile: Tile, axis: int) -> None:
+        self.k, self.kind, self.tile, self.axis = k, kind, tile, axis
+        self.worst = neutral(kind, tile.element)
+
+    def start(self, count: int) -> list[SSAValue]:
+        e = self.k.e
+        kind = self.tile.element if count == 1 else vector(self.tile.element, count)
+        return [e.const(kind, self.worst), e.const(with_element(kind, i64), _LAST)]
+
+    def better(self, value: SSAValue, place: SSAValue, best: SSAValue, best_place: SSAValue) -> SSAValue:
+        e, largest = self.k.e, self.kind == "argmax"
+        earlier = e.icmp("slt", place, best_place)
+        if is_float(value.type):
+            more = e.fcmp("ogt" if largest else "olt", value, best)
+            nan, best_nan = e.fcmp("uno", value, value), e.fcmp("uno", best, best)
+            more = e.or_(more, e.and_(nan, e.not_(best_nan)))
+            same = e.or_(e.fcmp("oeq", value, best), e.and_(nan, best_nan))
+        else:
+            sign = "u" if element_type(value.type) == i1 else "s"
+            more = e.icmp(sign + ("gt" if largest else "lt"), value, best)
+            same = e.icmp("eq", value, best)
+        return e.or_(more, e.and_(same, earlier))
+
+    def _take(self, a: Sequence[SSAValue], b: Sequence[SSAValue]) -> list[SSAValue]:
+        better = self.better(b[0], b[1], a[0], a[1])
+        return [self.k.e.select(better, new, old) for new, old in zip(b, a, strict=True)]
+
+    def step(self, acc: list[SSAValue], at: At) -> Sequence[SSAValue]:
+        e, value = self.k.e, self.k.read(self.tile, at)
+        place = counting(self.k, at.places[self.axis], int(at.axis == self.axis), at.lanes)
+        if at.active is not None and at.axis == self.axis:
+            value, place = e.select(at.active, value, self.worst), e.select(at.active, place, _LAST)
+        return self._take(acc, (value, place))
+
+    def finish(self, acc: list[SSAValue], *, horizontal: bool) -> SSAValue:
+        e, count = self.k.e, lanes(acc[0].type)
+        while horizontal and count is not None and count > 1:
+            count //= 2
+            acc = self._take([e.slice(v, 0, count) for v in acc], [e.slice(v, count, count) for v in acc])
+        return e.extract(acc[1], 0) if horizontal and count is not None else acc[1]
+
+
+def scan_tile(k: Kernel, kind: str, tile: Tile, axis: int, buffer: Buffer) -> None:
+    """``tile.scan`` into a buffer: within a vector in steps of doubled distance, then on from vector to vector."""
+    k.begin_nest()
+    across = lane_axis(tile.shape)
+    horizontal = axis == across
+    count = lane_count(tile.shape[axis], tile.width) if horizontal else 1
+    start = neutral(kind, tile.element)
+    others = tuple(1 if dim == axis else extent for dim, extent in enumerate(tile.shape))
+
+    def row(at: At) -> None:
+        kind_ = tile.element if horizontal or at.lanes == 1 else vector(tile.element, at.lanes)
+
+        def chunk(place: Place, carried: list[SSAValue]) -> Sequence[SSAValue]:
+            places = (*at.places[:axis], place, *at.places[axis + 1 :])
+            here = At(places, axis, count) if horizontal and count > 1 else At(places, at.axis, at.lanes, at.active)
+            value = k.read(tile, _within(k, here, tile.shape))
+            if horizontal and count > 1:
+                value = _prefixes(k, kind, value, count, start)
+                value = k.e.combine(kind, k.e.splat(carried[0], count), value)
+                buffer.write(k, value, here)
+                return [k.e.extract(value, count - 1)]
+            value = k.e.combine(kind, carried[0], value)
+            buffer.write(k, value, here)
+            return [value]
+
+        k.loop(0, tile.shape[axis], count, chunk, [k.e.const(kind_, start)])
+
+    if horizontal:
+        loop_nest(k, others, ONE_BY_ONE, row)
+    else:
+        loop_nest(k, others, tile.width, row, axis=across)
+
+
+def _within(k: Kernel, at: At, shape: tuple[int, ...]) -> At:
+    """The same place with the lanes after the tile's end left out."""
+    if at.axis is None or at.active is not None or shape[at.axis] % at.lanes == 0:
+        return at
+    return At(at.places, at.axis, at.lanes, lanes_below(k, k.sub(shape[at.axis], at.places[at.axis]), at.lanes))
+
+
+def _prefixes(k: Kernel, kind: str, value: SSAValue, count: int, start: int | float) -> SSAValue:
+    distance = 1
+    while distance < count:
+        before = k.e.const(value.type, start)
+        lanes_ = [lane - distance if lane >= distance else count for lane in range(count)]
+        value = k.e.combine(kind, k.e.shuffle(value, lanes_, before), value)
+        distance *= 2
+    return value
+
+
+def check_tile(k: Kernel, tile: Tile, number: int) -> None:
+    """``tile.check``: leave the kernel with the number unless all elements are true."""
+    k.begin_nest()
+
+    def chunk(at: At) -> None:
+        wrong = k.e.not_(k.read(tile, at))
+        if at.lanes > 1:
+            wrong = k.e.any(wrong if at.active is None else k.e.and_(wrong, at.active))
+        k.e.return_if(wrong, k.e.const(i32, number))
+
+    loop_nest(k, tile.shape, tile.width, chunk)

@@ -1,0 +1,368 @@
+"""From a kernel of the tile level to a function in LLVM.
+
+The function is ``i32 NAME(ptr ctx, ptr args, i64 begin, i64 end)``: it runs the programs ``[begin, end)`` of the grid, whose
+last axis counts fastest. ``args`` are slots of eight bytes: the address of each parameter's first element, then the value
+of each symbol. It returns 0, or the number of the check that failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from xdsl.dialects import arith, llvm, scf
+from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, FloatAttr, IntegerAttr, ModuleOp
+from xdsl.ir import Block, Operation, SSAValue
+
+from forgec.backends.cpu import elementwise
+from forgec.backends.cpu.atomics import combine_in_memory
+from forgec.backends.cpu.carried import Carried, in_place
+from forgec.backends.cpu.dot import dot_tile
+from forgec.backends.cpu.elementwise import Unsupported, llvm_element
+from forgec.backends.cpu.emitter import Emitter, function
+from forgec.backends.cpu.llvm_types import PTR, i1, i32, i64
+from forgec.backends.cpu.memory_access import Gathered, Loaded, Memory, inside, scatter_tile, store_tile
+from forgec.backends.cpu.placement import Placement, is_deferred, is_tile
+from forgec.backends.cpu.places import Place
+from forgec.backends.cpu.reductions import check_tile, reduce_tile, scan_tile
+from forgec.backends.cpu.tiles import (
+    VECTOR_BYTES,
+    At,
+    Broadcast,
+    Buffer,
+    Elementwise,
+    Index,
+    Kernel,
+    Padded,
+    Range,
+    Splat,
+    Stored,
+    Tile,
+    Transpose,
+    stored,
+)
+from forgec.diagnostics import error
+from forgec.ir import types
+from forgec.ir.locations import location_of
+from forgec.ir.tile import compute, memory
+from forgec.ir.tile.kernel import KernelOp, ProgramIdOp, ReturnOp
+from forgec.ir.tile.types import block_type, element, extents
+from forgec.runtime.symbolic import Extent, substitute
+
+
+def kernel_function(kernel: KernelOp, *, vector_bytes: int = VECTOR_BYTES) -> llvm.FuncOp:
+    """The function of a bound kernel. ``vector_bytes`` is the size of the target's registers.
+
+    Raises:
+        ForgeError: FORGE-B002 for a kernel whose tile extents are not bound, or an op or a type that has no code.
+    """
+    lowering = _Lowering(kernel, vector_bytes)
+    lowering.emit()
+    return lowering.e.func
+
+
+def kernel_module(kernels: Sequence[KernelOp], *, vector_bytes: int = VECTOR_BYTES) -> ModuleOp:
+    """A module with the functions of kernels."""
+    return ModuleOp([kernel_function(kernel, vector_bytes=vector_bytes) for kernel in kernels])
+
+
+class _Lowering:
+    def __init__(self, kernel: KernelOp, vector_bytes: int) -> None:
+        self.kernel = kernel
+        self.vector_bytes = vector_bytes
+        self.e = Emitter(function(kernel.sym_name.data, (PTR, PTR, i64, i64), i32))
+        self.k = Kernel(self.e)
+        self.placement = Placement(kernel)
+        self.scalars: dict[SSAValue, SSAValue] = {}
+        self.tiles: dict[SSAValue, Tile] = {}
+        self.memories: dict[SSAValue, Memory] = {}
+        self.bindings = kernel.bindings
+        self.symbols: dict[str, Place] = {**self.bindings}
+        self.programs: list[Place] = []
+        self.targets: dict[SSAValue, Buffer] = {}
+        """Where a product is to be computed."""
+        self.yielded: list[SSAValue] = []
+
+    # -- the function ------------------------------------------------------------------------------------------------
+
+    def emit(self) -> None:
+        e, k, kernel = self.e, self.k, self.kernel
+        _, slots, begin, end = e.arguments
+        count = len(kernel.parameters)
+        for number, name in enumerate(kernel.symbol_names):
+            value = e.load(i64, e.element(slots, count + number, i64))
+            self.symbols[name] = k.assume_nonnegative(value)
+        for number, parameter in enumerate(kernel.parameters):
+            self.memories[parameter] = self.memory(parameter, e.load(PTR, e.element(slots, number, i64)))
+        grid = [self.extent(extent) for extent in kernel.grid.data]
+        k.assume_nonnegative(begin)
+
+        def program(number: Place, _: list[SSAValue]) -> Sequence[SSAValue]:
+            k.assume_nonnegative(number)
+            self.programs = []
+            for axis in reversed(range(len(grid))):
+                self.programs.insert(0, k.mod(number, grid[axis]) if axis else number)
+                number = k.floordiv(number, grid[axis]) if axis else number
+            self.block(kernel.body.block)
+            return ()
+
+        k.loop(begin, end, 1, program)
+        e.ret(e.const(i32, 0))
+
+    def block(self, block: Block) -> None:
+        """Emit the ops of a block; what it yields is left in ``yielded``."""
+        for op in block.ops:
+            try:
+                self.op(op)
+            except Unsupported as fault:
+                raise error(
+                    "FORGE-B002",
+                    f"there is no code for {fault} in kernel {self.kernel.sym_name.data}",
+                    location=location_of(op),
+                ) from fault
+
+    def op(self, op: Operation) -> None:
+        match op:
+            case ProgramIdOp():
+                self.scalars[op.result] = self.k.ssa(self.programs[op.axis.data])
+            case arith.ConstantOp():
+                self.constant(op)
+            case memory.ViewOp():
+                source = self.memories[op.source]
+                offset = self.place(op.offset)
+                pointer = self.k.address(source.pointer, offset, source.element)
+                self.memories[op.result] = self.memory(op.result, pointer)
+            case memory.StoreOp():
+                self.store(op)
+            case memory.ScatterOp():
+                self.scatter(op)
+            case memory.CheckOp():
+                check_tile(self.k, self.tile(op.condition), op.number.data)
+            case compute.ReduceOp():
+                self.reduce(op)
+            case compute.ScanOp():
+                buffer = self.new_buffer(op.result)
+                scan_tile(self.k, op.kind.data, self.tile(op.input), op.axis.data, buffer)
+                self.tiles[op.result] = Stored(buffer)
+            case compute.DotOp():
+                self.dot(op)
+            case scf.ForOp():
+                self.loop(op)
+            case scf.IfOp():
+                self.branch(op)
+            case scf.YieldOp():
+                self.yielded = list(op.arguments)
+            case ReturnOp():
+                pass
+            case _ if is_deferred(op):
+                self.deferred(op)
+            case _:
+                raise Unsupported(op.name)
+
+    # -- values --------------------------------------------------------------------------------------------------------
+
+    def extent(self, extent: Extent) -> Place:
+        return self.k.evaluate(substitute(extent, self.bindings), self.symbols)
+
+    def shape(self, value: SSAValue) -> tuple[int, ...]:
+        found = tuple(substitute(extent, self.bindings) for extent in extents(value))
+        if not all(isinstance(extent, int) for extent in found):
+            raise Unsupported(f"a tile whose extents are not bound, {value.type},")
+        return tuple(extent for extent in found if isinstance(extent, int))
+
+    def memory(self, block: SSAValue, pointer: SSAValue) -> Memory:
+        tensor = block_type(block)
+        shape = tuple(self.extent(extent) for extent in types.shape(tensor))
+        strides = tuple(self.extent(extent) for extent in types.strides(tensor))
+        return Memory(pointer, llvm_element(tensor.element_type), shape, strides)
+
+    def new_buffer(self, value: SSAValue) -> Buffer:
+        return self.k.buffer(llvm_element(element(value)), self.shape(value))
+
+    def place(self, value: SSAValue) -> Place:
+        return self.k.place(self.scalars[value])
+
+    def tile(self, value: SSAValue, shape: tuple[int, ...] = ()) -> Tile:
+        """The tile that a value is; a scalar is the same everywhere in a tile of ``shape``."""
+        found = self.tiles.get(value)
+        return Splat(self.scalars[value], shape) if found is None else found
+
+    def constant(self, op: arith.ConstantOp) -> None:
+        value = op.value
+        if isinstance(value, DenseIntOrFPElementsAttr):
+            if not value.is_splat():
+                raise Unsupported("a constant tile of several numbers")
+            kind = llvm_element(element(op.result))
+            self.tiles[op.result] = Splat(self.e.const(kind, value.get_values()[0]), self.shape(op.result))
+        elif isinstance(value, IntegerAttr | FloatAttr):
+            self.scalars[op.result] = self.e.const(llvm_element(op.result.type), value.value.data)
+        else:
+            raise Unsupported(f"a constant of type {op.result.type}")
+
+    def deferred(self, op: Operation) -> None:
+        result = op.results[0]
+        if not is_tile(result):
+            self.scalars[result] = self.scalar(op)
+            return
+        found = self.deferred_tile(op, self.shape(result))
+        self.tiles[result] = stored(self.k, found) if result in self.placement.stored else found
+
+    def scalar(self, op: Operation) -> SSAValue:
+        match op:
+            case compute.IndexOp():
+                values = {f"p{number}": self.place(operand) for number, operand in enumerate(op.inputs)}
+                return self.k.ssa(self.k.evaluate(op.expression.data, {**self.symbols, **values}))
+            case memory.LoadOp() | memory.GatherOp():
+                rank = len(types.shape(block_type(op.block)))
+                access = self.deferred_tile(op, (1,) * rank if isinstance(op, memory.LoadOp) else ())
+                return self.read_scalar(access)
+            case compute.BroadcastOp() | compute.TransposeOp() | compute.PadOp():
+                if isinstance(op, compute.PadOp) or is_tile(op.input):
+                    raise Unsupported(f"{op.name} of a scalar")
+                return self.scalars[op.input]
+        return elementwise.compute(op)(self.e, [self.scalars[operand] for operand in op.operands])
+
+    def read_scalar(self, tile: Tile) -> SSAValue:
+        self.k.begin_nest()
+        return self.k.read(tile, At((0,) * len(tile.shape)))
+
+    def deferred_tile(self, op: Operation, shape: tuple[int, ...]) -> Tile:
+        match op:
+            case memory.LoadOp():
+                offsets = [self.place(offset) for offset in op.offsets]
+                in_bounds = () if op.in_bounds is None else op.in_bounds.data
+                other = 0 if op.other is None else op.other.value
+                return Loaded(self.k, self.memories[op.block], offsets, shape, in_bounds, other)
+            case memory.GatherOp():
+                indices = [self.tile(index, shape) for index in op.indices]
+                mask = None if op.mask is None else self.tile(op.mask, shape)
+                other = 0 if op.other is None else op.other.value
+                return Gathered(self.memories[op.block], indices, mask, shape, other)
+            case compute.IndexOp():
+                names = {f"p{number}": operand for number, operand in enumerate(op.inputs)}
+                tiles = {name: self.tiles[operand] for name, operand in names.items() if is_tile(operand)}
+                values = {name: self.place(operand) for name, operand in names.items() if not is_tile(operand)}
+                return Index(op.expression.data, {**self.symbols, **values}, tiles, shape)
+            case compute.RangeOp():
+                return Range(shape[0])
+            case compute.BroadcastOp():
+                if not is_tile(op.input):
+                    return Splat(self.scalars[op.input], shape)
+                return Broadcast(self.tiles[op.input], op.along.data, shape)
+            case compute.TransposeOp():
+                return Transpose(self.tiles[op.input], op.permutation.data)
+            case compute.PadOp():
+                return self.padded(op)
+        return Elementwise(
+            llvm_element(element(op.results[0])), shape, elementwise.compute(op),
+            [self.tile(operand, shape) for operand in op.operands],
+        )  # fmt: skip
+
+    def padded(self, op: compute.PadOp) -> Tile:
+        operand = self.tiles[op.input]
+        limits: list[Place | None] = []
+        for offset, bound, extent in zip(op.offsets, op.bounds.data, operand.shape, strict=True):
+            start, end = self.place(offset), self.extent(bound)
+            limits.append(None if inside(self.k, start, extent, end) else self.k.sub(end, start))
+        return Padded(operand, limits, op.other.value)
+
+    # -- ops with loops of their own -----------------------------------------------------------------------------------
+
+    def store(self, op: memory.StoreOp) -> None:
+        target = self.memories[op.block]
+        value = self.tile(op.value, (1,) * len(target.shape))
+        in_bounds = () if op.in_bounds is None else op.in_bounds.data
+        store_tile(self.k, value, target, [self.place(offset) for offset in op.offsets], in_bounds)
+
+    def scatter(self, op: memory.ScatterOp) -> None:
+        value = self.tile(op.value)
+        indices = [self.tile(index, value.shape) for index in op.indices]
+        mask = None if op.mask is None else self.tile(op.mask, value.shape)
+        combine: Callable[[SSAValue, SSAValue], None] | None = None
+        if op.combine is not None:
+            kind = op.combine.data
+
+            def combined(pointer: SSAValue, change: SSAValue) -> None:
+                combine_in_memory(self.e, kind, pointer, change)
+
+            combine = combined
+        scatter_tile(self.k, value, self.memories[op.block], indices, mask, combine)
+
+    def reduce(self, op: compute.ReduceOp) -> None:
+        tile = self.tiles[op.input]
+        buffer = self.new_buffer(op.result) if is_tile(op.result) else None
+        found = reduce_tile(self.k, op.kind.data, tile, op.axis.data, buffer)
+        if buffer is None:
+            assert found is not None
+            self.scalars[op.result] = found
+        else:
+            self.tiles[op.result] = Stored(buffer)
+
+    def dot(self, op: compute.DotOp) -> None:
+        accumulator = self.tiles[op.accumulator]
+        buffer = self.targets.get(op.result)
+        if buffer is None or not accumulator.buffers.get(buffer, True):
+            buffer = self.new_buffer(op.result)
+        dot_tile(
+            self.k, self.tiles[op.lhs], self.tiles[op.rhs], accumulator, buffer,
+            transposed=op.transposed is not None, vector_bytes=self.vector_bytes,
+        )  # fmt: skip
+        self.tiles[op.result] = Stored(buffer)
+
+    # -- control flow --------------------------------------------------------------------------------------------------
+
+    def loop(self, op: scf.ForOp) -> None:
+        index, *arguments = op.body.block.args
+        yields = op.body.block.last_op
+        assert isinstance(yields, scf.YieldOp)
+        carried = Carried(self.k, [self.new_buffer(value) if is_tile(value) else None for value in arguments])
+        carried.write([self.tiles.get(value) for value in op.iter_args])
+        for argument, buffer, value in zip(arguments, carried.buffers, yields.arguments, strict=True):
+            if buffer is not None:
+                self.tiles[argument] = Stored(buffer)
+                if in_place(self.placement, argument, value):
+                    self.targets[value] = buffer
+        numbers = [argument for argument in arguments if not is_tile(argument)]
+        start = [self.scalars[value] for value in op.iter_args if not is_tile(value)]
+
+        def body(place: Place, values: list[SSAValue]) -> Sequence[SSAValue]:
+            self.scalars[index] = self.k.ssa(place)
+            self.scalars.update(zip(numbers, values, strict=True))
+            self.block(op.body.block)
+            results = self.yielded
+            carried.write([self.tiles.get(value) for value in results])
+            return [self.scalars[value] for value in results if not is_tile(value)]
+
+        step = self.place(op.step)
+        if not isinstance(step, int):
+            raise Unsupported("a loop whose step is no constant")
+        first, last = self.place(op.lb), self.place(op.ub)
+        found = iter(self.k.loop(first, last, step, body, start))
+        self.results(op, carried.buffers, found)
+
+    def results(self, op: Operation, buffers: Sequence[Buffer | None], numbers: object) -> None:
+        for result, buffer in zip(op.results, buffers, strict=True):
+            if buffer is None:
+                self.scalars[result] = next(numbers)  # pyright: ignore
+            else:
+                self.tiles[result] = Stored(buffer)
+
+    def branch(self, op: scf.IfOp) -> None:
+        chosen = Carried(self.k, [self.new_buffer(value) if is_tile(value) else None for value in op.results])
+
+        def side(block: Block | None) -> Callable[[], Sequence[SSAValue]]:
+            def emit() -> Sequence[SSAValue]:
+                if block is None:
+                    return ()
+                self.yielded = []
+                self.block(block)
+                results = self.yielded
+                chosen.write([self.tiles.get(value) for value in results])
+                return [self.scalars[value] for value in results if not is_tile(value)]
+
+            return lambda: self.k.nested(emit)
+
+        otherwise = op.false_region.blocks[0] if op.false_region.blocks else None
+        condition = self.scalars[op.cond]
+        assert condition.type == i1
+        found = iter(self.e.if_(condition, side(op.true_region.block), side(otherwise)))
+        self.results(op, chosen.buffers, found)
