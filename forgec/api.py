@@ -227,7 +227,9 @@ def _compile(
     from forgec.ir.plan_export import export_plan
     from forgec.passes import pipelines
     from forgec.passes.allocate_buffers import AllocateBuffers
+    from forgec.passes.bind_tiles import BindTiles
     from forgec.passes.lower_to_plan import LowerToPlan
+    from forgec.passes.lower_to_tile import LowerToTile
     from forgec.passes.manager import run_pipeline
     from forgec.report import build
 
@@ -249,8 +251,10 @@ def _compile(
             _refuse_fallbacks(forge)
     with clock.phase("codegen"):
         plan = forge.clone()
-        lowered = run_pipeline(plan, [LowerToPlan(target), AllocateBuffers()], context=ctx, instruments=instruments)
-        kernels = backend.native(plan)
+        steps: list[Any] = [LowerToTile(), BindTiles(target)] if backend.kernels else []
+        steps += [LowerToPlan(target), AllocateBuffers()]
+        lowered = run_pipeline(plan, steps, context=ctx, instruments=instruments)
+        kernels = backend.native(plan, target)
         exported = export_plan(plan, torch_version=torch.__version__.partition("+")[0])
         if _is_exported(model) and (args or kwargs):
             _check_examples(exported.plan, args, kwargs)

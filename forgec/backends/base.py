@@ -26,14 +26,16 @@ class Backend:
 
     ``covers`` may refuse a single op although its class has a lowering: for a modifier that the backend cannot honour.
     ``native`` makes the machine code of the kernels (``kernel::NAME``) that the launches of a module of plan entries
-    call; None when they call none.
+    call, for one of the targets; None when they call none. ``kernels``: ops become kernels of tiles before the plan is
+    made (``lower-to-tile``, ``bind-tiles``).
     """
 
     name: str
     targets: tuple[str, ...]
     lowerings: Mapping[type[Operation], Lowering]
     covers: Callable[[Operation], bool] = lambda op: True
-    native: Callable[[ModuleOp], NativeCode | None] = lambda module: None
+    native: Callable[[ModuleOp, str], NativeCode | None] = lambda module, target: None
+    kernels: bool = False
 
     def lowers(self, op: Operation) -> bool:
         """True if the backend runs this op as it is."""
@@ -42,10 +44,11 @@ class Backend:
 
 @lru_cache(maxsize=1)
 def backends() -> dict[str, Backend]:
-    """Installed backends by name: the built-in one, and those of the entry point group ``forgec.backends``."""
-    from forgec.backends.aten import BACKEND
+    """Installed backends by name: the built-in ones, and those of the entry point group ``forgec.backends``."""
+    from forgec.backends import aten
+    from forgec.backends.cpu import backend as cpu
 
-    found = {BACKEND.name: BACKEND}
+    found = {backend.name: backend for backend in (aten.BACKEND, cpu.BACKEND)}
     for point in entry_points(group="forgec.backends"):
         backend = point.load()
         found.setdefault(backend.name, backend)
