@@ -43,7 +43,7 @@ def level_of(target: str) -> str:
 def lower_launch(op: LaunchOp, b: PlanBuilder) -> None:
     """A launch of a kernel: operands as the kernel's parameters say, fresh memory for what it writes."""
     kernel = _kernel(op)
-    values = {name: extent for name, extent in zip(kernel.symbol_names, op.extents.data, strict=True)}
+    values = dict(zip(kernel.symbol_names, op.extents.data, strict=True))
     arguments: list[Any] = []
     written: list[Place] = []
     for position, (operand, result) in enumerate(op.parameters()):
