@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,15 +17,18 @@ from forgec.ir.ops import binary as b
 from forgec.ir.ops import select
 from forgec.ir.ops import unary as u
 from forgec.ir.ops.base import producer
-from forgec.ir.ops.shape import BroadcastOp, ConcatOp, CopyOp, ReshapeOp, SliceOp, TransposeOp
+from forgec.ir.ops.shape import BroadcastOp, ConcatOp, CopyOp, ReshapeOp, SliceOp, TransposeOp, is_free
+from forgec.passes.rearrangements import chain_to, discard, shortest, type_of
 from forgec.passes.rewriting import blocks, is_dead, replace
 
-Rule = Callable[[Any], "SSAValue | Operation | None"]
+Rule = Callable[[Any], "SSAValue | Operation | Sequence[Operation] | None"]
 RULES: dict[type[Operation], list[Rule]] = {}
 
 
 def rule(*classes: type[Operation]) -> Callable[[Rule], Rule]:
-    """Declare a rewrite: it returns the value (or the new op) that replaces the op, or None where it does not apply."""
+    """Declare a rewrite: it returns the value (or the new op, or ops) that replaces the op, or None where it does not
+    apply.
+    """
 
     def register(found: Rule) -> Rule:
         for cls in classes:
@@ -37,7 +40,7 @@ def rule(*classes: type[Operation]) -> Callable[[Rule], Rule]:
 
 @dataclass(frozen=True)
 class Canonicalize(ModulePass):
-    """Bring ops to one form: drop those that yield their operand, merge chains of reshapes and of transposes.
+    """Bring ops to one form: drop those that yield their operand, merge chains of reshapes and transposes.
 
     Before::
 
@@ -86,11 +89,12 @@ def _simplify(op: Operation) -> None:
             new = found(current)
             if new is None:
                 continue
-            if isinstance(new, Operation):
-                replace(current, new.results, [new])
-                pending = new
-            else:
+            if isinstance(new, SSAValue):
                 replace(current, [new])
+            else:
+                ops = [new] if isinstance(new, Operation) else new
+                replace(current, ops[-1].results, ops)
+                pending = ops[-1]
             break
 
 
@@ -133,6 +137,22 @@ def merge_transposes(op: TransposeOp) -> Operation | None:
     first, second = inner.permutation.data, op.permutation.data
     order = IntsAttr(first[d] for d in second)
     return TransposeOp.create(operands=[inner.input], properties={"permutation": order}, result_types=[op.result.type])
+
+
+@rule(ReshapeOp, TransposeOp)
+def compose_rearrangements(op: ReshapeOp | TransposeOp) -> Sequence[Operation] | SSAValue | None:
+    """A chain of reshapes and transposes that fewer say as well: what was merged on the way and split again is not
+    merged. Nothing that was a view becomes a copy, and no layout changes.
+    """
+    chain = chain_to(op, ReshapeOp, TransposeOp)
+    if chain is None:
+        return None
+    new = shortest(chain)
+    fewer = len(new) < len(chain.ops) and type_of(chain, new) == op.result.type
+    if not fewer or not (all(map(is_free, new)) or (chain.moves and chain.is_private)):
+        discard(new)
+        return None
+    return new or chain.source
 
 
 @rule(ConcatOp)
