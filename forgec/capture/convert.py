@@ -44,6 +44,18 @@ from forgec.ir.ops.shape import CopyOp
 from forgec.runtime.symbolic import Extent
 
 _WITH_LITERALS = ("f64", "f32", "f16", "bf16", "i64", "i32", "i16", "i8", "ui8", "i1")
+_INTEGERS = ("i64", "i32")
+
+_MOST_PLACES = 64
+"""Integers that a list in the model's code may have (heads, positions) for passes to see them."""
+
+
+def _is_written_out(tensor: torch.Tensor, kind: AnyTensorType) -> bool:
+    """True for a number in the model's code, and for a short list of integers."""
+    if types.rank(kind) == 0:
+        return types.dtype(kind) in _WITH_LITERALS
+    listed = types.dtype(kind) in _INTEGERS and types.is_contiguous(kind)
+    return listed and 0 < tensor.numel() <= _MOST_PLACES
 
 
 @dataclass
@@ -225,13 +237,9 @@ class Converter(Operators):
             if node.users:
                 tensor = self._tensor(spec.target)
                 kind = self.type_of(tensor)
-                if (
-                    spec.kind == InputKind.CONSTANT_TENSOR
-                    and types.rank(kind) == 0
-                    and types.dtype(kind) in _WITH_LITERALS
-                ):
+                if spec.kind == InputKind.CONSTANT_TENSOR and _is_written_out(tensor, kind):
                     number = ConstantOp.create(properties={"value": literal(tensor, kind)}, result_types=[kind])
-                    self.handles[node] = fresh(self.insert(number))  # a number in the model's code, no weight
+                    self.handles[node] = fresh(self.insert(number))  # of the model's code, no weight
                 else:
                     self.handles[node] = fresh(self.param(self.names.get(id(tensor), spec.target), tensor))
         elif node.users:

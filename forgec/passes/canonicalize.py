@@ -17,7 +17,9 @@ from forgec.ir.ops import binary as b
 from forgec.ir.ops import select
 from forgec.ir.ops import unary as u
 from forgec.ir.ops.base import producer
+from forgec.ir.ops.index import IndexOp, IndexSelectOp
 from forgec.ir.ops.shape import BroadcastOp, ConcatOp, CopyOp, ReshapeOp, SliceOp, TransposeOp, is_free
+from forgec.passes.constant_places import as_slice
 from forgec.passes.rearrangements import chain_to, discard, shortest, type_of
 from forgec.passes.rewriting import blocks, is_dead, replace
 
@@ -40,7 +42,8 @@ def rule(*classes: type[Operation]) -> Callable[[Rule], Rule]:
 
 @dataclass(frozen=True)
 class Canonicalize(ModulePass):
-    """Bring ops to one form: drop those that yield their operand, merge chains of reshapes and transposes.
+    """Bring ops to one form: drop those that yield their operand, merge chains of reshapes and transposes, slice where
+    a constant index names places that are evenly apart.
 
     Before::
 
@@ -153,6 +156,12 @@ def compose_rearrangements(op: ReshapeOp | TransposeOp) -> Sequence[Operation] |
         discard(new)
         return None
     return new or chain.source
+
+
+@rule(IndexOp, IndexSelectOp)
+def slice_for_index(op: IndexOp | IndexSelectOp) -> Sequence[Operation] | None:
+    """Constant places that ascend evenly are a slice, copied to where it lay."""
+    return as_slice(op)
 
 
 @rule(ConcatOp)

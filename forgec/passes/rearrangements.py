@@ -78,12 +78,17 @@ def shortest(chain: Chain) -> list[Operation]:
     if given == [atom for dim in chain.wanted for atom in dim]:
         plans = [(_shape_of(chain.wanted), None, None)]
     best = min(plans, key=lambda plan: sum(part is not None for part in plan))
+    split, order, merged = best
     ops: list[Operation] = []
     value = chain.source
-    for index, part in enumerate(best):
-        if part is not None and not (index != 1 and part == types.shape(value)):
-            ops.append(_transposed(value, part) if index == 1 else _reshaped(value, part))
-            value = ops[-1].results[0]
+    if split is not None and split != types.shape(value):
+        ops.append(_reshaped(value, split))
+        value = ops[-1].results[0]
+    if order is not None:
+        ops.append(_transposed(value, order))
+        value = ops[-1].results[0]
+    if merged is not None:
+        ops.append(_reshaped(value, merged))
     return ops
 
 
