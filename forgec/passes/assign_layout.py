@@ -20,7 +20,8 @@ from forgec.ir.ops.norm import LayerNormOp, RmsNormOp
 from forgec.ir.ops.shape import CopyOp, ReshapeOp, TransposeOp, ViewOp, is_free
 from forgec.passes.layouts import give_layout, passes_on
 from forgec.passes.patterns import missed
-from forgec.passes.rewriting import blocks, replace
+from forgec.passes.rewriting import blocks, is_dead, replace
+from forgec.passes.split_dims import split_readers
 
 ROW_MAJOR = (LayerNormOp, RmsNormOp)
 """Ops whose rows are written as they are reduced: another layout would cost a copy inside."""
@@ -46,8 +47,9 @@ class AssignLayout(ModulePass):
     A copy goes if what reads it can read the original. Otherwise it, and a reshape that needs one, ask for a layout.
     The op that computes the value takes it if only transposes and reshapes stand between, every other rearrangement of
     the value stays free, and nothing passes the value on as it was (a result of the function, an operator of ATen, a
-    call). What is refused leaves a remark. Values stay the same, and so does the layout of whatever leaves the
-    function.
+    call). Where that is not possible, products, rotations and pointwise ops that read the copy work on the dimensions
+    that it merges, in parts, and broadcast what it repeats. What is refused leaves a remark. Values stay the same, and
+    so does the layout of whatever leaves the function.
 
     Order: before ``fuse-epilogue``, which would put copies into kernels, and after everything that may remove what
     stands between a value and its copy.
@@ -74,10 +76,7 @@ def _asks_for(op: Operation) -> AnyTensorType | None:
 
 def _assign(op: Operation, wanted: AnyTensorType) -> None:
     if isinstance(op, CopyOp) and _is_needless(op):
-        before = op.result.type
-        renewed = Rewriter.replace_value_with_new_type(op.result, op.input.type)
-        give_layout(renewed, before)
-        replace(op, [op.input])
+        _drop(op)
         return
     value = op.operands[0]
     kind: AnyTensorType | None = wanted
@@ -89,6 +88,15 @@ def _assign(op: Operation, wanted: AnyTensorType) -> None:
         return
     reason = _refusal(op, value, kind)
     if reason:
+        block = op.parent
+        split_readers(op)
+        if op.parent is None or is_dead(op):
+            if op.parent is not None and block is not None:
+                block.erase_op(op)
+            return
+        if isinstance(op, CopyOp) and _is_needless(op):
+            _drop(op)
+            return
         missed(op, "this value is copied to lie differently", reason)
         return
     assert kind is not None
@@ -98,6 +106,14 @@ def _assign(op: Operation, wanted: AnyTensorType) -> None:
     give_layout(renewed, before)
     if isinstance(op, CopyOp) and op.input.type == op.result.type:
         replace(op, [op.input])
+
+
+def _drop(op: CopyOp) -> None:
+    """Let what reads a copy read the original."""
+    before = op.result.type
+    renewed = Rewriter.replace_value_with_new_type(op.result, op.input.type)
+    give_layout(renewed, before)
+    replace(op, [op.input])
 
 
 def _is_needless(op: CopyOp) -> bool:

@@ -87,7 +87,7 @@ def _unrepeated(value: SSAValue, dim: int, build: Builder) -> SSAValue | None:
         order = list(op.permutation.data)
         once = _unrepeated(op.input, order[dim], build)
         return None if once is None else build.transpose(once, order)
-    if isinstance(op, RopeOp) and dim < types.rank(value) - 1 or isinstance(op, ElementwiseOp):
+    if (isinstance(op, RopeOp) and dim < types.rank(value) - 1) or isinstance(op, ElementwiseOp):
         return _computed_once(op, dim, build)
     repeat = producer(through(op.input, CopyOp)) if isinstance(op, ReshapeOp) else None
     if not isinstance(repeat, (BroadcastOp, ConcatOp)) or len(set(repeat.operands)) != 1:

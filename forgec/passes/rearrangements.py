@@ -82,13 +82,13 @@ def shortest(chain: Chain) -> list[Operation]:
     ops: list[Operation] = []
     value = chain.source
     if split is not None and split != types.shape(value):
-        ops.append(_reshaped(value, split))
+        ops.append(reshaped(value, split))
         value = ops[-1].results[0]
     if order is not None:
         ops.append(_transposed(value, order))
         value = ops[-1].results[0]
     if merged is not None:
-        ops.append(_reshaped(value, merged))
+        ops.append(reshaped(value, merged))
     return ops
 
 
@@ -151,7 +151,8 @@ def _reshape_permute(chain: Chain) -> Plan | None:
     return None if shape == types.shape(chain.source) else shape, _order(permutation), None
 
 
-def _reshaped(value: SSAValue, shape: Sequence[Extent]) -> ReshapeOp:
+def reshaped(value: SSAValue, shape: Sequence[Extent]) -> ReshapeOp:
+    """A new reshape: free where strides can express it."""
     strides = reshape_strides(types.shape(value), types.strides(value), shape)
     kind = types.tensor(types.dtype(value), shape, strides)
     return ReshapeOp.create(operands=[value], result_types=[kind])
