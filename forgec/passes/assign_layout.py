@@ -117,14 +117,26 @@ def _drop(op: CopyOp) -> None:
 
 
 def _is_needless(op: CopyOp) -> bool:
-    """True if all that reads a copy can read what was copied, along its last dimension without gaps."""
+    """True if all that reads a copy can read what was copied, without gaps along the last dimension, or along those
+    along which it reads the copy so.
+    """
     kind = types.tensor_type(op.input)
     if types.strides(kind)[-1:] not in ((1,), ()) or op.result.first_use is None:
         return False
     return all(
-        seen is not None and types.strides(seen)[-1:] in ((1,), ()) and not passes_on(reader)
-        for reader, seen in _readers(op.result, kind)
+        seen is not None and not passes_on(reader) and _has_no_gaps(seen, value)
+        for reader, seen, value in _readers(op.result, kind)
     )
+
+
+def _has_no_gaps(seen: AnyTensorType, value: SSAValue) -> bool:
+    """True for a layout whose neighbours are neighbours in memory, in the last dimension or where those of a value
+    are.
+    """
+    units = [d for d, (n, stride) in enumerate(zip(types.shape(value), types.strides(value), strict=True))
+             if stride == 1 and n != 1]  # fmt: skip
+    strides = types.strides(seen)
+    return strides[-1:] in ((1,), ()) or (bool(units) and all(strides[d] == 1 for d in units))
 
 
 def _before(view: TransposeOp | ReshapeOp, kind: AnyTensorType) -> AnyTensorType | None:
@@ -155,7 +167,7 @@ def _refusal(op: Operation, value: SSAValue, kind: AnyTensorType | None) -> str 
         return "no layout of what it is made of makes the rearrangements between free"
     if source.parent is not op.parent:
         return "it is computed outside of the region that copies it"
-    for reader, seen in _readers(value, kind):
+    for reader, seen, _ in _readers(value, kind):
         if reader is op:
             continue
         if seen is None:
@@ -165,9 +177,9 @@ def _refusal(op: Operation, value: SSAValue, kind: AnyTensorType | None) -> str 
     return None
 
 
-def _readers(value: SSAValue, kind: AnyTensorType) -> Iterator[tuple[Operation, AnyTensorType | None]]:
-    """The ops that would read a value of another type, through free rearrangements, and in which type; None for a
-    rearrangement that would not be free any more.
+def _readers(value: SSAValue, kind: AnyTensorType) -> Iterator[tuple[Operation, AnyTensorType | None, SSAValue]]:
+    """The ops that would read a value of another type, through free rearrangements, in which type, and what they read
+    now; None for a rearrangement that would not be free any more.
     """
     pending = [(value, kind)]
     while pending:
@@ -177,8 +189,8 @@ def _readers(value: SSAValue, kind: AnyTensorType) -> Iterator[tuple[Operation, 
             if isinstance(user, ViewOp) and not isinstance(user, CopyOp) and is_free(user):
                 found = view_type(user, shown)
                 if found is None:
-                    yield user, None
+                    yield user, None, current
                 else:
                     pending.append((user.result, found[0]))
             else:
-                yield user, shown
+                yield user, shown, current

@@ -20,6 +20,7 @@ from forgec.ir.ops.base import producer
 from forgec.ir.ops.index import IndexOp, IndexSelectOp
 from forgec.ir.ops.shape import BroadcastOp, ConcatOp, CopyOp, ReshapeOp, SliceOp, TransposeOp, is_free
 from forgec.passes.constant_places import as_slice
+from forgec.passes.layouts import is_seen
 from forgec.passes.rearrangements import chain_to, discard, shortest, type_of
 from forgec.passes.rewriting import blocks, is_dead, replace
 
@@ -152,7 +153,8 @@ def compose_rearrangements(op: ReshapeOp | TransposeOp) -> Sequence[Operation] |
         return None
     new = shortest(chain)
     fewer = len(new) < len(chain.ops) and type_of(chain, new) == op.result.type
-    if not fewer or not (all(map(is_free, new)) or (chain.moves and chain.is_private)):
+    free = all(map(is_free, new))
+    if not fewer or (free and chain.moves and is_seen(op.result)) or not (free or (chain.moves and chain.is_private)):
         discard(new)
         return None
     return new or chain.source
@@ -160,8 +162,10 @@ def compose_rearrangements(op: ReshapeOp | TransposeOp) -> Sequence[Operation] |
 
 @rule(IndexOp, IndexSelectOp)
 def slice_for_index(op: IndexOp | IndexSelectOp) -> Sequence[Operation] | None:
-    """Constant places that ascend evenly are a slice, copied to where it lay."""
-    return as_slice(op)
+    """Constant places that ascend evenly are a slice, copied to where it lay; but what leaves the function shares no
+    memory that it did not share.
+    """
+    return None if is_seen(op.result) else as_slice(op)
 
 
 @rule(ConcatOp)
