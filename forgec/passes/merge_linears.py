@@ -25,7 +25,7 @@ from forgec.passes.layers import Layers
 from forgec.passes.layouts import give_layout, passes_on
 from forgec.passes.outlining import at_call
 from forgec.passes.patterns import made_by, missed, through
-from forgec.passes.rewriting import blocks, replace
+from forgec.passes.rewriting import blocks, erase_unused, replace
 
 SEGMENTS = AttrSizedOperandSegments.attribute_name
 NOT_MERGED = "this linear shares its input with others, but is not merged with them"
@@ -229,8 +229,9 @@ class _Merger:
             kind = types.tensor(types.dtype(linear.result), shape, strides)
             part = SliceOp.create(operands=[merged.result], properties=properties, result_types=[kind])
             start += shape[-1]
-            wanted = linear.result.type
+            wanted, weight = linear.result.type, linear.weight
             replace(linear, part.results, [part])
+            erase_unused(weight, *TURNING)
             give_layout(part.result, wanted)
 
     def _joined(self, values: Sequence[SSAValue], form: Form, before: Operation) -> SSAValue:

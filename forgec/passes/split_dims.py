@@ -15,7 +15,7 @@ from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, SliceOp, Transpo
 from forgec.passes.axes import Atom, Dims, before, leaves, regrouped
 from forgec.passes.layouts import give_layout
 from forgec.passes.rearrangements import LONGEST, Chain, discard, reshaped, shortest
-from forgec.passes.rewriting import is_dead, replace
+from forgec.passes.rewriting import erase_unused, replace
 from forgec.runtime.symbolic import Extent
 
 OWN: dict[type[Operation], int] = {MatmulOp: 2, RopeOp: 1, ElementwiseOp: 0}
@@ -165,7 +165,7 @@ def _split(op: ForgeOp, own: int) -> None:
     assert isinstance(merged.result, OpResult)
     give_layout(merged.result, kept)
     for value in old:
-        _erase(value)
+        erase_unused(value, ViewOp)
 
 
 def _operand(
@@ -182,13 +182,3 @@ def _operand(
         return reading.split(parts)
     target = [extent for extents in parts for extent in extents]
     return [] if tuple(target) == shape else [reshaped(value, target)]
-
-
-def _erase(value: SSAValue) -> None:
-    """Remove the rearrangements that nothing reads any more."""
-    op = producer(value)
-    if isinstance(op, ViewOp) and is_dead(op):
-        source, block = op.input, op.parent
-        assert block is not None, "it stands in one"
-        block.erase_op(op)
-        _erase(source)
