@@ -108,7 +108,7 @@ def _fuse(op: MatmulOp, weights: _Weights) -> None:
     elif weights.has(op.lhs):
         result = _from_the_left(op, build)
         reason = "the weight stands on the left of columns that lie as such"
-        if _matrix(op.lhs, types.rank(op.rhs), build) is None:
+        if _matrix(op.lhs, max(types.rank(op.rhs), 2), build) is None:
             reason = "the weight is a stack of matrices" if types.rank(op.lhs) > 2 else "the weight is a vector"
     else:
         return
@@ -130,11 +130,13 @@ def _from_the_right(op: MatmulOp, build: Builder) -> SSAValue | None:
 
 
 def _from_the_left(op: MatmulOp, build: Builder) -> SSAValue | None:
-    """``w @ x``, where each column of x lies as a row."""
+    """``w @ x``, where each column of x lies as a row, or x is one."""
     rank = types.rank(op.rhs)
-    weight = _matrix(op.lhs, rank, build)
-    if weight is None or rank < 2 or types.strides(op.rhs)[-2] != 1:
+    weight = _matrix(op.lhs, max(rank, 2), build)
+    if weight is None or (rank > 1 and types.strides(op.rhs)[-2] != 1):
         return None
+    if rank == 1:
+        return build.insert(LinearOp.make([op.rhs, weight]))
     turned = build.transpose_last(op.rhs)
     return build.transpose_last(build.insert(LinearOp.make([turned, weight])))
 
