@@ -122,7 +122,7 @@ def _fuse(op: MatmulOp, weights: _Weights) -> None:
 
 def _from_the_right(op: MatmulOp, build: Builder) -> SSAValue | None:
     """``x @ w``."""
-    weight = _matrix(op.rhs, types.rank(op.lhs), build)
+    weight = _matrix(op.rhs, max(types.rank(op.lhs), 2), build)
     if weight is None:
         return None
     turned = build.transpose_last(weight)
