@@ -146,13 +146,13 @@ def merge_transposes(op: TransposeOp) -> Operation | None:
 @rule(ReshapeOp, TransposeOp)
 def compose_rearrangements(op: ReshapeOp | TransposeOp) -> Sequence[Operation] | SSAValue | None:
     """A chain of reshapes and transposes that fewer say as well: what was merged on the way and split again is not
-    merged. Nothing that was a view becomes a copy, and no layout changes.
+    merged. Nothing that was a view becomes a copy, and no layout changes. What only splits stays where it stands.
     """
     chain = chain_to(op, ReshapeOp, TransposeOp)
     if chain is None:
         return None
     new = shortest(chain)
-    fewer = len(new) < len(chain.ops) and type_of(chain, new) == op.result.type
+    fewer = len(new) < len(chain.ops) and (chain.merges or len(new) < 2) and type_of(chain, new) == op.result.type
     free = all(map(is_free, new))
     if not fewer or (free and chain.moves and is_seen(op.result)) or not (free or (chain.moves and chain.is_private)):
         discard(new)

@@ -14,7 +14,7 @@ from forgec.ir.attributes import IntsAttr
 from forgec.ir.layout import reshape_strides
 from forgec.ir.ops.base import producer
 from forgec.ir.ops.shape import ReshapeOp, TransposeOp, is_free
-from forgec.passes.axes import Atom, Dims, before, extent_of, leaves
+from forgec.passes.axes import Atom, Dims, before, extent_of, leaves, regrouped
 from forgec.runtime.symbolic import Extent
 
 LONGEST = 8
@@ -36,6 +36,13 @@ class Chain:
     def moves(self) -> bool:
         """True if one of the ops is a copy, or needs one."""
         return not all(is_free(op) for op in self.ops)
+
+    @property
+    def merges(self) -> bool:
+        """True if a reshape on the way merges dimensions, or parts of them."""
+        inner = [op for op in self.ops[1:] if isinstance(op, ReshapeOp)]
+        cut = [regrouped(map(Atom, types.shape(op.input)), types.shape(op.result)) for op in inner]
+        return any(dims is None or any(len(leaves(dim)) > 1 for dim in dims) for dims in cut)
 
     @property
     def is_private(self) -> bool:
