@@ -239,7 +239,7 @@ def words_of(op: AttentionOp) -> set[str]:
     """What the op says of its scores."""
     said = {name for name in ("causal", "softcap") if name in op.properties}
     said |= {f"{name}={op.properties[name].data}" for name in ("window", "chunk") if name in op.properties}  # type: ignore[attr-defined]
-    said |= {name for name in ("keys", "sinks") if getattr(op, name) is not None}
+    said |= {name for name in ("prefix", "keys", "sinks", "replaced") if getattr(op, name) is not None}
     said |= {"uniform"} if op.empty_row.data == "uniform" else set()
     if op.mask is not None:
         said.add("mask" if types.dtype(op.mask) == "i1" else "bias")
