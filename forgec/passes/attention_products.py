@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from xdsl.ir import Operation, SSAValue
+from xdsl.traits import is_side_effect_free
 
 from forgec.ir import types
 from forgec.ir.ops.base import ElementwiseOp, producer
 from forgec.ir.ops.binary import AddOp, DivOp, MaximumOp, MulOp, SubOp
-from forgec.ir.ops.contraction import MatmulOp
+from forgec.ir.ops.contraction import LinearOp, MatmulOp
 from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.reduction import SumOp
 from forgec.ir.ops.select import MaskedFillOp, WhereOp
@@ -21,6 +22,11 @@ from forgec.runtime.plan import Reg
 
 DEPTH = 24
 """Ops between a softmax and its product, at most: scores that take longer are none."""
+
+
+def name_of(op: Operation) -> str:
+    """The name of an op, or of the operator that it calls."""
+    return op.callee.data if isinstance(op, AtenOp) else op.name
 
 
 def swaps_last(op: TransposeOp) -> bool:
@@ -58,12 +64,26 @@ _PASSED = (ElementwiseOp, ViewOp, ConcatOp, PadOp, CopyOp, WhereOp, MaskedFillOp
 """Ops between two products that do not make what they yield anything else than scores or weights."""
 
 
+def _passes(op: Operation) -> bool:
+    """True for ops of which scores or weights may be an operand and the result still be scores or weights: also those
+    that mix heads, and operators that keep the shape.
+    """
+    if isinstance(op, MatmulOp):
+        return True  # one of rank 2: the others are products
+    if isinstance(op, LinearOp):
+        return types.rank(op.input) > 3 and types.shape(op.input) == types.shape(op.result)
+    if isinstance(op, AtenOp):
+        shapes = [types.shape(value) for value in op.results]
+        return len(shapes) == 1 and any(types.shape(value) == shapes[0] for value in op.inputs)
+    return isinstance(op, _PASSED)
+
+
 def comes_from_product(op: Operation) -> bool:
     """True if an op computes something of a product by ops that scores may go through."""
     pending, seen = [op], set()
     while pending and len(seen) < DEPTH:
         op = pending.pop()
-        if op in seen or not isinstance(op, _PASSED):
+        if op in seen or not _passes(op):
             continue
         seen.add(op)
         sources = [source for source in map(producer, op.operands) if source is not None]
@@ -84,9 +104,9 @@ def reaches_product(op: Operation) -> bool:
     pending, seen = [op], set()
     while pending and len(seen) < DEPTH:
         op = pending.pop()
-        if product_in(op) is not None:
+        if product_in(op) is not None or (isinstance(op, AtenOp) and op.callee.data == "aten::einsum"):
             return True
-        if op in seen or not isinstance(op, (*_PASSED, SumOp)):
+        if op in seen or not (isinstance(op, SumOp) or _passes(op)):
             continue
         seen.add(op)
         pending += [use.operation for result in op.results for use in result.uses]
@@ -127,3 +147,10 @@ def is_add(op: Operation | None) -> TypeGuard[Operation]:
     if isinstance(op, AtenOp) and op.callee.data == "aten::add.Tensor" and len(op.inputs) == 2:
         return all(name != "alpha" or value == 1 for name, value in op.args.arguments[1])
     return isinstance(op, AddOp)
+
+
+def is_dead(op: Operation) -> bool:
+    """True for an op without effect that nothing needs: what other fusions left for dce."""
+    if not op.results or not is_side_effect_free(op):
+        return False
+    return all(is_dead(use.operation) for result in op.results for use in result.uses)

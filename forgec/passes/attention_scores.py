@@ -6,20 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
-from typing import TypeGuard
 
 from xdsl.ir import Operation, SSAValue
-from xdsl.traits import is_side_effect_free
 
 from forgec.ir import types
-from forgec.ir.ops.base import ElementwiseOp, producer
+from forgec.ir.ops.base import producer
 from forgec.ir.ops.binary import AddOp, DivOp, MaximumOp, MulOp, SubOp
-from forgec.ir.ops.contraction import MatmulOp
 from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.order import MaxOp
-from forgec.ir.ops.reduction import AmaxOp, SoftmaxOp, SumOp
+from forgec.ir.ops.reduction import AmaxOp, SoftmaxOp
 from forgec.ir.ops.select import MaskedFillOp, WhereOp
-from forgec.ir.ops.shape import ConcatOp, CopyOp, ReshapeOp, TransposeOp, ViewOp
+from forgec.ir.ops.shape import ConcatOp, CopyOp, ReshapeOp, TransposeOp
 from forgec.ir.ops.spatial import PadOp
 from forgec.ir.ops.unary import CastOp, ClampOp, TanhOp
 from forgec.passes.attention_products import (
@@ -27,7 +24,9 @@ from forgec.passes.attention_products import (
     Product,
     comes_from_product,
     is_add,
+    is_dead,
     leads_to_product,
+    name_of,
     product_in,
     swaps_last,
 )
@@ -51,9 +50,10 @@ class Term:
     """What was done to scores whose leading extents are ``lead``.
 
     ``factor`` times the value was added; or (``keeps``) the value is a condition (a boolean, or a factor of 0 and 1):
-    true keeps a score, or (False) makes it ``fill``; or, without a value, scores became ``fill`` at least. ``shape`` and ``dtype`` are those of the scores,
-    whose rows are the keys where ``turned``; where they were ``split`` then, that is their shape with rows and columns
-    in parts.
+    true keeps a score, or (False) makes it ``fill``; or, without a value, scores became ``fill`` at least.
+
+    ``shape`` and ``dtype`` are those of the scores, whose rows are the keys where ``turned``; where they were ``split``
+    then, that is their shape with rows and columns in parts.
     """
 
     value: SSAValue | None
@@ -102,7 +102,7 @@ def read_scores(softmax: SoftmaxOp) -> Scores | None:
         step = None if op is None else reader.step(op)
         if step is None or op is None:
             if op is not None and comes_from_product(op):
-                raise Refused(f"its scores go through {op.name}", op)
+                raise Refused(f"its scores go through {name_of(op)}, which attention has no place for", op)
             return None
         reader.check_uses(value, user)
         value, user = step, op
@@ -157,7 +157,7 @@ class _Reader:
     def check_uses(self, value: SSAValue, user: Operation) -> None:
         """Raises Refused if scores are used by more than what attention does with them."""
         others = (use.operation for use in value.uses if use.operation is not user)
-        if any(op not in self.maxima and not _is_dead(op) for op in others):
+        if any(op not in self.maxima and not is_dead(op) for op in others):
             raise Refused("its scores have other uses")
 
     def _added_to(self, op: AtenOp) -> None:
@@ -364,7 +364,7 @@ class _Reader:
     def _pad(self, op: PadOp) -> SSAValue | None:
         """A column of one number, as softmax with 1 in the sum of its denominator has it."""
         low, high = op.low.data, op.high.data
-        if op.mode.data != "constant" or any((*low[:-1], *high[:-1])) or not leads_to_product(op.input):
+        if op.value is None or any((*low[:-1], *high[:-1])) or not leads_to_product(op.input):
             return None
         return self._with_sinks(op, op.input, float(op.value.value), low[-1] + high[-1], first=low[-1] == 1)
 
@@ -383,13 +383,6 @@ class _Reader:
 
 def _input(reader: _Reader, op: CastOp | CopyOp) -> SSAValue | None:
     return op.input if types.dtype(op.input) in types.FLOATS else None
-
-
-def _is_dead(op: Operation) -> bool:
-    """True for an op without effect that nothing needs: what other fusions left for dce."""
-    if not op.results or not is_side_effect_free(op):
-        return False
-    return all(_is_dead(use.operation) for result in op.results for use in result.uses)
 
 
 def _maximum_of(value: SSAValue, of: SSAValue, dim: int) -> Operation | None:

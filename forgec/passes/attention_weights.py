@@ -14,7 +14,7 @@ from forgec.ir.ops.select import MaskedFillOp, WhereOp
 from forgec.ir.ops.shape import CopyOp, ReshapeOp, SliceOp, TransposeOp
 from forgec.ir.ops.unary import CastOp
 from forgec.passes.attention_frames import Frame
-from forgec.passes.attention_products import reaches_product, swaps_last
+from forgec.passes.attention_products import name_of, reaches_product, swaps_last
 from forgec.passes.attention_scores import Refused
 from forgec.passes.mask_gates import Gates
 from forgec.passes.patterns import number, with_number
@@ -72,8 +72,8 @@ def read_use(softmax: SoftmaxOp) -> Use | None:
         users = [use.operation for use in value.uses]
         if len(users) != 1:
             products = [user for user in users if isinstance(user, MatmulOp) and value in user.operands]
-            if products:
-                raise Refused("its weights have other uses", products[0])
+            if products or any(map(reaches_product, users)):
+                raise Refused("its weights have other uses", (products or users)[0])
             return None
         (user,) = users
         if not reader.joined:
@@ -84,7 +84,7 @@ def read_use(softmax: SoftmaxOp) -> Use | None:
         if following is None:
             if isinstance(user, MatmulOp) or not reaches_product(user):
                 return None
-            raise Refused(f"its weights go through {user.name}", user)
+            raise Refused(f"its weights go through {name_of(user)}, which attention has no place for", user)
         reader.value = following
 
 

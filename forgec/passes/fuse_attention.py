@@ -22,15 +22,15 @@ from forgec.ir.ops.creation import FullOp
 from forgec.ir.ops.reduction import SoftmaxOp
 from forgec.ir.ops.select import WhereOp
 from forgec.ir.ops.shape import BroadcastOp, ConcatOp, CopyOp, SliceOp
-from forgec.ir.ops.unary import CastOp, LogicalNotOp, NegOp
+from forgec.ir.ops.unary import CastOp, ExpOp, LogicalNotOp, NegOp
 from forgec.passes.attention_frames import REARRANGEMENTS, Builder, Frame, frame_of
-from forgec.passes.attention_products import is_of_product
+from forgec.passes.attention_products import is_dead, is_of_product, reaches_product
 from forgec.passes.attention_scores import Refused, Scores, Term, read_scores
 from forgec.passes.attention_weights import Factor, Gate, Use, read_use
 from forgec.passes.classify_masks import element_of, keeps_every_row
 from forgec.passes.mask_elements import Elements
-from forgec.passes.mask_levels import holds_masks
 from forgec.passes.mask_gates import Gates
+from forgec.passes.mask_levels import holds_masks
 from forgec.passes.number_ranges import masks, swallows
 from forgec.passes.patterns import missed, number, substitute
 from forgec.passes.rewriting import blocks
@@ -74,6 +74,16 @@ class FuseAttention(ModulePass):
                 if isinstance(current, SoftmaxOp) and types.rank(current.input) - current.dim.data in (1, 2):
                     _join_products(current, order)
                     _fuse(current)
+                elif isinstance(current, (ExpOp, SoftmaxOp)):
+                    _remark_on(current)
+
+
+def _remark_on(op: ExpOp | SoftmaxOp) -> None:
+    """Say what keeps exponentials between two products, or a softmax of other dimensions, from being attention."""
+    if is_of_product(op.input) and reaches_product(op) and not is_dead(op):
+        exponential = "it has exponentials that are no softmax"
+        keys = "its keys are none of the last two dimensions of its softmax"
+        missed(op, f"attention is not fused: {exponential if isinstance(op, ExpOp) else keys}")
 
 
 def _fuse(softmax: SoftmaxOp) -> None:
@@ -234,15 +244,26 @@ def _collapsed(terms: list[Term]) -> list[Term]:
     found: list[Term] = []
     for term in terms:
         last = found[-1] if found else None
-        if last is not None and last.keeps and last.fill == 0 and term.value is not None and term.keeps is None:
-            if last.shape == term.shape and last.value is not None and not (last.turned or last.split or term.split):
-                gates = Gates(term.shape)
-                kept, added = gates.kept(last.value), gates.levels(term.value)
-                if added is not None and added[0] == kept and last.dtype == term.dtype:
-                    found[-1] = replace(last, fill=added[1] * term.factor)
-                    continue
-        found.append(term)
+        fill = None if last is None else _fill_of_both(last, term)
+        if last is None or fill is None:
+            found.append(term)
+        else:
+            found[-1] = replace(last, fill=fill)
     return found
+
+
+def _fill_of_both(kept: Term, added: Term) -> float | None:
+    """What scores become that one term makes 0 and the next one adds a number to; None if they do nothing of the kind,
+    or add something to other scores.
+    """
+    if not kept.keeps or kept.fill != 0 or kept.value is None or added.value is None or added.keeps is not None:
+        return None
+    alike = (kept.shape, kept.dtype, kept.turned) == (added.shape, added.dtype, added.turned)
+    if not alike or kept.turned or kept.split or added.split:
+        return None
+    gates = Gates(kept.shape)
+    found = gates.levels(added.value)
+    return found[1] * added.factor if found is not None and found[0] == gates.kept(kept.value) else None
 
 
 def _zeroed(use: Use, terms: list[Term]) -> tuple[list[Term], list[Gate]]:
@@ -299,9 +320,11 @@ def _by_row(build: Builder, value: SSAValue, lead: Frame, frame: Frame) -> SSAVa
 
 def _multiplied(build: Builder, result: SSAValue, factor: Factor, frame: Frame) -> SSAValue:
     """The product times a factor of the weights' rows."""
-    if isinstance(factor.value, float):
+    if not isinstance(factor.value, SSAValue):
         return build.insert(factor.by.of(result, factor.value))
-    rows = factor.value if types.rank(factor.value) == 0 else build.to_frame(factor.value, frame, factor.lead)
+    rows = factor.value
+    if types.rank(rows) > 0:
+        rows = build.to_frame(rows, frame, factor.lead)
     return build.cast(build.insert(factor.by.make([result, rows])), types.dtype(result))
 
 
@@ -424,7 +447,7 @@ def _framed(build: Builder, term: Term, frame: Frame) -> SSAValue:
 def _sinks(build: Builder, value: SSAValue | float, frame: Frame, dtype: str) -> SSAValue:
     """The logits [H] that were broadcast to one column [*B, H, S, 1]."""
     heads = frame[-1]
-    same = value if isinstance(value, float) else number(value)
+    same = number(value) if isinstance(value, SSAValue) else value
     if same is not None:
         properties = {"value": ScalarAttr.of(float(same))}
         return build.insert(FullOp.create(properties=properties, result_types=[types.tensor(dtype, (heads,))]))

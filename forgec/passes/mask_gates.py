@@ -33,7 +33,7 @@ class Gates:
         return list(conditions(_truth(self.element(value)), negated))
 
     def levels(self, value: SSAValue) -> tuple[list[Condition], float] | None:
-        """For numbers that are 0 under some conditions and one other number elsewhere: these conditions, that number."""
+        """For numbers that are 0 under some conditions and one other number elsewhere: conditions and number."""
         match self.element(value):
             case Node(name="where", arguments=(condition, Number(value=then), Number(value=otherwise))):
                 if then == 0 and otherwise != 0:

@@ -128,14 +128,15 @@ class Classifier:
         before, found = replace(self.found), self.found
         bounds = (found.ahead, found.behind, found.chunk)
         alone = not found.prefix and bounds == (None, None, None)  # what bounds all columns comes first
-        if bound is None or more or not free or not (alone or found.prefix == free):
+        same = set(map(_meaning, free)) == set(map(_meaning, found.prefix))
+        if bound is None or more or not free or not (alone or same):
             return False
         for part in conditions(bound.element, bound.negated):
             if not isinstance(part.element, Node) or not self._comparison(part.element, part.negated):
                 self.found = before
                 return False
         if (self.found.ahead, self.found.behind, self.found.chunk) != (None, None, None):
-            self.found.prefix = free
+            self.found.prefix = self.found.prefix or free
         return True
 
     def _is_by_column(self, condition: Condition) -> bool:
@@ -255,6 +256,17 @@ class Classifier:
 
 
 _OPPOSITE = {"eq": "ne", "ne": "eq", "lt": "ge", "le": "gt", "gt": "le", "ge": "lt"}
+
+
+def _meaning(condition: Condition) -> Condition:
+    """A condition in one of the forms that say the same."""
+    element, negated = condition.element, condition.negated
+    if not isinstance(element, Node) or element.name not in _OPPOSITE:
+        return condition
+    name, arguments = _OPPOSITE[element.name] if negated else element.name, element.arguments
+    if name in ("gt", "ge"):
+        name, arguments = {"gt": "lt", "ge": "le"}[name], arguments[::-1]
+    return Condition(Node(name, arguments, element.place))
 
 
 def _values(table: Any, leaf: Leaf, row: int, column: int, shape: tuple[Extent, ...]) -> Any:

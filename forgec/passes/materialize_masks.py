@@ -53,9 +53,9 @@ class MaterializeMasks(ModulePass):
 
     Masks are booleans where an empty row gives 0. Where it gives the mean or NaN they are added, -inf for what is not
     kept, which gives 0 as well; then the mean of all values takes the place of these rows, or the mask is NaN there. A
-    ``query_scale`` becomes a product before attention. Attention with ``softcap``, ``sinks`` or ``replaced``, which is decomposed
-    afterwards, keeps its booleans and ``empty_row``. Keys and values that no row reads become 0: ATen multiplies them
-    by 0, which leaves NaN.
+    ``query_scale`` becomes a product before attention. Attention with ``softcap``, ``sinks`` or ``replaced``, which is
+    decomposed afterwards, keeps its booleans and ``empty_row``. Keys and values that no row reads become 0: ATen
+    multiplies them by 0, which leaves NaN.
 
     Order: ``lower-to-plan`` runs it before ``decompose``.
     """
