@@ -56,8 +56,10 @@ class FuseAttention(ModulePass):
         %4 = forge.attention %q, %k, %v mask %mask scale 0.5 : (…) -> tensor<1x4x9x8xf32>
 
     Scores may be scaled (before or after the product), soft-capped, masked by addition, ``where`` or ``masked_fill``,
-    given a column of sinks, and shifted by their maximum, in the order that ``forge.attention`` pins; batch and heads
-    may be one dimension in any part. What a mask means is left to ``classify-masks``. A row of which nothing is kept
+    given a column of sinks (the first or the last one), and shifted by their maximum, in the order that
+    ``forge.attention`` pins; batch and heads may be one dimension in any part. Numbers in the place of scores that
+    scores may be lower than (-1e4) are a bias, with ``replaced`` scores. Factors of rows of weights become those of the
+    result, factors of columns those of the value. What a mask means is left to ``classify-masks``. A row of which nothing is kept
     is NaN where masked scores are -inf, and the mean where all of them became the same finite number; in float16, where
     a score is not lost in what is added to it, scores with such a mask stay as they are unless no row can be empty.
 

@@ -223,7 +223,7 @@ def prefix_by_length(i: Tensor, j: Tensor, length: Tensor) -> Tensor:
 
 
 def prefix_and_padding(i: Tensor, j: Tensor, real: Tensor) -> Tensor:
-    return ((j <= i) | (j < 3))[None, None] & real[:, None]
+    return ((j <= i) | (j < 3)) & real
 
 
 def global_tokens(i: Tensor, j: Tensor) -> Tensor:
