@@ -58,10 +58,11 @@ class FuseAttention(ModulePass):
     Scores may be scaled (before or after the product), soft-capped, masked by addition, ``where`` or ``masked_fill``,
     given a column of sinks (the first or the last one), and shifted by their maximum, in the order that
     ``forge.attention`` pins; batch and heads may be one dimension in any part. Numbers in the place of scores that
-    scores may be lower than (-1e4) are a bias, with ``replaced`` scores. Factors of rows of weights become those of the
-    result, factors of columns those of the value. What a mask means is left to ``classify-masks``. A row of which nothing is kept
-    is NaN where masked scores are -inf, and the mean where all of them became the same finite number; in float16, where
-    a score is not lost in what is added to it, scores with such a mask stay as they are unless no row can be empty.
+    scores may be lower than (-1e4) are a bias, with ``replaced`` scores. Factors of rows of weights become those of
+    the result, factors of columns those of the value. What a mask means is left to ``classify-masks``. A row of which
+    nothing is kept is NaN where masked scores are -inf, and the mean where all of them became the same finite number;
+    in float16, where a score is not lost in what is added to it, scores with such a mask stay as they are unless no
+    row can be empty.
 
     Order: before passes that would take softmax and scale for something of their own; after ``canonicalize``, which
     leaves one chain of views between products.
