@@ -44,6 +44,44 @@ class Change:
     what: str
     name: str
     place: Location | None = None
+    slot: Slot | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """Where a changed value is held, and what was held there when the first run began."""
+
+    owner: Any
+    key: tuple[str, Any]
+    before: Any
+    after: Any
+    shared: bool
+    """True for what others may change at any time."""
+
+    def put(self, value: Any) -> None:
+        """Hold ``value`` instead; only attributes, and the items of dicts and lists, can be replaced singly."""
+        kind, name = self.key
+        if kind == "item":
+            self.owner[name] = value
+        elif _dict_of(self.owner) is not None and name not in _slots(type(self.owner)):
+            vars(self.owner)[name] = value
+        else:
+            object.__setattr__(self.owner, name, value)
+
+    def held(self) -> Any:
+        """What is held now; ``ABSENT`` if there is nothing."""
+        return _items(self.owner).get(self.key, ABSENT)
+
+    @property
+    def is_single(self) -> bool:
+        """True if ``put`` can be used."""
+        kind = self.key[0]
+        held = isinstance(self.owner, (dict, list)) if kind == "item" else kind == "attr"
+        return held and not isinstance(self.owner, (type, types.CellType, _Variables))
+
+
+ABSENT: Any = object()
+"""Stands for an attribute or an item that is not there."""
 
 
 @contextmanager
@@ -95,6 +133,17 @@ def changes(module: torch.nn.Module) -> Iterator[list[Change]]:
             snapshot.restore(_is_shared)
         before.restore(lambda owner: not _is_shared(owner))
         result += sorted(found.values(), key=lambda change: (change.what, change.name))
+
+
+@contextmanager
+def restored(module: torch.nn.Module) -> Iterator[None]:
+    """What the ``with`` block changes of what the module and its code can reach is as it was afterwards."""
+    before = _Snapshot.of(module, code_of(module))
+    before.take()
+    try:
+        yield
+    finally:
+        before.restore(lambda _: True)
 
 
 # What can be changed
@@ -197,7 +246,8 @@ class _Snapshot:
                         continue
                 elif isinstance(owner.value, (_Variables, types.CellType)):
                     place = stored_at(owner.path if isinstance(owner.value, types.CellType) else name, functions)
-                yield Change(owner.what, _changed_name(owner, key), place)
+                slot = Slot(owner.value, key, owner.items.get(key, ABSENT), now.get(key, ABSENT), _is_shared(owner))
+                yield Change(owner.what, _changed_name(owner, key), place, slot)
 
     def restore(self, chosen: Callable[[_Owner], bool]) -> None:
         """What is chosen holds again what it held."""

@@ -1,0 +1,242 @@
+"""Numbers and tensors that a model's Python code keeps in attributes, from one call to the next, as state of a session.
+
+``self.seen += x.shape[1]`` and ``self.h = x.mean(0)`` happen while a model is traced and at no call. Where tracing
+found such an attribute to change, the model is traced once more with a buffer in its place: what ``forward`` finds there
+is read from the buffer (a number as torch's symbolic number), and what it leaves there is written into it. So the
+program computes with the number of that call; and code that decides by it, which one program cannot, is found out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils import _pytree
+
+from forgec.capture.attributes import unchanged
+from forgec.capture.changes import Change, Slot, restored
+from forgec.capture.places import raised_at
+from forgec.capture.sliding_caches import undecided
+from forgec.capture.wording import decided
+from forgec.diagnostics import ForgeError, Location, error
+
+STATES = "forgec.states"
+"""Key in the exported graph's ``meta``: names of the attributes that became buffers, by those of the buffers."""
+
+_PREFIX = "_forgec_state_"
+REMEDY = "keep it in a buffer that holds a tensor from the start, and let tensors decide (torch.where)"
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """An attribute, the buffer that stands in for it, and where it changes."""
+
+    change: Change
+    slot: Slot
+    buffer: str
+    symbols: set[str] = field(default_factory=set)
+    """Torch's names of the number, in the runs that were traced."""
+
+    @property
+    def holds_number(self) -> bool:
+        return not isinstance(self.slot.before, torch.Tensor)
+
+    def initial(self) -> torch.Tensor:
+        """A tensor of its own with what the attribute holds now: int64 [] or float64 [] of a number."""
+        before = self.slot.before
+        if isinstance(before, torch.Tensor):
+            return before.detach().clone()
+        return torch.tensor(before, dtype=torch.float64 if type(before) is float else torch.int64)
+
+
+def kept_states(changes: Sequence[Change]) -> list[Kept]:
+    """The changes that a buffer can stand for: a number in place of a number, a tensor in place of one alike.
+
+    Arguments belong to the caller, and what others may change as well (global variables, attributes of classes) is not
+    a session's.
+    """
+    found: list[Kept] = []
+    for change in changes:
+        slot = change.slot
+        if change.what == "attribute" and slot is not None and slot.is_single and not slot.shared and _fits(slot):
+            found.append(Kept(change, slot, f"{_PREFIX}{len(found)}"))
+    return found
+
+
+def _fits(slot: Slot) -> bool:
+    before, after = slot.before, slot.after
+    if type(before) in (int, float):
+        return type(after) in (type(before), _SYMBOLIC[type(before)]) and _is_stored(before)
+    if not isinstance(before, torch.Tensor) or not isinstance(after, torch.Tensor):
+        return False
+    plain = type(before) is torch.Tensor and before.layout is torch.strided and not before.requires_grad
+    return plain and _kind(before) == _kind(after)
+
+
+_SYMBOLIC: dict[type, type] = {int: torch.SymInt, float: torch.SymFloat}
+
+
+def _is_stored(number: float) -> bool:
+    return type(number) is float or -(2**63) <= number < 2**63
+
+
+def _kind(tensor: torch.Tensor) -> tuple[Any, ...]:
+    return (tuple(tensor.shape), tensor.dtype, tensor.device)
+
+
+@contextmanager
+def as_buffers(module: torch.nn.Module, states: Sequence[Kept]) -> Iterator[None]:
+    """Inside the ``with`` block each run of the module reads the states from buffers, and writes them there.
+
+    Raises ForgeError (C009) from a run that leaves something else in an attribute than it held.
+    """
+    for kept in states:
+        module.register_buffer(kept.buffer, kept.initial(), persistent=False)
+
+    def entering(*_: Any) -> None:
+        for kept in states:
+            tensor = getattr(module, kept.buffer)
+            value = tensor.item() if kept.holds_number else tensor
+            if isinstance(value, tuple(_SYMBOLIC.values())):
+                kept.symbols.add(str(value.node.expr))
+            kept.slot.put(value)
+
+    def leaving(*_: Any) -> None:
+        left = [(kept, kept.slot.held()) for kept in states]
+        values = [_number_or_copy(kept, value) for kept, value in left]
+        for kept, value in zip(states, values, strict=True):
+            tensor = getattr(module, kept.buffer)
+            if value is not tensor:
+                tensor.copy_(value) if isinstance(value, torch.Tensor) else tensor.fill_(value)
+
+    def restoring(*_: Any) -> None:
+        for kept in states:
+            kept.slot.put(kept.slot.before)
+
+    def _number_or_copy(kept: Kept, value: Any) -> Any:
+        tensor = getattr(module, kept.buffer)
+        if kept.holds_number:
+            kind = type(kept.slot.before)
+            if type(value) not in (kind, _SYMBOLIC[kind]):
+                raise cannot_keep(kept.change, f"it held {kind.__name__} and then {type(value).__name__}")
+            return value
+        if value is tensor:
+            return tensor
+        if not isinstance(value, torch.Tensor) or _kind(value) != _kind(tensor):
+            raise cannot_keep(kept.change, "it held a tensor and then something of another shape or type")
+        return value.clone() if len(states) > 1 else value  # states may swap
+
+    hooks = (
+        module.register_forward_pre_hook(entering, prepend=True),
+        module.register_forward_hook(leaving, prepend=True),
+        module.register_forward_hook(restoring, always_call=True),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for kept in states:
+            delattr(module, kept.buffer)
+            kept.slot.put(kept.slot.before)
+
+
+def cannot_keep(change: Change, note: str, place: Location | None = None) -> ForgeError:
+    """What ``forward`` computes depends on something that it changes and that no program of forgec's can hold."""
+    message = f"the model computes with its {change.what} {change.name!r}, which it changes when it runs"
+    return error("FORGE-C009", message, location=place or change.place, notes=(note,), help=REMEDY)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """An exported model, and what its code did besides while it was traced."""
+
+    program: torch.export.ExportedProgram
+    changes: Sequence[Change]
+    checks: Sequence[Any] = ()
+    seeds: Sequence[Any] = ()
+
+
+def with_states(
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], trace: Callable[[], Traced]
+) -> tuple[Traced, dict[str, str]]:
+    """Trace a module with what it keeps in attributes as state; also the names of these attributes, by their buffers'.
+
+    Raises ForgeError (C009) where what the model computes depends on something that it changes and that cannot be
+    state: a number that it decides by, or whatever else makes the second call another than the first.
+    """
+    traced = trace()
+    states = kept_states(traced.changes)
+    if states:
+        with as_buffers(module, states), undecided():
+            try:
+                traced = trace()
+            except Exception as reason:  # the first trace has passed: whatever it is, a state's buffer is the reason
+                raise _decides(states, reason) from reason
+            traced = Traced(traced.program, _others(traced.changes, states), traced.checks, traced.seeds)
+            _refuse_what_matters(module, args, kwargs, traced, trace)
+    else:
+        _refuse_what_matters(module, args, kwargs, traced, trace)
+    return traced, {kept.buffer: kept.change.name for kept in states}
+
+
+def _others(changes: Sequence[Change], states: Sequence[Kept]) -> list[Change]:
+    known = {(id(kept.slot.owner), kept.slot.key) for kept in states}
+    return [c for c in changes if c.slot is None or (id(c.slot.owner), c.slot.key) not in known]
+
+
+def _decides(states: Sequence[Kept], reason: Exception) -> ForgeError:
+    """Why a model cannot be traced with its states in buffers."""
+    if isinstance(reason, ForgeError) and reason.code == "FORGE-C009":
+        return reason
+    text = str(reason).strip()
+    asked = re.search(r"data-dependent expression (.*?) \(unhinted", text)
+    expression = asked[1] if asked is not None else text.partition("\n")[0]
+    place = raised_at(reason.__traceback__)
+    named = set(re.findall(r"\bz?u(?:f)?\d+\b", expression))
+    about = next((kept for kept in states if kept.symbols & named), states[0])
+    note = f"it decides by it: {decided(expression, place)}" if asked is not None else expression
+    return cannot_keep(about.change, note, place)
+
+
+def _refuse_what_matters(
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], first: Traced, trace: Callable[[], Traced]
+) -> None:
+    """Raises ForgeError (C009) if the second call computes something else than the first, because of what that
+    changed (but for tensors' elements, which are state)."""
+    changed = [change for change in first.changes if change.what != "argument"]
+    if not changed:
+        return
+    with restored(module):
+        try:
+            with unchanged(module), torch.random.fork_rng(devices=()):
+                given = _pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
+                module(*given[0], **given[1])
+        except Exception:  # without data of its own (fake tensors) nothing is known; the warning stays
+            return
+        try:
+            same = _same(first.program, trace().program)
+            note = "its second call computes something else than its first"
+        except Exception as reason:
+            same, note = False, f"its second call cannot be traced: {str(reason).strip().partition(chr(10))[0]}"
+    if not same:
+        names = ", ".join(repr(change.name) for change in changed[1:4])
+        note += f"; it also changes {names}" if names else ""
+        raise cannot_keep(changed[0], note)
+
+
+def _same(one: torch.export.ExportedProgram, other: torch.export.ExportedProgram) -> bool:
+    """True if two programs are the same operations on the same tensors."""
+    if _graphs(one) != _graphs(other) or one.constants.keys() != other.constants.keys():
+        return False
+    pairs = ((value, other.constants[name]) for name, value in one.constants.items())
+    return all(a is b or (isinstance(a, torch.Tensor) and _kind(a) == _kind(b) and torch.equal(a, b)) for a, b in pairs)
+
+
+def _graphs(program: torch.export.ExportedProgram) -> list[str]:
+    modules = program.graph_module.modules()
+    return [str(graph) for module in modules if (graph := getattr(module, "graph", None)) is not None]
