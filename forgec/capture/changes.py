@@ -59,10 +59,16 @@ class Slot:
     """True for what others may change at any time."""
 
     def put(self, value: Any) -> None:
-        """Hold ``value`` instead; only attributes, and the items of dicts and lists, can be replaced singly."""
+        """Hold ``value`` instead, in an attribute, a variable, or an item of a dict or list."""
         kind, name = self.key
         if kind == "item":
             self.owner[name] = value
+        elif isinstance(self.owner, types.CellType):
+            self.owner.cell_contents = value
+        elif isinstance(self.owner, type):
+            type.__setattr__(self.owner, name, value)
+        elif isinstance(self.owner, _Variables):
+            self.owner.scope[name] = value
         elif _dict_of(self.owner) is not None and name not in _slots(type(self.owner)):
             vars(self.owner)[name] = value
         else:
@@ -75,9 +81,7 @@ class Slot:
     @property
     def is_single(self) -> bool:
         """True if ``put`` can be used."""
-        kind = self.key[0]
-        held = isinstance(self.owner, (dict, list)) if kind == "item" else kind == "attr"
-        return held and not isinstance(self.owner, (type, types.CellType, _Variables))
+        return self.key[0] == "attr" or (self.key[0] == "item" and isinstance(self.owner, (dict, list)))
 
 
 ABSENT: Any = object()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from forgec.capture.attributes import unchanged
-from forgec.capture.changes import CHANGED, changes
+from forgec.capture.changes import CHANGED, changes, restored
 from forgec.capture.checks import CHECKS, recorded_checks, recorded_transforms
 from forgec.capture.detached import DataIsDetached
 from forgec.capture.dynamic_shapes import check_dynamic_shapes
@@ -68,20 +68,24 @@ def export(
             def trace() -> Traced:
                 checks.clear()
                 seeds.clear()
+                program, failure = None, None
                 with changes(module) as changed:
-                    exported = _export(module, args, kwargs, dynamic_shapes)
-                return Traced(exported, changed, list(checks), list(seeds))
+                    try:
+                        program = _export(module, args, kwargs, dynamic_shapes)
+                    except Exception as reason:  # raised again, unless a trace with states passes
+                        failure = reason
+                return Traced(program, changed, list(checks), list(seeds), failure)
 
             def trace_again() -> Traced:
-                try:
-                    return trace()
-                except Exception:
-                    if not _registers_result(module, args, kwargs):
-                        raise
-                    return trace()
+                traced = trace()
+                if traced.failure is None:
+                    return traced
+                with restored(module):
+                    registered = _registers_result(module, args, kwargs)
+                return trace() if registered else traced
 
             traced, states = with_states(module, args, kwargs, trace_again)
-            program = resolved(traced.program)
+            program = resolved(traced.result())
         except ForgeError as failure:
             raise failure.at(next(iter(transforms), None)) from None
         except Exception as reason:

@@ -1,8 +1,8 @@
 """Numbers and tensors that a model's Python code keeps in attributes, from one call to the next, as state of a session.
 
 ``self.seen += x.shape[1]`` and ``self.h = x.mean(0)`` happen while a model is traced and at no call. Where tracing
-found such an attribute to change, the model is traced once more with a buffer in its place: what ``forward`` finds there
-is read from the buffer (a number as torch's symbolic number), and what it leaves there is written into it. So the
+found such an attribute to change, the model is traced once more with a buffer in its place: what ``forward`` finds
+there is read from the buffer (a number as torch's symbolic number), and what it leaves there is written into it. So the
 program computes with the number of that call; and code that decides by it, which one program cannot, is found out.
 """
 
@@ -11,15 +11,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch.utils import _pytree
 
 from forgec.capture.attributes import unchanged
-from forgec.capture.changes import Change, Slot, restored
-from forgec.capture.places import raised_at
+from forgec.capture.changes import ABSENT, Change, Slot, restored
+from forgec.capture.places import is_user_file, raised_at
+from forgec.capture.reached_code import code_of, function_of, named_at
 from forgec.capture.sliding_caches import undecided
 from forgec.capture.wording import decided
 from forgec.diagnostics import ForgeError, Location, error
@@ -28,6 +29,7 @@ STATES = "forgec.states"
 """Key in the exported graph's ``meta``: names of the attributes that became buffers, by those of the buffers."""
 
 _PREFIX = "_forgec_state_"
+_SYMBOL = re.compile(r"\bz?u(?:f)?\d+\b")
 REMEDY = "keep it in a buffer that holds a tensor from the start, and let tensors decide (torch.where)"
 
 
@@ -153,12 +155,20 @@ def cannot_keep(change: Change, note: str, place: Location | None = None) -> For
 
 @dataclass(frozen=True)
 class Traced:
-    """An exported model, and what its code did besides while it was traced."""
+    """An exported model, or why there is none, and what its code did besides while it was traced."""
 
-    program: torch.export.ExportedProgram
+    program: torch.export.ExportedProgram | None
     changes: Sequence[Change]
     checks: Sequence[Any] = ()
     seeds: Sequence[Any] = ()
+    failure: Exception | None = None
+
+    def result(self) -> torch.export.ExportedProgram:
+        """The exported model; raises the failure."""
+        if self.failure is not None:
+            raise self.failure
+        assert self.program is not None, "either the program or the failure"
+        return self.program
 
 
 def with_states(
@@ -169,17 +179,16 @@ def with_states(
     Raises ForgeError (C009) where what the model computes depends on something that it changes and that cannot be
     state: a number that it decides by, or whatever else makes the second call another than the first.
     """
-    traced = trace()
-    states = kept_states(traced.changes)
-    if states:
-        with as_buffers(module, states), undecided():
-            try:
-                traced = trace()
-            except Exception as reason:  # the first trace has passed: whatever it is, a state's buffer is the reason
-                raise _decides(states, reason) from reason
-            traced = Traced(traced.program, _others(traced.changes, states), traced.checks, traced.seeds)
-            _refuse_what_matters(module, args, kwargs, traced, trace)
-    else:
+    plain = trace()
+    states = kept_states(plain.changes)
+    if not states:
+        _refuse_what_matters(module, args, kwargs, plain, trace)
+        return plain, {}
+    with as_buffers(module, states), undecided():
+        traced = trace()
+        if traced.failure is not None:
+            raise _decides(states, traced.failure) from traced.failure
+        traced = replace(traced, changes=_others(traced.changes, states))
         _refuse_what_matters(module, args, kwargs, traced, trace)
     return traced, {kept.buffer: kept.change.name for kept in states}
 
@@ -189,44 +198,82 @@ def _others(changes: Sequence[Change], states: Sequence[Kept]) -> list[Change]:
     return [c for c in changes if c.slot is None or (id(c.slot.owner), c.slot.key) not in known]
 
 
-def _decides(states: Sequence[Kept], reason: Exception) -> ForgeError:
-    """Why a model cannot be traced with its states in buffers."""
-    if isinstance(reason, ForgeError) and reason.code == "FORGE-C009":
-        return reason
-    text = str(reason).strip()
+def _decides(states: Sequence[Kept], failure: Exception) -> Exception:
+    """C009 if the model cannot be traced because it decides by a number that is state now; else why it cannot."""
+    text = str(failure).strip()
     asked = re.search(r"data-dependent expression (.*?) \(unhinted", text)
-    expression = asked[1] if asked is not None else text.partition("\n")[0]
-    place = raised_at(reason.__traceback__)
-    named = set(re.findall(r"\bz?u(?:f)?\d+\b", expression))
-    about = next((kept for kept in states if kept.symbols & named), states[0])
-    note = f"it decides by it: {decided(expression, place)}" if asked is not None else expression
-    return cannot_keep(about.change, note, place)
+    named = set(_SYMBOL.findall(asked[1])) if asked is not None else set()
+    about = next((kept for kept in states if kept.symbols & named), None)
+    if asked is None or about is None:
+        return failure
+    place = raised_at(failure.__traceback__)
+    return cannot_keep(about.change, f"it decides by it: {decided(asked[1], place)}", place)
+
+
+MANY_CALLS = 1000
+"""How far lists and numbers are let grow that no buffer can stand for, to see whether the model minds."""
 
 
 def _refuse_what_matters(
     module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], first: Traced, trace: Callable[[], Traced]
 ) -> None:
-    """Raises ForgeError (C009) if the second call computes something else than the first, because of what that
-    changed (but for tensors' elements, which are state)."""
+    """Raises ForgeError (C009) if a later call computes something else than the first, because of what that changed
+    (but for tensors' elements, which are state).
+
+    The second call is traced as well, and, where lists and numbers have grown, one with what many calls make of them.
+    """
     changed = [change for change in first.changes if change.what != "argument"]
     if not changed:
         return
+    program = first.result()
     with restored(module):
         try:
             with unchanged(module), torch.random.fork_rng(devices=()):
                 given = _pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
                 module(*given[0], **given[1])
-        except Exception:  # without data of its own (fake tensors) nothing is known; the warning stays
+        except Exception:  # whatever the model raises without being traced: nothing is known, and the warning stays
             return
-        try:
-            same = _same(first.program, trace().program)
-            note = "its second call computes something else than its first"
-        except Exception as reason:
-            same, note = False, f"its second call cannot be traced: {str(reason).strip().partition(chr(10))[0]}"
-    if not same:
-        names = ", ".join(repr(change.name) for change in changed[1:4])
-        note += f"; it also changes {names}" if names else ""
-        raise cannot_keep(changed[0], note)
+        laters = [("second", trace())]
+        if _as_after_many_calls(changed):
+            laters.append((f"{MANY_CALLS + 1}st", trace()))
+    for which, later in laters:
+        note = f"its {which} call computes something else than its first"
+        if later.failure is not None:
+            note = f"its {which} call cannot be traced: {str(later.failure).strip().partition(chr(10))[0]}"
+        if later.program is None or not _same(program, later.program):
+            names = ", ".join(repr(change.name) for change in changed[1:4])
+            note = f"{note}; it also changes {names}" if names else note
+            raise cannot_keep(changed[0], note, changed[0].place or _named_at(module, changed[0]))
+
+
+def _named_at(module: torch.nn.Module, change: Change) -> Location | None:
+    """A line of the user's that assigns or names what changes: in the methods of the object that holds it, or else in
+    what the module may call."""
+    name = re.findall(r"[A-Za-z_]\w*", change.name.partition("[")[0])[-1:]
+    if not name or change.slot is None:
+        return None
+    owner = change.slot.owner
+    methods = [function_of(value) for value in vars(owner if isinstance(owner, type) else type(owner)).values()]
+    known = [method for method in methods if method is not None and is_user_file(method.__code__.co_filename)]
+    return named_at(name[0], known) or named_at(name[0], code_of(module).functions)
+
+
+def _as_after_many_calls(changed: Sequence[Change]) -> bool:
+    """After one call: lists and numbers grow as often again as many calls would let them; True if there are any."""
+    grown: dict[int, tuple[list[Any], int]] = {}
+    found = False
+    for slot in (change.slot for change in changed if change.slot is not None):
+        now = slot.held()
+        if isinstance(slot.owner, list) and slot.before is ABSENT:
+            grown[id(slot.owner)] = (slot.owner, grown.get(id(slot.owner), (slot.owner, 0))[1] + 1)
+        elif isinstance(now, list) and isinstance(slot.before, list) and len(now) > len(slot.before):
+            grown[id(now)] = (now, len(now) - len(slot.before))
+        elif type(now) is int and type(slot.before) is int and slot.is_single:
+            slot.put(now + MANY_CALLS * (now - slot.before))
+            found = True
+    for items, count in grown.values():
+        list.extend(items, items[-count:] * MANY_CALLS)
+    return found or bool(grown)
 
 
 def _same(one: torch.export.ExportedProgram, other: torch.export.ExportedProgram) -> bool:

@@ -49,7 +49,7 @@ def _length(self: Any) -> torch.Tensor:
 def _mask_sizes(self: Any, query_length: int) -> tuple[int, torch.Tensor]:
     """How many keys a query sees, and the position of the first.
 
-    Before the layer is full, more than transformers shows: the others lie after the queries, whose masks leave them out.
+    Before the layer is full these are more than transformers shows: masks leave out what lies after the queries.
     """
     return self.max_cache_len + query_length - 1, (_length(self) - (self.max_cache_len - 1)).clamp(min=0)
 
@@ -61,7 +61,7 @@ def _update(self: Any, key_states: torch.Tensor, value_states: torch.Tensor, *_:
     held = seen.clamp(max=window)
     self.cumulative_length_int = self.cumulative_length_int + count
     # transformers' own tensor counts only while there is room
-    self.cumulative_length.add_(torch.where(seen + count <= window, count, 0))
+    self.cumulative_length.add_((seen + count <= window).to(torch.int64) * count)
 
     def rows(extent: Any, first: torch.Tensor) -> torch.Tensor:
         """Rows of the held and the new ones [W + N]: those from the ``first`` token on; what lies after the last new

@@ -103,8 +103,8 @@ CATALOG: dict[str, Entry] = {
     ),
     "FORGE-C009": Entry(
         "the model computes with something that it changes and that cannot be state",
-        "Numbers, and tensors of one shape and dtype, that a model keeps in attributes from call to call become state of "
-        "a session. The model does more: it decides by such a number (which is another at each call), or its "
+        "Numbers, and tensors of one shape and dtype, that a model keeps in attributes from call to call become state "
+        "of a session. The model does more: it decides by such a number (which is another at each call), or its "
         "second call computes something else than its first because of an attribute, a list, a dict or a global "
         "variable that the first one changed. One program cannot stand for both.",
         "Keep what changes in buffers that hold tensors from the start (register_buffer), and let tensors decide "
