@@ -11,7 +11,7 @@ import types
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -44,7 +44,8 @@ class Change:
     what: str
     name: str
     place: Location | None = None
-    slot: Slot | None = field(default=None, compare=False, repr=False)
+    slots: tuple[Slot, ...] = field(default=(), compare=False, repr=False)
+    """All that changed under the name: several items of one list have the list's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,7 @@ class Slot:
 
     owner: Any
     key: tuple[str, Any]
+    name: str
     before: Any
     after: Any
     shared: bool
@@ -117,7 +119,9 @@ def changes(module: torch.nn.Module) -> Iterator[list[Change]]:
     def leaving(_: Any, args: Any, kwargs: Any, returned: Any) -> None:
         snapshot = entered.pop()
         for change in snapshot.changes(assigned, code.functions):
-            found.setdefault((change.what, change.name), change)
+            known = found.setdefault((change.what, change.name), change)
+            if known is not change:
+                found[change.what, change.name] = replace(known, slots=known.slots + change.slots)
         snapshot.restore(_is_shared)
 
     before = _Snapshot.of(module, code)
@@ -250,8 +254,9 @@ class _Snapshot:
                         continue
                 elif isinstance(owner.value, (_Variables, types.CellType)):
                     place = stored_at(owner.path if isinstance(owner.value, types.CellType) else name, functions)
-                slot = Slot(owner.value, key, owner.items.get(key, ABSENT), now.get(key, ABSENT), _is_shared(owner))
-                yield Change(owner.what, _changed_name(owner, key), place, slot)
+                before, after = owner.items.get(key, ABSENT), now.get(key, ABSENT)
+                slot = Slot(owner.value, key, _path(owner, key), before, after, _is_shared(owner))
+                yield Change(owner.what, _changed_name(owner, key), place, (slot,))
 
     def restore(self, chosen: Callable[[_Owner], bool]) -> None:
         """What is chosen holds again what it held."""

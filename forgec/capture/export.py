@@ -90,7 +90,7 @@ def export(
             raise failure.at(next(iter(transforms), None)) from None
         except Exception as reason:
             raise refused_output(str(reason)) or refusal(reason) from reason
-    program.graph_module.meta[CHANGED] = [replace(change, slot=None) for change in traced.changes]
+    program.graph_module.meta[CHANGED] = [replace(change, slots=()) for change in traced.changes]
     program.graph_module.meta[CHECKS] = traced.checks
     program.graph_module.meta[SEEDS] = traced.seeds
     program.graph_module.meta[STATES] = states

@@ -63,9 +63,9 @@ def kept_states(changes: Sequence[Change]) -> list[Kept]:
     """
     found: list[Kept] = []
     for change in changes:
-        slot = change.slot
-        if change.what == "attribute" and slot is not None and slot.is_single and not slot.shared and _fits(slot):
-            found.append(Kept(change, slot, f"{_PREFIX}{len(found)}"))
+        for slot in change.slots if change.what == "attribute" else ():
+            if slot.is_single and not slot.shared and _fits(slot):
+                found.append(Kept(change, slot, f"{_PREFIX}{len(found)}"))
     return found
 
 
@@ -190,12 +190,12 @@ def with_states(
             raise _decides(states, traced.failure) from traced.failure
         traced = replace(traced, changes=_others(traced.changes, states))
         _refuse_what_matters(module, args, kwargs, traced, trace)
-    return traced, {kept.buffer: kept.change.name for kept in states}
+    return traced, {kept.buffer: kept.slot.name for kept in states}
 
 
 def _others(changes: Sequence[Change], states: Sequence[Kept]) -> list[Change]:
     known = {(id(kept.slot.owner), kept.slot.key) for kept in states}
-    return [c for c in changes if c.slot is None or (id(c.slot.owner), c.slot.key) not in known]
+    return [c for c in changes if not c.slots or any((id(s.owner), s.key) not in known for s in c.slots)]
 
 
 def _decides(states: Sequence[Kept], failure: Exception) -> Exception:
@@ -250,9 +250,9 @@ def _named_at(module: torch.nn.Module, change: Change) -> Location | None:
     """A line of the user's that assigns or names what changes: in the methods of the object that holds it, or else in
     what the module may call."""
     name = re.findall(r"[A-Za-z_]\w*", change.name.partition("[")[0])[-1:]
-    if not name or change.slot is None:
+    if not name or not change.slots:
         return None
-    owner = change.slot.owner
+    owner = change.slots[0].owner
     methods = [function_of(value) for value in vars(owner if isinstance(owner, type) else type(owner)).values()]
     known = [method for method in methods if method is not None and is_user_file(method.__code__.co_filename)]
     return named_at(name[0], known) or named_at(name[0], code_of(module).functions)
@@ -262,7 +262,7 @@ def _as_after_many_calls(changed: Sequence[Change]) -> bool:
     """After one call: lists and numbers grow as often again as many calls would let them; True if there are any."""
     grown: dict[int, tuple[list[Any], int]] = {}
     found = False
-    for slot in (change.slot for change in changed if change.slot is not None):
+    for slot in (slot for change in changed for slot in change.slots):
         now = slot.held()
         if isinstance(slot.owner, list) and slot.before is ABSENT:
             grown[id(slot.owner)] = (slot.owner, grown.get(id(slot.owner), (slot.owner, 0))[1] + 1)
@@ -277,13 +277,51 @@ def _as_after_many_calls(changed: Sequence[Change]) -> bool:
 
 
 def _same(one: torch.export.ExportedProgram, other: torch.export.ExportedProgram) -> bool:
-    """True if two programs are the same operations on the same tensors."""
-    if _graphs(one) != _graphs(other) or one.constants.keys() != other.constants.keys():
-        return False
-    pairs = ((value, other.constants[name]) for name, value in one.constants.items())
-    return all(a is b or (isinstance(a, torch.Tensor) and _kind(a) == _kind(b) and torch.equal(a, b)) for a, b in pairs)
+    """True if two programs are the same operations on the same tensors, but for results that nothing uses."""
+    (ours, tensors), (theirs, others) = _written(one), _written(other)
+    return ours == theirs and all(
+        a is b or (isinstance(a, torch.Tensor) and _kind(a) == _kind(b) and torch.equal(a, b))
+        for a, b in zip(tensors, others, strict=True)
+    )
 
 
-def _graphs(program: torch.export.ExportedProgram) -> list[str]:
-    modules = program.graph_module.modules()
-    return [str(graph) for module in modules if (graph := getattr(module, "graph", None)) is not None]
+def _written(program: torch.export.ExportedProgram) -> tuple[list[str], list[Any]]:
+    """The operations that matter, one a line, with values numbered; and the tensors of the model's that they use."""
+    held = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs if spec.target is not None}
+    lines: list[str] = []
+    tensors: list[Any] = []
+    for path, module in program.graph_module.named_modules():
+        if isinstance(module, torch.fx.GraphModule):
+            names: dict[torch.fx.Node, str] = {}
+            for node in _live(module.graph):
+                names[node] = f"%{len(names)}"
+                target = node.target
+                if node.op == "placeholder" and not path and node.name in held:
+                    target = ""
+                    tensors.append(program.constants.get(held[node.name], program.state_dict.get(held[node.name])))
+                arguments = torch.fx.map_arg((node.args, node.kwargs), lambda used, names=names: _Named(names[used]))
+                lines.append(f"{path} {names[node]} = {node.op} {target} {arguments}")
+    return lines, tensors
+
+
+class _Named(str):
+    """A value's name in a line: without quotes."""
+
+    __repr__ = str.__str__
+
+
+def _live(graph: torch.fx.Graph) -> list[torch.fx.Node]:
+    """The operations whose results are used or that write, the inputs that are used, and the output."""
+    live: set[torch.fx.Node] = set()
+    for node in reversed(graph.nodes):
+        writes = node.op == "output" or (node.op == "call_function" and _is_needed(node))
+        if writes or any(user in live for user in node.users):
+            live.add(node)
+    return [node for node in graph.nodes if node in live]
+
+
+def _is_needed(node: torch.fx.Node) -> bool:
+    """True for operators that do something besides what they return (of those that call graphs, nothing is known)."""
+    schema = getattr(node.target, "_schema", None)
+    writes = schema is not None and schema.is_mutable
+    return writes or isinstance(node.target, torch._ops.HigherOrderOperator) or node.is_impure()

@@ -17,6 +17,7 @@ from torch.utils import _pytree
 import forgec
 from forgec.diagnostics import ForgeError
 from forgec.diagnostics.render import source_line
+from forgec.runtime.plan import State
 
 x34 = torch.arange(12.0).reshape(3, 4)
 
@@ -401,7 +402,8 @@ def test_numbers_and_tensors_in_attributes_are_state(case: tuple[Forward, Callab
 
 def test_states_have_the_names_of_their_attributes() -> None:
     compiled = forgec.compile(Model(_in_containers, h={"at": SimpleNamespace(seen=1), "list": ["text", 5]}), (x34,))
-    assert {state.name for state in compiled.plan.states} == {"h['at'].seen", "h['list']"}
+    states = {register.name for register in compiled.plan.public[0].registers if isinstance(register, State)}
+    assert states == {"h['at'].seen", "h['list'][1]"}
 
 
 def test_what_changes_nothing_is_not_warned_of() -> None:
