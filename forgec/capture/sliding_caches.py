@@ -8,7 +8,7 @@ where new keys go: behind those it has, while there is room; else all move up. W
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,21 +16,43 @@ import torch
 
 MODULE = "transformers.cache_utils"
 CLASS = "StaticSlidingWindowLayer"
+MASKS = "transformers.masking_utils"
+PADDING = "prepare_padding_mask"
 
 
 @contextmanager
 def undecided() -> Iterator[None]:
     """Inside the ``with`` block layers whose count is torch's symbolic number choose by tensors."""
     layer: Any = getattr(sys.modules.get(MODULE), CLASS, None)
+    masks = sys.modules.get(MASKS)
     ours = {"update": _update, "get_mask_sizes": _mask_sizes, "get_seq_length": _length}
-    before = {name: vars(layer)[name] for name in ours if layer is not None and name in vars(layer)}
+    held = {name: vars(layer)[name] for name in ours if name in _of(layer)}
+    before = [(layer, name, theirs, _where_symbolic(ours[name], theirs)) for name, theirs in held.items()]
+    if PADDING in _of(masks):
+        before.append((masks, PADDING, vars(masks)[PADDING], _padded_where_tensor(vars(masks)[PADDING])))
     try:
-        for name, method in before.items():
-            setattr(layer, name, _where_symbolic(ours[name], method))
+        for holder, name, _, method in before:
+            setattr(holder, name, method)
         yield
     finally:
-        for name, method in before.items():
-            setattr(layer, name, method)
+        for holder, name, method, _ in before:
+            setattr(holder, name, method)
+
+
+def _of(holder: Any) -> Mapping[str, Any]:
+    return {} if holder is None else vars(holder)
+
+
+def _padded_where_tensor(theirs: Any) -> Any:
+    """The mask [B, tokens] for as many keys as a layer shows, wherever the first lies. transformers decides whether the
+    mask has to grow for it; what it grows by is after the queries, so that it may always grow."""
+
+    def prepared(attention_mask: torch.Tensor | None, kv_length: int, kv_offset: Any) -> torch.Tensor | None:
+        if attention_mask is None or not isinstance(kv_offset, torch.Tensor):
+            return theirs(attention_mask, kv_length, kv_offset)
+        return torch.nn.functional.pad(attention_mask, (0, kv_length))
+
+    return prepared
 
 
 def _where_symbolic(ours: Any, theirs: Any) -> Any:
