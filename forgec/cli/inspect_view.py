@@ -77,7 +77,8 @@ def _facts(artifact: Artifact, manifest: dict[str, Any], report: dict[str, Any])
         ("weights", f"{size(weights['bytes'])}{place}"),
     ]
     if "ops_captured" in report:
-        facts.append(("ops", f"{report['ops_captured']} captured, {report['ops_optimized']} after the passes"))
+        counts = f"{report['ops_captured']} captured, {report['ops_optimized']} after the passes"
+        facts.append(("ops", f"{counts} (nodes: ops that compute)"))
     for entry in artifact.plan.public:
         facts.append((f"peak memory of {entry.name}", _peak(artifact.plan, entry, report)))
     ranges = [
