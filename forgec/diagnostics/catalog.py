@@ -101,6 +101,15 @@ CATALOG: dict[str, Entry] = {
         "leaves out. The compiled program draws its random numbers from the generator as it is when it is called.",
         "Seed the generator before the call: the compiled program then draws the numbers that eager PyTorch would.",
     ),
+    "FORGE-C009": Entry(
+        "the model computes with something that it changes and that cannot be state",
+        "Numbers, and tensors of one shape and dtype, that a model keeps in attributes from call to call become state "
+        "of a session. The model does more: it decides by such a number (which is another at each call), or its "
+        "second call computes something else than its first because of an attribute, a list, a dict or a global "
+        "variable that the first one changed. One program cannot stand for both.",
+        "Keep what changes in buffers that hold tensors from the start (register_buffer), and let tensors decide "
+        "(torch.where, torch.cond); set up before compiling what only the first call sets up.",
+    ),
     "FORGE-I001": Entry(
         "IR text cannot be parsed",
         "The text is not valid MLIR for the dialects that forgec knows.",
