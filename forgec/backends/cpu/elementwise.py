@@ -304,9 +304,7 @@ RULES: dict[str, Rule] = {
     "math.copysign": lambda e, op, values: e.convert(e.copysign(*(_wide(e, v) for v in values)), _target(op)),
     **{
         f"math.{name}": _math(name)
-        for name in (
-            "exp exp2 expm1 log log2 log10 log1p sin cos tan tanh sinh cosh asin acos atan asinh acosh atanh atan2 erf cbrt"
-        ).split()
+        for name in ["exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "tanh", "sinh", "cosh", "asin", "acos", "atan", "asinh", "acosh", "atanh", "atan2", "erf", "cbrt"]
     },
     "math.powf": _math("pow"),
     "math.fpowi": _float_power,

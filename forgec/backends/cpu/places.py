@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 from xdsl.dialects import llvm
 from xdsl.dialects.builtin import IntegerAttr
@@ -24,7 +24,7 @@ class Sum:
     constant: int
 
 
-Place: TypeAlias = Union[int, SSAValue, Sum]
+Place: TypeAlias = int | SSAValue | Sum
 """A number of elements: known, a value of type i64 (or a vector of them), or a sum of both."""
 
 
