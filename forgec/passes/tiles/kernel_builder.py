@@ -88,6 +88,7 @@ class KernelBuilder:
         self.splits: list[tuple[str, Extent]] = []
         self.unroll_splits: set[tuple[str, Extent]] = set()
         self.whole: set[str] = set()
+        self.reduced: set[Extent] = set()
         self.rows: set[str] = set()
         self.columns: set[str] = set()
         self.batch: set[str] = set()

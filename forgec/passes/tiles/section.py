@@ -137,8 +137,9 @@ class Section:
         for position, axis in enumerate(self.own):
             axis.order = position
         free = [axis for axis in self.own if axis.name not in self.unrolled]
+        whole = notes.whole | self._normalized(free, notes)
         for axis in free:
-            axis.role = "whole" if axis.name in notes.whole else "grid"
+            axis.role = "whole" if axis.name in whole else "grid"
         others = [axis for axis in free if axis.role == "grid" and axis.name not in notes.batch]
         if notes.rows or notes.columns:
             rows = [axis for axis in others if axis.name in notes.rows and axis.name not in notes.columns]
@@ -152,6 +153,13 @@ class Section:
             chosen = others[-2:]
         for axis in chosen:
             axis.role = "tile"
+
+    def _normalized(self, free: Sequence[Axis], notes: KernelBuilder) -> set[str]:
+        """The last axis where rows of its extent are reduced, as a norm does: then a row is read once, for both."""
+        last = free[-1] if free else None
+        if notes.whole or last is None or last.extent not in notes.reduced or last.name in notes.rows | notes.batch:
+            return set()
+        return {last.name}
 
     # Emission
     # ------------------------------------------------------------------------------------------------------------

@@ -94,6 +94,7 @@ def whole_axis(k: KernelBuilder, extent: Extent, places: Place) -> Axis | None:
     """
     if not isinstance(extent, int) or extent > WHOLE:
         return None
+    k.reduced.add(extent)
     found = k.free_whole_axis(extent, *places)
     return found or k.new_axis(extent, "whole", "BD")
 
