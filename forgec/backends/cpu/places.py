@@ -1,10 +1,10 @@
-"""Places: integers at compile time where they are known, i64 values where they are not; and the loops that count them."""
+"""Places: integers where they are known at compile time, i64 values where not; and the loops that count them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 from xdsl.dialects import llvm
 from xdsl.dialects.builtin import IntegerAttr
@@ -24,7 +24,7 @@ class Sum:
     constant: int
 
 
-Place: TypeAlias = Union[int, SSAValue, Sum]
+Place: TypeAlias = int | SSAValue | Sum
 """A number of elements: known, a value of type i64 (or a vector of them), or a sum of both."""
 
 
