@@ -55,6 +55,9 @@ def kernel_function(kernel: KernelOp, *, vector_bytes: int = VECTOR_BYTES) -> ll
     Raises:
         ForgeError: FORGE-B002 for a kernel whose tile extents are not bound, or an op or a type that has no code.
     """
+    if not kernel.is_bound:
+        name = kernel.sym_name.data
+        raise error("FORGE-B002", f"the tiles of kernel {name} have no extents", location=location_of(kernel))
     lowering = _Lowering(kernel, vector_bytes)
     lowering.emit()
     return lowering.e.func
