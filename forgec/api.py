@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from forgec.passes.instruments import Instrument
     from forgec.report import Report
     from forgec.runtime import Session
+    from forgec.runtime.kernels import NativeCode
     from forgec.runtime.plan import Plan
     from forgec.runtime.program import Program
 
@@ -42,6 +43,7 @@ class CompiledModel(NotCopied):
     pipeline: str
     target: str
     threads: int | None = None
+    _kernels: NativeCode | None = None
     _made: Program | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -56,7 +58,8 @@ class CompiledModel(NotCopied):
 
                 held = self._weights.items()
                 tensors: dict[str, Any] = {name: source() if callable(source) else source for name, source in held}
-                self._made = Program(self._exported, LiveWeights(tensors), threads=self.threads)
+                program = Program(self._exported, LiveWeights(tensors), threads=self.threads, kernels=self._kernels)
+                self._made = program
             return self._made
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -117,6 +120,7 @@ class CompiledModel(NotCopied):
             pipeline=self.pipeline,
             producer=versions(),
             external_weights=path.with_suffix(".safetensors") if external_weights else None,
+            kernels=self._kernels,
         )
         self.report.seconds["pack"] = time.perf_counter() - started
         self.report.seconds["total"] = sum(
@@ -223,12 +227,14 @@ def _compile(
     from forgec.ir.plan_export import export_plan
     from forgec.passes import pipelines
     from forgec.passes.allocate_buffers import AllocateBuffers
+    from forgec.passes.bind_tiles import BindTiles
     from forgec.passes.lower_to_plan import LowerToPlan
+    from forgec.passes.lower_to_tile import LowerToTile
     from forgec.passes.manager import run_pipeline
     from forgec.report import build
 
     clock = _Clock(on_phase)
-    backend_for(target)
+    backend = backend_for(target)
     passes = pipelines.parse(pipeline)  # refuse a bad pipeline before the slow part
     ctx = context()
     with clock.phase("export"):
@@ -245,7 +251,10 @@ def _compile(
             _refuse_fallbacks(forge)
     with clock.phase("codegen"):
         plan = forge.clone()
-        lowered = run_pipeline(plan, [LowerToPlan(target), AllocateBuffers()], context=ctx, instruments=instruments)
+        steps: list[Any] = [LowerToTile(), BindTiles(target)] if backend.kernels else []
+        steps += [LowerToPlan(target), AllocateBuffers()]
+        lowered = run_pipeline(plan, steps, context=ctx, instruments=instruments)
+        kernels = backend.native(plan, target)
         exported = export_plan(plan, torch_version=torch.__version__.partition("+")[0])
         if _is_exported(model) and (args or kwargs):
             _check_examples(exported.plan, args, kwargs)
@@ -267,7 +276,7 @@ def _compile(
     )
     warn(captured.warnings)
     text = pipelines.expand(pipeline)
-    return CompiledModel(exported.plan, forge, plan, weights, params, report, text, target, threads)
+    return CompiledModel(exported.plan, forge, plan, weights, params, report, text, target, threads, kernels)
 
 
 def _check_examples(plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:

@@ -52,8 +52,8 @@ def shown(name: str, found: dict[str, Any]) -> str:
     for (kind, _), count in found["left"].items():
         kinds[kind] += count
     counts = " ".join(f"{kind} {found['recognised'][kind]}" for kind in RECOGNISED if found["recognised"][kind])
-    nodes = f"{found['captured']} → {found['optimised']} nodes, {found['launches']} launches"
-    lines = [f"{name:52} {nodes}; {counts}; {dict(found['masks']) or ''}"]
+    ops = f"{found['captured']} → {found['optimised']} ops of any kind, {found['launches']} launches"
+    lines = [f"{name:52} {ops}; {counts}; {dict(found['masks']) or ''}"]
     lines += [f"    left {count} {kind} {place}" for (kind, place), count in sorted(found["left"].items())]
     lines += [f"    missed {count} {place} {what}" for (what, place), count in sorted(found["missed"].items())]
     return "\n".join(lines)

@@ -9,10 +9,12 @@ from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Any
 
+from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Operation
 
 from forgec.backends.plan_builder import PlanBuilder
 from forgec.diagnostics import error
+from forgec.runtime.kernels import NativeCode
 
 Lowering = Callable[[Any, PlanBuilder], None]
 """Adds the launches of one op to the plan; declares the op's results with ``PlanBuilder.define``."""
@@ -23,12 +25,17 @@ class Backend:
     """``targets`` are the names that ``--target`` accepts; ``lowerings`` map forge op classes to their launches.
 
     ``covers`` may refuse a single op although its class has a lowering: for a modifier that the backend cannot honour.
+    ``native`` makes the machine code of the kernels (``kernel::NAME``) that the launches of a module of plan entries
+    call, for one of the targets; None when they call none. ``kernels``: ops become kernels of tiles before the plan is
+    made (``lower-to-tile``, ``bind-tiles``).
     """
 
     name: str
     targets: tuple[str, ...]
     lowerings: Mapping[type[Operation], Lowering]
     covers: Callable[[Operation], bool] = lambda op: True
+    native: Callable[[ModuleOp, str], NativeCode | None] = lambda module, target: None
+    kernels: bool = False
 
     def lowers(self, op: Operation) -> bool:
         """True if the backend runs this op as it is."""
@@ -37,10 +44,11 @@ class Backend:
 
 @lru_cache(maxsize=1)
 def backends() -> dict[str, Backend]:
-    """Installed backends by name: the built-in one, and those of the entry point group ``forgec.backends``."""
-    from forgec.backends.aten import BACKEND
+    """Installed backends by name: the built-in ones, and those of the entry point group ``forgec.backends``."""
+    from forgec.backends import aten
+    from forgec.backends.cpu import backend as cpu
 
-    found = {BACKEND.name: BACKEND}
+    found = {backend.name: backend for backend in (aten.BACKEND, cpu.BACKEND)}
     for point in entry_points(group="forgec.backends"):
         backend = point.load()
         found.setdefault(backend.name, backend)

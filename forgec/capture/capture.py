@@ -16,6 +16,7 @@ from forgec.capture.contract import contract, parameter_names
 from forgec.capture.convert import convert
 from forgec.capture.dims import dim_labels
 from forgec.capture.export import export
+from forgec.capture.python_state import STATES
 from forgec.capture.seeds import SEEDS
 from forgec.diagnostics import Diagnostic
 
@@ -51,6 +52,8 @@ def import_program(
     names: dict[int, str] = {}
     if isinstance(model, torch.nn.Module):
         names = {id(t): name for name, t in (*model.named_parameters(), *held_tensors(model).items())}
+    states = program.graph_module.meta.get(STATES, {})
+    names |= {id(program.constants[buffer]): name for buffer, name in states.items() if buffer in program.constants}
     labels = dim_labels(program, parameter_names(program, model), args, kwargs or {}, dynamic_shapes)
     conversion = convert(program, names, labels)
     for op in conversion.module.ops:

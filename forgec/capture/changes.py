@@ -11,7 +11,7 @@ import types
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -44,6 +44,50 @@ class Change:
     what: str
     name: str
     place: Location | None = None
+    slots: tuple[Slot, ...] = field(default=(), compare=False, repr=False)
+    """All that changed under the name: several items of one list have the list's."""
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """Where a changed value is held, and what was held there when the first run began."""
+
+    owner: Any
+    key: tuple[str, Any]
+    name: str
+    before: Any
+    after: Any
+    shared: bool
+    """True for what others may change at any time."""
+
+    def put(self, value: Any) -> None:
+        """Hold ``value`` instead, in an attribute, a variable, or an item of a dict or list."""
+        kind, name = self.key
+        if kind == "item":
+            self.owner[name] = value
+        elif isinstance(self.owner, types.CellType):
+            self.owner.cell_contents = value
+        elif isinstance(self.owner, type):
+            type.__setattr__(self.owner, name, value)
+        elif isinstance(self.owner, _Variables):
+            self.owner.scope[name] = value
+        elif _dict_of(self.owner) is not None and name not in _slots(type(self.owner)):
+            vars(self.owner)[name] = value
+        else:
+            object.__setattr__(self.owner, name, value)
+
+    def held(self) -> Any:
+        """What is held now; ``ABSENT`` if there is nothing."""
+        return _items(self.owner).get(self.key, ABSENT)
+
+    @property
+    def is_single(self) -> bool:
+        """True if ``put`` can be used."""
+        return self.key[0] == "attr" or (self.key[0] == "item" and isinstance(self.owner, (dict, list)))
+
+
+ABSENT: Any = object()
+"""Stands for an attribute or an item that is not there."""
 
 
 @contextmanager
@@ -75,7 +119,9 @@ def changes(module: torch.nn.Module) -> Iterator[list[Change]]:
     def leaving(_: Any, args: Any, kwargs: Any, returned: Any) -> None:
         snapshot = entered.pop()
         for change in snapshot.changes(assigned, code.functions):
-            found.setdefault((change.what, change.name), change)
+            known = found.setdefault((change.what, change.name), change)
+            if known is not change:
+                found[change.what, change.name] = replace(known, slots=known.slots + change.slots)
         snapshot.restore(_is_shared)
 
     before = _Snapshot.of(module, code)
@@ -95,6 +141,17 @@ def changes(module: torch.nn.Module) -> Iterator[list[Change]]:
             snapshot.restore(_is_shared)
         before.restore(lambda owner: not _is_shared(owner))
         result += sorted(found.values(), key=lambda change: (change.what, change.name))
+
+
+@contextmanager
+def restored(module: torch.nn.Module) -> Iterator[None]:
+    """What the ``with`` block changes of what the module and its code can reach is as it was afterwards."""
+    before = _Snapshot.of(module, code_of(module))
+    before.take()
+    try:
+        yield
+    finally:
+        before.restore(lambda _: True)
 
 
 # What can be changed
@@ -197,7 +254,9 @@ class _Snapshot:
                         continue
                 elif isinstance(owner.value, (_Variables, types.CellType)):
                     place = stored_at(owner.path if isinstance(owner.value, types.CellType) else name, functions)
-                yield Change(owner.what, _changed_name(owner, key), place)
+                before, after = owner.items.get(key, ABSENT), now.get(key, ABSENT)
+                slot = Slot(owner.value, key, _path(owner, key), before, after, _is_shared(owner))
+                yield Change(owner.what, _changed_name(owner, key), place, (slot,))
 
     def restore(self, chosen: Callable[[_Owner], bool]) -> None:
         """What is chosen holds again what it held."""

@@ -44,6 +44,18 @@ from forgec.ir.ops.shape import CopyOp
 from forgec.runtime.symbolic import Extent
 
 _WITH_LITERALS = ("f64", "f32", "f16", "bf16", "i64", "i32", "i16", "i8", "ui8", "i1")
+_INTEGERS = ("i64", "i32")
+
+_MOST_PLACES = 64
+"""Integers that a list in the model's code may have (heads, positions) for passes to see them."""
+
+
+def _is_written_out(tensor: torch.Tensor, kind: AnyTensorType) -> bool:
+    """True for a number in the model's code, and for a short list of integers."""
+    if types.rank(kind) == 0:
+        return types.dtype(kind) in _WITH_LITERALS
+    listed = types.dtype(kind) in _INTEGERS and types.is_contiguous(kind)
+    return listed and 0 < tensor.numel() <= _MOST_PLACES
 
 
 @dataclass
@@ -91,6 +103,7 @@ class Converter(Operators):
 
     def __init__(self, program: ExportedProgram, symbols: SymbolTable, names: Mapping[int, str]) -> None:
         self.block = Block()
+        self.literals: list[ConstantOp] = []
         super().__init__(program, symbols, Builder(InsertPoint.at_end(self.block)))
         self.names = names
 
@@ -225,17 +238,29 @@ class Converter(Operators):
             if node.users:
                 tensor = self._tensor(spec.target)
                 kind = self.type_of(tensor)
-                if (
-                    spec.kind == InputKind.CONSTANT_TENSOR
-                    and types.rank(kind) == 0
-                    and types.dtype(kind) in _WITH_LITERALS
-                ):
+                if spec.kind == InputKind.CONSTANT_TENSOR and _is_written_out(tensor, kind):
                     number = ConstantOp.create(properties={"value": literal(tensor, kind)}, result_types=[kind])
-                    self.handles[node] = fresh(self.insert(number))  # a number in the model's code, no weight
+                    self.handles[node] = fresh(self.insert(number))  # of the model's code, no weight
+                    self.literals.append(number)
                 else:
                     self.handles[node] = fresh(self.param(self.names.get(id(tensor), spec.target), tensor))
         elif node.users:
             raise error("FORGE-C004", f"input {node.name!r} of kind {spec.kind.name} cannot be captured")
+
+    def _place_literals(self) -> None:
+        """Each number of the model's code stands where it is used first: in its layer, which is like others then."""
+        position = {op: index for index, op in enumerate(self.block.ops)} if self.literals else {}
+        for number in self.literals:
+            users: set[Operation] = set()
+            for use in number.result.uses:
+                user: Operation | None = use.operation
+                while user is not None and user.parent is not self.block:
+                    user = user.parent_op()
+                if user is not None:
+                    users.add(user)
+            if users:
+                number.detach()
+                self.block.insert_op_before(number, min(users, key=position.__getitem__))
 
     def _tensor(self, target: str | None) -> torch.Tensor:
         found = self.program.state_dict.get(str(target))
@@ -278,6 +303,7 @@ class Converter(Operators):
         ending.location = next((op.location for op in reversed(list(self.block.ops)) if is_known(op)), ending.location)
         self.builder.insert(ending)
         self._locate()
+        self._place_literals()
         slots = {argument: slot for slot, _, argument in self.states}
         infos = [self._argument_info(argument, slots.get(argument)) for argument in self.block.args]
         function = FuncOp(

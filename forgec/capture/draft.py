@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -88,7 +88,7 @@ def _draft(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic_s
             result.diagnostics += refusal(reason).diagnostics
         return result
     program.graph_module.meta[CHECKS] = checks
-    program.graph_module.meta[CHANGED] = result.changes
+    program.graph_module.meta[CHANGED] = [replace(change, slots=()) for change in result.changes]
     report: Any = getattr(program, "_report", None)
     files = {**_known_files(), **getattr(report, "str_to_filename", {})}
     result.diagnostics += [_diagnostic(f, files) for f in getattr(report, "failures", ()) if not f.xfail]

@@ -7,18 +7,19 @@ import inspect
 import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
 
 from forgec.capture.attributes import unchanged
-from forgec.capture.changes import CHANGED, changes
+from forgec.capture.changes import CHANGED, changes, restored
 from forgec.capture.checks import CHECKS, recorded_checks, recorded_transforms
 from forgec.capture.detached import DataIsDetached
 from forgec.capture.dynamic_shapes import check_dynamic_shapes
 from forgec.capture.flex import dense
 from forgec.capture.places import is_library_line, raised_at, whole_stack_traces
+from forgec.capture.python_state import STATES, Traced, with_states
 from forgec.capture.quiet import quiet
 from forgec.capture.refusals import refuse_inputs, refuse_model, refused_output, reshaped_itself
 from forgec.capture.seeds import SEEDS, recorded_seeds
@@ -53,7 +54,6 @@ def export(
         torch.no_grad(),
         quiet(),
         unchanged(module),
-        changes(module) as changed,
         whole_stack_traces(),
         recorded_checks() as checks,
         recorded_seeds() as seeds,
@@ -64,20 +64,36 @@ def export(
         try:
             args, kwargs = _distinct(tuple(args), dict(kwargs))
             _register_dataclasses((args, kwargs))
-            try:
-                program = _export(module, args, kwargs, dynamic_shapes)
-            except Exception:
-                if not _registers_result(module, args, kwargs):
-                    raise
-                program = _export(module, args, kwargs, dynamic_shapes)
-            program = resolved(program)
+
+            def trace() -> Traced:
+                checks.clear()
+                seeds.clear()
+                program, failure = None, None
+                with changes(module) as changed:
+                    try:
+                        program = _export(module, args, kwargs, dynamic_shapes)
+                    except Exception as reason:  # raised again, unless a trace with states passes
+                        failure = reason
+                return Traced(program, changed, list(checks), list(seeds), failure)
+
+            def trace_again() -> Traced:
+                traced = trace()
+                if traced.failure is None:
+                    return traced
+                with restored(module):
+                    registered = _registers_result(module, args, kwargs)
+                return trace() if registered else traced
+
+            traced, states = with_states(module, args, kwargs, trace_again)
+            program = resolved(traced.result())
         except ForgeError as failure:
             raise failure.at(next(iter(transforms), None)) from None
         except Exception as reason:
             raise refused_output(str(reason)) or refusal(reason) from reason
-    program.graph_module.meta[CHANGED] = changed
-    program.graph_module.meta[CHECKS] = checks
-    program.graph_module.meta[SEEDS] = list(seeds)
+    program.graph_module.meta[CHANGED] = [replace(change, slots=()) for change in traced.changes]
+    program.graph_module.meta[CHECKS] = traced.checks
+    program.graph_module.meta[SEEDS] = traced.seeds
+    program.graph_module.meta[STATES] = states
     return program
 
 

@@ -144,3 +144,27 @@ def _store_in(code: types.CodeType, name: str) -> Location | None:
             return Location(portable_path(code.co_filename), line, code.co_qualname.strip("<>"))
     inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
     return next((found for constant in inner if (found := _store_in(constant, name))), None)
+
+
+_STORES = ("STORE_ATTR", "DELETE_ATTR", "STORE_GLOBAL", "STORE_DEREF")
+_LOADS = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_GLOBAL", "LOAD_DEREF")
+
+
+def named_at(name: str, functions: Sequence[types.FunctionType]) -> Location | None:
+    """The first line that assigns an attribute or a variable of this name; if none does, the first that names it."""
+    for instructions in (_STORES, _LOADS):
+        for function in functions:
+            found = _line_of(function.__code__, name, instructions)
+            if found is not None:
+                return found
+    return None
+
+
+def _line_of(code: types.CodeType, name: str, instructions: tuple[str, ...]) -> Location | None:
+    line = code.co_firstlineno
+    for instruction in dis.get_instructions(code):
+        line = (instruction.positions.lineno if instruction.positions else None) or line
+        if instruction.opname in instructions and instruction.argval == name:
+            return Location(portable_path(code.co_filename), line, code.co_qualname.strip("<>"))
+    inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return next((found for constant in inner if (found := _line_of(constant, name, instructions))), None)

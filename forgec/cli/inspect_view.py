@@ -76,8 +76,13 @@ def _facts(artifact: Artifact, manifest: dict[str, Any], report: dict[str, Any])
         ("pipeline", manifest["pipeline"] or "(no passes)"),
         ("weights", f"{size(weights['bytes'])}{place}"),
     ]
+    if artifact.kernels is not None:
+        table = artifact.kernels.table
+        what = " with ".join(filter(None, [table.isa, ", ".join(table.features)]))
+        facts.append(("kernels", f"{len(table.kernels)} for {what}, {size(len(artifact.kernels.code))}"))
     if "ops_captured" in report:
-        facts.append(("ops", f"{report['ops_captured']} captured, {report['ops_optimized']} after the passes"))
+        counts = f"{report['ops_captured']} captured, {report['ops_optimized']} after the passes"
+        facts.append(("ops", f"{counts} (nodes: ops that compute)"))
     for entry in artifact.plan.public:
         facts.append((f"peak memory of {entry.name}", _peak(artifact.plan, entry, report)))
     ranges = [

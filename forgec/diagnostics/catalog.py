@@ -101,6 +101,15 @@ CATALOG: dict[str, Entry] = {
         "leaves out. The compiled program draws its random numbers from the generator as it is when it is called.",
         "Seed the generator before the call: the compiled program then draws the numbers that eager PyTorch would.",
     ),
+    "FORGE-C009": Entry(
+        "the model computes with something that it changes and that cannot be state",
+        "Numbers, and tensors of one shape and dtype, that a model keeps in attributes from call to call become state "
+        "of a session. The model does more: it decides by such a number (which is another at each call), or its "
+        "second call computes something else than its first because of an attribute, a list, a dict or a global "
+        "variable that the first one changed. One program cannot stand for both.",
+        "Keep what changes in buffers that hold tensors from the start (register_buffer), and let tensors decide "
+        "(torch.where, torch.cond); set up before compiling what only the first call sets up.",
+    ),
     "FORGE-I001": Entry(
         "IR text cannot be parsed",
         "The text is not valid MLIR for the dialects that forgec knows.",
@@ -174,6 +183,13 @@ CATALOG: dict[str, Entry] = {
         "Name a CPU that has the instructions (x86-64-v3 has those for float16 and fused multiply-add); otherwise "
         "please report it.",
     ),
+    "FORGE-B004": Entry(
+        "a kernel's machine code cannot be linked",
+        "The object code of a kernel refers to a symbol that no kernel defines, has a relocation or a section that a "
+        "position-independent image without a dynamic linker cannot hold, or is no object file for x86-64. This is a "
+        "defect of the backend that emitted it.",
+        "Please report it with the message.",
+    ),
     "FORGE-A001": Entry(
         "not a forge artifact",
         "The file is not a zip archive with a forge manifest, or it is truncated.",
@@ -205,6 +221,18 @@ CATALOG: dict[str, Entry] = {
         "The plan holds ATen operations and torch cannot be imported, or this torch lacks one of them, or a device.",
         "Install a torch of at least the version that the message names. Operations of other libraries "
         "(torch.library.custom_op) exist only once the module that registers them has been imported.",
+    ),
+    "FORGE-A007": Entry(
+        "this processor cannot run the kernels",
+        "The artifact's kernels were compiled for an instruction set that this machine does not have, or not in full; "
+        "running them would end the process.",
+        "Compile for this machine, or for an older instruction set; the message names the features that are missing.",
+    ),
+    "FORGE-A008": Entry(
+        "no executable memory",
+        "The artifact holds machine code, and this system refuses to map it executable: from the file, from a file in "
+        "memory and as anonymous memory.",
+        "The notes say what the system refused. Allow it for this process, or use an artifact without kernels.",
     ),
     "FORGE-R001": Entry(
         "wrong number or structure of arguments",
@@ -276,6 +304,12 @@ CATALOG: dict[str, Entry] = {
         "An input requires grad and autograd is on. Compiled programs are for inference: what they return has no "
         "gradients, neither to inputs nor to weights. The warning comes once for each program.",
         "Call it under `torch.no_grad()` or `torch.inference_mode()`; train the model that it was compiled from.",
+    ),
+    "FORGE-R014": Entry(
+        "a kernel's check failed",
+        "A kernel found that a value is not what the operation accepts, for example an index outside the table that it "
+        "indexes. What the call would have written is undefined, as after any failed call.",
+        "The message says what was checked; the place is the line of the model.",
     ),
     "FORGE-V001": Entry(
         "the compiled program differs",

@@ -53,6 +53,11 @@ class Diagnostic:
         if self.code not in CATALOG:
             raise ValueError(f"{self.code} is not in the catalog of diagnostics")
 
+    def __str__(self) -> str:
+        from forgec.diagnostics.render import render
+
+        return render(self)
+
     def to_dict(self) -> dict[str, Any]:
         """The diagnostic as JSON-compatible data (``--json``)."""
         result: dict[str, Any] = {"code": self.code, "severity": self.severity, "message": self.message}

@@ -42,6 +42,8 @@ from forgec.ir.ops.format import Bare
 from forgec.ir.ops.module import operand_text, parse_operands_and_call, references, resolve
 from forgec.ir.text import CallArguments, format_call
 from forgec.runtime.control import is_control
+from forgec.runtime.kernels import form_error, is_kernel
+from forgec.runtime.plan import Launch
 
 
 @irdl_op_definition
@@ -198,7 +200,10 @@ class ViewOp(RegisterOp):
 class LaunchOp(IRDLOperation):
     """One call of an operator. ``writes`` are the operands that it writes; results are registers that it allocates
     itself; ``defines`` names the symbols (as strings) whose values are the integers in the first results. Operators
-    ``forge::…`` call other entries, see :mod:`forgec.runtime.control`.
+    ``forge::…`` call other entries, see :mod:`forgec.runtime.control`. Operators ``kernel::NAME`` are native kernels,
+    which take tensors, then extents, and as ``grid`` the extents whose product is the number of their programs::
+
+        plan.launch "kernel::scale_3f9a"(%x, %y, expr<s0>, grid = [expr<s0>, 4]) writes [1] from "forge.mul" : …
     """
 
     name = "plan.launch"
@@ -220,6 +225,13 @@ class LaunchOp(IRDLOperation):
             raise VerifyException("the call must use each of its operands")
         if not set(self.writes.data) <= set(range(len(self.inputs))):
             raise VerifyException("a launch writes operands only")
+        if is_kernel(self.callee.data):
+            args, kwargs = self.arguments
+            results = (None,) * len(self.outputs)
+            defines = () if self.defines is None else (None,)
+            wrong = form_error(Launch(self.callee.data, tuple(args), tuple(kwargs), results, defines=defines))
+            if wrong is not None:
+                raise VerifyException(wrong)
         if not self.writes.data and not self.outputs and not is_control(self.callee.data):
             raise VerifyException("a launch without effect")
 

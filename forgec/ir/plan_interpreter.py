@@ -7,8 +7,8 @@ element. Fresh memory is filled with NaN (all bits set), so that reading what wa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import SSAValue
@@ -21,12 +21,17 @@ from forgec.ir.layout import span_bytes
 from forgec.ir.liveness import live_ranges
 from forgec.ir.locations import location_of
 from forgec.runtime import control
+from forgec.runtime.kernels import GRID, is_kernel, kernel_name
 from forgec.runtime.linear_scan import Interval, allocate
 from forgec.runtime.plan import Launch, Reg
 from forgec.runtime.symbolic import SymExpr
 
 SCALE = 8
 """Bytes here for each byte of the plan: enough for float64 in place of any element type."""
+
+Kernels: TypeAlias = Mapping[str, Callable[[list[Any], list[int]], None]]
+"""What a native kernel computes, by its name: it gets the tensors and the extents of a launch and writes into the
+tensors what all programs of the grid together write. In float64 the floating-point tensors are float64."""
 
 
 def interpret_plan(
@@ -37,17 +42,19 @@ def interpret_plan(
     entry: str = "forward",
     float64: bool = False,
     symbols: Mapping[str, int] | None = None,
+    kernels: Kernels | None = None,
 ) -> list[Any]:
     """Run an entry on CPU tensors: the returned leaves that are tensors, then the final values of states.
 
     ``inputs`` are the tensors of ``plan.input`` in order of their index; ``params`` holds weights and initial states
     by name.
     Inputs that the plan writes are cloned first. ``symbols`` are values of symbols that no tensor's shape tells.
+    ``kernels`` are the meanings of the native kernels that the plan launches; FORGE-I003 for one without.
     """
     found = next((op for op in module.ops if isinstance(op, plan.EntryOp) and op.sym_name.data == entry), None)
     if found is None:
         raise error("FORGE-I003", f"there is no plan.entry @{entry}")
-    return _Execution(found, inputs, params, float64, symbols or {}).run()
+    return _Execution(found, inputs, params, float64, symbols or {}, kernels or {}).run()
 
 
 class _Execution:
@@ -58,9 +65,11 @@ class _Execution:
         params: Mapping[str, Any],
         float64: bool,
         given: Mapping[str, int],
+        kernels: Kernels,
     ) -> None:
         self.entry = entry
         self.params = params
+        self.kernels = kernels
         self.inputs = inputs
         declared = sorted(
             (op for op in entry.body.block.ops if isinstance(op, plan.InputOp)), key=lambda op: op.index.data
@@ -146,10 +155,29 @@ class _Execution:
         if control.is_control(op.callee.data):
             self._control(op)
             return
+        if is_kernel(op.callee.data):
+            self._kernel(op)
+            return
         args, kwargs = op.arguments
         inputs = [self.values[v] for v in op.inputs]
         results = self.ev.call(op.callee.data, (args, kwargs), inputs)
         self._take(op, results)
+
+    def _kernel(self, op: plan.LaunchOp) -> None:
+        """A launch of machine code, by its meaning. Without programs nothing runs."""
+        name = kernel_name(op.callee.data)
+        meaning = self.kernels.get(name)
+        if meaning is None:
+            raise error("FORGE-I003", f"nothing says what kernel '{name}' computes", location=location_of(op))
+        args, kwargs = op.arguments
+        tensors = [self.values[op.inputs[arg.id]] for arg in args if isinstance(arg, Reg)]
+        grid = dict(kwargs)[GRID]
+        assert isinstance(grid, tuple)
+        if all(self._number(extent) for extent in grid):
+            meaning(tensors, [self._number(arg) for arg in args if not isinstance(arg, Reg)])
+
+    def _number(self, extent: Any) -> int:
+        return self.ev.extent(extent)
 
     def _control(self, op: plan.LaunchOp) -> None:
         """A launch that calls other entries."""
@@ -191,7 +219,7 @@ class _Execution:
 
     def _call(self, name: str, tensors: Sequence[Any]) -> list[Any]:
         """Run another entry; what it updates is copied back."""
-        run = _Execution(self._entry(name), tensors, self.params, self.ev.float64, self.ev.symbols)
+        run = _Execution(self._entry(name), tensors, self.params, self.ev.float64, self.ev.symbols, self.kernels)
         results = run.run()
         inout = [op.index.data for op in run.entry.body.block.ops if isinstance(op, plan.InputOp) and op.inout]
         for index, state in zip(inout, run.states, strict=True):

@@ -20,7 +20,8 @@ from forgec.ir.ops.norm import LayerNormOp, RmsNormOp
 from forgec.ir.ops.shape import CopyOp, ReshapeOp, TransposeOp, ViewOp, is_free
 from forgec.passes.layouts import give_layout, passes_on
 from forgec.passes.patterns import missed
-from forgec.passes.rewriting import blocks, replace
+from forgec.passes.rewriting import blocks, is_dead, replace
+from forgec.passes.split_dims import split_readers
 
 ROW_MAJOR = (LayerNormOp, RmsNormOp)
 """Ops whose rows are written as they are reduced: another layout would cost a copy inside."""
@@ -46,8 +47,9 @@ class AssignLayout(ModulePass):
     A copy goes if what reads it can read the original. Otherwise it, and a reshape that needs one, ask for a layout.
     The op that computes the value takes it if only transposes and reshapes stand between, every other rearrangement of
     the value stays free, and nothing passes the value on as it was (a result of the function, an operator of ATen, a
-    call). What is refused leaves a remark. Values stay the same, and so does the layout of whatever leaves the
-    function.
+    call). Where that is not possible, products, rotations and pointwise ops that read the copy work on the dimensions
+    that it merges, in parts, and broadcast what it repeats. What is refused leaves a remark. Values stay the same, and
+    so does the layout of whatever leaves the function.
 
     Order: before ``fuse-epilogue``, which would put copies into kernels, and after everything that may remove what
     stands between a value and its copy.
@@ -74,10 +76,7 @@ def _asks_for(op: Operation) -> AnyTensorType | None:
 
 def _assign(op: Operation, wanted: AnyTensorType) -> None:
     if isinstance(op, CopyOp) and _is_needless(op):
-        before = op.result.type
-        renewed = Rewriter.replace_value_with_new_type(op.result, op.input.type)
-        give_layout(renewed, before)
-        replace(op, [op.input])
+        _drop(op)
         return
     value = op.operands[0]
     kind: AnyTensorType | None = wanted
@@ -89,6 +88,15 @@ def _assign(op: Operation, wanted: AnyTensorType) -> None:
         return
     reason = _refusal(op, value, kind)
     if reason:
+        block = op.parent
+        split_readers(op)
+        if op.parent is None or is_dead(op):
+            if op.parent is not None and block is not None:
+                block.erase_op(op)
+            return
+        if isinstance(op, CopyOp) and _is_needless(op):
+            _drop(op)
+            return
         missed(op, "this value is copied to lie differently", reason)
         return
     assert kind is not None
@@ -100,15 +108,35 @@ def _assign(op: Operation, wanted: AnyTensorType) -> None:
         replace(op, [op.input])
 
 
+def _drop(op: CopyOp) -> None:
+    """Let what reads a copy read the original."""
+    before = op.result.type
+    renewed = Rewriter.replace_value_with_new_type(op.result, op.input.type)
+    give_layout(renewed, before)
+    replace(op, [op.input])
+
+
 def _is_needless(op: CopyOp) -> bool:
-    """True if all that reads a copy can read what was copied, along its last dimension without gaps."""
+    """True if all that reads a copy can read what was copied, without gaps along the last dimension, or along those
+    along which it reads the copy so.
+    """
     kind = types.tensor_type(op.input)
     if types.strides(kind)[-1:] not in ((1,), ()) or op.result.first_use is None:
         return False
     return all(
-        seen is not None and types.strides(seen)[-1:] in ((1,), ()) and not passes_on(reader)
-        for reader, seen in _readers(op.result, kind)
+        seen is not None and not passes_on(reader) and _has_no_gaps(seen, value)
+        for reader, seen, value in _readers(op.result, kind)
     )
+
+
+def _has_no_gaps(seen: AnyTensorType, value: SSAValue) -> bool:
+    """True for a layout whose neighbours are neighbours in memory, in the last dimension or where those of a value
+    are.
+    """
+    units = [d for d, (n, stride) in enumerate(zip(types.shape(value), types.strides(value), strict=True))
+             if stride == 1 and n != 1]  # fmt: skip
+    strides = types.strides(seen)
+    return strides[-1:] in ((1,), ()) or (bool(units) and all(strides[d] == 1 for d in units))
 
 
 def _before(view: TransposeOp | ReshapeOp, kind: AnyTensorType) -> AnyTensorType | None:
@@ -139,7 +167,7 @@ def _refusal(op: Operation, value: SSAValue, kind: AnyTensorType | None) -> str 
         return "no layout of what it is made of makes the rearrangements between free"
     if source.parent is not op.parent:
         return "it is computed outside of the region that copies it"
-    for reader, seen in _readers(value, kind):
+    for reader, seen, _ in _readers(value, kind):
         if reader is op:
             continue
         if seen is None:
@@ -149,9 +177,9 @@ def _refusal(op: Operation, value: SSAValue, kind: AnyTensorType | None) -> str 
     return None
 
 
-def _readers(value: SSAValue, kind: AnyTensorType) -> Iterator[tuple[Operation, AnyTensorType | None]]:
-    """The ops that would read a value of another type, through free rearrangements, and in which type; None for a
-    rearrangement that would not be free any more.
+def _readers(value: SSAValue, kind: AnyTensorType) -> Iterator[tuple[Operation, AnyTensorType | None, SSAValue]]:
+    """The ops that would read a value of another type, through free rearrangements, in which type, and what they read
+    now; None for a rearrangement that would not be free any more.
     """
     pending = [(value, kind)]
     while pending:
@@ -161,8 +189,8 @@ def _readers(value: SSAValue, kind: AnyTensorType) -> Iterator[tuple[Operation, 
             if isinstance(user, ViewOp) and not isinstance(user, CopyOp) and is_free(user):
                 found = view_type(user, shown)
                 if found is None:
-                    yield user, None
+                    yield user, None, current
                 else:
                     pending.append((user.result, found[0]))
             else:
-                yield user, shown
+                yield user, shown, current

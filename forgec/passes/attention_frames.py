@@ -15,6 +15,7 @@ from forgec.ir.layout import reshape_strides
 from forgec.ir.ops.base import producer
 from forgec.ir.ops.binary import DivOp, LogicalAndOp, MulOp
 from forgec.ir.ops.creation import FullOp
+from forgec.ir.ops.select import MaskedFillOp
 from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, SliceOp, TransposeOp
 from forgec.ir.ops.unary import CastOp
 from forgec.passes.attention_scores import Refused
@@ -152,6 +153,11 @@ class Builder:
         """One number, of rank 0."""
         properties = {"value": ScalarAttr.of(number)}
         return self.insert(FullOp.create(properties=properties, result_types=[types.tensor(dtype, ())]))
+
+    def filled(self, value: SSAValue, where: SSAValue, number: float) -> SSAValue:
+        """The value with one number where booleans that broadcast are true."""
+        properties = {"value": ScalarAttr.of(number)}
+        return self.insert(MaskedFillOp.make([value, where], properties))
 
     def logical_and(self, left: SSAValue, right: SSAValue) -> SSAValue:
         """Both of two booleans."""

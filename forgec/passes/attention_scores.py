@@ -6,73 +6,54 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
-from typing import TypeGuard
 
 from xdsl.ir import Operation, SSAValue
-from xdsl.traits import is_side_effect_free
 
 from forgec.ir import types
 from forgec.ir.ops.base import producer
 from forgec.ir.ops.binary import AddOp, DivOp, MaximumOp, MulOp, SubOp
-from forgec.ir.ops.contraction import MatmulOp
 from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.order import MaxOp
 from forgec.ir.ops.reduction import AmaxOp, SoftmaxOp
 from forgec.ir.ops.select import MaskedFillOp, WhereOp
 from forgec.ir.ops.shape import ConcatOp, CopyOp, ReshapeOp, TransposeOp
+from forgec.ir.ops.spatial import PadOp
 from forgec.ir.ops.unary import CastOp, ClampOp, TanhOp
+from forgec.passes.attention_products import (
+    DEPTH,
+    Product,
+    comes_from_product,
+    is_add,
+    is_dead,
+    leads_to_product,
+    name_of,
+    product_in,
+    swaps_last,
+)
+from forgec.passes.mask_gates import Gates
 from forgec.passes.number_ranges import masks, rounded, swallows
 from forgec.passes.patterns import number, through, with_number
 from forgec.runtime.plan import Reg
 from forgec.runtime.symbolic import Extent
 
-DEPTH = 24
-"""Ops between a softmax and its product, at most: scores that take longer are none."""
-
 
 class Refused(Exception):
-    """Scores that end in a product, with something on the way that attention does not have."""
+    """Scores that end in a product, with something on the way that attention does not have, ``op`` if one is known."""
 
-
-def swaps_last(op: TransposeOp) -> bool:
-    """True if a transpose swaps the last two dimensions and no others."""
-    order = list(op.permutation.data)
-    return len(order) > 1 and order == [*range(len(order) - 2), len(order) - 1, len(order) - 2]
-
-
-@dataclass(frozen=True)
-class Product:
-    """``lhs · rhs`` of rank 3 at least, alone or as a part of what ``op`` computes."""
-
-    op: Operation
-    lhs: SSAValue
-    rhs: SSAValue
-
-    @property
-    def result(self) -> SSAValue:
-        """The value that holds the product."""
-        return self.op.results[0]
-
-
-def product_in(op: Operation | None) -> Product | None:
-    """The product that an op computes."""
-    if isinstance(op, MatmulOp) and types.rank(op.lhs) > 2 and types.rank(op.rhs) > 2:
-        return Product(op, op.lhs, op.rhs)
-    if isinstance(op, AtenOp) and op.callee.data == "aten::baddbmm" and types.dtype(op.results[0]) in types.FLOATS:
-        places = op.args.arguments[0]
-        operands = [op.inputs[place.id] for place in places if isinstance(place, Reg)]
-        return Product(op, operands[1], operands[2]) if len(operands) == 3 else None
-    return None
+    def __init__(self, reason: str, op: Operation | None = None) -> None:
+        super().__init__(reason)
+        self.op = op
 
 
 @dataclass
 class Term:
     """What was done to scores whose leading extents are ``lead``.
 
-    ``factor`` times the value was added; or (``keeps``) the value is a condition: true keeps a score, or (False) makes
-    it ``fill``; or, without a value, scores became ``fill`` at least. ``shape`` and ``dtype`` are those of the scores,
-    whose rows are the keys where ``turned``; where they were ``split`` then, that is their shape with rows and columns
-    in parts.
+    ``factor`` times the value was added; or (``keeps``) the value is a condition (a boolean, or a factor of 0 and 1):
+    true keeps a score, or (False) makes it ``fill``; or, without a value, scores became ``fill`` at least.
+
+    ``shape`` and ``dtype`` are those of the scores, whose rows are the keys where ``turned``; where they were ``split``
+    then, that is their shape with rows and columns in parts.
     """
 
     value: SSAValue | None
@@ -89,16 +70,18 @@ class Term:
 @dataclass
 class Scores:
     """The product, and what its softmax takes of it: ``factor · product``, capped, with the terms, the last one first,
-    and beside the sinks. The product's rows are keys where it is ``turned``; they are the rows of all heads of shape
-    ``rows`` [H, S] where that is given.
+    and beside the sinks, the last column or (``sinks_first``) the first one. ``row_factors`` multiply or divide rows of
+    the product. Its rows are keys where it is ``turned``; they are the rows of all heads of shape ``rows`` [H, S] where
+    that is given.
     """
 
     product: Product
     factor: float = 1.0
     softcap: float | None = None
-    head_factor: SSAValue | None = None
+    row_factors: list[tuple[SSAValue, type[MulOp | DivOp]]] = field(default_factory=list)
     terms: list[Term] = field(default_factory=list)
-    sinks: SSAValue | None = None
+    sinks: SSAValue | float | None = None
+    sinks_first: bool = False
     leads: list[tuple[Extent, ...]] = field(default_factory=list)
     turned: bool = False
     rows: tuple[Extent, ...] | None = None
@@ -118,43 +101,12 @@ def read_scores(softmax: SoftmaxOp) -> Scores | None:
             return reader.scores(product)
         step = None if op is None else reader.step(op)
         if step is None or op is None:
+            if op is not None and comes_from_product(op):
+                raise Refused(f"its scores go through {name_of(op)}, which attention has no place for", op)
             return None
         reader.check_uses(value, user)
         value, user = step, op
     return None
-
-
-def _leads_to_product(value: SSAValue) -> bool:
-    """True if a value is a product with little done to it since."""
-    pending, seen = [value], set()
-    while pending and len(seen) < 2 * DEPTH:
-        value = pending.pop()
-        if value in seen:
-            continue
-        seen.add(value)
-        op = producer(value)
-        if product_in(op) is not None:
-            return True
-        if _is_add(op):
-            pending += [op.operands[1], op.operands[0]] if len(op.operands) > 1 else [op.operands[0]]
-        elif isinstance(op, WhereOp):
-            pending += [op.otherwise, op.then]
-        elif isinstance(op, TransposeOp) and swaps_last(op):
-            pending.append(op.input)
-        elif isinstance(op, _SCORES):
-            other = op.rhs if isinstance(op, MulOp) else None
-            whole = other is None or types.numel(op.operands[0]) == types.numel(value)
-            pending.append(op.operands[0] if whole or other is None else other)
-    return False
-
-
-_SCORES = (CastOp, CopyOp, ReshapeOp, MulOp, DivOp, SubOp, MaskedFillOp, MaximumOp, ClampOp, TanhOp, ConcatOp)
-
-
-def _is_add(op: Operation | None) -> TypeGuard[Operation]:
-    if isinstance(op, AtenOp) and op.callee.data == "aten::add.Tensor" and len(op.inputs) == 2:
-        return all(name != "alpha" or value == 1 for name, value in op.args.arguments[1])
-    return isinstance(op, AddOp)
 
 
 class _Reader:
@@ -169,15 +121,16 @@ class _Reader:
         self.factor = 1.0
         self.factors: list[tuple[float, str]] = []
         self.softcap: float | None = None
-        self.head_factor: SSAValue | None = None
+        self.row_factors: list[tuple[SSAValue, type[MulOp | DivOp]]] = []
         self.terms: list[Term] = []
-        self.sinks: SSAValue | None = None
+        self.sinks: SSAValue | float | None = None
+        self.sinks_first = False
         self.leads: list[tuple[Extent, ...]] = []
         self.rules: dict[type[Operation], Callable[..., SSAValue | None]] = {
             CastOp: partial(_input, self), CopyOp: partial(_input, self), ReshapeOp: self._reshape, AddOp: self._add,
             AtenOp: self._add, SubOp: self._subtract, MulOp: self._multiply, DivOp: self._multiply,
             MaskedFillOp: self._masked_fill, WhereOp: self._where, MaximumOp: self._maximum, ClampOp: self._clamp,
-            TanhOp: self._tanh, ConcatOp: self._concat, TransposeOp: self._transpose,
+            TanhOp: self._tanh, ConcatOp: self._concat, PadOp: self._pad, TransposeOp: self._transpose,
         }  # fmt: skip
 
     def scores(self, product: Product) -> Scores:
@@ -192,9 +145,10 @@ class _Reader:
             product,
             self.factor,
             self.softcap,
-            self.head_factor,
+            self.row_factors,
             self.terms,
             self.sinks,
+            self.sinks_first,
             self.leads,
             self.turned,
             self.rows,
@@ -203,7 +157,7 @@ class _Reader:
     def check_uses(self, value: SSAValue, user: Operation) -> None:
         """Raises Refused if scores are used by more than what attention does with them."""
         others = (use.operation for use in value.uses if use.operation is not user)
-        if any(op not in self.maxima and not _is_dead(op) for op in others):
+        if any(op not in self.maxima and not is_dead(op) for op in others):
             raise Refused("its scores have other uses")
 
     def _added_to(self, op: AtenOp) -> None:
@@ -227,7 +181,7 @@ class _Reader:
             return self._join(op)
         if len(before) < 3 or len(after) < 3 or before[-1] != after[-1]:
             return self._split(op)
-        if self.head_factor is not None:
+        if self.row_factors:
             raise Refused("the scores are multiplied by a tensor")
         if before[-2] != after[-2]:
             return self._rows_of_heads(op)
@@ -273,7 +227,7 @@ class _Reader:
     def _term(self, op: Operation, value: SSAValue | None, **what: object) -> None:
         if self.softcap is not None:
             raise Refused("something is added to the scores before they are capped")
-        if self.head_factor is not None:
+        if self.row_factors:
             raise Refused("the scores are multiplied by a tensor after a mask")
         if self.rows is not None:
             raise Refused("something is done to the scores of all heads as rows of one")
@@ -282,7 +236,7 @@ class _Reader:
         self.terms.append(Term(value, shape[:-2], shape, dtype, turned=self.turned, split=self.split, **what))  # pyright: ignore
 
     def _add(self, op: Operation) -> SSAValue | None:
-        if not _is_add(op):
+        if not is_add(op):
             return None
         if isinstance(op, AddOp):
             found = with_number(op)
@@ -290,13 +244,13 @@ class _Reader:
                 return found[0] if found[1] == 0 and types.shape(found[0]) == types.shape(op.result) else None
         left, right = op.operands[0], op.operands[1]
         for scores, other in ((left, right), (right, left)):
-            if types.shape(scores) == types.shape(op.results[0]) and _leads_to_product(scores):
+            if types.shape(scores) == types.shape(op.results[0]) and leads_to_product(scores):
                 self._term(op, other, factor=self.factor)
                 return scores
         return None
 
     def _subtract(self, op: SubOp) -> SSAValue | None:
-        if op.rhs is None or types.shape(op.lhs) != types.shape(op.result) or not _leads_to_product(op.lhs):
+        if op.rhs is None or types.shape(op.lhs) != types.shape(op.result) or not leads_to_product(op.lhs):
             return None
         maximum = _maximum_of(op.rhs, op.lhs, types.rank(op.lhs) - (2 if self.turned else 1))
         if maximum is None or self.split is not None:
@@ -317,32 +271,35 @@ class _Reader:
             self.factor *= by
             self.factors.append((by, types.dtype(op.result)))
             return value
-        if isinstance(op, DivOp) or op.rhs is None:
+        if op.rhs is None:
             return None
-        for scores, other in ((op.lhs, op.rhs), (op.rhs, op.lhs)):
-            if types.shape(scores) == types.shape(op.result) and _leads_to_product(scores):
-                return self._multiply_rows(scores, other)
+        for scores, other in ((op.lhs, op.rhs), (op.rhs, op.lhs)) if isinstance(op, MulOp) else ((op.lhs, op.rhs),):
+            if types.shape(scores) == types.shape(op.result) and leads_to_product(scores):
+                return self._multiply_rows(op, scores, other)
         return None
 
-    def _multiply_rows(self, scores: SSAValue, other: SSAValue) -> SSAValue:
-        """A factor for each row (or head) is one of the query."""
+    def _multiply_rows(self, op: MulOp | DivOp, scores: SSAValue, other: SSAValue) -> SSAValue:
+        """A factor for each row (or head) is one of the query; one of 0 and 1 puts 0 in the place of scores."""
         constant = types.rank(other) == 0 or types.shape(other)[-1] == 1
         exact = types.dtype(other) in ("f32", "f64") and types.dtype(other) == types.dtype(scores)
         if self.turned or self.rows is not None or self.split is not None:
             constant = types.rank(other) == 0
-        if not constant or not exact or self.head_factor is not None:
-            raise Refused("the scores are multiplied by a tensor")
-        self.head_factor = other
-        return scores
+        if constant and exact:
+            self.row_factors.append((other, type(op)))
+            return scores
+        if isinstance(op, MulOp) and self.split is None and Gates(types.shape(scores)).is_gate(other):
+            self._term(op, other, keeps=True, fill=0.0)
+            return scores
+        raise Refused("the scores are multiplied by a tensor", op)
 
     def _masked_fill(self, op: MaskedFillOp) -> SSAValue | None:
-        if types.shape(op.input) != types.shape(op.result) or not _leads_to_product(op.input):
+        if types.shape(op.input) != types.shape(op.result) or not leads_to_product(op.input):
             return None
         return self._fill(op, op.input, op.mask, float(op.value.value), keeps=False)
 
     def _where(self, op: WhereOp) -> SSAValue | None:
         for scores, other, keeps in ((op.then, op.otherwise, True), (op.otherwise, op.then, False)):
-            if types.shape(scores) == types.shape(op.result) and _leads_to_product(scores):
+            if types.shape(scores) == types.shape(op.result) and leads_to_product(scores):
                 fill = number(other)
                 if fill is None:
                     raise Refused("masked scores get no fixed number")
@@ -354,9 +311,8 @@ class _Reader:
             raise Refused("scores whose rows and columns are split are masked")
         dtype = types.dtype(op.results[0])
         fill = self._multiplied(fill, dtype)
-        last = all(term.keeps is not None for term in self.terms)  # -1e9 loses its meaning where more is added to it
-        if not (masks if last or dtype == "f16" else swallows)(fill, dtype):
-            raise Refused(f"masked scores get {fill:g}, which does not mask")
+        if fill != fill or fill == float("inf"):
+            raise Refused(f"masked scores get {fill:g}", op)
         if types.dtype(condition) != "i1":
             raise Refused("the condition of a mask is no boolean")
         self._term(op, condition, keeps=keeps, fill=fill)
@@ -379,7 +335,7 @@ class _Reader:
         return self._at_least(op, op.input, float(op.lower.value))
 
     def _at_least(self, op: Operation, value: SSAValue, least: float) -> SSAValue | None:
-        if types.shape(value) != types.shape(op.results[0]) or not _leads_to_product(value):
+        if types.shape(value) != types.shape(op.results[0]) or not leads_to_product(value):
             return None
         dtype = types.dtype(value)
         if not (swallows(least, dtype) or (dtype == "f16" and masks(least, dtype))) or self.factor <= 0:
@@ -388,37 +344,45 @@ class _Reader:
         return value
 
     def _tanh(self, op: TanhOp) -> SSAValue | None:
-        if not _leads_to_product(op.input):
+        if not leads_to_product(op.input):
             return None
         if self.softcap is not None or self.factor <= 0:
             raise Refused("the scores are capped twice")
-        if self.head_factor is not None:
+        if self.row_factors:
             raise Refused("the scores are multiplied by a tensor after the cap")
         self.softcap = self.factor
         return op.input
 
     def _concat(self, op: ConcatOp) -> SSAValue | None:
-        if len(op.inputs) != 2 or op.dim.data != types.rank(op.result) - 1 or not _leads_to_product(op.inputs[0]):
+        if len(op.inputs) != 2 or op.dim.data != types.rank(op.result) - 1:
             return None
+        for scores, sinks in ((op.inputs[0], op.inputs[1]), (op.inputs[1], op.inputs[0])):
+            if not leads_to_product(sinks) and leads_to_product(scores):
+                return self._with_sinks(op, scores, sinks, types.shape(sinks)[-1], first=sinks is op.inputs[0])
+        return None
+
+    def _pad(self, op: PadOp) -> SSAValue | None:
+        """A column of one number, as softmax with 1 in the sum of its denominator has it."""
+        low, high = op.low.data, op.high.data
+        if op.value is None or any((*low[:-1], *high[:-1])) or not leads_to_product(op.input):
+            return None
+        return self._with_sinks(op, op.input, float(op.value.value), low[-1] + high[-1], first=low[-1] == 1)
+
+    def _with_sinks(
+        self, op: Operation, scores: SSAValue, sinks: SSAValue | float, columns: Extent, *, first: bool
+    ) -> SSAValue | None:
         if self.turned or self.rows is not None or self.split is not None:
             return None
-        if self.sinks is not None or self.terms or self.factor != 1.0 or self.softcap is not None:
-            raise Refused("the column of sinks is not the last thing that scores get")
-        if types.shape(op.inputs[1])[-1] != 1:
-            raise Refused("more than one column joins the scores")
-        self.sinks = op.inputs[1]
-        return op.inputs[0]
+        if self.sinks is not None or self.terms or self.factor != 1.0 or self.softcap is not None or self.row_factors:
+            raise Refused("the column of sinks is not the last thing that scores get", op)
+        if columns != 1:
+            raise Refused("more than one column joins the scores", op)
+        self.sinks, self.sinks_first = sinks, first
+        return scores
 
 
 def _input(reader: _Reader, op: CastOp | CopyOp) -> SSAValue | None:
     return op.input if types.dtype(op.input) in types.FLOATS else None
-
-
-def _is_dead(op: Operation) -> bool:
-    """True for an op without effect that nothing needs: what other fusions left for dce."""
-    if not op.results or not is_side_effect_free(op):
-        return False
-    return all(_is_dead(use.operation) for result in op.results for use in result.uses)
 
 
 def _maximum_of(value: SSAValue, of: SSAValue, dim: int) -> Operation | None:

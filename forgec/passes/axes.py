@@ -24,10 +24,10 @@ VIEWS = (ReshapeOp, TransposeOp, BroadcastOp, CopyOp)
 class Atom:
     """A part of a dimension; once it is cut, ``parts`` are its outer and its inner one."""
 
-    extent: int
+    extent: Extent
     parts: list[Atom] = field(default_factory=list)
 
-    def cut(self, outer: int) -> list[Atom]:
+    def cut(self, outer: Extent) -> list[Atom]:
         """Cut it into ``outer`` times the rest."""
         self.parts = [Atom(outer), Atom(self.extent // outer)]
         return self.parts
@@ -45,30 +45,38 @@ def leaves(atoms: Iterable[Atom]) -> list[Atom]:
     return found
 
 
-def extent_of(atoms: Iterable[Atom]) -> int:
+def extent_of(atoms: Iterable[Atom]) -> Extent:
     """How many places atoms make up."""
-    return prod(atom.extent for atom in leaves(atoms))
+    return prod((atom.extent for atom in leaves(atoms)), start=1)
+
+
+def _quotient(whole: Extent, part: Extent) -> Extent | None:
+    """``whole / part`` if that surely is a whole number, whatever the symbols are."""
+    quotient = whole // part
+    return quotient if quotient * part == whole else None
 
 
 def regrouped(atoms: Iterable[Atom], shape: Sequence[Extent]) -> Dims | None:
-    """The atoms, in order, as the dimensions of a shape; atoms are cut where they have to be."""
+    """The atoms, in order, as the dimensions of a shape; atoms are cut where they have to be. None where that takes
+    more than cutting (4 by 6 as 6 by 4), or where extents are not known to divide one another.
+    """
     pending = leaves(atoms)[::-1]
     dims: Dims = []
     for extent in shape:
-        if not isinstance(extent, int) or extent < 1:
+        if isinstance(extent, int) and extent < 1:
             return None
         dims.append([])
-        while extent > 1:
+        while extent != 1:
             if not pending:
                 return None
             atom = pending.pop()
-            if atom.extent <= extent and extent % atom.extent == 0:
+            if (rest := _quotient(extent, atom.extent)) is not None:
                 dims[-1].append(atom)
-                extent //= atom.extent
-            elif atom.extent > extent and atom.extent % extent == 0:
-                first, rest = atom.cut(extent)
+                extent = rest
+            elif _quotient(atom.extent, extent) is not None:
+                first, inner = atom.cut(extent)
                 dims[-1].append(first)
-                pending.append(rest)
+                pending.append(inner)
                 extent = 1
             else:
                 return None

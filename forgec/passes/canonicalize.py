@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,15 +17,21 @@ from forgec.ir.ops import binary as b
 from forgec.ir.ops import select
 from forgec.ir.ops import unary as u
 from forgec.ir.ops.base import producer
-from forgec.ir.ops.shape import BroadcastOp, ConcatOp, CopyOp, ReshapeOp, SliceOp, TransposeOp
+from forgec.ir.ops.index import IndexOp, IndexSelectOp
+from forgec.ir.ops.shape import BroadcastOp, ConcatOp, CopyOp, ReshapeOp, SliceOp, TransposeOp, is_free
+from forgec.passes.constant_places import as_slice
+from forgec.passes.layouts import is_seen
+from forgec.passes.rearrangements import chain_to, discard, shortest, type_of
 from forgec.passes.rewriting import blocks, is_dead, replace
 
-Rule = Callable[[Any], "SSAValue | Operation | None"]
+Rule = Callable[[Any], "SSAValue | Operation | Sequence[Operation] | None"]
 RULES: dict[type[Operation], list[Rule]] = {}
 
 
 def rule(*classes: type[Operation]) -> Callable[[Rule], Rule]:
-    """Declare a rewrite: it returns the value (or the new op) that replaces the op, or None where it does not apply."""
+    """Declare a rewrite: it returns the value (or the new op, or ops) that replaces the op, or None where it does not
+    apply.
+    """
 
     def register(found: Rule) -> Rule:
         for cls in classes:
@@ -37,7 +43,8 @@ def rule(*classes: type[Operation]) -> Callable[[Rule], Rule]:
 
 @dataclass(frozen=True)
 class Canonicalize(ModulePass):
-    """Bring ops to one form: drop those that yield their operand, merge chains of reshapes and of transposes.
+    """Bring ops to one form: drop those that yield their operand, merge chains of reshapes and transposes, slice where
+    a constant index names places that are evenly apart.
 
     Before::
 
@@ -86,11 +93,12 @@ def _simplify(op: Operation) -> None:
             new = found(current)
             if new is None:
                 continue
-            if isinstance(new, Operation):
-                replace(current, new.results, [new])
-                pending = new
-            else:
+            if isinstance(new, SSAValue):
                 replace(current, [new])
+            else:
+                ops = [new] if isinstance(new, Operation) else new
+                replace(current, ops[-1].results, ops)
+                pending = ops[-1]
             break
 
 
@@ -133,6 +141,31 @@ def merge_transposes(op: TransposeOp) -> Operation | None:
     first, second = inner.permutation.data, op.permutation.data
     order = IntsAttr(first[d] for d in second)
     return TransposeOp.create(operands=[inner.input], properties={"permutation": order}, result_types=[op.result.type])
+
+
+@rule(ReshapeOp, TransposeOp)
+def compose_rearrangements(op: ReshapeOp | TransposeOp) -> Sequence[Operation] | SSAValue | None:
+    """A chain of reshapes and transposes that fewer say as well: what was merged on the way and split again is not
+    merged. Nothing that was a view becomes a copy, and no layout changes. What only splits stays where it stands.
+    """
+    chain = chain_to(op, ReshapeOp, TransposeOp)
+    if chain is None:
+        return None
+    new = shortest(chain)
+    fewer = len(new) < len(chain.ops) and (chain.merges or len(new) < 2) and type_of(chain, new) == op.result.type
+    free = all(map(is_free, new))
+    if not fewer or (free and chain.moves and is_seen(op.result)) or not (free or (chain.moves and chain.is_private)):
+        discard(new)
+        return None
+    return new or chain.source
+
+
+@rule(IndexOp, IndexSelectOp)
+def slice_for_index(op: IndexOp | IndexSelectOp) -> Sequence[Operation] | None:
+    """Constant places that ascend evenly are a slice, copied to where it lay; but what leaves the function shares no
+    memory that it did not share.
+    """
+    return None if is_seen(op.result) else as_slice(op)
 
 
 @rule(ConcatOp)

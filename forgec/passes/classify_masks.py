@@ -1,4 +1,4 @@
-"""Masks of attention as what they mean: causal, a window, chunks, keys to keep, and a bias."""
+"""Masks of attention as what they mean: causal, a window, chunks, a prefix, keys to keep, and a bias."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xdsl.passes import ModulePass
 from forgec.ir import types
 from forgec.ir.attributes import ExtentAttr, IntsAttr, ScalarAttr
 from forgec.ir.ops.attention import AttentionOp
-from forgec.ir.ops.binary import AddOp, LogicalAndOp
+from forgec.ir.ops.binary import AddOp, LogicalAndOp, LogicalOrOp
 from forgec.ir.ops.creation import FullOp
 from forgec.ir.ops.select import WhereOp
 from forgec.ir.ops.shape import BroadcastOp, ReshapeOp, SliceOp, TransposeOp
@@ -43,7 +43,8 @@ class ClassifyMasks(ModulePass):
 
         %0 = forge.attention %q, %k, %v causal : (…) -> tensor<1x4x9x8xf32>
 
-    Comparisons of positions become ``causal`` (with the ``offset`` of a cache), ``window`` and ``chunk``; conditions on
+    Comparisons of positions become ``causal`` (with the ``offset`` of a cache), ``window`` and ``chunk``; columns that
+    are kept whatever these say become ``prefix``; conditions on
     columns alone, as padding is, become ``keys``; what is left of a mask stays, without those parts. A mask that adds
     the least finite number makes ``empty_row`` "uniform", and one that leaves every row a column makes it "zero".
     Where a row may be empty, masks stay that add more than one number, or one that does not swallow scores in the
@@ -70,6 +71,7 @@ class _Meaning:
     properties: dict[str, Attribute]
     mask: SSAValue | None
     keys: SSAValue | None
+    prefix: SSAValue | None
     fill: float | None
     certain: bool  # no row is empty
 
@@ -114,10 +116,10 @@ class _Reader:
             properties["empty_row"] = StringAttr("zero")
         elif finite:
             properties["empty_row"] = StringAttr("uniform")
-        operands = [op.query, op.key, op.value, meaning.mask, op.sinks, meaning.keys]
+        operands = [op.query, op.key, op.value, meaning.mask, op.sinks, meaning.keys, meaning.prefix, op.replaced]
         new = AttentionOp.make(operands, properties, [op.result.type])
         words = [name for name in ("causal", "offset", "window", "chunk") if name in meaning.properties]
-        words += ["keys"] if meaning.keys is not None else []
+        words += [name for name in ("prefix", "keys") if getattr(meaning, name) is not None]
         left = "" if meaning.mask is None else f", {'bias' if types.dtype(meaning.mask) != 'i1' else 'mask'}"
         substitute(op, [*self.new, new], what=f"the mask is {' '.join(words) or 'none'}{left}")
 
@@ -131,28 +133,36 @@ class _Reader:
         else:
             _take_terms(element, types.dtype(mask), kept, biases)
         if not kept:
-            return _Meaning({}, None if not biases else mask, None, None, not biases)
+            return _Meaning({}, None if not biases else mask, None, None, None, not biases)
         found = Classifier(shape).sort(iter(kept))
         if found.nothing:
             raise _Unknown("it keeps nothing")
         properties = _properties(found)
-        keys = self._joined(found.keys, [*range(rank - 3), rank - 1], shape)
+        columns = [*range(rank - 3), rank - 1]
+        keys = self._joined(found.keys, columns, shape)
+        prefix = self._joined(list(found.prefix), columns, shape, LogicalOrOp)
         left = self._joined(found.rest, list(range(rank)), shape)
         certain = left is None and keys is None and not biases and _always_keeps(properties, shape)
         boolean = certain or types.dtype(mask) == "i1"
         fill = -_INFINITY if boolean else _fill_of_empty_rows(element, types.dtype(mask), work)
-        meaning = _Meaning(properties, None, keys, fill, certain)
+        meaning = _Meaning(properties, None, keys, prefix, fill, certain)
         meaning.mask = self._bias(biases, left, shape)
         return meaning
 
-    def _joined(self, parts: list[Condition], axes: list[int], shape: tuple[Extent, ...]) -> SSAValue | None:
+    def _joined(
+        self,
+        parts: list[Condition],
+        axes: list[int],
+        shape: tuple[Extent, ...],
+        connective: type[LogicalAndOp | LogicalOrOp] = LogicalAndOp,
+    ) -> SSAValue | None:
         """Conditions as one tensor over these axes."""
         joined: SSAValue | None = None
         for part in parts:
             value = tensor_of(part, axes, shape, self._insert)
             if value is None:
                 raise _Unknown("a part of it is no slice of a tensor")
-            joined = value if joined is None else self._op(LogicalAndOp.make([joined, value]))
+            joined = value if joined is None else self._op(connective.make([joined, value]))
         if joined is not None and len(axes) < len(shape):  # keys: one rank, the last extent in full
             target = [*types.shape(joined)[:-1], shape[-1]]
             joined = self._insert("broadcast", joined, target)

@@ -39,7 +39,8 @@ class ConstantFold(ModulePass):
     never folded, and quantised numbers stay as they are stored.
     Values are computed in the dtypes of the types, by the ops' reference implementations.
 
-    Order: after ``classify-masks``: a mask is easier to read as comparisons than as numbers.
+    Order: after ``classify-masks``: a mask is easier to read as comparisons than as numbers. Single numbers are folded
+    before ``fuse-attention`` (``max-bytes=8``), so that a scale that the model computes is one.
     """
 
     name = "constant-fold"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import IntAttr, ModuleOp, StringAttr
@@ -16,19 +16,23 @@ from forgec.ir.attributes import ExtentAttr, ScalarAttr
 from forgec.ir.locations import inherit
 from forgec.ir.ops.attention import LEAST, AttentionOp
 from forgec.ir.ops.base import producer
-from forgec.ir.ops.binary import AddOp, MaximumOp, MulOp
+from forgec.ir.ops.binary import AddOp, EqOp, LogicalOrOp, MaximumOp, MulOp, NeOp
 from forgec.ir.ops.contraction import MatmulOp
+from forgec.ir.ops.creation import FullOp
 from forgec.ir.ops.reduction import SoftmaxOp
-from forgec.ir.ops.select import MaskedFillOp, WhereOp
-from forgec.ir.ops.shape import BroadcastOp, ConcatOp, CopyOp, ReshapeOp, SliceOp, TransposeOp
-from forgec.ir.ops.unary import CastOp, LogicalNotOp, NegOp
+from forgec.ir.ops.select import WhereOp
+from forgec.ir.ops.shape import BroadcastOp, ConcatOp, CopyOp, SliceOp
+from forgec.ir.ops.unary import CastOp, ExpOp, LogicalNotOp, NegOp
 from forgec.passes.attention_frames import REARRANGEMENTS, Builder, Frame, frame_of
-from forgec.passes.attention_scores import Refused, Scores, Term, read_scores, swaps_last
+from forgec.passes.attention_products import is_dead, is_of_product, reaches_product
+from forgec.passes.attention_scores import Refused, Scores, Term, read_scores
+from forgec.passes.attention_weights import Factor, Gate, Use, read_use
 from forgec.passes.classify_masks import element_of, keeps_every_row
 from forgec.passes.mask_elements import Elements
+from forgec.passes.mask_gates import Gates
 from forgec.passes.mask_levels import holds_masks
-from forgec.passes.number_ranges import swallows
-from forgec.passes.patterns import missed, substitute
+from forgec.passes.number_ranges import masks, swallows
+from forgec.passes.patterns import missed, number, substitute
 from forgec.passes.rewriting import blocks
 from forgec.passes.rewriting import replace as replace_op
 from forgec.runtime.symbolic import Extent
@@ -52,10 +56,13 @@ class FuseAttention(ModulePass):
         %4 = forge.attention %q, %k, %v mask %mask scale 0.5 : (…) -> tensor<1x4x9x8xf32>
 
     Scores may be scaled (before or after the product), soft-capped, masked by addition, ``where`` or ``masked_fill``,
-    given a column of sinks, and shifted by their maximum, in the order that ``forge.attention`` pins; batch and heads
-    may be one dimension in any part. What a mask means is left to ``classify-masks``. A row of which nothing is kept
-    is NaN where masked scores are -inf, and the mean where all of them became the same finite number; in float16, where
-    a score is not lost in what is added to it, scores with such a mask stay as they are unless no row can be empty.
+    given a column of sinks (the first or the last one), and shifted by their maximum, in the order that
+    ``forge.attention`` pins; batch and heads may be one dimension in any part. Numbers in the place of scores that
+    scores may be lower than (-1e4) are a bias, with ``replaced`` scores. Factors of rows of weights become those of
+    the result, factors of columns those of the value. What a mask means is left to ``classify-masks``. A row of which
+    nothing is kept is NaN where masked scores are -inf, and the mean where all of them became the same finite number;
+    in float16, where a score is not lost in what is added to it, scores with such a mask stay as they are unless no
+    row can be empty.
 
     Order: before passes that would take softmax and scale for something of their own; after ``canonicalize``, which
     leaves one chain of views between products.
@@ -70,38 +77,34 @@ class FuseAttention(ModulePass):
                 if isinstance(current, SoftmaxOp) and types.rank(current.input) - current.dim.data in (1, 2):
                     _join_products(current, order)
                     _fuse(current)
+                elif isinstance(current, (ExpOp, SoftmaxOp)):
+                    _remark_on(current)
 
 
-@dataclass
-class _Use:
-    """What weights are for: the product with the value.
-
-    ``leads`` are the leading extents that the weights have on the way there, ``columns`` how many of them take part.
-    ``turned``: their rows are keys, and the result is transposed. ``joined``: the rows of all heads are one's in the
-    product. ``zeroed`` are the conditions by which weights were made 0 after the softmax.
-    """
-
-    product: MatmulOp
-    value: SSAValue
-    leads: list[Frame]
-    columns: Extent
-    turned: bool = False
-    joined: bool = False
-    zeroed: list[SSAValue] = field(default_factory=list)
+def _remark_on(op: ExpOp | SoftmaxOp) -> None:
+    """Say what keeps exponentials between two products, or a softmax of other dimensions, from being attention."""
+    if is_of_product(op.input) and reaches_product(op) and not is_dead(op):
+        exponential = "it has exponentials that are no softmax"
+        keys = "its keys are none of the last two dimensions of its softmax"
+        missed(op, f"attention is not fused: {exponential if isinstance(op, ExpOp) else keys}")
 
 
 def _fuse(softmax: SoftmaxOp) -> None:
-    if types.rank(softmax.input) < 3 or (use := _product_of(softmax)) is None:
+    if types.rank(softmax.input) < 3:
         return
     build = Builder()
+    use = None
     try:
-        scores = read_scores(softmax)
-        if scores is None:
+        use = read_use(softmax)
+        scores = None if use is None else read_scores(softmax)
+        if use is None or scores is None:
             return
         _replace(build, softmax, use, scores)
     except (Refused, VerifyException) as exc:
         build.discard()
-        missed(use.product, f"attention is not fused: {exc}")
+        where = exc.op if isinstance(exc, Refused) else None
+        if use is not None or is_of_product(softmax.input):
+            missed(where or (softmax if use is None else use.product), f"attention is not fused: {exc}")
 
 
 def _join_products(softmax: SoftmaxOp, order: dict[Operation, int]) -> None:
@@ -157,61 +160,14 @@ def _read(softmax: SoftmaxOp) -> Scores | None:
         return None
 
 
-def _product_of(softmax: SoftmaxOp) -> _Use | None:
-    """The product with the value that is the only use of the weights."""
-    value, leads, zeroed, joined = softmax.result, [], [], False
-    turned = softmax.dim.data != types.rank(softmax.input) - 1
-    while True:
-        users = [use.operation for use in value.uses]
-        if len(users) != 1:
-            products = [user for user in users if isinstance(user, MatmulOp) and value in user.operands]
-            if products:
-                missed(products[0], "attention is not fused: its weights have other uses")
-            return None
-        (user,) = users
-        shape = types.shape(value)
-        if not joined:
-            leads.append(shape[:-2])
-        match user:
-            case MatmulOp() if value is (user.rhs if turned else user.lhs):
-                other = user.lhs if turned else user.rhs
-                columns = shape[-2 if turned else -1]
-                return _Use(user, other, leads, columns, turned, joined, zeroed) if types.rank(other) >= 3 else None
-            case CastOp() if types.dtype(user.result) in types.FLOATS:
-                value = user.result
-            case CopyOp():
-                value = user.result
-            case TransposeOp() if swaps_last(user) and not joined:
-                value, turned = user.result, not turned
-            case ReshapeOp() if types.shape(user.result)[-2:] == shape[-2:] and not joined:
-                value = user.result
-            case ReshapeOp() if (
-                len(shape) > 3 and not turned and not joined and _rows_joined(shape) == types.shape(user.result)
-            ):
-                value, joined = user.result, True
-            case MaskedFillOp() if user.value.value == 0 and types.shape(user.result) == shape and not turned:
-                value = user.result
-                zeroed.append(user.mask)
-            case SliceOp() if (
-                not turned and user.dim.data == len(shape) - 1 and (user.start.data, user.step.data) == (0, 1)
-            ):
-                value = user.result
-            case _:
-                return None
-
-
-def _rows_joined(shape: Frame) -> Frame:
-    """``[*B, H · S, T]`` for ``[*B, H, S, T]``."""
-    return (*shape[:-3], shape[-3] * shape[-2], shape[-1])
-
-
-def _replace(build: Builder, softmax: SoftmaxOp, use: _Use, scores: Scores) -> None:
+def _replace(build: Builder, softmax: SoftmaxOp, use: Use, scores: Scores) -> None:
     product = use.product
     total = types.shape(softmax.input)[softmax.dim.data]
     width = types.shape(scores.product.result)[-2 if scores.turned else -1]
-    if use.columns != width or (scores.sinks is None and total != width):
+    start = 1 if scores.sinks is not None and scores.sinks_first else 0
+    if use.columns != width or use.start != start or (scores.sinks is None and total != width):
         raise Refused("some of its columns are dropped")
-    terms = _zeroed(use, scores)
+    terms, gates = _zeroed(use, _collapsed(scores.terms[::-1]))
     query, key, factor, query_scale = _scaled(build, scores)
     value = build.transpose_last(use.value) if use.turned else use.value
     leads = (*scores.leads, *use.leads)
@@ -225,23 +181,26 @@ def _replace(build: Builder, softmax: SoftmaxOp, use: _Use, scores: Scores) -> N
     query, key, value = _one_dtype(build, query, key, value)
     query = build.to_frame(query, frame)
     key, value = (build.to_frame(v, frame) for v in (key, value))
+    value = _weighted(build, value, use, gates, frame)
     heads = {types.shape(key)[-3], types.shape(value)[-3]}
     if len(heads) > 1:
         widest = next(extent for extent in heads if extent != 1)
         key, value = (build.broadcast_dim(v, -3, widest) for v in (key, value))
     shape = (*frame, types.shape(query)[-2], types.shape(key)[-2])
-    mask, empty_row = _mask(build, terms, types.dtype(scores.product.result), shape)
-    if use.zeroed or scores.sinks is not None:
+    mask, replaced, empty_row = _mask(build, terms, types.dtype(scores.product.result), shape)
+    if len(gates) < len(use.gates) or scores.sinks is not None:
         empty_row = "zero"
-    sinks = None if scores.sinks is None else _sinks(build, scores.sinks, frame)
     work = types.promote(types.dtype(softmax.input), types.dtype(scores.product.result))
+    sinks = None if scores.sinks is None else _sinks(build, scores.sinks, frame, work)
     properties: dict[str, Attribute] = {"scale": ScalarAttr.of(factor), "softmax_dtype": StringAttr(work)}
     properties["empty_row"] = StringAttr(empty_row if sinks is None else "zero")
     if query_scale is not None:
         properties["query_scale"] = ScalarAttr.of(query_scale)
     if scores.softcap is not None:
         properties["softcap"] = ScalarAttr.of(scores.softcap)
-    attention = build.insert(AttentionOp.make([query, key, value, mask, sinks], properties))
+    attention = build.insert(AttentionOp.make([query, key, value, mask, sinks, None, None, replaced], properties))
+    for factor in use.rows:
+        attention = _multiplied(build, attention, factor, frame)
     result = build.cast(attention, types.dtype(product.result))
     result = build.reshape(build.transpose_last(result) if use.turned else result, types.shape(product.result))
     build.in_place_of(result, product.result)
@@ -261,8 +220,8 @@ def _scaled(build: Builder, scores: Scores) -> tuple[SSAValue, SSAValue, float, 
         query = build.reshape(query, (*types.shape(query)[:-2], *scores.rows, types.shape(query)[-1]))
         key = build.one_head(key)
     factor, query_scale = scores.factor, None
-    if scores.head_factor is not None:
-        query = build.insert(MulOp.make([query, scores.head_factor]))
+    for rows, by in scores.row_factors:
+        query = build.insert(by.make([query, rows]))
     query, before = build.unscaled(query)
     if types.dtype(query) in ("f32", "f64"):
         key, other = build.unscaled(key)
@@ -283,46 +242,152 @@ def _one_dtype(build: Builder, query: SSAValue, key: SSAValue, value: SSAValue) 
     return query, key, build.cast(value, types.dtype(query))
 
 
-def _zeroed(use: _Use, scores: Scores) -> list[Term]:
-    """The terms, the first one first. Where weights are made 0 after the softmax by the conditions that filled scores
-    before it, these fill with -inf, which gives the same, also in a row with nothing left.
+def _collapsed(terms: list[Term]) -> list[Term]:
+    """The terms, the first one first, with ``s · kept + (1 - kept) · c`` as one that makes scores c."""
+    found: list[Term] = []
+    for term in terms:
+        last = found[-1] if found else None
+        fill = None if last is None else _fill_of_both(last, term)
+        if last is None or fill is None:
+            found.append(term)
+        else:
+            found[-1] = replace(last, fill=fill)
+    return found
+
+
+def _fill_of_both(kept: Term, added: Term) -> float | None:
+    """What scores become that one term makes 0 and the next one adds a number to; None if they do nothing of the kind,
+    or add something to other scores.
     """
-    terms = scores.terms[::-1]
-    if not use.zeroed:
-        return terms
-    filled = [term for term in terms if term.keeps is False]
-    if {term.value for term in filled} != set(use.zeroed) or len(filled) != len(use.zeroed) or scores.turned:
-        raise Refused("its weights are masked after the softmax, and not by what the scores were")
-    return [replace(term, fill=-float("inf")) if term.keeps is False else term for term in terms]
+    if not kept.keeps or kept.fill != 0 or kept.value is None or added.value is None or added.keeps is not None:
+        return None
+    alike = (kept.shape, kept.dtype, kept.turned) == (added.shape, added.dtype, added.turned)
+    if not alike or kept.turned or kept.split or added.split:
+        return None
+    gates = Gates(kept.shape)
+    found = gates.levels(added.value)
+    return found[1] * added.factor if found is not None and found[0] == gates.kept(kept.value) else None
 
 
-def _mask(build: Builder, terms: Sequence[Term], dtype: str, shape: tuple[Extent, ...]) -> tuple[SSAValue | None, str]:
-    """What the terms make of scores of 0, and what a row has of which they leave nothing; booleans if all that they do
-    is to give masked scores one number. Raises Refused for numbers that float16 does not tell from scores.
+def _zeroed(use: Use, terms: list[Term]) -> tuple[list[Term], list[Gate]]:
+    """The terms, and the gates of weights that are not among them. Where weights are made 0 after the softmax by the
+    conditions that filled scores before it, these fill with -inf, which gives the same, also in a row with nothing
+    left. Other conditions have to be those of columns, which may as well make values 0.
+    """
+    filled = [term for term in terms if term.keeps is not None and masks(term.fill, term.dtype)]
+    if use.gates and filled and not any(term.turned for term in terms) and _same(filled, use.gates):
+        return [replace(term, fill=-float("inf")) if term in filled else term for term in terms], []
+    for gate in use.gates:
+        if types.rank(gate.value) > 1 and types.shape(gate.value)[-2] != 1:
+            raise Refused("its weights are masked after the softmax, and not by what the scores were")
+    return terms, use.gates
+
+
+def _same(terms: list[Term], gates: list[Gate]) -> bool:
+    """True if scores were filled under the conditions under which weights were made 0."""
+    if {(term.value, term.keeps) for term in terms} == {(gate.value, gate.keeps) for gate in gates}:
+        return True
+    shapes = {term.shape for term in terms} | {gate.shape for gate in gates}
+    if len(shapes) > 1 or any(term.split for term in terms):
+        return False
+    read = Gates(shapes.pop())
+    sides = [
+        {kept for part in parts if part.value is not None for kept in read.kept(part.value, not part.keeps)}
+        for parts in (terms, gates)
+    ]
+    return sides[0] == sides[1]
+
+
+def _weighted(build: Builder, value: SSAValue, use: Use, gates: list[Gate], frame: Frame) -> SSAValue:
+    """The value with the factors of columns, and with 0 where a gate makes all weights of a column 0."""
+    places = [Factor(gate.value, gate.shape[:-2], MulOp) for gate in gates]
+    for gate in gates:
+        if types.dtype(gate.value) == "i1":
+            places.remove(Factor(gate.value, gate.shape[:-2], MulOp))
+            rows = _by_row(build, gate.value, gate.shape[:-2], frame)
+            shut = build.insert(LogicalNotOp.make([rows])) if gate.keeps else rows
+            value = build.filled(value, shut, 0.0)
+    for factor in (*places, *use.places):
+        assert isinstance(factor.value, SSAValue), "numbers are factors of rows"
+        rows = _by_row(build, factor.value, factor.lead, frame)
+        value = build.cast(build.insert(factor.by.make([value, rows])), types.dtype(value))
+    return value
+
+
+def _by_row(build: Builder, value: SSAValue, lead: Frame, frame: Frame) -> SSAValue:
+    """What broadcasts along the columns of weights, along the rows of the value."""
+    if types.rank(value) == 1:
+        value = build.reshape(value, (1, *types.shape(value)))
+    return build.to_frame(build.transpose_last(value), frame, lead)
+
+
+def _multiplied(build: Builder, result: SSAValue, factor: Factor, frame: Frame) -> SSAValue:
+    """The product times a factor of the weights' rows."""
+    if not isinstance(factor.value, SSAValue):
+        return build.insert(factor.by.of(result, factor.value))
+    rows = factor.value
+    if types.rank(rows) > 0:
+        rows = build.to_frame(rows, frame, factor.lead)
+    return build.cast(build.insert(factor.by.make([result, rows])), types.dtype(result))
+
+
+def _mask(
+    build: Builder, terms: Sequence[Term], dtype: str, shape: tuple[Extent, ...]
+) -> tuple[SSAValue | None, SSAValue | None, str]:
+    """What the terms make of scores of 0; where they stand in the place of scores; and what a row has of which they
+    leave nothing. The first is booleans if all that they do is to give masked scores one number that no score is lower
+    than. Raises Refused for numbers that float16 does not tell from scores.
     """
     frame = shape[:-2]
     if not terms:
-        return None, "zero"
+        return None, None, "zero"
     mask = None
-    if all(term.keeps is not None for term in terms) and len({term.fill for term in terms}) == 1:
+    hard = [_is_hard(term, terms[place + 1 :]) for place, term in enumerate(terms)]
+    if all(term.keeps is not None for term in terms) and len({term.fill for term in terms}) == 1 and all(hard):
         for term in terms:
-            kept = _framed(build, term, frame)
-            kept = kept if term.keeps else build.insert(LogicalNotOp.make([kept]))
+            kept = _kept(build, term, frame)
             mask = kept if mask is None else build.logical_and(mask, kept)
-        return mask, "nan" if terms[0].fill == -float("inf") else "uniform"
-    fills = {term.fill for term in terms if term.keeps is not None and term.fill != -float("inf")}
+        return mask, None, "nan" if terms[0].fill == -float("inf") else "uniform"
+    fills = {
+        term.fill for term, is_hard in zip(terms, hard, strict=True)
+        if term.keeps is not None and is_hard and term.fill != -float("inf")
+    }  # fmt: skip
     if len(fills) > 1 and not all(swallows(fill, dtype) for fill in fills):
         raise Refused("masked scores get different numbers")
+    replaced: SSAValue | None = None
+    softly = [term for term, is_hard in zip(terms, hard, strict=True) if term.keeps is not None and not is_hard]
+    for term in softly:
+        other = build.insert(LogicalNotOp.make([_kept(build, term, frame)]))
+        replaced = other if replaced is None else build.insert(LogicalOrOp.make([replaced, other]))
     for term in _together(build, terms):
-        mask = _with_term(build, term, frame, mask, dtype)
-    if mask is not None and any(term.dtype == "f16" for term in terms):
+        mask = _with_term(build, term, frame, mask, dtype, is_soft=term in softly)
+    if replaced is not None and mask is None:
+        mask = build.full(0.0, dtype)
+    added = any(term.keeps is None for term in terms)
+    if mask is not None and (added or not softly) and any(term.dtype == "f16" for term in terms):
         elements = Elements(shape)
         uncertain = holds_masks(element_of(mask, shape, elements), types.dtype(mask))
         if uncertain and not keeps_every_row(mask, shape, elements):
             raise Refused(
                 "its mask holds numbers in which float16 does not lose the scores of a row that keeps nothing"
             )
-    return mask, "nan"
+    return mask, replaced, "nan"
+
+
+def _is_hard(term: Term, later: Sequence[Term]) -> bool:
+    """True for a number in the place of scores beside which nothing of a weight is left; -1e9 is none where more is
+    added to it.
+    """
+    last = all(other.keeps is not None for other in later)
+    return (masks if last or term.dtype == "f16" else swallows)(term.fill, term.dtype)
+
+
+def _kept(build: Builder, term: Term, frame: Frame) -> SSAValue:
+    """Booleans that are true where a term keeps scores."""
+    value = _framed(build, term, frame)
+    if types.dtype(value) != "i1":
+        return build.insert((NeOp if term.keeps else EqOp).of(value, 0))
+    return value if term.keeps else build.insert(LogicalNotOp.make([value]))
 
 
 def _together(build: Builder, terms: Sequence[Term]) -> list[Term]:
@@ -338,15 +403,22 @@ def _together(build: Builder, terms: Sequence[Term]) -> list[Term]:
     return found
 
 
-def _with_term(build: Builder, term: Term, frame: Frame, mask: SSAValue | None, dtype: str) -> SSAValue | None:
+def _with_term(
+    build: Builder, term: Term, frame: Frame, mask: SSAValue | None, dtype: str, *, is_soft: bool
+) -> SSAValue | None:
     dtype = dtype if mask is None else types.dtype(mask)
     if term.value is None:
         return None if mask is None else build.insert(MaximumOp.make([mask, build.full(term.fill, dtype)]))
-    value = _framed(build, term, frame)
     if term.keeps is not None:
+        if is_soft and term.fill == 0 and mask is None:
+            return None
         before = build.full(0.0, dtype) if mask is None else mask
-        fill = build.full(_fill(term.fill, dtype), dtype)
+        fill = build.full(term.fill if is_soft else _fill(term.fill, dtype), dtype)
+        value = _framed(build, term, frame)
+        if types.dtype(value) != "i1":
+            value = build.insert(NeOp.of(value, 0))
         return build.insert(WhereOp.make([value, before, fill] if term.keeps else [value, fill, before]))
+    value = _framed(build, term, frame)
     if term.factor == -1.0:
         value = build.insert(NegOp.make([value]))
     elif term.factor != 1.0:
@@ -375,9 +447,14 @@ def _framed(build: Builder, term: Term, frame: Frame) -> SSAValue:
     return build.to_frame(value, frame, term.lead)
 
 
-def _sinks(build: Builder, value: SSAValue, frame: Frame) -> SSAValue:
+def _sinks(build: Builder, value: SSAValue | float, frame: Frame, dtype: str) -> SSAValue:
     """The logits [H] that were broadcast to one column [*B, H, S, 1]."""
     heads = frame[-1]
+    same = number(value) if isinstance(value, SSAValue) else value
+    if same is not None:
+        properties = {"value": ScalarAttr.of(float(same))}
+        return build.insert(FullOp.create(properties=properties, result_types=[types.tensor(dtype, (heads,))]))
+    assert isinstance(value, SSAValue), "what is no number is a tensor"
     place = types.rank(value) - 3
     while types.numel(value) != heads:
         op = producer(value)

@@ -11,7 +11,7 @@ from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
 
 from forgec.ir import types
-from forgec.ir.ops.base import ForgeOp, producer
+from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.binary import MulOp
 from forgec.ir.ops.contraction import LinearOp, MatmulOp
 from forgec.ir.ops.creation import FullOp
@@ -19,7 +19,7 @@ from forgec.ir.ops.shape import ReshapeOp
 from forgec.passes.axes import Atom, source
 from forgec.passes.dequantization import Budget, Chain, NotQuantized, Refused, read
 from forgec.passes.patterns import missed, only_neighbour, substitute
-from forgec.passes.rewriting import blocks, is_dead
+from forgec.passes.rewriting import blocks, erase_unused, is_dead
 from forgec.passes.weight_operands import operands_of
 
 
@@ -89,7 +89,7 @@ def _fuse(op: LinearOp | MatmulOp) -> LinearOp | None:
     fused = LinearOp.make(operands, found.properties, [op.results[0].type])
     what = f"the linear takes its weight as {_described(chain)}"
     substitute(op, [*found.new, fused], chain.matched, what)
-    _erase(weight)
+    erase_unused(weight, ForgeOp)
     return fused
 
 
@@ -146,16 +146,3 @@ def _of_rows(value: SSAValue, linear: LinearOp, new: list[ForgeOp]) -> SSAValue 
     del dims
     new.append(ReshapeOp.make([base], None, [types.tensor(types.dtype(base), wanted)]))
     return new[-1].results[0]
-
-
-def _erase(value: SSAValue) -> None:
-    """Remove what computed a value, as far as nobody reads it any more."""
-    op = producer(value)
-    if op is None or not is_dead(op) or not isinstance(op, ForgeOp):
-        return
-    operands = list(op.operands)
-    block = op.parent_block()
-    assert block is not None, "it stands in one"
-    block.erase_op(op)
-    for operand in operands:
-        _erase(operand)

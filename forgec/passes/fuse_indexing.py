@@ -14,10 +14,16 @@ from forgec.ir.cost import launches_kernel
 from forgec.ir.locations import fuse
 from forgec.ir.ops.base import producer
 from forgec.ir.ops.fused import FusedOp
+from forgec.ir.ops.index import IndexOp, IndexSelectOp
 from forgec.ir.ops.module import AtenOp, YieldOp
 from forgec.ir.ops.shape import is_free
+from forgec.passes.constant_places import places_of
 from forgec.passes.fusion import is_repeatable
+from forgec.passes.patterns import missed
 from forgec.passes.rewriting import blocks, is_dead
+
+SHOWN = 8
+"""Places that a remark names."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class FuseIndexing(ModulePass):
     A rearrangement goes into every kernel that reads its result. Where something else does (a result of the function,
     an operator of ATen, a call), it goes into the kernel that computes its operand, if all that is used of that operand
     are such rearrangements, and otherwise stays. Runs after ``fuse-epilogue`` and ``fuse-elementwise``. Nothing is
-    computed twice: what moves here moves no bytes.
+    computed twice: what moves here moves no bytes. A constant index that is no slice stays a kernel, with a remark.
 
     Order: after the passes that make kernels, since it needs to know which there are.
     """
@@ -53,6 +59,8 @@ class FuseIndexing(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for block in [block for block in blocks(op) if not isinstance(block.parent_op(), FusedOp)]:
             for current in list(block.ops):
+                if isinstance(current, (IndexOp, IndexSelectOp)) and (found := places_of(current)) is not None:
+                    missed(current, "this index is constant, but elements are gathered", _reason(*found))
                 if _is_kernel(current):
                     _read_through(current)
             for current in reversed(list(block.ops)):
@@ -61,6 +69,12 @@ class FuseIndexing(ModulePass):
             for current in list(block.ops):
                 if _is_kernel(current):
                     _write_through(current)
+
+
+def _reason(dim: int, places: list[int]) -> str:
+    """Why constant places are no slice."""
+    shown = ", ".join(map(str, places[:SHOWN])) + (", …" if len(places) > SHOWN else "")
+    return f"places {shown} of dimension {dim} do not ascend evenly, as those of a slice do"
 
 
 def _is_kernel(op: Operation) -> bool:

@@ -1,4 +1,4 @@
-"""What the conditions of a mask say together: causal, a window, chunks, which keys, and the rest."""
+"""What the conditions of a mask say together: causal, a window, chunks, a prefix, which keys, and the rest."""
 
 from __future__ import annotations
 
@@ -34,13 +34,14 @@ class Condition:
 
 @dataclass
 class Structure:
-    """The positions ``(i, j)`` that a mask keeps: ``-below <= i - j <= behind`` where given, in one chunk, and where
-    all the other conditions hold.
+    """The positions ``(i, j)`` that a mask keeps: ``-ahead <= i - j <= behind`` where given, in one chunk, or where one
+    of the conditions ``prefix`` holds; and where all the other conditions hold.
     """
 
     ahead: Extent | None = None  # j - i at most
     behind: Extent | None = None  # i - j at most
     chunk: tuple[int, Extent] | None = None  # j // chunk == (i + offset) // chunk
+    prefix: tuple[Condition, ...] = ()
     keys: list[Condition] = field(default_factory=list)
     rest: list[Condition] = field(default_factory=list)
     nothing: bool = False
@@ -53,6 +54,17 @@ def conditions(element: Element, negated: bool = False) -> Iterator[Condition]:
     elif isinstance(element, Node) and element.name == ("or" if negated else "and"):
         for argument in element.arguments:
             yield from conditions(argument, negated)
+    else:
+        yield Condition(element, negated)
+
+
+def alternatives(element: Element, negated: bool = False) -> Iterator[Condition]:
+    """The conditions of which one holds where an element is true (``negated``: false)."""
+    if isinstance(element, Node) and element.name == "not":
+        yield from alternatives(element.arguments[0], not negated)
+    elif isinstance(element, Node) and element.name == ("and" if negated else "or"):
+        for argument in element.arguments:
+            yield from alternatives(argument, negated)
     else:
         yield Condition(element, negated)
 
@@ -82,11 +94,18 @@ class Classifier:
 
     def sort(self, kept: Iterator[Condition]) -> Structure:
         """What the conditions say together."""
+        either: list[Condition] = []
         for condition in kept:
-            self._take(condition)
+            self._take(condition, either)
+        before = replace(self.found)
+        rest = [condition for condition in either if not self._with_prefix(condition)]
+        if self.found.prefix and self.found.ahead is None and self.found.behind is not None:
+            self.found, rest = before, either  # a bound behind alone has no words
+        for condition in rest:
+            self._add(self.found.rest, condition)
         return self.found
 
-    def _take(self, condition: Condition) -> None:
+    def _take(self, condition: Condition, either: list[Condition]) -> None:
         element, negated = condition.element, condition.negated
         if isinstance(element, Number):
             self.found.nothing |= bool(element.value) == negated
@@ -96,8 +115,33 @@ class Classifier:
             return
         elif axes_of(element) <= self.batch | {self.column} and self.column in axes_of(element):
             self._add(self.found.keys, condition)
+        elif len(list(alternatives(element, negated))) > 1:
+            either.append(condition)
         else:
             self._add(self.found.rest, condition)
+
+    def _with_prefix(self, condition: Condition) -> bool:
+        """Take note of a condition on positions that some columns need not meet, the same for all of these."""
+        parts = list(alternatives(condition.element, condition.negated))
+        free = tuple(part for part in parts if self._is_by_column(part))
+        (bound, *more) = [part for part in parts if part not in free] or [None]
+        before, found = replace(self.found), self.found
+        bounds = (found.ahead, found.behind, found.chunk)
+        alone = not found.prefix and bounds == (None, None, None)  # what bounds all columns comes first
+        same = set(map(_meaning, free)) == set(map(_meaning, found.prefix))
+        if bound is None or more or not free or not (alone or same):
+            return False
+        for part in conditions(bound.element, bound.negated):
+            if not isinstance(part.element, Node) or not self._comparison(part.element, part.negated):
+                self.found = before
+                return False
+        if (self.found.ahead, self.found.behind, self.found.chunk) != (None, None, None):
+            self.found.prefix = self.found.prefix or free
+        return True
+
+    def _is_by_column(self, condition: Condition) -> bool:
+        axes = axes_of(condition.element)
+        return bool(axes) and axes <= self.batch | {self.column} and condition.place is not None
 
     def _add(self, known: list[Condition], condition: Condition) -> None:
         if condition not in known:
@@ -212,6 +256,17 @@ class Classifier:
 
 
 _OPPOSITE = {"eq": "ne", "ne": "eq", "lt": "ge", "le": "gt", "gt": "le", "ge": "lt"}
+
+
+def _meaning(condition: Condition) -> Condition:
+    """A condition in one of the forms that say the same."""
+    element, negated = condition.element, condition.negated
+    if not isinstance(element, Node) or element.name not in _OPPOSITE:
+        return condition
+    name, arguments = _OPPOSITE[element.name] if negated else element.name, element.arguments
+    if name in ("gt", "ge"):
+        name, arguments = {"gt": "lt", "ge": "le"}[name], arguments[::-1]
+    return Condition(Node(name, arguments, element.place))
 
 
 def _values(table: Any, leaf: Leaf, row: int, column: int, shape: tuple[Extent, ...]) -> Any:

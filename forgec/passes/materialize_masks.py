@@ -38,7 +38,7 @@ STRUCTURE = ("causal", "offset", "window", "chunk")
 @dataclass(frozen=True)
 class MaterializeMasks(ModulePass):
     """Give every ``forge.attention`` that the target's backend cannot lower one mask that says what ``causal``,
-    ``window``, ``chunk`` and ``keys`` said, the same for all that say the same.
+    ``window``, ``chunk``, ``prefix`` and ``keys`` said, the same for all that say the same.
 
     Before::
 
@@ -53,9 +53,9 @@ class MaterializeMasks(ModulePass):
 
     Masks are booleans where an empty row gives 0. Where it gives the mean or NaN they are added, -inf for what is not
     kept, which gives 0 as well; then the mean of all values takes the place of these rows, or the mask is NaN there. A
-    ``query_scale`` becomes a product before attention. Attention with ``softcap`` or ``sinks``, which is decomposed
-    afterwards, keeps its booleans and ``empty_row``. Keys and values that no row reads become 0: ATen multiplies them
-    by 0, which leaves NaN.
+    ``query_scale`` becomes a product before attention. Attention with ``softcap``, ``sinks`` or ``replaced``, which is
+    decomposed afterwards, keeps its booleans and ``empty_row``. Keys and values that no row reads become 0: ATen
+    multiplies them by 0, which leaves NaN.
 
     Order: ``lower-to-plan`` runs it before ``decompose``.
     """
@@ -103,7 +103,7 @@ class _Masks:
     def rewrite(self, op: AttentionOp) -> None:
         emit = Emitter(Builder(InsertPoint.before(op)), op)
         query, properties = op.query, dict(op.properties)
-        whole = op.softcap is None and op.sinks is None
+        whole = op.softcap is None and op.sinks is None and op.replaced is None
         if op.query_scale is not None and whole:
             query = emit.binary(MulOp, query, float(op.query_scale.value))
             del properties["query_scale"]
@@ -125,7 +125,8 @@ class _Masks:
         if some is not None and mask is not None and op.empty_row.data == "nan":
             mask, some = self._nan_rows(emit, mask, some), None
         key, value = (op.key, op.value) if not whole else self._without_unread(emit, op)
-        new = AttentionOp.make([query, key, value, mask, op.sinks], properties, [op.result.type], op.location)
+        operands = [query, key, value, mask, op.sinks, None, None, op.replaced]
+        new = AttentionOp.make(operands, properties, [op.result.type], op.location)
         if some is None:
             replace(op, new.results, [new])
             return
@@ -156,7 +157,7 @@ class _Masks:
         """The booleans of everything that the op keeps, but for a bias; None if there are none."""
         extents = (types.shape(op.query)[-2], types.shape(op.key)[-2])
         boolean = op.mask if op.mask is not None and types.dtype(op.mask) == "i1" else None
-        key = (extents, op.keys, boolean, *(op.properties.get(name) for name in STRUCTURE))
+        key = (extents, op.keys, op.prefix, boolean, *(op.properties.get(name) for name in STRUCTURE))
         if key not in self.known:
             structure = self._constant(emit, op) or op.emit_structure(emit)
             both = [part for part in (boolean, structure) if part is not None]
@@ -198,7 +199,9 @@ class _Masks:
         """The mask itself, where it depends on nothing and is small."""
         rows, columns = types.shape(op.query)[-2], types.shape(op.key)[-2]
         start = op.position_offset
-        if op.keys is not None or not all(isinstance(extent, int) for extent in (rows, columns, start)):
+        if op.keys is not None or op.prefix is not None:
+            return None
+        if not all(isinstance(extent, int) for extent in (rows, columns, start)):
             return None
         if not op.is_structured or rows * columns > CONSTANT_BYTES:  # pyright: ignore[reportOperatorIssue]
             return None

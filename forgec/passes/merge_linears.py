@@ -19,18 +19,20 @@ from forgec.ir.ops.contraction import LinearOp
 from forgec.ir.ops.creation import FullOp
 from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.module import ParamOp, ParamRefOp, YieldOp
-from forgec.ir.ops.shape import ConcatOp, ReshapeOp, SliceOp, is_free
+from forgec.ir.ops.shape import ConcatOp, ReshapeOp, SliceOp, TransposeOp, is_free
 from forgec.ir.ops.unary import CastOp
 from forgec.passes.layers import Layers
 from forgec.passes.layouts import give_layout, passes_on
 from forgec.passes.outlining import at_call
 from forgec.passes.patterns import made_by, missed, through
-from forgec.passes.rewriting import blocks, replace
+from forgec.passes.rewriting import blocks, erase_unused, replace
 
 SEGMENTS = AttrSizedOperandSegments.attribute_name
 NOT_MERGED = "this linear shares its input with others, but is not merged with them"
 LAST = "the weight is read elsewhere too, so that the artifact would hold it twice"
 APART = "some of their weights go with others elsewhere"
+TURNING = (ReshapeOp, TransposeOp)
+"""What a weight may go through that is stored in another order or shape than a linear takes it."""
 SHARED = "results of the function share the memory of its result"
 
 
@@ -50,7 +52,8 @@ class MergeLinears(ModulePass):
         %k = forge.slice %0 dim 1 from 64 step 1 : (tensor<9x96xf32>) -> tensor<9x32xf32, …>
 
     Its weight is a ``forge.param`` whose region concatenates the weights: the artifact holds it instead of them. Where
-    some have a bias, the others get one of zeros. A weight that something else reads as well stays on its own.
+    some have a bias, the others get one of zeros. A weight that something else reads as well stays on its own. One that
+    the model stores as [in, out] is turned on the way.
     Linears of quantised weights are merged with those that are quantised alike; their scales and zero points are
     concatenated too.
 
@@ -107,7 +110,16 @@ def _is_of_rows(value: SSAValue, linear: LinearOp) -> bool:
 
 def _base(value: SSAValue) -> SSAValue:
     """What a value is, but for its dtype and shape."""
-    return through(value, ReshapeOp, CastOp)
+    return through(value, *TURNING, CastOp)
+
+
+def _only(weight: SSAValue) -> SSAValue | None:
+    """What a weight is, but for its shape; None if it is read in between."""
+    while (op := made_by(weight, *TURNING)) is not None:
+        if len(list(weight.uses)) != 1:
+            return None
+        weight = op.operands[0]
+    return weight
 
 
 class _Merger:
@@ -126,8 +138,11 @@ class _Merger:
                     self.readers[name] = self.readers.get(name, 0) + sum(1 for _ in found.result.uses)
 
     def has_parameters(self, linear: LinearOp) -> bool:
-        """True if the weight is a parameter, and the rest, perhaps cast or in another shape, as well."""
-        return self.is_parameter(linear.weight) and all(self.is_parameter(_base(v)) for v in _parameters(linear))
+        """True if the weight is a parameter, perhaps transposed or in another shape, and the rest, perhaps cast too, as
+        well.
+        """
+        weight = through(linear.weight, *TURNING)
+        return self.is_parameter(weight) and all(self.is_parameter(_base(v)) for v in _parameters(linear))
 
     def is_parameter(self, value: SSAValue) -> bool:
         """True for a parameter, and for an argument of a layer whose calls all pass parameters."""
@@ -141,7 +156,7 @@ class _Merger:
         """True if nothing else reads the linear's weight, it has a fixed number of rows, and no two things that
         leave the function share its memory.
         """
-        if not self._is_private(linear.weight):
+        if not self._is_private(_only(linear.weight)):
             missed(linear, NOT_MERGED, LAST)
             return False
         if _leavings(linear.result) > 1:
@@ -149,10 +164,12 @@ class _Merger:
             return False
         return isinstance(types.shape(linear.weight)[0], int)
 
-    def _is_private(self, value: SSAValue, uses: int = 1) -> bool:
+    def _is_private(self, value: SSAValue | None, uses: int = 1) -> bool:
         """True if a parameter, or each that calls pass for an argument, has only so many uses, or those of the same
         argument of other calls.
         """
+        if value is None:
+            return False
         layer = self.layers.layer_of(value)
         if layer is None:
             return self.readers[str(_identity(value))] == uses
@@ -212,8 +229,9 @@ class _Merger:
             kind = types.tensor(types.dtype(linear.result), shape, strides)
             part = SliceOp.create(operands=[merged.result], properties=properties, result_types=[kind])
             start += shape[-1]
-            wanted = linear.result.type
+            wanted, weight = linear.result.type, linear.weight
             replace(linear, part.results, [part])
+            erase_unused(weight, *TURNING)
             give_layout(part.result, wanted)
 
     def _joined(self, values: Sequence[SSAValue], form: Form, before: Operation) -> SSAValue:
@@ -258,7 +276,7 @@ def _computed(value: SSAValue, before: Operation, known: dict[SSAValue, SSAValue
     """A value of a parameter once more ``before`` an op, made of ``known`` values."""
     if value in known:
         return known[value]
-    op = made_by(value, ParamRefOp, ReshapeOp, CastOp)
+    op = made_by(value, ParamRefOp, CastOp, *TURNING)
     assert op is not None, "nothing else is looked through"
     copy = op.clone({operand: _computed(operand, before, known) for operand in op.operands})
     block = before.parent_block()

@@ -16,12 +16,13 @@ from forgec.passes.registry import PassFactory, all_passes
 PRESETS: dict[str, str] = {
     "@O0": "",
     "@O1": "canonicalize,cse,dce",
-    "@attention": "canonicalize,cse,expand-einsum,fuse-softmax,fuse-attention,canonicalize,classify-masks,dce,"
-    "constant-fold,cse,canonicalize,group-query-heads,canonicalize",
-    "@recognize": "fuse-dequantize,fuse-rope,canonicalize,cse,fuse-norm,fuse-batch-norm,fuse-activation,canonicalize,"
-    "fuse-glu,canonicalize",
+    "@attention": "canonicalize,cse,constant-fold{max-bytes=8},expand-einsum,fuse-softmax,fuse-attention,canonicalize,"
+    "classify-masks,dce,constant-fold,cse,canonicalize,group-query-heads,canonicalize",
+    "@recognize": "fuse-dequantize,fuse-rope,canonicalize,cse,group-query-heads,fuse-norm,fuse-batch-norm,"
+    "fuse-activation,canonicalize,fuse-glu,canonicalize",
     "@experts": "fuse-moe,canonicalize",
-    "@kernels": "merge-linears,canonicalize,assign-layout,fuse-epilogue,fuse-elementwise,fuse-indexing",
+    "@kernels": "fuse-linear,canonicalize,cse,merge-linears,canonicalize,assign-layout,fuse-epilogue,"
+    "fuse-elementwise,fuse-indexing",
     "@O2": "outline-layers{unnamed=false},sink-tables,@attention,@recognize,@experts,hoist-tables,cse,canonicalize,"
     "@kernels,dce",
 }

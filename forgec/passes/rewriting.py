@@ -57,3 +57,15 @@ def is_dead(op: Operation) -> bool:
     return (
         bool(op.results) and is_side_effect_free(op) and not any(result.first_use is not None for result in op.results)
     )
+
+
+def erase_unused(value: SSAValue, *kinds: type[Operation]) -> None:
+    """Erase what computed a value, as far as it is ops of ``kinds`` that nothing reads any more."""
+    op = value.owner
+    if not isinstance(op, kinds) or not is_dead(op):
+        return
+    operands, block = list(op.operands), op.parent_block()
+    assert block is not None, "it stands in one"
+    block.erase_op(op)
+    for operand in operands:
+        erase_unused(operand, *kinds)

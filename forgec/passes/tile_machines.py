@@ -149,6 +149,9 @@ MACHINES = {machine.name: machine for machine in (CPU, SM_80, SM_90A, SM_100A)}
 
 def machine_of(target: str) -> TileMachine:
     """The machine of a target's name. Raises FORGE-P002 for one that is not known."""
+    family, _, level = target.partition(":")
+    if family == "cpu" and level:
+        return MACHINES["cpu"]
     if target not in MACHINES:
         raise error("FORGE-P002", f"there is no target {target}", help=f"targets are {', '.join(MACHINES)}")
     return MACHINES[target]

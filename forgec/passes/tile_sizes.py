@@ -23,8 +23,6 @@ ASSUMED_EXTENT = 128
 """What a dynamic extent is taken for where its range allows it: a short prompt."""
 CANDIDATES_LIMIT = 128
 """More are not estimated: the largest set of extents is thinned out until so many are left."""
-ELEMENT_OP_COUNT = 1.0
-"""Vector operations of one operation on an element; functions of ``math`` take more, alike for all candidates."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +201,7 @@ def _estimate(
     largest: int,
 ) -> Candidate:
     """A roofline: a program takes as long as the slowest of its parts, programs fill units in waves, and memory is
-    shared by all.
+    shared by all. Functions of ``math`` count as one operation: what they take more is alike for all candidates.
     """
     programs = evaluate(cost.programs, values)
     live = cost.live_bytes_at(values)
@@ -214,7 +212,7 @@ def _estimate(
     footprint = evaluate(cost.footprint_bytes, values)
     near_rate = machine.near_rate if live <= machine.near_bytes else machine.middle_rate
     computing = dot_flops / (machine.narrow_dot_flops if narrow else machine.dot_flops)
-    computing += element_ops * ELEMENT_OP_COUNT / machine.element_ops
+    computing += element_ops / machine.element_ops
     program = max(computing, tile_bytes / near_rate, line_bytes / machine.middle_rate)
     program += machine.program_seconds + ops * machine.op_seconds
     again = max(programs * line_bytes - footprint, 0) if footprint > machine.middle_bytes else 0

@@ -15,6 +15,7 @@ from forgec.ir.ops.shape import ReshapeOp, TransposeOp
 from forgec.ir.ops.unary import CastOp
 from forgec.passes.axes import Atom, Dims, extent_of, leaves
 from forgec.passes.dequantization import INTEGERS, Chain, Parameter, Refused, row_of
+from forgec.runtime.symbolic import Extent
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ def operands_of(chain: Chain, rows: Atom, columns: Atom) -> Operands:
         properties["packing"] = StringAttr(chain.packing)
         if chain.high:
             properties["high_first"] = UnitAttr()
-        if (run := extent_of(column_atoms[place + 1 :])) != 1:
+        run = extent_of(column_atoms[place + 1 :])
+        if run != 1 and isinstance(run, int):
             properties["run"] = IntAttr(run)
     weight = _matrix(chain.numbers, chain.dims, row_atoms, inside, new)
     scales = None if chain.scales is None else _placed(chain.scales, row_atoms, column_atoms, compute, new)
@@ -104,7 +106,7 @@ def _matrix(value: SSAValue, dims: Dims, rows: list[Atom], columns: list[Atom], 
     return new[-1].results[0]
 
 
-def _reshaped(value: SSAValue, shape: tuple[int, ...], new: list[ForgeOp]) -> SSAValue:
+def _reshaped(value: SSAValue, shape: tuple[Extent, ...], new: list[ForgeOp]) -> SSAValue:
     if types.shape(value) == shape:
         return value
     new.append(ReshapeOp.make([value], None, [types.tensor(types.dtype(value), shape)]))

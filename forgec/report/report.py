@@ -29,6 +29,7 @@ class Totals:
     """What one forge module computes, for the extents in ``bindings``."""
 
     ops: int = 0
+    """Nodes: ops that compute. Parameters, constants and state are none; those of a layer count once for each call."""
     values: int = 0
     value_bytes: int = 0
     bytes_moved: int = 0

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from forgec.diagnostics import ForgeError, error
+from forgec.runtime import kernels as kernel_tables
 from forgec.runtime import manifest as manifests
 from forgec.runtime import plan as plans
+from forgec.runtime.kernels import FOLDER, KERNEL_CODE, KERNEL_TABLE, FilePlace, NativeCode
 from forgec.runtime.manifest import MANIFEST, PLAN, REPORT, WEIGHTS, Manifest
 from forgec.runtime.refusals import refuse_path
 from forgec.runtime.strict_json import StrictJsonError, parse_json
@@ -47,7 +49,7 @@ class Artifact:
 
     def __init__(self, path: Path, weights_path: Path | None) -> None:
         self.path = path
-        self._mapping = map_file(path, "FORGE-A001")
+        self._mapping, self._identity = map_file(path, "FORGE-A001")
         self._members = self._read_layout()
         self._manifest = self._read_manifest()
         self._check_members()
@@ -98,6 +100,12 @@ class Artifact:
         for name in (PLAN, REPORT):
             if name not in self._manifest.members:
                 raise error("FORGE-A003", f"member '{name}' of '{self.path}' is missing")
+        kernels = {name for name in self._manifest.members if name.startswith(FOLDER)}
+        if kernels and kernels != {KERNEL_CODE, KERNEL_TABLE}:
+            name = min(kernels ^ {KERNEL_CODE, KERNEL_TABLE})
+            raise error("FORGE-A003", f"member '{name[:80]}' of '{self.path}' is missing, or nothing that kernels have")
+        if kernels and self._members[KERNEL_CODE].method == DEFLATED:
+            raise self._damaged(KERNEL_CODE)
 
     def _open_weights(self, path: Path | None) -> MappedWeights:
         record = self._manifest.weights
@@ -107,7 +115,7 @@ class Artifact:
                 raise self._damaged(WEIGHTS)
             return MappedWeights(self._mapping, member.start, record, f"'{self.path}'")
         path = self.path.parent / record.file if path is None else path
-        mapping = map_file(path, "FORGE-A005")
+        mapping, _ = map_file(path, "FORGE-A005")
         if len(mapping) != record.nbytes:
             message = f"'{path}' has {len(mapping)} bytes, '{self.path}' was compiled with weights of {record.nbytes}"
             raise error("FORGE-A005", message)
@@ -156,6 +164,18 @@ class Artifact:
         return plans.from_json(self._parse(self.read(PLAN), PLAN))
 
     @cached_property
+    def kernels(self) -> NativeCode | None:
+        """The machine code, whose hash is checked, and its table; None when the artifact holds none. FORGE-A003 when
+        the table is damaged."""
+        if KERNEL_CODE not in self._manifest.members:
+            return None
+        member = self._members[KERNEL_CODE]
+        code = memoryview(self._mapping).toreadonly()[member.start : member.end]
+        data = self._parse(self.read(KERNEL_TABLE), KERNEL_TABLE)
+        table = kernel_tables.from_json(data, len(code), f"'{self.path}'")
+        return NativeCode(table, code, FilePlace(os.fspath(self.path), self._identity, member.start))
+
+    @cached_property
     def report(self) -> dict[str, Any]:
         """The compile report as data."""
         report = self._parse(self.read(REPORT), REPORT)
@@ -179,15 +199,16 @@ class Artifact:
             raise self._damaged(f"ir/{level}.mlir") from None
 
 
-def map_file(path: Path, code: str) -> mmap.mmap:
-    """The file's bytes, copy on write. FORGE-U001 (or ``code`` when that is FORGE-A005) when it cannot be read,
-    ``code`` when empty."""
+def map_file(path: Path, code: str) -> tuple[mmap.mmap, tuple[int, int]]:
+    """The file's bytes, copy on write, and its device and inode. FORGE-U001 (or ``code`` when that is FORGE-A005) when
+    it cannot be read, ``code`` when empty."""
     try:
         with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size == 0:
+            status = os.fstat(file.fileno())
+            if status.st_size == 0:
                 raise error(code, f"'{path}' is empty")
-            return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)
+            mapping = mmap.mmap(file.fileno(), status.st_size, access=mmap.ACCESS_COPY)
+            return mapping, (status.st_dev, status.st_ino)
     except (OSError, ValueError) as reason:
         unreadable = code if code == "FORGE-A005" else "FORGE-U001"
         text = reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason)

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from forgec.diagnostics import error
+from forgec.runtime import kernels as kernel_tables
 from forgec.runtime import manifest as manifests
 from forgec.runtime import plan as plans
+from forgec.runtime.kernels import KERNEL_CODE, KERNEL_TABLE, NativeCode, check_launches, padded
 from forgec.runtime.manifest import MANIFEST, PLAN, REPORT, WEIGHTS, MemberRecord, WeightsRecord
 from forgec.runtime.plan import Param, Plan, State, TensorSpec
 from forgec.runtime.replacing_file import ReplacingFile
@@ -40,19 +42,22 @@ def write_artifact(
     report: Mapping[str, Any] | None = None,
     ir: Mapping[str, str] | None = None,
     external_weights: str | os.PathLike[str] | None = None,
+    kernels: NativeCode | None = None,
 ) -> None:
     """Writes the artifact, or leaves everything as it was.
 
     Of ``weights`` only what the plan reads is written, each tensor once: ``aliases`` maps names to others with the
     same tensor, and names whose sources are one object or the same torch memory are found by themselves. ``ir`` maps
-    a level to its text. ``external_weights`` names a file in the artifact's folder for the weights. The bytes are a
-    function of the arguments. FORGE-U004 when the file cannot be written, FORGE-U005 for a wrong place of the
-    weights, FORGE-X001 when a weight is missing.
+    a level to its text. ``external_weights`` names a file in the artifact's folder for the weights. ``kernels`` is the
+    machine code of the kernels that the plan launches. The bytes are a function of the arguments. FORGE-U004 when the
+    file cannot be written, FORGE-U005 for a wrong place of the weights, FORGE-X001 when a weight is missing,
+    FORGE-A004 when the plan launches a kernel that is missing or takes other arguments.
     """
     path = Path(path)
     outside = None if external_weights is None else Path(external_weights)
     if outside is not None and (outside.resolve().parent != path.resolve().parent or outside.name == path.name):
         raise error("FORGE-U005", f"external weights '{outside}' are not beside '{path}'")
+    check_launches(plan, kernels and kernels.table)
     aliases = aliases or {}
     wanted, tied = _select(plan, weights, aliases)
     with ExitStack() as files:
@@ -63,6 +68,9 @@ def write_artifact(
             records[f"ir/{level}.mlir"] = archive.deflated(f"ir/{level}.mlir", text.encode())
         records[PLAN] = archive.stored(PLAN, print_json(plans.to_json(plan)))
         records[REPORT] = archive.stored(REPORT, print_json(dict(report or {})))
+        if kernels is not None:
+            records[KERNEL_TABLE] = archive.stored(KERNEL_TABLE, print_json(kernel_tables.to_json(kernels.table)))
+            records[KERNEL_CODE] = archive.stored(KERNEL_CODE, padded(bytes(kernels.code)))
         header, placed, data_bytes = lay_out([(name, spec) for name, spec in wanted.items()])
         if outside is None:
             archive.begin(WEIGHTS, len(header) + data_bytes)

@@ -11,6 +11,7 @@ from typing import Any
 from forgec.diagnostics import error
 from forgec.runtime import dtypes
 from forgec.runtime.control import is_control
+from forgec.runtime.kernels import is_kernel
 from forgec.runtime.plan import (
     Arg,
     Device,
@@ -83,7 +84,7 @@ class Operation:
 
     def numbers(self, launch: Launch) -> list[int | str]:
         """Positions and names of the arguments that the launch gives as tensors and that are numbers here."""
-        if is_control(self.name):
+        if not self.arguments:  # a launch that is no ATen operation, too
             return []
         positional = [argument for argument in self.arguments if not argument.keyword_only]
         named = {argument.name: argument for argument in self.arguments}
@@ -98,7 +99,9 @@ def require_torch(ops: tuple[str, ...], torch_version: str) -> None:
         import torch  # noqa: F401
     except ImportError as reason:
         needed = f"torch {torch_version} or newer" if torch_version else "torch"
-        message = f"the plan calls {len(ops)} ATen operations and torch cannot be imported: {reason}"
+        called = sum(not is_kernel(op) for op in ops)
+        what = f"the plan calls {called} ATen operations" if called else "torch holds the tensors of a program"
+        message = f"{what} and torch cannot be imported: {reason}"
         raise error("FORGE-A006", message, help=f"install {needed}") from None
 
 
@@ -119,6 +122,8 @@ def require_devices(names: Iterable[str]) -> None:
 @lru_cache(maxsize=4096)
 def resolve(name: str) -> Operation | str:
     """The operation ``namespace::name.overload``, or the reason why a plan cannot call it."""
+    if is_kernel(name):  # what it calls is in the image of the program
+        return Operation(name, call=lambda: None, arguments=(), returns=0, returns_list=True, may_alias=False)
     if is_control(name):
         return Operation(name, call=lambda *args: args, arguments=(), returns=0, returns_list=True, may_alias=True)
     import torch
@@ -207,7 +212,7 @@ def _argument(argument: Any) -> SchemaArgument:
 def check_launch(operation: Operation, launch: Launch, entry: Entry) -> None:
     """``Malformed`` unless the arguments fit the schema and everything that the operation writes is declared as
     written."""
-    if is_control(operation.name):
+    if is_control(operation.name) or is_kernel(operation.name):
         return  # plan_check knows its rules
     accepted = operation.arguments
     positional = [argument for argument in accepted if not argument.keyword_only]

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from forgec.diagnostics import Location
 from forgec.runtime.aten import Operation
 from forgec.runtime.binding import first_writes, returned_roots
+from forgec.runtime.kernels import is_kernel
 from forgec.runtime.plan import Entry, External, Input, Number, Output, Register, State, SymbolDecl, View
 from forgec.runtime.plan_check import registers_of
 
 if TYPE_CHECKING:
     import torch
+
+    from forgec.runtime.code_image import LoadedKernel
 
 Take: TypeAlias = "tuple[int | None, int]"
 """(position among a launch's results, or None when it returns one tensor; the External register that takes it)."""
@@ -54,8 +57,8 @@ class Executable:
     """An entry point, linked and analysed. ``params`` are tensors by register number; ``locations`` are the plan's.
 
     A register is *transient* when it holds another tensor in each call (inputs, states, outputs, externals);
-    ``views`` lists for each of these its views that are used. ``leaves`` lists the output leaves that a register
-    fills.
+    ``views`` lists for each of these its views that are used as tensors (a kernel needs the
+    address only). ``leaves`` lists the output leaves that a register fills.
     """
 
     def __init__(
@@ -66,10 +69,12 @@ class Executable:
         locations: Sequence[Location],
         symbols: Sequence[SymbolDecl] = (),
         calls: Calls | None = None,
+        kernels: Mapping[str, LoadedKernel] | None = None,
     ) -> None:
         self.entry = entry
         self.symbols = {declared.name: declared for declared in symbols}
         self.calls = calls
+        self.kernels = kernels or {}
         self.operations = operations
         self.params = params
         self.locations = locations
@@ -81,7 +86,9 @@ class Executable:
             if isinstance(number, int):
                 self.leaves.setdefault(number, []).append(leaf)
         self.numbers = [operation.numbers(launch) for operation, launch in zip(operations, entry.launches, strict=True)]
-        used = {number for launch in entry.launches for number in registers_of(launch)} | self.leaves.keys()
+        used = {*self.leaves}
+        for launch in entry.launches:
+            used.update(registers_of(launch) if not is_kernel(launch.op) else ())
         self.views: dict[int, list[int]] = {}
         for number in sorted(used):
             register = registers[number]

@@ -21,6 +21,8 @@ from forgec.runtime.collector import paused_collector
 from forgec.runtime.control import callable_of, is_control, updated_positions
 from forgec.runtime.executable import After, Executable
 from forgec.runtime.extents import same_strides
+from forgec.runtime.kernel_launch import Addresses, Slots, call_of, programs_of, symbol_values
+from forgec.runtime.kernels import is_kernel, kernel_name, parameters_of
 from forgec.runtime.plan import Arg, Buffer, EntryRef, Input, Launch, Number, Param, Reg, Register, State, View
 from forgec.runtime.symbolic import SymExpr, evaluate
 
@@ -90,6 +92,7 @@ class Frame:
         self.arenas = arenas
         self.slots: dict[int, list[Slot]] = {}
         self.fixed: dict[int, torch.Tensor] = {}
+        self.addresses = Addresses()
         self.results: list[Any] = [None] * len(self.entry.outputs)
         self.trusted = False
         self.steps = [self._build_step(position) for position in range(len(self.entry.launches))]
@@ -98,6 +101,8 @@ class Frame:
 
     def _build_step(self, position: int) -> Step:
         launch, after = self.entry.launches[position], self.executable.after[position]
+        if is_kernel(launch.op):
+            return self._kernel_call(launch), [], {}, (after, []) if after else None
         args: list[Any] = [None] * len(launch.args)
         for index, value in enumerate(launch.args):
             self._place(args, index, value)
@@ -110,6 +115,28 @@ class Frame:
             return call, args, kwargs, None
         arguments = _slots(args, kwargs, launch) if after.may_alias and after.takes else []
         return call, args, kwargs, (after, arguments)
+
+    def _kernel_call(self, launch: Launch) -> Callable[[], None]:
+        """A call of machine code over all programs of the grid, with the addresses of its tensors in slots."""
+        loaded = self.executable.kernels[kernel_name(launch.op)]
+        count = parameters_of(launch)
+        slots = Slots(count, symbol_values(launch.args[count:], self.binding.values))
+        for index, value in enumerate(launch.args[:count]):
+            assert isinstance(value, Reg)
+            self._place_address(slots, index, value.id)
+        return call_of(loaded, slots, programs_of(launch, self.binding.values), self._place_of(launch))
+
+    def _place_address(self, slots: Slots, index: int, number: int) -> None:
+        """Puts the address of a tensor's first element into a slot, or notes where it will have to be put."""
+        root, register = self.executable.roots[number], self.entry.registers[number]
+        base = self.entry.registers[root]
+        offset = self.binding.offsets[number] * dtypes.itemsize(register.spec.dtype) if root != number else 0
+        if isinstance(base, Buffer):
+            self.addresses.in_arena.append((slots.values, index, self.binding.offsets[root] + offset))
+        elif not self.executable.is_transient(number):
+            slots.keep(index, self.tensor(number))
+        else:
+            self.addresses.moving.setdefault(root, []).append((slots.values, index, offset))
 
     def _callable(self, position: int) -> Callable[..., Any]:
         launch = self.entry.launches[position]
@@ -205,6 +232,8 @@ class Frame:
         """
         executable = self.executable
         self.values = self.binding.values
+        if self.addresses.in_arena:
+            self.addresses.follow(self.arenas["cpu"].untyped_storage().data_ptr())
         for number, tensor in zip(executable.inputs, inputs, strict=True):
             self.assign(number, self._accepted(number, tensor) if self.entry.private else tensor)
         for number, name in executable.states:
@@ -252,6 +281,8 @@ class Frame:
 
     def _written(self, position: int) -> list[torch.Tensor]:
         launch = self.entry.launches[position]
+        if is_kernel(launch.op):  # it gets addresses, and cannot change a tensor's shape
+            return []
         _, args, kwargs, _ = self.steps[position]
         written = {Reg(number) for number in launch.writes}
         slots = _slots(args, kwargs, launch, written)
@@ -274,6 +305,8 @@ class Frame:
         dtype = dtypes.torch_dtype(self.entry.registers[number].spec.dtype)
         if number in self.binding.open:
             shape, strides = self._found(number, tensor)
+        if number in self.addresses.moving:
+            tensor = tensor.resolve_conj().resolve_neg()  # what memory holds
         if tensor.shape != shape or tensor.dtype is not dtype:
             expected = f"{self.entry.registers[number].spec.dtype}{list(shape)}"
             raise RuntimeError(
@@ -329,6 +362,8 @@ class Frame:
         """Puts a tensor, and the views of it, where launches and results expect them."""
         for container, key in self.slots.get(number, ()):
             container[key] = tensor  # type: ignore[index]
+        if number in self.addresses.moving:
+            self.addresses.take(number, tensor)
         for leaf in self.executable.leaves.get(number, ()):
             self.results[leaf] = tensor
         for view in self.executable.views.get(number, ()):
@@ -338,6 +373,7 @@ class Frame:
         """Forgets a tensor and the views of it, so that its memory is freed with its last reference."""
         for container, key in self.slots.get(number, ()):
             container[key] = None  # type: ignore[index]
+        self.addresses.held.pop(number, None)
         for view in self.executable.views.get(number, ()):
             self.release(view)
 

@@ -30,7 +30,7 @@ def load(
     ``verify="full"`` also hashes the weights. ``device`` must be the one that the artifact was compiled for.
     ``weights`` is the path of external weights that are not beside the artifact. FORGE-U001 when the file cannot be
     read, FORGE-U005 for a bad option, FORGE-A001 to A006 when the file is no sound artifact or needs a torch that is
-    not there.
+    not there, FORGE-A007 and A008 when this machine cannot run its kernels.
     """
     from forgec.runtime.program import Program
 
@@ -40,7 +40,8 @@ def load(
         compiled = sorted({register.device for entry in plan.entries for register in entry.registers} or {"cpu"})
         if device is not None and compiled != [device]:
             raise error("FORGE-U005", f"'{path}' was compiled for {', '.join(compiled)}, not for '{device}'")
-        return LoadedModel(artifact, Program(plan, artifact.weights, threads=threads, plan_is_checked=True))
+        program = Program(plan, artifact.weights, threads=threads, plan_is_checked=True, kernels=artifact.kernels)
+        return LoadedModel(artifact, program)
 
 
 class LoadedModel(NotCopied):

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from forgec.runtime.control import ASSERT, FOR, IF, ITEM, EntryCall, entry_calls, form_error, is_control
 from forgec.runtime.dtypes import ITEMSIZE
 from forgec.runtime.extents import byte_span, overlaps_itself, static, symbol_sources
+from forgec.runtime.kernels import form_error as kernel_form_error
+from forgec.runtime.kernels import is_kernel
 from forgec.runtime.plan import (
     ALIGNMENT,
     Arg,
@@ -315,6 +317,8 @@ class _EntryChecker:
             self.check_control(launch)
         elif any(self.is_open(self.entry.registers[used]) for used in arguments):
             raise Malformed("an argument has extents that only the run tells", ".args")
+        if is_kernel(launch.op):
+            self.check_kernel(launch)
         written: set[int] = set()
         for index, target in enumerate(launch.writes):
             self.register(target, f".writes[{index}]")
@@ -348,6 +352,15 @@ class _EntryChecker:
             if name is not None and name not in self.declared:
                 raise Malformed(f"symbol '{name}' is not declared", ".defines")
         self.told.update(name for name in launch.defines if name is not None)
+
+    def check_kernel(self, launch: Launch) -> None:
+        """A launch of machine code: what the code takes is checked when it is there (``kernels.check_launches``)."""
+        wrong = kernel_form_error(launch)
+        if wrong is not None:
+            raise Malformed(wrong, ".args")
+        for used in registers_of(launch):
+            if self.entry.registers[used].device != "cpu":
+                raise Malformed(f"register {used} is on a device that {launch.op} does not reach", ".args")
 
     def check_control(self, launch: Launch) -> None:
         """A launch that calls other entries: they exist, know their symbols, and take what they get."""

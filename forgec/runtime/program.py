@@ -21,6 +21,7 @@ from forgec.runtime.executor import Lane, Progress, is_out_of_memory
 from forgec.runtime.extents import same_strides, static
 from forgec.runtime.forking import renew_after_fork
 from forgec.runtime.inputs import Accepted, InputChecker, copy_back
+from forgec.runtime.kernels import NativeCode, check_launches
 from forgec.runtime.plan import (
     PREDICATE_SIGNS,
     Entry,
@@ -40,6 +41,8 @@ from forgec.runtime.symbolic import SymExpr, symbol
 
 if TYPE_CHECKING:
     import torch
+
+    from forgec.runtime.code_image import CodeImage, LoadedKernel
 
 Stored = TypeVar("Stored", Param, State)
 
@@ -80,7 +83,14 @@ class LiveWeights:
 class LinkedEntry:
     """An entry point whose operations, params and checks are in place."""
 
-    def __init__(self, plan: Plan, entry: Entry, params: Mapping[str, torch.Tensor], calls: Calls) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        entry: Entry,
+        params: Mapping[str, torch.Tensor],
+        calls: Calls,
+        kernels: Mapping[str, LoadedKernel],
+    ) -> None:
         self.entry = entry
         self.symbols = plan.symbols
         self.signature = Signature(entry, plan.symbols)
@@ -95,7 +105,7 @@ class LinkedEntry:
             if isinstance(register, Param)
         }
         self.executable = Executable(
-            entry, link(entry, plan.torch_version), tensors, plan.locations, plan.symbols, calls
+            entry, link(entry, plan.torch_version), tensors, plan.locations, plan.symbols, calls, kernels
         )
         self.has_state = any(isinstance(register, State) for register in entry.registers)
         self.first_state_write = self._first_state_write()
@@ -173,29 +183,39 @@ class Program(NotCopied):
     """A plan with weights. Calls are thread safe: each in flight has its own arena; state belongs to a ``Session``.
 
     ``threads`` is torch's intra-op thread count during calls, None to leave it alone. ``plan_is_checked`` says that
-    the plan comes from ``plan.from_json``, which has checked it. Raises FORGE-A004 when the plan is not valid,
-    FORGE-A006 when torch or one of the plan's operations is missing.
+    the plan comes from ``plan.from_json``, which has checked it. ``kernels`` is the machine code that the plan
+    launches. Raises FORGE-A004 when the plan is not valid, FORGE-A006 when torch or one of the plan's operations is
+    missing, FORGE-A007 and A008 when this machine cannot run the kernels.
     """
 
     def __init__(
-        self, plan: Plan, weights: Weights, *, threads: int | None = None, plan_is_checked: bool = False
+        self,
+        plan: Plan,
+        weights: Weights,
+        *,
+        threads: int | None = None,
+        plan_is_checked: bool = False,
+        kernels: NativeCode | None = None,
     ) -> None:
         if threads is not None and (type(threads) is not int or threads < 1):
             raise error("FORGE-U005", f"threads is {threads!r}, a number of at least 1 is needed")
         if not plan_is_checked:
             plan_check.check(plan)
+        check_launches(plan, kernels and kernels.table)
         require_torch(plan.ops, plan.torch_version)
         require_devices(dict.fromkeys(register.device for entry in plan.entries for register in entry.registers))
         self.plan = plan
         self.threads = threads
         self._weights = weights
+        self._image = _mapped(kernels)
+        native = {} if self._image is None else self._image.kernels
         with _preparing("the weights"):
             params = {
                 name: weights.tensor(name, register.spec, register.device)
                 for name, register in _distinct(plan, Param).items()
             }
         self._states = _distinct(plan, State)
-        self._linked = {entry.name: LinkedEntry(plan, entry, params, self) for entry in plan.entries}
+        self._linked = {entry.name: LinkedEntry(plan, entry, params, self, native) for entry in plan.entries}
         self._all = {entry.name: entry for entry in plan.entries}
         self._lanes: deque[Lane] = deque(maxlen=MAX_IDLE_LANES)
         self._default: Session | None = None
@@ -389,6 +409,15 @@ def _preparing(what: str) -> Iterator[None]:
         code = "FORGE-R010" if is_out_of_memory(reason) else "FORGE-A004"
         first = (str(reason).splitlines() or [type(reason).__name__])[0]
         raise error(code, f"{what} cannot be prepared: {first}") from reason
+
+
+def _mapped(kernels: NativeCode | None) -> CodeImage | None:
+    """The kernels, ready to be called. Nothing is imported for a program without."""
+    if kernels is None or not kernels.table.kernels:
+        return None
+    from forgec.runtime.code_image import CodeImage
+
+    return CodeImage(kernels)
 
 
 def is_grad_enabled() -> bool:

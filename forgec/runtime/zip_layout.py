@@ -2,18 +2,20 @@
 compare.
 
 Members are stored or deflated, without encryption, comments, data descriptors or gaps. Their data start at multiples
-of 64 bytes through an extra field (0xD935, the one of Android's zipalign). Every header is a function of name,
-method, sizes, CRC and offset, so a reader checks a header by writing it again: no byte of it can differ unnoticed.
-Any zip tool can read such a file. Format: PKWARE APPNOTE 6.3.
+of 64 bytes, those of machine code at pages, through an extra field (0xD935, the one of Android's zipalign). Every
+header is a function of name, method, sizes, CRC and offset, so a reader checks a header by writing it again: no byte
+of it can differ unnoticed. Any zip tool can read such a file. Format: PKWARE APPNOTE 6.3.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 
 STORED, DEFLATED = 0, 8
-ALIGNMENT = 64
+ALIGNMENT, PAGE_ALIGNMENT = 64, 4096
+_CODE = re.compile(r"kernels/[^/]+\.bin")
 MAX_MEMBERS = 4096
 MAX_NAME = 256
 
@@ -64,10 +66,15 @@ def is_large(nbytes: int, stored_bytes: int) -> bool:
     return max(nbytes, stored_bytes) >= LIMIT32
 
 
+def alignment_of(name: str) -> int:
+    """What the offset of a member's data is a multiple of: machine code is mapped from the file, page by page."""
+    return PAGE_ALIGNMENT if _CODE.fullmatch(name) else ALIGNMENT
+
+
 def local_header_bytes(name: str, nbytes: int, stored_bytes: int, header: int) -> int:
     """Size of the local header, padding included, so that the data start aligned."""
     fixed = _LOCAL.size + len(name.encode()) + (20 if is_large(nbytes, stored_bytes) else 0) + 6
-    return fixed + -(header + fixed) % ALIGNMENT
+    return fixed + -(header + fixed) % alignment_of(name)
 
 
 def local_header(member: Member) -> bytes:
@@ -77,7 +84,7 @@ def local_header(member: Member) -> bytes:
     extra = struct.pack("<HHQQ", _ZIP64_ID, 16, member.nbytes, member.stored_bytes) if large else b""
     total = local_header_bytes(member.name, member.nbytes, member.stored_bytes, member.header)
     padding = total - _LOCAL.size - len(name) - len(extra) - 4
-    extra += struct.pack("<HHH", _ALIGN_ID, padding, ALIGNMENT) + bytes(padding - 2)
+    extra += struct.pack("<HHH", _ALIGN_ID, padding, alignment_of(member.name)) + bytes(padding - 2)
     sizes = (0xFFFFFFFF, 0xFFFFFFFF) if large else (member.stored_bytes, member.nbytes)
     version = _VERSION64 if large else _VERSION
     fields = (_LOCAL_SIGNATURE, version, _UTF8, member.method, 0, _DATE, member.crc, *sizes, len(name), len(extra))

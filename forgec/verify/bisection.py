@@ -97,6 +97,10 @@ class Finding:
         hint = hints.get(self.stage, "this is a defect of forgec, please report it with the reproducer")
         return Diagnostic(self.code, self.headline, self.location, tuple(notes), hint)
 
+    def __str__(self) -> str:
+        """As ``forgec bisect`` prints it."""
+        return str(self.diagnostic())
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-compatible data."""
         written = self.reproducer
@@ -188,7 +192,7 @@ class _Search:
         try:
             expected = wrong.step.before(wrong.source, self.data, self.name, float64=True)
             found = wrong.step.after(wrong.source, self.data, self.name, float64=True)
-        except Exception:
+        except Exception:  # whatever has no form in float64 (torch's kernels raise of many kinds), or fails there
             return False
         return bool(differences(expected, found, self.tolerance))
 

@@ -116,7 +116,7 @@ class Contract:
             states = {name: held[name].detach().clone() for name in before}
         except ForgeError:
             raise
-        except Exception as reason:
+        except Exception as reason:  # the model is the user's code: it may raise anything
             first = (str(reason).strip().splitlines() or [""])[0]
             raise error("FORGE-V004", f"the model raised {type(reason).__name__}: {first}") from reason
         finally:

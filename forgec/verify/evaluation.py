@@ -106,10 +106,19 @@ class Step:
 
     def after(self, module: ModuleOp, data: Data, name: str, *, float64: bool) -> list[Any]:
         """What is computed."""
-        applied, data, shape = self._applied(module), data.of(module), entry_function(module, name)
+        return self.computed(module, self._applied(module), data, name, float64=float64)
+
+    def computed(self, module: ModuleOp, applied: ModuleOp, data: Data, name: str, *, float64: bool) -> list[Any]:
+        """What is computed, where ``applied`` is what the passes make of ``module``."""
+        data, shape = data.of(module), entry_function(module, name)
         if self.at_run_time:
             return execute(applied, data, name)
         return evaluate(applied, data, name, float64=float64, shape=shape)
+
+    def made_of(self, module: ModuleOp) -> ModuleOp | None:
+        """What the passes make of a module; None if they leave it as it is, so that nothing has to be computed."""
+        applied = self._applied(module)
+        return applied if self.at_run_time or not applied.is_structurally_equivalent(module) else None
 
     def _applied(self, module: ModuleOp) -> ModuleOp:
         copy = module.clone()

@@ -92,13 +92,26 @@ class Reducer:
         data = Data(data_of(part, self.values), self.params, self.symbols)
         try:
             module = part.module(self.source)
+        except Exception:  # whatever building it raises: a slice that is no program by itself is not one to report
+            return None
+        applied: ModuleOp | None = None
+        failure: Exception | None = None
+        try:
+            applied = self.step.made_of(module)
+            if applied is None:
+                return None
+        except Exception as reason:  # a pass may be wrong in any way; that is what is looked for
+            failure = reason
+        try:
             expected = self.step.before(module, data, NAME, float64=self.float64)
-        except Exception:  # a slice that is no program by itself
+        except Exception:  # whatever the slice raises before the step is not the step's
             return None
         try:
-            found = self.step.after(module, data, NAME, float64=self.float64)
-        except Exception as failure:
-            return Reduced(part, None, Deviation(problem=_reason(failure))) if self.fails else None
+            if failure is not None or applied is None:
+                raise failure or AssertionError("a step yields a module or fails")
+            found = self.step.computed(module, applied, data, NAME, float64=self.float64)
+        except Exception as reason:  # the step's own failure, of whatever kind
+            return Reduced(part, None, Deviation(problem=_reason(reason))) if self.fails else None
         if self.fails:
             return None
         wrong = differences(expected, found, self.tolerance)

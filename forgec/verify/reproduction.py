@@ -101,11 +101,11 @@ def _differs(
         data = random_data(module, entry_function(module, NAME), seed, given)
         data = Data(data.inputs, data.params, {**data.symbols, **(symbols or {})})
         expected = step.before(module, data, NAME, float64=False)
-    except Exception:
+    except Exception:  # whatever other data makes the program itself raise: such data shows nothing
         return False
     try:
         found = step.after(module, data, NAME, float64=False)
-    except Exception:
+    except Exception:  # a wrong pass, or what runs its result, may raise anything
         return fails
     return not fails and bool(differences(expected, found, tolerance))
 

@@ -124,7 +124,7 @@ class SideBySide(Interpretation):
         """What the op yields in float64, None where it cannot be computed there."""
         try:
             found = op.reference(self.wide, *operands)  # type: ignore[attr-defined] - what has none has raised before
-        except Exception:
+        except Exception:  # torch's kernels that have no float64 raise of many kinds
             return None
         return list(found) if isinstance(found, (tuple, list)) else [found]
 

@@ -66,7 +66,7 @@ def first_wrong(
         step = Step(pass_.name, (*pending, pass_))
         try:
             found = evaluate(module, data.of(source), name, shape=shape)
-        except Exception as failure:
+        except Exception as failure:  # after a wrong pass the interpreter may raise anything
             return Wrong(step, source, number, failure=failure_text(failure))
         deviations = differences(expected, found, tolerance)
         if deviations:

@@ -17,6 +17,7 @@ from torch.utils import _pytree
 import forgec
 from forgec.diagnostics import ForgeError
 from forgec.diagnostics.render import source_line
+from forgec.runtime.plan import State
 
 x34 = torch.arange(12.0).reshape(3, 4)
 
@@ -57,6 +58,12 @@ def warned(model: Any, *args: Any, **kwargs: Any) -> list[str]:
 def _fills(self: Any, x: torch.Tensor) -> torch.Tensor:
     if self.h is None:
         self.h = x.mean(0)
+    return x * 2
+
+
+def _fills_and_uses(self: Any, x: torch.Tensor) -> torch.Tensor:
+    if self.h is None:
+        self.h = x.mean(0)
     return x + self.h
 
 
@@ -73,7 +80,8 @@ def _fills_buffer(self: Any, x: torch.Tensor) -> torch.Tensor:
 def _adds_and_deletes(self: Any, x: torch.Tensor) -> torch.Tensor:
     self.new = 1
     self.inner.other = x
-    del self.h
+    if hasattr(self, "h"):
+        del self.h
     return x + 1
 
 
@@ -86,7 +94,7 @@ def _writes_an_object(self: Any, x: torch.Tensor) -> torch.Tensor:
 def _nested(self: Any, x: torch.Tensor) -> torch.Tensor:
     self.h["a"][0].append(x)
     self.h["b"].add(3)
-    self.h["c"]["n"] = 2
+    self.h["c"]["n"] = "two"
     return x + 1
 
 
@@ -97,8 +105,6 @@ def _shuts(self: Any, x: torch.Tensor) -> torch.Tensor:
 
 CHANGES: dict[str, tuple[Forward, Any, list[str]]] = {
     "None to a tensor": (_fills, None, ["h"]),
-    "None to a number": (_counts, None, ["h"]),
-    "a buffer that was None": (_fills_buffer, None, ["absent"]),
     "new and deleted": (_adds_and_deletes, 3, ["h", "inner.other", "new"]),
     "an object": (_writes_an_object, SimpleNamespace(t=None, list=[[1]]), ["h.list[0]", "h.t"]),
     "nested": (_nested, {"a": [deque()], "b": set(), "c": {"n": 1}}, ["h['a'][0]", "h['b']", "h['c']"]),
@@ -121,10 +127,10 @@ def test_every_change_of_an_attribute_is_warned_of_and_undone(case: tuple[Forwar
 class Slotted:
     """An object without a dict."""
 
-    __slots__ = ("n",)
+    __slots__ = ("last",)
 
     def __init__(self) -> None:
-        self.n = 0
+        self.last = None
 
 
 class Classy(nn.Module):
@@ -135,7 +141,7 @@ class Classy(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         type(self).calls += 1
         Tally.total += 1
-        return x + self.calls
+        return x + 1
 
 
 class Tally:
@@ -152,12 +158,12 @@ def test_attributes_of_classes_and_slots() -> None:
     assert (Classy.calls, Tally.total) == (0, 0)
 
     def slotted(self: Any, x: torch.Tensor) -> torch.Tensor:
-        self.h.n += 1
-        return x + self.h.n
+        self.h.last = x
+        return x + 1
 
     model = Model(slotted, h=Slotted())
-    assert warned(model, x34) == ["the model changes its attribute 'h.n'"]
-    assert model.h.n == 0
+    assert warned(model, x34) == ["the model changes its attribute 'h.last'"]
+    assert model.h.last is None
 
 
 N = 0
@@ -168,7 +174,7 @@ def _counted(x: torch.Tensor) -> torch.Tensor:
     global N
     N += 1  # counted here
     CACHE["seen"].append(x)
-    return x + N
+    return x + 1
 
 
 def test_variables_of_functions_that_are_called() -> None:
@@ -242,6 +248,162 @@ def test_a_model_that_fails_changes_nothing() -> None:
     with pytest.raises(ForgeError):
         forgec.compile(failing, (x34,))
     assert (N, CACHE) == (0, {"seen": []})
+
+
+def _uses_a_global(self: Any, x: torch.Tensor) -> torch.Tensor:
+    global N
+    N += 1
+    return x + N
+
+
+def _uses_a_class(self: Any, x: torch.Tensor) -> torch.Tensor:
+    Tally.total += 1
+    return x + Tally.total
+
+
+def _decides_by_a_number(self: Any, x: torch.Tensor) -> torch.Tensor:
+    self.h += 1
+    return x * 2 if self.h > 3 else x
+
+
+def _repeats(self: Any, x: torch.Tensor) -> torch.Tensor:
+    self.h += 1
+    for _ in range(self.h):
+        x = x + 1
+    return x
+
+
+def _decides_late(self: Any, x: torch.Tensor) -> torch.Tensor:
+    self.h.append(1)
+    return x * 2 if len(self.h) > 30 else x
+
+
+def _decides_late_by_a_global(self: Any, x: torch.Tensor) -> torch.Tensor:
+    global N
+    N += 1
+    return x * 2 if N > 30 else x
+
+
+def _collects(self: Any, x: torch.Tensor) -> torch.Tensor:
+    self.h = [*self.h, x]
+    return torch.cat(self.h).sum()
+
+
+def _grows(self: Any, x: torch.Tensor) -> torch.Tensor:
+    self.h = torch.cat((self.h, x))
+    return self.h.sum()
+
+
+def _switches(self: Any, x: torch.Tensor) -> torch.Tensor:
+    self.h = not self.h
+    return x * 2 if self.h else x
+
+
+REFUSED: dict[str, tuple[Forward, Any, str, str]] = {
+    "None to a tensor": (_fills_and_uses, None, "'h'", "self.h = x.mean(0)"),
+    "None to a number": (_counts, None, "'h'", "self.h = 1 if"),
+    "a buffer that was None": (_fills_buffer, None, "'absent'", "self.absent = "),
+    "a global": (_uses_a_global, None, "'N'", "N += 1"),
+    "an attribute of a class": (_uses_a_class, None, "'Tally.total'", "Tally.total += 1"),
+    "a number that decides": (_decides_by_a_number, 0, "'h'", "if self.h > 3"),
+    "a number that repeats": (_repeats, 0, "'h'", "range(self.h)"),
+    "a list that decides late": (_decides_late, [], "'h'", "self.h"),
+    "a global that decides late": (_decides_late_by_a_global, None, "'N'", "N += 1"),
+    "a list": (_collects, [], "'h'", "self.h = [*self.h, x]"),
+    "a tensor that grows": (_grows, torch.zeros(1, 4), "'h'", "self.h = torch.cat"),
+    "a truth": (_switches, False, "'h'", "self.h = not self.h"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED)
+def test_what_later_calls_would_compute_otherwise_is_refused(case: tuple[Forward, Any, str, str]) -> None:
+    function, held, name, line = case
+    model = Model(function, h=held)
+    with pytest.raises(ForgeError, match=f"the model computes with its [a-z]+ {name}") as raised:
+        forgec.compile(model, (x34,))
+    assert raised.value.code == "FORGE-C009"
+    place = raised.value.diagnostics[0].location
+    assert place is not None
+    assert line in (source_line(place) or "")
+    assert model.h is held
+    assert not isinstance(held, list) or not held
+    assert (N, Tally.total, model.absent) == (0, 0, None)
+
+
+def _counts_from_zero(self: Any, x: torch.Tensor) -> torch.Tensor:
+    self.h += 1
+    return x * self.h
+
+
+def _decays(self: Any, x: torch.Tensor) -> torch.Tensor:
+    self.h = self.h * 0.5
+    return x + self.h
+
+
+def _in_containers(self: Any, x: torch.Tensor) -> torch.Tensor:
+    self.h["at"].seen += x.shape[0]
+    self.h["list"][1] -= 2
+    return x * self.h["at"].seen + self.h["list"][1]
+
+
+def _averages(self: Any, x: torch.Tensor) -> torch.Tensor:
+    self.h = self.h * 0.9 + x * 0.1
+    return self.h
+
+
+def _swaps(self: Any, x: torch.Tensor) -> torch.Tensor:
+    self.h[0], self.h[1] = self.h[1], self.h[0] + x
+    return self.h[0] - self.h[1] * 2
+
+
+def _shares(self: Any, x: torch.Tensor) -> torch.Tensor:
+    self.h[0] = self.h[0] + x
+    return self.h[0] * self.h[1]
+
+
+def _makes_and_indexes(self: Any, x: torch.Tensor) -> torch.Tensor:
+    self.h += 1
+    return torch.cat((x[0], x.new_ones(self.h))) * x[:, self.h % 4].sum()
+
+
+def _resets(self: Any, x: torch.Tensor) -> torch.Tensor:
+    before, self.h = self.h, x.shape[1]
+    return x + before
+
+
+SHARED = torch.ones(3, 4)
+STATES: dict[str, tuple[Forward, Callable[[], Any]]] = {
+    "counts": (_counts_from_zero, lambda: 0),
+    "decays": (_decays, lambda: 1.0),
+    "in containers": (_in_containers, lambda: {"at": SimpleNamespace(seen=1), "list": ["text", 5]}),
+    "averages": (_averages, lambda: torch.zeros(3, 4)),
+    "swaps": (_swaps, lambda: [torch.zeros(3, 4), torch.ones(3, 4)]),
+    "one tensor in two places": (_shares, lambda: [SHARED, SHARED]),
+    "extents and indices": (_makes_and_indexes, lambda: 1),
+    "resets": (_resets, lambda: 7),
+}
+
+
+@pytest.mark.parametrize("case", STATES.values(), ids=STATES)
+def test_numbers_and_tensors_in_attributes_are_state(case: tuple[Forward, Callable[[], Any]]) -> None:
+    function, held = case
+    model, eager = Model(function, h=held()), Model(function, h=held())
+    before = repr(model.h)
+    assert warned(model, x34) == []
+    assert repr(model.h) == before
+    assert not any(name.startswith("_forgec") for name, _ in model.named_buffers())
+    session = forgec.compile(model, (x34,)).session()
+    for number in range(5):
+        torch.testing.assert_close(session(x34 + number), eager(x34 + number))
+    session.reset()
+    torch.testing.assert_close(session(x34), Model(function, h=held())(x34))
+    assert torch.equal(SHARED, torch.ones(3, 4))
+
+
+def test_states_have_the_names_of_their_attributes() -> None:
+    compiled = forgec.compile(Model(_in_containers, h={"at": SimpleNamespace(seen=1), "list": ["text", 5]}), (x34,))
+    states = {register.name for register in compiled.plan.public[0].registers if isinstance(register, State)}
+    assert states == {"h['at'].seen", "h['list'][1]"}
 
 
 def test_what_changes_nothing_is_not_warned_of() -> None:
@@ -343,7 +505,7 @@ def test_a_cache_of_transformers() -> None:
 
 def test_lazy_models_warn_at_the_call() -> None:
     with pytest.warns(forgec.ForgecWarning, match="'h'") as caught:
-        forgec.compile(Model(_counts, h=None))(x34)
+        forgec.compile(Model(_fills, h=None))(x34)
     assert caught[0].filename == __file__
 
 

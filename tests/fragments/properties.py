@@ -29,7 +29,7 @@ NATIVE = {"f64": 1e-9, "f32": 1e-4, "bf16": 0.15, "f16": 0.03}
 PASSES = (
     "assign-layout", "canonicalize", "classify-masks", "constant-fold", "cse", "cut-segments", "dce", "decompose",
     "expand-einsum", "fuse-activation", "fuse-attention", "fuse-batch-norm", "fuse-dequantize", "fuse-elementwise",
-    "fuse-epilogue", "fuse-glu", "fuse-indexing", "fuse-moe", "fuse-norm", "fuse-rope", "fuse-softmax",
+    "fuse-epilogue", "fuse-glu", "fuse-indexing", "fuse-linear", "fuse-moe", "fuse-norm", "fuse-rope", "fuse-softmax",
     "group-query-heads", "hoist-tables", "infer-shapes", "inline-kernels", "inline-layers",
     "materialize-masks", "merge-linears", "outline-control-flow", "outline-layers",
     "outline-layers{unnamed=false min-ops=3}", "sink-tables",

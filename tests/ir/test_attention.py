@@ -143,6 +143,25 @@ def test_keys_keep_columns_of_a_batch() -> None:
     close(attend(q, k, v, None, None, keys[:1]), sdpa(q, k, v, attn_mask=keys[:1, None, None]))
 
 
+def test_a_prefix_is_kept_whatever_positions_say() -> None:
+    q, k, v = heads(rows=3, columns=5)
+    prefix = torch.tensor([[True, False, False, False, True], [False, False, True, False, False]])
+    lower = torch.ones(3, 5, dtype=torch.bool).tril()
+    expected = sdpa(q, k, v, attn_mask=lower | prefix[:, None, None])
+    close(attend(q, k, v, None, None, None, prefix, causal=True), expected)
+    keys = torch.tensor([[True, True, False, True, False], [True, True, True, True, True]])
+    expected = sdpa(q, k, v, attn_mask=(lower | prefix[:, None, None]) & keys[:, None, None])
+    close(attend(q, k, v, None, None, keys, prefix, causal=True), expected)
+
+
+def test_the_mask_takes_the_place_of_scores() -> None:
+    q, k, v = heads()
+    gone = torch.rand(2, 1, 5, 5, generator=torch.Generator().manual_seed(1)) > 0.6
+    bias = torch.full((5, 5), -2.0, dtype=torch.float64).triu(1)
+    scores = (q @ k.mT * 8**-0.5).masked_fill(gone, 0.0) + bias
+    close(attend(q, k, v, bias, None, None, None, gone), torch.softmax(scores, -1) @ v)
+
+
 def test_sinks_take_part_in_the_softmax_and_have_no_value() -> None:
     q, k, v = heads()
     sinks = torch.tensor([0.0, 3.0, -INFINITY, 50.0], dtype=torch.float64)
@@ -263,6 +282,13 @@ def test_cost_counts_both_products() -> None:
         (lambda q, k, v: [q, k, v, torch.ones(3, 1, 1, 1, 1)], {}, "does not broadcast"),
         (lambda q, k, v: [q, k, v, torch.ones(5, 5).long()], {}, "boolean or floating-point"),
         (lambda q, k, v: [q, k, v, None, torch.ones(3)], {}, "sinks must have 4 elements"),
+        (lambda q, k, v: [q, k, v, *[None] * 3, torch.ones(2, 5).bool()], {}, "a prefix needs causal, a window"),
+        (
+            lambda q, k, v: [q, k, v, *[None] * 3, torch.ones(2, 4).bool()],
+            {"causal": True},
+            "prefix must have the shape",
+        ),
+        (lambda q, k, v: [q, k, v, *[None] * 4, torch.ones(5, 5).bool()], {}, "beside a floating-point mask"),
         (lambda q, k, v: [q, k, v], {"offset": 3}, "needs causal"),
         (lambda q, k, v: [q, k, v], {"chunk": 0}, "must be positive"),
         (lambda q, k, v: [q, k, v, None, None, torch.ones(2, 5)], {}, "must be boolean"),

@@ -17,10 +17,11 @@ from tests.models.handwritten.attentions import ATTENTIONS
 from tests.models.handwritten.case import Case
 from tests.models.handwritten.decoders import DECODERS
 from tests.models.handwritten.layers import LAYERS
+from tests.models.handwritten.weights import WEIGHTS
 from tests.models.leftovers import RECOGNISED, Recognition, recognise
 from tests.passes.test_fuse_attention import words_of
 
-CASES = [*DECODERS, *ATTENTIONS, *LAYERS]
+CASES = [*DECODERS, *ATTENTIONS, *LAYERS, *WEIGHTS]
 TOLERANCE = 2.1e-5
 
 

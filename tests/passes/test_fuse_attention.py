@@ -181,6 +181,10 @@ def differential(_: Any, q: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Tensor
     return weights @ first - 0.5 * (weights @ second)
 
 
+def weak_mask(_: Any, q: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Tensor:
+    return torch.softmax(product(q, k).masked_fill(~causal(q.shape[-2]), -100.0) * 0.5, -1) @ v
+
+
 def own(_: Any, q: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Tensor:
     return sdpa(q, k, v, attn_mask=causal(q.shape[-2]) & pad[:, None, None, :])
 
@@ -207,6 +211,7 @@ SPELLINGS: list[tuple[Callable[..., Tensor], str]] = [
     (grouped, ""),
     (head_scale, ""),
     (differential, ""),
+    (weak_mask, "bias replaced"),
     (own, "causal keys"),
 ]
 CASES = [pytest.param(spelling, words, id=spelling.__name__) for spelling, words in SPELLINGS]
@@ -239,7 +244,7 @@ def words_of(op: AttentionOp) -> set[str]:
     """What the op says of its scores."""
     said = {name for name in ("causal", "softcap") if name in op.properties}
     said |= {f"{name}={op.properties[name].data}" for name in ("window", "chunk") if name in op.properties}  # type: ignore[attr-defined]
-    said |= {name for name in ("keys", "sinks") if getattr(op, name) is not None}
+    said |= {name for name in ("prefix", "keys", "sinks", "replaced") if getattr(op, name) is not None}
     said |= {"uniform"} if op.empty_row.data == "uniform" else set()
     if op.mask is not None:
         said.add("mask" if types.dtype(op.mask) == "i1" else "bias")
@@ -425,8 +430,8 @@ def bias_before_cap(m: Any, q: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Ten
     return torch.softmax(torch.tanh(product(q, k) + m.bias[:, :, :s, :s]), -1) @ v
 
 
-def weak_mask(m: Any, q: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Tensor:
-    return torch.softmax(product(q, k).masked_fill(~causal(q.shape[-2]), -100.0), -1) @ v
+def infinite_fill(m: Any, q: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Tensor:
+    return torch.softmax(product(q, k).masked_fill(~causal(q.shape[-2]), INFINITY), -1) @ v
 
 
 def returned_weights(m: Any, q: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Any:
@@ -444,7 +449,7 @@ def multiplied(m: Any, q: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Any:
     [
         (capped_twice, "capped twice"),
         (bias_before_cap, "before they are capped"),
-        (weak_mask, "get -100, which does not mask"),
+        (infinite_fill, "masked scores get inf"),
         (returned_weights, "weights have other uses"),
         (multiplied, "multiplied by a tensor"),
         (padded_causal, "float16 does not lose the scores"),

@@ -98,6 +98,12 @@ class EntryBuilder:
         numbers = tuple(None if reg is None else reg.id for reg in results)
         self.launches.append(Launch(op, args, tuple(kwargs.items()), results=numbers, source="forge.test", location=0))
 
+    def kernel(self, name: str, *args: Any, grid: tuple[Extent, ...], writes: tuple[Reg, ...]) -> None:
+        """A launch of a native kernel."""
+        written = tuple(reg.id for reg in writes)
+        launch = Launch(f"kernel::{name}", args, (("grid", grid),), writes=written, source="forge.test", location=0)
+        self.launches.append(launch)
+
     def build(self, outputs: Any, *, arena: int | None = None, peak: int | None = None) -> Entry:
         """The entry; ``outputs`` is the result's structure with ``Reg``, ``Literal`` or ``SymExpr`` leaves."""
         leaves, out_tree = tree.flatten(_unwrap(outputs))

@@ -125,6 +125,8 @@ def test_seeded_miscompiles_are_localised(kind: Kind, tmp_path: Path):
         assert found.op in kind.ops
         assert found.location is not None
         assert (Path(found.location.file).name, found.location.line) == ("victims.py", line_of(kind.name))
+        assert str(found) == str(found.diagnostic())
+        assert str(found).startswith(f"error[{found.code}]: {found.headline}")
         assert found.reproducer is not None
         assert len(found.ops) <= kind.most
         again = reproduced(found)

@@ -11,19 +11,21 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from forgec.runtime.kernels import KERNEL_CODE, KERNEL_TABLE
 from forgec.runtime.manifest import MANIFEST, PLAN, REPORT, WEIGHTS
 from forgec.runtime.zip_layout import Member
 from tools.fuzz import json_mutants
 from tools.fuzz.packing import Part, consistent, join_weights, put_together, split_weights, take_apart
 from tools.fuzz.plan_mutants import mutate_plan
-from tools.fuzz.seeds import Seed
+from tools.fuzz.seeds import KERNELS, Seed
 
 
 @dataclass(frozen=True)
 class Mutant:
     """``rewritten``: its hashes are right, so it is another program, whose answers nobody knows.
 
-    ``outside`` are the bytes of the file with the weights, where there is one.
+    ``outside`` are the bytes of the file with the weights, where there is one. ``called``: machine code believes what
+    plan and table say of it, so an artifact that has some is loaded and not called where these are rewritten.
     """
 
     kind: str
@@ -31,6 +33,7 @@ class Mutant:
     content: bytes
     rewritten: bool = False
     outside: bytes | None = None
+    called: bool = True
 
 
 Maker = Callable[[Seed, random.Random], bytes]
@@ -45,9 +48,12 @@ def make(seeds: Sequence[Seed], run_seed: int, index: int) -> Mutant:
     if kind == OUTSIDE:
         seed = next(seed for seed in seeds if seed.outside is not None)
         return Mutant(kind, seed, seed.content, outside=maker(seed, draw))
+    if kind == TABLES:
+        seed = next(seed for seed in seeds if seed.name == KERNELS)
     if WEIGHTS not in _parts(seed.content) and maker in (weights, flips_of_structure):
         maker = flips
-    return Mutant(kind, seed, maker(seed, draw), rewritten, seed.outside)
+    called = seed.name != KERNELS or not rewritten
+    return Mutant(kind, seed, maker(seed, draw), rewritten, seed.outside, called)
 
 
 def kind_of(run_seed: int, index: int) -> str:
@@ -310,7 +316,21 @@ def reports(seed: Seed, draw: random.Random) -> bytes:
     return put_together(consistent(parts, _manifest(parts)))
 
 
-OUTSIDE = "outside"
+def tables(seed: Seed, draw: random.Random) -> bytes:
+    """Another table of kernels, or machine code of another size."""
+    parts = dict(_parts(seed.content))
+    if draw.random() < 0.8:
+        table = json.loads(parts[KERNEL_TABLE].stored)
+        for _ in range(draw.choice([1, 1, 2])):
+            json_mutants.mutate(table, draw)
+        parts[KERNEL_TABLE] = Part(json.dumps(table).encode(errors="surrogatepass"))
+    else:
+        code = parts[KERNEL_CODE].stored
+        parts[KERNEL_CODE] = Part(draw.choice([b"", code[:1], code[:-1], code + bytes(1), code + code]))
+    return put_together(consistent(parts, _manifest(parts)))
+
+
+OUTSIDE, TABLES = "outside", "tables of kernels"
 MAKERS: dict[str, tuple[Maker, bool]] = {
     OUTSIDE: (outside, False),
     "flips": (flips, False),
@@ -321,6 +341,7 @@ MAKERS: dict[str, tuple[Maker, bool]] = {
     "plans": (plans, True),
     "texts": (texts, True),
     "manifests": (manifests, True),
+    TABLES: (tables, True),
     "weights": (weights, True),
     "bombs": (bombs, True),
     "reports": (reports, True),

@@ -28,7 +28,7 @@ OPS = (
     "aten::_unsafe_index.Tensor", "aten::detach_", "aten::_local_scalar_dense", "aten::item", "aten::equal",
     "aten::is_same_size", "aten::max_unpool2d.out", "aten::col2im.out", "aten::segment_reduce",
     "aten::ctc_loss.IntList", "aten::quantize_per_tensor", "aten::sparse_coo_tensor.size", "aten::to_mkldnn",
-    "aten::_cslt_compress", "prim::device", "c10d::send", "forge::x", "quantized::add",
+    "aten::_cslt_compress", "prim::device", "c10d::send", "forge::x", "kernel::double_it", "quantized::add",
     "mkldnn::_convolution_pointwise",
 )  # fmt: skip
 """Operations that a plan may name: ordinary ones, ones that must be refused, ones that are careless."""

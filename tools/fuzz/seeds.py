@@ -10,6 +10,10 @@ import torch
 import torch.nn.functional as F
 
 import forgec
+from forgec.runtime import write_artifact
+from tests.runtime.native import native, scaled
+
+KERNELS = "kernels"
 
 
 class Mlp(torch.nn.Module):
@@ -113,9 +117,21 @@ def make(folder: Path) -> list[Seed]:
         ("control", Control(), [(torch.randn(2, 6), torch.tensor(count)) for count in (0, 3, 5)], {}),
         ("picture", Picture(), [(torch.randn(2, 3, 4, 4), mask) for _ in range(3)], {}),
     ]
-    found = [_compile(folder, name, model.eval(), calls, options) for name, model, calls, options in cases]
+    found = [
+        _kernels(folder),
+        *(_compile(folder, name, model.eval(), calls, options) for name, model, calls, options in cases),
+    ]
     _, model, calls, _ = cases[0]
     return [*found, _compile(folder, "external", model, calls, {}, external=True)]
+
+
+def _kernels(folder: Path) -> Seed:
+    """Machine code: launches of two kernels, over a dynamic extent."""
+    path = folder / f"{KERNELS}.forge"
+    write_artifact(path, scaled(), {}, kernels=native("double_it", "scale_rows"), ir={"plan": "builtin.module {}"})
+    calls = [(torch.randn(rows, 6), torch.randn(rows)) for rows in (3, 7, 3)]
+    answers = tuple(x * 4 * s[:, None] for x, s in calls)
+    return Seed(KERNELS, path.read_bytes(), tuple((args, {}) for args in calls), answers)
 
 
 def _compile(

@@ -167,7 +167,7 @@ def _rounds_alike(op: norm.LayerNormOp | norm.RmsNormOp) -> bool:
 
 def _is_plain(op: attention.AttentionOp) -> bool:
     """True if torch's SDPA has the modifiers of an attention."""
-    plain = (op.sinks, op.query_scale, op.softcap, op.offset, op.window, op.chunk, op.keys)
+    plain = (op.sinks, op.query_scale, op.softcap, op.offset, op.window, op.chunk, op.keys, op.prefix, op.replaced)
     if any(modifier is not None for modifier in plain):
         return False
     if op.mask is not None:

@@ -24,7 +24,7 @@ from forgec.ir import types
 from forgec.ir.attributes import ExtentAttr, IntsAttr, ScalarAttr
 from forgec.ir.literals import to_tensor
 from forgec.ir.ops.base import ForgeOp, TensorSpec, check_float, check_same_dtype, producer
-from forgec.ir.ops.binary import AddOp, EqOp, FloorDivOp, LeOp, LogicalAndOp, LtOp, MulOp, NeOp, SubOp
+from forgec.ir.ops.binary import AddOp, EqOp, FloorDivOp, LeOp, LogicalAndOp, LogicalOrOp, LtOp, MulOp, NeOp, SubOp
 from forgec.ir.ops.contraction import MatmulOp
 from forgec.ir.ops.creation import IotaOp
 from forgec.ir.ops.decomposition import Emitter
@@ -52,16 +52,18 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
     1. ``q = query · query_scale``, rounded to the query's dtype (absent: 1);
     2. ``s[i, j] = scale · Σ_d q[i, d] · key[j, d]``, from here on in ``softmax_dtype`` (absent scale: ``1 / sqrt(D)``);
     3. ``s = softcap · tanh(s / softcap)`` (absent: unchanged);
-    4. ``s = s + mask`` for a floating-point mask; a boolean mask keeps ``(i, j)`` where it is true;
+    4. ``s = s + mask`` for a floating-point mask, ``s = mask`` where ``replaced`` is true; a boolean mask keeps
+       ``(i, j)`` where it is true;
     5. which columns row i keeps, at position ``p = i + offset`` (absent: 0): ``causal`` keeps ``j <= p``; ``window``
        keeps ``p - j < window``, without ``causal`` also ``j - p < window``; ``chunk`` keeps ``j // chunk == p //
-       chunk``; ``keys`` keeps the columns where it is true;
+       chunk``; all three keep the columns where ``prefix`` is true; ``keys`` keeps the columns where it is true;
     6. ``sinks``: one more column of logit ``sinks[h]``, which takes part in the softmax and has no value;
     7. softmax over the kept columns j, then ``result[i] = Σ_j p[i, j] · value[j]`` with ``p`` rounded to the value's
        dtype.
 
     Shapes: query [*B, H, S, D], key [*B, Hk, T, D], value [*B, Hk, T, Dv], mask broadcast to [*B, H, S, T], sinks [H],
-    keys [*B, T] of booleans (leading extents may be 1), result [*B, H, S, Dv] of the query's dtype. H is a multiple of
+    keys and prefix [*B, T] of booleans (leading extents may be 1), replaced of booleans broadcast like a floating-point
+    mask, without which it is not, result [*B, H, S, Dv] of the query's dtype. H is a multiple of
     Hk: head h attends with key and value head ``h // (H / Hk)``.
 
     A position that is not kept, or whose floating-point mask is -inf, is masked: its key and value are not read, so a
@@ -79,6 +81,8 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
     mask = opt_operand_def(AnyTensorTypeConstr)
     sinks = opt_operand_def(AnyTensorTypeConstr)
     keys = opt_operand_def(AnyTensorTypeConstr)
+    prefix = opt_operand_def(AnyTensorTypeConstr)
+    replaced = opt_operand_def(AnyTensorTypeConstr)
     result = result_def(AnyTensorTypeConstr)
     query_scale = opt_prop_def(ScalarAttr)
     scale = opt_prop_def(ScalarAttr)
@@ -110,6 +114,11 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
                 raise VerifyException("the mask must be boolean or floating-point")
             if types.broadcast(types.shape(self.mask), scores) != scores:
                 raise VerifyException(f"the mask does not broadcast to {list(map(str, scores))}")
+        if self.replaced is not None:
+            if types.dtype(self.replaced) != "i1" or self.mask is None or types.dtype(self.mask) == "i1":
+                raise VerifyException("what is replaced must be boolean, beside a floating-point mask")
+            if types.broadcast(types.shape(self.replaced), scores) != scores:
+                raise VerifyException(f"what is replaced does not broadcast to {list(map(str, scores))}")
         if self.sinks is not None:
             check_float(self, self.sinks)
             if types.shape(self.sinks) != (query[-3],):
@@ -128,13 +137,18 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
                 raise VerifyException(f"a {name} must be positive, found {size.data}")
         if self.offset is not None and all(part is None for part in (self.causal, self.window, self.chunk)):
             raise VerifyException("an offset needs causal, a window or a chunk")
-        if self.keys is None:
-            return
-        if types.dtype(self.keys) != "i1":
-            raise VerifyException(f"keys must be boolean, found {types.dtype(self.keys)}")
-        shape = types.shape(self.keys)
-        if len(shape) != len(keys) or shape[-1] != keys[-1] or types.broadcast(shape, keys) != keys:
-            raise VerifyException(f"keys must have the shape {list(map(str, keys))}, found {list(map(str, shape))}")
+        if self.prefix is not None and all(part is None for part in (self.causal, self.window, self.chunk)):
+            raise VerifyException("a prefix needs causal, a window or a chunk")
+        for name, columns in (("keys", self.keys), ("prefix", self.prefix)):
+            if columns is None:
+                continue
+            if types.dtype(columns) != "i1":
+                raise VerifyException(f"{name} must be boolean, found {types.dtype(columns)}")
+            shape = types.shape(columns)
+            if len(shape) != len(keys) or shape[-1] != keys[-1] or types.broadcast(shape, keys) != keys:
+                raise VerifyException(
+                    f"{name} must have the shape {list(map(str, keys))}, found {list(map(str, shape))}"
+                )
 
     @property
     def is_structured(self) -> bool:
@@ -189,7 +203,7 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
 
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
         torch = ev.torch
-        query, key, value, mask, sinks, keys = self.unpack(inputs)
+        query, key, value, mask, sinks, keys, prefix, replaced = self.unpack(inputs)
         work = ev.dtype(self.softmax_dtype.data)
         columns = key.shape[-2]
         group = query.shape[-3] // key.shape[-3]
@@ -204,8 +218,10 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
             kept = kept & mask
         elif mask is not None:
             kept = kept & (mask != -_INFINITY)
+            scores = scores if replaced is None else scores.masked_fill(replaced, 0.0)
             scores = scores + mask.to(work)
-        kept = kept & self.kept_positions(ev, scores.shape[-2], columns)
+        positions = self.kept_positions(ev, scores.shape[-2], columns)
+        kept = kept & (positions if prefix is None else positions | prefix[..., None, None, :])
         if keys is not None:
             kept = kept & keys[..., None, None, :]
         empty = ~kept.any(-1, keepdim=True)
@@ -256,6 +272,8 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
         scores = emit(MatmulOp, query, emit.transpose_last(emit.cast(key, work)))
         if cap is not None:
             scores = emit.binary(MulOp, emit(TanhOp, scores), cap)
+        if self.replaced is not None:
+            scores = emit(MaskedFillOp, scores, self.replaced, value=ScalarAttr.of(0.0))
         if self.mask is not None and types.dtype(self.mask) != "i1":
             scores = emit(AddOp, scores, emit.cast(self.mask, work))
         kept = self._kept(emit)
@@ -315,10 +333,17 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
             )
             row, column = emit.reshape(row, (rows, 1)), emit.iota(columns)
             conditions += self._position_conditions(emit, row, column)
+        if self.prefix is not None:
+            positions = reduce(lambda kept, more: emit(LogicalAndOp, kept, more), conditions)
+            conditions = [emit(LogicalOrOp, positions, self._by_column(emit, self.prefix))]
         if self.keys is not None:
-            *batch, count = types.shape(self.keys)
-            conditions.append(emit.reshape(self.keys, (*batch, 1, 1, count)))
+            conditions.append(self._by_column(emit, self.keys))
         return reduce(lambda kept, more: emit(LogicalAndOp, kept, more), conditions) if conditions else None
+
+    def _by_column(self, emit: Emitter, columns: SSAValue) -> SSAValue:
+        """Booleans [*B, T] as those of scores."""
+        *batch, count = types.shape(columns)
+        return emit.reshape(columns, (*batch, 1, 1, count))
 
     def _position_conditions(self, emit: Emitter, row: SSAValue, column: SSAValue) -> list[SSAValue]:
         conditions = [] if self.causal is None else [emit(LeOp, column, row)]

@@ -158,7 +158,7 @@ class GatherOp(_ElementAccess):
 
     assembly_format = (
         "$block `[` $indices `]` (`mask` $mask^)? (`other` custom<Bare>($other)^)? attr-dict "
-        "`:` type($block) (`mask` type($mask)^)? `,` type($indices) `->` type($result)"
+        "`:` type($block) `,` type($indices) (`mask` type($mask)^)? `->` type($result)"
     )
 
     def __init__(
@@ -201,7 +201,7 @@ class ScatterOp(_ElementAccess):
 
     assembly_format = (
         "$value `,` $block `[` $indices `]` (`mask` $mask^)? (`combine` custom<Bare>($combine)^)? attr-dict "
-        "`:` type($value) `,` type($block) (`mask` type($mask)^)? `,` type($indices)"
+        "`:` type($value) `,` type($block) `,` type($indices) (`mask` type($mask)^)?"
     )
 
     def __init__(

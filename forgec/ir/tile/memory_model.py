@@ -35,24 +35,24 @@ class Accesses:
 
     def read(self, places: Any, program: int, name: str) -> None:
         """``program`` reads the elements at ``places``."""
-        self._alone(self.writers, places, program, f"reads an element of {name} which program {{other}} writes")
+        self._alone(self.writers, places, program, f"reads an element of {name} which {{other}} writes")
         self._alone(self.combiners, places, program, f"reads an element of {name} into which {{other}} combines")
         self._note(self.readers, places, program)
 
     def write(self, places: Any, program: int, name: str) -> None:
         """``program`` writes the elements at ``places``."""
-        self._alone(self.writers, places, program, f"writes an element of {name} which program {{other}} writes too")
-        self._alone(self.readers, places, program, f"writes an element of {name} which program {{other}} reads")
+        self._alone(self.writers, places, program, f"writes an element of {name} which {{other}} writes too")
+        self._alone(self.readers, places, program, f"writes an element of {name} which {{other}} read")
         self._alone(self.combiners, places, program, f"writes an element of {name} into which {{other}} combines")
         self.writers[places] = program
 
     def combine(self, places: Any, program: int, name: str, combination: int) -> None:
         """``program`` combines into the elements at ``places``, atomically."""
         self._alone(self.writers, places, program, f"combines into an element of {name} which {{other}} writes")
-        self._alone(self.readers, places, program, f"combines into an element of {name} which {{other}} reads")
+        self._alone(self.readers, places, program, f"combines into an element of {name} which {{other}} read")
         before = self.combinations[places]
         if ((before != NOBODY) & (before != combination)).any():
-            self._alone(self.combiners, places, program, f"combines into {name} otherwise than program {{other}} does")
+            self._alone(self.combiners, places, program, f"combines into {name} otherwise than {{other}}")
         self.combinations[places] = combination
         self._note(self.combiners, places, program)
 
@@ -66,7 +66,7 @@ class Accesses:
         wrong = found[(found != NOBODY) & (found != program)]
         if wrong.numel():
             other = int(wrong.reshape(-1)[0])
-            raise fault(f"program {program} {what.format(other='another program' if other == SEVERAL else other)}")
+            raise fault(f"program {program} {what.format(other=f'program {other}' if other >= 0 else 'others')}")
 
     @staticmethod
     def _note(programs: Any, places: Any, program: int) -> None:

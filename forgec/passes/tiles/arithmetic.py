@@ -1,4 +1,6 @@
-"""Arithmetic on tiles with the meaning that forge's dtypes have: halves compute in float32, unsigned bytes are unsigned."""
+"""Arithmetic on tiles with the meaning that forge's dtypes have: halves compute in float32, unsigned bytes are
+unsigned.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def work_dtype(dtype: str) -> str:
 
 
 def made(k: KernelBuilder, cls: type[Operation], *given: Tile, dtype: str | None = None, **extra: Any) -> Tile:
-    """An op of ``arith`` or ``math`` on tiles, aligned first; its result has the dtype of the last operand unless said."""
+    """An op of ``arith`` or ``math`` on tiles, aligned first; its result has the dtype of the last operand unless
+    said.
+    """
     tiles = k.aligned(*given)
     op = cls(*(each.value for each in tiles), **extra)
     return Tile(k.add(op), tiles[0].axes, dtype or tiles[-1].dtype)
@@ -85,7 +89,9 @@ _FLOAT_PREDICATES = {"eq": "oeq", "ne": "une", "lt": "olt", "le": "ole", "gt": "
 
 
 def compare(k: KernelBuilder, predicate: str, left: Tile, right: Tile) -> Tile:
-    """``eq``, ``ne``, ``lt``, ``le``, ``gt`` or ``ge`` of two tiles of one dtype; false where one is NaN, but for ``ne``."""
+    """``eq``, ``ne``, ``lt``, ``le``, ``gt`` or ``ge`` of two tiles of one dtype; false where one is NaN, but for
+    ``ne``.
+    """
     dtype = left.dtype
     if dtype in types.FLOATS:
         wide = work_dtype(dtype)
@@ -112,7 +118,8 @@ _INTEGER = {
 
 
 def binary(k: KernelBuilder, name: str, left: Tile, right: Tile) -> Tile:
-    """``add``, ``sub``, ``mul``, ``div`` (floats), ``max``, ``min`` (NaN wins), ``and``, ``or``, ``xor`` of two tiles of one dtype,
+    """``add``, ``sub``, ``mul``, ``div`` (floats), ``max``, ``min`` (NaN wins), ``and``, ``or``, ``xor`` of two tiles
+    of one dtype,
     rounded to it. Booleans: ``add`` and ``max`` are or, ``mul`` and ``min`` are and.
     """
     dtype = left.dtype

@@ -1,7 +1,9 @@
 """Places: where in a tensor an element lies, as expressions over the axes along which a kernel works.
 
-A place is one expression for each dimension of a value, over the axes' symbols, the program's symbols, and symbols that stand for
-numbers which the kernel reads (``Data``). All arithmetic of places is exact: a division or remainder that an axis' extent
+A place is one expression for each dimension of a value, over the axes' symbols, the program's symbols, and symbols that
+stand for
+numbers which the kernel reads (``Data``). All arithmetic of places is exact: a division or remainder that an axis'
+extent
 decides disappears, one that it does not stays in the expression.
 """
 
@@ -32,7 +34,8 @@ Place = tuple[Extent, ...]
 class Axis:
     """An axis of a kernel: a loop over ``extent`` places, of which one program or one iteration has a tile.
 
-    ``role`` says how: ``grid`` (one place for each program), ``tile`` (``size`` places for each program), ``whole`` (all places in
+    ``role`` says how: ``grid`` (one place for each program), ``tile`` (``size`` places for each program), ``whole``
+    (all places in
     one tile) or ``loop`` (``size`` places for each iteration). ``order`` sorts the axes of a tile.
     """
 

@@ -15,6 +15,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 
 from forgec.backends.plan_builder import dense
 from forgec.ir import types
+from forgec.ir.ops.contraction import LinearOp
 from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.module import YieldOp
 from forgec.ir.tile import compute
@@ -31,7 +32,9 @@ from forgec.runtime.symbolic import Extent, SymExpr, free_symbols, symbol
 
 @dataclass(frozen=True)
 class Lowered:
-    """A kernel, the operands of the group that it reads, the extents that are the values of its symbols, and the types of its results."""
+    """A kernel, the operands of the group that it reads, the extents that are the values of its symbols, and the types
+    of its results.
+    """
 
     kernel: KernelOp
     inputs: tuple[SSAValue, ...]
@@ -87,7 +90,9 @@ def lower_group(group: FusedOp) -> Lowered:
 
 
 def content_name(kernel: KernelOp) -> str:
-    """``linear_3f9a2c1b``: the kernel's kind and a digest of what it does, which locations and names of values are no part of."""
+    """``linear_3f9a2c1b``: the kernel's kind and a digest of what it does, which locations and names of values are no
+    part of.
+    """
     from io import StringIO
 
     from xdsl.printer import Printer
@@ -109,7 +114,8 @@ def _decompose(body: Block, rules: dict[type[Operation], object]) -> None:
     current = body.first_op
     while current is not None:
         following = current.next_op
-        if type(current) not in rules and not isinstance(current, YieldOp):
+        quantized = isinstance(current, LinearOp) and current.is_quantized
+        if (type(current) not in rules or quantized) and not isinstance(current, YieldOp):
             if not hasattr(current, "decompose"):
                 raise NotLowered(f"{current.name} has no rule")
             before = current.prev_op

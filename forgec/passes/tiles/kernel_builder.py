@@ -1,4 +1,6 @@
-"""Builds one kernel: values of a group at places, as tiles, each computed once and as far outside of loops as it can be."""
+"""Builds one kernel: values of a group at places, as tiles, each computed once and as far outside of loops as it can
+be.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ class NotLowered(Exception):
 
 @dataclass(frozen=True)
 class Tile:
-    """A tile that has been computed: its SSA value, the axes along which it extends (by order), and its dtype: one of forgec's
+    """A tile that has been computed: its SSA value, the axes along which it extends (by order), and its dtype: one of
+    forgec's
     names, or ``index``. ``zero_outside``: elements beyond the axes' extents are 0.
     """
 
@@ -58,7 +61,8 @@ Rule = Callable[["KernelBuilder", Any, int, Place], Tile]
 class KernelBuilder:
     """Emits the body of a kernel.
 
-    ``value`` is the one way to get a value of the group: it finds the rule of the op that computes it, or loads it. What a kernel
+    ``value`` is the one way to get a value of the group: it finds the rule of the op that computes it, or loads it.
+    What a kernel
     would rather have is noted in passing (``splits``, ``whole``, ``addresses``): the section that drives the
     builder reads the notes of a first run and arranges the axes of the next by them.
     """
@@ -302,7 +306,9 @@ class KernelBuilder:
     # --------------------------------------------------------------------------------------------------------------
 
     def load(self, value: SSAValue, place: Place, mask: Tile | None = None, other: float | int | bool = 0) -> Tile:
-        """An operand of the group at a place; where ``mask`` (booleans) is false nothing is read, and the element is ``other``."""
+        """An operand of the group at a place; where ``mask`` (booleans) is false nothing is read, and the element is
+        ``other``.
+        """
         parameter = self.parameters[value]
         assert isinstance(parameter.type, BlockType), "parameters are blocks"
         held = parameter.type.value
@@ -455,7 +461,8 @@ class KernelBuilder:
         first: SSAValue | None = None,
         end: SSAValue | None = None,
     ) -> list[Tile]:
-        """Run ``body`` for each tile along an axis of role ``loop``, from ``first`` (0) to ``end`` (its extent); the body gets the
+        """Run ``body`` for each tile along an axis of role ``loop``, from ``first`` (0) to ``end`` (its extent); the
+        body gets the
         carried tiles and yields their next values.
         """
         outer = self.depth

@@ -77,7 +77,8 @@ def _tile(dtype: str, *extents: str) -> str:
 
 
 ATTENTION_TYPES = {
-    "Q": "!tile.block<tensor<?x24xbf16, #forge.tensor<[n0]>>>", "K": "!tile.block<tensor<?x24xbf16, #forge.tensor<[n1]>>>",
+    "Q": "!tile.block<tensor<?x24xbf16, #forge.tensor<[n0]>>>",
+    "K": "!tile.block<tensor<?x24xbf16, #forge.tensor<[n1]>>>",
     "TQ": _tile("bf16", "BM", "24"), "TK": _tile("bf16", "BN", "24"), "TO": _tile("f32", "BM", "24"),
     "TK32": _tile("f32", "BN", "24"), "TS": _tile("f32", "BM", "BN"), "BS": _tile("i1", "BM", "BN"),
     "R": _tile("f32", "BM"), "IR": _tile("index", "BM"), "IC": _tile("index", "BN"), "IS": _tile("index", "BM", "BN"),

@@ -253,3 +253,52 @@ func.func @half(%q : tensor<1x4x9x8xf16>, %p : tensor<1x1x1x9xi1>) -> tensor<1x4
   %0 = forge.attention %q, %q, %q mask %m : (tensor<1x4x9x8xf16>, tensor<1x4x9x8xf16>, tensor<1x4x9x8xf16>, tensor<1x1x1x9xf16>) -> tensor<1x4x9x8xf16>
   func.return %0 : tensor<1x4x9x8xf16>
 }
+
+// -----
+
+// Columns that are kept whatever the position: a number of them, those of a tensor, beside padding; a window, too.
+// CHECK-LABEL: func.func @prefix
+// CHECK:         %[[F:.*]] = forge.reshape %{{.*}} : (tensor<9xi1>) -> tensor<1x9xi1>
+// CHECK:         forge.attention %q, %q, %q prefix %[[F]] causal :
+// CHECK:         forge.attention %q, %q, %q keys %{{.*}} prefix %{{.*}} causal window 3 :
+func.func @prefix(%q : tensor<2x4x9x8xf32>, %p : tensor<2x1x1x9xi1>, %n : tensor<2x1x1x9xi1>) -> (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>) {
+  %i = forge.iota from 0 step 1 : tensor<9xi64>
+  %r = forge.reshape %i : (tensor<9xi64>) -> tensor<9x1xi64>
+  %c = forge.le %i, %r : (tensor<9xi64>, tensor<9x1xi64>) -> tensor<9x9xi1>
+  %f = forge.lt %i, 3 : (tensor<9xi64>) -> tensor<9xi1>
+  %m0 = forge.logical_or %c, %f : (tensor<9x9xi1>, tensor<9xi1>) -> tensor<9x9xi1>
+  %a0 = forge.attention %q, %q, %q mask %m0 : (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<9x9xi1>) -> tensor<2x4x9x8xf32>
+  %d = forge.sub %r, %i : (tensor<9x1xi64>, tensor<9xi64>) -> tensor<9x9xi64>
+  %w = forge.lt %d, 3 : (tensor<9x9xi64>) -> tensor<9x9xi1>
+  %cw = forge.logical_and %c, %w : (tensor<9x9xi1>, tensor<9x9xi1>) -> tensor<9x9xi1>
+  %m1 = forge.logical_or %cw, %n : (tensor<9x9xi1>, tensor<2x1x1x9xi1>) -> tensor<2x1x9x9xi1>
+  %m2 = forge.logical_and %m1, %p : (tensor<2x1x9x9xi1>, tensor<2x1x1x9xi1>) -> tensor<2x1x9x9xi1>
+  %a1 = forge.attention %q, %q, %q mask %m2 : (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x1x9x9xi1>) -> tensor<2x4x9x8xf32>
+  func.return %a0, %a1 : tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>
+}
+
+// -----
+
+// Rows that keep everything; an exception to the window alone; two exceptions.
+// CHECK-LABEL: func.func @no_prefix
+// CHECK-NOT:     prefix
+// CHECK:         func.return
+func.func @no_prefix(%q : tensor<2x4x9x8xf32>) -> (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>) {
+  %i = forge.iota from 0 step 1 : tensor<9xi64>
+  %r = forge.reshape %i : (tensor<9xi64>) -> tensor<9x1xi64>
+  %c = forge.le %i, %r : (tensor<9xi64>, tensor<9x1xi64>) -> tensor<9x9xi1>
+  %f = forge.lt %i, 3 : (tensor<9xi64>) -> tensor<9xi1>
+  %e = forge.lt %i, 2 : (tensor<9xi64>) -> tensor<9xi1>
+  %g = forge.lt %r, 3 : (tensor<9x1xi64>) -> tensor<9x1xi1>
+  %d = forge.sub %r, %i : (tensor<9x1xi64>, tensor<9xi64>) -> tensor<9x9xi64>
+  %w = forge.lt %d, 3 : (tensor<9x9xi64>) -> tensor<9x9xi1>
+  %m0 = forge.logical_or %c, %g : (tensor<9x9xi1>, tensor<9x1xi1>) -> tensor<9x9xi1>
+  %a0 = forge.attention %q, %q, %q mask %m0 : (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<9x9xi1>) -> tensor<2x4x9x8xf32>
+  %wf = forge.logical_or %w, %f : (tensor<9x9xi1>, tensor<9xi1>) -> tensor<9x9xi1>
+  %m1 = forge.logical_and %wf, %c : (tensor<9x9xi1>, tensor<9x9xi1>) -> tensor<9x9xi1>
+  %a1 = forge.attention %q, %q, %q mask %m1 : (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<9x9xi1>) -> tensor<2x4x9x8xf32>
+  %ce = forge.logical_or %c, %e : (tensor<9x9xi1>, tensor<9xi1>) -> tensor<9x9xi1>
+  %m2 = forge.logical_and %wf, %ce : (tensor<9x9xi1>, tensor<9x9xi1>) -> tensor<9x9xi1>
+  %a2 = forge.attention %q, %q, %q mask %m2 : (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<9x9xi1>) -> tensor<2x4x9x8xf32>
+  func.return %a0, %a1, %a2 : tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>
+}

@@ -230,9 +230,12 @@ func.func @filled(%q : tensor<8x6x4xf32>, %k : tensor<8x4x6xf32>, %v : tensor<8x
 
 // -----
 
-// With more added to it, -1e9 is not all that is left of a row that is masked as a whole.
+// With more added to it, -1e9 is not all that is left of a row that is masked as a whole: it stays a number in the
+// place of scores.
 // CHECK-LABEL: func.func @filled_before_a_bias
-// CHECK-NOT:     forge.attention
+// CHECK:         %[[F:.*]] = forge.where %m
+// CHECK-NEXT:    %[[B:.*]] = forge.add %[[F]], %b
+// CHECK-NEXT:    forge.attention %q, %{{.*}}, %v mask %[[B]] replaced %m scale 1.0 empty_row "nan"
 func.func @filled_before_a_bias(%q : tensor<8x6x4xf32>, %k : tensor<8x4x6xf32>, %v : tensor<8x6x4xf32>, %m : tensor<8x6x6xi1>, %b : tensor<6x6xf32>) -> tensor<8x6x4xf32> {
   %0 = forge.matmul %q, %k : (tensor<8x6x4xf32>, tensor<8x4x6xf32>) -> tensor<8x6x6xf32>
   %1 = forge.masked_fill %0, %m with -1.0e+09 : (tensor<8x6x6xf32>, tensor<8x6x6xi1>) -> tensor<8x6x6xf32>
@@ -310,4 +313,91 @@ func.func @other_numbers(%q : tensor<4x9x8xf32>, %kt : tensor<4x8x9xf32>, %v : t
   %14 = forge.softmax %13 dim 2 : (tensor<4x9x9xf16>) -> tensor<4x9x9xf16>
   %15 = forge.matmul %14, %hq : (tensor<4x9x9xf16>, tensor<4x9x8xf16>) -> tensor<4x9x8xf16>
   func.return %5, %10, %15 : tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x8xf16>
+}
+
+// -----
+
+// The column of sinks is the first one, and dropped; of one number, it is that of each head.
+// CHECK-LABEL: func.func @sinks_first
+// CHECK:         %[[S:.*]] = forge.reshape %s
+// CHECK:         forge.attention {{.*}} sinks %[[S]]
+// CHECK:         %[[Z:.*]] = forge.full 0.0 : tensor<4xf32>
+// CHECK-NEXT:    forge.attention {{.*}} sinks %[[Z]]
+// CHECK-NOT:     forge.softmax
+func.func @sinks_first(%q : tensor<4x9x8xf32>, %kt : tensor<4x8x9xf32>, %v : tensor<4x9x8xf32>, %s : tensor<4x1x1xf32>) -> (tensor<4x9x8xf32>, tensor<4x9x8xf32>) {
+  %0 = forge.matmul %q, %kt : (tensor<4x9x8xf32>, tensor<4x8x9xf32>) -> tensor<4x9x9xf32>
+  %1 = forge.broadcast %s : (tensor<4x1x1xf32>) -> tensor<4x9x1xf32>
+  %2 = forge.concat %1, %0 dim 2 : (tensor<4x9x1xf32>, tensor<4x9x9xf32>) -> tensor<4x9x10xf32>
+  %3 = forge.softmax %2 dim 2 : (tensor<4x9x10xf32>) -> tensor<4x9x10xf32>
+  %4 = forge.slice %3 dim 2 from 1 step 1 : (tensor<4x9x10xf32>) -> tensor<4x9x9xf32, #forge.tensor<[], strides = [90, 10, 1]>>
+  %5 = forge.matmul %4, %v : (tensor<4x9x9xf32, #forge.tensor<[], strides = [90, 10, 1]>>, tensor<4x9x8xf32>) -> tensor<4x9x8xf32>
+  %6 = forge.matmul %q, %kt : (tensor<4x9x8xf32>, tensor<4x8x9xf32>) -> tensor<4x9x9xf32>
+  %7 = forge.pad %6 mode "constant" low [0, 0, 0] high [0, 0, 1] value 0 : (tensor<4x9x9xf32>) -> tensor<4x9x10xf32>
+  %8 = forge.softmax %7 dim 2 : (tensor<4x9x10xf32>) -> tensor<4x9x10xf32>
+  %9 = forge.slice %8 dim 2 from 0 step 1 : (tensor<4x9x10xf32>) -> tensor<4x9x9xf32, #forge.tensor<[], strides = [90, 10, 1]>>
+  %10 = forge.matmul %9, %v : (tensor<4x9x9xf32, #forge.tensor<[], strides = [90, 10, 1]>>, tensor<4x9x8xf32>) -> tensor<4x9x8xf32>
+  func.return %5, %10 : tensor<4x9x8xf32>, tensor<4x9x8xf32>
+}
+
+// -----
+
+// Factors of rows multiply the result, those of columns the value.
+// CHECK-LABEL: func.func @weighted
+// CHECK:         %[[R:.*]] = forge.transpose %columns [0, 2, 1]
+// CHECK-NEXT:    %[[V:.*]] = forge.mul %v, %[[R]]
+// CHECK-NEXT:    %[[A:.*]] = forge.attention %q, %{{.*}}, %[[V]] scale 1.0
+// CHECK-NEXT:    %[[H:.*]] = forge.mul %[[A]], 0.5
+// CHECK-NEXT:    forge.div %[[H]], %heads
+func.func @weighted(%q : tensor<4x9x8xf32>, %kt : tensor<4x8x9xf32>, %v : tensor<4x9x8xf32>, %heads : tensor<4x1x1xf32>, %columns : tensor<4x1x9xf32>) -> tensor<4x9x8xf32> {
+  %0 = forge.matmul %q, %kt : (tensor<4x9x8xf32>, tensor<4x8x9xf32>) -> tensor<4x9x9xf32>
+  %1 = forge.softmax %0 dim 2 : (tensor<4x9x9xf32>) -> tensor<4x9x9xf32>
+  %2 = forge.mul %1, 0.5 : (tensor<4x9x9xf32>) -> tensor<4x9x9xf32>
+  %3 = forge.div %2, %heads : (tensor<4x9x9xf32>, tensor<4x1x1xf32>) -> tensor<4x9x9xf32>
+  %4 = forge.mul %3, %columns : (tensor<4x9x9xf32>, tensor<4x1x9xf32>) -> tensor<4x9x9xf32>
+  %5 = forge.matmul %4, %v : (tensor<4x9x9xf32>, tensor<4x9x8xf32>) -> tensor<4x9x8xf32>
+  func.return %5 : tensor<4x9x8xf32>
+}
+
+// -----
+
+// -1e4 in the place of scores, by arithmetic: scores may be lower, so it is a bias in their place.
+// CHECK-LABEL: func.func @replaced
+// CHECK:         %[[KEPT:.*]] = forge.ne %{{.*}}, 0
+// CHECK-NEXT:    %[[GONE:.*]] = forge.logical_not %[[KEPT]]
+// CHECK:         %[[M:.*]] = forge.where %{{.*}}, %{{.*}}, %{{.*}} : (tensor<9x9xi1>, tensor<f32>, tensor<f32>) -> tensor<9x9xf32>
+// CHECK-NEXT:    forge.attention %q, %{{.*}}, %v mask %[[M]] replaced %[[GONE]] scale 1.0 empty_row "nan"
+func.func @replaced(%q : tensor<4x9x8xf32>, %kt : tensor<4x8x9xf32>, %v : tensor<4x9x8xf32>, %m : tensor<9x9xi1>) -> tensor<4x9x8xf32> {
+  %0 = forge.matmul %q, %kt : (tensor<4x9x8xf32>, tensor<4x8x9xf32>) -> tensor<4x9x9xf32>
+  %b = forge.cast %m : (tensor<9x9xi1>) -> tensor<9x9xf32>
+  %1 = forge.mul %0, %b : (tensor<4x9x9xf32>, tensor<9x9xf32>) -> tensor<4x9x9xf32>
+  %c = forge.rsub %b, 1.0 : (tensor<9x9xf32>) -> tensor<9x9xf32>
+  %d = forge.mul %c, -10000.0 : (tensor<9x9xf32>) -> tensor<9x9xf32>
+  %2 = forge.add %1, %d : (tensor<4x9x9xf32>, tensor<9x9xf32>) -> tensor<4x9x9xf32>
+  %3 = forge.softmax %2 dim 2 : (tensor<4x9x9xf32>) -> tensor<4x9x9xf32>
+  %4 = forge.matmul %3, %v : (tensor<4x9x9xf32>, tensor<4x9x8xf32>) -> tensor<4x9x8xf32>
+  func.return %4 : tensor<4x9x8xf32>
+}
+
+// -----
+
+// The other column is dropped; weights are multiplied by a tensor that is no mask; a mask after the softmax alone.
+// CHECK-LABEL: func.func @other_weights
+// CHECK-NOT:     forge.attention
+// CHECK:         func.return
+func.func @other_weights(%q : tensor<4x9x8xf32>, %kt : tensor<4x8x9xf32>, %v : tensor<4x9x8xf32>, %s : tensor<4x9x1xf32>, %w : tensor<4x9x9xf32>, %m : tensor<9x9xi1>) -> (tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x8xf32>) {
+  %0 = forge.matmul %q, %kt : (tensor<4x9x8xf32>, tensor<4x8x9xf32>) -> tensor<4x9x9xf32>
+  %1 = forge.concat %s, %0 dim 2 : (tensor<4x9x1xf32>, tensor<4x9x9xf32>) -> tensor<4x9x10xf32>
+  %2 = forge.softmax %1 dim 2 : (tensor<4x9x10xf32>) -> tensor<4x9x10xf32>
+  %3 = forge.slice %2 dim 2 from 0 step 1 : (tensor<4x9x10xf32>) -> tensor<4x9x9xf32, #forge.tensor<[], strides = [90, 10, 1]>>
+  %4 = forge.matmul %3, %v : (tensor<4x9x9xf32, #forge.tensor<[], strides = [90, 10, 1]>>, tensor<4x9x8xf32>) -> tensor<4x9x8xf32>
+  %5 = forge.matmul %q, %kt : (tensor<4x9x8xf32>, tensor<4x8x9xf32>) -> tensor<4x9x9xf32>
+  %6 = forge.softmax %5 dim 2 : (tensor<4x9x9xf32>) -> tensor<4x9x9xf32>
+  %7 = forge.mul %6, %w : (tensor<4x9x9xf32>, tensor<4x9x9xf32>) -> tensor<4x9x9xf32>
+  %8 = forge.matmul %7, %v : (tensor<4x9x9xf32>, tensor<4x9x8xf32>) -> tensor<4x9x8xf32>
+  %9 = forge.matmul %q, %kt : (tensor<4x9x8xf32>, tensor<4x8x9xf32>) -> tensor<4x9x9xf32>
+  %10 = forge.softmax %9 dim 2 : (tensor<4x9x9xf32>) -> tensor<4x9x9xf32>
+  %b = forge.cast %m : (tensor<9x9xi1>) -> tensor<9x9xf32>
+  %11 = forge.mul %10, %b : (tensor<4x9x9xf32>, tensor<9x9xf32>) -> tensor<4x9x9xf32>
+  %12 = forge.matmul %11, %v : (tensor<4x9x9xf32>, tensor<4x9x8xf32>) -> tensor<4x9x8xf32>
+  func.return %4, %8, %12 : tensor<4x9x8xf32>, tensor<4x9x8xf32>, tensor<4x9x8xf32>
 }

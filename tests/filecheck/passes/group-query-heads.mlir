@@ -55,3 +55,35 @@ func.func @other_spellings(%q : tensor<1x4x9x8xf32>, %k : tensor<1x2x1x9x8xf32>,
   %9 = forge.attention %q, %8, %8 : (tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>) -> tensor<1x4x9x8xf32>
   func.return %5, %7, %9 : tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>
 }
+
+// -----
+
+// Repeated before they were turned and rotated, as in Falcon: the rotation is made of each head once.
+// CHECK-LABEL: func.func @turned_and_rotated
+// CHECK:         %[[K:.*]] = forge.rope {{.*}} -> tensor<1x2x9x8xf32>
+// CHECK:         forge.attention %q, %[[K]], %{{.*}} : (tensor<1x8x9x8xf32>, tensor<1x2x9x8xf32>, tensor<1x2x9x8xf32
+func.func @turned_and_rotated(%q : tensor<1x8x9x8xf32>, %k : tensor<1x9x2x1x8xf32>, %v : tensor<1x9x2x1x8xf32>, %cos : tensor<9x8xf32>, %sin : tensor<9x8xf32>) -> tensor<1x8x9x8xf32> {
+  %0 = forge.broadcast %k : (tensor<1x9x2x1x8xf32>) -> tensor<1x9x2x4x8xf32, #forge.tensor<[], strides = [576, 16, 8, 0, 1]>>
+  %1 = forge.reshape %0 : (tensor<1x9x2x4x8xf32, #forge.tensor<[], strides = [576, 16, 8, 0, 1]>>) -> tensor<1x9x8x8xf32>
+  %2 = forge.transpose %1 [0, 2, 1, 3] : (tensor<1x9x8x8xf32>) -> tensor<1x8x9x8xf32, #forge.tensor<[], strides = [576, 8, 64, 1]>>
+  %3 = forge.rope %2 cos %cos sin %sin : (tensor<1x8x9x8xf32, #forge.tensor<[], strides = [576, 8, 64, 1]>>, tensor<9x8xf32>, tensor<9x8xf32>) -> tensor<1x8x9x8xf32>
+  %4 = forge.broadcast %v : (tensor<1x9x2x1x8xf32>) -> tensor<1x9x2x4x8xf32, #forge.tensor<[], strides = [576, 16, 8, 0, 1]>>
+  %5 = forge.reshape %4 : (tensor<1x9x2x4x8xf32, #forge.tensor<[], strides = [576, 16, 8, 0, 1]>>) -> tensor<1x9x8x8xf32>
+  %6 = forge.transpose %5 [0, 2, 1, 3] : (tensor<1x9x8x8xf32>) -> tensor<1x8x9x8xf32, #forge.tensor<[], strides = [576, 8, 64, 1]>>
+  %7 = forge.attention %q, %3, %6 causal : (tensor<1x8x9x8xf32>, tensor<1x8x9x8xf32>, tensor<1x8x9x8xf32, #forge.tensor<[], strides = [576, 8, 64, 1]>>) -> tensor<1x8x9x8xf32>
+  func.return %7 : tensor<1x8x9x8xf32>
+}
+
+// -----
+
+// Each head of a group is rotated by angles of its own.
+// CHECK-LABEL: func.func @own_angles
+// CHECK:         %[[K:.*]] = forge.rope {{.*}} -> tensor<1x8x9x8xf32>
+// CHECK-NEXT:    forge.attention %q, %[[K]], %[[K]]
+func.func @own_angles(%q : tensor<1x8x9x8xf32>, %k : tensor<1x2x1x9x8xf32>, %cos : tensor<8x9x8xf32>, %sin : tensor<8x9x8xf32>) -> tensor<1x8x9x8xf32> {
+  %0 = forge.broadcast %k : (tensor<1x2x1x9x8xf32>) -> tensor<1x2x4x9x8xf32, #forge.tensor<[], strides = [576, 72, 0, 8, 1]>>
+  %1 = forge.reshape %0 : (tensor<1x2x4x9x8xf32, #forge.tensor<[], strides = [576, 72, 0, 8, 1]>>) -> tensor<1x8x9x8xf32>
+  %3 = forge.rope %1 cos %cos sin %sin : (tensor<1x8x9x8xf32>, tensor<8x9x8xf32>, tensor<8x9x8xf32>) -> tensor<1x8x9x8xf32>
+  %4 = forge.attention %q, %3, %3 causal : (tensor<1x8x9x8xf32>, tensor<1x8x9x8xf32>, tensor<1x8x9x8xf32>) -> tensor<1x8x9x8xf32>
+  func.return %4 : tensor<1x8x9x8xf32>
+}

@@ -105,3 +105,17 @@ func.func @other_empty_rows(%q : tensor<2x4x9x8xf32>, %k : tensor<2x4x9x8xf32>, 
   %3 = forge.attention %h, %h, %h keys %p empty_row "uniform" : (tensor<2x4x9x8xf16>, tensor<2x4x9x8xf16>, tensor<2x4x9x8xf16>, tensor<2x9xi1>) -> tensor<2x4x9x8xf16>
   func.return %0, %1, %2, %3 : tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf16>
 }
+
+// -----
+
+// A prefix joins what positions keep; what stands in the place of scores stays.
+// CHECK-LABEL: func.func @prefix
+// CHECK:         %[[P:.*]] = forge.reshape %p : (tensor<2x9xi1>) -> tensor<2x1x1x9xi1>
+// CHECK-NEXT:    %[[K:.*]] = forge.logical_or %{{.*}}, %[[P]]
+// CHECK:         forge.attention %q, %{{.*}}, %{{.*}} mask %[[K]] :
+// CHECK:         forge.attention %q, %q, %q mask %b replaced %r empty_row "nan" :
+func.func @prefix(%q : tensor<2x4x9x8xf32>, %p : tensor<2x9xi1>, %b : tensor<9x9xf32>, %r : tensor<9x9xi1>) -> (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>) {
+  %0 = forge.attention %q, %q, %q prefix %p causal : (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x9xi1>) -> tensor<2x4x9x8xf32>
+  %1 = forge.attention %q, %q, %q mask %b replaced %r empty_row "nan" : (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<9x9xf32>, tensor<9x9xi1>) -> tensor<2x4x9x8xf32>
+  func.return %0, %1 : tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>
+}

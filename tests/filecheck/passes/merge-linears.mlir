@@ -252,3 +252,29 @@ func.func @late_bias(%x: tensor<9x8xf32>) -> (tensor<9x4xf32>, tensor<9x8xf32>) 
   %3 = forge.neg %1 : (tensor<9x8xf32>) -> tensor<9x8xf32>
   func.return %2, %3 : tensor<9x4xf32>, tensor<9x8xf32>
 }
+
+// -----
+
+// Weights that the model stores as [in, out], one of them with heads apart.
+// CHECK:       forge.param @"q+k" : tensor<12x8xf32> = {
+// CHECK-COUNT-2: forge.transpose
+// CHECK:         forge.concat {{.*}} -> tensor<12x8xf32>
+// CHECK-LABEL: func.func @as_stored
+// CHECK-NOT:     forge.transpose
+// CHECK:         %[[W:.*]] = forge.param_ref @"q+k"
+// CHECK-NEXT:    forge.linear %x, %[[W]] : (tensor<9x8xf32>, tensor<12x8xf32>) -> tensor<9x12xf32>
+// CHECK-NOT:     forge.linear
+forge.param @q : tensor<8x8xf32>
+forge.param @k : tensor<8x2x2xf32>
+func.func @as_stored(%x: tensor<9x8xf32>) -> (tensor<9x8xf32>, tensor<9x4xf32>) {
+  %0 = forge.param_ref @q : tensor<8x8xf32>
+  %1 = forge.transpose %0 [1, 0] : (tensor<8x8xf32>) -> tensor<8x8xf32, #forge.tensor<[], strides = [1, 8]>>
+  %2 = forge.param_ref @k : tensor<8x2x2xf32>
+  %3 = forge.reshape %2 : (tensor<8x2x2xf32>) -> tensor<8x4xf32>
+  %4 = forge.transpose %3 [1, 0] : (tensor<8x4xf32>) -> tensor<4x8xf32, #forge.tensor<[], strides = [1, 4]>>
+  %5 = forge.linear %x, %1 : (tensor<9x8xf32>, tensor<8x8xf32, #forge.tensor<[], strides = [1, 8]>>) -> tensor<9x8xf32>
+  %6 = forge.linear %x, %4 : (tensor<9x8xf32>, tensor<4x8xf32, #forge.tensor<[], strides = [1, 4]>>) -> tensor<9x4xf32>
+  %7 = forge.neg %5 : (tensor<9x8xf32>) -> tensor<9x8xf32>
+  %8 = forge.neg %6 : (tensor<9x4xf32>) -> tensor<9x4xf32>
+  func.return %7, %8 : tensor<9x8xf32>, tensor<9x4xf32>
+}

@@ -24,7 +24,7 @@ def results(made: RandomKernel, bindings: dict[str, int], order: list[int] | Non
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_tile_extents_and_the_order_of_programs_change_nothing(data: st.DataObject) -> None:
     chooser = Drawn(data)
     made = random_kernel(chooser)
@@ -37,7 +37,7 @@ def test_tile_extents_and_the_order_of_programs_change_nothing(data: st.DataObje
 
 
 @given(st.data())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_bound_kernels_compute_the_same_and_are_in_bounds_where_they_say_so(data: st.DataObject) -> None:
     chooser = Drawn(data)
     made = random_kernel(chooser)
@@ -50,7 +50,7 @@ def test_bound_kernels_compute_the_same_and_are_in_bounds_where_they_say_so(data
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_kernels_survive_printing_and_parsing(data: st.DataObject) -> None:
     made = random_kernel(Drawn(data))
     module = ModuleOp([made.kernel])

@@ -416,7 +416,7 @@ ATTENTIONS = [
     Case(SlidingByTriangles, hidden, ("causal window=3",), varies=("bs",)),
     Case(BandByProduct, hidden, ("causal window=3",), varies=("bs",)),
     Case(Packed, documents, ("causal mask",), varies=("bs", "bs")),
-    Case(Prefix, hidden, ("mask",), varies=("bs",)),
+    Case(Prefix, hidden, ("causal prefix",), varies=("bs",)),
     Case(MultiQuery, hidden, ("causal",), varies=("bs",)),
     Case(GroupedByFive, hidden, ("causal",), varies=("bs",)),
     Case(CosineScores, hidden, ("",), {"norm": 2}, {"exp": 1}, ("bs",)),

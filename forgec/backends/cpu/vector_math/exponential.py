@@ -6,10 +6,13 @@ and the reductions of fdlibm (e_log.c, s_log1p.c: log(1 + f) through s = f/(2 + 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from xdsl.dialects.builtin import Float64Type
 from xdsl.ir import SSAValue
 
 from forgec.backends.cpu.emitter import Emitter
-from forgec.backends.cpu.llvm_types import bits, element_type
+from forgec.backends.cpu.llvm_types import bits, element_type, f64
 from forgec.backends.cpu.vector_math import polynomials as p
 from forgec.backends.cpu.vector_math.arithmetic import (
     LN2,
@@ -31,7 +34,6 @@ from forgec.backends.cpu.vector_math.arithmetic import (
     power_of_two,
     scaled,
     split_exponent,
-    through_float64,
 )
 
 INF = float("inf")
@@ -218,17 +220,36 @@ def _log2_pair(e: Emitter, x: SSAValue) -> Pair:
 
 
 @elementary
-@through_float64
 def pow(e: Emitter, x: SSAValue, y: SSAValue) -> SSAValue:
     """x^y with the special cases of C (F.10.4.4): x^0 = 1^y = 1 also for NaN, negative x with integer y only."""
+    element = element_type(x.type)
+    if isinstance(element, Float64Type):
+        return _power(e, x, y, _precise_exponent)
+    # The exponent has 29 bits more than float32 needs, so that the logarithm needs no pairs.
+    return e.convert(_power(e, e.convert(x, f64), e.convert(y, f64), _plain_exponent), element)
+
+
+def _plain_exponent(e: Emitter, a: SSAValue, y: SSAValue) -> Pair:
+    """y · log2(a), to about 45 bits of the power."""
+    m, k = split_exponent(e, a)
+    natural = e.fadd(*log1p_pair(e, e.fsub(m, 1.0)))
+    logarithm = e.fma(natural, parts(LOG2_E, 64, 1)[0], e.convert(k, element_type(a.type)))
+    return e.fmul(logarithm, y), e.const(a.type, 0.0)
+
+
+def _precise_exponent(e: Emitter, a: SSAValue, y: SSAValue) -> Pair:
+    """y · log2(a) as a pair."""
+    high, low = _log2_pair(e, a)
+    product, error = exact_product(e, high, y)
+    return product, e.fma(low, y, error)
+
+
+def _power(e: Emitter, x: SSAValue, y: SSAValue, exponent: Callable[[Emitter, SSAValue, SSAValue], Pair]) -> SSAValue:
     t = x.type
     a = e.fabs(x)
-    log_high, log_low = _log2_pair(e, a)
     # Powers beyond the range overflow or underflow for certain; y is cut so that no product is NaN.
     limit = 2.0**70
-    cut = _clamped(e, y, -limit, limit)
-    product = exact_product(e, log_high, cut)
-    high, low = product[0], e.fma(log_low, cut, product[1])
+    high, low = exponent(e, a, _clamped(e, y, -limit, limit))
     high_in = _clamped(e, high, *_EXP2_RANGE[64])
     low = e.select(e.fcmp("oeq", high, high_in), low, e.const(t, 0))
     n, k = nearest_integer(e, high_in, 1.0)

@@ -1,6 +1,7 @@
 """Attention with a running softmax (Milakov and Gimelshein 2018; Dao et al. 2022): scores are never stored.
 
-A program has a tile of queries of one head and goes through the keys tile by tile. It carries the sum of products, the greatest
+A program has a tile of queries of one head and goes through the keys tile by tile. It carries the sum of products, the
+greatest
 score so far and the sum of exponentials; tiles that causal, window and chunk leave out are skipped.
 """
 
@@ -106,6 +107,8 @@ class _Attention:
             cap = number(k, float(op.softcap.value), self.work)
             score = apply(k, "mul", made(k, math.TanhOp, apply(k, "div", score, cap)), cap)
         kept = self._kept(axis)
+        if op.replaced is not None:
+            score = select(k, self._scores(op.replaced, axis), number(k, 0.0, self.work), score)
         if op.mask is not None and types.dtype(op.mask) != "i1":
             score = apply(k, "add", *k.aligned(score, cast(k, self._mask(axis), self.work)))
         if kept is not None:
@@ -133,8 +136,22 @@ class _Attention:
 
     def _mask(self, axis: Axis) -> Tile:
         assert self.op.mask is not None, "asked only where there is one"
+        return self._scores(self.op.mask, axis)
+
+    def _scores(self, value: SSAValue, axis: Axis) -> Tile:
+        """What has a number for each score."""
         place = (*self.batch, self.head, self.row, axis.symbol)
-        return self.k.value(self.op.mask, broadcast_place(place, types.shape(self.op.mask)))
+        return self.k.value(value, broadcast_place(place, types.shape(value)))
+
+    def _by_column(self, value: SSAValue, axis: Axis) -> Tile:
+        """What has a number for each column."""
+        return self.k.value(value, broadcast_place((*self.batch, axis.symbol), types.shape(value)))
+
+    def _both(self, conditions: Sequence[Tile]) -> Tile | None:
+        kept: Tile | None = None
+        for condition in conditions:
+            kept = condition if kept is None else self.k.both(kept, condition)
+        return kept
 
     def _kept(self, axis: Axis) -> Tile | None:
         """Which positions are attended; None if all are."""
@@ -144,8 +161,19 @@ class _Attention:
             mask = self._mask(axis)
             least = number(k, -_INFINITY, mask.dtype) if mask.dtype != "i1" else None
             found.append(mask if least is None else compare(k, "ne", mask, least))
-        position = self.row + op.position_offset
-        zero = k.constant(0, "index")
+        places = self._both(self._positions(axis))
+        if places is not None and op.prefix is not None:
+            places = apply(k, "or", *k.aligned(places, self._by_column(op.prefix, axis)))
+        found += [] if places is None else [places]
+        if op.keys is not None:
+            found.append(self._by_column(op.keys, axis))
+        return self._both(found)
+
+    def _positions(self, axis: Axis) -> list[Tile]:
+        """What causal, window and chunk keep."""
+        k, op = self.k, self.op
+        found: list[Tile] = []
+        position, zero = self.row + op.position_offset, k.constant(0, "index")
         if op.causal is not None:
             found.append(compare(k, "ge", k.index(position - axis.symbol), zero))
         if op.window is not None:
@@ -154,21 +182,14 @@ class _Attention:
             if op.causal is None:
                 found.append(compare(k, "lt", k.index(axis.symbol - position), window))
         if op.chunk is not None:
-            chunk = op.chunk.data
-            same = floordiv(position, chunk) - floordiv(axis.symbol, chunk)
+            same = floordiv(position, op.chunk.data) - floordiv(axis.symbol, op.chunk.data)
             found.append(compare(k, "eq", k.index(same), zero))
-        if op.keys is not None:
-            shape = types.shape(op.keys)
-            found.append(k.value(op.keys, broadcast_place((*self.batch, axis.symbol), shape)))
-        kept: Tile | None = None
-        for condition in found:
-            kept = condition if kept is None else k.both(kept, condition)
-        return kept
+        return found
 
     def _bounds(self, axis: Axis) -> tuple[SSAValue | None, SSAValue | None]:
         """The first key and the end of the keys that some row of the tile may keep; None for the first and the last."""
         k, op = self.k, self.op
-        if op.causal is None and op.window is None and op.chunk is None:
+        if op.prefix is not None or (op.causal is None and op.window is None and op.chunk is None):
             return None, None
         operands: list[SSAValue] = []
         low = self.row

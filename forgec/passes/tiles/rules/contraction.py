@@ -9,12 +9,12 @@ from forgec.ir import types
 from forgec.ir.ops import contraction
 from forgec.ir.tile import compute
 from forgec.passes.tiles.arithmetic import binary as apply
-from forgec.passes.tiles.arithmetic import cast, number, work_dtype
+from forgec.passes.tiles.arithmetic import cast, compare, number, select, work_dtype
 from forgec.passes.tiles.axes import Axis, Place, broadcast_place
 from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
 from forgec.passes.tiles.rule import computes
 from forgec.passes.tiles.rules.reduction import element_axes, reduced
-from forgec.runtime.symbolic import Extent
+from forgec.runtime.symbolic import Extent, sym_max
 
 Factor = Callable[[Axis], Tile]
 """One side of a product, along the axis that is summed."""
@@ -30,7 +30,8 @@ def accumulator_dtype(dtype: str) -> str:
 def product(
     k: KernelBuilder, left: Factor, right: Factor, extent: Extent, rows: Sequence[Extent], columns: Sequence[Extent]
 ) -> Tile:
-    """``Σ left · right`` along ``extent`` places, not rounded; ``rows`` are the places that only ``left`` depends on, and
+    """``Σ left · right`` along ``extent`` places, not rounded; ``rows`` are the places that only ``left`` depends on,
+    and
     ``columns`` those that only ``right`` does.
     """
     row_axes, column_axes = k.tiled(*rows), k.tiled(*columns)
@@ -110,8 +111,7 @@ def _side(k: KernelBuilder, given: Tile, outer: Axis, axis: Axis) -> Tile:
 
 @computes(contraction.LinearOp)
 def linear(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    if op.is_quantized:
-        raise NotLowered("quantised weights have no rule yet")
+    assert not op.is_quantized, "decomposed before"
     dtype = types.dtype(op.result)
     rows, column = place[:-1], place[-1]
     found = product(
@@ -150,3 +150,48 @@ def matmul(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
         else:
             found = product(k, lhs, rhs, left[-1], rows, columns)
     return cast(k, found, types.dtype(op.result))
+
+
+@computes(contraction.GroupedMatmulOp)
+def grouped_matmul(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    """The sum over all groups of the product with the rows that belong to each; groups without a row of the tile are
+    passed over.
+    """
+    row, column = place
+    count, _, _ = types.shape(op.weight)
+    dtype, extent = types.dtype(op.result), types.shape(op.input)[1]
+    row_axes, column_axes = k.tiled(row), k.tiled(column)
+    k.rows |= {axis.name for axis in k.axes.of(row)}
+    k.columns |= {axis.name for axis in k.axes.of(column)}
+    if len(row_axes) > 1 or len(column_axes) > 1:
+        raise NotLowered("rows and columns of grouped products are axes of their own")
+    rows, columns = matrix_axes(k, row_axes, column_axes)
+    groups = k.new_axis(count, "grid")  # one group for each iteration
+    zero = k.constant(0, "index")
+
+    def body(carried: Sequence[Tile]) -> Sequence[Tile]:
+        group = groups.symbol
+        end = k.number(cast(k, k.value(op.ends, (group,)), "index"))
+        before = cast(k, k.value(op.ends, (sym_max(0, group - 1),)), "index")
+        first = k.number(select(k, compare(k, "eq", k.index(group), zero), zero, before))
+        inside = k.both(compare(k, "ge", k.index(row - first), zero), compare(k, "lt", k.index(row - end), zero))
+        axis = k.new_axis(extent, "loop", "BK")
+
+        def step(inner: Sequence[Tile]) -> Sequence[Tile]:
+            left = k.value(op.input, (row, axis.symbol))
+            left = select(k, inside, left, number(k, 0, left.dtype))
+            return [dot(k, left, k.value(op.weight, (group, axis.symbol, column)), inner[0], axis)]
+
+        return k.loop(axis, carried, step, end=_reach(k, row, rows, first, end, extent))
+
+    found = k.loop(groups, [zeros(k, rows, columns, accumulator_dtype(dtype))], body)[0]
+    return cast(k, from_matrix(k, found, row_axes, column_axes), dtype)
+
+
+def _reach(k: KernelBuilder, row: Extent, rows: Axis, first: Extent, end: Extent, extent: Extent) -> Any:
+    """``extent`` if some row of the tile lies in ``[first, end)``, else 0: how far to go along the summed dimension."""
+    start = k.start(rows) if rows.symbol == row else k.scalar(row)
+    lowest = Tile(start, (), "index")
+    highest = apply(k, "add", lowest, k.index(rows.size)) if rows.symbol == row else k.index(row + 1)
+    meets = k.both(compare(k, "lt", lowest, k.index(end)), compare(k, "gt", highest, k.index(first)))
+    return select(k, meets, k.index(extent), k.constant(0, "index")).value

@@ -15,7 +15,9 @@ from forgec.runtime.symbolic import Extent, SymExpr
 
 
 def position(k: KernelBuilder, read: Tile, extent: Extent, wraps: bool) -> SymExpr:
-    """A number that was read as a place along a dimension of ``extent``, checked; with ``wraps`` negative ones count from the end."""
+    """A number that was read as a place along a dimension of ``extent``, checked; with ``wraps`` negative ones count
+    from the end.
+    """
     at = cast(k, read, "index")
     zero, bound = k.constant(0, "index"), k.index(extent)
     if wraps:

@@ -32,7 +32,7 @@ def refuse_complex(op: Operation) -> None:
             raise NotLowered("complex numbers have no tiles")
 
 
-# Two operands ----------------------------------------------------------------------------------------------------------
+# Two operands
 
 _NAMES = {
     binary.AddOp: "add", binary.SubOp: "sub", binary.MulOp: "mul", binary.MaximumOp: "max", binary.MinimumOp: "min",
@@ -45,7 +45,8 @@ _COMPARISONS = {
 
 
 def _operands(k: KernelBuilder, op: Any, place: Place, dtype: str) -> tuple[Tile, Tile]:
-    """Both operands in the dtype in which the op computes. A number that is the second operand keeps float32's precision
+    """Both operands in the dtype in which the op computes. A number that is the second operand keeps float32's
+    precision
     (float64's) in half precision, as in torch.
     """
     left = cast(k, operand(k, op.lhs, place), dtype)

@@ -19,7 +19,9 @@ from forgec.passes.tiles.rule import computes
 from forgec.runtime.symbolic import Extent
 
 WHOLE = 16384
-"""Elements of a row that are still kept in one tile; longer rows, and rows whose extent is not known, are looped over."""
+"""Elements of a row that are still kept in one tile; longer rows, and rows whose extent is not known, are looped
+over.
+"""
 
 Element = Callable[[Axis], Tile]
 """A value along an axis that is reduced."""
@@ -261,20 +263,24 @@ def logsumexp(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
 
 @computes(reduction.ArgmaxOp, reduction.ArgminOp)
 def argument(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    others = list(place)
+    if op.keepdim is not None and types.rank(op.input):
+        del others[op.dim.data]
+    return argument_place(k, op, others, isinstance(op, reduction.ArgmaxOp))
+
+
+def argument_place(k: KernelBuilder, op: Any, others: Sequence[Extent], greatest: bool) -> Tile:
+    """The place along ``op.dim`` of the greatest or least element, where the other dimensions are at ``others``."""
     shape, dim = types.shape(op.input), op.dim.data
-    kind = "argmax" if isinstance(op, reduction.ArgmaxOp) else "argmin"
     if not shape or shape[dim] == 1:
         return number(k, 0, "i64")
-    others = list(place)
-    if op.keepdim is not None:
-        del others[dim]
     axis = whole_axis(k, shape[dim], tuple(others))
     if axis is None:
         raise NotLowered(f"{op.name} over more than {WHOLE} places")
     given = k.value(op.input, (*others[:dim], axis.symbol, *others[dim:]))
     if given.dtype in ("ui8", "i1"):
         given = cast(k, given, "i32")
-    return cast(k, reduce_tile(k, kind, given, axis), "i64")
+    return cast(k, reduce_tile(k, "argmax" if greatest else "argmin", given, axis), "i64")
 
 
 @computes(reduction.SoftmaxOp, reduction.LogSoftmaxOp)

@@ -1,0 +1,120 @@
+"""Kernels of tiles as machine code for x86-64: ``cpu:x86-64-v3``, ``cpu:x86-64-v4`` and ``cpu:host``."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from xdsl.dialects.builtin import ModuleOp
+
+from forgec.backends import aten
+from forgec.backends.aten.table import LOWERINGS
+from forgec.backends.base import Backend
+from forgec.backends.plan_builder import Place, PlanBuilder
+from forgec.diagnostics import error
+from forgec.ir import types
+from forgec.ir.locations import location_of
+from forgec.ir.tile.kernel import KernelOp, LaunchOp
+from forgec.ir.tile.memory import CheckOp
+from forgec.ir.tile.types import block_type
+from forgec.runtime.kernels import GRID, NAMESPACE, Kernel, KernelTable, NativeCode
+from forgec.runtime.symbolic import substitute
+
+LEVELS = ("x86-64-v3", "x86-64-v4")
+TARGETS = (*(f"cpu:{level}" for level in LEVELS), "cpu:host")
+_VECTOR_BYTES = {"x86-64-v3": 32, "x86-64-v4": 64}
+
+
+@cache
+def level_of(target: str) -> str:
+    """The instruction set of a target; of ``cpu:host`` the greatest level that this processor has."""
+    level = target.partition(":")[2]
+    if level != "host":
+        return level
+    from forgec.runtime.processor import CPUINFO, flags_of, missing_features
+
+    flags = (flags_of(CPUINFO.read_text()) if CPUINFO.exists() else None) or frozenset()
+    fitting = [name for name in LEVELS if not missing_features(name, (), flags)]
+    if not fitting:
+        raise error("FORGE-U003", "this processor has not all instructions of x86-64-v3", help="compile for cpu")
+    return fitting[-1]
+
+
+def lower_launch(op: LaunchOp, b: PlanBuilder) -> None:
+    """A launch of a kernel: operands as the kernel's parameters say, fresh memory for what it writes."""
+    kernel = _kernel(op)
+    values = dict(zip(kernel.symbol_names, op.extents.data, strict=True))
+    arguments: list[Any] = []
+    written: list[Place] = []
+    for position, (operand, result) in enumerate(op.parameters()):
+        kind = block_type(kernel.parameters[position])
+        wanted = types.tensor(
+            types.dtype(kind),
+            [substitute(extent, values) for extent in types.shape(kind)],
+            [substitute(extent, values) for extent in types.strides(kind)],
+        )
+        if result is not None and operand is not None:
+            place = b.update(op.results[result], operand)
+        elif result is not None:
+            place = b.destination(op.results[result])
+        else:
+            assert operand is not None, "a parameter is an operand, a result, or both"
+            place = b.place(operand)
+            if place.type != wanted:
+                place = _laid(b, place, wanted)
+        arguments.append(place)
+        if result is not None:
+            written.append(place)
+    grid = tuple(substitute(extent, values) for extent in kernel.grid.data)
+    b.launch(NAMESPACE + kernel.sym_name.data, [*arguments, *op.extents.data], [(GRID, grid)], writes=written)
+
+
+def _laid(b: PlanBuilder, place: Place, wanted: Any) -> Place:
+    """A copy of what lies otherwise than a kernel reads it."""
+    fresh = b.allocate(wanted, False)
+    b.launch("aten::copy_", [fresh, place], writes=[fresh])
+    return fresh
+
+
+def _kernel(op: LaunchOp) -> KernelOp:
+    from xdsl.traits import SymbolTable
+
+    found = SymbolTable.lookup_symbol(op, op.kernel)
+    if not isinstance(found, KernelOp):
+        raise error("FORGE-B002", f"there is no kernel {op.kernel.root_reference.data}", location=location_of(op))
+    return found
+
+
+def native(module: ModuleOp, target: str) -> NativeCode | None:
+    """Machine code of a module's kernels; None where it has none."""
+    kernels = [op for op in module.ops if isinstance(op, KernelOp)]
+    if not kernels:
+        return None
+    from forgec.backends.cpu.compile import compile_module
+    from forgec.backends.cpu.link import link
+    from forgec.backends.cpu.tile_to_llvm import kernel_module
+
+    level = level_of(target)
+    width = _VECTOR_BYTES[level]
+    objects = {
+        kernel.sym_name.data: compile_module(
+            kernel_module([kernel], vector_bytes=width), cpu=level, features="", vector_bits=8 * width
+        )
+        for kernel in kernels
+    }
+    image = link(objects)
+    table = KernelTable(level, tuple(_entry(kernel, image.functions) for kernel in kernels))
+    return NativeCode(table, image.code)
+
+
+def _entry(kernel: KernelOp, functions: Any) -> Kernel:
+    name = kernel.sym_name.data
+    checks: dict[int, str] = {}
+    for op in kernel.body.walk():
+        if isinstance(op, CheckOp):
+            checks[op.number.data] = op.message.data
+    messages = tuple(checks[number] for number in sorted(checks))
+    return Kernel(name, functions[name], len(kernel.parameters), len(kernel.symbol_names), messages)
+
+
+BACKEND = Backend("cpu", TARGETS, {**LOWERINGS, LaunchOp: lower_launch}, aten.composite.covers, native, kernels=True)

@@ -1,0 +1,238 @@
+"""Images: convolutions, pools, padding. A place outside an input is not read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from xdsl.ir import SSAValue
+
+from forgec.ir import types
+from forgec.ir.ops import contraction, spatial
+from forgec.passes.tiles.arithmetic import binary as apply
+from forgec.passes.tiles.arithmetic import cast, compare, number, select, work_dtype
+from forgec.passes.tiles.axes import Axis, Place
+from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
+from forgec.passes.tiles.rule import computes
+from forgec.passes.tiles.rules.contraction import product
+from forgec.passes.tiles.rules.reduction import neutral, reduced
+from forgec.runtime.symbolic import Extent, floordiv, mod, sym_max, sym_min
+
+
+def inside(k: KernelBuilder, at: Extent, extent: Extent) -> Tile | None:
+    """Where a place lies in ``[0, extent)``; None if it is certain to."""
+    if k.axes.is_below(at, extent):
+        return None
+    index = k.index(at)
+    return k.both(compare(k, "ge", index, k.constant(0, "index")), compare(k, "lt", index, k.index(extent)))
+
+
+def every(k: KernelBuilder, conditions: Sequence[Tile | None]) -> Tile | None:
+    """Where all conditions hold; None if there are none."""
+    found: Tile | None = None
+    for condition in conditions:
+        if condition is not None:
+            found = condition if found is None else k.both(found, condition)
+    return found
+
+
+def read_inside(k: KernelBuilder, value: SSAValue, place: Place, where: Tile | None, other: bool | int | float) -> Tile:
+    """A value at a place, ``other`` where the condition does not hold: there the place may be none of the value's."""
+    if where is None:
+        return k.value(value, place)
+    if value in k.parameters:
+        return k.load(value, place, where, other)
+    clamped = tuple(
+        at if k.axes.is_below(at, extent) else sym_max(0, sym_min(at, extent - 1))
+        for at, extent in zip(place, types.shape(value), strict=True)
+    )
+    given = k.value(value, clamped)
+    return select(k, where, given, number(k, other, given.dtype))
+
+
+def unflattened(k: KernelBuilder, at: Extent, shape: Sequence[Extent]) -> list[Extent]:
+    """A row-major place as one number for each dimension."""
+    places: list[Extent] = []
+    for extent in reversed(shape[1:]):
+        at, rest = k.axes.divide(at, extent)
+        places.append(rest)
+    return [at, *reversed(places)]
+
+
+@computes(contraction.ConvolutionOp)
+def convolution(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    """A product over channels and places of the kernel, which are one axis."""
+    image, weight = types.shape(op.input), types.shape(op.weight)
+    batch, channel, *spots = place
+    per_group = weight[1]
+    group = 0 if op.groups.data == 1 else k.axes.divide(channel, weight[0] // op.groups.data)[0]
+
+    def pixels(axis: Axis) -> Tile:
+        first, *taps = unflattened(k, axis.symbol, weight[1:])
+        places = [
+            y * s + tap * d - p
+            for y, tap, s, d, p in zip(spots, taps, op.strides.data, op.dilation.data, op.padding.data, strict=True)
+        ]
+        where = every(k, [inside(k, at, extent) for at, extent in zip(places, image[2:], strict=True)])
+        return read_inside(k, op.input, (batch, group * per_group + first, *places), where, 0)
+
+    def factors(axis: Axis) -> Tile:
+        return k.value(op.weight, (channel, *unflattened(k, axis.symbol, weight[1:])))
+
+    return _with_bias(k, op, _channels(k, op, pixels, factors, prod(weight[1:], start=1), place), channel)
+
+
+@computes(contraction.ConvTransposeOp)
+def transposed_convolution(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    """The product over the input's elements that reach a place of the result."""
+    image, weight = types.shape(op.input), types.shape(op.weight)
+    batch, channel, *spots = place
+    groups, made = op.groups.data, weight[1]
+    per_group = weight[0] // groups
+    group, within = (0, channel) if groups == 1 else k.axes.divide(channel, made)
+    shape = (per_group, *weight[2:])
+
+    def pixels(axis: Axis) -> Tile:
+        first, *taps = unflattened(k, axis.symbol, shape)
+        places: list[Extent] = []
+        conditions: list[Tile | None] = []
+        settings = zip(op.strides.data, op.dilation.data, op.padding.data, image[2:], strict=True)
+        for y, tap, (s, d, p, extent) in zip(spots, taps, settings, strict=True):
+            reached = y + p - tap * d
+            at = reached if s == 1 else floordiv(reached, s)
+            places.append(at)
+            conditions.append(inside(k, at, extent))
+            if s != 1:
+                conditions.append(compare(k, "eq", k.index(mod(reached, s)), k.constant(0, "index")))
+        return read_inside(k, op.input, (batch, group * per_group + first, *places), every(k, conditions), 0)
+
+    def factors(axis: Axis) -> Tile:
+        first, *taps = unflattened(k, axis.symbol, shape)
+        return k.value(op.weight, (group * per_group + first, within, *taps))
+
+    return _with_bias(k, op, _channels(k, op, pixels, factors, prod(shape, start=1), place), channel)
+
+
+def _channels(k: KernelBuilder, op: Any, pixels: Any, factors: Any, extent: Extent, place: Place) -> Tile:
+    batch, channel, *spots = place
+    if op.groups.data == 1:
+        return product(k, pixels, factors, extent, [batch, *spots], [channel])
+
+    def element(axis: Axis) -> Tile:  # what is multiplied depends on the channel on both sides
+        wide = work_dtype(types.dtype(op.result))
+        return apply(k, "mul", cast(k, pixels(axis), wide), cast(k, factors(axis), wide))
+
+    return reduced(k, "add", extent, place, element)
+
+
+def _with_bias(k: KernelBuilder, op: Any, found: Tile, channel: Extent) -> Tile:
+    if op.bias is not None:
+        found = apply(k, "add", found, cast(k, k.value(op.bias, (channel,)), found.dtype))
+    return cast(k, found, types.dtype(op.result))
+
+
+def _window(k: KernelBuilder, op: Any, place: Place, axis: Axis) -> tuple[Place, Tile | None]:
+    """The places of a pool's window, which are one axis, and where they lie in the input."""
+    count, shape = len(op.kernel.data), types.shape(op.input)
+    taps = unflattened(k, axis.symbol, op.kernel.data)
+    places = [
+        y * s + tap * d - p
+        for y, tap, s, d, p in zip(place[-count:], taps, op.strides.data, op.steps(), op.padding.data, strict=True)
+    ]
+    where = every(k, [inside(k, at, extent) for at, extent in zip(places, shape[-count:], strict=True)])
+    return (*place[:-count], *places), where
+
+
+@computes(spatial.MaxPoolOp)
+def max_pool(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    dtype = types.dtype(op.result)
+
+    def element(axis: Axis) -> Tile:
+        at, where = _window(k, op, place, axis)
+        return read_inside(k, op.input, at, where, neutral("max", dtype))
+
+    return cast(k, reduced(k, "max", prod(op.kernel.data), place, element), dtype)
+
+
+@computes(spatial.AvgPoolOp)
+def avg_pool(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    dtype, wide, size = types.dtype(op.result), work_dtype(types.dtype(op.result)), prod(op.kernel.data)
+    if dtype not in types.FLOATS:
+        raise NotLowered("averages of integers have no rule")
+
+    def element(axis: Axis) -> Tile:
+        at, where = _window(k, op, place, axis)
+        return cast(k, read_inside(k, op.input, at, where, 0), wide)
+
+    total = reduced(k, "add", size, place, element)
+    if op.divisor is not None:
+        return cast(k, apply(k, "div", total, number(k, float(op.divisor.value), wide)), dtype)
+    count, shape = len(op.kernel.data), types.shape(op.input)
+    counted: Tile | None = None
+    constant = 1
+    edges = zip(place[-count:], op.kernel.data, op.strides.data, op.padding.data, shape[-count:], strict=True)
+    for y, taps, s, p, extent in edges:
+        if op.count_padding is not None:
+            begin, end = y * s - p, sym_min(y * s - p + taps, extent + p)
+        else:
+            begin, end = sym_max(0, y * s - p), sym_min(extent, y * s - p + taps)
+        if p == 0 and not op.rounds_up:
+            constant *= taps
+            continue
+        here = cast(k, k.index(end - begin), wide)
+        counted = here if counted is None else apply(k, "mul", counted, here)
+    divisor = number(k, float(constant), wide)
+    divisor = divisor if counted is None else apply(k, "mul", counted, divisor)
+    return cast(k, apply(k, "div", total, divisor), dtype)
+
+
+@computes(spatial.AdaptiveAvgPoolOp)
+def adaptive_avg_pool(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    """The mean of a part of each dimension, whose first place and end depend on its number."""
+    dtype, wide = types.dtype(op.result), work_dtype(types.dtype(op.result))
+    count, shape = len(op.sizes.data), types.shape(op.input)
+    if any(not isinstance(n, int) for n in (*op.sizes.data, *shape[-count:])):
+        raise NotLowered("adaptive pooling has a rule for extents that are known")
+    begins, ends, most = [], [], []
+    for y, parts, extent in zip(place[-count:], op.sizes.data, shape[-count:], strict=True):
+        begins.append(floordiv(y * extent, parts))
+        ends.append(floordiv((y + 1) * extent + parts - 1, parts))
+        most.append(extent if parts == 1 else min(extent, -(-extent // parts) + 1))
+
+    def element(axis: Axis) -> Tile:
+        taps = unflattened(k, axis.symbol, most)
+        places = [begin + tap for begin, tap in zip(begins, taps, strict=True)]
+        conditions = [
+            None if parts == 1 else compare(k, "lt", k.index(at), k.index(end))
+            for at, end, parts in zip(places, ends, op.sizes.data, strict=True)
+        ]
+        return cast(k, read_inside(k, op.input, (*place[:-count], *places), every(k, conditions), 0), wide)
+
+    total = reduced(k, "add", prod(most), place, element)
+    size: Extent = 1
+    for begin, end in zip(begins, ends, strict=True):
+        size = size * (end - begin)
+    divisor = number(k, float(size), wide) if isinstance(size, int) else cast(k, k.index(size), wide)
+    return cast(k, apply(k, "div", total, divisor), dtype)
+
+
+@computes(spatial.PadOp)
+def pad(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    shape = types.shape(op.input)
+    places = [at - low for at, low in zip(place, op.low.data, strict=True)]
+    if op.mode.data == "constant":
+        conditions = [
+            None if (low, high) == (0, 0) else inside(k, at, extent)
+            for at, extent, low, high in zip(places, shape, op.low.data, op.high.data, strict=True)
+        ]
+        return read_inside(k, op.input, tuple(places), every(k, conditions), op.value.value)
+    for dim, (at, extent) in enumerate(zip(places, shape, strict=True)):
+        if (op.low.data[dim], op.high.data[dim]) == (0, 0):
+            continue
+        if op.mode.data == "reflect":
+            away = sym_max(at, -at)
+            places[dim] = sym_min(away, 2 * (extent - 1) - away)
+        else:
+            places[dim] = sym_max(0, sym_min(at, extent - 1))
+    return k.value(op.input, tuple(places))
