@@ -48,6 +48,9 @@ from forgec.ir.tile.kernel import KernelOp, ProgramIdOp, ReturnOp
 from forgec.ir.tile.types import block_type, element, extents
 from forgec.runtime.symbolic import Extent, substitute
 
+FRAME_LIMIT = 4 << 20
+"""Bytes of tiles in the frame of a kernel: half of the stack that Linux gives threads."""
+
 
 def kernel_function(kernel: KernelOp, *, vector_bytes: int = VECTOR_BYTES) -> llvm.FuncOp:
     """The function of a bound kernel. ``vector_bytes`` is the size of the target's registers.
@@ -60,6 +63,13 @@ def kernel_function(kernel: KernelOp, *, vector_bytes: int = VECTOR_BYTES) -> ll
         raise error("FORGE-B002", f"the tiles of kernel {name} have no extents", location=location_of(kernel))
     lowering = _Lowering(kernel, vector_bytes)
     lowering.emit()
+    if lowering.k.frame_bytes > FRAME_LIMIT:
+        raise error(
+            "FORGE-B002",
+            f"the tiles of kernel {kernel.sym_name.data} take {lowering.k.frame_bytes} bytes of the stack",
+            notes=(f"at most {FRAME_LIMIT} are allowed",),
+            location=location_of(kernel),
+        )
     return lowering.e.func
 
 

@@ -75,6 +75,7 @@ class Kernel(Places):
         super().__init__(emitter)
         self._known: list[dict[tuple[Tile, At], SSAValue]] = [{}]
         self._spare: SSAValue | None = None
+        self.frame_bytes = 0
 
     def read(self, tile: Tile, at: At) -> SSAValue:
         """Elements of a tile, computed once for each place of a loop nest."""
@@ -114,7 +115,9 @@ class Kernel(Places):
         return self._spare
 
     def buffer(self, element: Attribute, shape: Sequence[int]) -> Buffer:
-        return Buffer(self.e, element, tuple(shape))
+        found = Buffer(self.e, element, tuple(shape))
+        self.frame_bytes += found.bytes
+        return found
 
 
 class Buffer:

@@ -128,3 +128,8 @@ def test_unbound_kernels_are_refused() -> None:
     partly.properties["bound"] = DictionaryAttr({"BM": IntAttr(4)})
     with pytest.raises(ForgeError, match="FORGE-B002"):
         kernel_module([partly])
+
+
+def test_tiles_that_no_stack_holds_are_refused() -> None:
+    with pytest.raises(ForgeError, match="bytes of the stack"):
+        kernel_module([bound(SOFTMAX, SOFTMAX_TYPES, BM=64, BN=65536)])
