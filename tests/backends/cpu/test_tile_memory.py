@@ -152,7 +152,7 @@ tile.kernel @gather_{dtype}(%w : !W{dtype}, %i : !I{dtype}, %y : !O{dtype}) symb
   %widths = tile.broadcast %width along [] : index -> tensor<4x16xindex>
   %mask = arith.cmpi slt, %columns, %widths : tensor<4x16xindex>
   %v = tile.gather %w[%rows, %columns] mask %mask other {"true" if dtype == "i1" else 5} :
-      !W{dtype} mask tensor<4x16xi1>, tensor<4x16xindex>, tensor<4x16xindex> -> tensor<4x16x{dtype.removeprefix("u")}>
+      !W{dtype}, tensor<4x16xindex>, tensor<4x16xindex> mask tensor<4x16xi1> -> tensor<4x16x{dtype.removeprefix("u")}>
   tile.store %v, %y[%r, %c] : tensor<4x16x{dtype.removeprefix("u")}>, !O{dtype}
   tile.return
 }}"""
@@ -191,8 +191,8 @@ tile.kernel @permute_{dtype}_{combine}(%x : {block}, %i : !tile.block<tensor<?xi
   %end = tile.index n1 () : () -> index
   %ends = tile.broadcast %end along [] : index -> tensor<16xindex>
   %mask = arith.cmpi slt, %place, %ends : tensor<16xindex>
-  %v = tile.gather %x[%at] mask %mask : {block} mask tensor<16xi1>, tensor<16xindex> -> {kind}
-  tile.scatter %v, %y[%at] mask %mask{word} : {kind}, {block} mask tensor<16xi1>, tensor<16xindex>
+  %v = tile.gather %x[%at] mask %mask : {block}, tensor<16xindex> mask tensor<16xi1> -> {kind}
+  tile.scatter %v, %y[%at] mask %mask{word} : {kind}, {block}, tensor<16xindex> mask tensor<16xi1>
   tile.return
 }}"""
 
