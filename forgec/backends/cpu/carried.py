@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from xdsl.dialects import scf
 from xdsl.ir import Operation, SSAValue
 
+from forgec.backends.cpu.nests import write
 from forgec.backends.cpu.placement import Placement
-from forgec.backends.cpu.tiles import Buffer, Kernel, Stored, Tile, write
+from forgec.backends.cpu.tiles import Buffer, Kernel, Stored, Tile
 from forgec.ir.tile import compute
 
 
@@ -21,7 +22,7 @@ class Carried:
     buffers: Sequence[Buffer | None]
 
     def write(self, tiles: Sequence[Tile | None]) -> None:
-        """Give all buffers new contents at once: what another tile, or another place, still reads is not overwritten."""
+        """Give all buffers new contents at once: nothing is overwritten that another tile, or place, still reads."""
         pairs = [(t, b) for t, b in zip(tiles, self.buffers, strict=True) if t is not None and b is not None]
         moves = [(t, b) for t, b in pairs if not (isinstance(t, Stored) and t.buffer is b)]
         copies: list[tuple[Tile, Buffer]] = []

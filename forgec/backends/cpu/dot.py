@@ -1,9 +1,9 @@
 """``tile.dot``: a nest of loops around a block of accumulators that stays in registers over the whole sum.
 
 Rows of the result are taken ``ROWS`` at a time and columns a few vectors at a time; each step of the sum reads those
-vectors of one row of ``rhs`` once for all rows. Operands that are read more than once are in memory, in the element type
-of the sum, and rows of ``rhs`` without gaps. For a few rows ``rhs`` is read where it is, with the lanes along the sum
-where its elements stand side by side that way.
+vectors of one row of ``rhs`` once for all rows. Operands that are read more than once are in memory, in the element
+type of the sum, and rows of ``rhs`` without gaps. For a few rows ``rhs`` is read where it is, with the lanes along the
+sum where its elements stand side by side that way.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from xdsl.ir import Attribute, SSAValue
 
 from forgec.backends.cpu.emitter import Emitter
 from forgec.backends.cpu.llvm_types import is_float, size_bytes, vector
+from forgec.backends.cpu.nests import stored
 from forgec.backends.cpu.places import Place
 from forgec.backends.cpu.tiles import (
     VECTOR_BYTES,
@@ -25,7 +26,6 @@ from forgec.backends.cpu.tiles import (
     Transpose,
     lane_count,
     lanes_below,
-    stored,
 )
 
 ROWS = 4
@@ -135,7 +135,7 @@ def _along_sum(k: Kernel, lhs: Tile, rhs: Tile, accumulator: Tile, buffer: Buffe
 
         sums = k.loop(0, whole, lanes, step, [k.e.const(kind, 0)] * (rows * width))
         if whole < total:
-            sums = k.nested(lambda: step(whole, sums, lanes_below(k, total - whole, lanes)))
+            sums = list(k.nested(lambda: step(whole, sums, lanes_below(k, total - whole, lanes))))
         for r in range(rows):
             for c in range(width):
                 cell = At((r, k.add(first, c)))

@@ -1,7 +1,7 @@
 """What the ops of ``arith`` and ``math`` are in LLVM, for scalars and for vectors alike.
 
-Integer division never traps: what ``arith`` leaves undefined is some number, since the lanes after the end of a tile, and
-elements that a mask leaves out, are computed as well.
+Integer division never traps: what ``arith`` leaves undefined is some number, since the lanes after the end of a tile,
+and elements that a mask leaves out, are computed as well.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ def _is_constant(value: SSAValue) -> bool:
 
 def _divisor(e: Emitter, a: SSAValue, *, signed: bool) -> tuple[SSAValue, SSAValue | None]:
     """A divisor that does not trap, and where it stands for -1."""
-    if _is_constant(a) and isinstance(attribute := a.owner.value, IntegerAttr):  # pyright: ignore
-        if attribute.value.data not in (0, -1):
-            return a, None
+    attribute = a.owner.value if isinstance(a.owner, llvm.ConstantOp) else None
+    if isinstance(attribute, IntegerAttr) and attribute.value.data not in (0, -1):
+        return a, None
     zero = e.icmp("eq", a, 0)
     if not signed:
         return e.select(zero, 1, a), None
@@ -263,6 +263,22 @@ def _count_zeros(name: str) -> Rule:
     return emit
 
 
+EXPONENTIAL = (
+    "exp",
+    "exp2",
+    "expm1",
+    "log",
+    "log2",
+    "log10",
+    "log1p",
+    "sinh",
+    "cosh",
+    "tanh",
+    "asinh",
+    "acosh",
+    "atanh",
+)
+TRIGONOMETRIC = ("sin", "cos", "tan", "asin", "acos", "atan", "atan2")
 RULES: dict[str, Rule] = {
     **{
         f"arith.{name}": _simple(emitted)
@@ -304,7 +320,7 @@ RULES: dict[str, Rule] = {
     "math.copysign": lambda e, op, values: e.convert(e.copysign(*(_wide(e, v) for v in values)), _target(op)),
     **{
         f"math.{name}": _math(name)
-        for name in ["exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "tanh", "sinh", "cosh", "asin", "acos", "atan", "asinh", "acosh", "atanh", "atan2", "erf", "cbrt"]
+        for name in (*EXPONENTIAL, *TRIGONOMETRIC, "erf", "cbrt")
     },
     "math.powf": _math("pow"),
     "math.fpowi": _float_power,

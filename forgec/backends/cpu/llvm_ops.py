@@ -96,8 +96,8 @@ class GEPOp(IRDLOperation):
 
 @irdl_op_definition
 class CmpXchgOp(IRDLOperation):
-    """Writes ``val`` if the integer at ``ptr`` is ``cmp``, in one step for all threads; gives what was there, and whether
-    it was that.
+    """Writes ``val`` if the integer at ``ptr`` is ``cmp``, in one step for all threads; gives what was there, and
+    whether it was that.
     """
 
     name = "llvm.cmpxchg"

@@ -10,11 +10,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from xdsl.dialects import llvm
+from xdsl.dialects.builtin import IntegerType
 from xdsl.ir import Attribute, SSAValue
 
 from forgec.backends.cpu.llvm_types import i1, i64, size_bytes, vector
+from forgec.backends.cpu.nests import loop_nest
 from forgec.backends.cpu.places import Place
-from forgec.backends.cpu.tiles import ONE_BY_ONE, At, Kernel, Tile, lanes_below, loop_nest
+from forgec.backends.cpu.tiles import ONE_BY_ONE, At, Kernel, Tile, lanes_below
+
+MASKED_BYTES = 32
+"""Vectors with masks have at most one register of AVX2, and their masks go through an assembly statement of no
+instruction. Where LLVM 22 finds late that a mask has no lane, it replaces it by a number whose sign bit alone is right
+(the bit that ``vmaskmovps`` reads), and then takes that for a mask of all lanes: the load becomes one without a mask,
+which reads outside of the block.
+"""
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,7 @@ def fetch(
     each = _for_each(k, ok, mask, lanes)
     assert each is not None
     if size_bytes(element) >= 4:
-        return e.masked_load(kind, pointer, each, e.const(kind, other))
+        return _masked_load(k, element, pointer, each, lanes, other)
 
     def one_by_one() -> list[SSAValue]:
         return [_read_each(k, kind, _apart(k, element, pointer, 1, lanes), each, other)]
@@ -77,6 +86,42 @@ def fetch(
         return one_by_one()[0]
     # CPUs without AVX-512 have no masked loads of these: only a chunk at the edge is read element by element.
     return e.if_(all_of(k, each), lambda: [e.load(kind, pointer)], one_by_one)[0]
+
+
+def _masked_load(
+    k: Kernel, element: Attribute, pointer: SSAValue, mask: SSAValue, lanes: int, other: int | float
+) -> SSAValue:
+    e = k.e
+    if lanes > MASKED_BYTES // size_bytes(element):
+        half = lanes // 2
+        low = _masked_load(k, element, pointer, e.slice(mask, 0, half), half, other)
+        after = k.address(pointer, half, element)
+        return e.concat(low, _masked_load(k, element, after, e.slice(mask, half, half), half, other))
+    kind = vector(element, lanes)
+    return e.masked_load(kind, pointer, _opaque(k, mask, lanes, size_bytes(element)), e.const(kind, other))
+
+
+def _masked_store(
+    k: Kernel, value: SSAValue, element: Attribute, pointer: SSAValue, mask: SSAValue, lanes: int
+) -> None:
+    e = k.e
+    if lanes > MASKED_BYTES // size_bytes(element):
+        half = lanes // 2
+        _masked_store(k, e.slice(value, 0, half), element, pointer, e.slice(mask, 0, half), half)
+        after = k.address(pointer, half, element)
+        _masked_store(k, e.slice(value, half, half), element, after, e.slice(mask, half, half), half)
+        return
+    e.masked_store(value, pointer, _opaque(k, mask, lanes, size_bytes(element)))
+
+
+def _opaque(k: Kernel, mask: SSAValue, lanes: int, size: int) -> SSAValue:
+    """The mask, of which LLVM knows nothing."""
+    e = k.e
+    kind = vector(IntegerType(max(8 * size, 128 // lanes)), lanes)
+    op = llvm.InlineAsmOp("", "=x,0", [e.sext(mask, kind.element_type)], [kind])
+    e.block.add_op(op)
+    assert op.res is not None
+    return e.icmp("slt", op.res, 0)
 
 
 def _for_each(k: Kernel, ok: SSAValue | None, mask: SSAValue | None, lanes: int) -> SSAValue | None:
@@ -116,7 +161,7 @@ def put(k: Kernel, value: SSAValue, element: Attribute, pointer: SSAValue, strid
 
     def masked() -> list[SSAValue]:
         assert at.active is not None
-        e.masked_store(value, pointer, at.active)
+        _masked_store(k, value, element, pointer, at.active, at.lanes)
         return []
 
     def whole() -> list[SSAValue]:

@@ -1,4 +1,4 @@
-"""Places: integers at compile time where they are known, i64 values where they are not; and the loops that count them."""
+"""Places: integers where they are known at compile time, i64 values where not; and the loops that count them."""
 
 from __future__ import annotations
 

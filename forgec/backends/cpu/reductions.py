@@ -7,19 +7,9 @@ from collections.abc import Sequence
 from xdsl.ir import Attribute, SSAValue
 
 from forgec.backends.cpu.llvm_types import bits, element_type, i1, i32, i64, is_float, lanes, vector, with_element
+from forgec.backends.cpu.nests import loop_nest
 from forgec.backends.cpu.places import Place
-from forgec.backends.cpu.tiles import (
-    ONE_BY_ONE,
-    At,
-    Buffer,
-    Kernel,
-    Tile,
-    counting,
-    lane_axis,
-    lane_count,
-    lanes_below,
-    loop_nest,
-)
+from forgec.backends.cpu.tiles import ONE_BY_ONE, At, Buffer, Kernel, Tile, counting, lane_axis, lane_count, lanes_below
 
 _LAST = (1 << 63) - 1
 

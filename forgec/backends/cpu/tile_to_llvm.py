@@ -1,8 +1,8 @@
 """From a kernel of the tile level to a function in LLVM.
 
-The function is ``i32 NAME(ptr ctx, ptr args, i64 begin, i64 end)``: it runs the programs ``[begin, end)`` of the grid, whose
-last axis counts fastest. ``args`` are slots of eight bytes: the address of each parameter's first element, then the value
-of each symbol. It returns 0, or the number of the check that failed.
+The function is ``i32 NAME(ptr ctx, ptr args, i64 begin, i64 end)``: it runs the programs ``[begin, end)`` of the grid,
+whose last axis counts fastest. ``args`` are slots of eight bytes: the address of each parameter's first element, then
+the value of each symbol. It returns 0, or the number of the check that failed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from forgec.backends.cpu.elementwise import Unsupported, llvm_element
 from forgec.backends.cpu.emitter import Emitter, function
 from forgec.backends.cpu.llvm_types import PTR, i1, i32, i64
 from forgec.backends.cpu.memory_access import Gathered, Loaded, Memory, inside, scatter_tile, store_tile
+from forgec.backends.cpu.nests import stored
 from forgec.backends.cpu.placement import Placement, is_deferred, is_tile
 from forgec.backends.cpu.places import Place
 from forgec.backends.cpu.reductions import check_tile, reduce_tile, scan_tile
@@ -38,7 +39,6 @@ from forgec.backends.cpu.tiles import (
     Stored,
     Tile,
     Transpose,
-    stored,
 )
 from forgec.diagnostics import error
 from forgec.ir import types
@@ -48,6 +48,9 @@ from forgec.ir.tile.kernel import KernelOp, ProgramIdOp, ReturnOp
 from forgec.ir.tile.types import block_type, element, extents
 from forgec.runtime.symbolic import Extent, substitute
 
+FRAME_LIMIT = 4 << 20
+"""Bytes of tiles in the frame of a kernel: half of the stack that Linux gives threads."""
+
 
 def kernel_function(kernel: KernelOp, *, vector_bytes: int = VECTOR_BYTES) -> llvm.FuncOp:
     """The function of a bound kernel. ``vector_bytes`` is the size of the target's registers.
@@ -55,8 +58,18 @@ def kernel_function(kernel: KernelOp, *, vector_bytes: int = VECTOR_BYTES) -> ll
     Raises:
         ForgeError: FORGE-B002 for a kernel whose tile extents are not bound, or an op or a type that has no code.
     """
+    if not kernel.is_bound:
+        name = kernel.sym_name.data
+        raise error("FORGE-B002", f"the tiles of kernel {name} have no extents", location=location_of(kernel))
     lowering = _Lowering(kernel, vector_bytes)
     lowering.emit()
+    if lowering.k.frame_bytes > FRAME_LIMIT:
+        raise error(
+            "FORGE-B002",
+            f"the tiles of kernel {kernel.sym_name.data} take {lowering.k.frame_bytes} bytes of the stack",
+            notes=(f"at most {FRAME_LIMIT} are allowed",),
+            location=location_of(kernel),
+        )
     return lowering.e.func
 
 
@@ -189,10 +202,11 @@ class _Lowering:
     def constant(self, op: arith.ConstantOp) -> None:
         value = op.value
         if isinstance(value, DenseIntOrFPElementsAttr):
-            if not value.is_splat():
+            number = next(iter(value.iter_values()))
+            if not value.is_splat() or isinstance(number, tuple):
                 raise Unsupported("a constant tile of several numbers")
             kind = llvm_element(element(op.result))
-            self.tiles[op.result] = Splat(self.e.const(kind, value.get_values()[0]), self.shape(op.result))
+            self.tiles[op.result] = Splat(self.e.const(kind, number), self.shape(op.result))
         elif isinstance(value, IntegerAttr | FloatAttr):
             self.scalars[op.result] = self.e.const(llvm_element(op.result.type), value.value.data)
         else:

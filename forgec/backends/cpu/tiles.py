@@ -1,7 +1,8 @@
 """Tiles while a kernel is emitted: stored in memory of the frame, or deferred, that is, computed where they are read.
 
-A tile is read a few consecutive elements at a time (``At``): the *lanes*, along one axis, as one vector. A deferred tile
-reads its operands at the places that it needs, so that a chain of ops becomes one loop nest without buffers in between.
+A tile is read a few consecutive elements at a time (``At``): the *lanes*, along one axis, as one vector. A deferred
+tile reads its operands at the places that it needs, so that a chain of ops becomes one loop nest without buffers in
+between.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ class Kernel(Places):
         super().__init__(emitter)
         self._known: list[dict[tuple[Tile, At], SSAValue]] = [{}]
         self._spare: SSAValue | None = None
+        self.frame_bytes = 0
 
     def read(self, tile: Tile, at: At) -> SSAValue:
         """Elements of a tile, computed once for each place of a loop nest."""
@@ -113,7 +115,9 @@ class Kernel(Places):
         return self._spare
 
     def buffer(self, element: Attribute, shape: Sequence[int]) -> Buffer:
-        return Buffer(self.e, element, tuple(shape))
+        found = Buffer(self.e, element, tuple(shape))
+        self.frame_bytes += found.bytes
+        return found
 
 
 class Buffer:
@@ -377,9 +381,6 @@ def lanes_below(k: Kernel, count: Place, total: int) -> SSAValue:
     return e.icmp("ult", e.iota(i32, total), e.splat(bound, total))
 
 
-# Loop nests -----------------------------------------------------------------------------------------------------------
-
-
 def power_of_two_from(number: int) -> int:
     """The least power of two that is not less."""
     return 1 << max(0, number - 1).bit_length()
@@ -392,116 +393,3 @@ def lane_axis(shape: Sequence[int]) -> int | None:
 
 def lane_count(extent: int, width: int) -> int:
     return min(max(1, VECTOR_BYTES // width), power_of_two_from(extent))
-
-
-def loop_nest(
-    k: Kernel,
-    shape: tuple[int, ...],
-    width: int,
-    body: Callable[[At], object],
-    ranges: Sequence[tuple[Place, Place]] | None = None,
-    axis: int | None = None,
-) -> None:
-    """Loops over the elements of a tile (those in ``ranges``, if given), lanes along ``axis``, the innermost unless given."""
-    axis = lane_axis(shape) if axis is None else axis
-    limits = [(0, extent) for extent in shape] if ranges is None else ranges
-    order = [dim for dim in range(len(shape)) if dim != axis] + ([] if axis is None else [axis])
-    places: list[Place] = [0] * len(shape)
-
-    def level(depth: int) -> None:
-        if depth == len(order):
-            body(At(tuple(places)))
-            return
-        dim = order[depth]
-        start, end = limits[dim]
-        count = lane_count(shape[dim], width) if dim == axis else 1
-
-        def iteration(place: Place, _: list[SSAValue]) -> Sequence[SSAValue]:
-            places[dim] = place
-            if dim == axis and count > 1:
-                whole = isinstance(start, int) and isinstance(end, int) and (end - start) % count == 0
-                active = None if whole else lanes_below(k, k.sub(end, place), count)
-                body(At(tuple(places), axis, count, active))
-            else:
-                level(depth + 1)
-            return ()
-
-        k.loop(start, end, count, iteration)
-
-    level(0)
-
-
-def write(k: Kernel, tile: Tile, buffer: Buffer) -> None:
-    """Compute a tile into a buffer."""
-    k.begin_nest()
-    if not _write_turned(k, tile, buffer):
-        loop_nest(k, tile.shape, tile.width, lambda at: buffer.write(k, k.read(tile, at), at))
-
-
-def _write_turned(k: Kernel, tile: Tile, buffer: Buffer) -> bool:
-    """The same for a tile whose elements stand side by side along another axis than the buffer's: squares of lanes are
-    read along that axis and turned in registers. False if there is no such axis, or no square fits.
-    """
-    axis = lane_axis(tile.shape)
-    if axis is None or tile.is_contiguous(axis):
-        return False
-    others = [a for a, extent in enumerate(tile.shape) if a != axis and extent > 1 and tile.is_contiguous(a)]
-    if not others:
-        return False
-    across = others[-1]
-    size = min(8, VECTOR_BYTES // tile.width, *(tile.shape[a] & -tile.shape[a] for a in (axis, across)))
-    if size < 4:
-        return False
-    places: list[Place] = [0] * len(tile.shape)
-
-    def square() -> None:
-        def at(dim: int, number: int, lanes_along: int) -> At:
-            moved = list(places)
-            moved[dim] = k.add(moved[dim], number)
-            return At(tuple(moved), lanes_along, size)
-
-        lines = [k.read(tile, at(axis, number, across)) for number in range(size)]
-        for number, line in enumerate(transposed(k.e, lines)):
-            buffer.write(k, line, at(across, number, axis))
-
-    def level(dim: int) -> None:
-        if dim == len(places):
-            square()
-            return
-
-        def iteration(place: Place, _: list[SSAValue]) -> Sequence[SSAValue]:
-            places[dim] = place
-            level(dim + 1)
-            return ()
-
-        k.loop(0, tile.shape[dim], size if dim in (axis, across) else 1, iteration)
-
-    level(0)
-    return True
-
-
-def transposed(e: Emitter, lines: list[SSAValue]) -> list[SSAValue]:
-    """The columns of a square of lanes: pairs of rows exchange blocks of 1, 2, 4, … lanes."""
-    size = len(lines)
-    distance = 1
-    while distance < size:
-        first = [lane if not lane & distance else size + lane - distance for lane in range(size)]
-        second = [lane + distance if not lane & distance else size + lane for lane in range(size)]
-        swapped = list(lines)
-        for low in range(size):
-            if not low & distance:
-                high = low | distance
-                swapped[low] = e.shuffle(lines[low], first, lines[high])
-                swapped[high] = e.shuffle(lines[low], second, lines[high])
-        lines = swapped
-        distance *= 2
-    return lines
-
-
-def stored(k: Kernel, tile: Tile) -> Stored:
-    """The tile in memory: itself if it is there already."""
-    if isinstance(tile, Stored):
-        return tile
-    buffer = k.buffer(tile.element, tile.shape)
-    write(k, tile, buffer)
-    return Stored(buffer)

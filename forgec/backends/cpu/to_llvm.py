@@ -378,6 +378,13 @@ def _typed_operands(word: str) -> Callable[[_Writer, Operation], str]:
     return lambda writer, op: f"{word} {_fast_math(op)}{', '.join(map(writer.typed, op.operands))}"
 
 
+def _assembly(writer: _Writer, op: Operation) -> str:
+    assert isinstance(op, llvm.InlineAsmOp)
+    output = writer.type(op.res.type) if op.res is not None else "void"
+    operands = ", ".join(map(writer.typed, op.operands))
+    return f'call {output} asm "{op.asm_string.data}", "{op.constraints.data}"({operands})'
+
+
 def _extract_value(writer: _Writer, op: Operation) -> str:
     position = op.properties["position"]
     assert isinstance(position, DenseArrayBase)
@@ -399,6 +406,7 @@ _WRITERS: dict[str, Callable[[_Writer, Operation], str]] = {
     "llvm.alloca": _alloca,
     "llvm.call_intrinsic": _intrinsic,
     "llvm.call": _call,
+    "llvm.inline_asm": _assembly,
     "llvm.cmpxchg": lambda writer, op: f"cmpxchg {', '.join(map(writer.typed, op.operands))} monotonic monotonic",
     "llvm.extractvalue": _extract_value,
     "llvm.return": _return,

@@ -406,7 +406,7 @@ class ValueEmitter:
         """The lanes of ``a`` and, counted on, of ``b`` that ``mask`` names; -1 is any value."""
         result = vector(element_type(a.type), len(mask))
         other = self.poison(a.type) if b is None else b
-        return self._emit(llvm.ShuffleVectorOp, (a, other), result, {"mask": DenseArrayBase.from_list(i32, mask)})
+        return self._emit(llvm.ShuffleVectorOp, (a, other), result, {"mask": _lanes(tuple(mask))})
 
     def splat(self, a: SSAValue, count: int) -> SSAValue:
         """The scalar in each of ``count`` lanes."""
@@ -464,6 +464,11 @@ class ValueEmitter:
         op = llvm.CallIntrinsicOp.create(operands=operands, result_types=results, properties=properties)
         self.block.add_op(op)
         return op
+
+
+@lru_cache(maxsize=1024)
+def _lanes(mask: tuple[int, ...]) -> DenseArrayBase:
+    return DenseArrayBase.from_list(i32, mask)
 
 
 @lru_cache(maxsize=4096)

@@ -91,7 +91,7 @@ def expected(
 
 
 def assert_close(found: torch.Tensor, wanted: torch.Tensor, scale: float = 1.0) -> None:
-    """Equal integers; floats whose difference is small beside the largest number, NaN and infinities in the same places."""
+    """Equal integers; floats that differ little beside the largest number, NaN and infinities in the same places."""
     if not found.is_floating_point():
         assert torch.equal(found, wanted), f"{found} is not {wanted}"
         return

@@ -112,7 +112,8 @@ tile.kernel @{name}(%a : {types[0]}, %b : {types[1]}, %c : {types[2]}) writes [2
 
 
 EXTENTS = (
-    (1, 1, 1), (4, 16, 8), (1, 64, 32), (3, 40, 7), (8, 8, 8), (6, 24, 16), (16, 100, 20), (5, 3, 33), (2, 1, 40), (32, 128, 16)
+    (1, 1, 1), (4, 16, 8), (1, 64, 32), (3, 40, 7), (8, 8, 8), (6, 24, 16), (16, 100, 20), (5, 3, 33), (2, 1, 40),
+    (32, 128, 16),
 )  # fmt: skip
 
 
@@ -227,26 +228,35 @@ def test_a_product_in_place_is_not_seen_by_who_reads_the_old_sum() -> None:
 
 
 def test_index_arithmetic() -> None:
-    text = """
+    text = (
+        """
     !Y = !tile.block<tensor<7x16xi64>>
     tile.kernel @places(%y : !Y) symbols [n0, n1] writes [0] grid [1] {
       %z = arith.constant 0 : index
       %c = tile.index n0 - 20 () : () -> index
-    """ + "".join(
-        f"""
+    """
+        + "".join(
+            f"""
       %r{row} = tile.range : tensor<16xindex>
       %e{row} = tile.index {expression} (%r{row}, %c) : (tensor<16xindex>, index) -> tensor<16xindex>
       %i{row} = arith.index_cast %e{row} : tensor<16xindex> to tensor<16xi64>
       %b{row} = tile.broadcast %i{row} along [1] : tensor<16xi64> -> tensor<1x16xi64>
       %o{row} = arith.constant {row} : index
       tile.store %b{row}, %y[%o{row}, %z] : tensor<1x16xi64>, !Y"""
-        for row, expression in enumerate(
-            (
-                "p0 * 3 + p1", "floordiv(p0 + p1, 3)", "mod(p0 - p1, n1)", "floordiv(p0 * p1, n1)", "min(p0, p1, n0)",
-                "max(p0 * 2 - n0, p1)", "mod(p0, 4) * 8 + floordiv(p0, 4)",
+            for row, expression in enumerate(
+                (
+                    "p0 * 3 + p1",
+                    "floordiv(p0 + p1, 3)",
+                    "mod(p0 - p1, n1)",
+                    "floordiv(p0 * p1, n1)",
+                    "min(p0, p1, n0)",
+                    "max(p0 * 2 - n0, p1)",
+                    "mod(p0, 4) * 8 + floordiv(p0, 4)",
+                )
             )
-        )  # fmt: skip
-    ) + "\ntile.return\n}"  # fmt: skip
+        )
+        + "\ntile.return\n}"
+    )
     native, kernels = compiled(text)
     for symbols in ([3, 2], [20, 7], [50, 5], [0, 1]):
         agree(native, kernels["places"], [torch.zeros(7, 16, dtype=torch.int64)], symbols)
