@@ -202,7 +202,7 @@ CATALOG: dict[str, Entry] = {
         "The notes hold the compiler's own words. An element type may need a newer architecture.",
     ),
     "FORGE-B007": Entry(
-        "Triton is not installed",
+        "the package triton is not installed",
         "Compiling for a GPU needs the package triton, which is there for Linux only.",
         "Install it: `pip install 'forgec[gpu]'`.",
     ),

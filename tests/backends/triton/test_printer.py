@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+
+pytest.importorskip("expecttest")
+
 from expecttest import TestCase
 from xdsl.dialects.builtin import DictionaryAttr, IntAttr
 
