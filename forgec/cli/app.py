@@ -12,6 +12,7 @@ import typer
 from forgec import __version__
 from forgec.cli import (
     bisect_command,
+    cache_command,
     compile_command,
     doctor_command,
     explain_command,
@@ -43,6 +44,7 @@ app.command("opt")(opt_command.opt)
 app.command("doctor")(doctor_command.doctor)
 app.command("ops")(ops_command.ops)
 app.command("explain")(explain_command.explain)
+app.add_typer(cache_command.cache)
 
 
 def _print_version(wanted: bool) -> None:

@@ -190,6 +190,22 @@ CATALOG: dict[str, Entry] = {
         "defect of the backend that emitted it.",
         "Please report it with the message.",
     ),
+    "FORGE-B005": Entry(
+        "a kernel has no form in Triton",
+        "Triton's language cannot say what the kernel does: a tile extent that is no power of two, an element type or "
+        "an atomic operation that it lacks, a tile that is too large.",
+        "Bind other tile extents, or compile for another target.",
+    ),
+    "FORGE-B006": Entry(
+        "a kernel could not be compiled for the GPU",
+        "Triton or ptxas refused the kernel, or ptxas warned that it serialises asynchronous matrix products (C75xx).",
+        "The notes hold the compiler's own words. An element type may need a newer architecture.",
+    ),
+    "FORGE-B007": Entry(
+        "the package triton is not installed",
+        "Compiling for a GPU needs the package triton, which is there for Linux only.",
+        "Install it: `pip install 'forgec[gpu]'`.",
+    ),
     "FORGE-A001": Entry(
         "not a forge artifact",
         "The file is not a zip archive with a forge manifest, or it is truncated.",
