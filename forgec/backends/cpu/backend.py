@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from xdsl.dialects.builtin import ModuleOp
@@ -10,6 +11,7 @@ from xdsl.dialects.builtin import ModuleOp
 from forgec.backends import aten
 from forgec.backends.aten.table import LOWERINGS
 from forgec.backends.base import Backend
+from forgec.backends.kernel_cache import KernelCache, kernel_key, versions
 from forgec.backends.plan_builder import Place, PlanBuilder
 from forgec.diagnostics import error
 from forgec.ir import types
@@ -90,21 +92,28 @@ def native(module: ModuleOp, target: str) -> NativeCode | None:
     kernels = [op for op in module.ops if isinstance(op, KernelOp)]
     if not kernels:
         return None
-    from forgec.backends.cpu.compile import compile_module
     from forgec.backends.cpu.link import link
-    from forgec.backends.cpu.tile_to_llvm import kernel_module
 
     level = level_of(target)
-    width = _VECTOR_BYTES[level]
-    objects = {
-        kernel.sym_name.data: compile_module(
-            kernel_module([kernel], vector_bytes=width), cpu=level, features="", vector_bits=8 * width
-        )
-        for kernel in kernels
-    }
-    image = link(objects)
+    image = link({kernel.sym_name.data: object_of(kernel, level) for kernel in kernels})
     table = KernelTable(level, tuple(_entry(kernel, image.functions) for kernel in kernels))
     return NativeCode(table, image.code)
+
+
+def object_of(kernel: KernelOp, level: str) -> bytes:
+    """The object code of a bound kernel for a level of x86-64, out of the cache if it was compiled before."""
+    name = kernel.sym_name.data
+    key = kernel_key(kernel, name, level, versions(Path(__file__).parent, "llvmlite", "xdsl"))
+    return KernelCache().find_or_make(key, lambda: _compiled(kernel, level))
+
+
+def _compiled(kernel: KernelOp, level: str) -> bytes:
+    from forgec.backends.cpu.compile import compile_module
+    from forgec.backends.cpu.tile_to_llvm import kernel_module
+
+    width = _VECTOR_BYTES[level]
+    module = kernel_module([kernel], vector_bytes=width)
+    return compile_module(module, cpu=level, features="", vector_bits=8 * width)
 
 
 def _entry(kernel: KernelOp, functions: Any) -> Kernel:
