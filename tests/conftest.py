@@ -24,3 +24,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in gpu_items:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernel_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Compiled kernels of tests are cached in a folder of theirs, not in the user's."""
+    os.environ["FORGEC_CACHE_DIR"] = str(tmp_path_factory.getbasetemp() / "kernels")
