@@ -182,8 +182,8 @@ def _summed_product(writer: Writer, op: DotOp, left: Text, right: Text, kind: st
     if transposed:  # [m, n, k]
         product = binary("*", parts[0].subscript((0, 2), 3), parts[1].subscript((1, 2), 3))
         axis = "axis=2"
-    else:  # [m, k, n]
-        product = binary("*", parts[0].subscript((0, 1), 3), parts[1].subscript((1, 2), 3))
+    else:  # [m, k, n]; the other way round Triton makes a tl.dot of it again (see ``elementwise._mulf``)
+        product = binary("*", parts[1].subscript((1, 2), 3), parts[0].subscript((0, 1), 3))
         axis = "axis=1"
     found = call("tl.sum", product.code, axis)
     # tl.sum widens small integers

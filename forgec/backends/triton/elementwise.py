@@ -18,12 +18,15 @@ from xdsl.ir import Attribute, Operation, SSAValue
 
 from forgec.backends.triton.text import Level, Text, binary, call, joined, literal
 from forgec.backends.triton.writer import Writer, refusal
-from forgec.ir.tile.types import element
+from forgec.ir.tile.compute import BroadcastOp
+from forgec.ir.tile.types import element, extents
+from forgec.ir.types import ELEMENT_TYPES
 
 Rule = Callable[[Writer, Operation, list[Text]], Text]
 
 NARROW = ("float16", "bfloat16", "float8e4nv", "float8e5")
 _BOOLEAN = IntegerType(1)
+_FLOAT32 = ELEMENT_TYPES["f32"]
 
 
 def write(writer: Writer, op: Operation) -> bool:
@@ -49,8 +52,9 @@ def float_cast(writer: Writer, text: Text, source: Attribute, target: Attribute)
         if from_dtype != "float32":
             text = writer.cast(text, source, "float32")
         return call(writer.helper(f"to_{to_dtype}"), writer.typed(text, element(source)).code, shape=text.shape)
-    if from_dtype in NARROW[2:] and to_dtype == "float64":
-        text = writer.cast(text, source, "float32")
+    if from_dtype in NARROW[2:] and to_dtype in ("float64", "bfloat16"):
+        # To float64 there is no instruction; to bfloat16 Triton moves the bits, which makes 65536 of infinity.
+        text, source = writer.cast(text, source, "float32"), _FLOAT32
     return writer.cast(text, element(source), to_dtype)
 
 
@@ -228,6 +232,23 @@ def _negf(writer: Writer, op: Operation, operands: list[Text]) -> Text:
     return binary("*", operands[0], literal(-1.0))  # Triton's -x is 0 - x, which loses the sign of zero
 
 
+def _mulf(writer: Writer, op: Operation, operands: list[Text]) -> Text:
+    """A product of ``a[:, :, None]`` and ``b[None, :, :]`` has ``b`` in front: if it is summed, Triton makes a
+    ``tl.dot`` of it otherwise, which rounds float32 to tf32 and is wrong where it sums fewer than 8 elements.
+    """
+    if _last_new_axis(op.operands[0]) == 2 and _last_new_axis(op.operands[1]) == 0:
+        operands = operands[::-1]
+    return binary("*", *operands)
+
+
+def _last_new_axis(value: SSAValue) -> int | None:
+    """The last axis that the broadcast that makes a tile adds; None where there is no such broadcast or axis."""
+    if not isinstance(value.owner, BroadcastOp):
+        return None
+    new = set(range(len(extents(value)))) - set(value.owner.along.data)
+    return max(new) if new else _last_new_axis(value.owner.input)
+
+
 def _floordivsi(writer: Writer, op: Operation, operands: list[Text]) -> Text:
     return call(writer.helper("floor_div"), *(o.code for o in operands), shape=joined(*operands))
 
@@ -388,7 +409,7 @@ RULES: dict[type[Operation], Rule] = {
     arith.MaxUIOp: _unsigned(_extrema("maximum", "|"), literals=False),
     arith.AddfOp: _float(_operator("+")),
     arith.SubfOp: _float(_operator("-")),
-    arith.MulfOp: _float(_operator("*")),
+    arith.MulfOp: _float(_mulf),
     arith.DivfOp: _float(_by_width({"float64": _operator("/")}, _typed_function("tl.div_rn"))),
     arith.NegfOp: _float(_negf),
     arith.MaximumfOp: _float(_propagating("maximum")),

@@ -199,7 +199,8 @@ def _padding(writer: Writer, result: SSAValue, value: bool | int | float) -> int
 
 
 def _other(writer: Writer, padding: Text, result: SSAValue) -> str:
-    return padding.code if padding.code != "-0.0" else writer.typed(padding, element(result)).code
+    by_cast = padding.code != "-0.0" and not writer.dtype(result).startswith("float8")
+    return padding.code if by_cast else writer.typed(padding, element(result)).code
 
 
 def _stored(writer: Writer, op: Operation, value: SSAValue) -> Text:

@@ -130,6 +130,14 @@ def literal(value: bool | int | float, element: Attribute | None = None) -> Text
     return Text(code, (), Level.UNARY if negative else Level.ATOM, value, True)
 
 
+def float8_bits(value: float, dtype: str) -> int:
+    """The bits of a number as an 8-bit float, as a signed byte."""
+    import torch
+
+    kinds = {"float8e4nv": torch.float8_e4m3fn, "float8e5": torch.float8_e5m2}
+    return int(torch.tensor(value, dtype=torch.float32).to(kinds[dtype]).view(torch.int8))
+
+
 def dtype_name(element: Attribute, index: str) -> str | None:
     """Triton's name of an element type (``float32``); ``index`` is the one of indices. None: Triton has none."""
     match element:

@@ -18,6 +18,7 @@ from forgec.backends.triton.text import (
     call,
     conjunction,
     dtype_name,
+    float8_bits,
     joined,
     literal,
     mangled,
@@ -224,6 +225,9 @@ class Writer:
         return call("tl.broadcast_to", text.code, self.shape_code(kind), shape=shape)
 
     def _constant(self, shape: str, text: Text, dtype: str) -> Text:
+        if dtype in ("tl.float8e4nv", "tl.float8e5"):  # by its bits: Triton has no such constants but by casts
+            bits = float8_bits(float(text.literal or text.code), dtype.removeprefix("tl."))
+            return Text(f"tl.full({shape}, {bits}, tl.int8).to({dtype}, bitcast=True)")
         if text.code == "-0.0":  # tl.full makes 0.0 of it
             return Text(f"-1.0 * tl.full({shape}, 0.0, {dtype})", (), Level.PRODUCT)
         if text.literal == 0 and shape != "()" and not isinstance(text.literal, bool):

@@ -5,7 +5,7 @@ give.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -158,6 +158,15 @@ def special(generator: torch.Generator, shape: tuple[int, ...], dtype: torch.dty
     return numbers.to(dtype)
 
 
+def extreme(generator: torch.Generator, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Numbers where results become subnormal, infinite, or lose their digits; the same ones as float64."""
+    found = torch.randn(shape, generator=generator, dtype=torch.float64)
+    values = [2.0**-149, -(2.0**-149), 1e-40, -1e-40, 2.0**-126, 3.4e38, -3.4e38, 88.5, 88.8, -87.5, -103.0, -104.5,
+              127.5, 128.0, -126.5, 1e4, 1e10, 8388607.5, 1 - 2.0**-24, 1 + 2.0**-23, -1 + 2.0**-24, 1e-8]  # fmt: skip
+    found.reshape(-1)[: len(values)] = torch.tensor(values, dtype=torch.float64)[: found.numel()]
+    return found.to(torch.float32).to(dtype)
+
+
 def wide(generator: torch.Generator, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     """Integers of all sizes, and floats around the limits of narrower types."""
     if dtype.is_floating_point:
@@ -200,6 +209,7 @@ def _bundled(bundle: bundles.Bundle, data: Mapping[str, Data], **options: Any) -
 
 TRUNCATED = ("out_bf16", "out_f8E4M3FN", "out_f8E5M2")
 NAN = ("maxnumf", "minnumf")
+FLOATS_OF_8_BITS = {torch.float8_e4m3fn: 2.0**-4, torch.float8_e5m2: 2.0**-3}
 FEW = ("absf", "exp", "rsqrt", "tanh", "floor")
 
 
@@ -211,6 +221,25 @@ def bundled() -> dict[str, Case]:
         _bundled(bundles.floats("f64"), {"x": special, "y": special}, not_interpreted=NAN),
         _bundled(bundles.floats("f16", FEW), {"x": special, "y": special}, not_interpreted=NAN),
         _bundled(bundles.floats("bf16", FEW), {"x": special, "y": special}, interpreted=False),
+        *(
+            _bundled(
+                bundles.floats(e, FEW),
+                {"x": special, "y": special},
+                float64=True,
+                tolerances=FLOATS_OF_8_BITS,
+                interpreted=False,
+            )
+            for e in ("f8E4M3FN", "f8E5M2")
+        ),
+        replace(
+            _bundled(
+                bundles.floats("f32"),
+                {"x": extreme, "y": special},
+                float64=True,
+                not_interpreted=(*NAN, "cosh", "sinh"),
+            ),
+            name="floats_f32_extreme",
+        ),
         *(_bundled(bundles.float_comparisons(e), {"x": special, "y": special}) for e in ("f32", "bf16")),
         *(_bundled(bundles.integers(e), {"x": wide, "y": nonzero, "s": below(7)}) for e in bundles.INTEGERS),
         *(

@@ -58,6 +58,29 @@ def memory() -> Iterator[Written]:
     writes = list(range(1, 2 * len(ELEMENTS), 2))
     yield "copies", kernel("copies", parameters, lines, writes=writes, symbols="n0"), {"n0": 11}, {}
 
+    # what is read outside, of every element type
+    parameters, lines = {}, ZERO
+    for element in ELEMENTS:
+        others: tuple[str, ...] = ("-0.0", "inf", "-inf", "nan", "0.1", "-448.0")
+        if element == "f8E4M3FN":
+            others = ("-0.0", "nan", "-448.0")
+        elif element == "i1":
+            others = ("true", "false")
+        elif not element.startswith(("f", "b")):
+            width = int(element.strip("ui"))
+            others = ("0", "255") if element == "ui8" else ("-1", str(-(1 << (width - 1))), str((1 << (width - 1)) - 1))
+        source, kind = block(element, "n0"), tile(element.removeprefix("u"), 16)
+        parameters[f"x_{element.lower()}"] = source
+        for number, other in enumerate(others):
+            name = f"{element.lower()}_{number}"
+            parameters[f"y_{name}"] = block(element, 16)
+            lines += f"  %v_{name} = tile.load %x_{element.lower()}[%zero] other {other} : {source} -> {kind}\n"
+            lines += f"  tile.store %v_{name}, %y_{name}[%zero] : {kind}, {block(element, 16)}\n"
+    writes = [place for place, name in enumerate(parameters) if name.startswith("y_")]
+    yield "paddings", kernel("paddings", parameters, lines, writes=writes, symbols="n0"), {"n0": 5}, {
+        "interpreted": False  # Triton's interpreter has no constants of bfloat16
+    }  # fmt: skip
+
     # strides of all kinds, rank 3, offsets on both sides, extents of 1
     x = block("f32", "n0", 3, "n1", strides="[1, n0 * n1, n0]")
     y = block("f32", "n0", 3, "n1")
@@ -184,6 +207,18 @@ def products() -> Iterator[Written]:
         ("dot_short_transposed", "f32", "f32", (4, 8, 8), True, "ieee"),
         ("dot_small", "f16", "f32", (1, 2, 32), False, "ieee"),
         ("dot_i8_short", "i8", "i32", (16, 16, 16), True, "ieee"),
+        ("dot_short_f32", "f32", "f32", (32, 64, 8), False, "ieee"),
+        ("dot_short_bf16", "bf16", "f32", (64, 16, 2), False, "ieee"),
+        ("dot_row", "f32", "f32", (1, 64, 32), True, "ieee"),
+        ("dot_column", "bf16", "f32", (64, 1, 16), False, "ieee"),
+        ("dot_f32_64", "f32", "f32", (64, 64, 32), True, "ieee"),
+        ("dot_tf32_64", "f32", "f32", (64, 64, 32), False, "tf32"),
+        ("dot_f16_64", "f16", "f32", (64, 128, 64), False, "ieee"),
+        ("dot_bf16_64", "bf16", "f32", (128, 64, 32), True, "ieee"),
+        ("dot_e5m2_64", "f8E5M2", "f32", (64, 64, 64), True, "ieee"),
+        ("dot_f64_transposed", "f64", "f64", (64, 32, 16), True, "ieee"),
+        ("dot_i8_64", "i8", "i32", (64, 64, 64), False, "ieee"),
+        ("dot_i8_transposed", "i8", "i32", (64, 32, 64), True, "ieee"),
     ):
         m, n, k = sizes
         a, c = block(element, m, "n0"), block(total, m, n)
@@ -212,6 +247,22 @@ def products() -> Iterator[Written]:
         yield name, kernel(
             name, {"a": a, "b": b, "c": c}, lines, writes=[2], symbols="n0", tiles="BK over n0", bound=f"BK = {k}"
         ), {"n0": 2 * k + 3}, options  # fmt: skip
+
+    # products that are summed: Triton must make no tl.dot of them, which rounds to tf32
+    for axis, (m, k, n) in ((1, (16, 4, 32)), (1, (16, 16, 16)), (0, (32, 16, 16)), (2, (16, 16, 32))):
+        kept = [extent for place, extent in enumerate((m, k, n)) if place != axis]
+        a, b, y = block("f32", m, k), block("f32", k, n), block("f32", *kept)
+        whole, result = tile("f32", m, k, n), tile("f32", *kept)
+        lines = f"""{ZERO}
+  %l = tile.load %a[%zero, %zero] : {a} -> {tile("f32", m, k)}
+  %r = tile.load %b[%zero, %zero] : {b} -> {tile("f32", k, n)}
+  %lw = tile.broadcast %l along [0, 1] : {tile("f32", m, k)} -> {whole}
+  %rw = tile.broadcast %r along [1, 2] : {tile("f32", k, n)} -> {whole}
+  %p = arith.mulf %lw, %rw : {whole}
+  %s = tile.reduce "add" %p axis {axis} : {whole} -> {result}
+  tile.store %s, %y[%zero, %zero] : {result}, {y}"""
+        name = f"summed_products_{axis}_of_{k}"
+        yield name, kernel(name, {"a": a, "b": b, "y": y}, lines, writes=[2]), {}, {"float64": True}
 
 
 def reductions() -> Iterator[Written]:
@@ -251,6 +302,25 @@ def reductions() -> Iterator[Written]:
         yield f"reduce_{element}", text, {"n0": 7}, {"tolerances": "reduce"}
         if element == "f32":
             yield "reduce_nan", text, {"n0": 7}, {"data": {"x": "special"}, "tolerances": "reduce"}
+    # one element along an axis, and what is reduced after that
+    x, t, row = block("f32", 1, 64), tile("f32", 1, 64), tile("f32", 64)
+    parameters, lines = {"x": x}, f"{ZERO}  %v = tile.load %x[%zero, %zero] : {x} -> {t}\n"
+    for kind in ("add", "max", "min"):
+        parameters |= {f"row_{kind}": block("f32", 64), f"one_{kind}": block("f32"), f"place_{kind}": block("i64")}
+        lines += f"""
+  %r_{kind} = tile.reduce "{kind}" %v axis 0 : {t} -> {row}
+  tile.store %r_{kind}, %row_{kind}[%zero] : {row}, {block("f32", 64)}
+  %o_{kind} = tile.reduce "{kind}" %r_{kind} axis 0 : {row} -> f32
+  tile.store %o_{kind}, %one_{kind}[] : f32, {block("f32")}
+  %s_{kind} = tile.reduce "{kind}" %v axis 0 : {t} -> {row}
+  %p_{kind} = tile.reduce "arg{"max" if kind == "add" else kind}" %s_{kind} axis 0 : {row} -> index
+  %i_{kind} = arith.index_cast %p_{kind} : index to i64
+  tile.store %i_{kind}, %place_{kind}[] : i64, {block("i64")}
+"""
+    writes = list(range(1, len(parameters)))
+    yield "reduce_one", kernel("reduce_one", parameters, lines, writes=writes), {}, {}
+    text = kernel("reduce_one_nan", parameters, lines, writes=writes)
+    yield "reduce_one_nan", text, {}, {"data": {"x": "special"}}
     # transposes and broadcasts of rank 3
     x, y, t = block("f32", 4, 8, 2), block("f32", 2, 4, 8), tile("f32", 4, 8, 2)
     lines = f"""{ZERO}
