@@ -20,7 +20,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from importlib.metadata import version
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +179,7 @@ def main() -> int:
     parser.add_argument("--dynamic", action="store_true", help="in float32 also for all shapes")
     parser.add_argument("--jobs", type=int, default=14)
     parser.add_argument("--rows", type=int, default=None, help="only the first of the architectures")
-    parser.add_argument("--kernels", type=int, default=1 << 30, help="at most so many kernels")
+    parser.add_argument("--kernels", type=int, default=1 << 30, help="at most so many distinct ones")
     parser.add_argument("--seconds", type=float, default=450.0, help="end after this time")
     parser.add_argument("--out", type=Path, default=Path("gpu_kernels.json"))
     parser.add_argument("--dry", action="store_true", help="all but the launches")
@@ -193,6 +193,8 @@ def main() -> int:
         run = Run(options, folder)
         run.go()
         print(report.summary(run.found), flush=True)
+        for process in active_children():  # a kernel that does not end would keep this process
+            process.kill()
     return int(any(report.failure(kernel) for kernel in run.found["kernels"].values()))
 
 

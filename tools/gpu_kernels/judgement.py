@@ -21,9 +21,9 @@ OK, ROUNDED, WRONG = "ok", "as the IR rounds", "wrong"
 @dataclass(frozen=True)
 class Judgement:
     """``error`` is the largest difference from float64, ``typed_error`` that of the second reference, and
-    ``from_typed`` the one from the second reference, all of the largest absolute value of the output (of integers: the share of
-    elements that differ). ``misplaced`` elements are NaN or infinite where they should not be, or the other way round;
-    ``finite`` is the share of finite elements in the reference.
+    ``from_typed`` the one from the second reference, all of the largest absolute value of the output (of integers: the
+    share of elements that differ). ``misplaced`` elements are NaN or infinite where they should not be, or the other
+    way round; ``finite`` is the share of finite elements in the reference.
     """
 
     output: str

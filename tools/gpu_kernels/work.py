@@ -161,8 +161,9 @@ def prepare(kernel: Kernel, architecture: str, folder: str) -> Prepared:
     """
     quiet()
     _warm(architecture)
+    case = kernel.case(1)
     started = time.perf_counter()
-    compiled = compile_source(kernel.case(1).source, architecture)
+    compiled = compile_source(case.source, architecture)
     compiled_at = time.perf_counter()
     reason = ""
     for limit in (5, 2, 1):

@@ -252,6 +252,8 @@ def _translate(
             for stage, run in stages.items():
                 if stage != "cubin":
                     found = run(found, metadata)
+                if stage == "ttir" and "tl.sum(" in source.text:
+                    _refuse_new_products(source, str(found))
         except ForgeError:
             raise
         except Exception as reason:  # Triton's front end raises whatever its parts raise, its passes RuntimeError
@@ -263,6 +265,12 @@ def _translate(
     if metadata.get("global_scratch_size") or metadata.get("profile_scratch_size"):
         raise error("FORGE-B006", f"kernel {source.name} needs scratch memory, which launches do not give")
     return found, metadata
+
+
+def _refuse_new_products(source: TritonSource, text: str) -> None:
+    """Triton makes products in tf32 of some sums of products (``elementwise._mulf``): none that the source lacks."""
+    if text.count("tt.dot ") > source.text.count("tl.dot("):
+        raise error("FORGE-B006", f"Triton makes a tf32 product of a sum in kernel {source.name}")
 
 
 def _assemble(ptx: str, architecture: str, name: str) -> tuple[bytes, str]:

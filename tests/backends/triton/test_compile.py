@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import patch
@@ -27,7 +28,9 @@ CASES = all_cases()
 DIFFERENT = list({case.source.text: name for name, case in CASES.items()}.values())
 SIMILAR = (
     "casts_i16", "casts_i32", "casts_f16", "integers_i16", "reduce_i64", "reduce_i8", "comparisons_bf16", "floats_bf16",
-    "dot_short_transposed", "dot_i8_short", "places_in_64_bits",
+    "dot_short_transposed", "dot_i8_short", "places_in_64_bits", "dot_short_f32", "dot_short_bf16", "dot_column",
+    "dot_i8_transposed", "dot_f64_transposed", "dot_tf32_64", "dot_bf16_64", "dot_e5m2_64", "floats_f8E5M2",
+    "summed_products_0_of_16", "summed_products_2_of_16",
 )  # fmt: skip
 ELSEWHERE = ("atomics", "dot_f16", "dot_f64", "dot_e5m2", "loops_in_64_bits", "checked")
 COPY = """
@@ -186,3 +189,13 @@ def test_without_triton_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyP
     with pytest.raises(ForgeError) as refused:
         compile_source(CASES["copies"].source, "sm_90a")
     assert refused.value.code == "FORGE-B007"
+
+
+def test_a_sum_of_products_becomes_no_product_in_tf32() -> None:
+    """Triton makes one of it where the operands are the other way round, which is refused."""
+    source = CASES["dot_short"].source
+    left, right = "l.to(tl.float32)[:, :, None]", "r.to(tl.float32)[None, :, :]"
+    assert f"{right} * {left}" in source.text
+    turned = replace(source, text=source.text.replace(f"{right} * {left}", f"{left} * {right}"))
+    with pytest.raises(ForgeError, match="tf32 product of a sum"):
+        compile_source(turned, "sm_90a")
