@@ -27,12 +27,13 @@ def groups(found: Mapping[str, Any]) -> list[dict[str, Any]]:
             "rounded": sum(result["verdict"] == ROUNDED for result in results),
             "worst": max((result["error"] for result in results), default=None),
             "failed": [kernel["name"] for kernel in kernels if failure(kernel)],
+            "not_run": sum(map(was_not_run, kernels)),
         })  # fmt: skip
     return lines
 
 
 def failure(kernel: Mapping[str, Any]) -> str:
-    """Why a kernel is not right, "" if it is."""
+    """Why a kernel is not right, "" if it is, or was not run."""
     if "result" in kernel:
         result = kernel["result"]
         if result["verdict"] in (OK, ROUNDED):
@@ -41,7 +42,12 @@ def failure(kernel: Mapping[str, Any]) -> str:
             f"{result['output']} ({result['dtype']}): error {result['error']:.2g}, {result['misplaced']} misplaced, "
             f"{result['typed_error']:.2g} in the types of the IR"
         )
-    return kernel.get("failure", "not run")
+    return kernel.get("failure", "")
+
+
+def was_not_run(kernel: Mapping[str, Any]) -> bool:
+    """True for what the end of the time has left."""
+    return "result" not in kernel and "failure" not in kernel
 
 
 def compile_seconds(found: Mapping[str, Any]) -> list[float]:
@@ -51,12 +57,12 @@ def compile_seconds(found: Mapping[str, Any]) -> list[float]:
 
 def summary(found: Mapping[str, Any]) -> str:
     """The tables as text."""
-    lines = [f"{'kind':32} {'dtype':5} {'kernels':>7} {'ok':>4} {'rounded':>7} {'worst':>8}  failed"]
+    lines = [f"{'kind':32} {'dtype':5} {'kernels':>7} {'ok':>4} {'rounded':>7} {'not run':>7} {'worst':>8}  failed"]
     for group in groups(found):
         worst = "" if group["worst"] is None else f"{group['worst']:.1e}"
         lines.append(
             f"{group['kind'][:32]:32} {group['dtype']:5} {group['kernels']:7} {group['ok']:4} {group['rounded']:7} "
-            f"{worst:>8}  {' '.join(group['failed'])}"
+            f"{group['not_run']:7} {worst:>8}  {' '.join(group['failed'])}"
         )
     lines += ["", *(f"{name}: {row['failure'][:200]}" for name, row in found["rows"].items() if "failure" in row)]
     failed = {name: failure(kernel) for name, kernel in found["kernels"].items() if failure(kernel)}
@@ -83,7 +89,8 @@ def _compile_words(found: Mapping[str, Any]) -> str:
 
 def _total_words(found: Mapping[str, Any], failed: int) -> str:
     models = [row for row in found["rows"].values() if "failure" not in row]
-    return f"{len(found['kernels'])} kernels of {len(models)} models, {failed} not right"
+    rest = sum(map(was_not_run, found["kernels"].values()))
+    return f"{len(found['kernels'])} kernels of {len(models)} models: {failed} failed, {rest} not run"
 
 
 def markdown(found: Mapping[str, Any]) -> str:
@@ -104,7 +111,8 @@ def markdown(found: Mapping[str, Any]) -> str:
         "interpreter in float64:",
         f"largest error of any output, of its largest absolute value (limits: {LIMITS}). In brackets: how many kernels "
         "are over the limit because they",
-        "round in between as the IR says, and agree with the interpreter when it rounds there too.",
+        "round in between as the IR says, and agree with the interpreter when it rounds there too. "
+        f"{_total_words(found, sum(bool(failure(kernel)) for kernel in found['kernels'].values()))}.",
         "",
         f"| kind | {' | '.join(dtypes)} | failed |",
         f"|---|{'---|' * len(dtypes)}---|",
@@ -123,8 +131,9 @@ def markdown(found: Mapping[str, Any]) -> str:
 def _cell(group: dict[str, Any] | None) -> str:
     if group is None:
         return ""
-    worst = "not run" if group["worst"] is None else f"{group['worst']:.1e}"
-    return f"{group['kernels']}: {worst}" + (f" ({group['rounded']})" if group["rounded"] else "")
+    worst = "" if group["worst"] is None else f"{group['worst']:.1e}"
+    count = group["kernels"] - group["not_run"]
+    return f"{count}: {worst}" + (f" ({group['rounded']})" if group["rounded"] else "")
 
 
 def _listed(names: Iterable[str]) -> str:

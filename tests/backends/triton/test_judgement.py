@@ -64,12 +64,13 @@ def test_a_run_becomes_tables_that_name_what_failed() -> None:
             "k0": {**kernel, "name": "linear_0", "result": good},
             "k1": {**kernel, "name": "linear_1", "result": bad},
             "k2": {"kind": "sum", "dtype": "f16", "name": "sum_2", "failure": "too large"},
+            "k3": {**kernel, "name": "linear_3"},
         },
     }  # fmt: skip
     text = report.summary(found)
     assert "linear_1: y (float32): error 8" in text
     assert "sum_2: too large" in text
-    assert "3 kernels of 1 models, 2 not right" in text
+    assert "4 kernels of 1 models: 2 failed, 1 not run" in text
     assert "{'forge.sort': 2}" in text
     assert "| linear | 2: 8.0e+00 |  | linear_1 |" in report.markdown(found)
     assert "Not exported or lowered there: B." in report.markdown(found)
