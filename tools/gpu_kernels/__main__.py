@@ -169,7 +169,8 @@ def _single() -> ProcessPoolExecutor:
 
 
 def _words(reason: Exception) -> str:
-    return f"{type(reason).__name__}: {reason}".replace("\n", " | ")[:600]
+    told = str(reason) if isinstance(reason, work.Failed) else f"{type(reason).__name__}: {reason}"
+    return told.replace("\n", " | ")[:600]
 
 
 def main() -> int:

@@ -6,10 +6,12 @@ import logging
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, wraps
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
 from xdsl.dialects.builtin import ModuleOp
@@ -39,6 +41,16 @@ LENGTH = 11
 NO_KERNELS = frozenset({"forge.param_ref", "forge.yield", "forge.symbol", "forge.param", "forge.constant"})
 
 
+Indices = int | Literal["distinct"]
+INDICES: tuple[Indices, ...] = (5, 2, 1, "distinct")
+"""What is tried, until no index is outside of its table, and no two programs write one element."""
+
+
+def distinct(generator: torch.Generator, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """The numbers from 0 on in random order."""
+    return torch.randperm(prod(shape), generator=generator).reshape(shape).to(dtype)
+
+
 @dataclass(frozen=True)
 class Kernel:
     """A bound kernel as text, with the values and the ranges of its symbols."""
@@ -55,14 +67,14 @@ class Kernel:
         """Its name without the hash."""
         return self.name.rpartition("_")[0] or self.name
 
-    def case(self, indices_below: int) -> Case:
-        """The kernel with random inputs; integers are places in tables."""
+    def case(self, indices: Indices) -> Case:
+        """The kernel with random inputs; integers are places in tables, below a number or all different."""
         kernel = kernel_of(self.text)
         data = {}
         for number, parameter in enumerate(kernel.parameters):
             parameter.name_hint = parameter.name_hint or f"block{number}"
             if types.dtype(block_type(parameter)) in ("i32", "i64"):
-                data[parameter.name_hint] = below(indices_below)
+                data[parameter.name_hint] = distinct if indices == "distinct" else below(indices)
         return Case(self.name, kernel, self.symbols, data, ranges=self.ranges)
 
 
@@ -93,6 +105,26 @@ def quiet() -> None:
     warnings.simplefilter("ignore")
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Failed(Exception):
+    """What another exception said; that one may hold what no other process can read."""
+
+
+def _told(task: Callable[P, R]) -> Callable[P, R]:
+    @wraps(task)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return task(*args, **kwargs)
+        except Exception as reason:
+            raise Failed(f"{type(reason).__name__}: {reason}") from None
+
+    return wrapped
+
+
+@_told
 def lower(name: str, dtype: str, target: str, dynamic: bool) -> Lowered:
     """The kernels of an architecture of the tests, whose weights and floating-point inputs have this dtype."""
     quiet()
@@ -155,9 +187,10 @@ def _warm(architecture: str) -> None:
     compile_source(Case("nothing", kernel_of(text), {}).source, architecture)
 
 
+@_told
 def prepare(kernel: Kernel, architecture: str, folder: str) -> Prepared:
     """Compiles a kernel as for an artifact, and runs it in the interpreter: once with all in float64, and once in the
-    types of the IR. Raises ForgeError where the compiler refuses it.
+    types of the IR. Raises Failed where the compiler refuses it.
     """
     quiet()
     _warm(architecture)
@@ -166,25 +199,26 @@ def prepare(kernel: Kernel, architecture: str, folder: str) -> Prepared:
     compiled = compile_source(case.source, architecture)
     compiled_at = time.perf_counter()
     reason = ""
-    for limit in (5, 2, 1):
-        case = kernel.case(limit)
+    for indices in INDICES:
+        case = kernel.case(indices)
         try:
             expected = {"exact": replace(case, float64=True).expected(), "typed": case.expected()}
-        except ForgeError as failure:  # an index outside of a table that has fewer rows
+        except ForgeError as failure:
             reason = str(failure).splitlines()[0]
             continue
         path = Path(folder) / f"{kernel.key}.pt"
-        torch.save({"limit": limit, **expected}, path)
+        torch.save({"indices": indices, **expected}, path)
         return Prepared(compiled, compiled_at - started, time.perf_counter() - compiled_at, str(path), "")
     return Prepared(compiled, compiled_at - started, time.perf_counter() - compiled_at, "", reason)
 
 
+@_told
 def launch(kernel: Kernel, prepared: Prepared, *, dry: bool = False) -> list[Judgement]:
     """Runs a kernel on the device, its outputs poisoned, and compares. ``dry``: what the interpreter gave in the types
     of the IR stands for what the device gave.
     """
     loaded = torch.load(prepared.path, weights_only=True)
-    case = kernel.case(loaded["limit"])
+    case = kernel.case(loaded["indices"])
     tensors = case.tensors()
     found = loaded["typed"] if dry else _on_device(case, prepared.compiled, tensors)
     return [
