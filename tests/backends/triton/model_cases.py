@@ -23,7 +23,7 @@ LENGTH = 11
 def model_cases(name: str, target: str = "cuda:sm_90a", *, dynamic: bool = True) -> dict[str, Case]:
     """The kernels of one of the small models, by their names; ``dynamic`` for all lengths of the input."""
     model, inputs = build(name, 1, "sdpa")
-    shapes = {"input_ids": {1: torch.export.Dim.AUTO}} if dynamic else None
+    shapes = {"input_ids": {1: torch.export.Dim.AUTO(min=2, max=64)}} if dynamic else None
     module = import_program(export_model(model, (), inputs, shapes), model).module
     run_pipeline(module, f'@O2,lower-to-tile,bind-tiles{{target="{target}"}}', context=context())
     return {kernel.sym_name.data: _case(kernel, module) for kernel in module.ops if isinstance(kernel, KernelOp)}

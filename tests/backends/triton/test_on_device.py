@@ -65,10 +65,12 @@ def test_random_kernels(first: int) -> None:
     assert {case.name: wrong for case in cases if (wrong := run(case))} == {}
 
 
+@pytest.mark.parametrize("dynamic", [True, False])
 @pytest.mark.parametrize("model", ["gpt2", "llama"])
-def test_kernels_of_models(model: str) -> None:
+def test_kernels_of_models(model: str, dynamic: bool) -> None:
     pytest.importorskip("transformers")
     from tests.backends.triton.model_cases import model_cases
 
     target = f"cuda:{ARCHITECTURES.get(torch.cuda.get_device_capability(), 'sm_90a')}"
-    assert {name: wrong for name, case in model_cases(model, target).items() if (wrong := run(case))} == {}
+    cases = model_cases(model, target, dynamic=dynamic)
+    assert {name: wrong for name, case in cases.items() if (wrong := run(case))} == {}
