@@ -35,7 +35,7 @@ class TileOp(IRDLOperation):
 
     traits = traits_def(Pure())
 
-    def build(
+    def set_up(
         self, operands: Sequence[SSAValue], kind: Attribute, properties: Mapping[str, Attribute] | None = None
     ) -> None:
         """Sets up an op of one result as ``Operation`` does, which IRDL's initialiser takes four times as long for: it
@@ -66,7 +66,7 @@ class IndexOp(TileOp):
     assembly_format = "custom<Bare>($expression) `(` $inputs `)` attr-dict `:` functional-type($inputs, $result)"
 
     def __init__(self, expression: Extent, inputs: Sequence[SSAValue] = (), shape: Sequence[Extent] = ()) -> None:
-        self.build(inputs, tile("index", shape), {"expression": ExtentAttr(expression)})
+        self.set_up(inputs, tile("index", shape), {"expression": ExtentAttr(expression)})
 
     def verify_(self) -> None:
         if element(self.result) != INDEX:
@@ -90,7 +90,7 @@ class RangeOp(TileOp):
     assembly_format = "attr-dict `:` type($result)"
 
     def __init__(self, extent: Extent) -> None:
-        self.build((), tile("index", [extent]))
+        self.set_up((), tile("index", [extent]))
 
     def verify_(self) -> None:
         if element(self.result) != INDEX or len(extents(self.result)) != 1:
@@ -112,7 +112,7 @@ class BroadcastOp(TileOp):
     assembly_format = "$input `along` custom<Bare>($along) attr-dict `:` type($input) `->` type($result)"
 
     def __init__(self, value: SSAValue, along: Sequence[int], shape: Sequence[Extent]) -> None:
-        self.build([value], tile(element(value), shape), {"along": IntsAttr(along)})
+        self.set_up([value], tile(element(value), shape), {"along": IntsAttr(along)})
 
     def verify_(self) -> None:
         shape, along = extents(self.result), self.along.data
@@ -178,7 +178,7 @@ class DotOp(TileOp):
     )
 
     def __init__(self, lhs: SSAValue, rhs: SSAValue, accumulator: SSAValue, *, transposed: bool = False) -> None:
-        self.build([lhs, rhs, accumulator], accumulator.type, {"transposed": UnitAttr()} if transposed else {})
+        self.set_up([lhs, rhs, accumulator], accumulator.type, {"transposed": UnitAttr()} if transposed else {})
 
     def verify_(self) -> None:
         left, right, result = extents(self.lhs), extents(self.rhs), extents(self.accumulator)
@@ -217,7 +217,7 @@ class ReduceOp(TileOp):
     )
 
     def __init__(self, kind: str, value: SSAValue, axis: int) -> None:
-        self.build([value], _reduced(kind, value, axis), {"axis": IntAttr(axis), "kind": StringAttr(kind)})
+        self.set_up([value], _reduced(kind, value, axis), {"axis": IntAttr(axis), "kind": StringAttr(kind)})
 
     def verify_(self) -> None:
         if self.kind.data not in REDUCTIONS:
@@ -288,7 +288,7 @@ class PadOp(TileOp):
         self, value: SSAValue, offsets: Sequence[SSAValue], bounds: Sequence[Extent], other: bool | int | float
     ) -> None:
         properties = {"bounds": ExtentsAttr(bounds), "other": ScalarAttr.of(other)}
-        self.build([value, *offsets], value.type, properties)
+        self.set_up([value, *offsets], value.type, properties)
 
     def verify_(self) -> None:
         rank = len(extents(self.input))
