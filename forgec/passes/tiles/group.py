@@ -174,6 +174,8 @@ def _emit(
     begin: Extent = 0
     builders = [first]
     for section in sections:
+        if 0 in section.shape:
+            continue  # no program has anything to do
         inner = Block()
         k = KernelBuilder(rules, parameters, section.axes, inner)  # type: ignore[arg-type]
         k.location, k.tiles, k.checks = group.location, first.tiles, first.checks
