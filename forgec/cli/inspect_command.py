@@ -90,4 +90,6 @@ def _kernels(opened: Any, level: Level, text: str, stored: str, kernel: str | No
     try:
         return tile_view.annotated(text, opened.report.get("kernels", []), kernel)
     except (AttributeError, LookupError, TypeError, ValueError) as reason:
-        raise error("FORGE-A003", f"'{opened.path}' has a report that is not of the form that forgec writes") from reason
+        raise error(
+            "FORGE-A003", f"'{opened.path}' has a report that is not of the form that forgec writes"
+        ) from reason

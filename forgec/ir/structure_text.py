@@ -12,9 +12,7 @@ ATTRIBUTES_LIMIT = 1 << 14
 _TEXTS: dict[Attribute, str] = {}
 
 
-def structure_text(
-    op: Operation, inputs: Sequence[SSAValue] = (), without: Sequence[str] = ()
-) -> str:
+def structure_text(op: Operation, inputs: Sequence[SSAValue] = (), without: Sequence[str] = ()) -> str:
     """The op with all that it holds, one op a line: name, operands by number, properties, types.
 
     Values that it does not define are numbered as they come, beginning with ``inputs``, and named with their types.

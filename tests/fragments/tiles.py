@@ -72,9 +72,7 @@ def programs_in_random_order(chooser: Chooser) -> Iterator[None]:
     """The interpreter runs the programs of every grid in another order than the grid's."""
     run = interpreter._run
 
-    def shuffled(
-        kernel: KernelOp, ev: Evaluator, parameters: Sequence[Memory], order: Iterable[int] | None
-    ) -> None:
+    def shuffled(kernel: KernelOp, ev: Evaluator, parameters: Sequence[Memory], order: Iterable[int] | None) -> None:
         assert order is None
         count = 1
         for extent in kernel.grid.data:

@@ -40,7 +40,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="machine code is
 
 def calls(compiled: Any) -> tuple[Counter[str], Counter[str]]:
     """The launches of kernels, and of ATen, by name."""
-    ops = Counter(launch.op for entry in compiled.plan.entries for launch in entry.launches if not is_control(launch.op))
+    ops = Counter(
+        launch.op for entry in compiled.plan.entries for launch in entry.launches if not is_control(launch.op)
+    )
     return Counter({k: v for k, v in ops.items() if is_kernel(k)}), Counter(
         {k: v for k, v in ops.items() if not is_kernel(k)}
     )

@@ -47,7 +47,9 @@ class ViewOp(IRDLOperation):
     assembly_format = "$source `[` $offset `]` attr-dict `:` type($source) `to` type($result)"
 
     def __init__(self, source: SSAValue, offset: SSAValue, kind: BlockType) -> None:
-        Operation.__init__(self, operands=(source, offset), result_types=(kind,))  # as TileOp.set_up, for the same reason
+        Operation.__init__(
+            self, operands=(source, offset), result_types=(kind,)
+        )  # as TileOp.set_up, for the same reason
 
     def verify_(self) -> None:
         if types.dtype(block_type(self.source)) != types.dtype(block_type(self.result)):

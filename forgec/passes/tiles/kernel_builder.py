@@ -497,7 +497,9 @@ class KernelBuilder:
 
 def _is_clamped(address: Extent) -> bool:
     return not isinstance(address, int) and any(
-        atom.op in ("max", "min") or any(map(_is_clamped, atom.args)) for monomial, _ in address.terms for atom in monomial
+        atom.op in ("max", "min") or any(map(_is_clamped, atom.args))
+        for monomial, _ in address.terms
+        for atom in monomial
     )
 
 

@@ -32,7 +32,10 @@ def test_a_family_in_one_file(dtype: str, monkeypatch: pytest.MonkeyPatch) -> No
     LowerToTile().apply(None, tiles)  # type: ignore[arg-type]
     tiles.verify()
     assert sum(isinstance(op, LaunchOp) for op in tiles.walk()) == 2
-    inputs = [torch.randn(5, 6).to(t) for t in [getattr(torch, {"f32": "float32", "f64": "float64", "bf16": "bfloat16"}[dtype])]]
+    inputs = [
+        torch.randn(5, 6).to(t)
+        for t in [getattr(torch, {"f32": "float32", "f64": "float64", "bf16": "bfloat16"}[dtype])]
+    ]
     inputs.append(torch.randn(4, 6).to(inputs[0].dtype))
     for wide in (True, False):
         torch.testing.assert_close(interpret(tiles, inputs, float64=wide), interpret(module, inputs, float64=wide))
