@@ -233,8 +233,8 @@ def _compile(
     from forgec.ir.literals import to_tensor
     from forgec.ir.params import ParamValues
     from forgec.ir.plan_export import export_plan
-    from forgec.passes import pipelines
     from forgec.ir.tile.kernel import KernelOp
+    from forgec.passes import pipelines
     from forgec.passes.lowering import plan_passes, tile_passes
     from forgec.passes.manager import run_pipeline
     from forgec.passes.tile_choices import noted

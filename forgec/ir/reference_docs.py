@@ -98,9 +98,9 @@ an op computes is defined by its formula here and by the reference interpreter, 
 
 
 TILE_TEXT = """\
-What one program of a grid does with tiles of memory: see [tiles](tile.md). A tile is a builtin tensor, whose extents are
-numbers or tile parameters; scalars are plain types. Elementwise ops are those of MLIR's `arith` and `math`, on tiles or
-scalars of one type; loops and branches are those of `scf`. Integers are signless."""
+What one program of a grid does with tiles of memory: see [tiles](tile.md). A tile is a builtin tensor, whose extents
+are numbers or tile parameters; scalars are plain types. Elementwise ops are those of MLIR's `arith` and `math`, on
+tiles or scalars of one type; loops and branches are those of `scf`. Integers are signless."""
 
 TILE_FAMILIES = (("Kernels and launches", kernel), ("Memory", memory), ("Computation", compute))
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - types of IR are long
 """Writes docs/tile.md, which teaches the level of tiles: prose, and IR that the compiler prints for it."""
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from forgec.passes.tile_sizes import estimates, symbol_uses
 
 TEXT = Path(__file__).with_name("tile_page.md")
 """The prose. ``{{softmax.forge}}`` and the like stand for what is printed: of each case ``forge``, ``tile``, ``bound``,
-``llvm`` and ``table``; ``{{example}}`` for the file with an op and its rule.
+``llvm``, ``triton`` and ``table``; ``{{example}}`` for the file with an op and its rule.
 """
 TARGET = "cpu:x86-64-v3"
+GPU = "cuda:sm_90a"
 SHOWN = 6
 """Candidates in a table."""
 
@@ -77,6 +79,7 @@ class Shown:
     bound: str
     table: str
     llvm: str
+    triton: str
 
 
 def tile_page(example: Path) -> str:
@@ -88,7 +91,8 @@ def tile_page(example: Path) -> str:
             return f"```python\n{example.read_text(encoding='utf-8').rstrip()}\n```"
         name, _, part = match[1].partition(".")
         text = getattr(cases[name], part)
-        return text if part == "table" else f"```{'llvm' if part == 'llvm' else 'mlir'}\n{text}\n```"
+        language = {"llvm": "llvm", "triton": "python"}.get(part, "mlir")
+        return text if part == "table" else f"```{language}\n{text}\n```"
 
     return re.sub(r"\{\{([\w.]+)\}\}", printed, TEXT.read_text(encoding="utf-8"))
 
@@ -100,8 +104,10 @@ def shown(text: str) -> Shown:
     LowerToTile().apply(context, module)
     (kernel,) = [op for op in module.ops if isinstance(op, KernelOp)]
     unbound, table = _kernel_text(module), _table(kernel, module)
+    other = module.clone()
     BindTiles(TARGET).apply(context, module)
-    return Shown(text, unbound, _kernel_text(module), table, _llvm(kernel))
+    BindTiles(GPU).apply(context, other)
+    return Shown(text, unbound, _kernel_text(module), table, _llvm(kernel), _triton(other))
 
 
 def _kernel_text(module: ModuleOp) -> str:
@@ -128,7 +134,7 @@ def _with_aliases(text: str) -> str:
 
 def _table(kernel: KernelOp, module: ModuleOp) -> str:
     lines = ["| target | tiles | programs | live bytes | estimate |", "|---|---|---|---|---|"]
-    for target in (TARGET, "cuda:sm_90a"):
+    for target in (TARGET, GPU):
         _, found = estimates(kernel, target, symbol_uses(kernel, module))
         lines += [
             f"| {target} | {candidate.text} | {candidate.programs} | {candidate.live_bytes} | "
@@ -136,6 +142,15 @@ def _table(kernel: KernelOp, module: ModuleOp) -> str:
             for candidate in found[: SHOWN if target == TARGET else 2]
         ]
     return "\n".join(lines)
+
+
+def _triton(module: ModuleOp) -> str:
+    """The function of the kernel's Triton source."""
+    from forgec.backends.triton.printer import print_kernel
+
+    (kernel,) = [op for op in module.ops if isinstance(op, KernelOp)]
+    text = print_kernel(kernel).text
+    return text[text.rindex("@triton.jit") :].rstrip()
 
 
 def _llvm(kernel: KernelOp) -> str:

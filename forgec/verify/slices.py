@@ -160,7 +160,7 @@ def _described(name: str, value: SSAValue) -> DictionaryAttr:
 
 
 def _declarations(source: ModuleOp, ops: Sequence[Operation]) -> list[Operation]:
-    """Symbols and their relations, and the parameters, functions and kernels that ops refer to, in the module's order."""
+    """Symbols and their relations, and parameters, functions and kernels that ops refer to, in the module's order."""
     wanted: set[Operation] = set()
     pending = [inner for op in ops for inner in op.walk()]
     while pending:

@@ -24,8 +24,8 @@ from tests.fragments.properties import NATIVE, Values, assert_same, distance, dt
 from tests.oracle import assert_located
 
 ROUNDED = 1e-6
-"""Of the greatest number of a result: what it costs in float64 that a kernel's constants have the dtype of what they are
-combined with, and those of forge are Python's."""
+"""Of the greatest number of a result: what it costs in float64 that a kernel's constants have the dtype of what they
+are combined with, and those of forge are Python's."""
 LARGEST = 64
 """What an axis of unknown extent is taken for where a kernel must hold all of it."""
 

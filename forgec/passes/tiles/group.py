@@ -24,7 +24,7 @@ from forgec.ir.tile.elementwise import CmpiOp
 from forgec.ir.tile.kernel import KernelOp, ProgramIdOp, ReturnOp
 from forgec.ir.tile.substitution import substitute_symbols
 from forgec.ir.tile.types import BlockType
-from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered
+from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Rule
 from forgec.passes.tiles.rules import all_rules
 from forgec.passes.tiles.section import Output, Section, programs_of
 from forgec.passes.tiles.tidy import tidy
@@ -33,8 +33,8 @@ from forgec.runtime.symbolic import Extent, SymExpr, free_symbols, symbol
 
 @dataclass(frozen=True)
 class Lowered:
-    """A kernel, the operands of the group that it reads (``read`` are their numbers), the extents that are the values of
-    its symbols, and the types of its results.
+    """A kernel, the operands of the group that it reads (``read`` are their numbers), the extents that are the values
+    of its symbols, and the types of its results.
     """
 
     kernel: KernelOp
@@ -124,7 +124,7 @@ def content_name(kernel: KernelOp) -> str:
     return f"{kind}_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
-def _decompose(body: Block, rules: dict[type[Operation], object]) -> None:
+def _decompose(body: Block, rules: dict[type[Operation], Rule]) -> None:
     """Write composite ops without a rule as smaller ones."""
     current = body.first_op
     while current is not None:
@@ -157,12 +157,12 @@ def _sections(outputs: Sequence[Output]) -> list[Section]:
 def _emit(
     sections: Sequence[Section],
     block: Block,
-    rules: dict[type[Operation], object],
+    rules: dict[type[Operation], Rule],
     parameters: dict[SSAValue, SSAValue],
     group: FusedOp,
 ) -> tuple[list[KernelBuilder], list[Extent]]:
     """The body of the kernel; yields the sections' builders, which share their tile parameters, and the grid."""
-    first = KernelBuilder(rules, parameters, sections[0].axes, block)  # type: ignore[arg-type]
+    first = KernelBuilder(rules, parameters, sections[0].axes, block)
     first.location = group.location
     if len(sections) == 1:
         (section,) = sections
@@ -177,7 +177,7 @@ def _emit(
         if 0 in section.shape:
             continue  # no program has anything to do
         inner = Block()
-        k = KernelBuilder(rules, parameters, section.axes, inner)  # type: ignore[arg-type]
+        k = KernelBuilder(rules, parameters, section.axes, inner)
         k.location, k.tiles, k.checks = group.location, first.tiles, first.checks
         builders.append(k)
         section.sizes(k)
