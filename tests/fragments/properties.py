@@ -41,6 +41,8 @@ them) and in layers whose weights are arguments (``inline-layers``). ``cut-segme
 """
 LOWERING = ("lower-to-plan", "allocate-buffers")
 """These end forge's level, in this order: a pass on forge's level finds nothing afterwards."""
+TILING = ("lower-to-tile", "bind-tiles")
+"""These stand between the two: ``tests.fragments.tiles`` checks them."""
 NOT_IDEMPOTENT = ("decompose", "materialize-masks", "outline-layers", "outline-layers{unnamed=false min-ops=3}")
 """Passes of which a second run may find more to do."""
 
