@@ -44,6 +44,8 @@ class CompiledModel(NotCopied):
     target: str
     threads: int | None = None
     _kernels: NativeCode | None = None
+    _tile: ModuleOp | None = None
+    """The forge functions with launches of kernels, and the kernels; None for targets without."""
     _made: Program | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -93,12 +95,18 @@ class CompiledModel(NotCopied):
         """The tensors that parameters and states of the forge IR name."""
         return self._params
 
-    def ir(self, level: Literal["forge", "plan"] = "forge", *, locations: bool = False) -> str:
-        """The text of one level of IR after its passes."""
-        modules = {"forge": self._forge, "plan": self._plan}
+    def ir(self, level: Literal["forge", "tile", "plan"] = "forge", *, locations: bool = False) -> str:
+        """The text of one level of IR after its passes; ``tile`` is there for targets with kernels."""
+        modules = self._modules
         if level not in modules:
-            raise error("FORGE-U005", f"there is no level of IR named {level!r}", notes=("levels: forge, plan",))
+            levels = f"levels: {', '.join(modules)}"
+            raise error("FORGE-U005", f"there is no level of IR named {level!r}", notes=(levels,))
         return print_module(modules[level], locations=locations)
+
+    @property
+    def _modules(self) -> dict[str, ModuleOp]:
+        levels = {"forge": self._forge, "tile": self._tile, "plan": self._plan}
+        return {level: module for level, module in levels.items() if module is not None}
 
     def save(self, path: str | Path, *, external_weights: bool = False) -> None:
         """Write the artifact, complete or not at all. Raises ForgeError (U004) where that is impossible.
@@ -114,7 +122,7 @@ class CompiledModel(NotCopied):
             path,
             self._exported,
             self._weights,
-            ir={"forge": self.ir("forge", locations=True), "plan": self.ir("plan", locations=True)},
+            ir={level: print_module(module, locations=True) for level, module in self._modules.items()},
             report=self.report.to_dict(times=False),
             target=self.target,
             pipeline=self.pipeline,
@@ -225,12 +233,11 @@ def _compile(
     from forgec.ir.literals import to_tensor
     from forgec.ir.params import ParamValues
     from forgec.ir.plan_export import export_plan
+    from forgec.ir.tile.kernel import KernelOp
     from forgec.passes import pipelines
-    from forgec.passes.allocate_buffers import AllocateBuffers
-    from forgec.passes.bind_tiles import BindTiles
-    from forgec.passes.lower_to_plan import LowerToPlan
-    from forgec.passes.lower_to_tile import LowerToTile
+    from forgec.passes.lowering import plan_passes, tile_passes
     from forgec.passes.manager import run_pipeline
+    from forgec.passes.tile_choices import noted
     from forgec.report import build
 
     clock = _Clock(on_phase)
@@ -251,10 +258,14 @@ def _compile(
             _refuse_fallbacks(forge)
     with clock.phase("codegen"):
         plan = forge.clone()
-        steps: list[Any] = [LowerToTile(), BindTiles(target)] if backend.kernels else []
-        steps += [LowerToPlan(target), AllocateBuffers()]
-        lowered = run_pipeline(plan, steps, context=ctx, instruments=instruments)
+        with noted() as choices:
+            lowered = run_pipeline(plan, tile_passes(target), context=ctx, instruments=instruments)
+        tile = plan.clone() if backend.kernels else None
+        lowered += run_pipeline(plan, plan_passes(target), context=ctx, instruments=instruments)
         kernels = backend.native(plan, target)
+        for kernel in [op for op in plan.ops if isinstance(op, KernelOp)]:  # they stand at the level of tiles
+            kernel.detach()
+            kernel.erase()
         exported = export_plan(plan, torch_version=torch.__version__.partition("+")[0])
         if _is_exported(model) and (args or kwargs):
             _check_examples(exported.plan, args, kwargs)
@@ -272,11 +283,12 @@ def _compile(
         seconds=clock.seconds,
         bindings=bindings,
         warnings=captured.warnings,
-        remarks=[remark for done_pass in done for remark in done_pass.remarks],
+        remarks=[remark for done_pass in (*done, *lowered) for remark in done_pass.remarks],
+        choices=choices,
     )
     warn(captured.warnings)
     text = pipelines.expand(pipeline)
-    return CompiledModel(exported.plan, forge, plan, weights, params, report, text, target, threads, kernels)
+    return CompiledModel(exported.plan, forge, plan, weights, params, report, text, target, threads, kernels, tile)
 
 
 def _check_examples(plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:

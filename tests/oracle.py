@@ -12,6 +12,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Operation
 
+from forgec.backends.base import backend_for
 from forgec.capture.capture import Captured, export_model, import_program
 from forgec.ir import plan
 from forgec.ir.attributes import StateType
@@ -24,8 +25,7 @@ from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.module import ParamRefOp, StateReadOp, StateWriteOp
 from forgec.ir.plan_export import export_plan
 from forgec.ir.plan_interpreter import interpret_plan
-from forgec.passes.allocate_buffers import AllocateBuffers
-from forgec.passes.lower_to_plan import LowerToPlan
+from forgec.passes.lowering import plan_passes, tile_passes
 from forgec.passes.manager import run_pipeline
 from forgec.report.build import referenced
 from forgec.runtime.program import LiveWeights, Program
@@ -71,24 +71,27 @@ class Forms:
         given = tensor_leaves((inputs or self.args, self.kwargs))
         return interpret_plan(lowered, given, self.captured.tensors, float64=float64)
 
-    def program(self, lowered: ModuleOp) -> Program:
+    def program(self, lowered: ModuleOp, target: str = "cpu") -> Program:
         """A lowered module in the runtime."""
-        return program_of(lowered, self.captured.tensors)
+        return program_of(lowered, self.captured.tensors, target)
 
 
-def lower(module: ModuleOp) -> ModuleOp:
-    """The plan of a forge module, verified; the forge module stays."""
+def lower(module: ModuleOp, target: str = "cpu") -> ModuleOp:
+    """The plan of a forge module for a target, verified; the forge module stays."""
     lowered = module.clone()
-    run_pipeline(lowered, [LowerToPlan(), AllocateBuffers()], context=context())
+    run_pipeline(lowered, [*tile_passes(target), *plan_passes(target)], context=context())
     lowered.verify()
     return lowered
 
 
-def program_of(lowered: ModuleOp, tensors: Mapping[str, torch.Tensor]) -> Program:
-    """A lowered module in the runtime, with these weights and initial states."""
+def program_of(lowered: ModuleOp, tensors: Mapping[str, torch.Tensor], target: str = "cpu") -> Program:
+    """A lowered module in the runtime, with these weights and initial states; for a target with the machine code of its
+    kernels.
+    """
     exported = export_plan(lowered)
     known = {**tensors, **{name: to_tensor(value) for name, value in exported.constants.items()}}
-    return Program(exported.plan, LiveWeights({name: known[name] for name in referenced(exported.plan)}))
+    weights = LiveWeights({name: known[name] for name in referenced(exported.plan)})
+    return Program(exported.plan, weights, kernels=backend_for(target).native(lowered, target))
 
 
 def in_caller_order(function: FuncOp, results: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -14,6 +14,7 @@ from forgec.diagnostics.catalog import CATALOG
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 MODELS = DOCS / "models.json"
+EXAMPLE = DOCS.parent / "tests" / "passes" / "tiles" / "smoothstep.py"
 CASES = DOCS.parent / "tests" / "filecheck" / "passes"
 
 FAMILIES = {
@@ -103,6 +104,14 @@ def passes_page() -> str:
     return passes_page(CASES)
 
 
+@cache
+def tile_page() -> str:
+    """docs/tile.md: the level of tiles, with IR that is printed for it."""
+    from forgec.report.tile_page import tile_page
+
+    return tile_page(EXAMPLE)
+
+
 def _family(code: str) -> str:
     return code.removeprefix("FORGE-")[0]
 
@@ -116,6 +125,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "ir.md": ir_page,
     "coverage.md": coverage_page,
     "passes.md": passes_page,
+    "tile.md": tile_page,
 }
 """Generated pages by file name in docs/."""
 

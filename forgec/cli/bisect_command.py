@@ -25,6 +25,9 @@ def bisect(
     pipeline: Annotated[
         str | None, typer.Option("--pipeline", "-p", help="Passes to look at: 'canonicalize,cse,@O2'. @O2 for models.")
     ] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", help="What to compile a model for, cpu unless given.")
+    ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the reproducer is written.")
     ] = Path("."),
@@ -80,7 +83,7 @@ def bisect(
         ):
             warnings.simplefilter("ignore", ForgecWarning)
             if subject.suffix == ".mlir":
-                for option, given in (("--dtype", dtype), ("--entry", entry)):
+                for option, given in (("--dtype", dtype), ("--entry", entry), ("--target", target)):
                     if given is not None:
                         raise error("FORGE-U005", f"{option} is for models, {subject} is IR")
                 found = _ir(subject, arrays, pipeline or "", seed, data, tolerance)
@@ -98,6 +101,7 @@ def bisect(
                     source.example_kwargs,
                     dynamic_shapes=source.dynamic_shapes,
                     pipeline="@O2" if pipeline is None else pipeline,
+                    target="cpu" if target is None else target,
                     inputs=arrays,
                     dtype=dtype,
                     on_phase=show_phase,

@@ -17,18 +17,27 @@ class Level(StrEnum):
     """The levels of IR that artifacts hold."""
 
     forge = "forge"
+    tile = "tile"
     plan = "plan"
+    llvm = "llvm"
 
 
 def inspect(
     artifact: Annotated[Path, typer.Argument(help="An artifact that 'forgec compile' wrote.")],
     ir: Annotated[Level | None, typer.Option("--ir", help="Print the IR of this level and nothing else.")] = None,
+    kernel: Annotated[
+        str | None, typer.Option("--kernel", metavar="NAME", help="With --ir tile or llvm: only this kernel.")
+    ] = None,
     locations: Annotated[bool, typer.Option("--locations", help="With --ir: print loc(…), the model's lines.")] = False,
     memory: Annotated[bool, typer.Option("--memory", help="Show every buffer with its place and its life.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks.")] = False,
 ) -> None:
-    """Show what an artifact was compiled for, how it is called, what it runs and the memory that it needs."""
+    """Show what an artifact was compiled for, how it is called, what it runs and the memory that it needs.
+
+    With --ir it prints the IR of a level: forge (after the passes), tile (the kernels, each with the candidates for its
+    tile extents and their estimates), plan (what is executed), or llvm (what the kernels become).
+    """
     with reporting(as_json=json, debug=debug):
         from forgec.diagnostics import error
         from forgec.runtime import open_artifact
@@ -37,9 +46,16 @@ def inspect(
         if ir is not None:
             from forgec.cli.ir_text import without_locations
 
-            text = opened.ir(ir.value) if locations else without_locations(opened.ir(ir.value))
+            stored = opened.ir("tile" if ir is Level.llvm else ir.value)
+            text = stored if locations else without_locations(stored)
+            if ir in (Level.tile, Level.llvm):
+                text = _kernels(opened, ir, text, stored, kernel)
+            elif kernel is not None:
+                raise error("FORGE-U005", f"--kernel is for --ir tile and --ir llvm, not for --ir {ir.value}")
             sys.stdout.write(json_module.dumps({"ir": {ir.value: text}}) + "\n" if json else text)
             return
+        if kernel is not None:
+            raise error("FORGE-U005", "--kernel is for --ir tile and --ir llvm")
         if json:
             data: dict[str, Any] = {"manifest": opened.manifest, "report": opened.report}
             if memory:
@@ -60,3 +76,20 @@ def inspect(
         if memory:
             for entry in opened.plan.entries:
                 memory_view.show(console, opened.plan, entry)
+
+
+def _kernels(opened: Any, level: Level, text: str, stored: str, kernel: str | None) -> str:
+    from forgec.cli import tile_view
+    from forgec.diagnostics import error
+
+    names = tile_view.kernel_names(text)
+    if kernel is not None and kernel not in names:
+        raise error("FORGE-U005", f"there is no kernel {kernel}", help=f"the kernels are: {', '.join(names) or 'none'}")
+    if level is Level.llvm:
+        return tile_view.llvm(stored, opened.manifest["target"], kernel)
+    try:
+        return tile_view.annotated(text, opened.report.get("kernels", []), kernel)
+    except (AttributeError, LookupError, TypeError, ValueError) as reason:
+        raise error(
+            "FORGE-A003", f"'{opened.path}' has a report that is not of the form that forgec writes"
+        ) from reason

@@ -79,7 +79,8 @@ def _facts(artifact: Artifact, manifest: dict[str, Any], report: dict[str, Any])
     if artifact.kernels is not None:
         table = artifact.kernels.table
         what = " with ".join(filter(None, [table.isa, ", ".join(table.features)]))
-        facts.append(("kernels", f"{len(table.kernels)} for {what}, {size(len(artifact.kernels.code))}"))
+        code = size(len(artifact.kernels.code))
+        facts.append(("kernels", f"{len(table.kernels)} for {what}, {code}{_calls(report)}"))
     if "ops_captured" in report:
         counts = f"{report['ops_captured']} captured, {report['ops_optimized']} after the passes"
         facts.append(("ops", f"{counts} (nodes: ops that compute)"))
@@ -90,6 +91,13 @@ def _facts(artifact: Artifact, manifest: dict[str, Any], report: dict[str, Any])
         for symbol in artifact.plan.symbols
     ]
     return [*facts, ("extents", ", ".join(ranges))] if ranges else facts
+
+
+def _calls(report: dict[str, Any]) -> str:
+    if "kernel_calls" not in report:
+        return ""
+    others = report["calls"] - report["kernel_calls"]
+    return f"; {report['kernel_calls']} launches of them, {others} calls of ATen"
 
 
 def _peak(plan: Plan, entry: Entry, report: dict[str, Any]) -> str:

@@ -36,6 +36,9 @@ def verify(
     pipeline: Annotated[
         str | None, typer.Option("--pipeline", "-p", help="Passes to compile a model with, @O2 unless given.")
     ] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", help="What to compile a model for, cpu unless given.")
+    ] = None,
     dtype: Annotated[
         str | None, typer.Option("--dtype", help="Convert the model first: float32, float64, bfloat16, float16.")
     ] = None,
@@ -58,6 +61,7 @@ def verify(
 
     \b
     forgec verify model.py
+    forgec verify model.py --target cpu:host
     forgec verify model.py --dtype bfloat16 --input input_ids=@ids.npy
     forgec verify model.forge --input x=2x3xf32=1 --rtol 1e-6 --json
     """
@@ -78,9 +82,9 @@ def verify(
         ):
             warnings.simplefilter("ignore", ForgecWarning)  # 'compile' prints them
             if subject.suffix in (".py", ".pt2"):
-                found = _model(subject, arrays, entry, pipeline, dtype, tolerance, show_phase)
+                found = _model(subject, arrays, entry, pipeline, target, dtype, tolerance, show_phase)
             else:
-                found = _artifact(subject, arrays, entry, pipeline, dtype, tolerance, show_phase)
+                found = _artifact(subject, arrays, entry, pipeline, target, dtype, tolerance, show_phase)
         if json:
             print(json_module.dumps(found.to_dict(lines), indent=2))
         else:
@@ -97,6 +101,7 @@ def _model(
     arrays: Mapping[str, Any],
     entry: str | None,
     pipeline: str | None,
+    target: str | None,
     dtype: str | None,
     tolerance: dict[str, float | None],
     show_phase: Callable[[str], None],
@@ -112,6 +117,7 @@ def _model(
         source.example_kwargs,
         dynamic_shapes=source.dynamic_shapes,
         pipeline="@O2" if pipeline is None else pipeline,
+        target="cpu" if target is None else target,
         inputs=arrays,
         dtype=dtype,
         on_phase=show_phase,
@@ -124,6 +130,7 @@ def _artifact(
     arrays: Mapping[str, Any],
     entry: str | None,
     pipeline: str | None,
+    target: str | None,
     dtype: str | None,
     tolerance: dict[str, float | None],
     show_phase: Callable[[str], None],
@@ -131,7 +138,7 @@ def _artifact(
     from forgec.diagnostics import error
     from forgec.verify import verify_artifact
 
-    for option, given in (("--dtype", dtype), ("--pipeline", pipeline)):
+    for option, given in (("--dtype", dtype), ("--pipeline", pipeline), ("--target", target)):
         if given is not None:
             raise error("FORGE-U005", f"{option} is for models; '{path}' is compiled", help=f"leave out {option}")
     return verify_artifact(path, arrays, entry=entry, on_phase=show_phase, **tolerance)

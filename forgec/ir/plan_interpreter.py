@@ -49,12 +49,25 @@ def interpret_plan(
     ``inputs`` are the tensors of ``plan.input`` in order of their index; ``params`` holds weights and initial states
     by name.
     Inputs that the plan writes are cloned first. ``symbols`` are values of symbols that no tensor's shape tells.
-    ``kernels`` are the meanings of the native kernels that the plan launches; FORGE-I003 for one without.
+    ``kernels`` are the meanings of native kernels that the plan launches; those that the module defines on tiles
+    (``tile.kernel``) have theirs. FORGE-I003 for one without.
     """
     found = next((op for op in module.ops if isinstance(op, plan.EntryOp) and op.sym_name.data == entry), None)
     if found is None:
         raise error("FORGE-I003", f"there is no plan.entry @{entry}")
-    return _Execution(found, inputs, params, float64, symbols or {}, kernels or {}).run()
+    known = {**_tile_kernels(module, float64), **(kernels or {})}
+    return _Execution(found, inputs, params, float64, symbols or {}, known).run()
+
+
+def _tile_kernels(module: ModuleOp, float64: bool) -> Kernels:
+    """The kernels of tiles that a module defines, by name."""
+    from forgec.ir.tile.interpreter import run_kernel
+    from forgec.ir.tile.kernel import KernelOp
+
+    def meaning(kernel: KernelOp) -> Callable[[list[Any], list[int]], None]:
+        return lambda tensors, extents: run_kernel(kernel, tensors, extents, float64=float64)
+
+    return {op.sym_name.data: meaning(op) for op in module.ops if isinstance(op, KernelOp)}
 
 
 class _Execution:

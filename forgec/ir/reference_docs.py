@@ -1,4 +1,4 @@
-"""Writes ``docs/ir.md``, the reference of the forge and plan dialects, from the dialects themselves.
+"""Writes ``docs/ir.md``, the reference of the forge, tile and plan dialects, from the dialects themselves.
 
 python -m forgec.ir.reference_docs            write the file
 python -m forgec.ir.reference_docs --check    fail if the file is out of date
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from io import StringIO
 from pathlib import Path
 
-from xdsl.dialects.builtin import SymbolNameConstraint
+from xdsl.dialects.builtin import IndexType, SymbolNameConstraint
 from xdsl.ir import Attribute, Operation
 from xdsl.irdl import (
     AttrSizedOperandSegments,
@@ -32,6 +32,9 @@ from forgec.ir.attributes import StateType
 from forgec.ir.examples import FORGE_EXAMPLES
 from forgec.ir.forge import FAMILIES, FORGE
 from forgec.ir.plan_example import plan_example
+from forgec.ir.tile import compute, kernel, memory
+from forgec.ir.tile.dialect import TILE
+from forgec.ir.tile.types import BlockType
 
 PATH = Path(__file__).parents[2] / "docs" / "ir.md"
 
@@ -48,6 +51,8 @@ _KINDS = {
     "SymbolRefAttr": "symbol",
     "DenseIntOrFPElementsAttr": "literal",
     "TensorType": "tensor type",
+    "TileParametersAttr": "tile parameters",
+    "DictionaryAttr": "dictionary",
 }
 """What attributes are called in the reference, by their class."""
 
@@ -56,7 +61,7 @@ _HEADER = """\
 
 <!-- Written by `python -m forgec.ir.reference_docs`; do not edit. -->
 
-The two dialects of forgec, both in MLIR's syntax. `forgec opt` reads and prints them; locations are printed on request
+The three dialects of forgec, all in MLIR's syntax. `forgec opt` reads and prints them; locations are printed on request
 (`--print-locations`). Ops also use MLIR's `builtin`, `func`, `scf` and `arith` dialects.
 
 Attributes that an op's syntax gives by name (`axes 1`) are optional where the table says so. An *extent* is an integer
@@ -74,6 +79,11 @@ def document() -> str:
         title, text = _title(family)
         parts.append(f"### {title}\n\n{_prose(text)}")
         parts += _alike(_operations(family)) if len(_operations(family)) > 15 else map(_operation, _operations(family))
+    parts.append(f"## tile\n\n{_prose(TILE_TEXT)}")
+    parts += ["### Types\n", *(_attribute(cls) for cls in TILE.attributes)]
+    for title, family in TILE_FAMILIES:
+        parts.append(f"### {title}\n\n{_prose(inspect.getdoc(family) or '')}")
+        parts += [_operation(op) for op in _tile_operations(family)]
     parts.append(f"## plan\n\n{_prose(inspect.getdoc(plan) or '')}")
     parts.append(f"```mlir\n{_printed(plan_example())}\n```\n")
     parts += [_operation(op) for op in sorted(plan.PLAN.operations, key=lambda op: op.name)]
@@ -87,11 +97,25 @@ row-major. Operands broadcast and promote as in PyTorch where an op says so, dim
 an op computes is defined by its formula here and by the reference interpreter, not by a backend."""
 
 
+TILE_TEXT = """\
+What one program of a grid does with tiles of memory: see [tiles](tile.md). A tile is a builtin tensor, whose extents
+are numbers or tile parameters; scalars are plain types. Elementwise ops are those of MLIR's `arith` and `math`, on
+tiles or scalars of one type; loops and branches are those of `scf`. Integers are signless."""
+
+TILE_FAMILIES = (("Kernels and launches", kernel), ("Memory", memory), ("Computation", compute))
+
+
+def _tile_operations(family: object) -> list[type[Operation]]:
+    return [op for op in TILE.operations if op.__module__ == getattr(family, "__name__", None)]
+
+
 def _contents() -> str:
     lines = []
     for family in FAMILIES:
         names = ", ".join(f"[{_short(op)}](#{_anchor(op)})" for op in _operations(family))
         lines.append(f"- {_title(family)[0]}: {names}")
+    names = ", ".join(f"[{_short(op)}](#{_anchor(op)})" for op in TILE.operations)
+    lines.append(f"- tile: {names}")
     names = ", ".join(f"[{_short(op)}](#{_anchor(op)})" for op in sorted(plan.PLAN.operations, key=lambda op: op.name))
     return "\n".join([*lines, f"- plan: {names}", ""])
 
@@ -131,7 +155,7 @@ def _anchor(op: type[Operation]) -> str:
 
 
 def _attribute(cls: type[Attribute]) -> str:
-    sigil = "!" if cls is StateType else "#"
+    sigil = "!" if cls in (StateType, BlockType) else "#"
     return f"**`{sigil}{cls.name}`** {_prose(inspect.getdoc(cls) or '')}"
 
 
@@ -178,9 +202,18 @@ def _operation(op: type[Operation]) -> str:
     return "\n".join(parts)
 
 
+def _value_kind(spec: OperandDef | ResultDef) -> str:
+    """What values an operand or a result is."""
+    bases = _bases(spec.constr)
+    known = {StateType: "state", BlockType: "block", IndexType: "index"}
+    if len(bases) == 1 and (only := next(iter(bases))) in known:
+        return known[only]
+    return "tensor" if bases else "tile or scalar"
+
+
 def _operand_rows(operands: Iterable[tuple[str, OperandDef]]) -> Iterator[str]:
     for name, spec in operands:
-        kind = "state" if _bases(spec.constr) == {StateType} else "tensor"
+        kind = _value_kind(spec)
         if isinstance(spec, OptOperandDef):
             kind += ", optional"
         elif isinstance(spec, VarOperandDef):
@@ -203,7 +236,7 @@ def _property_rows(properties: dict[str, PropertyDef]) -> Iterator[str]:
 
 def _result_rows(results: Iterable[tuple[str, ResultDef]]) -> Iterator[str]:
     for name, spec in results:
-        kind = "state" if _bases(spec.constr) == {StateType} else "tensor"
+        kind = _value_kind(spec)
         yield f"| result | `{name}` | {kind}{', any number' if 'Var' in type(spec).__name__ else ''} |"
 
 

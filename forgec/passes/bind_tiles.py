@@ -21,8 +21,9 @@ from forgec.ir.tile.substitution import substitute_symbols
 from forgec.ir.tile.types import block_type, extents
 from forgec.passes.patterns import missed
 from forgec.passes.rewriting import is_dead, replace
+from forgec.passes.tile_choices import Choice, note
 from forgec.passes.tile_machines import TileMachine, machine_of
-from forgec.passes.tile_sizes import candidates, symbol_uses
+from forgec.passes.tile_sizes import SymbolUse, estimates, symbol_uses
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def _parse(text: str) -> dict[str, int]:
 
 
 def _bind(kernel: KernelOp, module: ModuleOp, machine: TileMachine, fixed: Mapping[str, int]) -> None:
-    table = candidates(kernel, machine, symbol_uses(kernel, module), fixed)
+    uses = symbol_uses(kernel, module)
+    cost, table = estimates(kernel, machine, uses, fixed)
     if not table:
         whole = ", ".join(str(parameter) for parameter in kernel.tiles.data if parameter.whole)
         missed(kernel, f"{kernel.sym_name.data} has no tile extents", f"no tile is certain to hold all of {whole}")
@@ -90,6 +92,9 @@ def _bind(kernel: KernelOp, module: ModuleOp, machine: TileMachine, fixed: Mappi
     best = table[0]
     if best.limit is not None:
         missed(kernel, f"{kernel.sym_name.data} fits {machine.name} with no tile extents", best.limit)
+    kind = "" if kernel.kind is None else kernel.kind.data
+    typical = {name: uses.get(name, SymbolUse()).typical for name in kernel.symbol_names}
+    note(Choice(kernel.sym_name.data, kind, typical, cost, table))
     bind(kernel, best.bindings)
 
 

@@ -20,8 +20,8 @@ from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.shape import ViewOp, is_free
 from forgec.ir.tile.kernel import KernelOp, LaunchOp
 from forgec.passes.patterns import missed
-from forgec.passes.rewriting import blocks, functions
-from forgec.passes.tiles.group import Lowered, lower_group
+from forgec.passes.rewriting import blocks
+from forgec.passes.tiles.group import KnownGroups
 from forgec.passes.tiles.kernel_builder import NotLowered
 from forgec.passes.tiles.rules import all_rules
 
@@ -48,20 +48,13 @@ class LowerToTile(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         kernels: dict[str, KernelOp] = {}
-        cache: dict[str, Lowered | str] = {}
+        known = KnownGroups()
         for block in [b for b in blocks(op) if not isinstance(b.parent_op(), FusedOp)]:
             for current in list(block.ops):
                 if _is_candidate(current):
-                    _lower(current, block, kernels)
-        del cache
+                    _lower(current, block, kernels, known)
         for kernel in kernels.values():
             op.body.block.add_op(kernel)
-        for function in functions(op):
-            _check_returns(function.body.block)
-
-
-def _check_returns(block: Block) -> None:
-    assert isinstance(block.last_op, (ReturnOp, Operation)), "a function has an end"
 
 
 def _is_candidate(op: Operation) -> bool:
@@ -74,13 +67,13 @@ def _is_candidate(op: Operation) -> bool:
     return isinstance(op, FusedOp) or type(op) in all_rules() or hasattr(op, "decompose")
 
 
-def _lower(op: Operation, block: Block, kernels: dict[str, KernelOp]) -> None:
+def _lower(op: Operation, block: Block, kernels: dict[str, KernelOp], known: KnownGroups) -> None:
     group = op if isinstance(op, FusedOp) else _alone(op)
     try:
         for result in op.results:
             if dense(types.tensor_type(result)) != result.type and _escapes(result):
                 raise NotLowered("a result with gaps between its elements is returned")
-        lowered = lower_group(group)
+        lowered = known.lower(group)
     except NotLowered as reason:
         missed(op, f"{_kind(op)} has no kernel: {reason}")
         return

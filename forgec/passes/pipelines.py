@@ -25,6 +25,7 @@ PRESETS: dict[str, str] = {
     "fuse-elementwise,fuse-indexing",
     "@O2": "outline-layers{unnamed=false},sink-tables,@attention,@recognize,@experts,hoist-tables,cse,canonicalize,"
     "@kernels,dce",
+    "@tile": "lower-to-tile,bind-tiles",
 }
 
 

@@ -68,13 +68,23 @@ def candidates(
     ``uses`` says what the kernel's symbols stand for (``symbol_uses``), ``fixed`` are extents that are chosen already.
     Empty if an axis that must be whole has no upper bound, or one above the extent that is fixed for it.
     """
+    return estimates(kernel, target, uses, fixed)[1]
+
+
+def estimates(
+    kernel: KernelOp,
+    target: str | TileMachine,
+    uses: Mapping[str, SymbolUse] | None = None,
+    fixed: Mapping[str, int] | None = None,
+) -> tuple[KernelCost, list[Candidate]]:
+    """The cost of a kernel for the typical extents, over its tile parameters; and its ``candidates``."""
     machine = machine_of(target) if isinstance(target, str) else target
     known = {name: (uses or {}).get(name, SymbolUse()) for name in kernel.symbol_names}
     typical = {name: use.typical for name, use in known.items()}
     cost = kernel_cost(kernel).at(typical)
     choices = _choices(kernel, machine, known, {**(fixed or {}), **kernel.bindings})
     if choices is None:
-        return []
+        return cost, []
     parameters = [parameter.name for parameter in kernel.tiles.data]
     narrow = _dots_are_narrow(kernel)
     ops = sum(1 for _ in kernel.walk())
@@ -84,7 +94,7 @@ def candidates(
         bindings = dict(zip(parameters, chosen, strict=True))
         values = {**typical, **bindings}
         found.append(_estimate(cost, machine, bindings, values, narrow, ops, _largest(tiles, values)))
-    return sorted(found, key=lambda candidate: _rank(candidate, machine))
+    return cost, sorted(found, key=lambda candidate: _rank(candidate, machine))
 
 
 def _rank(candidate: Candidate, machine: TileMachine) -> tuple[object, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from xdsl.dialects.builtin import ModuleOp
@@ -9,9 +11,11 @@ from xdsl.dialects.builtin import ModuleOp
 from forgec.diagnostics import Diagnostic
 from forgec.ir import plan
 from forgec.ir.cost import default_bindings, module_cost
+from forgec.passes.tile_choices import Choice
 from forgec.report.report import Report, Totals, fallbacks, owned_registers, totals
 from forgec.runtime.binding import likely, peak_of
 from forgec.runtime.control import is_control
+from forgec.runtime.kernels import is_kernel, kernel_name
 from forgec.runtime.plan import Param, Plan, State
 
 __all__ = ["default_bindings", "referenced", "report", "totals"]
@@ -40,11 +44,14 @@ def report(
     bindings: dict[str, int],
     warnings: list[Diagnostic],
     remarks: list[Diagnostic],
+    choices: Sequence[Choice] = (),
 ) -> Report:
     """The report of a compilation."""
     entries = _entries(plan)
     import torch
 
+    launches = [launch.op for entry in exported.entries for launch in entry.launches]
+    called = Counter(kernel_name(op) for op in launches if is_kernel(op))
     every = {entry.name: entry for entry in exported.entries}
     bound = [(entry, likely(entry, bindings)) for entry in exported.public]
     peaks = [[peak_of(*pair, threads, every).total_bytes for pair in bound] for threads in (torch.get_num_threads(), 1)]
@@ -55,6 +62,8 @@ def report(
         optimized=totals(forge, bindings),
         launches=module_cost(forge, symbols=bindings).total.launches,
         calls=sum(not is_control(launch.op) for entry in exported.entries for launch in entry.launches),
+        kernels=[{**choice.to_dict(), "launches": called[choice.name]} for choice in choices],
+        kernel_calls=called.total(),
         buffers=sum(len(owned_registers(entry)) for entry in entries),
         peak_bytes=max(peaks[0], default=0),
         peak_bytes_one_thread=max(peaks[1], default=0),

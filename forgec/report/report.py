@@ -47,6 +47,8 @@ class Report:
     optimized: Totals = field(default_factory=Totals)
     launches: int = 0
     calls: int = 0
+    kernels: list[dict[str, Any]] = field(default_factory=list)
+    kernel_calls: int = 0
     buffers: int = 0
     peak_bytes: int = 0
     peak_bytes_one_thread: int = 0
@@ -62,8 +64,11 @@ class Report:
 
         ``fusion_gain_ratio`` is bytes moved through memory before ÷ after the passes, from the ops' cost functions.
         ``launches`` counts the ops of the optimised module that are kernels (a ``forge.fused`` is one), ``calls`` the
-        operators that the plan calls for them. ``buffers_naive`` and ``peak_bytes_naive`` are those of a plan with one
-        buffer for each value that the captured graph computes. Where the compilation was asked for ``pass_costs``,
+        operators that the plan calls for them, of which ``kernel_calls`` are launches of kernels of tiles and the
+        others calls of ATen; ``kernels`` has an entry for each kernel: how often it is launched, its tile extents, what
+        one launch costs for the extents in ``extents``, and the candidates for its tiles with their estimates.
+        ``buffers_naive`` and ``peak_bytes_naive`` are those of a plan with one buffer for each value that the captured
+        graph computes. Where the compilation was asked for ``pass_costs``,
         each of ``passes`` says its own share: ``bytes_moved_before`` and ``_after``, their ratio
         ``fusion_gain_ratio``, ``launches_before`` and ``_after``, and theirs, ``launch_ratio``.
         Without ``times`` the result is a function of model, pipeline and target alone.
@@ -76,6 +81,8 @@ class Report:
             "ops_optimized": self.optimized.ops,
             "launches": self.launches,
             "calls": self.calls,
+            "kernel_calls": self.kernel_calls,
+            "kernels": self.kernels,
             "fallbacks": self.fallbacks,
             "buffers": self.buffers,
             "buffers_naive": self.captured.values,

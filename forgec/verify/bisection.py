@@ -15,13 +15,13 @@ from forgec import api
 from forgec.diagnostics import Diagnostic, ForgeError, Location, error
 from forgec.ir.locations import from_attribute, location_of
 from forgec.ir.verify import verify_module
-from forgec.passes import ir_source
+from forgec.passes import ir_source, pipelines
 from forgec.passes.ir_source import Piece
 from forgec.passes.manager import run_pipeline
 from forgec.passes.reproducer import CrashReproducer
 from forgec.verify.arguments import in_dtype, replaced
 from forgec.verify.calls import Contract, entry_function, refuse_random
-from forgec.verify.evaluation import Data, Step, differences, execute, failure_text, in_caller_order
+from forgec.verify.evaluation import Data, Step, differences, execute, failure_text, in_caller_order, target_of
 from forgec.verify.outcomes import compare_outcomes
 from forgec.verify.random_data import random_data
 from forgec.verify.recording import Recording
@@ -204,6 +204,7 @@ def bisect(
     *,
     dynamic_shapes: Any = None,
     pipeline: str = "@O2",
+    target: str = "cpu",
     inputs: Mapping[str, Any] | None = None,
     dtype: str | None = None,
     rtol: float | None = None,
@@ -225,6 +226,7 @@ def bisect(
         kwargs,
         dynamic_shapes=dynamic_shapes,
         pipeline=pipeline,
+        target=target,
         on_phase=on_phase,
         instruments=[snapshots, CrashReproducer(folder)],
     )
@@ -303,7 +305,8 @@ def bisect_ir(
     context = ir_source.context()
     native, wide = in_both(module, function, data.inputs, data.params, data.symbols)
     expected, each = _expected(function, native, wide, tolerance)
-    run_pipeline(module, pipeline, context=context, instruments=[snapshots, CrashReproducer(folder)])
+    passes = pipelines.parse(pipeline)
+    run_pipeline(module, passes, context=context, instruments=[snapshots, CrashReproducer(folder)])
     search = _Search(data, name, tolerance, folder)
     wrong = first_wrong(snapshots, expected, data, name, each)
     if wrong is not None:
@@ -313,10 +316,10 @@ def bisect_ir(
     assert snapshots.initial is not None, "the pipeline has begun"
     before = next((m for _, m in reversed(snapshots.passes) if m is not None and not is_plan(m)), snapshots.initial)
     try:
-        deviations = differences(expected, execute(module, data.of(before), name), each)
+        deviations = differences(expected, execute(module, data.of(before), name, target_of(passes)), each)
     except ForgeError:
         return None
-    step = Step("runtime", Step.lowering("cpu"), at_run_time=True)
+    step = Step("runtime", Step.lowering(target_of(passes)), at_run_time=True)
     return search.finding("runtime", Wrong(step, before, 0, deviations)) if deviations else None
 
 

@@ -12,6 +12,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
 from xdsl.passes import ModulePass
 
+from forgec.backends.base import backend_for
 from forgec.diagnostics import ForgeError
 from forgec.ir import plan
 from forgec.ir.attributes import StateType
@@ -22,8 +23,8 @@ from forgec.ir.literals import to_tensor
 from forgec.ir.params import ParamValues
 from forgec.ir.plan_export import export_plan
 from forgec.ir.plan_interpreter import interpret_plan
-from forgec.passes.allocate_buffers import AllocateBuffers
 from forgec.passes.lower_to_plan import LowerToPlan
+from forgec.passes.lowering import plan_passes, tile_passes
 from forgec.passes.pipelines import text_of
 from forgec.report.build import referenced
 from forgec.runtime.plan import Reg
@@ -65,12 +66,17 @@ def evaluate(module: ModuleOp, data: Data, name: str, *, float64: bool = False, 
     return interpret_plan(module, inputs, params, entry=name, **options)
 
 
-def execute(module: ModuleOp, data: Data, name: str) -> list[Any]:
+def target_of(passes: Sequence[ModulePass], default: str = "cpu") -> str:
+    """The target that a pipeline makes a plan for."""
+    return next((pass_.target for pass_ in reversed(passes) if isinstance(pass_, LowerToPlan)), default)
+
+
+def execute(module: ModuleOp, data: Data, name: str, target: str = "cpu") -> list[Any]:
     """As ``evaluate``, by the runtime, for a plan whose states are all the caller's."""
     exported = export_plan(module)
     constants = {key: to_tensor(value) for key, value in exported.constants.items()}
     weights: dict[str, Any] = {key: constants.get(key, data.params.get(key)) for key in referenced(exported.plan)}
-    program = Program(exported.plan, LiveWeights(weights))
+    program = Program(exported.plan, LiveWeights(weights), kernels=backend_for(target).native(module, target))
     arguments = [tensor.clone() for tensor in data.inputs]
     result = program(*arguments)
     found = list(result) if isinstance(result, (tuple, list)) else [result]
@@ -91,7 +97,7 @@ class Step:
     @staticmethod
     def lowering(target: str) -> tuple[ModulePass, ...]:
         """The passes from forge to a plan."""
-        return (LowerToPlan(target), AllocateBuffers())
+        return (*tile_passes(target), *plan_passes(target))
 
     @property
     def pipeline(self) -> str:
@@ -112,7 +118,7 @@ class Step:
         """What is computed, where ``applied`` is what the passes make of ``module``."""
         data, shape = data.of(module), entry_function(module, name)
         if self.at_run_time:
-            return execute(applied, data, name)
+            return execute(applied, data, name, target_of(self.passes))
         return evaluate(applied, data, name, float64=float64, shape=shape)
 
     def made_of(self, module: ModuleOp) -> ModuleOp | None:

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, ModuleOp, StringAttr, TensorType, UnitAttr
+from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, ModuleOp, StringAttr, SymbolRefAttr, TensorType, UnitAttr
 from xdsl.dialects.func import CallOp, FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.traits import SymbolTable
 
 from forgec.ir.attributes import StateType
 from forgec.ir.ops.module import ConstraintOp, ParamOp, ParamRefOp, StateReadOp, SymbolOp
+from forgec.ir.tile.kernel import LaunchOp
 
 NAME = "forward"
 """The function that a slice becomes."""
@@ -159,17 +160,28 @@ def _described(name: str, value: SSAValue) -> DictionaryAttr:
 
 
 def _declarations(source: ModuleOp, ops: Sequence[Operation]) -> list[Operation]:
-    """Symbols and their relations, and the parameters and functions that ops refer to, in the module's order."""
+    """Symbols and their relations, and parameters, functions and kernels that ops refer to, in the module's order."""
     wanted: set[Operation] = set()
     pending = [inner for op in ops for inner in op.walk()]
     while pending:
         op = pending.pop()
-        reference = op.param if isinstance(op, ParamRefOp) else op.callee if isinstance(op, CallOp) else None
+        reference = _referred(op)
         target = None if reference is None else SymbolTable.lookup_symbol(source, reference)
         if target is not None and target not in wanted:
             wanted.add(target)
             pending += [inner for inner in target.walk() if inner is not target]
     return [op for op in source.ops if isinstance(op, (SymbolOp, ConstraintOp)) or op in wanted]
+
+
+def _referred(op: Operation) -> SymbolRefAttr | None:
+    match op:
+        case ParamRefOp():
+            return op.param
+        case CallOp():
+            return op.callee
+        case LaunchOp():
+            return op.kernel
+    return None
 
 
 def parameters(module: ModuleOp) -> list[ParamOp]:

@@ -92,6 +92,7 @@ def verify(
     *,
     dynamic_shapes: Any = None,
     pipeline: str = "@O2",
+    target: str = "cpu",
     inputs: Mapping[str, Any] | None = None,
     dtype: str | None = None,
     rtol: float | None = None,
@@ -107,7 +108,9 @@ def verify(
     """
     model, args, kwargs = in_dtype(model, example_inputs, example_kwargs or {}, dtype)
     Tolerance.of(ModuleOp([]), rtol, atol)  # refuse bad numbers before the slow part
-    compiled = api.compile(model, args, kwargs, dynamic_shapes=dynamic_shapes, pipeline=pipeline, on_phase=on_phase)
+    compiled = api.compile(
+        model, args, kwargs, dynamic_shapes=dynamic_shapes, pipeline=pipeline, target=target, on_phase=on_phase
+    )
     plan, forge = compiled.plan, compiled.forge
     refuse_random(forge)
     contract = Contract(plan, plan.public[0], entry_function(forge, plan.public[0].name))

@@ -100,3 +100,63 @@ def test_why_a_program_is_cut(tmp_path: Path):
     finished = forgec("inspect", tmp_path / "cut.forge")
     assert "cut where the run tells the extent nonzero(x).0 at " in finished.out
     assert "test_inspect.py:" in finished.out
+
+
+TILES = """
+import torch
+from torch import nn
+
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh()).eval()
+example_inputs = (torch.randn(3, 8),)
+"""
+
+
+@pytest.fixture(scope="module")
+def tile_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiles")
+    (folder / "net.py").write_text(TILES)
+    finished = forgec("compile", folder / "net.py", "--target", "cpu:host", "-o", folder / "net.forge")
+    assert finished.code == 0, finished.err
+    return folder / "net.forge"
+
+
+def test_kernels_of_tiles(tile_artifact: Path, tmp_path: Path):
+    summary = forgec("inspect", tile_artifact).out
+    assert "1 for x86-64-v" in summary
+    assert "2 launches of them, 0 calls of ATen" in summary
+    shown = forgec("inspect", tile_artifact, "--ir", "tile")
+    assert "// 2 launches of linear; one: 432 FLOP" in shown.out
+    assert shown.out.count("tile.kernel @linear_") == 1
+    assert shown.out.count("tile.launch @linear_") == 2
+    assert "chosen" in shown.out
+    (tmp_path / "located.mlir").write_text(forgec("inspect", tile_artifact, "--ir", "tile", "--locations").out)
+    read = forgec("opt", tmp_path / "located.mlir").out
+    assert read.splitlines() == [line for line in shown.out.splitlines() if not line.lstrip().startswith("//")]
+
+
+def test_one_kernel_and_its_llvm(tile_artifact: Path):
+    report = forgec("inspect", tile_artifact, "--json").json["report"]
+    (kernel,) = report["kernels"]
+    assert (kernel["launches"], report["kernel_calls"], kernel["flops"]) == (2, 2, 432)
+    assert kernel["candidates"][0]["tiles"] == kernel["tiles"]
+    alone = forgec("inspect", tile_artifact, "--ir", "tile", "--kernel", kernel["name"]).out
+    assert "func.func" not in alone
+    assert f"@{kernel['name']}(" in alone
+    assert f"define i32 @{kernel['name']}(" in forgec("inspect", tile_artifact, "--ir", "llvm").out
+    missing = forgec("inspect", tile_artifact, "--ir", "llvm", "--kernel", "other")
+    assert "FORGE-U005" in missing.err
+    assert kernel["name"] in missing.err
+
+
+def test_a_target_without_kernels_has_no_tiles(static_artifact: Path):
+    assert "holds no IR of level 'tile'" in forgec("inspect", static_artifact, "--ir", "tile").err
+    assert "--kernel is for --ir tile" in forgec("inspect", static_artifact, "--kernel", "x").err
+
+
+def test_other_commands_take_the_target(tile_artifact: Path, tmp_path: Path):
+    model = tile_artifact.with_name("net.py")
+    assert forgec("verify", model, "--target", "cpu:host").code == 0
+    assert forgec("verify", tile_artifact, "--input", "0=3x8xf32=1").code in (0, 1)
+    found = forgec("bisect", model, "--target", "cpu:host", "-o", tmp_path)
+    assert (found.code, found.out) == (0, "nothing differs by more than the tolerance\n")

@@ -41,6 +41,8 @@ them) and in layers whose weights are arguments (``inline-layers``). ``cut-segme
 """
 LOWERING = ("lower-to-plan", "allocate-buffers")
 """These end forge's level, in this order: a pass on forge's level finds nothing afterwards."""
+TILING = ("lower-to-tile", "bind-tiles")
+"""These stand between the two: ``tests.fragments.tiles`` checks them."""
 NOT_IDEMPOTENT = ("decompose", "materialize-masks", "outline-layers", "outline-layers{unnamed=false min-ops=3}")
 """Passes of which a second run may find more to do."""
 
@@ -114,38 +116,39 @@ def random_order(chooser: Chooser, count: int) -> list[str]:
     return [PASSES[chooser.integer(0, len(PASSES) - 1)] for _ in range(count)]
 
 
-def check_runtime(graph: Graph, pipeline: str = "@O2") -> None:
+def check_runtime(graph: Graph, pipeline: str = "@O2", target: str = "cpu") -> None:
     """What the runtime computes after a pipeline is what the interpreter does before it: within a small part of the
     greatest number, and some of what the model's own precision loses against float64.
     """
     module = graph.module.clone()
     expected = Values.of(graph, module, float64=False)
     run_pipeline(module, pipeline, context=context())
-    program = program_of(lower(module), ParamValues(module, graph.params))
+    program = program_of(lower(module, target), ParamValues(module, graph.params), target)
     found = []
     for inputs in (graph.inputs, *graph.sizes):
         session = program.session()
         results = tensor_leaves(session(*(tensor.clone() for tensor in inputs)))
         found.append([*results, *session.state_dict().values()])
-    limit = max(NATIVE[name] for name in _dtypes(graph.module) if name in NATIVE)
+    limit = max(NATIVE[name] for name in dtypes_of(graph.module) if name in NATIVE)
     exact = Values.of(graph, graph.module).results
     for results, wanted, ideal in zip(found, expected.results, exact, strict=True):
         attends = any(isinstance(op, AttentionOp) for op in module.walk())
         if attends and any(bool(t.isnan().any()) for t in wanted if t.is_floating_point()):
             continue  # ATen multiplies what is masked by 0
-        rounding = max((_distance(a, b) for a, b in zip(wanted, ideal, strict=True)), default=0.0)
-        what = f"the runtime after {pipeline}"
+        rounding = max((distance(a, b) for a, b in zip(wanted, ideal, strict=True)), default=0.0)
+        what = f"the runtime after {pipeline}, for {target}"
         assert_same(Values([results]), Values([wanted]), what, limit + 4 * rounding, masked_rows=True)
 
 
-def _distance(a: torch.Tensor, b: torch.Tensor) -> float:
+def distance(a: torch.Tensor, b: torch.Tensor) -> float:
     """The greatest difference, as a part of the greatest number."""
     if not a.is_floating_point() or not a.isfinite().all() or not b.isfinite().all() or not a.numel():
         return 0.0
     return ((a.double() - b.double()).abs().max() / b.abs().max().clamp(min=1e-30)).item()
 
 
-def _dtypes(module: ModuleOp) -> set[str]:
+def dtypes_of(module: ModuleOp) -> set[str]:
+    """The dtypes of a module's values."""
     results = (result for op in module.walk() for result in op.results)
     return {types.dtype(result) for result in results if isinstance(result.type, TensorType)} | {"f64"}
 

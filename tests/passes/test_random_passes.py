@@ -24,6 +24,7 @@ from tests.fragments.author import FragmentAuthor
 from tests.fragments.properties import (
     LOWERING,
     PASSES,
+    TILING,
     Values,
     check_alone,
     check_permutation,
@@ -60,7 +61,7 @@ def test_graphs_of_any_ops(seed: int) -> None:
 
 def test_every_pass_is_checked() -> None:
     names = {name.partition("{")[0] for name in PASSES}
-    assert names | set(LOWERING) == set(available_passes())
+    assert names | {*TILING, *LOWERING} == set(available_passes())
 
 
 FOUND = {

@@ -109,11 +109,20 @@ def object_of(kernel: KernelOp, level: str) -> bytes:
 
 def _compiled(kernel: KernelOp, level: str) -> bytes:
     from forgec.backends.cpu.compile import compile_module
+
+    bits = 8 * _VECTOR_BYTES[level]
+    return compile_module(_lowered(kernel, level), cpu=level, features="", vector_bits=bits)
+
+
+def lowered_kernel(kernel: KernelOp, target: str) -> ModuleOp:
+    """The module of LLVM's dialect of one kernel, with vectors as wide as the target's registers."""
+    return _lowered(kernel, level_of(target))
+
+
+def _lowered(kernel: KernelOp, level: str) -> ModuleOp:
     from forgec.backends.cpu.tile_to_llvm import kernel_module
 
-    width = _VECTOR_BYTES[level]
-    module = kernel_module([kernel], vector_bytes=width)
-    return compile_module(module, cpu=level, features="", vector_bits=8 * width)
+    return kernel_module([kernel], vector_bytes=_VECTOR_BYTES[level])
 
 
 def _entry(kernel: KernelOp, functions: Any) -> Kernel:

@@ -8,13 +8,14 @@ counts as in the middle of the grid; a loop whose turns only the data tells coun
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 
 from xdsl.dialects import arith, scf
-from xdsl.dialects.builtin import IndexType, IntegerType
+from xdsl.dialects.builtin import AnyTensorType, IndexType, IntegerType
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 
 from forgec.ir import types
@@ -62,6 +63,8 @@ class ProgramCost:
 
     def at(self, values: Mapping[str, Extent]) -> ProgramCost:
         """The same with symbols replaced."""
+        if not values:
+            return self
         return ProgramCost(*(substitute(part, values) for part in self.parts))
 
     @property
@@ -126,8 +129,19 @@ def kernel_cost(kernel: KernelOp) -> KernelCost:
 
 def tile_bytes(value: SSAValue | Attribute) -> Extent:
     """Bytes of a tile, 0 for a scalar or a block."""
-    shape = extents(value)
-    return prod(shape, start=1) * item_bytes(element(value)) if shape else 0
+    return _tile_bytes(value.type if isinstance(value, SSAValue) else value)
+
+
+@lru_cache(maxsize=1 << 14)
+def _tile_bytes(kind: Attribute) -> Extent:
+    shape = extents(kind)
+    return prod(shape, start=1) * item_bytes(element(kind)) if shape else 0
+
+
+def _total(amounts: Iterable[Extent]) -> Extent:
+    """The sum, with terms that are equal counted first: costs of ops are few different ones."""
+    counts = Counter(amounts)
+    return sum((amount * count for amount, count in counts.items()), start=0)
 
 
 def item_bytes(kind: Attribute) -> int:
@@ -157,15 +171,15 @@ class _Walk:
 
     def block(self, block: Block, around: Extent) -> ProgramCost:
         """The cost of one execution. ``around`` are the bytes of tiles that live on outside."""
-        total = ProgramCost()
+        found: list[ProgramCost] = []
         dying = _last_uses(block)
         alive = around + sum((tile_bytes(argument) for argument in block.args), start=0)
         for op in block.ops:
-            total = total + self.op(op, alive)
+            found.append(self.op(op, alive))
             alive = alive + sum((tile_bytes(result) for result in op.results), start=0)
             self.live[alive] = None
             alive = alive - sum((tile_bytes(value) for value in dying.get(op, ())), start=0)
-        return total
+        return ProgramCost(*map(_total, zip(*(cost.parts for cost in found), strict=True))) if found else ProgramCost()
 
     def op(self, op: Operation, alive: Extent) -> ProgramCost:
         match op:
@@ -212,20 +226,10 @@ class _Walk:
 
     def _moved(self, block: SSAValue, value: SSAValue, *, read: bool) -> ProgramCost:
         """A tile of a block: what is outside, or in the same place, is moved once."""
-        kind = block_type(block)
-        sizes = extents(value) or (1,) * types.rank(kind)
-        item = types.ITEM_BYTES[types.dtype(kind)]
-        dims = [
-            (sym_min(size, extent), stride)
-            for size, extent, stride in zip(sizes, types.shape(kind), types.strides(kind), strict=True)
-            if stride != 0
-        ]
-        count = prod((size for size, _ in dims), start=1)
-        lines = _line_bytes(dims, item)
-        traffic = tile_bytes(value)
+        count, lines, traffic = _access(block_type(block), value.type)
         if read:
-            return ProgramCost(bytes_read=count * item, line_bytes=lines, tile_bytes=traffic)
-        return ProgramCost(bytes_written=count * item, line_bytes=lines, tile_bytes=traffic)
+            return ProgramCost(bytes_read=count, line_bytes=lines, tile_bytes=traffic)
+        return ProgramCost(bytes_written=count, line_bytes=lines, tile_bytes=traffic)
 
     def _elements(self, value: SSAValue, *, reads: bool, writes: bool) -> ProgramCost:
         size = prod(extents(value), start=1) * item_bytes(element(value))
@@ -236,6 +240,20 @@ class _Walk:
             element_ops=prod(extents(value), start=1),
             tile_bytes=tile_bytes(value),
         )
+
+
+@lru_cache(maxsize=1 << 12)
+def _access(kind: AnyTensorType, moved: Attribute) -> tuple[Extent, Extent, Extent]:
+    """What moving a tile of a block costs: its bytes inside the block, those of the lines, those of the tile."""
+    sizes = extents(moved) or (1,) * types.rank(kind)
+    item = types.ITEM_BYTES[types.dtype(kind)]
+    dims = [
+        (sym_min(size, extent), stride)
+        for size, extent, stride in zip(sizes, types.shape(kind), types.strides(kind), strict=True)
+        if stride != 0
+    ]
+    count = prod((size for size, _ in dims), start=1)
+    return count * item, _line_bytes(dims, item), tile_bytes(moved)
 
 
 def _line_bytes(dims: Sequence[tuple[Extent, Extent]], item: int) -> Extent:

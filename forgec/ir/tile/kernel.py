@@ -159,7 +159,7 @@ class KernelOp(IRDLOperation):
         printer.print_string(" ")
         printer.print_symbol_name(self.sym_name.data)
         with printer.in_parens():
-            printer.print_list(self.body.block.args, printer.print_block_argument)
+            printer.print_list(self.body.block.args, lambda argument: _print_parameter(argument, printer))
         for name, value in (
             ("symbols", self.symbols), ("writes", self.writes), ("updates", self.updates), ("tiles", self.tiles)
         ):  # fmt: skip
@@ -240,6 +240,13 @@ class KernelOp(IRDLOperation):
         if kind is not None:
             properties["kind"] = StringAttr(kind)
         return KernelOp.create(properties=properties, regions=[Region(block)])
+
+
+def _print_parameter(parameter: SSAValue, printer: Printer) -> None:
+    """``%x: type``; a parameter has no location of its own."""
+    printer.print_ssa_value(parameter)
+    printer.print_string(": ")
+    printer.print_attribute(parameter.type)
 
 
 @irdl_op_definition

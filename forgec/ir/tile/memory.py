@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from xdsl.dialects.builtin import IntAttr, StringAttr, TensorType
-from xdsl.ir import Attribute, SSAValue
+from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.irdl import (
     AnyAttr,
     AttrSizedOperandSegments,
@@ -47,7 +47,9 @@ class ViewOp(IRDLOperation):
     assembly_format = "$source `[` $offset `]` attr-dict `:` type($source) `to` type($result)"
 
     def __init__(self, source: SSAValue, offset: SSAValue, kind: BlockType) -> None:
-        super().__init__(operands=[source, offset], result_types=[kind])
+        Operation.__init__(
+            self, operands=(source, offset), result_types=(kind,)
+        )  # as TileOp.set_up, for the same reason
 
     def verify_(self) -> None:
         if types.dtype(block_type(self.source)) != types.dtype(block_type(self.result)):
@@ -93,7 +95,7 @@ class LoadOp(_Access):
         self, block: SSAValue, offsets: Sequence[SSAValue], kind: Attribute, other: ScalarAttr | None = None
     ) -> None:
         properties: dict[str, Attribute] = {} if other is None else {"other": other}
-        super().__init__(operands=[block, list(offsets)], result_types=[kind], properties=properties)
+        Operation.__init__(self, operands=(block, *offsets), result_types=(kind,), properties=properties)
 
     def verify_(self) -> None:
         self._check_block(self.block, self.result, self.offsets)
@@ -120,7 +122,7 @@ class StoreOp(_Access):
     )
 
     def __init__(self, value: SSAValue, block: SSAValue, offsets: Sequence[SSAValue]) -> None:
-        super().__init__(operands=[value, block, list(offsets)])
+        Operation.__init__(self, operands=(value, block, *offsets))
 
     def verify_(self) -> None:
         self._check_block(self.block, self.value, self.offsets)

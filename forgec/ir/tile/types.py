@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from xdsl.dialects.builtin import DYNAMIC_INDEX, AnyTensorType, IndexType, IntegerType, NoneAttr, TensorType
 from xdsl.ir import Attribute, ParametrizedAttribute, SSAValue, TypeAttribute
@@ -42,9 +43,13 @@ def tile(element: Attribute | str, shape: Iterable[Extent]) -> Attribute:
     """The type of a tile of these extents; the element type alone where there are none. ``"index"`` is an element
     type as well.
     """
+    return _tile(element, tuple(shape))
+
+
+@lru_cache(maxsize=1 << 14)
+def _tile(element: Attribute | str, extents: tuple[Extent, ...]) -> Attribute:
     found = INDEX if element == "index" else types.ELEMENT_TYPES[element] if isinstance(element, str) else element
     found = signless(found)
-    extents = tuple(shape)
     if not extents:
         return found
     dims = tuple(extent for extent in extents if not isinstance(extent, int))

@@ -4,6 +4,7 @@ unsigned.
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 from xdsl.dialects import arith
@@ -13,7 +14,7 @@ from xdsl.ir import Operation
 from forgec.ir import types
 from forgec.ir.tile import elementwise
 from forgec.ir.tile.types import tile
-from forgec.passes.tiles.kernel_builder import KernelBuilder, Tile
+from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
 
 INTEGERS = ("i64", "i32", "i16", "i8", "ui8")
 _WIDTH = {"i64": 64, "i32": 32, "i16": 16, "i8": 8, "ui8": 8, "i1": 1}
@@ -147,6 +148,8 @@ def number(k: KernelBuilder, value: bool | int | float, dtype: str) -> Tile:
         return cast(k, k.constant(float(value), work_dtype(dtype)), dtype)
     if dtype == "i1":
         return k.constant(bool(value), dtype)
+    if not isfinite(value):
+        raise NotLowered(f"{value} is no number of {dtype}")
     width = _WIDTH[dtype]
     wrapped = (int(value) + (1 << (width - 1))) % (1 << width) - (1 << (width - 1))
     return k.constant(wrapped, dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from xdsl.builder import Builder
 from xdsl.dialects import scf
@@ -18,12 +18,13 @@ from forgec.ir import types
 from forgec.ir.ops.contraction import LinearOp
 from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.module import YieldOp
+from forgec.ir.structure_text import structure_text
 from forgec.ir.tile import compute
 from forgec.ir.tile.elementwise import CmpiOp
 from forgec.ir.tile.kernel import KernelOp, ProgramIdOp, ReturnOp
 from forgec.ir.tile.substitution import substitute_symbols
 from forgec.ir.tile.types import BlockType
-from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered
+from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Rule
 from forgec.passes.tiles.rules import all_rules
 from forgec.passes.tiles.section import Output, Section, programs_of
 from forgec.passes.tiles.tidy import tidy
@@ -32,14 +33,40 @@ from forgec.runtime.symbolic import Extent, SymExpr, free_symbols, symbol
 
 @dataclass(frozen=True)
 class Lowered:
-    """A kernel, the operands of the group that it reads, the extents that are the values of its symbols, and the types
-    of its results.
+    """A kernel, the operands of the group that it reads (``read`` are their numbers), the extents that are the values
+    of its symbols, and the types of its results.
     """
 
     kernel: KernelOp
+    read: tuple[int, ...]
     inputs: tuple[SSAValue, ...]
     extents: tuple[Extent, ...]
     results: tuple[types.AnyTensorType, ...]
+
+
+@dataclass
+class KnownGroups:
+    """What became of groups that were lowered already, by all that lowering looks at: ops, types, symbols. Layers of a
+    model repeat their groups.
+    """
+
+    found: dict[str, Lowered | str] = field(default_factory=dict)
+
+    def lower(self, group: FusedOp) -> Lowered:
+        """As ``lower_group``; of an equal group the kernel is the same object."""
+        key = structure_text(group, group.inputs)
+        known = self.found.get(key)
+        if isinstance(known, str):
+            raise NotLowered(known)
+        if known is not None:
+            return replace(known, inputs=tuple(group.inputs[number] for number in known.read))
+        try:
+            lowered = lower_group(group)
+        except NotLowered as reason:
+            self.found[key] = str(reason)
+            raise
+        self.found[key] = lowered
+        return lowered
 
 
 def lower_group(group: FusedOp) -> Lowered:
@@ -84,32 +111,20 @@ def lower_group(group: FusedOp) -> Lowered:
     tidy(kernel)
     substitute_symbols(kernel, {name: symbol(f"n{number}") for number, name in enumerate(symbols)})
     kernel.properties["sym_name"] = StringAttr(content_name(kernel))
-    return Lowered(
-        kernel, tuple(group.inputs[number] for number in read), tuple(symbol(name) for name in symbols), results
-    )
+    inputs = tuple(group.inputs[number] for number in read)
+    return Lowered(kernel, tuple(read), inputs, tuple(symbol(name) for name in symbols), results)
 
 
 def content_name(kernel: KernelOp) -> str:
     """``linear_3f9a2c1b``: the kernel's kind and a digest of what it does, which locations and names of values are no
     part of.
     """
-    from io import StringIO
-
-    from xdsl.printer import Printer
-
-    stream = StringIO()
-    printer = Printer(stream, print_generic_format=False)
-    copy = kernel.clone()
-    copy.properties["sym_name"] = StringAttr("kernel")
-    for op in copy.walk():
-        for value in (*op.results, *(argument for region in op.regions for b in region.blocks for argument in b.args)):
-            value.name_hint = None
-    printer.print_op(copy)
+    text = structure_text(kernel, without=("sym_name",))
     kind = "kernel" if kernel.kind is None else "".join(c if c.isalnum() else "_" for c in kernel.kind.data)
-    return f"{kind}_{hashlib.sha256(stream.getvalue().encode()).hexdigest()[:10]}"
+    return f"{kind}_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
-def _decompose(body: Block, rules: dict[type[Operation], object]) -> None:
+def _decompose(body: Block, rules: dict[type[Operation], Rule]) -> None:
     """Write composite ops without a rule as smaller ones."""
     current = body.first_op
     while current is not None:
@@ -142,12 +157,12 @@ def _sections(outputs: Sequence[Output]) -> list[Section]:
 def _emit(
     sections: Sequence[Section],
     block: Block,
-    rules: dict[type[Operation], object],
+    rules: dict[type[Operation], Rule],
     parameters: dict[SSAValue, SSAValue],
     group: FusedOp,
 ) -> tuple[list[KernelBuilder], list[Extent]]:
     """The body of the kernel; yields the sections' builders, which share their tile parameters, and the grid."""
-    first = KernelBuilder(rules, parameters, sections[0].axes, block)  # type: ignore[arg-type]
+    first = KernelBuilder(rules, parameters, sections[0].axes, block)
     first.location = group.location
     if len(sections) == 1:
         (section,) = sections
@@ -159,8 +174,10 @@ def _emit(
     begin: Extent = 0
     builders = [first]
     for section in sections:
+        if 0 in section.shape:
+            continue  # no program has anything to do
         inner = Block()
-        k = KernelBuilder(rules, parameters, section.axes, inner)  # type: ignore[arg-type]
+        k = KernelBuilder(rules, parameters, section.axes, inner)
         k.location, k.tiles, k.checks = group.location, first.tiles, first.checks
         builders.append(k)
         section.sizes(k)

@@ -22,7 +22,7 @@ from forgec.ir.tile.elementwise import CmpiOp
 from forgec.ir.tile.kernel import TileParameter
 from forgec.ir.tile.types import BlockType, tile
 from forgec.passes.tiles.axes import Axes, Axis, Place, axis_symbol, divided_axes, linear_parts, renamed
-from forgec.runtime.symbolic import Extent, SymExpr, free_symbols, symbol
+from forgec.runtime.symbolic import Extent, SymExpr, free_symbols, is_nonnegative, symbol
 
 
 class NotLowered(Exception):
@@ -332,8 +332,6 @@ class KernelBuilder:
 
     def _are_strides(self, strides: dict[str, Extent], axes: Sequence[Axis]) -> bool:
         """Whether coefficients can be the strides of a block: not negative, and made of the program's symbols."""
-        from forgec.runtime.symbolic import is_nonnegative
-
         for axis in axes:
             stride = strides.get(axis.name)
             if stride is None or not is_nonnegative(stride):
@@ -383,7 +381,10 @@ class KernelBuilder:
             axes = tuple(sorted({*axes, *mask.axes}, key=lambda axis: axis.order))
             inside = mask if inside is None else self.both(inside, mask)
             inside = self.spread(inside, axes)
-        dtype = types.dtype(parameter.type.value)  # type: ignore[attr-defined]
+        held = parameter.type.value  # type: ignore[attr-defined]
+        if _is_clamped(address):
+            inside = self._not_empty(types.shape(held), inside, axes)
+        dtype = types.dtype(held)
         kind = tile(dtype, [axis.size for axis in axes])
         at = self.index(address)
         at = self.spread(at, axes) if at.axes else at
@@ -391,6 +392,14 @@ class KernelBuilder:
         where = None if inside is None else self.spread(inside, axes).value
         made = memory.GatherOp(self._flat(parameter), [at.value], kind, where, padding)
         return Tile(self.add(made), tuple(axes), dtype, other == 0)
+
+    def _not_empty(self, shape: Sequence[Extent], inside: Tile | None, axes: Sequence[Axis]) -> Tile | None:
+        """``inside``, and nowhere if a tensor of this shape has no elements: no place can be clamped into it."""
+        for extent in shape:
+            if not isinstance(extent, int) and not is_nonnegative(extent - 1):
+                some = Tile(self.add(CmpiOp(self.scalar(extent), self.zero(), "sgt")), (), "i1")
+                inside = some if inside is None else self.both(inside, some)
+        return inside
 
     def inside(self, axes: Sequence[Axis]) -> Tile | None:
         """Where the places of tiles lie below the axes' extents; None if there are no axes."""
@@ -484,6 +493,14 @@ class KernelBuilder:
         made = scf.ForOp(lower, upper, step, [each.value for each in initial], Region(block))
         self.add(made)
         return [Tile(v, each.axes, each.dtype) for v, each in zip(made.results, initial, strict=True)]
+
+
+def _is_clamped(address: Extent) -> bool:
+    return not isinstance(address, int) and any(
+        atom.op in ("max", "min") or any(map(_is_clamped, atom.args))
+        for monomial, _ in address.terms
+        for atom in monomial
+    )
 
 
 def _address(place: Place, strides: Sequence[Extent]) -> Extent:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise, product
+from itertools import product
 from math import prod
 
 from xdsl.ir import Block, Operation, SSAValue
@@ -38,6 +38,9 @@ class Section:
     axes: Axes = field(default_factory=Axes)
     dims: list[list[Axis]] = field(default_factory=list)
     unrolled: set[str] = field(default_factory=set)
+    joined: set[str] = field(default_factory=set)
+    """Axes that the next one runs through as well. They keep their place in ``dims``, since what stands before them
+    counts in their extents, but are always at 0."""
     counter: int = 0
 
     def __post_init__(self) -> None:
@@ -52,12 +55,12 @@ class Section:
     @property
     def own(self) -> list[Axis]:
         """The section's axes, outer ones first."""
-        return [axis for axes in self.dims for axis in axes]
+        return [axis for axes in self.dims for axis in axes if axis.name not in self.joined]
 
     @property
     def place(self) -> Place:
         """The place in the results, by the axes."""
-        return tuple(_mixed(axes) for axes in self.dims)
+        return tuple(_mixed(axes, self.joined) for axes in self.dims)
 
     # Arrangement
     # ---------------------------------------------------------------------------------------------------------------
@@ -114,17 +117,17 @@ class Section:
         names = [axis.name for axis in self.own]
         parts = [linear_parts(address, names) for address in dict.fromkeys(notes.addresses)]
         classes = {axis.name: self._class_of(axis, notes) for axis in self.own}
-        own = self.own
-        for outer, inner in reversed(list(pairwise(own))):
+        following = self.own[::-1]
+        inner = following[0] if following else None
+        for outer in following[1:]:
+            assert inner is not None, "there is an axis after each but the last"
             kind = classes[outer.name]
             if kind is None or kind != classes[inner.name] or not _run_together(parts, outer, inner):
+                inner = outer
                 continue
             inner.extent = inner.extent * outer.extent
             parts = [_without(found, outer.name) for found in parts]
-            for axes in self.dims:
-                if outer in axes:
-                    axes.remove(outer)
-            own.remove(outer)
+            self.joined.add(outer.name)
         self.axes = Axes({axis.name: axis for axis in self.own})
 
     def _class_of(self, axis: Axis, notes: KernelBuilder) -> tuple[bool, ...] | None:
@@ -209,10 +212,10 @@ def _constant(extent: Extent) -> int:
     return extent
 
 
-def _mixed(axes: Sequence[Axis]) -> Extent:
+def _mixed(axes: Sequence[Axis], joined: set[str]) -> Extent:
     at: Extent = 0
     for axis in axes:
-        at = at * axis.formal + axis.symbol
+        at = at * axis.formal + (0 if axis.name in joined else axis.symbol)
     return at
 
 

@@ -1,0 +1,8 @@
+// RUN: forgec opt %s -p lower-to-tile --remarks=missed --split-input-file 2>&1 | filecheck %s
+
+// Tiles have no complex numbers: the op stays, and the remark says so.
+// CHECK: {{.*}}has no kernel: complex numbers have no tiles
+func.func @complex(%x: tensor<4xcomplex<f32>>, %i: tensor<2xi64>) -> tensor<2xcomplex<f32>> {
+  %y = forge.index_select %x, %i dim 0 : (tensor<4xcomplex<f32>>, tensor<2xi64>) -> tensor<2xcomplex<f32>>
+  func.return %y : tensor<2xcomplex<f32>>
+}

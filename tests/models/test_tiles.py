@@ -1,0 +1,114 @@
+"""Whole models as kernels of tiles in machine code: right, shared by layers, saved and loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils import _pytree as pytree
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import forgec
+from forgec.backends.cpu.backend import TARGETS
+from forgec.runtime.control import is_control
+from forgec.runtime.kernels import is_kernel
+from tests.models.architectures.row import Row
+from tests.models.test_architectures import ROWS, TOLERANCE, eager
+
+TARGET = "cpu:host"
+NAMES = (
+    "LlamaForCausalLM", "Gemma2ForCausalLM", "GPT2LMHeadModel", "FalconForCausalLM-alibi", "BertModel",
+    "T5ForConditionalGeneration", "ViTModel", "ConvNextModel",
+)  # fmt: skip
+DYNAMIC = ("LlamaForCausalLM",)
+ATEN = {
+    "aten::copy_", "aten::clone", "aten::slice_scatter", "aten::cat.out", "aten::fill_.Scalar", "aten::argmax.out",
+    "aten::upsample_bilinear2d.out", "aten::native_group_norm.out", "aten::group_norm", "aten::gather.out",
+    "aten::_weight_norm_interface",
+}  # fmt: skip
+"""What these models still call of ATen: copies between layouts, and the ops that have no rule."""
+ROW_OF = {row.name: row for row in ROWS}
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="machine code is for Linux on x86-64")
+
+
+def calls(compiled: Any) -> tuple[Counter[str], Counter[str]]:
+    """The launches of kernels, and of ATen, by name."""
+    ops = Counter(
+        launch.op for entry in compiled.plan.entries for launch in entry.launches if not is_control(launch.op)
+    )
+    return Counter({k: v for k, v in ops.items() if is_kernel(k)}), Counter(
+        {k: v for k, v in ops.items() if not is_kernel(k)}
+    )
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    pairs = zip(pytree.tree_leaves(found), pytree.tree_leaves(expected), strict=True)
+    for ours, theirs in pairs:
+        if isinstance(theirs, torch.Tensor):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=TOLERANCE, equal_nan=True)
+
+
+@pytest.mark.parametrize("row", [pytest.param(ROW_OF[name], id=name) for name in NAMES])
+def test_models_are_kernels(row: Row) -> None:
+    model = row.build()
+    arguments = row.arguments()
+    compiled = forgec.compile(model, (), arguments, target=TARGET)
+    assert_same(compiled(**arguments), eager(model, arguments))
+    kernels, others = calls(compiled)
+    assert not others.keys() - ATEN, others
+    assert sum(others.values()) <= sum(kernels.values()) // 10
+    report = compiled.report.to_dict()
+    assert report["kernel_calls"] == sum(kernels.values())
+    assert {f"kernel::{kernel['name']}": kernel["launches"] for kernel in report["kernels"]} == dict(kernels)
+    assert all(kernel["bytes_moved"] > 0 for kernel in report["kernels"])
+
+
+@pytest.mark.parametrize("row", [pytest.param(ROW_OF[name], id=name) for name in DYNAMIC])
+def test_extents_that_vary(row: Row) -> None:
+    model = row.build()
+    varying = row.dims(row.extents() - row.fixed.keys())
+    compiled = forgec.compile(model, (), row.arguments(), dynamic_shapes=row.dynamic_shapes(varying), target=TARGET)
+    for sizes in row.others:
+        arguments = row.arguments({name: size for name, size in sizes.items() if name in varying})
+        assert_same(compiled(**arguments), eager(model, arguments))
+    assert not calls(compiled)[1].keys() - ATEN
+
+
+def llama(layers: int) -> Any:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=16, intermediate_size=24, num_hidden_layers=layers, num_attention_heads=2, num_key_value_heads=1,
+        vocab_size=19, use_cache=False,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval()
+
+
+def test_layers_share_kernels_and_artifacts_hold_them(tmp_path: Path) -> None:
+    ids = torch.arange(6)[None]
+    found = [forgec.compile(llama(layers), (ids,), target=TARGET) for layers in (2, 5)]
+    few, many = (calls(compiled)[0] for compiled in found)
+    assert few.keys() == many.keys()
+    assert sum(many.values()) > sum(few.values())
+    wanted = found[1](ids)
+    path, result = tmp_path / "llama.forge", tmp_path / "logits.npy"
+    found[1].save(path)
+    program = (
+        "import sys, numpy, forgec.runtime as runtime\n"
+        "model = runtime.load(sys.argv[1])\n"
+        "out = model(numpy.arange(6)[None])\n"
+        "numpy.save(sys.argv[2], numpy.asarray(out.logits if hasattr(out, 'logits') else out['logits']))\n"
+        "assert 'xdsl' not in sys.modules and 'llvmlite' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(path), str(result)], check=True, timeout=120)
+    assert np.array_equal(np.load(result), wanted.logits.detach().numpy())
+
+
+def test_targets_are_those_of_x86() -> None:
+    assert set(TARGETS) == {"cpu:x86-64-v3", "cpu:x86-64-v4", "cpu:host"}
