@@ -272,7 +272,7 @@ def _compile(
         seconds=clock.seconds,
         bindings=bindings,
         warnings=captured.warnings,
-        remarks=[remark for done_pass in done for remark in done_pass.remarks],
+        remarks=[remark for each in (*done, *lowered) for remark in each.remarks],
     )
     warn(captured.warnings)
     text = pipelines.expand(pipeline)
