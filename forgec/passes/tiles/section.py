@@ -39,10 +39,13 @@ class Section:
     dims: list[list[Axis]] = field(default_factory=list)
     unrolled: set[str] = field(default_factory=set)
     counter: int = 0
+    weights: dict[str, Extent] = field(default_factory=dict)
+    """How many places of its dimension each place of an axis counts. Axes that others were joined to keep theirs."""
 
     def __post_init__(self) -> None:
         for extent in self.shape:
             self.dims.append([] if extent == 1 else [self._axis(extent)])
+        self._weigh()
 
     def _axis(self, extent: Extent) -> Axis:
         axis = Axis(axis_symbol("ax", self.counter), extent, self.counter, "grid")
@@ -57,7 +60,22 @@ class Section:
     @property
     def place(self) -> Place:
         """The place in the results, by the axes."""
-        return tuple(_mixed(axes) for axes in self.dims)
+        return tuple(self._place(axes) for axes in self.dims)
+
+    def _place(self, axes: Sequence[Axis]) -> Extent:
+        at: Extent = 0
+        for axis in axes:
+            at = at + axis.symbol * self.weights[axis.name]
+        return at
+
+    def _weigh(self) -> None:
+        """Set the weights, from the extents of the axes within each dimension."""
+        self.weights = {}
+        for axes in self.dims:
+            weight: Extent = 1
+            for axis in reversed(axes):
+                self.weights[axis.name] = weight
+                weight = weight * axis.extent
 
     # Arrangement
     # ---------------------------------------------------------------------------------------------------------------
@@ -107,6 +125,7 @@ class Section:
         known = {axis.name for axis in self.own}
         self.axes = Axes({axis.name: axis for axis in self.own})
         self.unrolled &= known
+        self._weigh()
         return found
 
     def _join(self, notes: KernelBuilder) -> None:
@@ -207,13 +226,6 @@ def _constant(extent: Extent) -> int:
     if not isinstance(extent, int):
         raise NotLowered("an axis of unknown extent cannot be unrolled")
     return extent
-
-
-def _mixed(axes: Sequence[Axis]) -> Extent:
-    at: Extent = 0
-    for axis in axes:
-        at = at * axis.formal + axis.symbol
-    return at
 
 
 def _divisor(extent: Extent, wanted: Sequence[Extent]) -> Extent | None:
