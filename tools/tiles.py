@@ -123,7 +123,7 @@ def main() -> int:
     chosen = [row.name for row in ROWS if not row.refused and (not options.names or row.name in options.names)]
     every: list[Found] = []
     context = get_context("spawn")
-    with ProcessPoolExecutor(options.jobs, mp_context=context, max_tasks_per_child=32) as pool:
+    with ProcessPoolExecutor(options.jobs, mp_context=context) as pool:
         for found in pool.map(run_named, [(name, options.target, options.dynamic) for name in chosen]):
             print(found, flush=True)
             every.append(found)
