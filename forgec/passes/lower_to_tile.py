@@ -13,6 +13,7 @@ from xdsl.ir import Block, Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
+from forgec.backends.plan_builder import view_type
 from forgec.ir import types
 from forgec.ir.attributes import ExtentsAttr, IntsAttr, StateType, SymType
 from forgec.ir.locations import inherit
@@ -82,6 +83,9 @@ def _is_candidate(op: Operation) -> bool:
 def _lower(op: Operation, block: Block, kernels: dict[str, KernelOp]) -> None:
     if isinstance(op, FusedOp):
         op = _without_literals(op, block)
+    elif type(op) in UPDATES and sum(operand is op.destination for operand in op.operands) > 1:  # type: ignore[attr-defined]
+        position = list(op.operands).index(op.destination, 0)  # type: ignore[attr-defined]
+        op.operands[position] = _copied(op.operands[position], op, block, kernels)
     group = op if isinstance(op, FusedOp) else _alone(op)
     try:
         dying = _dying(op, group, block, kernels)
@@ -164,6 +168,11 @@ def _parts(op: Operation) -> list[Operation] | None:
         parts.append(current)
         current = current.prev_op
     _replace(op, values)
+    for part in reversed(parts):
+        if isinstance(part, ViewOp) and is_free(part):
+            found = view_type(part, types.tensor_type(part.input))
+            if found is not None and found[0] != part.result.type and not _escapes(part.result):
+                Rewriter.replace_value_with_new_type(part.result, found[0])
     return parts[::-1]
 
 
@@ -177,16 +186,23 @@ def _dying(op: Operation, group: FusedOp, block: Block, kernels: dict[str, Kerne
         if _dies(value, op, group):
             found.add(number)
         elif type(group.yielded[result].owner) not in all_rules():
-            copy = CopyOp.make([value], {})
-            block.insert_op_before(inherit(copy, op), op)
-            copied = copy.results[0]
+            copied = _copied(value, op, block, kernels)
             for user in {op, group}:
                 for position, operand in enumerate(user.operands):
                     if operand is value:
                         user.operands[position] = copied
-            _lower(copy, block, kernels)
             found.add(number)
     return found
+
+
+def _copied(value: SSAValue, op: Operation, block: Block, kernels: dict[str, KernelOp]) -> SSAValue:
+    """A copy of a value, made before an op."""
+    copy = CopyOp.make([value], {})
+    block.insert_op_before(inherit(copy, op), op)
+    _lower(copy, block, kernels)
+    before = op.prev_op
+    assert before is not None, "the copy, or the kernel that makes it"
+    return before.results[0]
 
 
 def _dies(value: SSAValue, op: Operation, group: FusedOp) -> bool:
