@@ -272,6 +272,7 @@ _FLOAT: dict[str, Function] = {
     "arith.subf": lambda torch, a, b: a - b,
     "arith.mulf": lambda torch, a, b: a * b,
     "arith.divf": lambda torch, a, b: a / b,
+    "arith.remf": _plain("fmod"),
     "arith.negf": lambda torch, a: -a,
     "arith.maximumf": _maximum,
     "arith.minimumf": _minimum,
@@ -287,8 +288,8 @@ _FLOAT: dict[str, Function] = {
     **{
         f"math.{name}": _plain(name)
         for name in (
-            "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "ceil", "copysign", "cos", "cosh", "erf", "exp",
-            "exp2", "expm1", "floor", "log", "log10", "log1p", "log2", "rsqrt", "sin", "sinh", "sqrt", "tan", "tanh",
+            "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "ceil", "copysign", "cos", "cosh", "erf", "erfc",
+            "exp", "exp2", "expm1", "floor", "log", "log10", "log1p", "log2", "rsqrt", "sin", "sinh", "sqrt", "tan", "tanh",
             "trunc",
         )
     },

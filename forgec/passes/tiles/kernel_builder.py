@@ -89,6 +89,8 @@ class KernelBuilder:
         self.unroll_splits: set[tuple[str, Extent]] = set()
         self.whole: set[str] = set()
         self.reduced: set[Extent] = set()
+        self.scanned: set[str] = set()
+        """Axes along which programs had better have tiles."""
         self.rows: set[str] = set()
         self.columns: set[str] = set()
         self.batch: set[str] = set()

@@ -189,6 +189,7 @@ class Section:
             chosen = others[-1:]
         else:
             chosen = others[-2:]
+        chosen += [axis for axis in others if axis.name in notes.scanned and axis not in chosen]
         for axis in chosen:
             axis.role = "tile"
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from xdsl.dialects import math
+
 from forgec.ir import types
 from forgec.ir.ops.module import AtenOp
-from forgec.passes.tiles.arithmetic import cast, compare, number
+from forgec.passes.tiles.arithmetic import binary as apply
+from forgec.passes.tiles.arithmetic import cast, compare, made, number, work_dtype
 from forgec.passes.tiles.axes import Axis, Place
 from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
 from forgec.passes.tiles.rule import computes
+from forgec.passes.tiles.rules.pointwise import integer_power
 from forgec.passes.tiles.rules.reduction import reduced
+from forgec.passes.tiles.rules.spatial import every, inside, read_inside, unflattened
 from forgec.runtime.plan import Reg
+from forgec.runtime.symbolic import floordiv
 
 
 def _settings(op: AtenOp, names: tuple[str, ...]) -> dict[str, Any]:
@@ -37,16 +43,10 @@ def searchsorted(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
         if dtype not in types.FLOATS:
             counts = compare(k, "le" if right else "lt", here, value)
         else:  # NaN comes last in a row, and goes last
-            counts = _not(k, compare(k, "gt" if right else "ge", here, value))
+            counts = apply(k, "xor", compare(k, "gt" if right else "ge", here, value), k.constant(True, "i1"))
         return cast(k, counts, "i64")
 
     return cast(k, reduced(k, "add", shape[-1], place, element), types.dtype(op.outputs[0]))
-
-
-def _not(k: KernelBuilder, condition: Tile) -> Tile:
-    from forgec.passes.tiles.arithmetic import binary
-
-    return binary(k, "xor", condition, k.constant(True, "i1"))
 
 
 def uninitialised(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
@@ -54,8 +54,52 @@ def uninitialised(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
     return number(k, 0, types.dtype(op.outputs[0]))
 
 
+def pad(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
+    """A number around the elements; fewer than none means that elements are left out."""
+    given = _settings(op, ("input", "pad", "mode", "value"))
+    if given.get("mode", "constant") != "constant":
+        raise NotLowered(f"{op.callee.data} has a rule for constant padding")
+    value, places = op.inputs[0], list(place)
+    conditions: list[Tile | None] = []
+    for position, low in enumerate(given["pad"][::2]):
+        dim = len(place) - 1 - position
+        places[dim] = place[dim] - low
+        if (low, given["pad"][2 * position + 1]) != (0, 0):
+            conditions.append(inside(k, places[dim], types.shape(value)[dim]))
+    return read_inside(k, value, tuple(places), every(k, conditions), given.get("value") or 0)
+
+
+def im2col(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
+    """The elements under a kernel, one column for each of its places: [B, C · taps, places]."""
+    given = _settings(op, ("input", "kernel_size", "dilation", "padding", "stride"))
+    value = op.inputs[0]
+    shape = types.shape(value)
+    *batch, row, column = place
+    channel, *taps = unflattened(k, row, (shape[-3], *given["kernel_size"]))
+    settings = list(zip(shape[-2:], given["kernel_size"], given["dilation"], given["padding"], given["stride"], strict=True))
+    counts = [floordiv(n + 2 * p - d * (taken - 1) - 1, s) + 1 for n, taken, d, p, s in settings]
+    spots = unflattened(k, column, counts)
+    places = [y * s + tap * d - p for y, tap, (_, _, d, p, s) in zip(spots, taps, settings, strict=True)]
+    where = every(k, [inside(k, at, extent) for at, extent in zip(places, shape[-2:], strict=True)])
+    return read_inside(k, value, (*batch, channel, *places), where, 0)
+
+
+def power_of_number(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
+    """A number to the power of each element."""
+    given = _settings(op, ("self", "exponent"))
+    dtype = types.dtype(op.outputs[0])
+    exponent = cast(k, k.value(op.inputs[0], place), dtype)
+    if dtype in types.FLOATS:
+        wide = work_dtype(dtype)
+        return cast(k, made(k, math.PowFOp, number(k, float(given["self"]), wide), cast(k, exponent, wide)), dtype)
+    return integer_power(k, number(k, given["self"], dtype), exponent, dtype)
+
+
 _CALLEES: dict[str, Callable[[KernelBuilder, AtenOp, Place], Tile]] = {
     "aten::searchsorted.Tensor": searchsorted,
+    "aten::pow.Scalar": power_of_number,
+    "aten::pad": pad,
+    "aten::im2col": im2col,
     "aten::new_empty": uninitialised,
     "aten::empty.memory_format": uninitialised,
     "aten::empty_like": uninitialised,

@@ -9,6 +9,7 @@ from forgec.ir.ops import index, shape, window
 from forgec.passes.tiles.axes import Place, broadcast_place
 from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
 from forgec.passes.tiles.rules.index import indexed_place, position
+from forgec.passes.tiles.rules.shape import window_place
 from forgec.passes.tiles.update import Change, changes
 from forgec.runtime.symbolic import Extent
 
@@ -34,18 +35,6 @@ def insert_slice(k: KernelBuilder, op: Any, place: Place) -> Change:
 def insert_window(k: KernelBuilder, op: Any, place: Place) -> Change:
     _refuse(op)
     return Change(k.value(op.source, place), window_place(op, place))
-
-
-def window_place(op: Any, place: Place) -> Place:
-    """Where in the whole the element of a window lies that is at ``place`` in it."""
-    rank = len(place)
-    found: list[Extent] = []
-    for dim, start in enumerate(op.start.data):
-        at = start
-        for step, number in zip(op.steps.data[dim * rank : (dim + 1) * rank], place, strict=True):
-            at = at + number * step
-        found.append(at)
-    return tuple(found)
 
 
 def _indexed_shape(op: Any) -> tuple[Extent, ...]:
