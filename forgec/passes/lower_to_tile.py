@@ -77,7 +77,8 @@ def _is_candidate(op: Operation) -> bool:
         return False
     if isinstance(op, ConstantOp):
         return False
-    return isinstance(op, FusedOp) or type(op) in all_rules() or type(op) in UPDATES or hasattr(op, "decompose")
+    known = type(op) in all_rules() or type(op) in UPDATES or type(op) in EXPANSIONS
+    return isinstance(op, FusedOp) or known or hasattr(op, "decompose")
 
 
 def _lower(op: Operation, block: Block, kernels: dict[str, KernelOp]) -> None:

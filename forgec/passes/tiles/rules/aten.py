@@ -18,7 +18,7 @@ from forgec.passes.tiles.rules.pointwise import integer_power
 from forgec.passes.tiles.rules.reduction import reduced
 from forgec.passes.tiles.rules.spatial import every, inside, read_inside, unflattened
 from forgec.runtime.plan import Reg
-from forgec.runtime.symbolic import floordiv
+from forgec.runtime.symbolic import Extent, floordiv
 
 
 def _settings(op: AtenOp, names: tuple[str, ...]) -> dict[str, Any]:
@@ -95,10 +95,44 @@ def power_of_number(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
     return integer_power(k, number(k, given["self"], dtype), exponent, dtype)
 
 
+def einsum(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
+    """The sum of products over the letters that the result lacks."""
+    positional, _ = op.arguments
+    text, operands = positional[0], [op.inputs[each.id] for each in positional[1]]
+    before, arrow, after = text.replace(" ", "").partition("->")
+    parts = before.split(",")
+    if not arrow or not all(part.isalpha() or not part for part in (*parts, after)) or len(set(after)) != len(after):
+        raise NotLowered(f"einsum {text!r} has no rule")
+    extents: dict[str, Extent] = {}
+    for part, value in zip(parts, operands, strict=True):
+        for letter, extent in zip(part, types.shape(value), strict=True):
+            if extents.setdefault(letter, extent) != extent:
+                raise NotLowered(f"einsum {text!r} repeats an axis of one place")
+    dtype = types.dtype(op.outputs[0])
+    wide = work_dtype(dtype)
+
+    def summed(left: list[str], places: dict[str, Extent]) -> Tile:
+        if left:
+            outer = tuple(places.values())
+            return reduced(
+                k, "add", extents[left[0]], outer, lambda axis: summed(left[1:], {**places, left[0]: axis.symbol})
+            )
+        total: Tile | None = None
+        for part, value in zip(parts, operands, strict=True):
+            here = cast(k, k.value(value, tuple(places[letter] for letter in part)), wide)
+            total = here if total is None else apply(k, "mul", *k.aligned(total, here))
+        assert total is not None, "einsum has operands"
+        return total
+
+    rest = [letter for letter in dict.fromkeys("".join(parts)) if letter not in after]
+    return cast(k, summed(rest, dict(zip(after, place, strict=True))), dtype)
+
+
 _CALLEES: dict[str, Callable[[KernelBuilder, AtenOp, Place], Tile]] = {
     "aten::searchsorted.Tensor": searchsorted,
     "aten::pow.Scalar": power_of_number,
     "aten::pad": pad,
+    "aten::einsum": einsum,
     "aten::im2col": im2col,
     "aten::new_empty": uninitialised,
     "aten::empty.memory_format": uninitialised,

@@ -313,8 +313,10 @@ def softmax(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     dtype, shape, dim = types.dtype(op.result), types.shape(op.input), op.dim.data
     if not shape:
         return number(k, 1.0 if isinstance(op, reduction.SoftmaxOp) else 0.0, dtype)
-    wide = work_dtype(dtype)
-    want_whole(k, place[dim], shape[dim])
+    wide, extent = work_dtype(dtype), shape[dim]
+    if isinstance(extent, int) and extent > WHOLE:
+        raise NotLowered(f"rows of more than {WHOLE} elements are not normalised in one tile")
+    want_whole(k, place[dim], extent)
     others = (*place[:dim], *place[dim + 1 :])
 
     def at(where: Extent) -> Tile:

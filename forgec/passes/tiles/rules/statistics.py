@@ -1,0 +1,122 @@
+"""Normalisations over more than a tile holds: one kernel for the statistics of each row, one that applies them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+from xdsl.builder import Builder
+from xdsl.dialects.builtin import UnitAttr
+from xdsl.ir import Block, SSAValue
+from xdsl.rewriter import InsertPoint
+
+from forgec.ir import types
+from forgec.ir.attributes import IntsAttr
+from forgec.ir.ops.binary import AddOp, DivOp, MulOp, SubOp
+from forgec.ir.ops.decomposition import Emitter
+from forgec.ir.ops.fused import FusedOp
+from forgec.ir.ops.module import AtenOp, YieldOp
+from forgec.ir.ops.norm import GroupNormOp
+from forgec.ir.ops.reduction import AmaxOp, LogSoftmaxOp, MeanOp, SoftmaxOp, SumOp
+from forgec.ir.ops.unary import ExpOp, LogOp, RsqrtOp
+from forgec.passes.tiles.arithmetic import work_dtype
+from forgec.passes.tiles.kernel_builder import NotLowered
+from forgec.passes.tiles.rule import expands
+from forgec.runtime.symbolic import Extent
+
+KEEP = {"keepdim": UnitAttr()}
+
+
+def group(
+    op: Any, builder: Builder, kind: str, inputs: Sequence[SSAValue], make: Callable[..., Sequence[SSAValue]]
+) -> Sequence[SSAValue]:
+    """One kernel of the ops that ``make`` emits, given an emitter and the inputs."""
+    block = Block(arg_types=[value.type for value in inputs])
+    emit = Emitter(Builder(InsertPoint.at_end(block)), op)
+    made = make(emit, *block.args)
+    block.add_op(YieldOp.create(operands=list(made)))
+    found = FusedOp.with_region(kind, block, list(inputs))
+    found.location = op.location
+    builder.insert(found)
+    return found.results
+
+
+@expands(GroupNormOp)
+def group_norm(op: Any, builder: Builder) -> list[SSAValue]:
+    """Over the channels of a group and all places, in float32 at least."""
+    shape, groups = types.shape(op.input), op.groups.data
+    rows = (shape[0], groups, shape[1] // groups * prod(shape[2:], start=1))
+    parameters = (shape[1], *[1] * (len(shape) - 2))
+    return _normalised(op, builder, op.input, rows, parameters, op.weight, op.bias, float(op.eps.value))
+
+
+def _normalised(
+    op: Any,
+    builder: Builder,
+    value: SSAValue,
+    rows: Sequence[Extent],
+    parameters: Sequence[Extent],
+    weight: SSAValue | None,
+    bias: SSAValue | None,
+    eps: float,
+) -> list[SSAValue]:
+    """A value whose elements, seen in the shape ``rows``, have mean 0 and variance 1 along the last dimension."""
+    shape, dtype, wide = types.shape(value), types.dtype(value), work_dtype(types.dtype(value))
+    dims = IntsAttr([len(rows) - 1])
+
+    def statistics(emit: Emitter, x: SSAValue) -> Sequence[SSAValue]:
+        x = emit.cast(emit.reshape(x, rows), wide)
+        mean = emit(MeanOp, x, dims=dims, **KEEP)
+        centred = emit(SubOp, x, mean)
+        variance = emit(MeanOp, emit(MulOp, centred, centred), dims=dims, **KEEP)
+        return [mean, emit(RsqrtOp, emit.binary(AddOp, variance, eps))]
+
+    def apply(emit: Emitter, x: SSAValue, mean: SSAValue, scale: SSAValue, *rest: SSAValue) -> Sequence[SSAValue]:
+        x = emit.cast(emit.reshape(x, rows), wide)
+        x = emit.reshape(emit(MulOp, emit(SubOp, x, mean), scale), shape)
+        for cls, parameter in zip([c for c, p in ((MulOp, weight), (AddOp, bias)) if p is not None], rest, strict=True):
+            x = emit(cls, x, emit.cast(emit.reshape(parameter, parameters), wide))
+        return [emit.cast(x, dtype)]
+
+    mean, scale = group(op, builder, "statistics", [value], statistics)
+    given = [each for each in (weight, bias) if each is not None]
+    return list(group(op, builder, op.name.removeprefix("forge."), [value, mean, scale, *given], apply))
+
+
+@expands(SoftmaxOp, LogSoftmaxOp)
+def softmax(op: Any, builder: Builder) -> list[SSAValue]:
+    """The greatest number and the sum of exponentials of each row, then the quotients."""
+    dtype = types.dtype(op.result)
+    wide = work_dtype(dtype)
+    dims = IntsAttr([op.dim.data])
+
+    def statistics(emit: Emitter, x: SSAValue) -> Sequence[SSAValue]:
+        x = emit.cast(x, wide)
+        greatest = emit(AmaxOp, x, dims=dims, **KEEP)
+        return [greatest, emit(SumOp, emit(ExpOp, emit(SubOp, x, greatest)), dims=dims, **KEEP)]
+
+    def apply(emit: Emitter, x: SSAValue, greatest: SSAValue, total: SSAValue) -> Sequence[SSAValue]:
+        x = emit(SubOp, emit.cast(x, wide), greatest)
+        if isinstance(op, SoftmaxOp):
+            return [emit.cast(emit(DivOp, emit(ExpOp, x), total), dtype)]
+        return [emit.cast(emit(SubOp, x, emit(LogOp, total)), dtype)]
+
+    found = group(op, builder, "statistics", [op.input], statistics)
+    return list(group(op, builder, op.name.removeprefix("forge."), [op.input, *found], apply))
+
+
+@expands(AtenOp)
+def operator(op: Any, builder: Builder) -> list[SSAValue]:
+    """``aten::batch_norm`` by the batch's own statistics: what is along one channel is a row."""
+    positional, keyword = op.arguments
+    names = ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps", "cudnn_enabled")
+    given = {**dict(zip(names, positional, strict=False)), **dict(keyword)}
+    own = given.get("training") and given.get("running_mean") is None and given.get("running_var") is None
+    value = op.inputs[0] if op.inputs else None
+    if op.callee.data != "aten::batch_norm" or not own or value is None or types.shape(value)[0] != 1:
+        raise NotLowered(f"{op.callee.data} has no rule")
+    _, channels, *places = types.shape(value)
+    rows = (channels, prod(places, start=1))
+    weight, bias = (None if given[name] is None else op.inputs[given[name].id] for name in ("weight", "bias"))
+    return _normalised(op, builder, value, rows, (channels, *[1] * len(places)), weight, bias, float(given["eps"]))
