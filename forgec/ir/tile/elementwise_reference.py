@@ -267,12 +267,20 @@ def _plain(name: str) -> Function:
     return lambda torch, *operands: getattr(torch, name)(*operands)
 
 
+def _remainder(torch: Any, a: Any, b: Any) -> Any:
+    """C's; torch's vectors have NaN where the quotient is beyond a float."""
+    import numpy
+
+    with numpy.errstate(invalid="ignore"):
+        return torch.as_tensor(numpy.fmod(a.double().numpy(), b.double().numpy()))
+
+
 _FLOAT: dict[str, Function] = {
     "arith.addf": lambda torch, a, b: a + b,
     "arith.subf": lambda torch, a, b: a - b,
     "arith.mulf": lambda torch, a, b: a * b,
     "arith.divf": lambda torch, a, b: a / b,
-    "arith.remf": _plain("fmod"),
+    "arith.remf": _remainder,
     "arith.negf": lambda torch, a: -a,
     "arith.maximumf": _maximum,
     "arith.minimumf": _minimum,

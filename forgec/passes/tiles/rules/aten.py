@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 from xdsl.dialects import math
@@ -18,7 +19,7 @@ from forgec.passes.tiles.rules.pointwise import integer_power
 from forgec.passes.tiles.rules.reduction import reduced
 from forgec.passes.tiles.rules.spatial import every, inside, read_inside, unflattened
 from forgec.runtime.plan import Reg
-from forgec.runtime.symbolic import Extent, floordiv
+from forgec.runtime.symbolic import Extent, floordiv, mod
 
 
 def _settings(op: AtenOp, names: tuple[str, ...]) -> dict[str, Any]:
@@ -84,6 +85,33 @@ def im2col(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
     return read_inside(k, value, (*batch, channel, *places), where, 0)
 
 
+def col2im(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
+    """Sums of the columns' elements that belong to a place: what ``im2col`` would read from there."""
+    given = _settings(op, ("input", "output_size", "kernel_size", "dilation", "padding", "stride"))
+    value, size = op.inputs[0], given["output_size"]
+    *batch, channel, row, column = place
+    taps = given["kernel_size"]
+    settings = list(zip(size, taps, given["dilation"], given["padding"], given["stride"], strict=True))
+    counts = [floordiv(n + 2 * p - d * (taken - 1) - 1, s) + 1 for n, taken, d, p, s in settings]
+    wide = work_dtype(types.dtype(value))
+
+    def element(axis: Axis) -> Tile:
+        tap = unflattened(k, axis.symbol, taps)
+        spots: list[Extent] = []
+        conditions: list[Tile | None] = []
+        for at, number_, count, (_, _, d, p, s) in zip((row, column), tap, counts, settings, strict=True):
+            reached = at + p - number_ * d
+            spot = reached if s == 1 else floordiv(reached, s)
+            spots.append(spot)
+            conditions.append(inside(k, spot, count))
+            if s != 1:
+                conditions.append(compare(k, "eq", k.index(mod(reached, s)), k.constant(0, "index")))
+        source = (*batch, (channel * taps[0] + tap[0]) * taps[1] + tap[1], spots[0] * counts[1] + spots[1])
+        return cast(k, read_inside(k, value, source, every(k, conditions), 0), wide)
+
+    return cast(k, reduced(k, "add", prod(taps), place, element), types.dtype(op.outputs[0]))
+
+
 def power_of_number(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
     """A number to the power of each element."""
     given = _settings(op, ("self", "exponent"))
@@ -134,6 +162,7 @@ _CALLEES: dict[str, Callable[[KernelBuilder, AtenOp, Place], Tile]] = {
     "aten::pad": pad,
     "aten::einsum": einsum,
     "aten::im2col": im2col,
+    "aten::col2im": col2im,
     "aten::new_empty": uninitialised,
     "aten::empty.memory_format": uninitialised,
     "aten::empty_like": uninitialised,
