@@ -309,6 +309,11 @@ class LaunchOp(ForgeOp):
             found.append((next(operands) if passed else None, numbers.get(position)))
         return found
 
+    def is_updated(self, index: int) -> bool:
+        """True if an operand is one that the kernel updates."""
+        operands = [result for operand, result in self.parameters() if operand is not None]
+        return operands[index] is not None
+
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
         from forgec.ir.tile.interpreter import run_launch
 

@@ -19,7 +19,7 @@ from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.module import AtenOp, YieldOp
 from forgec.ir.ops.norm import GroupNormOp
 from forgec.ir.ops.reduction import AmaxOp, LogSoftmaxOp, MeanOp, SoftmaxOp, SumOp
-from forgec.ir.ops.unary import ExpOp, LogOp, RsqrtOp
+from forgec.ir.ops.unary import ExpOp, LogOp, RsqrtOp, SqrtOp
 from forgec.passes.tiles.arithmetic import work_dtype
 from forgec.passes.tiles.kernel_builder import NotLowered
 from forgec.passes.tiles.rule import expands
@@ -106,17 +106,50 @@ def softmax(op: Any, builder: Builder) -> list[SSAValue]:
     return list(group(op, builder, op.name.removeprefix("forge."), [op.input, *found], apply))
 
 
-@expands(AtenOp)
-def operator(op: Any, builder: Builder) -> list[SSAValue]:
-    """``aten::batch_norm`` by the batch's own statistics: what is along one channel is a row."""
-    positional, keyword = op.arguments
-    names = ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps", "cudnn_enabled")
-    given = {**dict(zip(names, positional, strict=False)), **dict(keyword)}
+def _batch_norm(op: AtenOp, builder: Builder) -> list[SSAValue]:
+    """By the batch's own statistics: what is along one channel is a row."""
+    given = _settings(op, "input weight bias running_mean running_var training momentum eps cudnn_enabled")
     own = given.get("training") and given.get("running_mean") is None and given.get("running_var") is None
-    value = op.inputs[0] if op.inputs else None
-    if op.callee.data != "aten::batch_norm" or not own or value is None or types.shape(value)[0] != 1:
-        raise NotLowered(f"{op.callee.data} has no rule")
+    value = op.inputs[0]
+    if not own or types.shape(value)[0] != 1:
+        raise NotLowered(f"{op.callee.data} has a rule for statistics of one sample")
     _, channels, *places = types.shape(value)
     rows = (channels, prod(places, start=1))
     weight, bias = (None if given[name] is None else op.inputs[given[name].id] for name in ("weight", "bias"))
     return _normalised(op, builder, value, rows, (channels, *[1] * len(places)), weight, bias, float(given["eps"]))
+
+
+def _weight_norm(op: AtenOp, builder: Builder) -> list[SSAValue]:
+    """``v · g / |v|``: the length over all dimensions but one."""
+    given = _settings(op, "v g dim")
+    v, g = (op.inputs[given[name].id] for name in ("v", "g"))
+    dtype, rank = types.dtype(v), types.rank(v)
+    wide, kept = work_dtype(dtype), given.get("dim", 0) % rank
+    dims = IntsAttr([dim for dim in range(rank) if dim != kept])
+
+    def statistics(emit: Emitter, v: SSAValue, g: SSAValue) -> Sequence[SSAValue]:
+        v = emit.cast(v, wide)
+        size = emit(SqrtOp, emit(SumOp, emit(MulOp, v, v), dims=dims, **KEEP))
+        return [emit(DivOp, emit.cast(g, wide), size)]
+
+    def apply(emit: Emitter, v: SSAValue, scale: SSAValue) -> Sequence[SSAValue]:
+        return [emit.cast(emit(MulOp, emit.cast(v, wide), scale), dtype)]
+
+    (scale,) = group(op, builder, "statistics", [v, g], statistics)
+    return list(group(op, builder, "weight_norm", [v, scale], apply))
+
+
+def _settings(op: AtenOp, names: str) -> dict[str, Any]:
+    positional, keyword = op.arguments
+    return {**dict(zip(names.split(), positional, strict=False)), **dict(keyword)}
+
+
+_CALLEES = {"aten::batch_norm": _batch_norm, "aten::_weight_norm": _weight_norm}
+
+
+@expands(AtenOp)
+def operator(op: Any, builder: Builder) -> list[SSAValue]:
+    """Operators that have no op of their own."""
+    if op.callee.data not in _CALLEES:
+        raise NotLowered(f"{op.callee.data} has no rule")
+    return _CALLEES[op.callee.data](op, builder)
