@@ -19,7 +19,7 @@ from forgec.ir.attributes import ExtentsAttr, IntsAttr, StateType, SymType
 from forgec.ir.locations import inherit
 from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.fused import FusedOp
-from forgec.ir.ops.module import ConstantOp, ParamRefOp
+from forgec.ir.ops.module import ConstantOp, ParamRefOp, StateReadOp
 from forgec.ir.ops.shape import CopyOp, ViewOp, is_free
 from forgec.ir.tile.kernel import KernelOp, LaunchOp
 from forgec.passes.patterns import missed
@@ -209,7 +209,7 @@ def _copied(value: SSAValue, op: Operation, block: Block, kernels: dict[str, Ker
 def _dies(value: SSAValue, op: Operation, group: FusedOp) -> bool:
     """True if a value is fresh memory, or a state's, and an op is the last to need it."""
     owner = value.owner
-    if not isinstance(owner, ForgeOp) or isinstance(owner, (ViewOp, ParamRefOp, ConstantOp)):
+    if not isinstance(owner, (ForgeOp, StateReadOp)) or isinstance(owner, (ViewOp, ParamRefOp, ConstantOp)):
         return False
     if any(use.operation not in (op, group) for use in value.uses):
         return False
