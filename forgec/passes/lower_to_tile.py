@@ -44,8 +44,9 @@ class LowerToTile(ModulePass):
         %0 = tile.launch @neg_…(%x) [] writes [1] updates [] : (tensor<2x3xf32>) -> tensor<2x3xf32>
 
     What changes some elements of a value (a cache, say) works in the value's own memory. A group that has no kernel is
-    tried op by op, a composite op as the smaller ones that it stands for. An op that no rule covers stays, with a remark. Rearrangements that strides express stay as well: the plan makes
-    them views. Values that only kernels see lie densely, whatever strides their types had.
+    tried op by op, a composite op as the smaller ones that it stands for. An op that no rule covers stays, with a
+    remark. Rearrangements that strides express stay as well: the plan makes them views. Values that only kernels see
+    lie densely, whatever strides their types had.
 
     Order: last, after ``@O2``.
     """

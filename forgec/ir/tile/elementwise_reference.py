@@ -296,9 +296,9 @@ _FLOAT: dict[str, Function] = {
     **{
         f"math.{name}": _plain(name)
         for name in (
-            "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "ceil", "copysign", "cos", "cosh", "erf", "erfc",
-            "exp", "exp2", "expm1", "floor", "log", "log10", "log1p", "log2", "rsqrt", "sin", "sinh", "sqrt", "tan", "tanh",
-            "trunc",
+            "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "ceil", "copysign", "cos", "cosh", "erf",
+            "erfc", "exp", "exp2", "expm1", "floor", "log", "log10", "log1p", "log2", "rsqrt", "sin", "sinh", "sqrt",
+            "tan", "tanh", "trunc",
         )
     },
 }  # fmt: skip

@@ -46,9 +46,10 @@ class Lowered:
 
 
 def lower_group(group: FusedOp, dying: Collection[int] = ()) -> Lowered:
-    """The kernel that computes a group; raises NotLowered with the reason where there is none. Results that are an input
-    with some elements changed are written in its memory if it is one of ``dying``, numbers of inputs that nothing else
-    needs.
+    """The kernel that computes a group; raises NotLowered with the reason where there is none.
+
+    Results that are an input with some elements changed are written in its memory if it is one of ``dying``, numbers of
+    inputs that nothing else needs.
     """
     rules = all_rules()
     body = group.body.clone().block

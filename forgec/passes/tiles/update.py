@@ -45,7 +45,9 @@ def changes(
 ) -> Callable[[Callable[[KernelBuilder, Any, Place], Change]], Callable[[KernelBuilder, Any, Place], Change]]:
     """Declare how ops of some classes change their destination; ``over`` is the shape of the places."""
 
-    def register(change: Callable[[KernelBuilder, Any, Place], Change]) -> Callable[[KernelBuilder, Any, Place], Change]:
+    def register(
+        change: Callable[[KernelBuilder, Any, Place], Change],
+    ) -> Callable[[KernelBuilder, Any, Place], Change]:
         for cls in classes:
             UPDATES[cls] = Update(over, change)
         return change

@@ -47,7 +47,7 @@ def searchsorted(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
             counts = apply(k, "xor", compare(k, "gt" if right else "ge", here, value), k.constant(True, "i1"))
         return cast(k, counts, "i64")
 
-    return cast(k, reduced(k, "add", shape[-1], place, element), types.dtype(op.outputs[0]))
+    return cast(k, reduced(k, "add", shape[len(shape) - 1], place, element), types.dtype(op.outputs[0]))
 
 
 def uninitialised(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
@@ -77,7 +77,9 @@ def im2col(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
     shape = types.shape(value)
     *batch, row, column = place
     channel, *taps = unflattened(k, row, (shape[-3], *given["kernel_size"]))
-    settings = list(zip(shape[-2:], given["kernel_size"], given["dilation"], given["padding"], given["stride"], strict=True))
+    settings = list(
+        zip(shape[-2:], given["kernel_size"], given["dilation"], given["padding"], given["stride"], strict=True)
+    )
     counts = [floordiv(n + 2 * p - d * (taken - 1) - 1, s) + 1 for n, taken, d, p, s in settings]
     spots = unflattened(k, column, counts)
     places = [y * s + tap * d - p for y, tap, (_, _, d, p, s) in zip(spots, taps, settings, strict=True)]
@@ -125,7 +127,7 @@ def power_of_number(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
 
 def einsum(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
     """The sum of products over the letters that the result lacks."""
-    positional, _ = op.arguments
+    positional: Any = op.arguments[0]
     text, operands = positional[0], [op.inputs[each.id] for each in positional[1]]
     before, arrow, after = text.replace(" ", "").partition("->")
     parts = before.split(",")
