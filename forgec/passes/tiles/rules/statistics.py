@@ -12,13 +12,13 @@ from xdsl.ir import Block, SSAValue
 from xdsl.rewriter import InsertPoint
 
 from forgec.ir import types
-from forgec.ir.attributes import IntsAttr
+from forgec.ir.attributes import IntsAttr, ScalarAttr
 from forgec.ir.ops.binary import AddOp, DivOp, MulOp, SubOp
 from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.module import AtenOp, YieldOp
 from forgec.ir.ops.norm import GroupNormOp
-from forgec.ir.ops.reduction import AmaxOp, LogSoftmaxOp, MeanOp, SoftmaxOp, SumOp
+from forgec.ir.ops.reduction import AmaxOp, LogSoftmaxOp, MeanOp, SoftmaxOp, SumOp, VectorNormOp
 from forgec.ir.ops.unary import ExpOp, LogOp, RsqrtOp, SqrtOp
 from forgec.passes.tiles.arithmetic import work_dtype
 from forgec.passes.tiles.kernel_builder import NotLowered
@@ -139,12 +139,28 @@ def _weight_norm(op: AtenOp, builder: Builder) -> list[SSAValue]:
     return list(group(op, builder, "weight_norm", [v, scale], apply))
 
 
+def _linalg_norm(op: AtenOp, builder: Builder) -> list[SSAValue]:
+    """Of vectors; along two dimensions it would be a norm of matrices."""
+    given = _settings(op, "self ord dim keepdim")
+    value, order, dims = op.inputs[0], given.get("ord"), given.get("dim")
+    if isinstance(dims, int):
+        dims = (dims,)
+    of_vectors = order is None or (isinstance(dims, tuple) and len(dims) == 1)
+    if not of_vectors or isinstance(order, str) or given.get("dtype") is not None:
+        raise NotLowered(f"{op.callee.data} of matrices has no rule")
+    rank = types.rank(value)
+    along = IntsAttr(sorted(dim % rank for dim in dims) if isinstance(dims, tuple) else range(rank))
+    keep = KEEP if given.get("keepdim") else {}
+    emit = Emitter(builder, op)
+    return [emit(VectorNormOp, value, dims=along, ord=ScalarAttr.of(2.0 if order is None else float(order)), **keep)]
+
+
 def _settings(op: AtenOp, names: str) -> dict[str, Any]:
     positional, keyword = op.arguments
     return {**dict(zip(names.split(), positional, strict=False)), **dict(keyword)}
 
 
-_CALLEES = {"aten::batch_norm": _batch_norm, "aten::_weight_norm": _weight_norm}
+_CALLEES = {"aten::batch_norm": _batch_norm, "aten::_weight_norm": _weight_norm, "aten::linalg_norm": _linalg_norm}
 
 
 @expands(AtenOp)
