@@ -23,9 +23,11 @@ from xdsl.ir import Attribute, Block, Operation, SSAValue
 from forgec.ir import plan, types
 from forgec.ir.attributes import ArgsAttr, ExtentAttr, IntsAttr, StateType
 from forgec.ir.layout import all_different, broadcast_strides, reshape_strides, span_bytes
+from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.module import StateReadOp, StateWriteOp
 from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, SliceOp, TransposeOp, ViewOp
 from forgec.ir.ops.window import WindowOp, addresses
+from forgec.ir.tile.kernel import LaunchOp
 from forgec.runtime.plan import Arg, Reg
 from forgec.runtime.symbolic import Extent
 
@@ -90,6 +92,10 @@ class PlanBuilder:
             while value not in self._escaping:
                 self._escaping.add(value)
                 op = value.owner
+                changed = op.changed(value) if isinstance(op, LaunchOp) else None
+                if changed is not None and changed.has_one_use() and isinstance(changed.owner, ForgeOp):
+                    value = changed  # the result of a kernel that works in an operand's memory
+                    continue
                 if not isinstance(op, ViewOp) or not _may_share(op):
                     break
                 value = op.input

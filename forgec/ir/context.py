@@ -5,18 +5,17 @@ from __future__ import annotations
 from xdsl.context import Context
 from xdsl.dialects.builtin import Builtin
 from xdsl.dialects.func import Func
-from xdsl.dialects.math import Math
 from xdsl.dialects.scf import Scf
 
 from forgec.ir.forge import FORGE
 from forgec.ir.plan import PLAN
 from forgec.ir.tile.dialect import TILE
-from forgec.ir.tile.elementwise import ARITH
+from forgec.ir.tile.elementwise import ARITH, MATH
 
 
 def context() -> Context:
     """A fresh context with forge, plan and the builtin dialects that they use."""
     ctx = Context()
-    for dialect in (Builtin, Func, Scf, ARITH, Math, FORGE, TILE, PLAN):
+    for dialect in (Builtin, Func, Scf, ARITH, MATH, FORGE, TILE, PLAN):
         ctx.load_dialect(dialect)
     return ctx

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, SymbolRefAttr
 from xdsl.dialects.func import ReturnOp
 from xdsl.ir import Block, Operation, SSAValue
 from xdsl.passes import ModulePass
-from xdsl.rewriter import Rewriter
+from xdsl.rewriter import InsertPoint, Rewriter
 
-from forgec.backends.plan_builder import dense
+from forgec.backends.plan_builder import view_type
 from forgec.ir import types
 from forgec.ir.attributes import ExtentsAttr, IntsAttr, StateType, SymType
 from forgec.ir.locations import inherit
 from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.fused import FusedOp
-from forgec.ir.ops.shape import ViewOp, is_free
+from forgec.ir.ops.module import ConstantOp, ParamRefOp, StateReadOp
+from forgec.ir.ops.shape import CopyOp, ViewOp, is_free
 from forgec.ir.tile.kernel import KernelOp, LaunchOp
 from forgec.passes.patterns import missed
 from forgec.passes.rewriting import blocks
 from forgec.passes.tiles.group import KnownGroups
 from forgec.passes.tiles.kernel_builder import NotLowered
+from forgec.passes.tiles.rule import EXPANSIONS
 from forgec.passes.tiles.rules import all_rules
+from forgec.passes.tiles.update import UPDATES, updated_inputs
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,10 @@ class LowerToTile(ModulePass):
 
         %0 = tile.launch @neg_…(%x) [] writes [1] updates [] : (tensor<2x3xf32>) -> tensor<2x3xf32>
 
-    An op that no rule covers stays, with a remark. Rearrangements that strides express stay as well: the plan makes
-    them views. Values that only kernels see lie densely, whatever strides their types had.
+    What changes some elements of a value (a cache, say) works in the value's own memory. A group that has no kernel is
+    tried op by op, a composite op as the smaller ones that it stands for. An op that no rule covers stays, with a
+    remark. Rearrangements that strides express stay as well: the plan makes them views. Values that only kernels see
+    lie densely, whatever strides their types had.
 
     Order: last, after ``@O2``.
     """
@@ -64,18 +71,33 @@ def _is_candidate(op: Operation) -> bool:
         return False
     if not op.results or any(isinstance(v.type, (StateType, SymType)) for v in (*op.operands, *op.results)):
         return False
-    return isinstance(op, FusedOp) or type(op) in all_rules() or hasattr(op, "decompose")
+    if isinstance(op, ConstantOp):
+        return False
+    known = type(op) in all_rules() or type(op) in UPDATES or type(op) in EXPANSIONS
+    return isinstance(op, FusedOp) or known or hasattr(op, "decompose")
 
 
 def _lower(op: Operation, block: Block, kernels: dict[str, KernelOp], known: KnownGroups) -> None:
+    if isinstance(op, FusedOp):
+        op = _without_literals(op, block)
+    elif type(op) in UPDATES and sum(operand is op.destination for operand in op.operands) > 1:  # type: ignore[attr-defined]
+        position = list(op.operands).index(op.destination, 0)  # type: ignore[attr-defined]
+        op.operands[position] = _copied(op.operands[position], op, block, kernels, known)
     group = op if isinstance(op, FusedOp) else _alone(op)
     try:
-        for result in op.results:
-            if dense(types.tensor_type(result)) != result.type and _escapes(result):
+        dying = _dying(op, group, block, kernels, known)
+        lowered = known.lower(group, dying)
+        for result, kind in zip(op.results, lowered.results, strict=True):
+            if kind != result.type and _escapes(result):
                 raise NotLowered("a result with gaps between its elements is returned")
-        lowered = known.lower(group)
     except NotLowered as reason:
-        missed(op, f"{_kind(op)} has no kernel: {reason}")
+        parts = _parts(op)
+        if parts is None:
+            missed(op, f"{_kind(op)} has no kernel: {reason}")
+            return
+        for part in parts:
+            if _is_candidate(part):
+                _lower(part, block, kernels, known)
         return
     finally:
         if group is not op:
@@ -92,10 +114,102 @@ def _lower(op: Operation, block: Block, kernels: dict[str, KernelOp], known: Kno
         result_types=list(lowered.results),
     )
     block.insert_op_before(inherit(launch, op), op)
-    for old, new in zip(op.results, launch.results, strict=True):
+    _replace(op, launch.results)
+
+
+def _without_literals(group: FusedOp, block: Block) -> FusedOp:
+    """A group whose literals of several elements are operands."""
+    literals = [op for op in group.inner if isinstance(op, ConstantOp) and types.numel(op.result) != 1]
+    if not literals:
+        return group
+    inputs = list(group.inputs)
+    for literal in literals:
+        outside = literal.clone()
+        block.insert_op_before(inherit(outside, group), group)
+        argument = group.body.block.insert_arg(literal.result.type, len(inputs))
+        literal.result.replace_all_uses_with(argument)
+        Rewriter.erase_op(literal)
+        inputs.append(outside.result)
+    body = group.body.detach_block(0)
+    found = FusedOp.with_region(group.kind.data, body, inputs)
+    block.insert_op_before(inherit(found, group), group)
+    _replace(group, found.results)
+    return found
+
+
+def _replace(op: Operation, values: Sequence[SSAValue]) -> None:
+    for old, new in zip(op.results, values, strict=True):
         new.name_hint = old.name_hint
         old.replace_all_uses_with(new)
     Rewriter.erase_op(op)
+
+
+def _parts(op: Operation) -> list[Operation] | None:
+    """The smaller ops that an op without a kernel has been replaced by; None where there are none."""
+    if isinstance(op, FusedOp) and len(list(op.inner)) == 1 and type(next(op.inner)) not in EXPANSIONS:
+        (only,) = op.inner
+        if not hasattr(only, "decompose"):
+            return None
+    expand = getattr(op, "decompose", None) or EXPANSIONS.get(type(op))
+    if expand is None:
+        return None
+    before = op.prev_op
+    builder = Builder(InsertPoint.before(op))
+    try:
+        values = op.decompose(builder) if hasattr(op, "decompose") else EXPANSIONS[type(op)](op, builder)  # type: ignore[attr-defined]
+    except NotLowered:
+        return None
+    parts: list[Operation] = []
+    current = op.prev_op
+    while current is not before and current is not None:
+        parts.append(current)
+        current = current.prev_op
+    _replace(op, values)
+    for part in reversed(parts):
+        if isinstance(part, ViewOp) and is_free(part):
+            found = view_type(part, types.tensor_type(part.input))
+            if found is not None and found[0] != part.result.type and not _escapes(part.result):
+                Rewriter.replace_value_with_new_type(part.result, found[0])
+    return parts[::-1]
+
+
+def _dying(op: Operation, group: FusedOp, block: Block, kernels: dict[str, KernelOp], known: KnownGroups) -> set[int]:
+    """The inputs of a group in whose memory results may be written. What is needed afterwards, or is the caller's, is
+    copied first where the result has no other way.
+    """
+    found: set[int] = set()
+    for result, number in updated_inputs(group).items():
+        value = group.inputs[number]
+        if _dies(value, op, group):
+            found.add(number)
+        elif type(group.yielded[result].owner) not in all_rules():
+            copied = _copied(value, op, block, kernels, known)
+            for user in {op, group}:
+                for position, operand in enumerate(user.operands):
+                    if operand is value:
+                        user.operands[position] = copied
+            found.add(number)
+    return found
+
+
+def _copied(value: SSAValue, op: Operation, block: Block, kernels: dict[str, KernelOp], known: KnownGroups) -> SSAValue:
+    """A copy of a value, made before an op."""
+    copy = CopyOp.make([value], {})
+    block.insert_op_before(inherit(copy, op), op)
+    _lower(copy, block, kernels, known)
+    before = op.prev_op
+    assert before is not None, "the copy, or the kernel that makes it"
+    return before.results[0]
+
+
+def _dies(value: SSAValue, op: Operation, group: FusedOp) -> bool:
+    """True if a value is fresh memory, or a state's, and an op is the last to need it."""
+    owner = value.owner
+    if not isinstance(owner, (ForgeOp, StateReadOp)) or isinstance(owner, (ViewOp, ParamRefOp, ConstantOp)):
+        return False
+    if any(use.operation not in (op, group) for use in value.uses):
+        return False
+    return sum(operand is value for operand in group.inputs) == 1
 
 
 def _alone(op: Operation) -> FusedOp:

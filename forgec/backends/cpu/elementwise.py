@@ -322,6 +322,8 @@ RULES: dict[str, Rule] = {
         f"math.{name}": _math(name)
         for name in (*EXPONENTIAL, *TRIGONOMETRIC, "erf", "cbrt")
     },
+    "math.erfc": _math("erfc"),
+    "arith.remf": _math("fmod"),
     "math.powf": _math("pow"),
     "math.fpowi": _float_power,
     "math.ceil": _intrinsic("llvm.ceil"),

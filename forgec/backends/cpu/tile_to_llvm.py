@@ -292,7 +292,7 @@ class _Lowering:
         indices = [self.tile(index, value.shape) for index in op.indices]
         mask = None if op.mask is None else self.tile(op.mask, value.shape)
         combine: Callable[[SSAValue, SSAValue], None] | None = None
-        if op.combine is not None:
+        if op.combine is not None and op.combine.data != "any":
             kind = op.combine.data
 
             def combined(pointer: SSAValue, change: SSAValue) -> None:

@@ -19,6 +19,7 @@ from xdsl.ir import Attribute, Operation, SSAValue
 from forgec.backends.triton.text import Level, Text, binary, call, joined, literal
 from forgec.backends.triton.writer import Writer, refusal
 from forgec.ir.tile.compute import BroadcastOp
+from forgec.ir.tile.elementwise import ErfcOp, RemFOp
 from forgec.ir.tile.types import element, extents
 from forgec.ir.types import ELEMENT_TYPES
 
@@ -379,7 +380,8 @@ _DEVICE = {
     math.AtanhOp: "atanh", math.Atan2Op: "atan2", math.CbrtOp: "cbrt", math.CopySignOp: "copysign",
     math.CoshOp: "cosh", math.SinhOp: "sinh", math.TanOp: "tan", math.TanhOp: "tanh", math.ExpM1Op: "expm1",
     math.Log10Op: "log10", math.Log1pOp: "log1p", math.PowFOp: "pow", math.RoundOp: "round",
-    math.RoundEvenOp: "rint", math.TruncOp: "trunc", math.ErfOp: "erf",
+    math.RoundEvenOp: "rint", math.TruncOp: "trunc", math.ErfOp: "erf", ErfcOp: "erfc",
+    RemFOp: "fmod",
 }  # fmt: skip
 
 RULES: dict[type[Operation], Rule] = {

@@ -60,7 +60,7 @@ def scatter(writer: Writer, op: ScatterOp) -> None:
     access = _element_access(writer, op, op.block, op.indices, op.mask)
     shape = writer.shape(op.value)
     pointers, mask = access.pointers, access.mask
-    if op.combine is None:
+    if op.combine is None or op.combine.data == "any":
         access = _as_large(writer, access, shape, op)
         value = _stored(writer, op, op.value)
         masks = [] if access.mask is None else [f"mask={access.mask.code}"]

@@ -11,13 +11,14 @@ from dataclasses import replace
 from functools import cache
 from typing import ClassVar
 
-from xdsl.dialects import arith
+from xdsl.dialects import arith, math
 from xdsl.dialects.arith import FastMathFlagsAttr
 from xdsl.dialects.builtin import AnyFloat, IndexType, IntegerAttr, IntegerType, i1
 from xdsl.ir import Attribute, Dialect, Operation, SSAValue
-from xdsl.irdl import AnyAttr, IRDLOperation, OpDef, OperandDef, ResultDef
+from xdsl.irdl import AnyAttr, IRDLOperation, OpDef, OperandDef, ResultDef, irdl_op_definition, traits_def
 from xdsl.parser import Parser
 from xdsl.printer import Printer
+from xdsl.traits import Pure, SameOperandsAndResultType
 from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir.tile.types import element, extents, tile
@@ -215,6 +216,26 @@ class SelectOp(_OnTiles, arith.SelectOp):
         self.expect(self.lhs.type)
 
 
+@irdl_op_definition
+class RemFOp(arith.FloatingPointLikeBinaryOperation):
+    """The exact remainder of a division rounded towards zero, with the sign of the dividend (C's ``fmod``); MLIR has
+    it, xDSL does not.
+    """
+
+    name = "arith.remf"
+
+    traits = traits_def(Pure())
+
+
+@irdl_op_definition
+class ErfcOp(math.FloatingPointLikeUnaryMathOperation):
+    """``1 - erf(x)``, accurate where that is nearly 0; MLIR has it, xDSL does not."""
+
+    name = "math.erfc"
+
+    traits = traits_def(Pure(), SameOperandsAndResultType())
+
+
 _FOR_TILES: tuple[type[Operation], ...] = (
     IndexCastOp, FPToSIOp, FPToUIOp, SIToFPOp, UIToFPOp, TruncIOp, ExtSIOp, ExtUIOp, CmpiOp, CmpfOp, SelectOp
 )  # fmt: skip
@@ -222,8 +243,11 @@ _BY_NAME = {op.name: op for op in _FOR_TILES}
 
 ARITH = Dialect(
     "arith",
-    [_BY_NAME.get(op.name, op) for op in arith.Arith.operations],
+    [*(_BY_NAME.get(op.name, op) for op in arith.Arith.operations), RemFOp],
     list(arith.Arith.attributes),
     [arith.ArithConstantMaterializationInterface()],
 )
 """xDSL's arith dialect with the ops above in place of its own."""
+
+MATH = Dialect("math", [*math.Math.operations, ErfcOp], list(math.Math.attributes))
+"""xDSL's math dialect with what it lacks."""

@@ -267,11 +267,20 @@ def _plain(name: str) -> Function:
     return lambda torch, *operands: getattr(torch, name)(*operands)
 
 
+def _remainder(torch: Any, a: Any, b: Any) -> Any:
+    """C's; torch's vectors have NaN where the quotient is beyond a float."""
+    import numpy
+
+    with numpy.errstate(invalid="ignore"):
+        return torch.as_tensor(numpy.fmod(a.double().numpy(), b.double().numpy()))
+
+
 _FLOAT: dict[str, Function] = {
     "arith.addf": lambda torch, a, b: a + b,
     "arith.subf": lambda torch, a, b: a - b,
     "arith.mulf": lambda torch, a, b: a * b,
     "arith.divf": lambda torch, a, b: a / b,
+    "arith.remf": _remainder,
     "arith.negf": lambda torch, a: -a,
     "arith.maximumf": _maximum,
     "arith.minimumf": _minimum,
@@ -287,9 +296,9 @@ _FLOAT: dict[str, Function] = {
     **{
         f"math.{name}": _plain(name)
         for name in (
-            "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "ceil", "copysign", "cos", "cosh", "erf", "exp",
-            "exp2", "expm1", "floor", "log", "log10", "log1p", "log2", "rsqrt", "sin", "sinh", "sqrt", "tan", "tanh",
-            "trunc",
+            "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "ceil", "copysign", "cos", "cosh", "erf",
+            "erfc", "exp", "exp2", "expm1", "floor", "log", "log10", "log1p", "log2", "rsqrt", "sin", "sinh", "sqrt",
+            "tan", "tanh", "trunc",
         )
     },
 }  # fmt: skip

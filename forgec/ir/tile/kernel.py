@@ -316,6 +316,16 @@ class LaunchOp(ForgeOp):
             found.append((next(operands) if passed else None, numbers.get(position)))
         return found
 
+    def is_updated(self, index: int) -> bool:
+        """True if an operand is one that the kernel updates."""
+        operands = [result for operand, result in self.parameters() if operand is not None]
+        return operands[index] is not None
+
+    def changed(self, result: SSAValue) -> SSAValue | None:
+        """The operand that a result is, as the kernel has changed it; None of a result with memory of its own."""
+        number = list(self.results).index(result)  # type: ignore[arg-type]
+        return next(operand for operand, found in self.parameters() if found == number)
+
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
         from forgec.ir.tile.interpreter import run_launch
 

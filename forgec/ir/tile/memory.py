@@ -186,7 +186,8 @@ class GatherOp(_ElementAccess):
 class ScatterOp(_ElementAccess):
     """``block[indices[0][t], indices[1][t], …] = value[t]`` for the elements t of a tile where ``mask`` is true (all if
     absent). With ``combine`` (``add``, ``max``, ``min``) the value is combined with what is there, atomically:
-    several programs, and several elements of one tile, may meet. Without, two elements that meet are an error.
+    several programs, and several elements of one tile, may meet; with ``any`` one of those that meet stays. Without,
+    two elements that meet are an error.
     """
 
     name = "tile.scatter"
@@ -222,7 +223,7 @@ class ScatterOp(_ElementAccess):
     def verify_(self) -> None:
         self._check_block(self.block, self.value, self.indices)
         self._check_indices(self.value, self.indices, self.mask)
-        if self.combine is not None and self.combine.data not in ("add", "max", "min"):
+        if self.combine is not None and self.combine.data not in ("any", "add", "max", "min"):
             raise VerifyException(f"there is no combination {self.combine.data!r}")
 
 

@@ -143,10 +143,13 @@ class Memory:
         self.storage.elements[places] = values
 
     def combine(self, places: Any, values: Any, program: int, how: str) -> None:
-        """Combine elements with what is there: ``how`` is ``add``, ``max`` or ``min``."""
+        """Combine elements with what is there: ``how`` is ``add``, ``max``, ``min``, or ``any``, which replaces it."""
         accesses = self._written(places, program)
-        kinds = {"add": "sum", "max": "amax", "min": "amin"}
+        kinds = {"add": "sum", "max": "amax", "min": "amin", "any": ""}
         accesses.combine(places, program, self.name, list(kinds).index(how))
+        if how == "any":
+            self.storage.elements[places] = values
+            return
         self._check_defined(accesses, places, program)
         self.storage.elements.scatter_reduce_(0, places, values, kinds[how], include_self=True)
 

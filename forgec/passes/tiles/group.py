@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from xdsl.builder import Builder
 from xdsl.dialects import scf
@@ -24,10 +25,12 @@ from forgec.ir.tile.elementwise import CmpiOp
 from forgec.ir.tile.kernel import KernelOp, ProgramIdOp, ReturnOp
 from forgec.ir.tile.substitution import substitute_symbols
 from forgec.ir.tile.types import BlockType
+from forgec.passes.tiles.axes import Axes
 from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Rule
 from forgec.passes.tiles.rules import all_rules
 from forgec.passes.tiles.section import Output, Section, programs_of
 from forgec.passes.tiles.tidy import tidy
+from forgec.passes.tiles.update import UPDATES, update_of
 from forgec.runtime.symbolic import Extent, SymExpr, free_symbols, symbol
 
 
@@ -52,16 +55,16 @@ class KnownGroups:
 
     found: dict[str, Lowered | str] = field(default_factory=dict)
 
-    def lower(self, group: FusedOp) -> Lowered:
+    def lower(self, group: FusedOp, dying: Collection[int] = ()) -> Lowered:
         """As ``lower_group``; of an equal group the kernel is the same object."""
-        key = structure_text(group, group.inputs)
+        key = f"{structure_text(group, group.inputs)} {sorted(dying)}"
         known = self.found.get(key)
         if isinstance(known, str):
             raise NotLowered(known)
         if known is not None:
             return replace(known, inputs=tuple(group.inputs[number] for number in known.read))
         try:
-            lowered = lower_group(group)
+            lowered = lower_group(group, dying)
         except NotLowered as reason:
             self.found[key] = str(reason)
             raise
@@ -69,15 +72,26 @@ class KnownGroups:
         return lowered
 
 
-def lower_group(group: FusedOp) -> Lowered:
-    """The kernel that computes a group; raises NotLowered with the reason where there is none."""
+def lower_group(group: FusedOp, dying: Collection[int] = ()) -> Lowered:
+    """The kernel that computes a group; raises NotLowered with the reason where there is none.
+
+    Results that are an input with some elements changed are written in its memory if it is one of ``dying``, numbers of
+    inputs that nothing else needs.
+    """
     rules = all_rules()
     body = group.body.clone().block
     _decompose(body, rules)
     last = body.last_op
     assert isinstance(last, YieldOp), "a group ends with its yield"
-    read = [number for number, argument in enumerate(body.args) if argument.first_use is not None]
-    results = tuple(dense(types.tensor_type(value)) for value in group.results)
+    changing = [_update(value, dying) for value in last.operands]
+    changed = {op.destination.index for op in changing if op is not None}
+    read = [
+        number for number, argument in enumerate(body.args) if argument.first_use is not None and number not in changed
+    ]
+    results = tuple(
+        dense(types.tensor_type(value)) if op is None else types.tensor_type(group.inputs[op.destination.index])
+        for value, op in zip(group.results, changing, strict=True)
+    )
     kinds = [BlockType(types.tensor_type(group.inputs[number])) for number in read]
     block = Block(arg_types=[*kinds, *(BlockType(kind) for kind in results)])
     for number, argument in zip(read, block.args, strict=False):
@@ -87,7 +101,10 @@ def lower_group(group: FusedOp) -> Lowered:
     parameters: dict[SSAValue, SSAValue] = {
         body.args[number]: argument for number, argument in zip(read, block.args, strict=False)
     }
-    outputs = [Output(value, argument) for value, argument in zip(last.operands, block.args[len(read) :], strict=True)]
+    outputs = [
+        Output(value, argument, op)
+        for value, argument, op in zip(last.operands, block.args[len(read) :], changing, strict=True)
+    ]
     sections = _sections(outputs)
     for section in sections:
         section.arrange(rules, parameters)
@@ -102,7 +119,7 @@ def lower_group(group: FusedOp) -> Lowered:
         block,
         [symbol(name) for name in symbols],
         tuple(written),
-        (),
+        tuple(position for position, op in zip(written, changing, strict=True) if op is not None),
         tuple(tiles.values()),
         grid,
         group.kind.data,
@@ -111,8 +128,15 @@ def lower_group(group: FusedOp) -> Lowered:
     tidy(kernel)
     substitute_symbols(kernel, {name: symbol(f"n{number}") for number, name in enumerate(symbols)})
     kernel.properties["sym_name"] = StringAttr(content_name(kernel))
-    inputs = tuple(group.inputs[number] for number in read)
-    return Lowered(kernel, tuple(read), inputs, tuple(symbol(name) for name in symbols), results)
+    passed = [*read, *(op.destination.index for op in changing if op is not None)]
+    inputs = tuple(group.inputs[number] for number in passed)
+    return Lowered(kernel, tuple(passed), inputs, tuple(symbol(name) for name in symbols), results)
+
+
+def _update(value: SSAValue, dying: Collection[int]) -> Any | None:
+    """The op that changes an input in its own memory to make a value."""
+    op = update_of(value)
+    return op if op is not None and op.destination.index in dying else None
 
 
 def content_name(kernel: KernelOp) -> str:
@@ -130,7 +154,8 @@ def _decompose(body: Block, rules: dict[type[Operation], Rule]) -> None:
     while current is not None:
         following = current.next_op
         quantized = isinstance(current, LinearOp) and current.is_quantized
-        if (type(current) not in rules or quantized) and not isinstance(current, YieldOp):
+        known = type(current) in rules or type(current) in UPDATES
+        if (not known or quantized) and not isinstance(current, YieldOp):
             if not hasattr(current, "decompose"):
                 raise NotLowered(f"{current.name} has no rule")
             before = current.prev_op
@@ -146,7 +171,9 @@ def _sections(outputs: Sequence[Output]) -> list[Section]:
     """The results by shape: what has one shape is computed by the same programs."""
     found: dict[tuple[Extent, ...], Section] = {}
     for output in outputs:
-        shape = types.shape(output.value)
+        shape = output.shape
+        if 0 in shape:
+            continue  # nothing to compute
         if shape in found:
             found[shape].outputs.append(output)
         else:
@@ -162,8 +189,11 @@ def _emit(
     group: FusedOp,
 ) -> tuple[list[KernelBuilder], list[Extent]]:
     """The body of the kernel; yields the sections' builders, which share their tile parameters, and the grid."""
-    first = KernelBuilder(rules, parameters, sections[0].axes, block)
+    axes = sections[0].axes if sections else Axes()
+    first = KernelBuilder(rules, parameters, axes, block)
     first.location = group.location
+    if not sections:
+        return [first], [0]
     if len(sections) == 1:
         (section,) = sections
         section.sizes(first)

@@ -89,6 +89,8 @@ class KernelBuilder:
         self.unroll_splits: set[tuple[str, Extent]] = set()
         self.whole: set[str] = set()
         self.reduced: set[Extent] = set()
+        self.scanned: set[str] = set()
+        """Axes along which programs had better have tiles."""
         self.rows: set[str] = set()
         self.columns: set[str] = set()
         self.batch: set[str] = set()
@@ -430,14 +432,26 @@ class KernelBuilder:
                 if name in self.axes.known:
                     self.splits.append((name, divisor))
 
-    def store(self, given: Tile, parameter: SSAValue, place: Place, axes: Sequence[Axis]) -> None:
-        """Write a tile to a result of the kernel; ``axes`` are those of the result's places."""
+    def store(
+        self,
+        given: Tile,
+        parameter: SSAValue,
+        place: Place,
+        axes: Sequence[Axis],
+        mask: Tile | None = None,
+        combine: str | None = None,
+    ) -> None:
+        """Write a tile to a result of the kernel; ``axes`` are those of the places that the kernel runs over. Only
+        elements where ``mask`` holds are written, and combined with what is there as ``tile.scatter`` says.
+        """
         assert isinstance(parameter.type, BlockType), "parameters are blocks"
         address = _address(place, types.strides(parameter.type.value))
         self._note(address, place)
         given = self.spread(given, axes)
         parts = linear_parts(address, [axis.name for axis in axes])
-        if parts is not None and self._are_strides(parts[1], axes):
+        read = set(free_symbols(address)) & self.numbers.keys()
+        regular = mask is None and (not read or (combine is None and not read & self._tiled_numbers()))
+        if parts is not None and regular and self._are_strides(parts[1], axes):
             rest, strides = parts
             block = self._view(parameter, rest, axes, strides)
             self.add(memory.StoreOp(given.value, block, [self.start(axis) for axis in axes]))
@@ -445,8 +459,9 @@ class KernelBuilder:
         at = self.index(address)
         inside = self.inside(axes)
         at = self.spread(at, axes) if at.axes else at
-        mask = None if inside is None else self.spread(inside, axes).value
-        self.add(memory.ScatterOp(given.value, self._flat(parameter), [at.value], mask))
+        where = mask if inside is None else inside if mask is None else self.both(inside, mask)
+        spread = None if where is None else self.spread(where, axes).value
+        self.add(memory.ScatterOp(given.value, self._flat(parameter), [at.value], spread, combine))
 
     def check(self, condition: Tile, message: str) -> None:
         """Stop with a message where a condition does not hold."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from xdsl.ir import Operation
+from xdsl.builder import Builder
+from xdsl.ir import Operation, SSAValue
 
 from forgec.passes.tiles.kernel_builder import Rule
 
@@ -20,5 +22,21 @@ def computes(*classes: type[Operation]) -> Callable[[Rule], Rule]:
                 raise ValueError(f"{cls.name} has two rules")
             RULES[cls] = rule
         return rule
+
+    return register
+
+
+Expansion = Callable[[Any, Builder], list[SSAValue]]
+EXPANSIONS: dict[type[Operation], Expansion] = {}
+
+
+def expands(*classes: type[Operation]) -> Callable[[Expansion], Expansion]:
+    """Declare how an op that one kernel cannot compute is written as several; what is declared is asked where the op's
+    rule raises NotLowered, and may raise it as well.
+    """
+
+    def register(expansion: Expansion) -> Expansion:
+        EXPANSIONS.update(dict.fromkeys(classes, expansion))
+        return expansion
 
     return register

@@ -6,13 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
+from typing import Any
 
 from xdsl.ir import Block, Operation, SSAValue
 
+from forgec.ir import types
 from forgec.ir.tile import compute
 from forgec.ir.tile.kernel import ProgramIdOp
 from forgec.passes.tiles.axes import Axes, Axis, Place, axis_symbol, linear_parts, renamed
 from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Rule
+from forgec.passes.tiles.update import UPDATES
 from forgec.runtime.symbolic import Extent, free_symbols, symbol
 
 ROUNDS = 8
@@ -21,10 +24,26 @@ ROUNDS = 8
 
 @dataclass
 class Output:
-    """A result of the group: its value inside, and the block that it is written to."""
+    """A result of the group: its value inside, and the block that it is written to; ``update`` is the op that makes it
+    by changing what the block holds.
+    """
 
     value: SSAValue
     parameter: SSAValue
+    update: Any | None = None
+
+    @property
+    def shape(self) -> tuple[Extent, ...]:
+        """The places over which programs run."""
+        return types.shape(self.value) if self.update is None else UPDATES[type(self.update)].shape(self.update)
+
+    def write(self, k: KernelBuilder, place: Place, axes: tuple[Axis, ...]) -> None:
+        """Compute and store what belongs to a place."""
+        if self.update is None:
+            k.store(k.value(self.value, place), self.parameter, place, axes)
+            return
+        change = UPDATES[type(self.update)].change(k, self.update, place)
+        k.store(change.value, self.parameter, change.place, axes, change.mask, change.combine)
 
 
 @dataclass
@@ -154,6 +173,7 @@ class Section:
             chosen = others[-1:]
         else:
             chosen = others[-2:]
+        chosen += [axis for axis in others if axis.name in notes.scanned and axis not in chosen]
         for axis in chosen:
             axis.role = "tile"
 
@@ -198,7 +218,7 @@ class Section:
         for numbers in self._unrolled_places():
             place = tuple(renamed(at, numbers) for at in self.place)
             for output in self.outputs:
-                k.store(k.value(output.value, place), output.parameter, place, axes)
+                output.write(k, place, axes)
 
     def _unrolled_places(self) -> Iterator[dict[str, Extent]]:
         axes = [axis for axis in self.own if axis.name in self.unrolled]

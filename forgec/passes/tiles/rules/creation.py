@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from forgec.ir import types
+from forgec.ir.literals import to_tensor
 from forgec.ir.ops import creation
+from forgec.ir.ops.module import ConstantOp
 from forgec.passes.tiles.arithmetic import cast, number
 from forgec.passes.tiles.axes import Place
 from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
@@ -18,6 +20,15 @@ def full(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     if dtype in types.COMPLEX:
         raise NotLowered("complex numbers have no tiles")
     return number(k, op.value.value, dtype)
+
+
+@computes(ConstantOp)
+def constant(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    """A literal of one element; larger ones are operands of the kernel."""
+    dtype = types.dtype(op.result)
+    if dtype in types.COMPLEX:
+        raise NotLowered("complex numbers have no tiles")
+    return number(k, to_tensor(op.value).reshape(-1)[0].item(), dtype)
 
 
 @computes(creation.IotaOp)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from forgec.ir import types
@@ -60,10 +61,11 @@ def gather(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     return k.value(op.input, (*place[:dim], at, *place[dim + 1 :]))
 
 
-@computes(index.IndexOp)
-def indexed(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    _refuse(op)
-    dims, shape = op.dims.data, types.shape(op.input)
+def indexed_place(k: KernelBuilder, op: Any, shape: Sequence[Extent], place: Place) -> Place:
+    """Where in a tensor of this shape the element lies that advanced indexing with ``op.indices`` at ``op.dims`` has at
+    a place.
+    """
+    dims = op.dims.data
     places = types.broadcast(*(types.shape(v) for v in op.indices))
     front = dims[0] if dims[-1] - dims[0] == len(dims) - 1 else 0
     inner = place[front : front + len(places)]
@@ -72,4 +74,10 @@ def indexed(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
         dim: position(k, k.value(v, broadcast_place(inner, types.shape(v))), shape[dim], wraps=True)
         for dim, v in zip(dims, op.indices, strict=True)
     }
-    return k.value(op.input, tuple(numbers[dim] if dim in numbers else next(rest) for dim in range(len(shape))))
+    return tuple(numbers[dim] if dim in numbers else next(rest) for dim in range(len(shape)))
+
+
+@computes(index.IndexOp)
+def indexed(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    _refuse(op)
+    return k.value(op.input, indexed_place(k, op, types.shape(op.input), place))

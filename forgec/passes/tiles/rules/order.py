@@ -4,18 +4,34 @@ from __future__ import annotations
 
 from typing import Any
 
+from xdsl.builder import Builder
+from xdsl.dialects.builtin import IntAttr
+from xdsl.ir import Block, SSAValue
+from xdsl.rewriter import InsertPoint
+
 from forgec.ir import types
+from forgec.ir.attributes import IntsAttr
 from forgec.ir.ops import order
+from forgec.ir.ops.binary import EqOp, LogicalAndOp, LogicalOrOp, LtOp, NeOp
+from forgec.ir.ops.decomposition import Emitter
+from forgec.ir.ops.fused import FusedOp
+from forgec.ir.ops.index import ScatterOp
+from forgec.ir.ops.module import YieldOp
+from forgec.ir.ops.reduction import SumOp
 from forgec.passes.tiles.arithmetic import binary as apply
 from forgec.passes.tiles.arithmetic import cast, compare, number, select
 from forgec.passes.tiles.axes import Axis, Place
 from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
-from forgec.passes.tiles.rule import computes
+from forgec.passes.tiles.rule import computes, expands
 from forgec.passes.tiles.rules.reduction import argument_place, reduced
 from forgec.runtime.symbolic import Extent
 
 LONGEST = 512
-"""Elements of a row that are still ranked: the comparisons are its square."""
+"""Elements of a row that are still ranked in the kernel that needs them: the comparisons are its square, and each tile
+of results makes them anew.
+"""
+LONGEST_RANKED = 16384
+"""Elements of a row that are still ranked by a kernel of their own."""
 
 
 def _before(k: KernelBuilder, left: Tile, right: Tile, descending: bool) -> Tile:
@@ -83,6 +99,63 @@ def topk(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
 @computes(order.SortOp)
 def sort(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     return ranked(k, op, result, place, op.dim.data, op.descending is not None)
+
+
+@expands(order.SortOp, order.TopkOp)
+def sort_by_ranks(op: Any, builder: Builder) -> list[SSAValue]:
+    """Long rows, and rows of any length: one kernel counts for each element those before it, which is its place; two
+    more put elements and their numbers there.
+    """
+    shape, dim, dtype = types.shape(op.input), op.dim.data, types.dtype(op.input)
+    extent = shape[dim] if shape else 1
+    if not shape or dtype in types.COMPLEX:
+        raise NotLowered("this has no rows to sort")
+    if isinstance(extent, int) and extent > LONGEST_RANKED:
+        raise NotLowered(f"rows of more than {LONGEST_RANKED} elements are not sorted by counting")
+    descending = op.descending is not None if isinstance(op, order.SortOp) else op.smallest is None
+    ranks = _ranks(op, builder, dim, descending)
+    emit = Emitter(builder, op)
+    where = IntAttr(dim)
+    line = [1] * len(shape)
+    line[dim] = extent
+    numbers = emit.broadcast(emit.reshape(emit.iota(extent), line), shape)
+    found = [
+        emit(ScatterOp, emit.full(0, types.dtype(given), shape), ranks, given, dim=where)
+        for given in (op.input, numbers)
+    ]
+    kept = types.shape(op.results[0])[dim]
+    return [value if kept == extent else emit.slice(value, dim, 0, kept) for value in found]
+
+
+def _ranks(op: Any, builder: Builder, dim: int, descending: bool) -> SSAValue:
+    """How many elements of its row come before each element, i64: a group of ops, one kernel."""
+    shape, dtype = types.shape(op.input), types.dtype(op.input)
+    extent = shape[dim]
+    block = Block(arg_types=[op.input.type])
+    emit = Emitter(Builder(InsertPoint.at_end(block)), op)
+    pairs = (*shape[: dim + 1], extent, *shape[dim + 1 :])
+    here = emit.broadcast(emit.reshape(block.args[0], (*shape[: dim + 1], 1, *shape[dim + 1 :])), pairs)
+    other = emit.broadcast(emit.reshape(block.args[0], (*shape[:dim], 1, *shape[dim:])), pairs)
+    left, right = (here, other) if descending else (other, here)
+    before, same = emit(LtOp, left, right), emit(EqOp, here, other)
+    if dtype in types.FLOATS:
+        nan = [emit(NeOp, value, value) for value in (left, right)]
+        later = emit(LogicalAndOp, emit(EqOp, left, left), nan[1])
+        before = emit(LogicalOrOp, before, later)
+        same = emit(LogicalOrOp, same, emit(LogicalAndOp, *nan))
+    line = [(extent, 1), (1, extent)]
+    first, second = (
+        emit.broadcast(emit.reshape(emit.iota(extent), (*[1] * dim, *each, *[1] * (len(shape) - dim - 1))), pairs)
+        for each in line
+    )
+    earlier = emit(LogicalAndOp, same, emit(LtOp, second, first))
+    counted = emit.cast(emit(LogicalOrOp, before, earlier), "i64")
+    total = emit(SumOp, counted, dims=IntsAttr([dim + 1]))
+    emit.builder.insert(YieldOp.create(operands=[total]))
+    group = FusedOp.with_region("sum", block, [op.input])
+    group.location = op.location
+    builder.insert(group)
+    return group.results[0]
 
 
 @computes(order.MaxOp, order.MinOp)

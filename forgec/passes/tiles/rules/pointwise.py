@@ -11,6 +11,7 @@ from xdsl.ir import Operation
 
 from forgec.ir import types
 from forgec.ir.ops import activation, binary, select, unary
+from forgec.ir.tile import elementwise
 from forgec.passes.tiles.arithmetic import binary as apply
 from forgec.passes.tiles.arithmetic import cast, compare, made, number, work_dtype
 from forgec.passes.tiles.arithmetic import select as choose
@@ -120,7 +121,23 @@ def division(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
 
 def _float_division(k: KernelBuilder, op: Any, left: Tile, right: Tile) -> Tile:
     """torch's: ``div_floor_floating`` of c10 for floor_divide, ``fmod`` and ``remainder`` with the exact remainder."""
-    raise NotLowered(f"{op.name} of floats needs an exact remainder")
+    rest = made(k, elementwise.RemFOp, left, right)
+    if isinstance(op, binary.FmodOp):
+        return rest
+    zero, half, one = (number(k, value, left.dtype) for value in (0.0, 0.5, 1.0))
+    signs = apply(k, "xor", compare(k, "lt", right, zero), compare(k, "lt", rest, zero))
+    uneven = apply(k, "and", compare(k, "ne", rest, zero), signs)
+    if isinstance(op, binary.RemainderOp):
+        return choose(k, uneven, apply(k, "add", rest, right), rest)
+    exact = apply(k, "div", left, right)
+    quotient = apply(k, "div", apply(k, "sub", left, rest), right)
+    quotient = choose(k, uneven, apply(k, "sub", quotient, one), quotient)
+    whole = function(k, math.FloorOp, quotient)
+    above = compare(k, "gt", apply(k, "sub", quotient, whole), half)
+    whole = choose(k, above, apply(k, "add", whole, one), whole)
+    nothing = made(k, math.CopySignOp, zero, exact)
+    whole = choose(k, compare(k, "eq", quotient, zero), nothing, whole)
+    return choose(k, compare(k, "eq", right, zero), exact, whole)
 
 
 @computes(binary.ShiftLeftOp, binary.ShiftRightOp)
@@ -143,14 +160,7 @@ def power(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     refuse_complex(op)
     dtype = types.dtype(op.result)
     if dtype not in types.FLOATS:
-        exponent = None if op.scalar is None else op.scalar.value
-        if exponent not in (1, 2, 3):
-            raise NotLowered("powers of integers are for constant exponents up to 3")
-        base = cast(k, operand(k, op.lhs, place), dtype)
-        total = base
-        for _ in range(int(exponent) - 1):
-            total = apply(k, "mul", total, base)
-        return total
+        return _whole_power(k, op, place, dtype)
     wide = work_dtype(dtype)
     left = cast(k, operand(k, op.lhs, place), wide)
     if op.scalar is not None:
@@ -159,6 +169,29 @@ def power(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
             return cast(k, known, dtype)
     _, right = _operands(k, op, place, wide)
     return cast(k, made(k, math.PowFOp, left, right), dtype)
+
+
+def _whole_power(k: KernelBuilder, op: Any, place: Place, dtype: str) -> Tile:
+    """By products for small constant exponents, else by squaring; of a negative exponent 0 is what a number other than
+    1 and -1 gives.
+    """
+    exponent = None if op.scalar is None else op.scalar.value
+    if exponent in (1, 2, 3):
+        base = cast(k, operand(k, op.lhs, place), dtype)
+        total = base
+        for _ in range(int(exponent) - 1):
+            total = apply(k, "mul", total, base)
+        return total
+    return integer_power(k, *_operands(k, op, place, dtype), dtype)
+
+
+def integer_power(k: KernelBuilder, left: Tile, right: Tile, dtype: str) -> Tile:
+    """``left ** right`` of integers, modulo the dtype's range."""
+    left, right = cast(k, left, "i64"), cast(k, right, "i64")
+    zero = k.constant(0, "i64")
+    none = k.both(compare(k, "eq", left, zero), compare(k, "lt", right, zero))
+    found = made(k, math.IPowIOp, choose(k, none, number(k, 2, "i64"), left), right)
+    return cast(k, found, dtype)
 
 
 def _constant_power(k: KernelBuilder, base: Tile, exponent: float) -> Tile | None:
@@ -187,6 +220,7 @@ _FUNCTIONS: dict[type[Operation], type[Operation]] = {
     unary.SinOp: math.SinOp, unary.CosOp: math.CosOp, unary.TanOp: math.TanOp, unary.AsinOp: math.AsinOp,
     unary.AcosOp: math.AcosOp, unary.AtanOp: math.AtanOp, unary.SinhOp: math.SinhOp, unary.CoshOp: math.CoshOp,
     unary.TanhOp: math.TanhOp, unary.ErfOp: math.ErfOp,
+    unary.ErfcOp: elementwise.ErfcOp,
 }  # fmt: skip
 _ROUNDINGS: dict[type[Operation], type[Operation]] = {
     unary.FloorOp: math.FloorOp, unary.CeilOp: math.CeilOp, unary.RoundOp: math.RoundEvenOp, unary.TruncOp: math.TruncOp

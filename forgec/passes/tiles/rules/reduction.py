@@ -275,13 +275,36 @@ def argument_place(k: KernelBuilder, op: Any, others: Sequence[Extent], greatest
     shape, dim = types.shape(op.input), op.dim.data
     if not shape or shape[dim] == 1:
         return number(k, 0, "i64")
+    kind = "argmax" if greatest else "argmin"
+
+    def element(axis: Axis) -> Tile:
+        given = k.value(op.input, (*others[:dim], axis.symbol, *others[dim:]))
+        given = cast(k, given, "i32") if given.dtype in ("ui8", "i1") else given
+        return cast(k, given, work_dtype(given.dtype))
+
     axis = whole_axis(k, shape[dim], tuple(others))
-    if axis is None:
-        raise NotLowered(f"{op.name} over more than {WHOLE} places")
-    given = k.value(op.input, (*others[:dim], axis.symbol, *others[dim:]))
-    if given.dtype in ("ui8", "i1"):
-        given = cast(k, given, "i32")
-    return cast(k, reduce_tile(k, "argmax" if greatest else "argmin", given, axis), "i64")
+    if axis is not None:
+        return cast(k, reduce_tile(k, kind, element(axis), axis), "i64")
+    axis = k.new_axis(shape[dim], "loop", "BK")
+    axes, dtype = element_axes(k, axis, element)
+    start = k.spread(number(k, neutral(kind, dtype), dtype), axes)
+
+    def body(carried: Sequence[Tile]) -> Sequence[Tile]:
+        best, place = carried
+        given = element(axis)
+        found = reduce_tile(k, "max" if greatest else "min", given, axis)
+        within = cast(k, reduce_tile(k, kind, given, axis), "i64")
+        first = cast(k, Tile(k.start(axis), (), "index"), "i64")
+        better = compare(k, "gt" if greatest else "lt", found, best)
+        if dtype in types.FLOATS:  # NaN is the greatest and the least
+            nan = k.both(compare(k, "ne", found, found), compare(k, "eq", best, best))
+            better = apply(k, "or", *k.aligned(better, nan))
+        return [
+            select(k, better, found, best),
+            select(k, better, apply(k, "add", *k.aligned(within, first)), place),
+        ]
+
+    return k.loop(axis, [start, k.spread(number(k, 0, "i64"), axes)], body)[1]
 
 
 @computes(reduction.SoftmaxOp, reduction.LogSoftmaxOp)
@@ -290,8 +313,10 @@ def softmax(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     dtype, shape, dim = types.dtype(op.result), types.shape(op.input), op.dim.data
     if not shape:
         return number(k, 1.0 if isinstance(op, reduction.SoftmaxOp) else 0.0, dtype)
-    wide = work_dtype(dtype)
-    want_whole(k, place[dim], shape[dim])
+    wide, extent = work_dtype(dtype), shape[dim]
+    if isinstance(extent, int) and extent > WHOLE:
+        raise NotLowered(f"rows of more than {WHOLE} elements are not normalised in one tile")
+    want_whole(k, place[dim], extent)
     others = (*place[:dim], *place[dim + 1 :])
 
     def at(where: Extent) -> Tile:
@@ -324,14 +349,52 @@ def scan(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
         return cast(k, k.value(op.input, place), dtype)
     want_whole(k, place[dim], shape[dim])
     axes = [axis for axis in k.axes.of(place[dim]) if axis.symbol == place[dim] and axis.role == "whole"]
+    kind = "add" if isinstance(op, reduction.CumsumOp) else "mul"
     if not axes or axes[0].extent != shape[dim]:
-        if k.recording:
-            return cast(k, k.value(op.input, place), dtype)
-        raise NotLowered(f"{op.name} needs all of its dimension in one tile")
+        return _long_scan(k, op, place, kind, dtype)
     (axis,) = axes
-    given = cast(k, k.value(op.input, place), work_dtype(dtype))
+    given = cast(k, k.value(op.input, place), _scan_dtype(kind, dtype))
     if axis not in given.axes:
         given = k.spread(given, sorted([*given.axes, axis], key=lambda each: each.order))
-    kind = "add" if isinstance(op, reduction.CumsumOp) else "mul"
     found = Tile(k.add(compute.ScanOp(kind, given.value, given.axes.index(axis))), given.axes, given.dtype)
     return cast(k, found, dtype)
+
+
+def _scan_dtype(kind: str, dtype: str, long: bool = False) -> str:
+    """Products of many factors, and long sums, are as exact as torch's, which has them in float64."""
+    return "f64" if dtype in types.FLOATS and (long or kind == "mul") else work_dtype(dtype)
+
+
+def _long_scan(k: KernelBuilder, op: Any, place: Place, kind: str, dtype: str) -> Tile:
+    """What comes before a tile, reduced in a loop, combined with the scan of the tile. Where the dimension is no axis
+    of tiles, everything up to each place is reduced.
+    """
+    dim = op.dim.data
+    shape, wide = types.shape(op.input), _scan_dtype(kind, dtype, long=True)
+    k.scanned |= {axis.name for axis in k.axes.of(place[dim]) if axis.symbol == place[dim]}
+    axes = [axis for axis in k.tiled(place[dim]) if axis.symbol == place[dim] and axis.role == "tile"]
+    last = k.index(place[dim]) if not axes else Tile(k.start(axes[0]), (), "index")
+    limit = cast(k, last, "i64")
+
+    def element(axis: Axis) -> Tile:
+        at = cast(k, k.index(axis.symbol), "i64")
+        before = compare(k, "lt" if axes else "le", at, limit)
+        given = cast(k, k.value(op.input, (*place[:dim], axis.symbol, *place[dim + 1 :])), wide)
+        return select(k, before, given, number(k, neutral(kind, wide), wide))
+
+    axis = k.new_axis(shape[dim], "loop", "BK")
+    start = _start(k, kind, axis, element)
+
+    def body(carried: Sequence[Tile]) -> Sequence[Tile]:
+        part = reduce_tile(k, kind, element(axis), axis)
+        return [apply(k, kind, *k.aligned(carried[0], part))]
+
+    end = k.start(axes[0]) if axes else None
+    (total,) = k.loop(axis, [start], body, end=end)
+    if axes:
+        given = cast(k, k.value(op.input, place), wide)
+        if axes[0] not in given.axes:
+            given = k.spread(given, sorted([*given.axes, axes[0]], key=lambda each: each.order))
+        within = Tile(k.add(compute.ScanOp(kind, given.value, given.axes.index(axes[0]))), given.axes, wide)
+        total = apply(k, kind, *k.aligned(total, within))
+    return cast(k, total, dtype)

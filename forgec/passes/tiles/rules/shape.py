@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from forgec.ir import types
-from forgec.ir.ops import shape
+from forgec.ir.ops import shape, window
 from forgec.passes.tiles.arithmetic import cast, compare, select
 from forgec.passes.tiles.axes import Place, broadcast_place, reshaped
 from forgec.passes.tiles.kernel_builder import KernelBuilder, Tile
 from forgec.passes.tiles.rule import computes
+from forgec.runtime.symbolic import Extent
 
 
 @computes(shape.CopyOp)
@@ -42,6 +43,11 @@ def slice_(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
         return k.value(op.input, place)
     at = op.start.data + place[dim] * op.step.data
     return k.value(op.input, (*place[:dim], at, *place[dim + 1 :]))
+
+
+@computes(window.WindowOp)
+def window_(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    return k.value(op.input, window_place(op, place))
 
 
 @computes(shape.FlipOp)
@@ -101,3 +107,15 @@ def insert_slice(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     if step != 1:
         inside = k.both(inside, compare(k, "eq", k.index(mod(away, step)), zero))
     return select(k, inside, after, before)
+
+
+def window_place(op: Any, place: Place) -> Place:
+    """Where in the whole the element of a window lies that is at ``place`` in it."""
+    rank = len(place)
+    found: list[Extent] = []
+    for dim, start in enumerate(op.start.data):
+        at = start
+        for step, number in zip(op.steps.data[dim * rank : (dim + 1) * rank], place, strict=True):
+            at = at + number * step
+        found.append(at)
+    return tuple(found)
