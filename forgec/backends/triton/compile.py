@@ -190,7 +190,7 @@ def compile_here(
 ) -> CompiledKernel:
     """``compile_source`` with all choices made, in this process."""
     ptx, metadata = _translate(source, architecture, aligned, num_warps, num_stages)
-    binary, log = _assemble(ptx, architecture, source.name)
+    binary, log = _assemble(without_packed_sums(ptx), architecture, source.name)
     used = re.search(r"Used (\d+) registers", log)
     spilled = re.search(r"(\d+) bytes spill stores", log)
     return CompiledKernel(
@@ -271,6 +271,22 @@ def _refuse_new_products(source: TritonSource, text: str) -> None:
     """Triton makes products in tf32 of some sums of products (``elementwise._mulf``): none that the source lacks."""
     if text.count("tt.dot ") > source.text.count("tl.dot("):
         raise error("FORGE-B006", f"Triton makes a tf32 product of a sum in kernel {source.name}")
+
+
+_PACKED_SUM = re.compile(r"add\.s16x2\s+(\S+), (\S+), (\S+);")
+
+
+def without_packed_sums(ptx: str) -> str:
+    """PTX in which no two 16-bit numbers are added at once.
+
+    LLVM packs narrow arithmetic of places so, and ptxas 12.8 and 12.9 take the constant 65535 (-1 beside 0) of such a
+    sum for 0 on sm_90: a place one before the first then passes for the first, and is read.
+    """
+    return _PACKED_SUM.sub(
+        "{\n\t.reg .b16 a0, a1, b0, b1, c0, c1;\n\tmov.b32 {a0, a1}, \\2;\n\tmov.b32 {b0, b1}, \\3;\n"
+        "\tadd.s16 c0, a0, b0;\n\tadd.s16 c1, a1, b1;\n\tmov.b32 \\1, {c0, c1};\n\t}",
+        ptx,
+    )
 
 
 def _assemble(ptx: str, architecture: str, name: str) -> tuple[bytes, str]:

@@ -17,7 +17,7 @@ if find_spec("triton") is None:
 
 from forgec.backends.kernel_cache import KernelCache
 from forgec.backends.triton import compile as compiling
-from forgec.backends.triton.compile import CompiledKernel, compile_kernel, compile_source
+from forgec.backends.triton.compile import CompiledKernel, compile_kernel, compile_source, without_packed_sums
 from forgec.diagnostics import ForgeError
 from tests.backends.triton.cases import all_cases
 from tests.backends.triton.model_cases import model_cases
@@ -199,3 +199,11 @@ def test_a_sum_of_products_becomes_no_product_in_tf32() -> None:
     turned = replace(source, text=source.text.replace(f"{right} * {left}", f"{left} * {right}"))
     with pytest.raises(ForgeError, match="tf32 product of a sum"):
         compile_source(turned, "sm_90a")
+
+
+def test_packed_sums_are_taken_apart() -> None:
+    found = without_packed_sums("\tmov.b32 %r60, 65535;\n\tadd.s16x2 \t%r61, %r7, %r60;\n\tadd.s32 %r1, %r2, %r3;\n")
+    assert "s16x2" not in found
+    assert "mov.b32 {a0, a1}, %r7;" in found
+    assert "mov.b32 %r61, {c0, c1};" in found
+    assert "add.s32 %r1, %r2, %r3;" in found
