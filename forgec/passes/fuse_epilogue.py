@@ -52,11 +52,11 @@ class FuseEpilogue(ModulePass):
     A kernel has one such root. An op with several candidates joins the latest; one that would make more elements than
     the root yields does not join. Rearrangements on the way come along.
 
-    A norm of queries or keys joins the linear that projects them, and so does the rotation after it: if the norm is over
-    the last dimension, of at most 256 elements, and a tile of the linear's columns can hold whole rows of it. These
-    must be pieces of the linear's rows that begin at multiples of their extent, as heads do; the kernel's tiles are as
-    wide as all its norms ask, at most 256 columns. Wider norms need whole rows of the model's width, which
-    no tile holds. A norm stays where its result is reduced again or concatenated: the kernel of that takes it.
+    A norm of queries or keys joins the linear that projects them, and so does the rotation after it: if the norm is
+    over the last dimension, of at most 256 elements, and a tile of the linear's columns can hold whole rows of it.
+    These must be pieces of the linear's rows that begin at multiples of their extent, as heads do; the kernel's tiles
+    are as wide as all its norms ask, at most 256 columns. Wider norms need whole rows of the model's width, which no
+    tile holds. A norm stays where its result is reduced again or concatenated: the kernel of that takes it.
 
     Order: after everything that recognises ops, since nothing looks into a ``forge.fused``.
     """
