@@ -186,10 +186,15 @@ def with_states(
         return plain, {}
     with as_buffers(module, states), undecided():
         traced = trace()
-        if traced.failure is not None:
-            raise _decides(states, traced.failure) from traced.failure
-        traced = replace(traced, changes=_others(traced.changes, states))
-        _refuse_what_matters(module, args, kwargs, traced, trace)
+        refused = None if traced.failure is None else _decides(states, traced.failure)
+        if isinstance(refused, ForgeError):
+            raise refused from traced.failure
+        if refused is None:
+            traced = replace(traced, changes=_others(traced.changes, states))
+            _refuse_what_matters(module, args, kwargs, traced, trace)
+    if refused is not None:  # a buffer has one shape: what is made anew at every call, in that call's shape, is none
+        _refuse_what_matters(module, args, kwargs, plain, trace)
+        return trace(), {}  # anew: the trace that failed has fixed extents for all that share its symbols
     return traced, {kept.buffer: kept.slot.name for kept in states}
 
 

@@ -56,8 +56,11 @@ def verify(
     compared with the float64 interpreter on the IR that it holds, the IR after all passes; it needs --input.
     Without --rtol and --atol the tolerance is that of the narrowest floating-point type in the program (2.1e-5 of the
     largest magnitude for float32, 5e-3 for float16, 3e-2 for bfloat16, 1e-12 for float64), plus what rounding costs
-    the program. Integers must be equal, NaN and infinity in the same places. Exit code 0 says that everything agrees,
-    1 that something differs (or an error).
+    the program, up to a tenth of the largest magnitude. Integers must be equal, NaN and infinity in the same places.
+    What differs by more, but not by more than rounding alone may make, is marked '?': whether it is wrong cannot be
+    told. Exit code 0 says that everything agrees, 1 that something differs or cannot be told (or an error).
+    In --json, 'wrong' counts the elements that differ by more than what is allowed, 'unequal' those that are not
+    exactly the float64 interpreter's.
 
     \b
     forgec verify model.py
@@ -92,7 +95,7 @@ def verify(
         if not found.agrees:
             if not json:
                 sys.stdout.flush()
-                report([_differs(Diagnostic, verdict(found), subject)])
+                report([_differs(Diagnostic, verdict(found), subject, uncertain=found.is_uncertain)])
             raise typer.Exit(EXIT_DIAGNOSTICS)
 
 
@@ -144,8 +147,12 @@ def _artifact(
     return verify_artifact(path, arrays, entry=entry, on_phase=show_phase, **tolerance)
 
 
-def _differs(diagnostic: Any, text: str, subject: Path) -> Any:
-    found = text.removeprefix("differs: ")
+def _differs(diagnostic: Any, text: str, subject: Path, *, uncertain: bool) -> Any:
+    found = text.partition(": ")[2]
     is_model = subject.suffix in (".py", ".pt2")
+    if uncertain:
+        message = f"whether the compiled program is right cannot be told of {found}: rounding alone may differ as much"
+        hint = "give --rtol or --atol, of at least what the dtype rounds by, or inputs that the model is meant for"
+        return diagnostic("FORGE-V005", message, help=hint)
     hint = f"'forgec bisect {subject}' finds the pass, the op and the line" if is_model else None
     return diagnostic("FORGE-V001", f"the compiled program differs in {found}", help=hint)

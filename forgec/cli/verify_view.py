@@ -37,7 +37,9 @@ def verdict(found: Verification) -> str:
     if found.agrees:
         count = len(found.outputs)
         return f"agrees: {count} tensor{'' if count == 1 else 's'} within the tolerance"
-    wrong = [output.name for output in found.outputs if not output.compiled.agrees]
+    if found.is_uncertain:
+        return f"cannot tell: {', '.join(output.name for output in found.outputs if output.is_uncertain)}"
+    wrong = [output.name for output in found.outputs if not output.compiled.agrees and not output.is_uncertain]
     return f"differs: {', '.join(wrong) or found.problem}"
 
 
@@ -49,12 +51,14 @@ def _tolerance(found: Verification) -> str:
 
 def _output(output: OutputError, against: str) -> str:
     kind = "" if output.kind == "output" else f" ({output.kind})"
-    mark = "ok   " if output.compiled.agrees else "WRONG"
+    mark = "ok   " if output.compiled.agrees else "?    " if output.is_uncertain else "WRONG"
     if output.compiled.problem:
         return f"  {mark} {output.name}{kind}: {output.compiled.problem}"
     lines = [
         f"  {mark} {output.name}{kind}: largest difference {_error(output.compiled)}, {_number(output.allowed)} allowed"
     ]
+    if output.is_uncertain:
+        lines.append(f"        cannot tell whether it is wrong: rounding alone may make {_number(output.rounding)}")
     if output.exact is not None and output.eager_exact is not None:
         lines.append(f"        against float64: compiled {_error(output.exact)}, eager {_error(output.eager_exact)}")
     if output.logits is not None:

@@ -351,6 +351,16 @@ CATALOG: dict[str, Entry] = {
         "The model itself raised an error on the inputs that were given, so that there is nothing to compare with.",
         "Run the model eagerly on the same inputs.",
     ),
+    "FORGE-V005": Entry(
+        "rounding may differ as much",
+        "The compiled program differs from eager PyTorch by more than what is allowed, but by no more than rounding "
+        "alone may make. Either the tensor is ill-conditioned: in the program's own precision it is further than a "
+        "tenth of its largest magnitude from what float64 gives, as where numbers cancel or a great number swallows "
+        "others. Or the tolerance that was given lies below the rounding of the narrowest dtype in the program. A "
+        "defect of forgec would look the same.",
+        "Give a tolerance (`--rtol`, `--atol`) that means something for the model, other inputs, or a wider dtype "
+        "(`--dtype float64`), in which rounding hides nothing.",
+    ),
     "FORGE-X001": Entry(
         "internal error",
         "forgec broke one of its own assumptions. This is a defect of forgec, not of the model.",

@@ -19,10 +19,11 @@ from forgec.ir.ops.module import AtenOp, ConstantOp, ParamRefOp
 from forgec.ir.ops.norm import LayerNormOp, RmsNormOp
 from forgec.ir.ops.shape import CopyOp, ReshapeOp, TransposeOp, ViewOp, is_free
 from forgec.passes.layouts import give_layout, passes_on
-from forgec.passes.patterns import missed
+from forgec.passes.patterns import applied, missed
 from forgec.passes.rewriting import blocks, is_dead, replace
 from forgec.passes.split_dims import split_readers
 
+GONE = "this value is not copied: it is stored at once as what reads it wants it"
 ROW_MAJOR = (LayerNormOp, RmsNormOp)
 """Ops whose rows are written as they are reduced: another layout would cost a copy inside."""
 
@@ -84,6 +85,7 @@ def _assign(op: Operation, wanted: AnyTensorType) -> None:
         kind = None if kind is None else _before(view, kind)
         value = view.input
     if types.tensor_type(op.operands[0]) == wanted and isinstance(op, CopyOp) and _chooses(producer(value)):
+        applied(op, GONE)
         replace(op, [op.input])
         return
     reason = _refusal(op, value, kind)
@@ -91,6 +93,7 @@ def _assign(op: Operation, wanted: AnyTensorType) -> None:
         block = op.parent
         split_readers(op)
         if op.parent is None or is_dead(op):
+            applied(op, "this value is not copied: what reads it works on the dimensions that it merges, in parts")
             if op.parent is not None and block is not None:
                 block.erase_op(op)
             return
@@ -102,6 +105,7 @@ def _assign(op: Operation, wanted: AnyTensorType) -> None:
     assert kind is not None
     assert isinstance(value, OpResult)
     before = value.type
+    applied(op, GONE)
     renewed = Rewriter.replace_value_with_new_type(value, kind)
     give_layout(renewed, before)
     if isinstance(op, CopyOp) and op.input.type == op.result.type:
@@ -111,6 +115,7 @@ def _assign(op: Operation, wanted: AnyTensorType) -> None:
 def _drop(op: CopyOp) -> None:
     """Let what reads a copy read the original."""
     before = op.result.type
+    applied(op, "this value is not copied: what reads the copy reads the original")
     renewed = Rewriter.replace_value_with_new_type(op.result, op.input.type)
     give_layout(renewed, before)
     replace(op, [op.input])

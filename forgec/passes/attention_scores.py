@@ -18,7 +18,7 @@ from forgec.ir.ops.reduction import AmaxOp, SoftmaxOp
 from forgec.ir.ops.select import MaskedFillOp, WhereOp
 from forgec.ir.ops.shape import ConcatOp, CopyOp, ReshapeOp, TransposeOp
 from forgec.ir.ops.spatial import PadOp
-from forgec.ir.ops.unary import CastOp, ClampOp, TanhOp
+from forgec.ir.ops.unary import CastOp, ClampOp, NegOp, TanhOp
 from forgec.passes.attention_products import (
     DEPTH,
     Product,
@@ -131,6 +131,7 @@ class _Reader:
             AtenOp: self._add, SubOp: self._subtract, MulOp: self._multiply, DivOp: self._multiply,
             MaskedFillOp: self._masked_fill, WhereOp: self._where, MaximumOp: self._maximum, ClampOp: self._clamp,
             TanhOp: self._tanh, ConcatOp: self._concat, PadOp: self._pad, TransposeOp: self._transpose,
+            NegOp: self._negate,
         }  # fmt: skip
 
     def scores(self, product: Product) -> Scores:
@@ -277,6 +278,11 @@ class _Reader:
             if types.shape(scores) == types.shape(op.result) and leads_to_product(scores):
                 return self._multiply_rows(op, scores, other)
         return None
+
+    def _negate(self, op: NegOp) -> SSAValue:
+        self.factor = -self.factor
+        self.factors.append((-1.0, types.dtype(op.result)))
+        return op.input
 
     def _multiply_rows(self, op: MulOp | DivOp, scores: SSAValue, other: SSAValue) -> SSAValue:
         """A factor for each row (or head) is one of the query; one of 0 and 1 puts 0 in the place of scores."""

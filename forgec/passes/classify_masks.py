@@ -120,8 +120,7 @@ class _Reader:
         new = AttentionOp.make(operands, properties, [op.result.type])
         words = [name for name in ("causal", "offset", "window", "chunk") if name in meaning.properties]
         words += [name for name in ("prefix", "keys") if getattr(meaning, name) is not None]
-        left = "" if meaning.mask is None else f", {'bias' if types.dtype(meaning.mask) != 'i1' else 'mask'}"
-        substitute(op, [*self.new, new], what=f"the mask is {' '.join(words) or 'none'}{left}")
+        substitute(op, [*self.new, new], what=_told(words, meaning.mask))
 
     def _read(self, mask: SSAValue, shape: tuple[Extent, ...], work: str) -> _Meaning:
         rank = len(shape)
@@ -211,6 +210,16 @@ class _Reader:
 
     def _made(self, cls: type[Operation], value: SSAValue, kind: Attribute, **properties: Attribute) -> SSAValue:
         return self._op(cls.create(operands=[value], properties=properties, result_types=[kind]))
+
+
+def _told(words: list[str], left: SSAValue | None) -> str:
+    """What became of a mask, for the user."""
+    if left is None:
+        return f"the mask is {' '.join(words)}" if words else "the mask keeps everything, and is not read"
+    kind = "a tensor of booleans" if types.dtype(left) == "i1" else "a bias that is added to scores"
+    if not words:
+        return f"the mask stays {kind}: no part of it says causal, window, chunk or keys"
+    return f"the mask is {' '.join(words)}; what else it says stays {kind}"
 
 
 def element_of(mask: SSAValue, shape: tuple[Extent, ...], elements: Elements) -> Element:

@@ -15,11 +15,13 @@ from math import prod
 from xdsl.ir import Operation, SSAValue
 
 from forgec.ir import types
+from forgec.ir.literals import to_tensor
 from forgec.ir.ops.base import producer
 from forgec.ir.ops.binary import MulOp
+from forgec.ir.ops.module import ConstantOp
 from forgec.ir.ops.shape import BroadcastOp, ConcatOp, CopyOp, ReshapeOp, SliceOp, TransposeOp
 from forgec.ir.ops.unary import CastOp, NegOp
-from forgec.passes.patterns import with_number
+from forgec.passes.patterns import made_by, pairs, through, with_number
 from forgec.runtime.symbolic import Extent
 
 MOST = 2048
@@ -93,6 +95,8 @@ class Tracer:
         if isinstance(op, NegOp) or (isinstance(op, MulOp) and _is_negation(op)):
             source = self.trace(op.operands[0], lead) if _keeps(op) else None
             return None if source is None else source.negated()
+        if isinstance(op, MulOp) and lead == types.rank(op.result) - 1:
+            return self._signed(op, lead)
         if isinstance(op, CopyOp) or (isinstance(op, CastOp) and _widens(op)):
             return self.trace(op.input, lead)
         places = _places(op, lead)
@@ -100,6 +104,17 @@ class Tracer:
         if source is None or places is None:
             return None
         return Features(source.base, tuple(source.places[p] for p in places), tuple(source.negative[p] for p in places))
+
+    def _signed(self, op: MulOp, lead: int) -> Features | None:
+        """The features of a product with a constant row of 1 and -1."""
+        for value, other in pairs(op):
+            signs = _signs_of(other) if _alike(value, op.result) else None
+            source = None if signs is None else self.trace(value, lead)
+            if signs is None or source is None or len(signs) != len(source.places):
+                continue
+            negative = zip(source.negative, signs, strict=True)
+            return Features(source.base, source.places, tuple(old != (sign < 0) for old, sign in negative))
+        return None
 
     def _joined(self, op: ConcatOp, lead: int) -> Features | None:
         """A concatenation of features of one base."""
@@ -138,6 +153,23 @@ def _keeps(op: Operation) -> bool:
     """True if an op's result has its operand's dtype and shape."""
     source, target = op.operands[0], op.results[0]
     return types.dtype(source) == types.dtype(target) and types.shape(source) == types.shape(target)
+
+
+def _alike(one: SSAValue, other: SSAValue) -> bool:
+    return types.dtype(one) == types.dtype(other) and types.shape(one) == types.shape(other)
+
+
+def _signs_of(value: SSAValue) -> list[float] | None:
+    """The numbers of a constant row, if all are 1 or -1."""
+    source = through(value, ReshapeOp, BroadcastOp, CopyOp)
+    constant = made_by(source, ConstantOp)
+    count = types.shape(value)[-1:]
+    if constant is None or not count or (types.numel(value),) != count or (types.numel(source),) != count:
+        return None
+    if types.dtype(source) not in types.FLOATS or not isinstance(count[0], int) or count[0] > MOST:
+        return None
+    signs = to_tensor(constant.value).reshape(-1).tolist()
+    return signs if set(signs) <= {1.0, -1.0} else None
 
 
 def _widens(op: CastOp) -> bool:

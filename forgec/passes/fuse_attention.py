@@ -191,6 +191,8 @@ def _replace(build: Builder, softmax: SoftmaxOp, use: Use, scores: Scores) -> No
     if len(gates) < len(use.gates) or scores.sinks is not None:
         empty_row = "zero"
     work = types.promote(types.dtype(softmax.input), types.dtype(scores.product.result))
+    if mask is not None and types.dtype(mask) != "i1":
+        work = _dtype_of_sums(terms, work)
     sinks = None if scores.sinks is None else _sinks(build, scores.sinks, frame, work)
     properties: dict[str, Attribute] = {"scale": ScalarAttr.of(factor), "softmax_dtype": StringAttr(work)}
     properties["empty_row"] = StringAttr(empty_row if sinks is None else "zero")
@@ -372,6 +374,16 @@ def _mask(
                 "its mask holds numbers in which float16 does not lose the scores of a row that keeps nothing"
             )
     return mask, replaced, "nan"
+
+
+def _dtype_of_sums(terms: Sequence[Term], work: str) -> str:
+    """In which dtype scores and masks are added: that of the scores then, also where the softmax is of wider ones. A
+    great number leaves more of a score in a wider dtype. Raises Refused if it is not one for all sums.
+    """
+    found = {term.dtype for term in terms if term.keeps is None and term.value is not None}
+    if len(found) > 1:
+        raise Refused(f"masks are added to its scores in {' and in '.join(sorted(found))}")
+    return found.pop() if found else work
 
 
 def _is_hard(term: Term, later: Sequence[Term]) -> bool:

@@ -16,18 +16,25 @@ from forgec.ir.ops.composite import GluOp, RopeOp
 from forgec.ir.ops.contraction import ConvolutionOp, ConvTransposeOp, GroupedMatmulOp, LinearOp, MatmulOp
 from forgec.ir.ops.experts import MoeOp
 from forgec.ir.ops.index import EmbeddingOp
-from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, is_free
-from forgec.passes.fusion import Fuser, each_fuser
+from forgec.ir.ops.norm import LayerNormOp, RmsNormOp
+from forgec.ir.ops.reduction import ReductionOp, SoftmaxOp
+from forgec.ir.ops.shape import BroadcastOp, ConcatOp, CopyOp, ReshapeOp, is_free
+from forgec.passes.fusion import SEARCHED, Fuser, Group, each_fuser
+from forgec.passes.norm_rows import NORMS, WIDEST, has_whole_rows, places_in, row_of, tile_of
+from forgec.passes.patterns import missed
 from forgec.runtime.symbolic import Extent
 
 ROOTS = (LinearOp, MatmulOp, GroupedMatmulOp, ConvolutionOp, ConvTransposeOp, AttentionOp, MoeOp, EmbeddingOp)
 """Ops that are kernels of their own, whose results pass through registers."""
 JOINING = (ElementwiseOp, RopeOp, GluOp, CopyOp, ReshapeOp)
+REMAINING = (ReductionOp, SoftmaxOp, *NORMS, ConcatOp)
+"""Ops that need another kernel, which a norm before them belongs to."""
 
 
 @dataclass(frozen=True)
 class FuseEpilogue(ModulePass):
-    """Let bias, activation, scale, rotation, residual and cast happen in the kernel that computes their operand.
+    """Let bias, activation, scale, rotation, residual, cast and norms of heads happen in the kernel that computes their
+    operand.
 
     Before::
 
@@ -45,6 +52,12 @@ class FuseEpilogue(ModulePass):
     A kernel has one such root. An op with several candidates joins the latest; one that would make more elements than
     the root yields does not join. Rearrangements on the way come along.
 
+    A norm of queries or keys joins the linear that projects them, and so does the rotation after it: if the norm is
+    over the last dimension, of at most 256 elements, and a tile of the linear's columns can hold whole rows of it.
+    These must be pieces of the linear's rows that begin at multiples of their extent, as heads do; the kernel's tiles
+    are as wide as all its norms ask, at most 256 columns. Wider norms need whole rows of the model's width, which no
+    tile holds. A norm stays where its result is reduced again or concatenated: the kernel of that takes it.
+
     Order: after everything that recognises ops, since nothing looks into a ``forge.fused``.
     """
 
@@ -57,6 +70,8 @@ class FuseEpilogue(ModulePass):
                     fuser.begin(current)
                 elif isinstance(current, JOINING) and not is_free(current):
                     _join(fuser, current)
+                elif isinstance(current, NORMS) and row_of(current) is not None:
+                    _join_rows(fuser, current)
 
 
 def _join(fuser: Fuser, op: Operation) -> None:
@@ -72,6 +87,45 @@ def _join(fuser: Fuser, op: Operation) -> None:
             return
 
 
+def _join_rows(fuser: Fuser, op: LayerNormOp | RmsNormOp) -> None:
+    """Put a norm into the group of the linear that computes its rows, if a tile of columns holds them whole."""
+    source, views = fuser.source(op.input)
+    group = None if source is None else fuser.group.get(source)
+    if group is None or not isinstance(group.root, LinearOp) or places_in(op.input, group.root) is None:
+        return
+    if not _fits(op, group.root) or not _is_last(fuser, op, group):
+        return
+    if not has_whole_rows(op.input, group.root):
+        missed(op, "this norm is a kernel of its own", "a tile of the linear's columns does not hold whole rows of it")
+    elif tile_of([*group.members, op]) > WIDEST:
+        missed(op, "this norm is a kernel of its own", f"with other norms of the linear it needs over {WIDEST} columns")
+    else:
+        fuser.join(group, [*views, op])
+
+
+def _is_last(fuser: Fuser, op: Operation, group: Group) -> bool:
+    """True if all that is done to a norm's result, up to what is a kernel of its own, can join the group as well."""
+    pending, seen = [(op, False)], {op}
+    while pending:
+        current, repeated = pending.pop()
+        for use in current.results[0].uses:
+            user = use.operation
+            if user in seen or user not in fuser.position:
+                continue
+            if isinstance(user, ConcatOp) or (isinstance(user, REMAINING) and use.index == 0):
+                return False
+            if is_free(user):
+                pending.append((user, repeated or isinstance(user, BroadcastOp)))
+            elif isinstance(user, JOINING):
+                if repeated or not _fits(user, group.root):
+                    return False
+                pending.append((user, False))
+            seen.add(user)
+            if len(seen) > SEARCHED:
+                return False
+    return True
+
+
 def _fits(op: Operation, root: Operation) -> bool:
     """True if an op yields as many elements as the root, or a whole share of them."""
     whole, part = types.numel(root.results[0]), types.numel(op.results[0])
@@ -85,18 +139,12 @@ def _fits(op: Operation, root: Operation) -> bool:
 
 def _has_rows_of(op: Operation, root: Operation) -> bool:
     """True if an op yields less than the root for each row: queries out of queries, keys and values."""
-    rows, part = types.numel(root.results[0]), types.numel(op.results[0])
+    whole, part = types.numel(root.results[0]), types.numel(op.results[0])
     width = types.shape(root.results[0])[-1:]
     if not width or not isinstance(width[0], int) or width[0] == 0:
         return False
-    return any(part == rows // width[0] * less for less in _widths(op, width[0]))
-
-
-def _widths(op: Operation, most: int) -> list[int]:
-    """Products of the last extents of an op's result, as far as they are constant and less than ``most``."""
-    found, product = [], 1
-    for extent in reversed([e for e in types.shape(op.results[0]) if isinstance(e, int)]):
-        product *= extent
-        if 0 < product < most:
-            found.append(product)
-    return found
+    rows = whole // width[0]
+    if rows == 0:
+        return False
+    less = part // rows
+    return isinstance(less, int) and 0 < less < width[0] and part == rows * less

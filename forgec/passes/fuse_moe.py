@@ -39,9 +39,12 @@ from forgec.passes.expert_rows import (
 )
 from forgec.passes.patterns import made_by, missed, pairs, substitute, with_number
 from forgec.passes.rewriting import blocks, is_dead
+from forgec.passes.unfused_experts import unfused
 from forgec.runtime.symbolic import Extent
 
 PLAIN = {SiluOp: "silu", ReluOp: "relu", SigmoidOp: "sigmoid"}
+
+GROUPED = "rows sorted by their experts and multiplied in groups (torch.nn.functional.grouped_mm) become one forge.moe"
 
 
 @dataclass(frozen=True)
@@ -93,11 +96,15 @@ class FuseMoe(ModulePass):
                 except NotFused as reason:
                     failed.append((anchor, experts, str(reason)))
             _report(failed, fused)
+            told = bool(failed)
             for root in [child for child in block.ops if isinstance(child, SumOp)]:
                 try:
                     _fuse_dense(root)
                 except NotFused as reason:
+                    told = True
                     missed(root, f"no mixture of experts was made: {reason}")
+            for topk, how in () if told else unfused(block):
+                missed(topk, f"no mixture of experts was made of what this top-k chooses: {how}", GROUPED)
 
 
 def _fuse_dense(root: SumOp) -> None:

@@ -19,12 +19,13 @@ from forgec.ir.ops.norm import GroupNormOp, LayerNormOp, RmsNormOp
 from forgec.ir.ops.shape import CopyOp, ReshapeOp, TransposeOp
 from forgec.ir.ops.unary import CastOp, ReciprocalOp, RsqrtOp, SqrtOp
 from forgec.passes.layouts import give_layout, is_seen
-from forgec.passes.norm_statistics import NARROW, centred_of, exact, same, statistics_of
+from forgec.passes.norm_statistics import NARROW, centred_of, exact, is_difference_of_squares, same, statistics_of
 from forgec.passes.patterns import Number, made_by, missed, number, only_neighbour, substitute, with_number
 from forgec.passes.rewriting import blocks
 from forgec.passes.vector_norms import length_of
 from forgec.runtime.symbolic import Extent
 
+OTHERWISE = "where the mean is far from 0 the squares cancel; (x - mean).square().mean() is as fast, and is fused"
 Rounding = Literal["result", "normalized", "scale"]
 
 
@@ -97,6 +98,8 @@ def _match(root: RsqrtOp | SqrtOp | PowOp) -> _Norm | None:
     power = _power(root)
     found = None if power is None else statistics_of(root.operands[0], _reshaped(root))
     if found is None:
+        if power is not None and is_difference_of_squares(root.operands[0]):
+            missed(root, "no norm was made: its variance is mean(x²) - mean(x)², which rounds otherwise", OTHERWISE)
         return None
     if types.dtype(found.source) not in ("f32", "f64"):
         missed(root, f"no norm was made: its statistics are computed in {types.dtype(found.source)}")
@@ -222,7 +225,15 @@ class _Norm:
         if not self.centred:
             return same(value, self.source)
         found = centred_of(value)
-        return found is not None and found[1] == self.dims and exact(found[0]) is exact(self.source)
+        if found is None or found[1] != self.dims:
+            return False
+        if exact(found[0]) is exact(self.source):
+            return True
+        # (x - mean(x)) by the root of its own variance, which is that of x
+        if not same(value, self.source) or found[0].type != self.source.type:
+            return False
+        self.source = found[0]
+        return True
 
     def _is_parameter(self, value: SSAValue) -> bool:
         """Whether a value has one number for each normalised place (each channel, in a group norm)."""

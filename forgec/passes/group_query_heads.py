@@ -18,7 +18,7 @@ from forgec.ir.ops.index import IndexOp, IndexSelectOp
 from forgec.ir.ops.shape import BroadcastOp, ConcatOp, CopyOp, ReshapeOp, TransposeOp
 from forgec.passes.attention_frames import Builder
 from forgec.passes.constant_places import places_of
-from forgec.passes.patterns import through
+from forgec.passes.patterns import applied, through
 from forgec.passes.rewriting import blocks, replace
 from forgec.runtime.symbolic import Extent
 
@@ -74,6 +74,8 @@ def _group(op: AttentionOp) -> None:
         operands=operands, properties=op.properties, result_types=op.result_types, location=op.location
     )
     replace(op, grouped.results, [*build.ops, grouped])
+    heads, queries = types.shape(key)[-3], types.shape(op.query)[-3]
+    applied(grouped, f"the {heads} heads of keys and values are not repeated for the {queries} of queries any more")
 
 
 def _unrepeated(value: SSAValue, dim: int, build: Builder) -> SSAValue | None:

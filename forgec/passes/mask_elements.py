@@ -262,11 +262,12 @@ class Elements:
         side = compare(
             "le" if isinstance(op, TrilOp) else "ge", column.plus(row, -1), Linear((), op.diagonal.data), None
         )
-        inner = self(op.input, index)
-        if side is None or not isinstance(inner, Number):
+        inner, place = self(op.input, index), (op.result, index)
+        if side is None:
             return None
-        zero = Number(False) if types.dtype(op.result) == "i1" else Number(0.0)
-        return where(side, inner, zero, (op.result, index))
+        if types.dtype(op.result) == "i1":
+            return where(side, inner, Number(False), place)
+        return where(side, inner, Number(0.0), place) if isinstance(inner, (Number, Node)) else None
 
 
 def where(condition: Element, then: Element, otherwise: Element, place: Place) -> Element | None:
@@ -283,8 +284,25 @@ def where(condition: Element, then: Element, otherwise: Element, place: Place) -
     if then == Number(False) and otherwise == Number(True) and type(then.value) is bool:  # type: ignore[union-attr]
         return Node("not", (truth,), place)
     if types.dtype(place[0]) == "i1":
-        return None
+        return _choice(truth, then, otherwise, place)
     return Node("where", (truth, then, otherwise), place)
+
+
+def _choice(condition: Element, then: Element, otherwise: Element, place: Place) -> Element | None:
+    """A choice of booleans, one of which is known."""
+    sides = _truth(then), _truth(otherwise)
+    if sides[0] is None or sides[1] is None:
+        return None
+    for known, other, chosen in ((sides[1], sides[0], condition), (sides[0], sides[1], _not(condition))):
+        if isinstance(known, Number):
+            return (
+                connect("or", [_not(chosen), other], place) if known.value else connect("and", [chosen, other], place)
+            )
+    return None
+
+
+def _not(condition: Element) -> Element:
+    return Node("not", (condition,), _NOWHERE)
 
 
 def connect(name: str, arguments: Sequence[Element], place: Place) -> Element:

@@ -24,7 +24,7 @@ from forgec.ir.ops.unary import CastOp
 from forgec.passes.layers import Layers
 from forgec.passes.layouts import give_layout, passes_on
 from forgec.passes.outlining import at_call
-from forgec.passes.patterns import made_by, missed, through
+from forgec.passes.patterns import applied, made_by, missed, through
 from forgec.passes.rewriting import blocks, erase_unused, replace
 
 SEGMENTS = AttrSizedOperandSegments.attribute_name
@@ -221,6 +221,8 @@ class _Merger:
         block = first.parent_block()
         assert block is not None
         block.insert_op_before(merged, first)
+        parts = " + ".join(str(types.shape(linear.result)[-1]) for linear in linears)
+        applied(merged, f"{len(linears)} linears of one input are computed as one, of {parts} features")
         along, start = types.rank(merged.result) - 1, 0
         strides = types.strides(merged.result)
         for linear in linears:

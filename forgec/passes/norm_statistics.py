@@ -67,6 +67,21 @@ def _of_sum(value: SSAValue, shape: tuple[Extent, ...], eps: float) -> Statistic
     return None if centred_of(base) is not None else Statistics(base, dims, False, eps / count, count**-0.5)
 
 
+def is_difference_of_squares(value: SSAValue) -> bool:
+    """True for ``mean(x²) - mean(x)²``, perhaps with a number added: a variance, but rounded otherwise."""
+    add = made_by(value, AddOp)
+    added = None if add is None else with_number(add)
+    op = made_by(value if added is None else added[0], SubOp)
+    if op is None or op.rhs is None:
+        return False
+    of_squares, mean = _mean(op.lhs, types.shape(op.lhs)), _squared(op.rhs)
+    of_values = None if mean is None else _mean(mean, types.shape(mean))
+    base = None if of_squares is None else _squared(of_squares[0])
+    if base is None or of_squares is None or of_values is None:
+        return False
+    return of_squares[1] == of_values[1] and same(base, of_values[0])
+
+
 def _mean(value: SSAValue, shape: tuple[Extent, ...]) -> tuple[SSAValue, tuple[int, ...]] | None:
     """For a mean that keeps its dimensions in the shape in which it is used: of what, over which. Also a sum divided by
     the number of its terms.

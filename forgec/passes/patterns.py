@@ -116,6 +116,11 @@ def substitute(root: Operation, new: Sequence[Operation], matched: Sequence[Oper
         remarks.emit(Diagnostic("FORGE-O001", what, location_of(new[-1]), severity="remark"))
 
 
+def applied(op: Operation, what: str, *notes: str) -> None:
+    """A remark on what was made of an op."""
+    remarks.emit(Diagnostic("FORGE-O001", what, location_of(op), notes=notes, severity="remark"))
+
+
 def missed(op: Operation, what: str, *notes: str) -> None:
     """A remark that something was not fused, and why."""
     remarks.emit(Diagnostic("FORGE-O002", what, location_of(op), notes=notes, severity="remark"))

@@ -57,8 +57,21 @@ class Finding:
     reproducer: Reproducer | None = None
 
     @property
+    def is_uncertain(self) -> bool:
+        """True if rounding alone may make what differs: the result is ill-conditioned, or the tolerance that was given
+        lies below the rounding of the dtype.
+        """
+        apart = self.results.values()
+        return not self.failure and bool(apart) and all(deviation.uncertain for deviation in apart)
+
+    @property
     def headline(self) -> str:
         """What was found, in one line."""
+        if self.is_uncertain and self.stage != "rounding":
+            where = {"capture": "capture changes", "runtime": "the runtime changes"}.get(
+                self.stage, f"pass {self.pass_name} changes"
+            )
+            return f"{where} what the program computes, but by no more than rounding may"
         match self.stage:
             case "capture":
                 return "the captured graph computes something else than the model"
@@ -75,6 +88,8 @@ class Finding:
     @property
     def code(self) -> str:
         """The diagnostic's code."""
+        if self.is_uncertain:
+            return "FORGE-V005"
         return {"pass": "FORGE-P004", "rounding": "FORGE-V001"}.get(self.stage, "FORGE-V003")
 
     def diagnostic(self) -> Diagnostic:
@@ -94,6 +109,11 @@ class Finding:
             "capture": "please report it with the model",
             "rounding": "raise --rtol, or run 'forgec verify' to see where rounding errors arise",
         }
+        if self.is_uncertain:
+            hints[self.stage] = (
+                "the program's dtypes round by as much, so this need be no defect of forgec: the tolerance lies below "
+                "their rounding, or the model magnifies it; --dtype float64 tells"
+            )
         hint = hints.get(self.stage, "this is a defect of forgec, please report it with the reproducer")
         return Diagnostic(self.code, self.headline, self.location, tuple(notes), hint)
 
@@ -106,6 +126,7 @@ class Finding:
         written = self.reproducer
         return {
             "stage": self.stage,
+            "uncertain": self.is_uncertain,
             "pass": self.pass_name,
             "number": self.number,
             "pipeline": self.pipeline,

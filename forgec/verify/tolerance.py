@@ -27,20 +27,28 @@ RELATIVE_TOLERANCES: dict[str, float] = {
 the last place of float32, which is what reductions of a few thousand terms differ by in another order; five units of
 float16 and four of bfloat16, in which models accumulate in float32."""
 
+ILL_CONDITIONED = 0.1
+"""What is allowed for rounding at most, relative to the largest magnitude: where rounding moves a tensor by more, being
+as far apart as that says nothing of whether two programs compute the same."""
+
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Two tensors agree if ``|found - expected| <= atol + rtol * max |expected| + rounding`` in every element, and NaN
+    """Two tensors agree if ``|found - expected| <= atol + rtol * max |expected| + allowance`` in every element, and NaN
     and infinity stand in the same places. Integers and booleans must be equal.
 
-    ``rounding`` is what the program's own precision costs it, where the caller has named no tolerance
-    (``measures_rounding``): programs that magnify errors differ by more from each other, right as they are.
+    ``rounding`` is what the program's own precision costs both: programs that magnify errors differ by more from each
+    other, right as they are. The allowance is ``rounding``, but no more than :data:`ILL_CONDITIONED` of the largest
+    magnitude; it is 0 where the caller has named a tolerance (not ``measures_rounding``). A difference that exceeds
+    what is allowed, but neither ``rounding`` nor ``dtype_rtol`` (the default of the narrowest dtype in the program), is
+    ``uncertain``: rounding alone may make it, and so may a defect.
     """
 
     rtol: float
     atol: float = 0.0
     rounding: float = 0.0
     measures_rounding: bool = False
+    dtype_rtol: float = 0.0
 
     @staticmethod
     def of(module: ModuleOp, rtol: float | None = None, atol: float | None = None) -> Tolerance:
@@ -52,15 +60,15 @@ class Tolerance:
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise error("FORGE-U005", f"{name} is {value}, a finite number of at least 0 is needed")
         measures_rounding = rtol is None and atol is None
-        if rtol is None:
-            rtol = max((RELATIVE_TOLERANCES.get(name, 0.0) for name in _dtypes(module)), default=0.0)
-        return Tolerance(rtol or 0.0, atol or 0.0, measures_rounding=measures_rounding)
+        default = max((RELATIVE_TOLERANCES.get(name, 0.0) for name in _dtypes(module)), default=0.0)
+        rtol = default if rtol is None else rtol
+        return Tolerance(rtol, atol or 0.0, measures_rounding=measures_rounding, dtype_rtol=default)
 
     def with_rounding(self, exact: Any, native: Any) -> Tolerance:
         """The tolerance for one result, of which the reference interpreter yields ``exact`` in float64 and ``native``
         in the program's precision: both sides of a comparison may be as far from the first as the second is.
         """
-        if not self.measures_rounding or not isinstance(native, torch.Tensor):
+        if not isinstance(native, torch.Tensor):
             return self
         error = deviation(exact, native)
         floating = native.is_floating_point() or native.is_complex()
@@ -70,7 +78,12 @@ class Tolerance:
 
     def allowed(self, scale: float) -> float:
         """The largest difference allowed to a tensor whose largest magnitude is ``scale``."""
-        return self.atol + self.rtol * scale + self.rounding
+        allowance = min(self.rounding, ILL_CONDITIONED * scale) if self.measures_rounding else 0.0
+        return self.atol + self.rtol * scale + allowance
+
+    def uncertain(self, scale: float) -> float:
+        """The largest difference that rounding alone may make."""
+        return self.atol + max(self.rtol, self.dtype_rtol) * scale + self.rounding
 
 
 def _dtypes(module: ModuleOp) -> Iterable[str]:
@@ -89,7 +102,8 @@ class Deviation:
 
     ``absolute`` is the largest difference of two elements (infinite where one alone is NaN or infinite), ``scale`` the
     largest finite magnitude expected, ``wrong`` the number of elements that differ by more than a tolerance, or at all.
-    ``problem`` says what cannot be compared (dtypes, shapes).
+    ``uncertain``: no more than rounding may make, though more than is allowed. ``problem`` says what cannot be compared
+    (dtypes, shapes).
     """
 
     absolute: float = 0.0
@@ -97,6 +111,7 @@ class Deviation:
     wrong: int = 0
     size: int = 0
     problem: str = ""
+    uncertain: bool = False
 
     @property
     def relative(self) -> float:
@@ -150,7 +165,8 @@ def _of_floats(expected: Any, found: Any, tolerance: Tolerance, size: int) -> De
         same = (wanted == given) | (torch.isnan(wanted) & torch.isnan(given))
         difference = torch.where(irregular, torch.where(same, 0.0, math.inf), difference)
     wrong = int((difference > tolerance.allowed(scale)).sum())
-    return Deviation(float(difference.max()), scale, wrong, size)
+    largest = float(difference.max())
+    return Deviation(largest, scale, wrong, size, uncertain=wrong > 0 and largest <= tolerance.uncertain(scale))
 
 
 def _saturated(wanted: Any, narrow: Any) -> Any:

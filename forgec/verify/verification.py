@@ -31,7 +31,8 @@ class OutputError:
 
     ``compiled`` is how far the compiled program is from what decides the verdict: eager PyTorch, or, where there is no
     model, the float64 interpreter; ``allowed`` is how far it may be. ``exact`` is how far it is from float64,
-    ``eager_exact`` how far eager PyTorch is.
+    ``eager_exact`` how far eager PyTorch is; of both, the data tell how many elements are not exactly those of float64
+    (``unequal``). ``rounding`` is by how much rounding alone may move the tensor.
     """
 
     name: str
@@ -41,16 +42,30 @@ class OutputError:
     exact: Deviation | None = None
     eager_exact: Deviation | None = None
     logits: Distributions | None = None
+    rounding: float = 0.0
+
+    @property
+    def is_uncertain(self) -> bool:
+        """True if it differs, but rounding alone may be the reason: the tensor is ill-conditioned, or the tolerance
+        that was given lies below the rounding of its dtype.
+        """
+        return self.compiled.uncertain and not self.compiled.agrees
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-compatible data."""
         parts = {"compiled": self.compiled, "exact": self.exact, "eager_exact": self.eager_exact, "logits": self.logits}
         described = {name: part.to_dict() for name, part in parts.items() if part is not None}
+        for name in ("exact", "eager_exact"):  # compared without a tolerance: rounding makes most elements unequal
+            if name in described:
+                described[name]["unequal"] = described[name].pop("wrong")
+                del described[name]["uncertain"]
         return {
             "name": self.name,
             "kind": self.kind,
             "agrees": self.compiled.agrees,
+            "uncertain": self.is_uncertain,
             "allowed": self.allowed,
+            "rounding": self.rounding,
             **described,
         }
 
@@ -69,12 +84,20 @@ class Verification:
 
     @property
     def agrees(self) -> bool:
+        """True if everything is certain to agree."""
         return not self.problem and all(output.compiled.agrees for output in self.outputs)
+
+    @property
+    def is_uncertain(self) -> bool:
+        """True if all that differs does by no more than rounding may make."""
+        wrong = [output for output in self.outputs if not output.compiled.agrees]
+        return not self.problem and bool(wrong) and all(output.is_uncertain for output in wrong)
 
     def to_dict(self, rows: int | None = None) -> dict[str, Any]:
         """JSON-compatible data with at most so many lines."""
         return {
             "agrees": self.agrees,
+            "uncertain": self.is_uncertain,
             "against": self.against,
             "tolerance": {"rtol": self.tolerance.rtol, "atol": self.tolerance.atol},
             "problem": self.problem,
@@ -222,6 +245,5 @@ def _output(
     found, wanted = as_tensor(found), as_tensor(wanted)
     exact = None if wide is None else deviation(as_tensor(wide), found)
     eager_exact = None if wide is None or not has_eager else deviation(as_tensor(wide), wanted)
-    return OutputError(
-        name, kind, compiled, tolerance.allowed(compiled.scale), exact, eager_exact, compare_logits(wanted, found)
-    )
+    allowed, logits = tolerance.allowed(compiled.scale), compare_logits(wanted, found)
+    return OutputError(name, kind, compiled, allowed, exact, eager_exact, logits, tolerance.uncertain(compiled.scale))

@@ -135,7 +135,7 @@ WRITES = [
     "b.logical_not_()",
     "b.lerp_(x, 0.25)",
     "b.addcmul_(x, x, value=0.5)",
-    "b.addmm_(x, torch.ones(4, 4))",
+    "b.addmm_(torch.ones(3, 4), torch.ones(4, 4))",
     "b.index_copy_(0, torch.tensor([2, 0]), x[:2])",
     "b.index_copy_(1, torch.tensor([3]), x[:, :1])",
     "b.index_add_(0, torch.tensor([1, 1]), x[:2])",

@@ -18,6 +18,8 @@ SMALL = {"vocab_size": 64, "hidden_size": 64, "intermediate_size": 96, "num_atte
 DECODER = {**SMALL, "num_key_value_heads": 2, "use_cache": False, "bos_token_id": None, "eos_token_id": None}
 DECODER["pad_token_id"] = None
 GEMMA = {**DECODER, "head_dim": 16}
+WIDE = {**GEMMA, "hidden_size": 320, "num_attention_heads": 8}
+"""Norms of heads are narrow and those of the model are not, as in models of real size."""
 
 
 def ids(batch: int = 2, length: int = 9) -> dict[str, Any]:
@@ -34,7 +36,13 @@ MODELS: dict[str, tuple[str, dict[str, Any], Any, int]] = {
     "llama": ("LlamaForCausalLM", DECODER, ids, 7),
     "mistral": ("MistralForCausalLM", DECODER, ids, 7),
     "qwen2": ("Qwen2ForCausalLM", DECODER, ids, 7),
+    "llama, grouped": ("LlamaForCausalLM", WIDE, ids, 7),
+    "qwen3": ("Qwen3ForCausalLM", GEMMA, ids, 7),
+    "qwen3, wide": ("Qwen3ForCausalLM", WIDE, ids, 7),
     "gemma2": ("Gemma2ForCausalLM", GEMMA, ids, 9),
+    "gemma3": ("Gemma3ForCausalLM", {**GEMMA, "sliding_window": 4}, ids, 9),
+    "gemma3, wide": ("Gemma3ForCausalLM", {**WIDE, "sliding_window": 4}, ids, 9),
+    "olmo2, wide": ("Olmo2ForCausalLM", {**WIDE, "num_attention_heads": 20}, ids, 9),
     "bert": ("BertModel", SMALL, ids, 7),
     "vit": ("ViTModel", {k: v for k, v in SMALL.items() if k != "vocab_size"} | {"image_size": 32, "patch_size": 8},
             pixels, 7),
@@ -48,7 +56,10 @@ def build(name: str, layers: int, attention: str) -> tuple[Any, dict[str, Any]]:
     torch.manual_seed(0)
     cls = getattr(transformers, class_name)
     key = {"GPT2LMHeadModel": "n_layer", "T5EncoderModel": "num_layers"}.get(class_name, "num_hidden_layers")
-    config = cls.config_class(**options, **{key: layers}, attn_implementation=attention)
+    options = {**options, key: layers, "attn_implementation": attention}
+    if class_name == "Gemma3ForCausalLM":
+        options["layer_types"] = ["sliding_attention", "full_attention"] * (layers // 2)
+    config = cls.config_class(**options)
     return cls(config).eval(), inputs()
 
 

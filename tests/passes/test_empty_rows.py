@@ -39,3 +39,20 @@ def test_no_column_is_kept(dtype: str, empty_row: str, modifiers: str) -> None:
     # The softmax is one of float32, whatever the dtype of the query: that is what float64 agrees to.
     tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == "f64" else {}
     torch.testing.assert_close(found, expected, **tolerance)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_an_added_mask_may_hold_the_least_number(dtype: str) -> None:
+    """Columns of -inf are not kept, those of the least finite number are, though they leave nothing of the scores."""
+    form = f'mask %p softcap 5.0 softmax_dtype "{dtype}" empty_row "nan"'
+    text = ATTENTION.replace("MODIFIERS", form).replace("2x3xi1", f"1x1x3x3x{dtype}")
+    module = parse(text.replace("Q", f"tensor<2x1x3x8x{dtype}>"))
+    torch.manual_seed(0)
+    query, key, value = (5 * torch.randn(2, 1, 3, 8, dtype=DTYPES[dtype]) for _ in range(3))
+    least = torch.finfo(DTYPES[dtype]).min
+    mask = torch.full((3, 3), least, dtype=DTYPES[dtype]).masked_fill(torch.ones(3, 3).triu(1) == 1, -torch.inf)
+    (expected,) = interpret(module, [query, key, value, mask[None, None]])
+    torch.testing.assert_close(expected[:, :, 0], value[:, :, 0])
+    run_pipeline(module, [Decompose("cpu")], context=context())
+    (found,) = interpret(module, [query, key, value, mask[None, None]])
+    torch.testing.assert_close(found, expected)

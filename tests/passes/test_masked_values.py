@@ -70,3 +70,32 @@ def test_columns_that_no_row_keeps_are_not_read() -> None:
     compiled = forgec.compile(Masked(), (q, k, v, mask))
     k[0, :, 3], v[0, :, 3] = float("nan"), float("inf")
     torch.testing.assert_close(compiled(q, k, v, mask), expected)
+
+
+class _Added(nn.Module):
+    """A great but finite number is added to masked scores, in their dtype; the softmax is of ``dtype``."""
+
+    def __init__(self, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pad: torch.Tensor) -> torch.Tensor:
+        scores = q @ k.mT * 0.3
+        scores = scores + (1.0 - pad[:, None, None, :].to(scores.dtype)) * -10000.0
+        return scores.softmax(-1, dtype=self.dtype).to(v.dtype) @ v
+
+
+@pytest.mark.parametrize("pipeline", ["@O2", "@attention"])
+@pytest.mark.parametrize("softmax", [None, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_a_sum_leaves_of_scores_is_that_of_the_models_dtype(
+    dtype: torch.dtype, softmax: torch.dtype | None, pipeline: str
+) -> None:
+    """In bfloat16, -10000 leaves nothing of the scores of a row that is all padding; in float32 it leaves them."""
+    torch.manual_seed(0)
+    model = _Added(softmax).eval()
+    inputs = (*(torch.randn(2, 4, 9, 8, dtype=dtype) for _ in range(3)), torch.tensor([[1] * 9, [0] * 9]))
+    compiled = forgec.compile(model, inputs, pipeline=pipeline)
+    assert "forge.attention" in compiled.ir()
+    tolerance = {"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else {"rtol": 2e-4, "atol": 2e-4}
+    torch.testing.assert_close(compiled(*inputs), model(*inputs), **tolerance)

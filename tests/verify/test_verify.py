@@ -14,11 +14,12 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 
 import forgec
+from forgec.backends.aten import composite
 from forgec.diagnostics import ForgeError
 from forgec.ir import plan
 from forgec.passes.lower_to_plan import LowerToPlan
 from forgec.passes.registry import added_passes
-from forgec.verify import Verification, verify, verify_artifact
+from forgec.verify import Verification, bisect, verify, verify_artifact
 from forgec.verify.distributions import compare_logits
 from forgec.verify.lines import LineError
 from forgec.verify.tolerance import Tolerance, deviation
@@ -171,6 +172,48 @@ def test_programs_that_magnify_errors_agree():
     assert output.allowed > 2.1e-5 * output.compiled.scale
     strict = verify(Magnifying(), inputs, rtol=2.1e-5)
     assert strict.outputs[0].allowed == pytest.approx(2.1e-5 * output.compiled.scale)
+
+
+class Swallowing(nn.Module):
+    """In bfloat16, the scores of a row that is all padding are lost in -10000; in float32 they are not."""
+
+    def forward(self, q: torch.Tensor, pad: torch.Tensor) -> torch.Tensor:
+        scores = q @ q.mT + (1 - pad[:, None, None].to(q.dtype)) * -10000.0
+        return scores.softmax(-1) @ q
+
+
+def test_what_rounding_may_hide_is_not_said_to_agree(monkeypatch: pytest.MonkeyPatch):
+    """A backend that computes in another dtype than the IR says differs by less than rounding costs the program."""
+    torch.manual_seed(0)
+    inputs = (torch.randn(2, 4, 9, 8).bfloat16(), torch.tensor([[1.0] * 9, [0.0] * 9]).bfloat16())
+    right = verify(Swallowing(), inputs)
+    assert right.agrees
+    assert not right.is_uncertain
+    assert right.outputs[0].rounding > right.outputs[0].compiled.scale / 2
+    monkeypatch.setattr(composite, "_softmax_dtype_of_sdpa", lambda op: "bf16")
+    wrong = verify(Swallowing(), inputs)
+    assert not wrong.agrees
+    assert wrong.is_uncertain
+    (output,) = wrong.to_dict()["outputs"]
+    assert output["uncertain"]
+    assert output["compiled"]["wrong"] > 0
+    assert output["exact"]["unequal"] > output["compiled"]["wrong"]
+    found = bisect(Swallowing(), inputs)
+    assert found is not None
+    assert (found.code, found.op) == ("FORGE-V005", "forge.attention")
+
+
+def test_tolerances_below_the_rounding_of_the_dtype():
+    model, inputs = exported("Decoder")
+    found = verify(model, inputs, rtol=1e-9)
+    assert (found.agrees, found.is_uncertain) == (False, True)
+    step = bisect(model, inputs, rtol=1e-9)
+    assert step is not None
+    assert step.code == "FORGE-V005"
+    assert "need be no defect" in str(step)
+    with added_passes(seeded.seeded("gelu", seeded.gelu)):
+        model, inputs = exported("Layers")
+        assert not verify(model, inputs, rtol=1e-9, pipeline="seeded-gelu").is_uncertain
 
 
 def test_a_wrong_program_differs():

@@ -175,4 +175,12 @@ def _is_plain(op: attention.AttentionOp) -> bool:
             return False
         if types.dtype(op.mask) not in ("i1", "f32", types.dtype(op.query)):
             return False
+        if types.dtype(op.mask) != "i1" and op.softmax_dtype.data != _softmax_dtype_of_sdpa(op):
+            return False  # what a sum with a great number leaves of a score depends on the dtype: -10000 in bfloat16
     return op.empty_row.data == "zero" or not op.may_have_empty_rows
+
+
+def _softmax_dtype_of_sdpa(op: attention.AttentionOp) -> str:
+    """In which dtype torch's SDPA adds a mask and takes the softmax."""
+    name = types.dtype(op.query)
+    return "f32" if name in ("f16", "bf16") else name

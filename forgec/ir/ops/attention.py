@@ -280,8 +280,11 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
         empty = self._empty_rows(emit, kept)
         if kept is not None:
             value = self._without_unread(emit, value, kept)
-            least = ScalarAttr.of(LEAST[work])  # finite: the softmax of a row with nothing to attend is no NaN
-            scores = emit(MaskedFillOp, scores, emit(LogicalNotOp, kept), value=least)
+            added = self.mask is not None and types.dtype(self.mask) != "i1"
+            # Finite, so that the softmax of a row with nothing to attend is no NaN (it is replaced below). A mask that
+            # is added may hold the least number itself, which is not to be masked as much as what is not kept.
+            fill = ScalarAttr.of(-_INFINITY if added else LEAST[work])
+            scores = emit(MaskedFillOp, scores, emit(LogicalNotOp, kept), value=fill)
         weights = self._softmax(emit, scores)
         result = emit(MatmulOp, emit.cast(weights, types.dtype(value)), value)
         if empty is None:

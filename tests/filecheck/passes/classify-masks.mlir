@@ -302,3 +302,38 @@ func.func @no_prefix(%q : tensor<2x4x9x8xf32>) -> (tensor<2x4x9x8xf32>, tensor<2
   %a2 = forge.attention %q, %q, %q mask %m2 : (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<9x9xi1>) -> tensor<2x4x9x8xf32>
   func.return %a0, %a1, %a2 : tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>
 }
+
+// -----
+
+// Triangles of triangles of booleans are a window.
+// CHECK-LABEL: func.func @nested_triangles
+// CHECK-NEXT:    forge.attention %q, %k, %v causal window 4 :
+func.func @nested_triangles(%q : tensor<1x4x9x8xf32>, %k : tensor<1x4x9x8xf32>, %v : tensor<1x4x9x8xf32>) -> tensor<1x4x9x8xf32> {
+  %o = forge.full true : tensor<9x9xi1>
+  %l = forge.tril %o diagonal 0 : (tensor<9x9xi1>) -> tensor<9x9xi1>
+  %m = forge.triu %l diagonal -3 : (tensor<9x9xi1>) -> tensor<9x9xi1>
+  %0 = forge.attention %q, %k, %v mask %m : (tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<1x4x9x8xf32>, tensor<9x9xi1>) -> tensor<1x4x9x8xf32>
+  func.return %0 : tensor<1x4x9x8xf32>
+}
+
+// -----
+
+// A product of 0 and 1, compared with a number between, is a conjunction; one of other numbers stays.
+// CHECK-LABEL: func.func @product_of_floats
+// CHECK:         forge.attention %q, %k, %v keys %p causal :
+// CHECK:         forge.attention %q, %k, %v mask
+func.func @product_of_floats(%q : tensor<2x4x9x8xf32>, %k : tensor<2x4x9x8xf32>, %v : tensor<2x4x9x8xf32>, %p : tensor<2x9xi1>, %f : tensor<2x1x1x9xf32>) -> (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>) {
+  %i = forge.iota from 0 step 1 : tensor<9xi64>
+  %r = forge.reshape %i : (tensor<9xi64>) -> tensor<9x1xi64>
+  %c = forge.le %i, %r : (tensor<9xi64>, tensor<9x1xi64>) -> tensor<9x9xi1>
+  %cf = forge.cast %c : (tensor<9x9xi1>) -> tensor<9x9xf32>
+  %pr = forge.reshape %p : (tensor<2x9xi1>) -> tensor<2x1x1x9xi1>
+  %pf = forge.cast %pr : (tensor<2x1x1x9xi1>) -> tensor<2x1x1x9xf32>
+  %x = forge.mul %cf, %pf : (tensor<9x9xf32>, tensor<2x1x1x9xf32>) -> tensor<2x1x9x9xf32>
+  %m = forge.gt %x, 0.5 : (tensor<2x1x9x9xf32>) -> tensor<2x1x9x9xi1>
+  %0 = forge.attention %q, %k, %v mask %m : (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x1x9x9xi1>) -> tensor<2x4x9x8xf32>
+  %y = forge.mul %cf, %f : (tensor<9x9xf32>, tensor<2x1x1x9xf32>) -> tensor<2x1x9x9xf32>
+  %n = forge.gt %y, 0.5 : (tensor<2x1x9x9xf32>) -> tensor<2x1x9x9xi1>
+  %1 = forge.attention %q, %k, %v mask %n : (tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>, tensor<2x1x9x9xi1>) -> tensor<2x4x9x8xf32>
+  func.return %0, %1 : tensor<2x4x9x8xf32>, tensor<2x4x9x8xf32>
+}

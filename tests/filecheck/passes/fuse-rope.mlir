@@ -209,3 +209,41 @@ func.func @as_pairs(%x : tensor<4x3x8xf32>, %cos : tensor<3x4xf32>, %sin : tenso
   %9 = forge.reshape %8 : (tensor<4x3x4x2xf32>) -> tensor<4x3x1x8xf32>
   func.return %9 : tensor<4x3x1x8xf32>
 }
+
+// -----
+
+// Halves that trade places, by a constant row of signs.
+// CHECK-LABEL: func.func @signs
+// CHECK-NEXT:    forge.rope %x cos %cos sin %sin :
+func.func @signs(%x : tensor<3x4xf32>, %cos : tensor<3x4xf32>, %sin : tensor<3x4xf32>) -> tensor<3x4xf32> {
+  %s = forge.constant dense<[-1.0, -1.0, 1.0, 1.0]> : tensor<4xf32>
+  %0 = forge.mul %x, %cos : (tensor<3x4xf32>, tensor<3x4xf32>) -> tensor<3x4xf32>
+  %1 = forge.slice %x dim 1 from 0 step 1 : (tensor<3x4xf32>) -> tensor<3x2xf32, #forge.tensor<[], strides = [4, 1]>>
+  %2 = forge.slice %x dim 1 from 2 step 1 : (tensor<3x4xf32>) -> tensor<3x2xf32, #forge.tensor<[], strides = [4, 1]>>
+  %3 = forge.concat %2, %1 dim 1 : (tensor<3x2xf32, #forge.tensor<[], strides = [4, 1]>>, tensor<3x2xf32, #forge.tensor<[], strides = [4, 1]>>) -> tensor<3x4xf32>
+  %4 = forge.mul %3, %s : (tensor<3x4xf32>, tensor<4xf32>) -> tensor<3x4xf32>
+  %5 = forge.mul %4, %sin : (tensor<3x4xf32>, tensor<3x4xf32>) -> tensor<3x4xf32>
+  %6 = forge.add %0, %5 : (tensor<3x4xf32>, tensor<3x4xf32>) -> tensor<3x4xf32>
+  func.return %6 : tensor<3x4xf32>
+}
+
+// -----
+
+// The signs are those of no rotation; a row of other numbers is none of signs.
+// CHECK-LABEL: func.func @other_signs
+// CHECK-NOT:     forge.rope
+func.func @other_signs(%x : tensor<3x4xf32>, %cos : tensor<3x4xf32>, %sin : tensor<3x4xf32>) -> (tensor<3x4xf32>, tensor<3x4xf32>) {
+  %s = forge.constant dense<[-1.0, 1.0, 1.0, 1.0]> : tensor<4xf32>
+  %t = forge.constant dense<[-1.0, -2.0, 1.0, 1.0]> : tensor<4xf32>
+  %0 = forge.mul %x, %cos : (tensor<3x4xf32>, tensor<3x4xf32>) -> tensor<3x4xf32>
+  %1 = forge.slice %x dim 1 from 0 step 1 : (tensor<3x4xf32>) -> tensor<3x2xf32, #forge.tensor<[], strides = [4, 1]>>
+  %2 = forge.slice %x dim 1 from 2 step 1 : (tensor<3x4xf32>) -> tensor<3x2xf32, #forge.tensor<[], strides = [4, 1]>>
+  %3 = forge.concat %2, %1 dim 1 : (tensor<3x2xf32, #forge.tensor<[], strides = [4, 1]>>, tensor<3x2xf32, #forge.tensor<[], strides = [4, 1]>>) -> tensor<3x4xf32>
+  %4 = forge.mul %3, %s : (tensor<3x4xf32>, tensor<4xf32>) -> tensor<3x4xf32>
+  %5 = forge.mul %4, %sin : (tensor<3x4xf32>, tensor<3x4xf32>) -> tensor<3x4xf32>
+  %6 = forge.add %0, %5 : (tensor<3x4xf32>, tensor<3x4xf32>) -> tensor<3x4xf32>
+  %7 = forge.mul %3, %t : (tensor<3x4xf32>, tensor<4xf32>) -> tensor<3x4xf32>
+  %8 = forge.mul %7, %sin : (tensor<3x4xf32>, tensor<3x4xf32>) -> tensor<3x4xf32>
+  %9 = forge.add %0, %8 : (tensor<3x4xf32>, tensor<3x4xf32>) -> tensor<3x4xf32>
+  func.return %6, %9 : tensor<3x4xf32>, tensor<3x4xf32>
+}

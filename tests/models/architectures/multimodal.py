@@ -66,7 +66,7 @@ MULTIMODAL = [
         "encoder_hidden_dim": 16, "encoder_in_channels": [8, 16, 16], "encoder_layers": 1, "encoder_ffn_dim": 32,
         "encoder_attention_heads": 2, "d_model": 16, "num_queries": 6, "decoder_in_channels": [16, 16, 16],
         "decoder_ffn_dim": 32, "decoder_layers": 1, "decoder_attention_heads": 2, "decoder_n_points": 2},
-        fixed={"batch": SPECIALIZED}),
+        fixed={"batch": SPECIALIZED}, noise=0.2),
     Row("UperNetForSemanticSegmentation", (IMAGE64,), {
         "backbone_config": {"model_type": "convnext", "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1],
                             "out_features": ["stage1", "stage2", "stage3", "stage4"]},

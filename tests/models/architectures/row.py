@@ -54,7 +54,8 @@ class Row:
     the example, ``others`` those of further calls of the one compiled program. ``fixed`` are names that torch.export
     refuses to let vary, each with words of its message ("" where another row has that test). With ``auto``,
     torch.export finds out which values an extent can have (``Dim.AUTO``), because it is not any number of a range.
-    ``refused`` holds words of torch.export's message where it refuses the model itself.
+    ``refused`` holds words of torch.export's message where it refuses the model itself. ``noise`` is that on the
+    parameters: more of it for a model that chooses by scores, which otherwise tie within rounding.
     """
 
     model: str
@@ -66,6 +67,7 @@ class Row:
     fixed: Mapping[str, str] = field(default_factory=dict)
     auto: bool = False
     refused: str = ""
+    noise: float = 0.02
     note: str = ""
 
     @property
@@ -98,7 +100,7 @@ class Row:
         model = kind(kind.config_class(**self.settings)).eval()
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter.add_(torch.randn_like(parameter), alpha=0.02)
+                parameter.add_(torch.randn_like(parameter), alpha=self.noise)
         return model
 
     def arguments(self, sizes: Mapping[str, int] | None = None) -> dict[str, Any]:
