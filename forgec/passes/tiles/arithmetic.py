@@ -68,7 +68,7 @@ def cast(k: KernelBuilder, given: Tile, dtype: str) -> Tile:
         wide = cast(k, given, work_dtype(source))
         if dtype in ("i64", "i32"):
             return op(elementwise.FPToSIOp, wide)
-        whole = Tile(k.add(elementwise.FPToSIOp(wide.value, tile("i64", given.shape))), given.axes, "i64")
+        whole = Tile(k.add(elementwise.FPToSIOp(wide.value, tile("i64", given.shape))), given.axes, "i64")  # type: ignore[arg-type]
         return cast(k, whole, dtype)  # modulo 2^8 and 2^16, as torch's conversion does
     if dtype in types.FLOATS:
         if dtype not in ("f32", "f64"):

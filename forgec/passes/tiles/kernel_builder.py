@@ -300,9 +300,9 @@ class KernelBuilder:
 
     def constant(self, number: bool | int | float, dtype: str) -> Tile:
         """A number, as a scalar."""
-        made = self.remembered(
-            ("constant", dtype, repr(number)), 0, lambda: self.add(ArithConstantOp(_literal(number, dtype)))
-        )
+        literal: Any = _literal(number, dtype)
+        key = ("constant", dtype, repr(number))
+        made = self.remembered(key, 0, lambda: self.add(ArithConstantOp(literal)))
         return Tile(made, (), dtype)
 
     # Memory

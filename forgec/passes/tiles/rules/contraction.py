@@ -129,7 +129,7 @@ def linear(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
 
 @computes(contraction.MatmulOp)
 def matmul(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    left, right = types.shape(op.lhs), types.shape(op.rhs)
+    left, right = list(types.shape(op.lhs)), list(types.shape(op.rhs))
     batch = list(place)
     columns = [batch.pop()] if len(right) > 1 else []
     rows = [batch.pop()] if len(left) > 1 else []
