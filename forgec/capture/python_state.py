@@ -225,30 +225,72 @@ def _refuse_what_matters(
     """Raises ForgeError (C009) if a later call computes something else than the first, because of what that changed
     (but for tensors' elements, which are state).
 
-    The second call is traced as well, and, where lists and numbers have grown, one with what many calls make of them.
+    The second call is traced as well, and, where lists and numbers have grown, one with what many calls make of them. A
+    call that is computed in another way but gives what the first one gives for the same inputs (a cache that the first
+    call fills) is the same call.
     """
     changed = [change for change in first.changes if change.what != "argument"]
     if not changed:
         return
     program = first.result()
+    others = _pytree.tree_map_only(torch.Tensor, _turned, (args, kwargs))
+    fresh = _results(module, *others)
     with restored(module):
         try:
-            with unchanged(module), torch.random.fork_rng(devices=()):
-                given = _pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
-                module(*given[0], **given[1])
+            _called(module, args, kwargs)
         except Exception:  # whatever the model raises without being traced: nothing is known, and the warning stays
             return
-        laters = [("second", trace())]
+        laters = [("second", trace(), _alike(fresh, _results(module, *others)))]
         if _as_after_many_calls(changed):
-            laters.append((f"{MANY_CALLS + 1}st", trace()))
-    for which, later in laters:
+            laters.append((f"{MANY_CALLS + 1}st", trace(), _alike(fresh, _results(module, *others))))
+    for which, later, alike in laters:
         note = f"its {which} call computes something else than its first"
         if later.failure is not None:
             note = f"its {which} call cannot be traced: {str(later.failure).strip().partition(chr(10))[0]}"
+        elif alike:  # computed in another way, as by a cache that the first call fills
+            continue
         if later.program is None or not _same(program, later.program):
             names = ", ".join(repr(change.name) for change in changed[1:4])
             note = f"{note}; it also changes {names}" if names else note
             raise cannot_keep(changed[0], note, changed[0].place or _named_at(module, changed[0]))
+
+
+def _called(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """The leaves of what an eager call returns, which changes what Python keeps and nothing else."""
+    with unchanged(module), torch.random.fork_rng(devices=()):
+        given = _pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
+        return _pytree.tree_leaves(module(*given[0], **given[1]))
+
+
+def _turned(tensor: torch.Tensor) -> torch.Tensor:
+    """Another input of the kind: what the first call kept of its own does not fit it."""
+    if not tensor.dim():
+        return tensor
+    return tensor.flip(tuple(range(tensor.dim()))) * 2 if tensor.is_floating_point() else tensor.flip(-1)
+
+
+def _results(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any] | None:
+    """What an eager call gives as things are now, leaving them so; None if it fails."""
+    try:
+        with restored(module):
+            return _called(module, args, kwargs)
+    except Exception:  # whatever the model raises
+        return None
+
+
+def _alike(first: list[Any] | None, later: list[Any] | None) -> bool:
+    """True if two calls gave the same, up to rounding."""
+    if first is None or later is None or len(first) != len(later):
+        return False
+    return all(_equal(*pair) for pair in zip(first, later, strict=True))
+
+
+def _equal(first: Any, later: Any) -> bool:
+    if not isinstance(first, torch.Tensor) or not isinstance(later, torch.Tensor):
+        return type(first) is type(later) and bool(first == later)
+    if first.shape != later.shape or first.dtype != later.dtype:
+        return False
+    return bool(torch.allclose(first, later, rtol=1e-5, atol=1e-6, equal_nan=True))
 
 
 def _named_at(module: torch.nn.Module, change: Change) -> Location | None:

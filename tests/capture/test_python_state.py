@@ -67,6 +67,12 @@ def _fills_and_uses(self: Any, x: torch.Tensor) -> torch.Tensor:
     return x + self.h
 
 
+def _caches(self: Any, x: torch.Tensor) -> torch.Tensor:
+    if self.h is None:
+        self.h = torch.arange(x.shape[1]).to(x.dtype)
+    return x + self.h
+
+
 def _counts(self: Any, x: torch.Tensor) -> torch.Tensor:
     self.h = 1 if self.h is None else self.h + 1
     return x + self.h
@@ -105,6 +111,7 @@ def _shuts(self: Any, x: torch.Tensor) -> torch.Tensor:
 
 CHANGES: dict[str, tuple[Forward, Any, list[str]]] = {
     "None to a tensor": (_fills, None, ["h"]),
+    "a cache": (_caches, None, ["h"]),
     "new and deleted": (_adds_and_deletes, 3, ["h", "inner.other", "new"]),
     "an object": (_writes_an_object, SimpleNamespace(t=None, list=[[1]]), ["h.list[0]", "h.t"]),
     "nested": (_nested, {"a": [deque()], "b": set(), "c": {"n": 1}}, ["h['a'][0]", "h['b']", "h['c']"]),
