@@ -98,6 +98,8 @@ def _lower(op: Operation, block: Block, kernels: dict[str, KernelOp], known: Kno
         for part in parts:
             if _is_candidate(part):
                 _lower(part, block, kernels, known)
+            elif not isinstance(part, (ViewOp, ParamRefOp, ConstantOp)):
+                missed(part, f"{part.name} has no kernel: {part.name} has no rule")
         return
     finally:
         if group is not op:

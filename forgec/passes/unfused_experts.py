@@ -25,7 +25,7 @@ MOVED = (CastOp, CopyOp, ReshapeOp, TransposeOp, BroadcastOp, SliceOp)
 
 def unfused(block: Block) -> Iterator[tuple[TopkOp, str]]:
     """Each top-k of a block that chooses experts of which no ``forge.moe`` was made, and how they are computed."""
-    for topk in [op for op in block.ops if isinstance(op, TopkOp)]:
+    for topk in [op for op in block.ops if isinstance(op, TopkOp) and types.rank(op.input)]:
         reached = _reached(topk.indices)
         if not any(isinstance(op, MoeOp) for op in reached):
             how = _how(block, types.shape(topk.input)[topk.dim.data], reached)

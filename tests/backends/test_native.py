@@ -33,7 +33,7 @@ def double(op: AddOp, b: PlanBuilder) -> None:
     b.launch("kernel::double_it", [op.lhs, place], [("grid", types.shape(kind))], writes=[place])
 
 
-def code(module: ModuleOp) -> NativeCode | None:
+def code(module: ModuleOp, target: str) -> NativeCode | None:
     launches = [op.callee.data for op in module.walk() if isinstance(op, plan.LaunchOp)]
     names = dict.fromkeys(kernel_name(op) for op in launches if is_kernel(op))
     return native(*names) if names else None

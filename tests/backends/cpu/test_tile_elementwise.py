@@ -13,9 +13,10 @@ INTEGERS = ("i64", "i32", "i16", "i8")
 UNARY_MATH = (
     "absf", "ceil", "floor", "trunc", "round", "roundeven", "sqrt", "rsqrt", "exp", "exp2", "expm1", "log",
     "log2", "log10", "log1p", "sin", "cos", "tan", "tanh", "sinh", "cosh", "asin", "acos", "atan", "erf",
+    "erfc",
 )  # fmt: skip
 BINARY_MATH = ["copysign", "powf", "atan2"]
-BINARY_FLOAT = ["addf", "subf", "mulf", "divf", "maximumf", "minimumf", "maxnumf", "minnumf"]
+BINARY_FLOAT = ["addf", "subf", "mulf", "divf", "maximumf", "minimumf", "maxnumf", "minnumf", "remf"]
 BINARY_INTEGER = (
     "addi", "subi", "muli", "divsi", "divui", "remsi", "remui", "floordivsi", "ceildivsi", "ceildivui", "andi",
     "ori", "xori", "minsi", "maxsi", "minui", "maxui",
