@@ -216,8 +216,8 @@ def texts(seed: Seed, draw: random.Random) -> bytes:
     name = draw.choice([PLAN, REPORT, MANIFEST])
     text = bytearray(parts[name].stored)
     for _ in range(draw.choice([1, 1, 2, 4])):
-        position = draw.randrange(len(text))
-        match draw.randrange(4):
+        position = draw.randrange(len(text) or 1)
+        match draw.randrange(4) if text else 1:
             case 0:
                 del text[position : position + draw.choice([1, 1, 10])]
             case 1:
