@@ -81,8 +81,8 @@ def _lower(op: Operation, block: Block, kernels: dict[str, KernelOp], known: Kno
     if isinstance(op, FusedOp):
         op = _without_literals(op, block)
     elif type(op) in UPDATES and sum(operand is op.destination for operand in op.operands) > 1:  # type: ignore[attr-defined]
-        position = list(op.operands).index(op.destination, 0)  # type: ignore[attr-defined]
-        op.operands[position] = _copied(op.operands[position], op, block, kernels, known)
+        first = op.operands.index(op.destination)  # type: ignore[attr-defined] - an update has one
+        op.operands[first] = _copied(op.operands[first], op, block, kernels, known)
     group = op if isinstance(op, FusedOp) else _alone(op)
     try:
         dying = _dying(op, group, block, kernels, known)
@@ -152,13 +152,12 @@ def _parts(op: Operation) -> list[Operation] | None:
         (only,) = op.inner
         if not hasattr(only, "decompose"):
             return None
-    expand = getattr(op, "decompose", None) or EXPANSIONS.get(type(op))
+    expand = getattr(type(op), "decompose", None) or EXPANSIONS.get(type(op))
     if expand is None:
         return None
     before = op.prev_op
-    builder = Builder(InsertPoint.before(op))
     try:
-        values = op.decompose(builder) if hasattr(op, "decompose") else EXPANSIONS[type(op)](op, builder)  # type: ignore[attr-defined]
+        values = expand(op, Builder(InsertPoint.before(op)))
     except NotLowered:
         return None
     parts: list[Operation] = []

@@ -134,7 +134,7 @@ def _check_within(inner: Sequence[Extent], outer: Sequence[Extent], skipped: int
             raise VerifyException(f"extent {small} of dimension {dim} exceeds {large}")
 
 
-def _indexed_shape(shape: Sequence[Extent], dims: Sequence[int], indices: Sequence[SSAValue]) -> tuple[Extent, ...]:
+def indexed_shape(shape: Sequence[Extent], dims: Sequence[int], indices: Sequence[SSAValue]) -> tuple[Extent, ...]:
     """The shape of ``input[indices at dims]`` by torch's (NumPy's) rule of advanced indexing."""
     if not dims or len(dims) != len(indices):
         raise VerifyException(f"{len(indices)} index tensors for {len(dims)} dimensions")
@@ -175,7 +175,7 @@ class IndexOp(GatheringOp):
     def infer(self) -> Sequence[TensorSpec]:
         for index in self.indices:
             check_index(self, index)
-        return [(types.dtype(self.input), _indexed_shape(types.shape(self.input), self.dims.data, self.indices))]
+        return [(types.dtype(self.input), indexed_shape(types.shape(self.input), self.dims.data, self.indices))]
 
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
         return inputs[0][_subscript(self.dims.data, inputs[1:])]
@@ -206,7 +206,7 @@ class IndexPutOp(ScatteringOp):
     def infer(self) -> Sequence[TensorSpec]:
         for index in self.indices:
             check_index(self, index)
-        place = _indexed_shape(types.shape(self.destination), self.dims.data, self.indices)
+        place = indexed_shape(types.shape(self.destination), self.dims.data, self.indices)
         if types.broadcast(types.shape(self.values), place) != place:
             raise VerifyException(f"the values do not broadcast to {list(map(str, place))}")
         return [(check_same_dtype(self, self.destination, self.values), types.shape(self.destination))]

@@ -14,7 +14,7 @@ from xdsl.dialects.builtin import (
     SymbolNameConstraint,
     SymbolRefAttr,
 )
-from xdsl.ir import Attribute, Block, SSAValue
+from xdsl.ir import Attribute, Block, Region, SSAValue
 from xdsl.irdl import (
     IRDLOperation,
     irdl_attr_definition,
@@ -227,8 +227,6 @@ class KernelOp(IRDLOperation):
         kind: str | None = None,
     ) -> KernelOp:
         """Build a kernel around its block."""
-        from xdsl.ir import Region
-
         properties: dict[str, Attribute] = {
             "sym_name": StringAttr(name),
             "symbols": ExtentsAttr(symbols),

@@ -1,10 +1,8 @@
 """Places: where in a tensor an element lies, as expressions over the axes along which a kernel works.
 
-A place is one expression for each dimension of a value, over the axes' symbols, the program's symbols, and symbols that
-stand for
-numbers which the kernel reads (``Data``). All arithmetic of places is exact: a division or remainder that an axis'
-extent
-decides disappears, one that it does not stays in the expression.
+A place is one expression for each dimension of a value, over the axes' symbols, the program's symbols, and symbols
+that stand for numbers which the kernel reads. All arithmetic of places is exact: a division or remainder that an axis'
+extent decides disappears, one that it does not stays in the expression.
 """
 
 from __future__ import annotations
@@ -26,6 +24,7 @@ from forgec.runtime.symbolic import (
     symbol,
 )
 from forgec.runtime.symbolic.expr import from_terms
+from forgec.runtime.symbolic.fold import split_multiples
 
 Place = tuple[Extent, ...]
 
@@ -92,7 +91,7 @@ class Axes:
         """Quotient (rounded down) and remainder of a place that is never negative."""
         if divisor == 1:
             return expression, 0
-        quotient, rest = _split(expression, divisor)
+        quotient, rest = split_multiples(expression, divisor)
         if self.is_below(rest, divisor):
             return quotient, rest
         return floordiv(expression, divisor), mod(expression, divisor)
@@ -114,13 +113,6 @@ class Axes:
         if any(coefficient < 0 for _, coefficient in expression.terms):
             return expression
         return substitute(expression, last)
-
-
-def _split(expression: Extent, divisor: Extent) -> tuple[Extent, Extent]:
-    """(q, r) with ``expression == divisor · q + r``, where q takes every term that holds a multiple of the divisor."""
-    from forgec.runtime.symbolic.fold import _split_multiples
-
-    return _split_multiples(expression, divisor)
 
 
 def linear_parts(expression: Extent, names: Iterable[str]) -> tuple[Extent, dict[str, Extent]] | None:
@@ -197,7 +189,7 @@ def reshaped(axes: Axes, place: Place, source: Sequence[Extent], target: Sequenc
         flat: Extent = 0
         for extent, at in zip(right, place[j - len(right) : j], strict=True):
             flat = flat * extent + at
-        result += _unflattened(axes, flat, left)
+        result += unflattened(axes, flat, left)
     return tuple(result)
 
 
@@ -210,7 +202,7 @@ def _smaller(a: Extent, b: Extent) -> bool:
     return isinstance(a, int)
 
 
-def _unflattened(axes: Axes, flat: Extent, shape: Sequence[Extent]) -> list[Extent]:
+def unflattened(axes: Axes, flat: Extent, shape: Sequence[Extent]) -> list[Extent]:
     """A place in row-major order, as one number for each dimension."""
     if not shape:
         return []

@@ -80,6 +80,8 @@ def lower_group(group: FusedOp, dying: Collection[int] = ()) -> Lowered:
     """
     rules = all_rules()
     body = group.body.clone().block
+    if any(types.dtype(value) in types.COMPLEX for op in group.inner for value in (*op.operands, *op.results)):
+        raise NotLowered("complex numbers have no tiles")
     _decompose(body, rules)
     last = body.last_op
     assert isinstance(last, YieldOp), "a group ends with its yield"
@@ -204,8 +206,6 @@ def _emit(
     begin: Extent = 0
     builders = [first]
     for section in sections:
-        if 0 in section.shape:
-            continue  # no program has anything to do
         inner = Block()
         k = KernelBuilder(rules, parameters, section.axes, inner)
         k.location, k.tiles, k.checks = group.location, first.tiles, first.checks

@@ -59,7 +59,8 @@ class Section:
     unrolled: set[str] = field(default_factory=set)
     joined: set[str] = field(default_factory=set)
     """Axes that the next one runs through as well. They keep their place in ``dims``, since what stands before them
-    counts in their extents, but are always at 0."""
+    counts in their extents, but are always at 0.
+    """
     counter: int = 0
 
     def __post_init__(self) -> None:
@@ -102,7 +103,6 @@ class Section:
             axis.role, axis.size, axis.depth = "grid", 1, 0
         block = Block()
         k = KernelBuilder(rules, parameters, axes, block)
-        k.recording = True
         for axis in self.own:
             if axis.name not in self.unrolled:
                 k.starts[axis.name] = k.add(ProgramIdOp(0))

@@ -18,7 +18,7 @@ def floordiv(a: Extent, b: Extent) -> Extent:
         raise ZeroDivisionError(f"floordiv({a}, 0)")
     if _leading_coefficient(b) < 0:
         a, b = -a, -b
-    quotient, rest = _split_multiples(a, b)
+    quotient, rest = split_multiples(a, b)
     rest, b, _ = _cancel(rest, b)
     if isinstance(b, int):
         return quotient + _floordiv_by_int(rest, b)
@@ -38,7 +38,7 @@ def mod(a: Extent, b: Extent) -> Extent:
         raise ZeroDivisionError(f"mod({a}, 0)")
     if _leading_coefficient(b) < 0:
         return -mod(-a, -b)
-    _, rest = _split_multiples(a, b)
+    _, rest = split_multiples(a, b)
     rest, b, factor = _cancel(rest, b)
     if isinstance(b, int):
         return factor * _mod_by_int(rest, b)
@@ -61,7 +61,8 @@ def sym_min(*values: Extent) -> Extent:
 
 def apply(op: str, arguments: list[Extent]) -> Extent:
     """One of the four functions by name: ``floordiv`` and ``mod`` of two extents, ``max`` and ``min`` of two or
-    more."""
+    more.
+    """
     if op in ("floordiv", "mod"):
         if len(arguments) != 2:
             raise ValueError(f"{op} takes two arguments, not {len(arguments)}")
@@ -77,9 +78,10 @@ def _leading_coefficient(value: Extent) -> int:
     return value if isinstance(value, int) else value.terms[0][1]
 
 
-def _split_multiples(a: Extent, b: Extent) -> tuple[Extent, Extent]:
+def split_multiples(a: Extent, b: Extent) -> tuple[Extent, Extent]:
     """(q, r) with ``a == b * q + r``, where q takes each term of ``a`` that holds a multiple of the one term of
-    ``b``."""
+    ``b``.
+    """
     terms = terms_of(b)
     if len(terms) != 1:
         return (1, 0) if a == b else (0, a)
@@ -123,7 +125,7 @@ def _floordiv_by_int(a: Extent, divisor: int) -> Extent:
         return a // divisor
     if divisor == 1:
         return a
-    quotient, rest = _split_multiples(a, divisor)
+    quotient, rest = split_multiples(a, divisor)
     if isinstance(rest, int):
         return quotient + rest // divisor
     # Non-constant coefficients that share a factor with the divisor: floor((g x + c) / (g e)) == floor((x + floor(c /
@@ -152,7 +154,7 @@ def _mod_by_int(a: Extent, divisor: int) -> Extent:
     """``a % divisor`` for a positive divisor."""
     if isinstance(a, int):
         return a % divisor
-    rest = _split_multiples(a, divisor)[1]
+    rest = split_multiples(a, divisor)[1]
     if isinstance(rest, int):
         return rest % divisor
     for monomial, coefficient in rest.terms:
@@ -178,7 +180,8 @@ def _mod_by_int(a: Extent, divisor: int) -> Extent:
 
 def _divide_exactly(a: Extent, b: SymExpr) -> Extent | None:
     """``a / b`` when the polynomial ``b`` divides ``a`` without remainder (long division in graded order), else
-    None."""
+    None.
+    """
     lead, scale = b.terms[0]
     quotient: Extent = 0
     for _ in range(64):

@@ -12,25 +12,20 @@ from forgec.ir import types
 from forgec.ir.ops.module import AtenOp
 from forgec.passes.tiles.arithmetic import binary as apply
 from forgec.passes.tiles.arithmetic import cast, compare, made, number, work_dtype
-from forgec.passes.tiles.axes import Axis, Place
+from forgec.passes.tiles.axes import Axis, Place, unflattened
 from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
+from forgec.passes.tiles.operators import settings
+from forgec.passes.tiles.reads import inside, read_inside
 from forgec.passes.tiles.rule import computes
 from forgec.passes.tiles.rules.pointwise import integer_power
 from forgec.passes.tiles.rules.reduction import reduced
-from forgec.passes.tiles.rules.spatial import every, inside, read_inside, unflattened
 from forgec.runtime.plan import Reg
 from forgec.runtime.symbolic import Extent, floordiv, mod
 
 
-def _settings(op: AtenOp, names: tuple[str, ...]) -> dict[str, Any]:
-    """The arguments by name; ``names`` are those of the positional ones, in order."""
-    positional, keyword = op.arguments
-    return {**dict(zip(names, positional, strict=False)), **dict(keyword)}
-
-
 def searchsorted(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
     """How many elements of the row lie before a value, or with ``right`` not after it: the row is in order."""
-    given = _settings(op, ("sorted", "values"))
+    given = settings(op, "sorted values")
     right = given.get("side", "right" if given.get("right") else "left") == "right"
     if given.get("sorter") is not None or not isinstance(given["values"], Reg):
         raise NotLowered("searchsorted has a rule for rows that are in order themselves")
@@ -57,7 +52,7 @@ def uninitialised(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
 
 def pad(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
     """A number around the elements; fewer than none means that elements are left out."""
-    given = _settings(op, ("input", "pad", "mode", "value"))
+    given = settings(op, "input pad mode value")
     if given.get("mode", "constant") != "constant":
         raise NotLowered(f"{op.callee.data} has a rule for constant padding")
     value, places = op.inputs[0], list(place)
@@ -67,41 +62,41 @@ def pad(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
         places[dim] = place[dim] - low
         if (low, given["pad"][2 * position + 1]) != (0, 0):
             conditions.append(inside(k, places[dim], types.shape(value)[dim]))
-    return read_inside(k, value, tuple(places), every(k, conditions), given.get("value") or 0)
+    return read_inside(k, value, tuple(places), k.every(conditions), given.get("value") or 0)
 
 
 def im2col(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
     """The elements under a kernel, one column for each of its places: [B, C · taps, places]."""
-    given = _settings(op, ("input", "kernel_size", "dilation", "padding", "stride"))
+    given = settings(op, "input kernel_size dilation padding stride")
     value = op.inputs[0]
     shape = types.shape(value)
     *batch, row, column = place
-    channel, *taps = unflattened(k, row, (shape[-3], *given["kernel_size"]))
-    settings = list(
+    channel, *taps = unflattened(k.axes, row, (shape[-3], *given["kernel_size"]))
+    steps = list(
         zip(shape[-2:], given["kernel_size"], given["dilation"], given["padding"], given["stride"], strict=True)
     )
-    counts = [floordiv(n + 2 * p - d * (taken - 1) - 1, s) + 1 for n, taken, d, p, s in settings]
-    spots = unflattened(k, column, counts)
-    places = [y * s + tap * d - p for y, tap, (_, _, d, p, s) in zip(spots, taps, settings, strict=True)]
-    where = every(k, [inside(k, at, extent) for at, extent in zip(places, shape[-2:], strict=True)])
+    counts = [floordiv(n + 2 * p - d * (taken - 1) - 1, s) + 1 for n, taken, d, p, s in steps]
+    spots = unflattened(k.axes, column, counts)
+    places = [y * s + tap * d - p for y, tap, (_, _, d, p, s) in zip(spots, taps, steps, strict=True)]
+    where = k.every([inside(k, at, extent) for at, extent in zip(places, shape[-2:], strict=True)])
     return read_inside(k, value, (*batch, channel, *places), where, 0)
 
 
 def col2im(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
     """Sums of the columns' elements that belong to a place: what ``im2col`` would read from there."""
-    given = _settings(op, ("input", "output_size", "kernel_size", "dilation", "padding", "stride"))
+    given = settings(op, "input output_size kernel_size dilation padding stride")
     value, size = op.inputs[0], given["output_size"]
     *batch, channel, row, column = place
     taps = given["kernel_size"]
-    settings = list(zip(size, taps, given["dilation"], given["padding"], given["stride"], strict=True))
-    counts = [floordiv(n + 2 * p - d * (taken - 1) - 1, s) + 1 for n, taken, d, p, s in settings]
+    steps = list(zip(size, taps, given["dilation"], given["padding"], given["stride"], strict=True))
+    counts = [floordiv(n + 2 * p - d * (taken - 1) - 1, s) + 1 for n, taken, d, p, s in steps]
     wide = work_dtype(types.dtype(value))
 
     def element(axis: Axis) -> Tile:
-        tap = unflattened(k, axis.symbol, taps)
+        tap = unflattened(k.axes, axis.symbol, taps)
         spots: list[Extent] = []
         conditions: list[Tile | None] = []
-        for at, number_, count, (_, _, d, p, s) in zip((row, column), tap, counts, settings, strict=True):
+        for at, number_, count, (_, _, d, p, s) in zip((row, column), tap, counts, steps, strict=True):
             reached = at + p - number_ * d
             spot = reached if s == 1 else floordiv(reached, s)
             spots.append(spot)
@@ -109,14 +104,14 @@ def col2im(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
             if s != 1:
                 conditions.append(compare(k, "eq", k.index(mod(reached, s)), k.constant(0, "index")))
         source = (*batch, (channel * taps[0] + tap[0]) * taps[1] + tap[1], spots[0] * counts[1] + spots[1])
-        return cast(k, read_inside(k, value, source, every(k, conditions), 0), wide)
+        return cast(k, read_inside(k, value, source, k.every(conditions), 0), wide)
 
     return cast(k, reduced(k, "add", prod(taps), place, element), types.dtype(op.outputs[0]))
 
 
 def power_of_number(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
     """A number to the power of each element."""
-    given = _settings(op, ("self", "exponent"))
+    given = settings(op, "self exponent")
     dtype = types.dtype(op.outputs[0])
     exponent = cast(k, k.value(op.inputs[0], place), dtype)
     if dtype in types.FLOATS:
@@ -176,6 +171,4 @@ def operator(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     rule = _CALLEES.get(op.callee.data)
     if rule is None:
         raise NotLowered(f"{op.callee.data} has no rule")
-    if any(types.dtype(value) in types.COMPLEX for value in (*op.operands, *op.results)):
-        raise NotLowered("complex numbers have no tiles")
     return rule(k, op, place)

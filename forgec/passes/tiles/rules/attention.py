@@ -147,12 +147,6 @@ class _Attention:
         """What has a number for each column."""
         return self.k.value(value, broadcast_place((*self.batch, axis.symbol), types.shape(value)))
 
-    def _both(self, conditions: Sequence[Tile]) -> Tile | None:
-        kept: Tile | None = None
-        for condition in conditions:
-            kept = condition if kept is None else self.k.both(kept, condition)
-        return kept
-
     def _kept(self, axis: Axis) -> Tile | None:
         """Which positions are attended; None if all are."""
         k, op = self.k, self.op
@@ -161,13 +155,13 @@ class _Attention:
             mask = self._mask(axis)
             least = number(k, -_INFINITY, mask.dtype) if mask.dtype != "i1" else None
             found.append(mask if least is None else compare(k, "ne", mask, least))
-        places = self._both(self._positions(axis))
+        places = k.every(self._positions(axis))
         if places is not None and op.prefix is not None:
             places = apply(k, "or", *k.aligned(places, self._by_column(op.prefix, axis)))
         found += [] if places is None else [places]
         if op.keys is not None:
             found.append(self._by_column(op.keys, axis))
-        return self._both(found)
+        return k.every(found)
 
     def _positions(self, axis: Axis) -> list[Tile]:
         """What causal, window and chunk keep."""

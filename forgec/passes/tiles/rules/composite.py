@@ -17,8 +17,7 @@ from forgec.runtime.symbolic import Extent, sym_max, sym_min
 @computes(RopeOp)
 def rope(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     """``a · cos - b · sin`` and ``b · cos + a · sin``: which of them a place holds is known where the axis of features
-    has been
-    split into the members of pairs and is unrolled over them; else both are computed and one is selected.
+    has been split into the members of pairs and is unrolled over them; else both are computed and one is selected.
     """
     dtype = types.dtype(op.result)
     count, first, features = op.rotated, op.first, types.shape(op.input)[-1]

@@ -13,7 +13,7 @@ from forgec.passes.tiles.arithmetic import cast, compare, number, select, work_d
 from forgec.passes.tiles.axes import Axis, Place, broadcast_place
 from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
 from forgec.passes.tiles.rule import computes
-from forgec.passes.tiles.rules.reduction import element_axes, reduced
+from forgec.passes.tiles.rules.reduction import reduced
 from forgec.runtime.symbolic import Extent, sym_max
 
 Factor = Callable[[Axis], Tile]
@@ -28,29 +28,29 @@ def accumulator_dtype(dtype: str) -> str:
 
 
 def product(
-    k: KernelBuilder, left: Factor, right: Factor, extent: Extent, rows: Sequence[Extent], columns: Sequence[Extent]
+    k: KernelBuilder,
+    left: Factor,
+    right: Factor,
+    extent: Extent,
+    rows: Sequence[Extent],
+    columns: Sequence[Extent],
+    dtype: str,
 ) -> Tile:
-    """``Σ left · right`` along ``extent`` places, not rounded; ``rows`` are the places that only ``left`` depends on,
-    and
-    ``columns`` those that only ``right`` does.
+    """``Σ left · right`` along ``extent`` places, of factors of ``dtype``, not rounded; ``rows`` are the places that
+    only ``left`` depends on, and ``columns`` those that only ``right`` does.
     """
     row_axes, column_axes = k.tiled(*rows), k.tiled(*columns)
     k.rows |= {axis.name for at in rows for axis in k.axes.of(at)}
     k.columns |= {axis.name for at in columns for axis in k.axes.of(at)}
     if len(row_axes) > 1 or len(column_axes) > 1 or set(row_axes) & set(column_axes):
-        if not k.recording:
-            return _by_sum(k, left, right, extent, (*rows, *columns))
-        row_axes, column_axes = row_axes[:1], column_axes[-1:]
-        if set(row_axes) & set(column_axes):
-            row_axes = ()
+        return _by_sum(k, left, right, extent, (*rows, *columns))
     row, column = matrix_axes(k, row_axes, column_axes)
     axis = k.new_axis(extent, "loop", "BK")
 
     def body(carried: Sequence[Tile]) -> Sequence[Tile]:
         return [dot(k, left(axis), right(axis), carried[0], axis)]
 
-    dtype = accumulator_dtype(element_axes(k, axis, left)[1])
-    found = k.loop(axis, [zeros(k, row, column, dtype)], body)[0]
+    found = k.loop(axis, [zeros(k, row, column, accumulator_dtype(dtype))], body)[0]
     return from_matrix(k, found, row_axes, column_axes)
 
 
@@ -121,6 +121,7 @@ def linear(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
         types.shape(op.input)[-1],
         rows,
         [column],
+        dtype,
     )
     if op.bias is not None:
         found = apply(k, "add", found, cast(k, k.value(op.bias, (column,)), found.dtype))
@@ -141,15 +142,16 @@ def matmul(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     def rhs(axis: Axis) -> Tile:
         return k.value(op.rhs, (*before_right, axis.symbol, *columns))
 
+    dtype = types.dtype(op.result)
     if all(at == 0 for at in before_right):  # one matrix for the whole batch: its rows are one long matrix
-        found = product(k, lhs, rhs, left[-1], [*before_left, *rows], columns)
+        found = product(k, lhs, rhs, left[-1], [*before_left, *rows], columns, dtype)
     else:
         k.batch |= {axis.name for at in before_right for axis in k.axes.of(at)}
         if k.tiled(*before_right):
             found = _by_sum(k, lhs, rhs, left[-1], place)
         else:
-            found = product(k, lhs, rhs, left[-1], rows, columns)
-    return cast(k, found, types.dtype(op.result))
+            found = product(k, lhs, rhs, left[-1], rows, columns, dtype)
+    return cast(k, found, dtype)
 
 
 @computes(contraction.GroupedMatmulOp)

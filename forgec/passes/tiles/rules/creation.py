@@ -10,25 +10,19 @@ from forgec.ir.ops import creation
 from forgec.ir.ops.module import ConstantOp
 from forgec.passes.tiles.arithmetic import cast, number
 from forgec.passes.tiles.axes import Place
-from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
+from forgec.passes.tiles.kernel_builder import KernelBuilder, Tile
 from forgec.passes.tiles.rule import computes
 
 
 @computes(creation.FullOp)
 def full(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    dtype = types.dtype(op.result)
-    if dtype in types.COMPLEX:
-        raise NotLowered("complex numbers have no tiles")
-    return number(k, op.value.value, dtype)
+    return number(k, op.value.value, types.dtype(op.result))
 
 
 @computes(ConstantOp)
 def constant(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     """A literal of one element; larger ones are operands of the kernel."""
-    dtype = types.dtype(op.result)
-    if dtype in types.COMPLEX:
-        raise NotLowered("complex numbers have no tiles")
-    return number(k, to_tensor(op.value).reshape(-1)[0].item(), dtype)
+    return number(k, to_tensor(op.value).reshape(-1)[0].item(), types.dtype(op.result))
 
 
 @computes(creation.IotaOp)

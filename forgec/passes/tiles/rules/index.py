@@ -10,7 +10,7 @@ from forgec.ir.ops import index
 from forgec.passes.tiles.arithmetic import binary as apply
 from forgec.passes.tiles.arithmetic import cast, compare, select
 from forgec.passes.tiles.axes import Place, broadcast_place
-from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
+from forgec.passes.tiles.kernel_builder import KernelBuilder, Tile
 from forgec.passes.tiles.rule import computes
 from forgec.runtime.symbolic import Extent, SymExpr
 
@@ -31,21 +31,14 @@ def position(k: KernelBuilder, read: Tile, extent: Extent, wraps: bool) -> SymEx
     return k.number(at)
 
 
-def _refuse(op: Any) -> None:
-    if types.dtype(op.result) in types.COMPLEX:
-        raise NotLowered("complex numbers have no tiles")
-
-
 @computes(index.EmbeddingOp)
 def embedding(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    _refuse(op)
     row = position(k, k.value(op.indices, place[:-1]), types.shape(op.weight)[0], wraps=False)
     return k.value(op.weight, (row, place[-1]))
 
 
 @computes(index.IndexSelectOp)
 def index_select(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    _refuse(op)
     dim = op.dim.data
     at = position(k, k.value(op.index, (place[dim],)), types.shape(op.input)[dim], wraps=False)
     return k.value(op.input, (*place[:dim], at, *place[dim + 1 :]))
@@ -53,7 +46,6 @@ def index_select(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
 
 @computes(index.GatherOp)
 def gather(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    _refuse(op)
     dim = op.dim.data
     if not place:
         return k.value(op.input, place)
@@ -79,5 +71,4 @@ def indexed_place(k: KernelBuilder, op: Any, shape: Sequence[Extent], place: Pla
 
 @computes(index.IndexOp)
 def indexed(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    _refuse(op)
     return k.value(op.input, indexed_place(k, op, types.shape(op.input), place))

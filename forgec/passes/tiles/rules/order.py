@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from xdsl.builder import Builder
 from xdsl.dialects.builtin import IntAttr
-from xdsl.ir import Block, SSAValue
-from xdsl.rewriter import InsertPoint
+from xdsl.ir import SSAValue
 
 from forgec.ir import types
 from forgec.ir.attributes import IntsAttr
 from forgec.ir.ops import order
 from forgec.ir.ops.binary import EqOp, LogicalAndOp, LogicalOrOp, LtOp, NeOp
 from forgec.ir.ops.decomposition import Emitter
-from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.index import ScatterOp
-from forgec.ir.ops.module import YieldOp
 from forgec.ir.ops.reduction import SumOp
 from forgec.passes.tiles.arithmetic import binary as apply
 from forgec.passes.tiles.arithmetic import cast, compare, number, select
 from forgec.passes.tiles.axes import Axis, Place
 from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
+from forgec.passes.tiles.operators import group
 from forgec.passes.tiles.rule import computes, expands
 from forgec.passes.tiles.rules.reduction import argument_place, reduced
 from forgec.runtime.symbolic import Extent
@@ -131,31 +130,27 @@ def _ranks(op: Any, builder: Builder, dim: int, descending: bool) -> SSAValue:
     """How many elements of its row come before each element, i64: a group of ops, one kernel."""
     shape, dtype = types.shape(op.input), types.dtype(op.input)
     extent = shape[dim]
-    block = Block(arg_types=[op.input.type])
-    emit = Emitter(Builder(InsertPoint.at_end(block)), op)
     pairs = (*shape[: dim + 1], extent, *shape[dim + 1 :])
-    here = emit.broadcast(emit.reshape(block.args[0], (*shape[: dim + 1], 1, *shape[dim + 1 :])), pairs)
-    other = emit.broadcast(emit.reshape(block.args[0], (*shape[:dim], 1, *shape[dim:])), pairs)
-    left, right = (here, other) if descending else (other, here)
-    before, same = emit(LtOp, left, right), emit(EqOp, here, other)
-    if dtype in types.FLOATS:
-        nan = [emit(NeOp, value, value) for value in (left, right)]
-        later = emit(LogicalAndOp, emit(EqOp, left, left), nan[1])
-        before = emit(LogicalOrOp, before, later)
-        same = emit(LogicalOrOp, same, emit(LogicalAndOp, *nan))
-    line = [(extent, 1), (1, extent)]
-    first, second = (
-        emit.broadcast(emit.reshape(emit.iota(extent), (*[1] * dim, *each, *[1] * (len(shape) - dim - 1))), pairs)
-        for each in line
-    )
-    earlier = emit(LogicalAndOp, same, emit(LtOp, second, first))
-    counted = emit.cast(emit(LogicalOrOp, before, earlier), "i64")
-    total = emit(SumOp, counted, dims=IntsAttr([dim + 1]))
-    emit.builder.insert(YieldOp.create(operands=[total]))
-    group = FusedOp.with_region("sum", block, [op.input])
-    group.location = op.location
-    builder.insert(group)
-    return group.results[0]
+
+    def counted(emit: Emitter, given: SSAValue) -> Sequence[SSAValue]:
+        here = emit.broadcast(emit.reshape(given, (*shape[: dim + 1], 1, *shape[dim + 1 :])), pairs)
+        other = emit.broadcast(emit.reshape(given, (*shape[:dim], 1, *shape[dim:])), pairs)
+        left, right = (here, other) if descending else (other, here)
+        before, same = emit(LtOp, left, right), emit(EqOp, here, other)
+        if dtype in types.FLOATS:
+            nan = [emit(NeOp, value, value) for value in (left, right)]
+            later = emit(LogicalAndOp, emit(EqOp, left, left), nan[1])
+            before = emit(LogicalOrOp, before, later)
+            same = emit(LogicalOrOp, same, emit(LogicalAndOp, *nan))
+        first, second = (
+            emit.broadcast(emit.reshape(emit.iota(extent), (*[1] * dim, *each, *[1] * (len(shape) - dim - 1))), pairs)
+            for each in ((extent, 1), (1, extent))
+        )
+        earlier = emit(LogicalAndOp, same, emit(LtOp, second, first))
+        ahead = emit.cast(emit(LogicalOrOp, before, earlier), "i64")
+        return [emit(SumOp, ahead, dims=IntsAttr([dim + 1]))]
+
+    return group(op, builder, "sum", [op.input], counted)[0]
 
 
 @computes(order.MaxOp, order.MinOp)

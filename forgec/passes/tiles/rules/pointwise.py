@@ -26,13 +26,6 @@ def operand(k: KernelBuilder, value: Any, place: Place) -> Tile:
     return k.value(value, broadcast_place(place, types.shape(value)))
 
 
-def refuse_complex(op: Operation) -> None:
-    """Raises NotLowered for complex numbers."""
-    for value in (*op.operands, *op.results):
-        if types.dtype(value) in types.COMPLEX:
-            raise NotLowered("complex numbers have no tiles")
-
-
 # Two operands
 
 _NAMES = {
@@ -47,8 +40,7 @@ _COMPARISONS = {
 
 def _operands(k: KernelBuilder, op: Any, place: Place, dtype: str) -> tuple[Tile, Tile]:
     """Both operands in the dtype in which the op computes. A number that is the second operand keeps float32's
-    precision
-    (float64's) in half precision, as in torch.
+    precision (float64's) in half precision, as in torch.
     """
     left = cast(k, operand(k, op.lhs, place), dtype)
     if op.rhs is not None:
@@ -58,7 +50,6 @@ def _operands(k: KernelBuilder, op: Any, place: Place, dtype: str) -> tuple[Tile
 
 @computes(*_NAMES)
 def arithmetic(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    refuse_complex(op)
     dtype = types.dtype(op.result)
     wide = work_dtype(dtype) if op.scalar is not None else dtype  # the number is not rounded to half precision
     left, right = _operands(k, op, place, wide)
@@ -69,7 +60,6 @@ def arithmetic(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
 
 @computes(*_COMPARISONS)
 def comparison(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    refuse_complex(op)
     scalars = [] if op.scalar is None else [op.scalar.value]
     dtype = types.result_dtype(op.operands, scalars)
     left, right = _operands(k, op, place, work_dtype(dtype) if op.scalar is not None else dtype)
@@ -78,7 +68,6 @@ def comparison(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
 
 @computes(binary.LogicalAndOp, binary.LogicalOrOp, binary.LogicalXorOp)
 def logical(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    refuse_complex(op)
     left = cast(k, operand(k, op.lhs, place), "i1")
     if op.rhs is None:
         right = k.constant(bool(op.scalar.value), "i1")
@@ -90,7 +79,6 @@ def logical(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
 
 @computes(binary.FloorDivOp, binary.RemainderOp, binary.FmodOp)
 def division(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    refuse_complex(op)
     dtype = types.dtype(op.result)
     if dtype == "i1":
         raise NotLowered("booleans do not divide")
@@ -157,7 +145,6 @@ def shift(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
 
 @computes(binary.PowOp)
 def power(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    refuse_complex(op)
     dtype = types.dtype(op.result)
     if dtype not in types.FLOATS:
         return _whole_power(k, op, place, dtype)
@@ -231,7 +218,6 @@ Form = Callable[[KernelBuilder, Tile, Any], Tile]
 
 def _widened(k: KernelBuilder, op: Any, place: Place, form: Form) -> Tile:
     """A function of floats, computed in float32 at least; integers become floats first."""
-    refuse_complex(op)
     dtype = types.dtype(op.result)
     if dtype not in types.FLOATS:
         raise NotLowered(f"{op.name} of {dtype} has no rule")
@@ -330,7 +316,6 @@ def forms(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
 
 @computes(unary.NegOp)
 def negation(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    refuse_complex(op)
     given = k.value(op.input, place)
     if given.dtype in types.FLOATS:
         return function(k, arith.NegfOp, given)
@@ -339,7 +324,6 @@ def negation(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
 
 @computes(unary.AbsOp)
 def absolute(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    refuse_complex(op)
     given = k.value(op.input, place)
     if given.dtype in types.FLOATS:
         return function(k, math.AbsFOp, given)
@@ -351,7 +335,6 @@ def absolute(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
 
 @computes(unary.SignOp)
 def sign(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    refuse_complex(op)
     given = k.value(op.input, place)
     if given.dtype == "i1":
         return given
@@ -370,7 +353,6 @@ def relu(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
 
 @computes(unary.LogicalNotOp)
 def logical_not(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    refuse_complex(op)
     return apply(k, "xor", cast(k, k.value(op.input, place), "i1"), k.constant(True, "i1"))
 
 
@@ -382,7 +364,6 @@ def bitwise_not(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
 
 @computes(unary.IsNanOp)
 def is_nan(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    refuse_complex(op)
     given = k.value(op.input, place)
     if given.dtype not in types.FLOATS:
         return k.constant(False, "i1")
@@ -391,7 +372,6 @@ def is_nan(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
 
 @computes(unary.CastOp)
 def conversion(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    refuse_complex(op)
     return cast(k, k.value(op.input, place), types.dtype(op.result))
 
 
@@ -411,7 +391,6 @@ def clamp(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
 
 @computes(select.WhereOp)
 def where(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    refuse_complex(op)
     dtype = types.dtype(op.result)
     condition = cast(k, operand(k, op.condition, place), "i1")
     then, otherwise = (cast(k, operand(k, value, place), dtype) for value in (op.then, op.otherwise))
@@ -420,7 +399,6 @@ def where(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
 
 @computes(select.MaskedFillOp)
 def masked_fill(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    refuse_complex(op)
     dtype = types.dtype(op.result)
     mask = operand(k, op.mask, place)
     return choose(k, mask, number(k, op.value.value, dtype), operand(k, op.input, place))
@@ -428,7 +406,6 @@ def masked_fill(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
 
 @computes(select.TrilOp, select.TriuOp)
 def triangle(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    refuse_complex(op)
     dtype = types.dtype(op.result)
     ahead = k.index(place[-1] - place[-2] - op.diagonal.data)
     predicate = "le" if isinstance(op, select.TrilOp) else "ge"

@@ -7,6 +7,7 @@ from math import prod
 from typing import Any
 
 from xdsl.dialects import math
+from xdsl.ir import SSAValue
 
 from forgec.ir import types
 from forgec.ir.ops import reduction
@@ -47,45 +48,30 @@ def neutral(kind: str, dtype: str) -> bool | int | float:
 
 
 def reduced(k: KernelBuilder, kind: str, extent: Extent, places: Place, element: Element) -> Tile:
-    """``kind`` (``add``, ``max``, …) of ``element`` along ``extent`` places; ``places`` are those of the result."""
+    """``kind`` (``add``, ``max``, …) of ``element`` along ``extent`` places, in float32 at least; ``places`` are those
+    of the result.
+    """
     axis = whole_axis(k, extent, places)
     if axis is not None:
         return reduce_tile(k, kind, element(axis), axis)
-    axis = k.new_axis(extent, "loop", "BK")
-    found: dict[str, Tile] = {}
+    return reduced_in_loop(k, kind, k.new_axis(extent, "loop", "BK"), element)
+
+
+def reduced_in_loop(k: KernelBuilder, kind: str, axis: Axis, element: Element, end: SSAValue | None = None) -> Tile:
+    """``kind`` of ``element`` over tiles of an axis, up to its extent or to ``end``."""
 
     def body(carried: Sequence[Tile]) -> Sequence[Tile]:
         part = reduce_tile(k, kind, element(axis), axis)
         return [apply(k, kind, *k.aligned(carried[0], part))]
 
-    # the first carried value has to have the type of the result, which a trial run of the element tells
-    found["start"] = _start(k, kind, axis, element)
-    return k.loop(axis, [found["start"]], body)[0]
+    return k.loop(axis, [start(k, kind, axis, element)], body, end=end)[0]
 
 
-def _start(k: KernelBuilder, kind: str, axis: Axis, element: Element) -> Tile:
-    """The neutral number, along the axes that the reduced value has."""
-    axes, dtype = element_axes(k, axis, element)
-    return k.spread(number(k, neutral(kind, dtype), dtype), axes)
-
-
-def element_axes(k: KernelBuilder, axis: Axis, element: Element) -> tuple[tuple[Axis, ...], str]:
-    """The axes that a value has beside ``axis``, and its dtype: by computing it once in a loop that is thrown away."""
-    from xdsl.dialects.builtin import IndexType
-    from xdsl.ir import Block
-
-    from forgec.passes.tiles.kernel_builder import _Scope
-
-    outer = k.depth
-    inner = k.scopes[outer + 1 :]
-    block = Block(arg_types=[IndexType()])
-    k.scopes[outer + 1 :] = [_Scope(block)]
-    axis.depth = outer + 1
-    k.starts[axis.name] = block.args[0]
-    with k.at_depth(outer + 1):
-        found = element(axis)
-    k.scopes[outer + 1 :] = inner
-    return tuple(each for each in found.axes if each is not axis), found.dtype
+def start(k: KernelBuilder, kind: str, axis: Axis, element: Element) -> Tile:
+    """The neutral number, along the axes and in the dtype that the reduced value has: a trial of the element tells."""
+    found = k.tried(axis, lambda: element(axis))
+    dtype = work_dtype(found.dtype)
+    return k.spread(number(k, neutral(kind, dtype), dtype), [each for each in found.axes if each is not axis])
 
 
 def whole_axis(k: KernelBuilder, extent: Extent, places: Place) -> Axis | None:
@@ -101,9 +87,7 @@ def whole_axis(k: KernelBuilder, extent: Extent, places: Place) -> Axis | None:
 
 def reduce_tile(k: KernelBuilder, kind: str, given: Tile, axis: Axis) -> Tile:
     """A tile reduced along an axis; in float32 for halves, and not rounded back."""
-    if axis not in given.axes:
-        given = k.spread(given, sorted([*given.axes, axis], key=lambda each: each.order))
-    given = cast(k, given, work_dtype(given.dtype))
+    given = cast(k, k.along(given, axis), work_dtype(given.dtype))
     if not (given.zero_outside and neutral(kind, given.dtype) == 0):
         given = k.pad(given, axis, neutral(kind, given.dtype))
     position = given.axes.index(axis)
@@ -165,14 +149,8 @@ def _same(x: Tile) -> Tile:
     return x
 
 
-def _refuse(op: Any) -> None:
-    if types.dtype(op.input) in types.COMPLEX:
-        raise NotLowered("complex numbers have no tiles")
-
-
 @computes(reduction.SumOp, reduction.ProdOp, reduction.AmaxOp, reduction.AminOp)
 def plain(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    _refuse(op)
     kind = {reduction.SumOp: "add", reduction.ProdOp: "mul", reduction.AmaxOp: "max", reduction.AminOp: "min"}[type(op)]
     dtype = types.dtype(op.result)
     return cast(k, over(k, op, place, kind, work_dtype(dtype), _same), dtype)
@@ -180,7 +158,6 @@ def plain(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
 
 @computes(reduction.AnyOp, reduction.AllOp)
 def logical(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    _refuse(op)
     return over(k, op, place, "or" if isinstance(op, reduction.AnyOp) else "and", "i1", _same)
 
 
@@ -193,14 +170,12 @@ def mean(k: KernelBuilder, total: Tile, elements: Extent) -> Tile:
 
 @computes(reduction.MeanOp)
 def mean_(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    _refuse(op)
     dtype = types.dtype(op.result)
     return cast(k, mean(k, over(k, op, place, "add", work_dtype(dtype), _same), count(op)), dtype)
 
 
 @computes(reduction.VarOp, reduction.StdOp)
 def deviation(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    _refuse(op)
     dtype, elements = types.dtype(op.result), count(op)
     wide = work_dtype(dtype)
     centre = mean(k, over(k, op, place, "add", wide, _same), elements)
@@ -223,7 +198,6 @@ def deviation(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
 
 @computes(reduction.VectorNormOp)
 def vector_norm(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    _refuse(op)
     dtype, order = types.dtype(op.result), float(op.ord.value)
     wide = work_dtype(dtype)
 
@@ -286,8 +260,7 @@ def argument_place(k: KernelBuilder, op: Any, others: Sequence[Extent], greatest
     if axis is not None:
         return cast(k, reduce_tile(k, kind, element(axis), axis), "i64")
     axis = k.new_axis(shape[dim], "loop", "BK")
-    axes, dtype = element_axes(k, axis, element)
-    start = k.spread(number(k, neutral(kind, dtype), dtype), axes)
+    least = start(k, kind, axis, element)
 
     def body(carried: Sequence[Tile]) -> Sequence[Tile]:
         best, place = carried
@@ -296,7 +269,7 @@ def argument_place(k: KernelBuilder, op: Any, others: Sequence[Extent], greatest
         within = cast(k, reduce_tile(k, kind, given, axis), "i64")
         first = cast(k, Tile(k.start(axis), (), "index"), "i64")
         better = compare(k, "gt" if greatest else "lt", found, best)
-        if dtype in types.FLOATS:  # NaN is the greatest and the least
+        if best.dtype in types.FLOATS:  # NaN is the greatest and the least
             nan = k.both(compare(k, "ne", found, found), compare(k, "eq", best, best))
             better = apply(k, "or", *k.aligned(better, nan))
         return [
@@ -304,7 +277,7 @@ def argument_place(k: KernelBuilder, op: Any, others: Sequence[Extent], greatest
             select(k, better, apply(k, "add", *k.aligned(within, first)), place),
         ]
 
-    return k.loop(axis, [start, k.spread(number(k, 0, "i64"), axes)], body)[1]
+    return k.loop(axis, [least, k.spread(number(k, 0, "i64"), least.axes)], body)[1]
 
 
 @computes(reduction.SoftmaxOp, reduction.LogSoftmaxOp)
@@ -343,7 +316,6 @@ def want_whole(k: KernelBuilder, at: Extent, extent: Extent) -> None:
 
 @computes(reduction.CumsumOp, reduction.CumprodOp)
 def scan(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    _refuse(op)
     dtype, shape, dim = types.dtype(op.result), types.shape(op.input), op.dim.data
     if not shape or shape[dim] == 1:
         return cast(k, k.value(op.input, place), dtype)
@@ -354,10 +326,13 @@ def scan(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
         return _long_scan(k, op, place, kind, dtype)
     (axis,) = axes
     given = cast(k, k.value(op.input, place), _scan_dtype(kind, dtype))
-    if axis not in given.axes:
-        given = k.spread(given, sorted([*given.axes, axis], key=lambda each: each.order))
-    found = Tile(k.add(compute.ScanOp(kind, given.value, given.axes.index(axis))), given.axes, given.dtype)
-    return cast(k, found, dtype)
+    return cast(k, _scanned(k, kind, given, axis), dtype)
+
+
+def _scanned(k: KernelBuilder, kind: str, given: Tile, axis: Axis) -> Tile:
+    """A tile with everything up to each place along an axis combined."""
+    given = k.along(given, axis)
+    return Tile(k.add(compute.ScanOp(kind, given.value, given.axes.index(axis))), given.axes, given.dtype)
 
 
 def _scan_dtype(kind: str, dtype: str, long: bool = False) -> str:
@@ -382,19 +357,9 @@ def _long_scan(k: KernelBuilder, op: Any, place: Place, kind: str, dtype: str) -
         given = cast(k, k.value(op.input, (*place[:dim], axis.symbol, *place[dim + 1 :])), wide)
         return select(k, before, given, number(k, neutral(kind, wide), wide))
 
-    axis = k.new_axis(shape[dim], "loop", "BK")
-    start = _start(k, kind, axis, element)
-
-    def body(carried: Sequence[Tile]) -> Sequence[Tile]:
-        part = reduce_tile(k, kind, element(axis), axis)
-        return [apply(k, kind, *k.aligned(carried[0], part))]
-
     end = k.start(axes[0]) if axes else None
-    (total,) = k.loop(axis, [start], body, end=end)
+    total = reduced_in_loop(k, kind, k.new_axis(shape[dim], "loop", "BK"), element, end)
     if axes:
-        given = cast(k, k.value(op.input, place), wide)
-        if axes[0] not in given.axes:
-            given = k.spread(given, sorted([*given.axes, axes[0]], key=lambda each: each.order))
-        within = Tile(k.add(compute.ScanOp(kind, given.value, given.axes.index(axes[0]))), given.axes, wide)
+        within = _scanned(k, kind, cast(k, k.value(op.input, place), wide), axes[0])
         total = apply(k, kind, *k.aligned(total, within))
     return cast(k, total, dtype)

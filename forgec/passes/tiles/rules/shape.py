@@ -9,8 +9,9 @@ from forgec.ir.ops import shape, window
 from forgec.passes.tiles.arithmetic import cast, compare, select
 from forgec.passes.tiles.axes import Place, broadcast_place, reshaped
 from forgec.passes.tiles.kernel_builder import KernelBuilder, Tile
+from forgec.passes.tiles.reads import inside, read_inside
 from forgec.passes.tiles.rule import computes
-from forgec.runtime.symbolic import Extent
+from forgec.runtime.symbolic import Extent, floordiv, mod
 
 
 @computes(shape.CopyOp)
@@ -63,27 +64,18 @@ def concat(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     """Each part where its places are, by selection; parts are read at places that they have."""
     dim, dtype = op.dim.data, types.dtype(op.result)
     at = place[dim]
-    total, begin = None, 0
-    pieces = []
+    total: Tile | None = None
+    begin: Extent = 0
     for part in op.inputs:
         extent = types.shape(part)[dim]
-        pieces.append((part, begin, extent))
-        begin = begin + extent
-    for part, first, extent in reversed(pieces):
-        local = at - first
-        if k.axes.is_below(local, extent):
-            return cast(k, k.value(part, (*place[:dim], local, *place[dim + 1 :])), dtype)
+        local, begin = at - begin, begin + extent
         if extent == 0:
             continue
-        from forgec.runtime.symbolic import sym_max, sym_min
-
-        clamped = sym_max(0, sym_min(local, extent - 1))
-        here = cast(k, k.value(part, (*place[:dim], clamped, *place[dim + 1 :])), dtype)
-        if total is None:
-            total = here
-            continue
-        inside = compare(k, "lt", k.index(at), k.index(first + extent))
-        total = select(k, inside, here, total)
+        where = inside(k, local, extent)
+        here = cast(k, read_inside(k, part, (*place[:dim], local, *place[dim + 1 :]), where, 0), dtype)
+        if where is None:  # all places are in this part
+            return here
+        total = here if total is None else select(k, where, here, total)
     assert total is not None, "a concat of nothing has no places"
     return total
 
@@ -91,8 +83,6 @@ def concat(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
 @computes(shape.InsertSliceOp)
 def insert_slice(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     """The source where its places are, the destination elsewhere."""
-    from forgec.runtime.symbolic import floordiv, mod, sym_max, sym_min
-
     dim, start, step = op.dim.data, op.start.data, op.step.data
     count = types.shape(op.source)[dim]
     before = k.value(op.destination, place)
@@ -100,13 +90,10 @@ def insert_slice(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
         return before
     away = place[dim] - start
     number = away if step == 1 else floordiv(away, step)
-    clamped = sym_max(0, sym_min(number, count - 1))
-    after = k.value(op.source, (*place[:dim], clamped, *place[dim + 1 :]))
-    zero = k.constant(0, "index")
-    inside = k.both(compare(k, "ge", k.index(away), zero), compare(k, "lt", k.index(number), k.index(count)))
-    if step != 1:
-        inside = k.both(inside, compare(k, "eq", k.index(mod(away, step)), zero))
-    return select(k, inside, after, before)
+    fits = None if step == 1 else compare(k, "eq", k.index(mod(away, step)), k.constant(0, "index"))
+    where = k.every([inside(k, number, count), fits])
+    after = read_inside(k, op.source, (*place[:dim], number, *place[dim + 1 :]), where, 0)
+    return after if where is None else select(k, where, after, before)
 
 
 def window_place(op: Any, place: Place) -> Place:

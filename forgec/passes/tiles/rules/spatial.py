@@ -2,62 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
 from typing import Any
-
-from xdsl.ir import SSAValue
 
 from forgec.ir import types
 from forgec.ir.ops import contraction, spatial
 from forgec.passes.tiles.arithmetic import binary as apply
-from forgec.passes.tiles.arithmetic import cast, compare, number, select, work_dtype
-from forgec.passes.tiles.axes import Axis, Place
+from forgec.passes.tiles.arithmetic import cast, compare, number, work_dtype
+from forgec.passes.tiles.axes import Axis, Place, unflattened
 from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
+from forgec.passes.tiles.reads import inside, read_inside
 from forgec.passes.tiles.rule import computes
 from forgec.passes.tiles.rules.contraction import product
 from forgec.passes.tiles.rules.reduction import neutral, reduced
 from forgec.runtime.symbolic import Extent, floordiv, mod, sym_max, sym_min
-
-
-def inside(k: KernelBuilder, at: Extent, extent: Extent) -> Tile | None:
-    """Where a place lies in ``[0, extent)``; None if it is certain to."""
-    if k.axes.is_below(at, extent):
-        return None
-    index = k.index(at)
-    return k.both(compare(k, "ge", index, k.constant(0, "index")), compare(k, "lt", index, k.index(extent)))
-
-
-def every(k: KernelBuilder, conditions: Sequence[Tile | None]) -> Tile | None:
-    """Where all conditions hold; None if there are none."""
-    found: Tile | None = None
-    for condition in conditions:
-        if condition is not None:
-            found = condition if found is None else k.both(found, condition)
-    return found
-
-
-def read_inside(k: KernelBuilder, value: SSAValue, place: Place, where: Tile | None, other: bool | int | float) -> Tile:
-    """A value at a place, ``other`` where the condition does not hold: there the place may be none of the value's."""
-    if where is None:
-        return k.value(value, place)
-    if value in k.parameters:
-        return k.load(value, place, where, other)
-    clamped = tuple(
-        at if k.axes.is_below(at, extent) else sym_max(0, sym_min(at, extent - 1))
-        for at, extent in zip(place, types.shape(value), strict=True)
-    )
-    given = k.value(value, clamped)
-    return select(k, where, given, number(k, other, given.dtype))
-
-
-def unflattened(k: KernelBuilder, at: Extent, shape: Sequence[Extent]) -> list[Extent]:
-    """A row-major place as one number for each dimension."""
-    places: list[Extent] = []
-    for extent in reversed(shape[1:]):
-        at, rest = k.axes.divide(at, extent)
-        places.append(rest)
-    return [at, *reversed(places)]
 
 
 @computes(contraction.ConvolutionOp)
@@ -69,16 +27,16 @@ def convolution(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     group = 0 if op.groups.data == 1 else k.axes.divide(channel, weight[0] // op.groups.data)[0]
 
     def pixels(axis: Axis) -> Tile:
-        first, *taps = unflattened(k, axis.symbol, weight[1:])
+        first, *taps = unflattened(k.axes, axis.symbol, weight[1:])
         places = [
             y * s + tap * d - p
             for y, tap, s, d, p in zip(spots, taps, op.strides.data, op.dilation.data, op.padding.data, strict=True)
         ]
-        where = every(k, [inside(k, at, extent) for at, extent in zip(places, image[2:], strict=True)])
+        where = k.every([inside(k, at, extent) for at, extent in zip(places, image[2:], strict=True)])
         return read_inside(k, op.input, (batch, group * per_group + first, *places), where, 0)
 
     def factors(axis: Axis) -> Tile:
-        return k.value(op.weight, (channel, *unflattened(k, axis.symbol, weight[1:])))
+        return k.value(op.weight, (channel, *unflattened(k.axes, axis.symbol, weight[1:])))
 
     return _with_bias(k, op, _channels(k, op, pixels, factors, prod(weight[1:], start=1), place), channel)
 
@@ -94,7 +52,7 @@ def transposed_convolution(k: KernelBuilder, op: Any, result: int, place: Place)
     shape = (per_group, *weight[2:])
 
     def pixels(axis: Axis) -> Tile:
-        first, *taps = unflattened(k, axis.symbol, shape)
+        first, *taps = unflattened(k.axes, axis.symbol, shape)
         places: list[Extent] = []
         conditions: list[Tile | None] = []
         settings = zip(op.strides.data, op.dilation.data, op.padding.data, image[2:], strict=True)
@@ -105,10 +63,10 @@ def transposed_convolution(k: KernelBuilder, op: Any, result: int, place: Place)
             conditions.append(inside(k, at, extent))
             if s != 1:
                 conditions.append(compare(k, "eq", k.index(mod(reached, s)), k.constant(0, "index")))
-        return read_inside(k, op.input, (batch, group * per_group + first, *places), every(k, conditions), 0)
+        return read_inside(k, op.input, (batch, group * per_group + first, *places), k.every(conditions), 0)
 
     def factors(axis: Axis) -> Tile:
-        first, *taps = unflattened(k, axis.symbol, shape)
+        first, *taps = unflattened(k.axes, axis.symbol, shape)
         return k.value(op.weight, (group * per_group + first, within, *taps))
 
     return _with_bias(k, op, _channels(k, op, pixels, factors, prod(shape, start=1), place), channel)
@@ -117,7 +75,7 @@ def transposed_convolution(k: KernelBuilder, op: Any, result: int, place: Place)
 def _channels(k: KernelBuilder, op: Any, pixels: Any, factors: Any, extent: Extent, place: Place) -> Tile:
     batch, channel, *spots = place
     if op.groups.data == 1:
-        return product(k, pixels, factors, extent, [batch, *spots], [channel])
+        return product(k, pixels, factors, extent, [batch, *spots], [channel], types.dtype(op.input))
 
     def element(axis: Axis) -> Tile:  # what is multiplied depends on the channel on both sides
         wide = work_dtype(types.dtype(op.result))
@@ -135,12 +93,12 @@ def _with_bias(k: KernelBuilder, op: Any, found: Tile, channel: Extent) -> Tile:
 def _window(k: KernelBuilder, op: Any, place: Place, axis: Axis) -> tuple[Place, Tile | None]:
     """The places of a pool's window, which are one axis, and where they lie in the input."""
     count, shape = len(op.kernel.data), types.shape(op.input)
-    taps = unflattened(k, axis.symbol, op.kernel.data)
+    taps = unflattened(k.axes, axis.symbol, op.kernel.data)
     places = [
         y * s + tap * d - p
         for y, tap, s, d, p in zip(place[-count:], taps, op.strides.data, op.steps(), op.padding.data, strict=True)
     ]
-    where = every(k, [inside(k, at, extent) for at, extent in zip(places, shape[-count:], strict=True)])
+    where = k.every([inside(k, at, extent) for at, extent in zip(places, shape[-count:], strict=True)])
     return (*place[:-count], *places), where
 
 
@@ -201,13 +159,13 @@ def adaptive_avg_pool(k: KernelBuilder, op: Any, result: int, place: Place) -> T
         most.append(extent if parts == 1 else min(extent, -(-extent // parts) + 1))
 
     def element(axis: Axis) -> Tile:
-        taps = unflattened(k, axis.symbol, most)
+        taps = unflattened(k.axes, axis.symbol, most)
         places = [begin + tap for begin, tap in zip(begins, taps, strict=True)]
         conditions = [
             None if parts == 1 else compare(k, "lt", k.index(at), k.index(end))
             for at, end, parts in zip(places, ends, op.sizes.data, strict=True)
         ]
-        return cast(k, read_inside(k, op.input, (*place[:-count], *places), every(k, conditions), 0), wide)
+        return cast(k, read_inside(k, op.input, (*place[:-count], *places), k.every(conditions), 0), wide)
 
     total = reduced(k, "add", prod(most), place, element)
     size: Extent = 1
@@ -226,7 +184,7 @@ def pad(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
             None if (low, high) == (0, 0) else inside(k, at, extent)
             for at, extent, low, high in zip(places, shape, op.low.data, op.high.data, strict=True)
         ]
-        return read_inside(k, op.input, tuple(places), every(k, conditions), op.value.value)
+        return read_inside(k, op.input, tuple(places), k.every(conditions), op.value.value)
     for dim, (at, extent) in enumerate(zip(places, shape, strict=True)):
         if (op.low.data[dim], op.high.data[dim]) == (0, 0):
             continue

@@ -2,44 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
 from xdsl.builder import Builder
 from xdsl.dialects.builtin import UnitAttr
-from xdsl.ir import Block, SSAValue
-from xdsl.rewriter import InsertPoint
+from xdsl.ir import SSAValue
 
 from forgec.ir import types
 from forgec.ir.attributes import IntsAttr, ScalarAttr
 from forgec.ir.ops.binary import AddOp, DivOp, MulOp, SubOp
 from forgec.ir.ops.decomposition import Emitter
-from forgec.ir.ops.fused import FusedOp
-from forgec.ir.ops.module import AtenOp, YieldOp
+from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.norm import GroupNormOp
 from forgec.ir.ops.reduction import AmaxOp, LogSoftmaxOp, MeanOp, SoftmaxOp, SumOp, VectorNormOp
 from forgec.ir.ops.unary import ExpOp, LogOp, RsqrtOp, SqrtOp
 from forgec.passes.tiles.arithmetic import work_dtype
 from forgec.passes.tiles.kernel_builder import NotLowered
+from forgec.passes.tiles.operators import group, settings
 from forgec.passes.tiles.rule import expands
 from forgec.runtime.symbolic import Extent
 
 KEEP = {"keepdim": UnitAttr()}
-
-
-def group(
-    op: Any, builder: Builder, kind: str, inputs: Sequence[SSAValue], make: Callable[..., Sequence[SSAValue]]
-) -> Sequence[SSAValue]:
-    """One kernel of the ops that ``make`` emits, given an emitter and the inputs."""
-    block = Block(arg_types=[value.type for value in inputs])
-    emit = Emitter(Builder(InsertPoint.at_end(block)), op)
-    made = make(emit, *block.args)
-    block.add_op(YieldOp.create(operands=list(made)))
-    found = FusedOp.with_region(kind, block, list(inputs))
-    found.location = op.location
-    builder.insert(found)
-    return found.results
 
 
 @expands(GroupNormOp)
@@ -108,7 +93,7 @@ def softmax(op: Any, builder: Builder) -> list[SSAValue]:
 
 def _batch_norm(op: AtenOp, builder: Builder) -> list[SSAValue]:
     """By the batch's own statistics: what is along one channel is a row."""
-    given = _settings(op, "input weight bias running_mean running_var training momentum eps cudnn_enabled")
+    given = settings(op, "input weight bias running_mean running_var training momentum eps cudnn_enabled")
     own = given.get("training") and given.get("running_mean") is None and given.get("running_var") is None
     value = op.inputs[0]
     if not own or types.shape(value)[0] != 1:
@@ -121,7 +106,7 @@ def _batch_norm(op: AtenOp, builder: Builder) -> list[SSAValue]:
 
 def _weight_norm(op: AtenOp, builder: Builder) -> list[SSAValue]:
     """``v · g / |v|``: the length over all dimensions but one."""
-    given = _settings(op, "v g dim")
+    given = settings(op, "v g dim")
     v, g = (op.inputs[given[name].id] for name in ("v", "g"))
     dtype, rank = types.dtype(v), types.rank(v)
     wide, kept = work_dtype(dtype), given.get("dim", 0) % rank
@@ -141,7 +126,7 @@ def _weight_norm(op: AtenOp, builder: Builder) -> list[SSAValue]:
 
 def _linalg_norm(op: AtenOp, builder: Builder) -> list[SSAValue]:
     """Of vectors; along two dimensions it would be a norm of matrices."""
-    given = _settings(op, "self ord dim keepdim")
+    given = settings(op, "self ord dim keepdim")
     value, order, dims = op.inputs[0], given.get("ord"), given.get("dim")
     if isinstance(dims, int):
         dims = (dims,)
@@ -153,11 +138,6 @@ def _linalg_norm(op: AtenOp, builder: Builder) -> list[SSAValue]:
     keep = KEEP if given.get("keepdim") else {}
     emit = Emitter(builder, op)
     return [emit(VectorNormOp, value, dims=along, ord=ScalarAttr.of(2.0 if order is None else float(order)), **keep)]
-
-
-def _settings(op: AtenOp, names: str) -> dict[str, Any]:
-    positional, keyword = op.arguments
-    return {**dict(zip(names.split(), positional, strict=False)), **dict(keyword)}
 
 
 _CALLEES = {"aten::batch_norm": _batch_norm, "aten::_weight_norm": _weight_norm, "aten::linalg_norm": _linalg_norm}

@@ -18,14 +18,8 @@ def _source_shape(op: Any) -> tuple[Extent, ...]:
     return types.shape(op.source)
 
 
-def _refuse(op: Any) -> None:
-    if types.dtype(op.result) in types.COMPLEX:
-        raise NotLowered("complex numbers have no tiles")
-
-
 @changes(shape.InsertSliceOp, over=_source_shape)
 def insert_slice(k: KernelBuilder, op: Any, place: Place) -> Change:
-    _refuse(op)
     dim = op.dim.data
     at = op.start.data + place[dim] * op.step.data
     return Change(k.value(op.source, place), (*place[:dim], at, *place[dim + 1 :]))
@@ -33,17 +27,11 @@ def insert_slice(k: KernelBuilder, op: Any, place: Place) -> Change:
 
 @changes(window.InsertWindowOp, over=_source_shape)
 def insert_window(k: KernelBuilder, op: Any, place: Place) -> Change:
-    _refuse(op)
     return Change(k.value(op.source, place), window_place(op, place))
-
-
-def _indexed_shape(op: Any) -> tuple[Extent, ...]:
-    return index._indexed_shape(types.shape(op.destination), op.dims.data, op.indices)
 
 
 def _combine(op: Any, adds: bool) -> str:
     """Places may repeat: one of the values stays, or all are added."""
-    _refuse(op)
     if not adds:
         return "any"
     if types.dtype(op.result) == "i1":
@@ -51,7 +39,7 @@ def _combine(op: Any, adds: bool) -> str:
     return "add"
 
 
-@changes(index.IndexPutOp, over=_indexed_shape)
+@changes(index.IndexPutOp, over=lambda op: index.indexed_shape(types.shape(op.destination), op.dims.data, op.indices))
 def index_put(k: KernelBuilder, op: Any, place: Place) -> Change:
     combine = _combine(op, op.accumulate is not None)
     value = k.value(op.values, broadcast_place(place, types.shape(op.values)))
