@@ -24,6 +24,8 @@ from forgec.runtime.symbolic import substitute
 
 LEVELS = ("x86-64-v3", "x86-64-v4")
 TARGETS = (*(f"cpu:{level}" for level in LEVELS), "cpu:host")
+WITHOUT = ("f8e4m3fn", "f8e5m2")
+"""Dtypes that no tile has here: processors do not compute with them."""
 _VECTOR_BYTES = {"x86-64-v3": 32, "x86-64-v4": 64}
 
 
@@ -135,4 +137,6 @@ def _entry(kernel: KernelOp, functions: Any) -> Kernel:
     return Kernel(name, functions[name], len(kernel.parameters), len(kernel.symbol_names), messages)
 
 
-BACKEND = Backend("cpu", TARGETS, {**LOWERINGS, LaunchOp: lower_launch}, aten.composite.covers, native, kernels=True)
+BACKEND = Backend(
+    "cpu", TARGETS, {**LOWERINGS, LaunchOp: lower_launch}, aten.composite.covers, native, kernels=True, without=WITHOUT
+)
