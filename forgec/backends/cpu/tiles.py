@@ -142,10 +142,7 @@ class Buffer:
         self.pointer = e.alloca(element, step + slack)
 
     def address(self, k: Kernel, places: Sequence[Place]) -> SSAValue:
-        position: Place = 0
-        for place, stride in zip(places, self.strides, strict=True):
-            position = k.add(position, k.mul(place, stride))
-        return k.address(self.pointer, position, self.element)
+        return k.address(self.pointer, k.position(places, self.strides), self.element)
 
     def write(self, k: Kernel, value: SSAValue, at: At) -> None:
         """Store elements; the lanes run along the axis that is stored without gaps."""

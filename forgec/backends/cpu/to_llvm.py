@@ -68,7 +68,8 @@ def llvm_text(module: ModuleOp, *, triple: str = "", attributes: str = "") -> st
     """The module, of ``llvm.func`` and ``llvm.mlir.global``, as LLVM IR; ``attributes`` are added to each function's.
 
     Raises:
-        NotImplementedError: an op or an attribute that has no translation here.
+        NotImplementedError: an op or an attribute that has no translation here. No kernel has one: their functions come
+            from ``Emitter``, whose ops all are translated; what a kernel has no code for is FORGE-B002 before.
     """
     return _Writer(f"{_FUNCTION_ATTRIBUTES} {attributes}".rstrip()).module(module, triple)
 
