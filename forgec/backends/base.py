@@ -27,7 +27,7 @@ class Backend:
     ``covers`` may refuse a single op although its class has a lowering: for a modifier that the backend cannot honour.
     ``native`` makes the machine code of the kernels (``kernel::NAME``) that the launches of a module of plan entries
     call, for one of the targets; None when they call none. ``kernels``: ops become kernels of tiles before the plan is
-    made (``lower-to-tile``, ``bind-tiles``).
+    made (``lower-to-tile``, ``bind-tiles``), but for those with values of the dtypes in ``without``.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Backend:
     covers: Callable[[Operation], bool] = lambda op: True
     native: Callable[[ModuleOp, str], NativeCode | None] = lambda module, target: None
     kernels: bool = False
+    without: tuple[str, ...] = ()
 
     def lowers(self, op: Operation) -> bool:
         """True if the backend runs this op as it is."""

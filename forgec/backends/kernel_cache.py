@@ -25,6 +25,7 @@ from pathlib import Path
 from xdsl.ir import Operation
 from xdsl.printer import Printer
 
+import forgec
 from forgec.diagnostics import ForgeError
 from forgec.ir.tile.kernel import KernelOp
 from forgec.runtime.replacing_file import ReplacingFile
@@ -188,15 +189,21 @@ def _forget_names(op: Operation) -> None:
                 argument.name_hint = None
 
 
+_MEANING = tuple(Path(forgec.__file__).parent / folder for folder in ("ir/tile", "runtime/symbolic"))
+
+
 @lru_cache(maxsize=8)
 def versions(backend: Path, *packages: str) -> str:
-    """What a backend's results depend on beside their input: the text of its modules, and the versions of packages."""
+    """What a backend's results depend on beside their input: the text of its modules and of those that say what
+    kernels mean, and the versions of packages.
+    """
     from importlib.metadata import PackageNotFoundError, version
 
     digest = hashlib.sha256()
-    for path in sorted(backend.rglob("*.py")):
-        digest.update(str(path.relative_to(backend)).encode())
-        digest.update(path.read_bytes())
+    for folder in (backend, *_MEANING):
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(str(path.relative_to(folder)).encode())
+            digest.update(path.read_bytes())
     found = []
     for package in packages:
         try:

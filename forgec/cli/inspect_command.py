@@ -14,7 +14,7 @@ from forgec.cli.errors import reporting
 
 
 class Level(StrEnum):
-    """The levels of IR that artifacts hold."""
+    """The levels of IR: artifacts hold all but ``llvm``, which is made of ``tile``."""
 
     forge = "forge"
     tile = "tile"
@@ -86,7 +86,12 @@ def _kernels(opened: Any, level: Level, text: str, stored: str, kernel: str | No
     if kernel is not None and kernel not in names:
         raise error("FORGE-U005", f"there is no kernel {kernel}", help=f"the kernels are: {', '.join(names) or 'none'}")
     if level is Level.llvm:
-        return tile_view.llvm(stored, opened.manifest["target"], kernel)
+        from forgec.backends.cpu.backend import LEVELS
+
+        level = opened.kernels.table.isa if opened.kernels is not None else opened.manifest["target"]
+        if level not in LEVELS:
+            raise error("FORGE-U005", f"kernels for {level} have no LLVM IR, those for {', '.join(LEVELS)} have")
+        return tile_view.llvm(stored, level, kernel)
     try:
         return tile_view.annotated(text, opened.report.get("kernels", []), kernel)
     except (AttributeError, LookupError, TypeError, ValueError) as reason:

@@ -46,16 +46,19 @@ class LowerToTile(ModulePass):
     What changes some elements of a value (a cache, say) works in the value's own memory. A group that has no kernel is
     tried op by op, a composite op as the smaller ones that it stands for. An op that no rule covers stays, with a
     remark. Rearrangements that strides express stay as well: the plan makes them views. Values that only kernels see
-    lie densely, whatever strides their types had.
+    lie densely, whatever strides their types had. What has a value of a dtype in ``without`` stays: the target has no
+    tiles of it.
 
     Order: last, after ``@O2``.
     """
 
     name = "lower-to-tile"
 
+    without: tuple[str, ...] = ()
+
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         kernels: dict[str, KernelOp] = {}
-        known = KnownGroups()
+        known = KnownGroups(self.without)
         for block in [b for b in blocks(op) if not isinstance(b.parent_op(), FusedOp)]:
             for current in list(block.ops):
                 if _is_candidate(current):

@@ -68,9 +68,9 @@ class Report:
         others calls of ATen; ``kernels`` has an entry for each kernel: how often it is launched, its tile extents, what
         one launch costs for the extents in ``extents``, and the candidates for its tiles with their estimates.
         ``buffers_naive`` and ``peak_bytes_naive`` are those of a plan with one buffer for each value that the captured
-        graph computes. Where the compilation was asked for ``pass_costs``,
-        each of ``passes`` says its own share: ``bytes_moved_before`` and ``_after``, their ratio
-        ``fusion_gain_ratio``, ``launches_before`` and ``_after``, and theirs, ``launch_ratio``.
+        graph computes. Where the compilation was asked for ``pass_costs``, each of ``passes`` says its own share:
+        ``bytes_moved_before`` and ``_after``, their ratio ``fusion_gain_ratio``, ``launches_before`` and ``_after``,
+        and theirs, ``launch_ratio``.
         Without ``times`` the result is a function of model, pipeline and target alone.
         """
         passes = [{k: v for k, v in entry.items() if times or k not in ON_REQUEST} for entry in self.passes]

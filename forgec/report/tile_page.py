@@ -21,7 +21,8 @@ TEXT = Path(__file__).with_name("tile_page.md")
 """The prose. ``{{softmax.forge}}`` and the like stand for what is printed: of each case ``forge``, ``tile``, ``bound``,
 ``llvm``, ``triton`` and ``table``; ``{{example}}`` for the file with an op and its rule.
 """
-TARGET = "cpu:x86-64-v3"
+LEVEL = "x86-64-v3"
+TARGET = f"cpu:{LEVEL}"
 GPU = "cuda:sm_90a"
 SHOWN = 6
 """Candidates in a table."""
@@ -158,7 +159,7 @@ def _llvm(kernel: KernelOp) -> str:
     from forgec.backends.cpu.backend import lowered_kernel
     from forgec.backends.cpu.to_llvm import llvm_text
 
-    blocks = re.split(r"\n(?=b\d+:)", llvm_text(lowered_kernel(kernel, TARGET)))
+    blocks = re.split(r"\n(?=b\d+:)", llvm_text(lowered_kernel(kernel, LEVEL)))
     inner = [block for block in blocks if re.search(r"br i1 .*label %" + block.partition(":")[0] + r"\b", block)]
     products = [block for block in inner if "llvm.fma" in block]
     sums = [block for block in inner if re.search(r"= f\w+ <\d+ x float>", block)]

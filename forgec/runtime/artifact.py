@@ -14,7 +14,7 @@ from forgec.diagnostics import ForgeError, error
 from forgec.runtime import kernels as kernel_tables
 from forgec.runtime import manifest as manifests
 from forgec.runtime import plan as plans
-from forgec.runtime.kernels import FOLDER, KERNEL_CODE, KERNEL_TABLE, FilePlace, NativeCode
+from forgec.runtime.kernels import FOLDER, KERNEL_CODE, KERNEL_TABLE, MEMBERS, FilePlace, NativeCode
 from forgec.runtime.manifest import MANIFEST, PLAN, REPORT, WEIGHTS, Manifest
 from forgec.runtime.refusals import refuse_path
 from forgec.runtime.strict_json import StrictJsonError, parse_json
@@ -101,8 +101,8 @@ class Artifact:
             if name not in self._manifest.members:
                 raise error("FORGE-A003", f"member '{name}' of '{self.path}' is missing")
         kernels = {name for name in self._manifest.members if name.startswith(FOLDER)}
-        if kernels and kernels != {KERNEL_CODE, KERNEL_TABLE}:
-            name = min(kernels ^ {KERNEL_CODE, KERNEL_TABLE})
+        if kernels and kernels != {*MEMBERS}:
+            name = min(kernels.symmetric_difference(MEMBERS))
             raise error("FORGE-A003", f"member '{name[:80]}' of '{self.path}' is missing, or nothing that kernels have")
         if kernels and self._members[KERNEL_CODE].method == DEFLATED:
             raise self._damaged(KERNEL_CODE)

@@ -57,8 +57,8 @@ class Executable:
     """An entry point, linked and analysed. ``params`` are tensors by register number; ``locations`` are the plan's.
 
     A register is *transient* when it holds another tensor in each call (inputs, states, outputs, externals);
-    ``views`` lists for each of these its views that are used as tensors (a kernel needs the
-    address only). ``leaves`` lists the output leaves that a register fills.
+    ``views`` lists for each of these its views that are used as tensors (a kernel needs the address only). ``leaves``
+    lists the output leaves that a register fills.
     """
 
     def __init__(

@@ -88,6 +88,12 @@ def missing_features(isa: str, features: Iterable[str], flags: frozenset[str]) -
     return [name for name in dict.fromkeys((*level, *features)) if _OTHER_NAMES.get(name, name) not in flags]
 
 
+def host_flags() -> frozenset[str] | None:
+    """The flags of this machine's processor; None when ``CPUINFO`` lists none. ``OSError`` when it cannot be read."""
+    with CPUINFO.open(errors="replace") as file:  # one processor's part: some systems list hundreds
+        return next((found for line in file if (found := flags_of(line)) is not None), None)
+
+
 def require(isa: str, features: Iterable[str]) -> None:
     """FORGE-A007, naming what is missing, unless this processor runs code for the instruction set."""
     help = "compile for this machine, or for an older instruction set"
@@ -96,8 +102,7 @@ def require(isa: str, features: Iterable[str]) -> None:
     if machine not in ("x86_64", "AMD64"):
         raise error("FORGE-A007", f"{needs}, this is a machine of type {machine or 'unknown'}", help=help)
     try:
-        with CPUINFO.open(errors="replace") as file:  # one processor's part: some systems list hundreds
-            flags = next((found for line in file if (found := flags_of(line)) is not None), None)
+        flags = host_flags()
     except OSError as reason:
         raise error("FORGE-A007", f"{needs}, and {CPUINFO} cannot be read: {reason.strerror}", help=help) from None
     if flags is None:

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 import forgec as compiler
+from forgec.backends.cpu.backend import level_of
 from forgec.cli.inspect_view import size
 from forgec.cli.ir_text import without_locations
+from forgec.runtime import processor
 from tests.cli.command import forgec
 
 
@@ -147,6 +149,14 @@ def test_one_kernel_and_its_llvm(tile_artifact: Path):
     missing = forgec("inspect", tile_artifact, "--ir", "llvm", "--kernel", "other")
     assert "FORGE-U005" in missing.err
     assert kernel["name"] in missing.err
+
+
+def test_the_llvm_is_that_of_the_artifacts_level(tile_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shown = forgec("inspect", tile_artifact, "--ir", "llvm").out
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "none")  # another machine, which could not be a host
+    level_of.cache_clear()
+    assert forgec("inspect", tile_artifact, "--ir", "llvm").out == shown
+    level_of.cache_clear()
 
 
 def test_a_target_without_kernels_has_no_tiles(static_artifact: Path):

@@ -16,6 +16,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import forgec
 from forgec.backends.cpu.backend import TARGETS
+from forgec.ir.types import ITEM_BYTES
+from forgec.runtime import dtypes
 from forgec.runtime.control import is_control
 from forgec.runtime.kernels import is_kernel
 from tests.models.architectures.row import Row
@@ -108,6 +110,23 @@ def test_layers_share_kernels_and_artifacts_hold_them(tmp_path: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", program, str(path), str(result)], check=True, timeout=120)
     assert np.array_equal(np.load(result), wanted.logits.detach().numpy())
+
+
+class _Turned(torch.nn.Module):
+    def forward(self, x: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x.transpose(0, 1).contiguous(), scale * scale
+
+
+@pytest.mark.parametrize("dtype", [dtypes.torch_dtype(name) for name in ITEM_BYTES])
+def test_dtypes_without_tiles_are_left_to_aten(dtype: torch.dtype) -> None:
+    x, scale = torch.randn(4, 8).to(dtype), torch.randn(3)
+    compiled = forgec.compile(_Turned(), (x, scale), target=TARGET)
+    kernels, aten = calls(compiled)
+    without = dtype.is_complex or (dtype.itemsize == 1 and dtype.is_floating_point)
+    assert (kernels.total(), aten.total()) == ((1, 1) if without else (2, 0))
+    turned, squared = compiled(x, scale)
+    assert torch.equal(turned.view(torch.uint8), x.transpose(0, 1).contiguous().view(torch.uint8))
+    assert torch.equal(squared, scale * scale)
 
 
 def test_targets_are_those_of_x86() -> None:

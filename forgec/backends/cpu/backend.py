@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from xdsl.dialects.builtin import ModuleOp
+from xdsl.traits import SymbolTable
 
 from forgec.backends import aten
 from forgec.backends.aten.table import LOWERINGS
@@ -19,11 +21,14 @@ from forgec.ir.locations import location_of
 from forgec.ir.tile.kernel import KernelOp, LaunchOp
 from forgec.ir.tile.memory import CheckOp
 from forgec.ir.tile.types import block_type
+from forgec.runtime import processor
 from forgec.runtime.kernels import GRID, NAMESPACE, Kernel, KernelTable, NativeCode
 from forgec.runtime.symbolic import substitute
 
 LEVELS = ("x86-64-v3", "x86-64-v4")
 TARGETS = (*(f"cpu:{level}" for level in LEVELS), "cpu:host")
+WITHOUT = ("f8e4m3fn", "f8e5m2")
+"""Dtypes that no tile has here: processors do not compute with them."""
 _VECTOR_BYTES = {"x86-64-v3": 32, "x86-64-v4": 64}
 
 
@@ -33,12 +38,13 @@ def level_of(target: str) -> str:
     level = target.partition(":")[2]
     if level != "host":
         return level
-    from forgec.runtime.processor import CPUINFO, flags_of, missing_features
-
-    flags = (flags_of(CPUINFO.read_text()) if CPUINFO.exists() else None) or frozenset()
-    fitting = [name for name in LEVELS if not missing_features(name, (), flags)]
+    try:
+        flags = processor.host_flags() or frozenset()
+    except OSError:
+        flags = frozenset[str]()
+    fitting = [name for name in LEVELS if not processor.missing_features(name, (), flags)]
     if not fitting:
-        raise error("FORGE-U003", "this processor has not all instructions of x86-64-v3", help="compile for cpu")
+        raise error("FORGE-U003", f"this processor has not all instructions of {LEVELS[0]}", help="compile for cpu")
     return fitting[-1]
 
 
@@ -79,8 +85,6 @@ def _laid(b: PlanBuilder, place: Place, wanted: Any) -> Place:
 
 
 def _kernel(op: LaunchOp) -> KernelOp:
-    from xdsl.traits import SymbolTable
-
     found = SymbolTable.lookup_symbol(op, op.kernel)
     if not isinstance(found, KernelOp):
         raise error("FORGE-B002", f"there is no kernel {op.kernel.root_reference.data}", location=location_of(op))
@@ -94,45 +98,43 @@ def native(module: ModuleOp, target: str) -> NativeCode | None:
         return None
     from forgec.backends.cpu.link import link
 
-    level = level_of(target)
-    image = link({kernel.sym_name.data: object_of(kernel, level) for kernel in kernels})
+    level, cache = level_of(target), KernelCache()
+    image = link({kernel.sym_name.data: object_of(kernel, level, cache) for kernel in kernels})
     table = KernelTable(level, tuple(_entry(kernel, image.functions) for kernel in kernels))
     return NativeCode(table, image.code)
 
 
-def object_of(kernel: KernelOp, level: str) -> bytes:
+def object_of(kernel: KernelOp, level: str, cache: KernelCache) -> bytes:
     """The object code of a bound kernel for a level of x86-64, out of the cache if it was compiled before."""
     name = kernel.sym_name.data
     key = kernel_key(kernel, name, level, versions(Path(__file__).parent, "llvmlite", "xdsl"))
-    return KernelCache().find_or_make(key, lambda: _compiled(kernel, level))
+    return cache.find_or_make(key, lambda: _compiled(kernel, level))
 
 
 def _compiled(kernel: KernelOp, level: str) -> bytes:
     from forgec.backends.cpu.compile import compile_module
 
     bits = 8 * _VECTOR_BYTES[level]
-    return compile_module(_lowered(kernel, level), cpu=level, features="", vector_bits=bits)
+    return compile_module(lowered_kernel(kernel, level), cpu=level, features="", vector_bits=bits)
 
 
-def lowered_kernel(kernel: KernelOp, target: str) -> ModuleOp:
-    """The module of LLVM's dialect of one kernel, with vectors as wide as the target's registers."""
-    return _lowered(kernel, level_of(target))
-
-
-def _lowered(kernel: KernelOp, level: str) -> ModuleOp:
+def lowered_kernel(kernel: KernelOp, level: str) -> ModuleOp:
+    """The module of LLVM's dialect of one kernel, with vectors as wide as the registers of a level of x86-64."""
     from forgec.backends.cpu.tile_to_llvm import kernel_module
 
     return kernel_module([kernel], vector_bytes=_VECTOR_BYTES[level])
 
 
-def _entry(kernel: KernelOp, functions: Any) -> Kernel:
+def _entry(kernel: KernelOp, functions: Mapping[str, int]) -> Kernel:
     name = kernel.sym_name.data
     checks: dict[int, str] = {}
     for op in kernel.body.walk():
         if isinstance(op, CheckOp):
             checks[op.number.data] = op.message.data
-    messages = tuple(checks[number] for number in sorted(checks))
+    messages = tuple(checks.get(number, "") for number in range(1, max(checks, default=0) + 1))
     return Kernel(name, functions[name], len(kernel.parameters), len(kernel.symbol_names), messages)
 
 
-BACKEND = Backend("cpu", TARGETS, {**LOWERINGS, LaunchOp: lower_launch}, aten.composite.covers, native, kernels=True)
+BACKEND = Backend(
+    "cpu", TARGETS, {**LOWERINGS, LaunchOp: lower_launch}, aten.composite.covers, native, kernels=True, without=WITHOUT
+)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xdsl.dialects import scf
-from xdsl.ir import Operation, SSAValue
+from xdsl.ir import SSAValue
 
 from forgec.backends.cpu.nests import write
 from forgec.backends.cpu.placement import Placement
@@ -47,22 +47,14 @@ def in_place(placement: Placement, argument: SSAValue, value: SSAValue) -> bool:
     if not isinstance(product, compute.DotOp) or len(list(value.uses)) != 1:
         return False
     block = product.parent
-    if not isinstance(argument.owner, type(block)) or argument.owner is not block:
+    if block is None or argument.owner is not block:
         return False
-    assert block is not None
     for reader, operand in placement.readers(argument):
         if reader is product and operand == 2:
             continue
-        if reader is product or isinstance(reader, scf.YieldOp) or not _before(block, reader, product):
+        around = block.find_ancestor_op_in_block(reader)
+        if around is None or around is product or isinstance(reader, scf.YieldOp):
+            return False
+        if not around.is_before_in_block(product):
             return False
     return True
-
-
-def _before(block: object, op: Operation, other: Operation) -> bool:
-    """True if ``op``, or the op of the block around it, stands before ``other`` in the block."""
-    while op.parent is not block:
-        parent = op.parent_op()
-        if parent is None:
-            return False
-        op = parent
-    return op is not other and op.is_before_in_block(other)

@@ -6,14 +6,16 @@ from functools import cache
 from threading import Lock
 
 import llvmlite.binding as binding
+from xdsl.dialects import llvm
 from xdsl.dialects.builtin import ModuleOp
 
-from forgec.backends.cpu.object_file import undefined_symbols
+from forgec.backends.cpu.elf import ObjectFile
+from forgec.backends.cpu.memory_functions import NAMES
 from forgec.backends.cpu.to_llvm import llvm_text
 from forgec.diagnostics import error
 
-RUNTIME_SYMBOLS = frozenset({"memcpy", "memmove", "memset"})
-"""What objects may call: whoever loads them provides these."""
+TRIPLE = "x86_64-unknown-linux-gnu"
+"""What objects are for, whatever machine compiles them: images are laid out for it."""
 
 _LOCK = Lock()  # a target machine is for one thread at a time
 
@@ -30,13 +32,14 @@ def compile_module(
     Raises:
         ForgeError: FORGE-B003 if LLVM refuses the module, or if the object needs functions that no kernel may call.
     """
-    object_ = _emit(module, cpu, features, vector_bits, as_object=True)
-    assert isinstance(object_, bytes)
-    missing = sorted(undefined_symbols(object_) - RUNTIME_SYMBOLS)
+    with _LOCK:
+        machine = _machine(cpu, features)
+        object_ = machine.emit_object(_optimized(module, machine, vector_bits))
+    missing = sorted(ObjectFile(object_).undefined.difference(NAMES))
     if missing:
         raise error(
             "FORGE-B003",
-            f"the object code for {cpu} calls {', '.join(missing)}",
+            f"the object code of {_functions(module)} for {cpu} calls {', '.join(missing)}",
             notes=(
                 "kernels run without libraries; LLVM calls such functions for what the CPU has no instructions for",
             ),
@@ -44,13 +47,21 @@ def compile_module(
     return object_
 
 
+def compile_text(text: str, *, cpu: str) -> bytes:
+    """The object of LLVM IR as it is written, without passes."""
+    with _LOCK:
+        machine = _machine(cpu, "")
+        text = f'target triple = "{machine.triple}"\n{text}'
+        return machine.emit_object(binding.parse_assembly(text, binding.create_context()))
+
+
 def assembly(
     module: ModuleOp, *, cpu: str = "host", features: str | None = None, vector_bits: int | None = None
 ) -> str:
     """What ``compile_module`` generates, as assembly to read."""
-    text = _emit(module, cpu, features, vector_bits, as_object=False)
-    assert isinstance(text, str)
-    return text
+    with _LOCK:
+        machine = _machine(cpu, features)
+        return machine.emit_assembly(_optimized(module, machine, vector_bits))
 
 
 def optimized_llvm(
@@ -61,11 +72,8 @@ def optimized_llvm(
         return str(_optimized(module, _machine(cpu, features), vector_bits))
 
 
-def _emit(module: ModuleOp, cpu: str, features: str | None, vector_bits: int | None, *, as_object: bool) -> bytes | str:
-    with _LOCK:
-        machine = _machine(cpu, features)
-        parsed = _optimized(module, machine, vector_bits)
-        return machine.emit_object(parsed) if as_object else machine.emit_assembly(parsed)
+def _functions(module: ModuleOp) -> str:
+    return ", ".join(op.sym_name.data for op in module.ops if isinstance(op, llvm.FuncOp))
 
 
 def _optimized(module: ModuleOp, machine: binding.TargetMachine, vector_bits: int | None) -> binding.ModuleRef:
@@ -77,7 +85,7 @@ def _optimized(module: ModuleOp, machine: binding.TargetMachine, vector_bits: in
         parsed = binding.parse_assembly(text, binding.create_context())  # LLVM's global context would only grow
         parsed.verify()
     except RuntimeError as fault:
-        raise error("FORGE-B003", f"LLVM refuses the generated code: {str(fault).strip()}") from fault
+        raise error("FORGE-B003", f"LLVM refuses the code of {_functions(module)}: {str(fault).strip()}") from fault
     parsed.name = "kernels"
     builder = binding.create_pass_builder(machine, binding.create_pipeline_tuning_options(speed_level=2))
     _passes().run(parsed, builder)
@@ -101,10 +109,10 @@ def _passes() -> binding.ModulePassManager:
 
 @cache
 def _machine(cpu: str, features: str | None) -> binding.TargetMachine:
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()
+    binding.initialize_all_targets()
+    binding.initialize_all_asmprinters()
     if cpu == "host":
         cpu = binding.get_host_cpu_name()
         features = binding.get_host_cpu_features().flatten() if features is None else features
-    target = binding.Target.from_default_triple()
+    target = binding.Target.from_triple(TRIPLE)
     return target.create_target_machine(cpu=cpu, features=features or "", opt=2, reloc="pic", codemodel="small")

@@ -39,20 +39,11 @@ def llvm_element(kind: Attribute) -> Attribute:
     return kind
 
 
-def rule(op: Operation) -> Rule | None:
-    """How the op is emitted; None if it is no elementwise op."""
-    if not op.name.startswith(("arith.", "math.")) or isinstance(op, arith.ConstantOp):
-        return None
+def compute(op: Operation) -> Callable[[Emitter, Values], SSAValue]:
+    """The op's rule, bound to it, with its fast-math flags. Raises Unsupported."""
     found = RULES.get(op.name)
     if found is None:
         raise Unsupported(op.name)
-    return found
-
-
-def compute(op: Operation) -> Callable[[Emitter, Values], SSAValue]:
-    """``rule`` bound to the op, with its fast-math flags. Raises Unsupported."""
-    found = rule(op)
-    assert found is not None
     flags = op.properties.get("fastmath")
     if not isinstance(flags, arith.FastMathFlagsAttr) or not flags.data:
         return lambda e, values: found(e, op, values)
@@ -73,10 +64,6 @@ def _target(op: Operation) -> Attribute:
 
 def _simple(name: str) -> Rule:
     return lambda e, op, values: getattr(e, name)(*values)
-
-
-def _is_constant(value: SSAValue) -> bool:
-    return isinstance(value.owner, llvm.ConstantOp)
 
 
 def _divisor(e: Emitter, a: SSAValue, *, signed: bool) -> tuple[SSAValue, SSAValue | None]:
@@ -125,8 +112,6 @@ def _unsigned(name: str) -> Rule:
 def _shift(name: str) -> Rule:
     def emit(e: Emitter, op: Operation, values: Values) -> SSAValue:
         width = bits(values[0].type)
-        if _is_constant(values[1]):
-            return getattr(e, name)(*values)
         small = e.icmp("ult", values[1], width)
         amount = e.select(small, values[1], width - 1)
         shifted = getattr(e, name)(values[0], amount)
@@ -191,44 +176,23 @@ def _bitcast(e: Emitter, op: Operation, values: Values) -> SSAValue:
     return e.bitcast(values[0], with_element(values[0].type, _target(op)))
 
 
-def _intrinsic(name: str) -> Rule:
-    """An intrinsic of f32 and f64 that is an instruction; halves go through f32."""
-
-    def emit(e: Emitter, op: Operation, values: Values) -> SSAValue:
-        wide = [_wide(e, value) for value in values]
-        return e.convert(e.intrinsic(name, wide), _target(op))
-
-    return emit
-
-
 def _wide(e: Emitter, value: SSAValue) -> SSAValue:
     return e.widen(value) if is_float(value.type) and bits(value.type) == 16 else value
 
 
 def _math(name: str) -> Rule:
     """A function of ``vector_math``, which computes in f32 and f64."""
-
-    def emit(e: Emitter, op: Operation, values: Values) -> SSAValue:
-        function = getattr(vector_math, name, None)
-        if function is None:
-            raise Unsupported(op.name)
-        return e.convert(function(e, *(_wide(e, value) for value in values)), _target(op))
-
-    return emit
+    function: vector_math.Function = getattr(vector_math, name)
+    return lambda e, op, values: e.convert(function(e, *(_wide(e, value) for value in values)), _target(op))
 
 
 def _fma(e: Emitter, op: Operation, values: Values) -> SSAValue:
     return e.convert(e.fma(*(_wide(e, value) for value in values)), _target(op))
 
 
-def _rsqrt(e: Emitter, op: Operation, values: Values) -> SSAValue:
-    wide = _wide(e, values[0])
-    return e.convert(e.fdiv(1.0, e.sqrt(wide)), _target(op))
-
-
 def _round_half_away(e: Emitter, op: Operation, values: Values) -> SSAValue:
     wide = _wide(e, values[0])
-    whole = e.intrinsic("llvm.trunc", (wide,))
+    whole = vector_math.trunc(e, wide)
     further = e.fcmp("oge", e.fabs(e.fsub(wide, whole)), 0.5)
     away = e.fadd(whole, e.copysign(1.0, wide))
     return e.convert(e.copysign(e.select(further, away, whole), wide), _target(op))
@@ -263,22 +227,6 @@ def _count_zeros(name: str) -> Rule:
     return emit
 
 
-EXPONENTIAL = (
-    "exp",
-    "exp2",
-    "expm1",
-    "log",
-    "log2",
-    "log10",
-    "log1p",
-    "sinh",
-    "cosh",
-    "tanh",
-    "asinh",
-    "acosh",
-    "atanh",
-)
-TRIGONOMETRIC = ("sin", "cos", "tan", "asin", "acos", "atan", "atan2")
 RULES: dict[str, Rule] = {
     **{
         f"arith.{name}": _simple(emitted)
@@ -320,18 +268,16 @@ RULES: dict[str, Rule] = {
     "math.copysign": lambda e, op, values: e.convert(e.copysign(*(_wide(e, v) for v in values)), _target(op)),
     **{
         f"math.{name}": _math(name)
-        for name in (*EXPONENTIAL, *TRIGONOMETRIC, "erf", "cbrt")
+        for name in (
+            "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sinh", "cosh", "tanh",
+            "sin", "cos", "tan", "asin", "acos", "atan", "atan2", "erf", "erfc", "ceil", "floor", "trunc", "rsqrt",
+        )
     },
-    "math.erfc": _math("erfc"),
     "arith.remf": _math("fmod"),
     "math.powf": _math("pow"),
     "math.fpowi": _float_power,
-    "math.ceil": _intrinsic("llvm.ceil"),
-    "math.floor": _intrinsic("llvm.floor"),
-    "math.trunc": _intrinsic("llvm.trunc"),
-    "math.roundeven": _intrinsic("llvm.roundeven"),
+    "math.roundeven": _math("round_even"),
     "math.round": _round_half_away,
-    "math.rsqrt": _rsqrt,
     "math.fma": _fma,
     "math.ipowi": _integer_power,
     "math.ctlz": _count_zeros("llvm.ctlz"),

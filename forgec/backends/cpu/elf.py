@@ -84,6 +84,16 @@ class ObjectFile:
         except (struct.error, IndexError, OverflowError, ValueError) as reason:
             raise ElfError(f"it is damaged: {reason}") from None
 
+    @property
+    def defined(self) -> frozenset[str]:
+        """The names of its symbols that it defines."""
+        return frozenset(symbol.name for symbol in self.symbols if symbol.section != UNDEFINED)
+
+    @property
+    def undefined(self) -> frozenset[str]:
+        """The names that it uses and does not define."""
+        return frozenset(symbol.name for symbol in self.symbols if symbol.section == UNDEFINED and symbol.name)
+
     def relocations(self) -> Iterator[tuple[Section, list[Relocation]]]:
         """The sections that have relocations, with them."""
         for section in self.sections:

@@ -107,22 +107,13 @@ class Emitter(ValueEmitter):
         pointer: SSAValue,
         mask: SSAValue,
         otherwise: SSAValue | None = None,
-        alignment: int | None = None,
     ) -> SSAValue:
         """Consecutive elements where the mask has the lane, else ``otherwise`` (zero), without touching memory."""
-        if element_type(type) == i1:
-            wide = None if otherwise is None else self.zext(otherwise, i8)
-            return self.icmp("ne", self.masked_load(with_element(type, i8), pointer, mask, wide, alignment), 0)
-        rest = self.zero(type) if otherwise is None else otherwise
-        align = self.const(i32, _align(type, alignment).value.data)
-        return self.intrinsic("llvm.masked.load", (pointer, align, mask, rest), type, overloaded=(type, PTR))
+        return self._masked_read("llvm.masked.load", type, pointer, mask, otherwise)
 
-    def masked_store(self, value: SSAValue, pointer: SSAValue, mask: SSAValue, alignment: int | None = None) -> None:
+    def masked_store(self, value: SSAValue, pointer: SSAValue, mask: SSAValue) -> None:
         """Store the lanes that the mask has to consecutive elements."""
-        if element_type(value.type) == i1:
-            return self.masked_store(self.zext(value, i8), pointer, mask, alignment)
-        align = self.const(i32, _align(value.type, alignment).value.data)
-        self._intrinsic("llvm.masked.store", (value, pointer, align, mask), (), (value.type, PTR))
+        self._masked_write("llvm.masked.store", value, pointer, mask)
 
     def gather(
         self,
@@ -130,23 +121,29 @@ class Emitter(ValueEmitter):
         pointers: SSAValue,
         mask: SSAValue,
         otherwise: SSAValue | None = None,
-        alignment: int | None = None,
     ) -> SSAValue:
         """What stands at each lane's address, ``otherwise`` (zero) where the mask has no lane."""
+        return self._masked_read("llvm.masked.gather", type, pointers, mask, otherwise)
+
+    def scatter(self, value: SSAValue, pointers: SSAValue, mask: SSAValue) -> None:
+        """Store each lane that the mask has to its address, in the order of the lanes."""
+        self._masked_write("llvm.masked.scatter", value, pointers, mask)
+
+    def _masked_read(
+        self, name: str, type: Attribute, pointer: SSAValue, mask: SSAValue, otherwise: SSAValue | None
+    ) -> SSAValue:
         if element_type(type) == i1:
             wide = None if otherwise is None else self.zext(otherwise, i8)
-            return self.icmp("ne", self.gather(with_element(type, i8), pointers, mask, wide, alignment), 0)
+            return self.icmp("ne", self._masked_read(name, with_element(type, i8), pointer, mask, wide), 0)
         rest = self.zero(type) if otherwise is None else otherwise
-        align = self.const(i32, _align(type, alignment).value.data)
-        operands = (pointers, align, mask, rest)
-        return self.intrinsic("llvm.masked.gather", operands, type, overloaded=(type, pointers.type))
+        operands = (pointer, self.const(i32, size_bytes(type)), mask, rest)
+        return self.intrinsic(name, operands, type, overloaded=(type, pointer.type))
 
-    def scatter(self, value: SSAValue, pointers: SSAValue, mask: SSAValue, alignment: int | None = None) -> None:
-        """Store each lane that the mask has to its address, in the order of the lanes."""
+    def _masked_write(self, name: str, value: SSAValue, pointer: SSAValue, mask: SSAValue) -> None:
         if element_type(value.type) == i1:
-            return self.scatter(self.zext(value, i8), pointers, mask, alignment)
-        align = self.const(i32, _align(value.type, alignment).value.data)
-        self._intrinsic("llvm.masked.scatter", (value, pointers, align, mask), (), (value.type, pointers.type))
+            value = self.zext(value, i8)
+        operands = (value, pointer, self.const(i32, size_bytes(value.type)), mask)
+        self._intrinsic(name, operands, (), (value.type, pointer.type))
 
     def alloca(self, type: Attribute, count: int = 1, alignment: int = 64) -> SSAValue:
         """Memory of the function's frame for ``count`` elements, uninitialised, allocated once when it is entered."""
@@ -225,7 +222,7 @@ class Emitter(ValueEmitter):
         head = self.new_block([start.type, *types])
         exit_ = Block(arg_types=types)
         # The condition stands at the end, behind a guard: the form that LLVM's loop passes would bring it into.
-        first, last = _number(start), _number(end)
+        first, last = constant_number(start), constant_number(end)
         if first is not None and last is not None and first < last:
             self.branch(head, (start, *carried))
         else:
@@ -269,23 +266,18 @@ class Emitter(ValueEmitter):
     ) -> list[SSAValue]:
         """The values of the branch taken; without ``otherwise``, ``unchanged`` if the condition does not hold."""
         before = self.block
-        then_block = self.new_block()
-        self.block = then_block
+        then_block = self.block = self.new_block()
         then_values = list(then())
-        then_end = self.block
         join = Block(arg_types=[value.type for value in then_values])
+        self.branch(join, then_values)
         if otherwise is None:
             other_values, else_block = list(unchanged), join
         else:
-            self.branch(join, then_values)
             else_block = self.block = self.new_block()
             other_values = list(otherwise())
             self.branch(join, other_values)
         if [value.type for value in other_values] != [value.type for value in then_values]:
             raise TypeError("the branches give values of different types")
-        if otherwise is None:
-            self.block = then_end
-            self.branch(join, then_values)
         self.block = before
         self.branch_if(condition, then_block, (), else_block, other_values if otherwise is None else ())
         self.func.body.add_block(join)
@@ -325,7 +317,7 @@ def _align(type: Attribute, alignment: int | None) -> IntegerAttr:
     return _ALIGNMENT[size_bytes(type) if alignment is None else alignment]
 
 
-def _number(value: SSAValue) -> int | None:
+def constant_number(value: SSAValue) -> int | None:
     """The integer constant that a value is."""
     if isinstance(value.owner, llvm.ConstantOp) and isinstance(value.owner.value, IntegerAttr):
         return value.owner.value.value.data

@@ -57,9 +57,9 @@ def link(objects: Mapping[str, bytes]) -> FlatImage:
     one that is defined twice, a relocation or a section that no flat image can hold, and what is no x86-64 object.
     """
     files = {name: _parsed(name, content) for name, content in objects.items()}
-    defined = {s.name for file in files.values() for s in file.symbols if s.section != elf.UNDEFINED}
-    wanted = {s.name for file in files.values() for s in file.symbols if s.section == elf.UNDEFINED}
-    if not wanted.isdisjoint(memory_functions.NAMES) and not wanted & {*memory_functions.NAMES} <= defined:
+    defined = {name for file in files.values() for name in file.defined}
+    wanted = {name for file in files.values() for name in file.undefined}
+    if not wanted & {*memory_functions.NAMES} <= defined:
         files[""] = _parsed("", memory_functions.object_code())
     return _Linker(files).run()
 

@@ -14,6 +14,7 @@ from xdsl.dialects.builtin import IntegerType
 from xdsl.ir import Attribute, SSAValue
 
 from forgec.backends.cpu.llvm_types import i1, i64, size_bytes, vector
+from forgec.backends.cpu.llvm_types import lanes as lanes_of
 from forgec.backends.cpu.nests import loop_nest
 from forgec.backends.cpu.places import Place
 from forgec.backends.cpu.tiles import ONE_BY_ONE, At, Kernel, Tile, lanes_below
@@ -36,10 +37,7 @@ class Memory:
     strides: tuple[Place, ...]
 
     def address(self, k: Kernel, places: Sequence[Place]) -> SSAValue:
-        position: Place = 0
-        for place, stride in zip(places, self.strides, strict=True):
-            position = k.add(position, k.mul(place, stride))
-        return k.address(self.pointer, position, self.element)
+        return k.address(self.pointer, k.position(places, self.strides), self.element)
 
 
 def conjunction(k: Kernel, a: SSAValue | None, b: SSAValue | None) -> SSAValue | None:
@@ -140,7 +138,7 @@ def _read(k: Kernel, kind: Attribute, pointer: SSAValue, ok: SSAValue | None, ot
 
 
 def _read_each(k: Kernel, kind: Attribute, pointers: SSAValue, mask: SSAValue | None, other: int | float) -> SSAValue:
-    e, count = k.e, kind.shape.data[0].data  # pyright: ignore[reportAttributeAccessIssue]
+    e, count = k.e, lanes_of(kind) or 1
     every = e.const(vector(i1, count), 1)
     if mask is None:
         return e.gather(kind, pointers, every)
@@ -182,7 +180,7 @@ def put(k: Kernel, value: SSAValue, element: Attribute, pointer: SSAValue, strid
 
 def put_each(k: Kernel, value: SSAValue, pointers: SSAValue, mask: SSAValue | None) -> None:
     """Write each lane of the mask to its own address."""
-    e, count = k.e, pointers.type.shape.data[0].data  # pyright: ignore[reportAttributeAccessIssue]
+    e, count = k.e, lanes_of(pointers.type) or 1
     if mask is not None:
         pointers = e.select(mask, pointers, e.splat(k.spare(), count))
     e.scatter(value, pointers, e.const(vector(i1, count), 1))
@@ -286,9 +284,7 @@ def apart(indices: Sequence[Tile], memory: Memory, axis: int | None) -> int | No
 
 def element_addresses(k: Kernel, indices: Sequence[Tile], memory: Memory, at: At) -> SSAValue:
     """The address of each lane's element."""
-    position: Place = 0
-    for index, stride in zip(indices, memory.strides, strict=True):
-        position = k.add(position, k.mul(k.read(index, at), stride))
+    position = k.position([k.read(index, at) for index in indices], memory.strides)
     if isinstance(position, int):
         position = k.e.const(vector(i64, at.lanes), position)
     return k.e.element(memory.pointer, k.ssa(position), memory.element)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import lru_cache
 
 IR = r"""
-target triple = "x86_64-unknown-linux-gnu"
-
 define weak hidden ptr @memcpy(ptr %to, ptr %from, i64 %count) #0 {
   %r = call ptr @memmove(ptr %to, ptr %from, i64 %count)
   ret ptr %r
@@ -105,15 +103,12 @@ attributes #0 = { nounwind "no-builtins" }
 """
 
 NAMES = ("memcpy", "memmove", "memset")
+"""What objects may call."""
 
 
 @lru_cache(maxsize=1)
 def object_code() -> bytes:
     """The functions as an ELF object for any x86-64 processor."""
-    from llvmlite import binding
+    from forgec.backends.cpu.compile import compile_text  # kernels out of the cache are linked without LLVM
 
-    binding.initialize_all_targets()
-    binding.initialize_all_asmprinters()
-    target = binding.Target.from_triple("x86_64-unknown-linux-gnu")
-    machine = target.create_target_machine(cpu="x86-64", opt=2, reloc="pic", codemodel="small")
-    return machine.emit_object(binding.parse_assembly(IR))
+    return compile_text(IR, cpu="x86-64")

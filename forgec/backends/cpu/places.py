@@ -6,11 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from xdsl.dialects import llvm
-from xdsl.dialects.builtin import IntegerAttr
-from xdsl.ir import Attribute, Block, SSAValue
+from xdsl.ir import Attribute, SSAValue
 
-from forgec.backends.cpu.emitter import Emitter
+from forgec.backends.cpu.emitter import Emitter, constant_number
 from forgec.backends.cpu.llvm_types import i64, lanes
 from forgec.runtime.symbolic import Extent, free_symbols, is_nonnegative
 from forgec.runtime.symbolic.atoms import Atom
@@ -37,16 +35,14 @@ class Places:
     def __init__(self, emitter: Emitter) -> None:
         self.e = emitter
         self._nonnegative: set[SSAValue | Sum] = set()
-        self._made: dict[tuple[object, ...], tuple[Block, SSAValue]] = {}
 
     # -- numbers ---------------------------------------------------------------------------------------------------
 
     @staticmethod
     def place(value: SSAValue) -> Place:
         """The number that a value is, if it is a constant."""
-        if isinstance(value.owner, llvm.ConstantOp) and isinstance(value.owner.value, IntegerAttr):
-            return value.owner.value.value.data
-        return value
+        number = constant_number(value)
+        return value if number is None else number
 
     def ssa(self, place: Place) -> SSAValue:
         """The number as a value."""
@@ -63,11 +59,14 @@ class Places:
         return self._element(pointer, position, element)
 
     def _element(self, pointer: SSAValue, position: int | SSAValue, element: Attribute) -> SSAValue:
-        key = ("element", pointer, position)
-        block, found = self._made.get(key, (None, None))
-        if found is None or block is not self.e.block:
-            found = self.e.element(pointer, position, element)
-            self._made[key] = (self.e.block, found)
+        key = ("element", pointer, position, element)
+        return self.e.remember(key, lambda: self.e.element(pointer, position, element))
+
+    def position(self, places: Sequence[Place], strides: Sequence[Place]) -> Place:
+        """How many elements after the first one of a block an element is."""
+        found: Place = 0
+        for place, stride in zip(places, strides, strict=True):
+            found = self.add(found, self.mul(place, stride))
         return found
 
     def assume_nonnegative(self, place: Place) -> Place:
@@ -85,12 +84,8 @@ class Places:
 
     def _once(self, name: str, a: Place, b: Place) -> SSAValue:
         """The result of an op of the emitter, which is not repeated in a block."""
-        block, found = self._made.get((name, a, b), (None, None))
-        if found is None or block is not self.e.block:
-            left, right = self._pair(a, b)
-            found = self.e.add(left, right, nsw=True) if name == "add" else self.e.mul(left, right, nsw=True)
-            self._made[name, a, b] = (self.e.block, found)
-        return found
+        op = self.e.add if name == "add" else self.e.mul
+        return self.e.remember((name, a, b), lambda: op(*self._pair(a, b), nsw=True))
 
     def _result(self, value: SSAValue, *operands: Place) -> SSAValue:
         if all(map(self.nonnegative, operands)):
@@ -102,10 +97,10 @@ class Places:
         like = max((v for v in (a, b) if isinstance(v, SSAValue)), key=lambda v: lanes(v.type) or 0).type
         return self._like(a, like), self._like(b, like)
 
-    def _like(self, a: int | SSAValue, like: object) -> SSAValue:
-        count = lanes(like)  # pyright: ignore[reportArgumentType]
+    def _like(self, a: int | SSAValue, like: Attribute) -> SSAValue:
+        count = lanes(like)
         if isinstance(a, int):
-            return self.e.const(like, a)  # pyright: ignore[reportArgumentType]
+            return self.e.const(like, a)
         return a if count is None or lanes(a.type) is not None else self.e.splat(a, count)
 
     # -- arithmetic ------------------------------------------------------------------------------------------------

@@ -68,6 +68,8 @@ def reduce_tile(k: Kernel, kind: str, tile: Tile, axis: int, buffer: Buffer | No
 
 
 class _Combination:
+    """What has been combined so far, in each lane."""
+
     def __init__(self, k: Kernel, kind: str, tile: Tile, axis: int) -> None:
         self.k, self.kind, self.tile, self.axis = k, kind, tile, axis
         self.start_value = neutral(kind, tile.element)
@@ -86,17 +88,12 @@ class _Combination:
         return self.k.e.reduce(self.kind, acc[0]) if horizontal else acc[0]
 
 
-class _Arg:
+class _Arg(_Combination):
     """The best element so far and its place, in each lane; of equal ones the first."""
 
-    def __init__(self, k: Kernel, kind: str, tile: Tile, axis: int) -> None:
-        self.k, self.kind, self.tile, self.axis = k, kind, tile, axis
-        self.worst = neutral(kind, tile.element)
-
     def start(self, count: int) -> list[SSAValue]:
-        e = self.k.e
-        kind = self.tile.element if count == 1 else vector(self.tile.element, count)
-        return [e.const(kind, self.worst), e.const(with_element(kind, i64), _LAST)]
+        (worst,) = super().start(count)
+        return [worst, self.k.e.const(with_element(worst.type, i64), _LAST)]
 
     def better(self, value: SSAValue, place: SSAValue, best: SSAValue, best_place: SSAValue) -> SSAValue:
         e, largest = self.k.e, self.kind == "argmax"
@@ -120,7 +117,7 @@ class _Arg:
         e, value = self.k.e, self.k.read(self.tile, at)
         place = counting(self.k, at.places[self.axis], int(at.axis == self.axis), at.lanes)
         if at.active is not None and at.axis == self.axis:
-            value, place = e.select(at.active, value, self.worst), e.select(at.active, place, _LAST)
+            value, place = e.select(at.active, value, self.start_value), e.select(at.active, place, _LAST)
         return self._take(acc, (value, place))
 
     def finish(self, acc: list[SSAValue], *, horizontal: bool) -> SSAValue:

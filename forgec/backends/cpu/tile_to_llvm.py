@@ -8,6 +8,7 @@ the value of each symbol. It returns 0, or the number of the check that failed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from xdsl.dialects import arith, llvm, scf
 from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, FloatAttr, IntegerAttr, ModuleOp
@@ -40,7 +41,7 @@ from forgec.backends.cpu.tiles import (
     Tile,
     Transpose,
 )
-from forgec.diagnostics import error
+from forgec.diagnostics import ForgeError, error
 from forgec.ir import types
 from forgec.ir.locations import location_of
 from forgec.ir.tile import compute, memory
@@ -62,7 +63,10 @@ def kernel_function(kernel: KernelOp, *, vector_bytes: int = VECTOR_BYTES) -> ll
         name = kernel.sym_name.data
         raise error("FORGE-B002", f"the tiles of kernel {name} have no extents", location=location_of(kernel))
     lowering = _Lowering(kernel, vector_bytes)
-    lowering.emit()
+    try:
+        lowering.emit()
+    except Unsupported as fault:  # of a parameter: ``block`` tells those of ops
+        raise _refusal(fault, kernel, kernel) from fault
     if lowering.k.frame_bytes > FRAME_LIMIT:
         raise error(
             "FORGE-B002",
@@ -76,6 +80,11 @@ def kernel_function(kernel: KernelOp, *, vector_bytes: int = VECTOR_BYTES) -> ll
 def kernel_module(kernels: Sequence[KernelOp], *, vector_bytes: int = VECTOR_BYTES) -> ModuleOp:
     """A module with the functions of kernels."""
     return ModuleOp([kernel_function(kernel, vector_bytes=vector_bytes) for kernel in kernels])
+
+
+def _refusal(fault: Unsupported, kernel: KernelOp, op: Operation) -> ForgeError:
+    message = f"there is no code for {fault} in kernel {kernel.sym_name.data}"
+    return error("FORGE-B002", message, location=location_of(op))
 
 
 class _Lowering:
@@ -127,11 +136,7 @@ class _Lowering:
             try:
                 self.op(op)
             except Unsupported as fault:
-                raise error(
-                    "FORGE-B002",
-                    f"there is no code for {fault} in kernel {self.kernel.sym_name.data}",
-                    location=location_of(op),
-                ) from fault
+                raise _refusal(fault, self.kernel, op) from fault
 
     def op(self, op: Operation) -> None:
         match op:
@@ -291,14 +296,8 @@ class _Lowering:
         value = self.tile(op.value)
         indices = [self.tile(index, value.shape) for index in op.indices]
         mask = None if op.mask is None else self.tile(op.mask, value.shape)
-        combine: Callable[[SSAValue, SSAValue], None] | None = None
-        if op.combine is not None and op.combine.data != "any":
-            kind = op.combine.data
-
-            def combined(pointer: SSAValue, change: SSAValue) -> None:
-                combine_in_memory(self.e, kind, pointer, change)
-
-            combine = combined
+        kind = "any" if op.combine is None else op.combine.data
+        combine = None if kind == "any" else partial(combine_in_memory, self.e, kind)
         scatter_tile(self.k, value, self.memories[op.block], indices, mask, combine)
 
     def reduce(self, op: compute.ReduceOp) -> None:
@@ -350,13 +349,14 @@ class _Lowering:
         if not isinstance(step, int):
             raise Unsupported("a loop whose step is no constant")
         first, last = self.place(op.lb), self.place(op.ub)
-        found = iter(self.k.loop(first, last, step, body, start))
-        self.results(op, carried.buffers, found)
+        self.results(op, carried.buffers, self.k.loop(first, last, step, body, start))
 
-    def results(self, op: Operation, buffers: Sequence[Buffer | None], numbers: object) -> None:
+    def results(self, op: Operation, buffers: Sequence[Buffer | None], numbers: Sequence[SSAValue]) -> None:
+        """What the results of an op are: the buffers of tiles, and the numbers of the others."""
+        following = iter(numbers)
         for result, buffer in zip(op.results, buffers, strict=True):
             if buffer is None:
-                self.scalars[result] = next(numbers)  # pyright: ignore
+                self.scalars[result] = next(following)
             else:
                 self.tiles[result] = Stored(buffer)
 
@@ -378,5 +378,4 @@ class _Lowering:
         otherwise = op.false_region.blocks[0] if op.false_region.blocks else None
         condition = self.scalars[op.cond]
         assert condition.type == i1
-        found = iter(self.e.if_(condition, side(op.true_region.block), side(otherwise)))
-        self.results(op, chosen.buffers, found)
+        self.results(op, chosen.buffers, self.e.if_(condition, side(op.true_region.block), side(otherwise)))

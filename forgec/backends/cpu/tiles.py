@@ -16,6 +16,7 @@ from forgec.backends.cpu.emitter import Emitter
 from forgec.backends.cpu.llvm_types import i1, i32, i64, lanes, size_bytes, vector
 from forgec.backends.cpu.places import Place, Places
 from forgec.runtime.symbolic import Extent, SymExpr, free_symbols
+from forgec.runtime.symbolic.atoms import Atom
 
 VECTOR_BYTES = 64
 """Lanes of the widest type of an expression fill so many bytes: one register of AVX-512, two of AVX2."""
@@ -142,10 +143,7 @@ class Buffer:
         self.pointer = e.alloca(element, step + slack)
 
     def address(self, k: Kernel, places: Sequence[Place]) -> SSAValue:
-        position: Place = 0
-        for place, stride in zip(places, self.strides, strict=True):
-            position = k.add(position, k.mul(place, stride))
-        return k.address(self.pointer, position, self.element)
+        return k.address(self.pointer, k.position(places, self.strides), self.element)
 
     def write(self, k: Kernel, value: SSAValue, at: At) -> None:
         """Store elements; the lanes run along the axis that is stored without gaps."""
@@ -243,9 +241,7 @@ class Index(Tile):
             return 1
         total = 0
         for monomial, coefficient in self.expression.terms if isinstance(self.expression, SymExpr) else ():
-            factors = [
-                self._atom_step(atom.text if atom.op == "symbol" else None, atom.args, axis) for atom in monomial
-            ]
+            factors = [self._atom_step(atom, axis) for atom in monomial]
             if any(factor is None for factor in factors):
                 return None
             if any(factors):
@@ -254,11 +250,14 @@ class Index(Tile):
                 total += coefficient * (factors[0] or 0)
         return total
 
-    def _atom_step(self, name: str | None, arguments: Sequence[Extent], axis: int) -> int | None:
-        if name is not None:
-            return self.tiles[name].step(axis) if name in self.tiles else 0
-        inner = [self._atom_step(used, (), axis) for argument in arguments for used in free_symbols(argument)]
-        return 0 if all(step == 0 for step in inner) else None
+    def _atom_step(self, atom: Atom, axis: int) -> int | None:
+        if atom.op == "symbol":
+            return self._symbol_step(atom.text, axis)
+        used = (name for argument in atom.args for name in free_symbols(argument))
+        return 0 if all(self._symbol_step(name, axis) == 0 for name in used) else None
+
+    def _symbol_step(self, name: str, axis: int) -> int | None:
+        return self.tiles[name].step(axis) if name in self.tiles else 0
 
 
 def counting(k: Kernel, first: Place, step: int, count: int) -> SSAValue:

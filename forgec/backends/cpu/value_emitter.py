@@ -7,7 +7,7 @@ their constructors.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -75,7 +75,7 @@ class ValueEmitter:
         self.fastmath = _NO_FLAGS
         self._constants: dict[tuple[int, bytes], tuple[SSAValue, Attribute]] = {}
         self._last_constant: Operation | None = None
-        self._remembered: dict[tuple[str, SSAValue], tuple[Block, Any]] = {}
+        self._remembered: dict[Hashable, tuple[Block, Any]] = {}
 
     # -- insertion --
 
@@ -100,13 +100,13 @@ class ValueEmitter:
         self._last_constant = op
         return op.results[0]
 
-    def remember(self, what: str, of: SSAValue, compute: Callable[[], T]) -> T:
-        """What ``compute`` emits, or what it did before for the same value, if no other block was begun since."""
-        block, result = self._remembered.get((what, of), (None, None))
-        if block is not self.block:
+    def remember(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """What ``compute`` emits, or what it did before for an equal key, if no other block was begun since."""
+        found = self._remembered.get(key)
+        if found is None or found[0] is not self.block:
             result = compute()
-            self._remembered[what, of] = (self.block, result)
-        return result  # pyright: ignore[reportReturnType]
+            found = self._remembered[key] = (self.block, result)
+        return found[1]
 
     # -- constants --
 

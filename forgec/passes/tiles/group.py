@@ -10,7 +10,7 @@ from typing import Any
 from xdsl.builder import Builder
 from xdsl.dialects import scf
 from xdsl.dialects.arith import AndIOp
-from xdsl.dialects.builtin import StringAttr
+from xdsl.dialects.builtin import StringAttr, TensorType
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
 
@@ -50,13 +50,15 @@ class Lowered:
 @dataclass
 class KnownGroups:
     """What became of groups that were lowered already, by all that lowering looks at: ops, types, symbols. Layers of a
-    model repeat their groups.
+    model repeat their groups. A group with a value of a dtype in ``without`` has no kernel.
     """
 
+    without: Collection[str] = ()
     found: dict[str, Lowered | str] = field(default_factory=dict)
 
     def lower(self, group: FusedOp, dying: Collection[int] = ()) -> Lowered:
         """As ``lower_group``; of an equal group the kernel is the same object."""
+        self._refuse_dtypes(group)
         key = f"{structure_text(group, group.inputs)} {sorted(dying)}"
         known = self.found.get(key)
         if isinstance(known, str):
@@ -70,6 +72,16 @@ class KnownGroups:
             raise
         self.found[key] = lowered
         return lowered
+
+    def _refuse_dtypes(self, group: FusedOp) -> None:
+        for value in (*group.inputs, *(result for op in group.inner for result in op.results)):
+            if not isinstance(value.type, TensorType):
+                continue
+            dtype = types.dtype(value)
+            if dtype in types.COMPLEX:
+                raise NotLowered("complex numbers have no tiles")
+            if dtype in self.without:
+                raise NotLowered(f"the target has no tiles of {dtype}")
 
 
 def lower_group(group: FusedOp, dying: Collection[int] = ()) -> Lowered:

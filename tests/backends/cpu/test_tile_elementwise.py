@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from forgec.backends.cpu.elementwise import RULES
+from forgec.diagnostics import ForgeError
 from tests.backends.cpu.launch import DTYPES, agree, compiled, launch
 
 FLOATS = ("f64", "f32", "f16", "bf16")
@@ -173,3 +174,29 @@ def test_every_rule_is_tested() -> None:
     elsewhere = {"arith.bitcast", "arith.index_cast", "arith.fptoui", "math.fma", "math.fpowi", "math.cbrt"}
     missing = {"math.asinh", "math.acosh", "math.atanh"}
     assert set(RULES) <= tested | elsewhere | missing
+
+
+@pytest.mark.parametrize("amount", [0, 5, 31, 32, 40, -1])
+@pytest.mark.parametrize("name", SHIFTS)
+def test_shifts_by_a_constant(name: str, amount: int) -> None:
+    """By as many bits as there are, or more, arith leaves the result undefined: here it is a number like any other."""
+    line = f"arith.constant dense<{amount}> : tensor<16xi32>\n  %s = arith.{name} %0, %r : {{0}}"
+    native, kernels = compiled(kernel("shift", line, ["i32"], "i32").replace("store %r", "store %s"))
+    x = values("i32", 1)
+    code, (_, found) = launch(native, kernels["shift"], [x, torch.zeros_like(x)], [EXTENT])
+    assert code == 0
+    bits, by = x.long(), amount if 0 <= amount < 32 else 32
+    expected = {"shli": bits << by, "shrui": (bits & 0xFFFFFFFF) >> by, "shrsi": bits >> by}[name]
+    assert torch.equal(found, expected.to(torch.int32))
+
+
+@pytest.mark.parametrize("name", ["cbrt", "asinh", "acosh", "atanh"])
+def test_functions_without_code_are_refused_where_they_stand(name: str) -> None:
+    text = kernel("f", f"math.{name} %0 : {{0}}", ["f32"], "f32")
+    with pytest.raises(ForgeError, match=rf"FORGE-B002.*no code for math\.{name} in kernel f"):
+        compiled(text)
+
+
+def test_parameters_without_code_are_refused() -> None:
+    with pytest.raises(ForgeError, match=r"FORGE-B002.*no code for elements of type f8E4M3FN in kernel f"):
+        compiled(kernel("f", "arith.extf %0 : {0} to {out}", ["f8E4M3FN"], "f32"))

@@ -6,3 +6,12 @@ func.func @complex(%x: tensor<4xcomplex<f32>>, %i: tensor<2xi64>) -> tensor<2xco
   %y = forge.index_select %x, %i dim 0 : (tensor<4xcomplex<f32>>, tensor<2xi64>) -> tensor<2xcomplex<f32>>
   func.return %y : tensor<2xcomplex<f32>>
 }
+
+// -----
+
+// Moving them would need tiles as well.
+// CHECK: {{.*}}forge.copy has no kernel: complex numbers have no tiles
+func.func @moved(%x: tensor<4x2xcomplex<f32>>) -> tensor<4x2xcomplex<f32>> {
+  %y = forge.copy %x : (tensor<4x2xcomplex<f32>>) -> tensor<4x2xcomplex<f32>>
+  func.return %y : tensor<4x2xcomplex<f32>>
+}

@@ -86,7 +86,7 @@ def _payne_hanek(e: Emitter, x: SSAValue, table: SSAValue) -> tuple[SSAValue, SS
     magnitude = e.select(below, e.sub(0, rest), rest)
     zeros = e.umin(e.intrinsic("llvm.ctlz", (magnitude, e.const(with_element(x.type, IntegerType(1)), 0))), 127)
     top = e.trunc(e.lshr(e.shl(magnitude, zeros), 64), i64)
-    zeros = e.trunc(zeros, fmt.integer)  # pyright: ignore[reportArgumentType]
+    zeros = e.trunc(zeros, fmt.integer)
     # The leading bits of the rest, and those that follow, each exact as a float.
     following = min(fraction_bits, 64 - fraction_bits)
     first = e.convert(e.lshr(top, 64 - fraction_bits), element_type(x.type))
@@ -139,7 +139,7 @@ def _reduced(e: Emitter, x: SSAValue) -> tuple[SSAValue, SSAValue, SSAValue]:
 
     The sine and the cosine of one angle, as rotary embeddings need them, share it.
     """
-    return e.remember("reduction by π/2", x, lambda: _reduction(e, x))
+    return e.remember(("reduction by π/2", x), lambda: _reduction(e, x))
 
 
 def _reduction(e: Emitter, x: SSAValue) -> tuple[SSAValue, SSAValue, SSAValue]:
