@@ -33,8 +33,7 @@ class BlockType(ParametrizedAttribute, TypeAttribute):
 
 def signless(kind: Attribute) -> Attribute:
     """The element type that tiles have for numbers stored as ``kind``: unsigned integers are signless in tiles, where
-    ops say what
-    they mean.
+    ops say what they mean.
     """
     return IntegerType(kind.width.data) if isinstance(kind, IntegerType) else kind
 
