@@ -105,10 +105,8 @@ def pad(writer: Writer, op: PadOp) -> None:
     if mask is None:
         writer.set(op.result, text)
         return
-    value = op.other.value
     dtype = writer.dtype(op.result)
-    number = float(value) if "float" in dtype else bool(value) if kind == _BOOLEAN else int(value)
-    other = literal(number, kind)
+    other = literal(writer.element_of(kind, op.other.value), kind)
     if text.literal is not None:
         text = writer.typed(text, kind)
     if dtype in NARROW[2:]:

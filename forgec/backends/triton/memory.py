@@ -176,24 +176,13 @@ def _read(
         shape = joined(access.pointers, access.mask)
         access = _as_large(access, shape)
         assert access.mask is not None
-        value = 0 if other is None else other.value
-        padding = literal(_padding(writer, result, value), kind)
+        number = writer.element_of(kind, 0 if other is None else other.value)
+        padding = literal(int(number) if kind == _BOOLEAN else number, kind)  # booleans are bytes in memory
         arguments = [f"mask={access.mask.code}", f"other={_other(writer, padding, result)}"]
     text = call("tl.load", access.pointers.code, *arguments, shape=shape)
     if kind == _BOOLEAN:
         text = binary("!=", text, literal(0))
     writer.define(result, text, op, wish, inline=False)
-
-
-def _padding(writer: Writer, result: SSAValue, value: bool | int | float) -> int | float:
-    dtype = writer.dtype(result)
-    if "float" in dtype:
-        return float(value)
-    if dtype == "int1":
-        return int(bool(value))
-    width = int(dtype.removeprefix("int"))
-    low = int(value) % (1 << width)
-    return low - (1 << width) if low >> (width - 1) else low
 
 
 def _other(writer: Writer, padding: Text, result: SSAValue) -> str:

@@ -194,6 +194,17 @@ class Writer:
             raise refusal(self.kernel, f"Triton has no elements of type {element(value)}")
         return found
 
+    def element_of(self, kind: Attribute, number: bool | int | float) -> bool | int | float:
+        """What a number of the IR is as an element: an integer by its lowest bits, as a signed number."""
+        dtype = self.dtype(kind)
+        if "float" in dtype:
+            return float(number)
+        if dtype == "int1":
+            return bool(number)
+        width = int(dtype.removeprefix("int"))
+        low = int(number) % (1 << width)
+        return low - (1 << width) if low >> (width - 1) else low
+
     def pointer_type(self, parameter: SSAValue) -> str:
         """The type of a kernel's parameter in Triton's signatures: ``*fp32``."""
         return f"*{mangled(self.dtype(block_type(parameter)))}"
