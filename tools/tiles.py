@@ -19,10 +19,9 @@ import torch
 from torch.utils import _pytree as pytree
 
 import forgec
+from forgec.runtime.kernels import is_kernel
 from tests.models.architectures.row import Row
 from tests.models.test_architectures import ROWS, TOLERANCE, eager
-
-KERNEL = "kernel::"
 
 
 @dataclass
@@ -84,15 +83,16 @@ def run(row: Row, target: str, dynamic: bool) -> Found:
     found = Found(row.name)
     model, arguments = row.build(), row.arguments()
     dims = row.dims(row.extents() - row.fixed.keys()) if dynamic else {}
-    options = {"dynamic_shapes": row.dynamic_shapes(dims)} if dims else {}
     first = eager(model, arguments)  # before capture: a model may set itself up in its first call
     begin = time.process_time()
-    compiled = forgec.compile(model, (), arguments, target=target, **options)  # type: ignore[arg-type]
+    compiled = forgec.compile(
+        model, (), arguments, dynamic_shapes=row.dynamic_shapes(dims) if dims else None, target=target
+    )
     found.seconds = time.process_time() - begin
     found.reasons.update(each.message for each in compiled.report.remarks if "has no kernel" in each.message)
     launches = [launch.op for entry in compiled._exported.entries for launch in entry.launches]
-    found.kernels = sum(op.startswith(KERNEL) for op in launches)
-    found.aten.update(op for op in launches if not op.startswith(KERNEL))
+    found.kernels = sum(map(is_kernel, launches))
+    found.aten.update(op for op in launches if not is_kernel(op))
     calls = [arguments, *(row.arguments({n: s for n, s in o.items() if n in dims}) for o in row.others if dims)]
     for each in calls:
         expected = first if each is arguments else eager(model, each)

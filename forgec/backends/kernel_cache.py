@@ -19,14 +19,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from io import StringIO
 from pathlib import Path
-
-from xdsl.ir import Operation
-from xdsl.printer import Printer
 
 import forgec
 from forgec.diagnostics import ForgeError
+from forgec.ir.structure_text import structure_text
 from forgec.ir.tile.kernel import KernelOp
 from forgec.runtime.replacing_file import ReplacingFile
 
@@ -162,31 +159,11 @@ def kernel_key(kernel: KernelOp, *parts: str) -> str:
     ``versions``.
     """
     digest = hashlib.sha256()
-    for part in (anonymous_text(kernel), *parts):
+    for part in (structure_text(kernel, without=("sym_name",)), *parts):
         encoded = part.encode()
         digest.update(len(encoded).to_bytes(8, "little"))
         digest.update(encoded)
     return digest.hexdigest()
-
-
-def anonymous_text(kernel: KernelOp) -> str:
-    """The kernel's text without its name, the names of its values, and locations."""
-    copy = kernel.clone()
-    copy.sym_name = type(copy.sym_name)("kernel")
-    for op in copy.walk():
-        _forget_names(op)
-    stream = StringIO()
-    Printer(stream=stream).print_op(copy)
-    return stream.getvalue()
-
-
-def _forget_names(op: Operation) -> None:
-    for result in op.results:
-        result.name_hint = None
-    for region in op.regions:
-        for block in region.blocks:
-            for argument in block.args:
-                argument.name_hint = None
 
 
 _MEANING = tuple(Path(forgec.__file__).parent / folder for folder in ("ir/tile", "runtime/symbolic"))

@@ -178,9 +178,4 @@ def ops_of(function: FuncOp) -> Iterator[Operation]:
 
 
 def _defaults(module: ModuleOp) -> dict[str, int]:
-    values: dict[str, int] = {}
-    for op in module.ops:
-        if isinstance(op, SymbolOp):
-            low = op.minimum.data
-            values[op.sym_name.data] = max(low, 1) if isinstance(low, int) else 1
-    return values
+    return {op.sym_name.data: max(op.bounds[0], 1) for op in module.ops if isinstance(op, SymbolOp)}

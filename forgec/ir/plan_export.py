@@ -37,10 +37,7 @@ def export_plan(module: ModuleOp, torch_version: str = "") -> ExportedPlan:
     locations: dict[Location, int] = {}
     for op in module.ops:
         if isinstance(op, SymbolOp):
-            low, high = op.minimum.data, None if op.maximum is None else op.maximum.data
-            assert isinstance(low, int)
-            assert not isinstance(high, data.SymExpr)
-            symbols.append(data.SymbolDecl(op.sym_name.data, op.label.data, low, high))
+            symbols.append(data.SymbolDecl(op.sym_name.data, op.label.data, *op.bounds))
         elif isinstance(op, ConstraintOp):
             constraints.append(replace(op.constraint, location=_number_of(location_of(op), locations)))
         elif isinstance(op, plan.EntryOp):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import DictionaryAttr, IntAttr, ModuleOp
-from xdsl.ir import Operation, SSAValue
+from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 
 from forgec.diagnostics import error
@@ -20,7 +20,7 @@ from forgec.ir.tile.places import Places
 from forgec.ir.tile.substitution import substitute_symbols
 from forgec.ir.tile.types import block_type, extents
 from forgec.passes.patterns import missed
-from forgec.passes.rewriting import is_dead, replace
+from forgec.passes.rewriting import erase_unused, replace
 from forgec.passes.tile_choices import Choice, note
 from forgec.passes.tile_machines import TileMachine, machine_of
 from forgec.passes.tile_sizes import SymbolUse, estimates, symbol_uses
@@ -124,17 +124,7 @@ def _drop_pad(op: PadOp, places: Places) -> None:
     offsets = list(op.offsets)
     replace(op, [op.input])
     for offset in offsets:
-        _erase_if_dead(offset)
-
-
-def _erase_if_dead(value: SSAValue) -> None:
-    op = value.owner
-    if isinstance(op, Operation) and op.parent is not None and is_dead(op):
-        operands = list(op.operands)
-        op.detach()
-        op.erase()
-        for operand in operands:
-            _erase_if_dead(operand)
+        erase_unused(offset, Operation)
 
 
 def _mark_in_bounds(op: LoadOp | StoreOp, places: Places) -> None:

@@ -62,10 +62,10 @@ def is_dead(op: Operation) -> bool:
 def erase_unused(value: SSAValue, *kinds: type[Operation]) -> None:
     """Erase what computed a value, as far as it is ops of ``kinds`` that nothing reads any more."""
     op = value.owner
-    if not isinstance(op, kinds) or not is_dead(op):
+    block = None if isinstance(op, Block) else op.parent_block()
+    if block is None or not isinstance(op, kinds) or not is_dead(op):  # without a block it is gone already
         return
-    operands, block = list(op.operands), op.parent_block()
-    assert block is not None, "it stands in one"
+    operands = list(op.operands)
     block.erase_op(op)
     for operand in operands:
         erase_unused(operand, *kinds)

@@ -14,7 +14,7 @@ from forgec.ir import types
 from forgec.ir.ops.module import SymbolOp
 from forgec.ir.tile.compute import DotOp
 from forgec.ir.tile.cost import KernelCost, item_bytes, kernel_cost
-from forgec.ir.tile.kernel import KernelOp, LaunchOp, TileParameter
+from forgec.ir.tile.kernel import KernelOp, LaunchOp
 from forgec.ir.tile.types import element, extents
 from forgec.passes.tile_machines import TileMachine, machine_of
 from forgec.runtime.symbolic import Bounds, Extent, bounds, evaluate, free_symbols
@@ -114,11 +114,7 @@ def _rank(candidate: Candidate, machine: TileMachine) -> tuple[object, ...]:
 
 def symbol_uses(kernel: KernelOp, module: ModuleOp) -> dict[str, SymbolUse]:
     """What the kernel's symbols stand for at its launches in a module, by the ranges of the module's symbols."""
-    ranges: dict[str, Bounds] = {}
-    for op in module.ops:
-        if isinstance(op, SymbolOp):
-            low, high = op.minimum.data, None if op.maximum is None else op.maximum.data
-            ranges[op.sym_name.data] = (low if isinstance(low, int) else 0, high if isinstance(high, int) else None)
+    ranges: dict[str, Bounds] = {op.sym_name.data: op.bounds for op in module.ops if isinstance(op, SymbolOp)}
     found: dict[str, SymbolUse] = {}
     for launch in module.walk():
         if isinstance(launch, LaunchOp) and launch.kernel.string_value() == kernel.sym_name.data:
@@ -167,14 +163,14 @@ def _choices(
             size = machine.whole(largest)
             found.append((max(size, machine.dot_least) if parameter.name in in_dots else size,))
         else:
-            found.append(_over(parameter, machine, largest, parameter.name in in_dots))
+            found.append(_over(machine, largest, parameter.name in in_dots))
     while prod(map(len, found)) > CANDIDATES_LIMIT:
         longest = max(range(len(found)), key=lambda n: len(found[n]))
         found[longest] = found[longest][len(found[longest]) % 2 == 0 :: 2]  # keeps the largest
     return found
 
 
-def _over(parameter: TileParameter, machine: TileMachine, largest: int | None, in_dots: bool) -> tuple[int, ...]:
+def _over(machine: TileMachine, largest: int | None, in_dots: bool) -> tuple[int, ...]:
     """Powers of two up to the first that is not below the extent."""
     least = machine.dot_least if in_dots else 1
     sizes = [size for size in machine.over if size >= least]

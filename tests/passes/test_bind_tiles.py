@@ -11,6 +11,7 @@ from forgec.ir.interpreter import interpret
 from forgec.ir.tile.kernel import KernelOp
 from forgec.ir.verify import verify_module
 from forgec.passes import pipelines
+from forgec.passes.bind_tiles import bind
 from forgec.passes.manager import run_pipeline
 from forgec.passes.tile_machines import MACHINES
 from forgec.passes.tile_sizes import SymbolUse, candidates, symbol_uses
@@ -59,6 +60,19 @@ def test_large_products_take_large_tiles_and_many_programs() -> None:
     again = 2 * 4096 * 4096 * 4 * 4096 // min(best.bindings["BM"], best.bindings["BN"])
     assert best.moved_bytes <= again + 4096 * 4096 * 4
     assert best.dot_flops == 2 * 4096**3
+
+
+def test_a_pad_that_goes_takes_its_offsets_along_once() -> None:
+    text = SCALE.replace(
+        "  %w = arith.mulf %v, %cs",
+        """  %z = arith.constant 0 : index
+  %a = tile.index p0 + p1 (%z, %z) : (index, index) -> index
+  %i = tile.pad %v[%a] within [BM] other 0.0 : !T
+  %w = arith.mulf %i, %cs""",
+    )
+    kernel = kernel_of(text, SCALE_TYPES)
+    bind(kernel, {"BM": 8})
+    assert [op.name for op in kernel.walk()] == [op.name for op in kernel_of(SCALE, SCALE_TYPES).walk()]
 
 
 CALLS = """

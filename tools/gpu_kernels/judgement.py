@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-LIMITS = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 5e-4, torch.bfloat16: 4e-3}
-"""Of the largest absolute value of an output."""
+from tests.backends.triton.cases import TOLERANCES
+
 OK, ROUNDED, WRONG = "ok", "as the IR rounds", "wrong"
 
 
@@ -58,7 +58,7 @@ def judge(output: str, found: torch.Tensor, exact: torch.Tensor, typed: torch.Te
     error = _difference(got, exact, rounded)
     typed_error = _difference(other, exact, rounded)
     from_typed = _difference(got, other, other)
-    limit = LIMITS.get(dtype, 0.0)
+    limit = TOLERANCES.get(dtype, 0.0)
     if misplaced:
         verdict = WRONG
     elif error <= limit:

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, wraps
-from math import prod
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 
@@ -29,7 +28,7 @@ from forgec.ir.tile.types import block_type
 from forgec.passes.manager import run_pipeline
 from forgec.passes.tile_sizes import symbol_uses
 from forgec.runtime.symbolic import evaluate
-from tests.backends.triton.cases import Case, below
+from tests.backends.triton.cases import Case, below, permutation
 from tests.ir.tile.kernels import kernel_of
 from tests.models.architectures.row import Row
 from tests.models.test_architectures import ROWS
@@ -44,11 +43,6 @@ NO_KERNELS = frozenset({"forge.param_ref", "forge.yield", "forge.symbol", "forge
 Indices = int | Literal["distinct"]
 INDICES: tuple[Indices, ...] = (5, 2, 1, "distinct")
 """What is tried, until no index is outside of its table, and no two programs write one element."""
-
-
-def distinct(generator: torch.Generator, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """The numbers from 0 on in random order."""
-    return torch.randperm(prod(shape), generator=generator).reshape(shape).to(dtype)
 
 
 @dataclass(frozen=True)
@@ -74,7 +68,7 @@ class Kernel:
         for number, parameter in enumerate(kernel.parameters):
             parameter.name_hint = parameter.name_hint or f"block{number}"
             if types.dtype(block_type(parameter)) in ("i32", "i64"):
-                data[parameter.name_hint] = distinct if indices == "distinct" else below(indices)
+                data[parameter.name_hint] = permutation if indices == "distinct" else below(indices)
         return Case(self.name, kernel, self.symbols, data, ranges=self.ranges)
 
 
@@ -163,9 +157,9 @@ def _symbol_values(module: ModuleOp) -> dict[str, int]:
     found = {}
     for op in module.ops:
         if isinstance(op, SymbolOp):
-            low, high = op.minimum.data, None if op.maximum is None else op.maximum.data
-            value = max(LENGTH, low if isinstance(low, int) else 0)
-            found[op.sym_name.data] = min(value, high) if isinstance(high, int) else value
+            low, high = op.bounds
+            value = max(LENGTH, low)
+            found[op.sym_name.data] = value if high is None else min(value, high)
     return found
 
 
@@ -220,29 +214,21 @@ def launch(kernel: Kernel, prepared: Prepared, *, dry: bool = False) -> list[Jud
     loaded = torch.load(prepared.path, weights_only=True)
     case = kernel.case(loaded["indices"])
     tensors = case.tensors()
-    found = loaded["typed"] if dry else _on_device(case, prepared.compiled, tensors)
+    found = loaded["typed"] if dry else tensors
+    if not dry:
+        _on_device(case, prepared.compiled, tensors)
     return [
         judge(case.parameter_names()[place], found[place], loaded["exact"][place], loaded["typed"][place])
         for place in case.kernel.writes.data
     ]
 
 
-def _on_device(case: Case, compiled: CompiledKernel, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+def _on_device(case: Case, compiled: CompiledKernel, tensors: list[torch.Tensor]) -> None:
     from tests.backends.triton.driver import Loaded
 
-    storages = [
-        tensor.as_strided((tensor.untyped_storage().nbytes() // tensor.element_size(),), (1,), 0) for tensor in tensors
-    ]
-    device = [storage.cuda() for storage in storages]
-    flag = torch.zeros((), dtype=torch.int32, device="cuda")
-    symbols = [case.symbols[symbol] for symbol in case.kernel.symbol_names]
-    Loaded(compiled).launch(case.programs(), [*device, *symbols, *([flag] if compiled.checks else [])])
-    torch.cuda.synchronize()
-    if int(flag):
-        raise AssertionError(f"check {int(flag)} failed: {dict(compiled.checks).get(int(flag))}")
-    for storage, result in zip(storages, device, strict=True):
-        storage.copy_(result.cpu())
-    return tensors
+    failed = Loaded(compiled).run(case, tensors)
+    if failed:
+        raise AssertionError(f"check {failed} failed: {dict(compiled.checks).get(failed)}")
 
 
 def device() -> tuple[str, str]:

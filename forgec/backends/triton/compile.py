@@ -108,14 +108,12 @@ def compile_source(
     architecture: str,
     *,
     aligned: Collection[int] = (),
-    num_warps: int | None = None,
-    num_stages: int | None = None,
 ) -> CompiledKernel:
     """The machine code of a kernel for ``sm_80``, ``sm_90a`` or ``sm_100a``.
 
-    ``aligned`` are the places of parameters that will be divisible by 16. Without ``num_warps`` and ``num_stages`` they
-    are chosen by the largest tile, with as many stages as shared memory holds. Raises FORGE-U003 for other
-    architectures, FORGE-B006 for what the compiler refuses, FORGE-B007 without Triton.
+    ``aligned`` are the places of parameters that will be divisible by 16. Warps are chosen by the largest tile, stages
+    by what shared memory holds. Raises FORGE-U003 for other architectures, FORGE-B006 for what the compiler refuses,
+    FORGE-B007 without Triton.
     """
     if architecture not in SHARED_BYTES:
         raise error(
@@ -123,13 +121,13 @@ def compile_source(
             f"unknown GPU architecture {architecture!r}",
             notes=(f"known architectures: {', '.join(SHARED_BYTES)}",),
         )
-    warps = num_warps or _warps(source)
-    stages = num_stages or (3 if source.has_dot and source.has_loop else 1)
+    warps = _warps(source)
+    stages = 3 if source.has_dot and source.has_loop else 1
     while True:
         found = _compile(source, architecture, aligned, warps, stages)
         if found.shared_bytes <= SHARED_BYTES[architecture]:
             return found
-        if num_stages or stages == 1:
+        if stages == 1:
             raise error(
                 "FORGE-B006",
                 f"kernel {source.name} needs {found.shared_bytes} bytes of shared memory, {architecture} has "

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from math import prod
 
 from xdsl.dialects.builtin import IntegerType
-from xdsl.ir import Operation
 
 from forgec.backends.triton.elementwise import NARROW, float_cast
 from forgec.backends.triton.text import Level, Text, binary, call, literal
-from forgec.backends.triton.writer import Writer, refusal
+from forgec.backends.triton.writer import MAX_TILE_ELEMENTS, Writer, refusal
 from forgec.ir.tile.compute import BroadcastOp, DotOp, IndexOp, PadOp, RangeOp, ReduceOp, ScanOp, TransposeOp
 from forgec.ir.tile.kernel import ProgramIdOp
 from forgec.ir.tile.types import element, extents
@@ -18,8 +18,6 @@ from forgec.ir.types import ELEMENT_TYPES
 
 _F32 = ELEMENT_TYPES["f32"]
 _BOOLEAN = IntegerType(1)
-MAX_PRODUCT_ELEMENTS = 1 << 20
-"""Triton's limit for the elements of a tile."""
 
 
 def program_id(writer: Writer, op: ProgramIdOp) -> None:
@@ -35,9 +33,7 @@ def program_id(writer: Writer, op: ProgramIdOp) -> None:
             text = Text(f"{text.code}.to(tl.int64)")
         writer.programs["program"] = writer.named(wish, text, op)
     found = writer.programs["program"]
-    inner = 1
-    for extent in grid[axis + 1 :]:
-        inner = inner * extent
+    inner = prod(grid[axis + 1 :], start=1)
     if inner != 1:
         found = binary("//", found, writer.expression(inner))
     if axis != 0:
@@ -109,10 +105,8 @@ def pad(writer: Writer, op: PadOp) -> None:
     if mask is None:
         writer.set(op.result, text)
         return
-    value = op.other.value
     dtype = writer.dtype(op.result)
-    number = float(value) if "float" in dtype else bool(value) if kind == _BOOLEAN else int(value)
-    other = literal(number, kind)
+    other = literal(writer.element_of(kind, op.other.value), kind)
     if text.literal is not None:
         text = writer.typed(text, kind)
     if dtype in NARROW[2:]:
@@ -160,7 +154,7 @@ def dot(writer: Writer, op: DotOp) -> None:
             if not starts_at_zero:
                 found = binary("+", accumulator, found)
     else:
-        if rows * columns * depth > MAX_PRODUCT_ELEMENTS:
+        if rows * columns * depth > MAX_TILE_ELEMENTS:
             raise refusal(op, f"a product of {element(op.lhs)} of {rows}x{depth}x{columns} is too large for Triton")
         found = _summed_product(writer, op, left, right, kind, transposed)
         if not starts_at_zero:
@@ -208,7 +202,7 @@ def reduce(writer: Writer, op: ReduceOp) -> None:
             raise refusal(op, "booleans are not added")
         found = _boolean_reduction(writer, text, kind, place)
     else:
-        found = _reduction(writer, op, text, kind, dtype, place)
+        found = _reduction(writer, text, kind, dtype, place)
     writer.define(op.result, replace(found, shape=shape), op, _NAMES[kind])
 
 
@@ -218,7 +212,7 @@ _NAMES = {
 }  # fmt: skip
 
 
-def _reduction(writer: Writer, op: Operation, text: Text, kind: str, dtype: str, place: str) -> Text:
+def _reduction(writer: Writer, text: Text, kind: str, dtype: str, place: str) -> Text:
     floats = "float" in dtype
     narrow = dtype in NARROW or dtype in ("int8", "int16")
     wide = "float32" if floats else "int32"

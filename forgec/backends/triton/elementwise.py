@@ -59,7 +59,7 @@ def float_cast(writer: Writer, text: Text, source: Attribute, target: Attribute)
     return writer.cast(text, element(source), to_dtype)
 
 
-def _in_float32(rule: Rule) -> Rule:
+def _float(rule: Rule) -> Rule:
     """The rule with its narrow floats as float32, and its result narrow again."""
 
     def wrapped(writer: Writer, op: Operation, operands: list[Text]) -> Text:
@@ -280,6 +280,19 @@ def _extrema(function: str, on_boolean: str) -> Rule:
     return rule
 
 
+def _copysign(writer: Writer, op: Operation, operands: list[Text]) -> Text:
+    """Of narrow floats by their bits: what widens a NaN on a GPU forgets its sign."""
+    kind = element(op.operands[0])
+    dtype = writer.dtype(kind)
+    if dtype not in NARROW:
+        return _typed_function("libdevice.copysign")(writer, op, operands)
+    width = 8 if dtype in NARROW[2:] else 16
+    size, sign = (writer.cast(operand, kind, f"int{width}", bitcast=True) for operand in operands)
+    size = binary("&", size, literal((1 << (width - 1)) - 1))
+    found = binary("|", size, binary("&", sign, literal(-(1 << (width - 1)))))
+    return Text(f"({found.code}).to(tl.{dtype}, bitcast=True)", found.shape)
+
+
 def _propagating(function: str) -> Rule:
     return lambda writer, op, operands: _typed_function(writer.helper(function))(writer, op, operands)
 
@@ -371,13 +384,9 @@ def _bitcast(writer: Writer, op: Operation, operands: list[Text]) -> Text:
     return writer.cast(operands[0], source, writer.dtype(target), bitcast=True)
 
 
-def _float(rule: Rule) -> Rule:
-    return _in_float32(rule)
-
-
 _DEVICE = {
     math.AcosOp: "acos", math.AcoshOp: "acosh", math.AsinOp: "asin", math.AsinhOp: "asinh", math.AtanOp: "atan",
-    math.AtanhOp: "atanh", math.Atan2Op: "atan2", math.CbrtOp: "cbrt", math.CopySignOp: "copysign",
+    math.AtanhOp: "atanh", math.Atan2Op: "atan2", math.CbrtOp: "cbrt",
     math.CoshOp: "cosh", math.SinhOp: "sinh", math.TanOp: "tan", math.TanhOp: "tanh", math.ExpM1Op: "expm1",
     math.Log10Op: "log10", math.Log1pOp: "log1p", math.PowFOp: "pow", math.RoundOp: "round",
     math.RoundEvenOp: "rint", math.TruncOp: "trunc", math.ErfOp: "erf", ErfcOp: "erfc",
@@ -387,7 +396,7 @@ _DEVICE = {
 RULES: dict[type[Operation], Rule] = {
     arith.ConstantOp: _constant,
     arith.CmpiOp: _cmpi,
-    arith.CmpfOp: _in_float32(_cmpf),
+    arith.CmpfOp: _float(_cmpf),
     arith.SelectOp: _select,
     arith.AddiOp: _boolean(_operator("+"), "^"),
     arith.SubiOp: _boolean(_operator("-"), "^"),
@@ -441,6 +450,7 @@ RULES: dict[type[Operation], Rule] = {
     math.CosOp: _float(_function("tl.cos")),
     math.RsqrtOp: _float(_function("tl.rsqrt")),
     math.SqrtOp: _float(_by_width({"float64": _function("tl.sqrt")}, _function("tl.sqrt_rn"))),
+    math.CopySignOp: _copysign,
     math.FmaOp: _float(_typed_function("tl.fma")),
     math.FPowIOp: _float(_powi),
     **{op: _float(_typed_function(f"libdevice.{name}")) for op, name in _DEVICE.items()},

@@ -38,37 +38,37 @@ def view(writer: Writer, op: ViewOp) -> None:
 
 
 def load(writer: Writer, op: LoadOp) -> None:
-    access = _block_access(writer, op, op.block, op.offsets, op.result, op.in_bounds)
+    access = _block_access(writer, op.block, op.offsets, op.result, op.in_bounds)
     _read(writer, op, op.result, access, op.other, _stem(writer[op.block]))
 
 
 def store(writer: Writer, op: StoreOp) -> None:
-    access = _block_access(writer, op, op.block, op.offsets, op.value, op.in_bounds)
-    value = _stored(writer, op, op.value)
-    access = _as_large(writer, access, joined(value, *(part for part in (access.pointers, access.mask) if part)), op)
+    access = _block_access(writer, op.block, op.offsets, op.value, op.in_bounds)
+    value = _stored(writer, op.value)
+    access = _as_large(access, joined(value, *(part for part in (access.pointers, access.mask) if part)))
     mask = [] if access.mask is None else [f"mask={access.mask.code}"]
     writer.line(call("tl.store", access.pointers.code, value.code, *mask).code, op)
 
 
 def gather(writer: Writer, op: GatherOp) -> None:
-    access = _element_access(writer, op, op.block, op.indices, op.mask)
+    access = _element_access(writer, op.block, op.indices, op.mask)
     _read(writer, op, op.result, access, op.other, _stem(writer[op.block]))
 
 
 def scatter(writer: Writer, op: ScatterOp) -> None:
     """Atomic where elements may meet; the value of an atomic float maximum is compared as integers are."""
-    access = _element_access(writer, op, op.block, op.indices, op.mask)
+    access = _element_access(writer, op.block, op.indices, op.mask)
     shape = writer.shape(op.value)
     pointers, mask = access.pointers, access.mask
     if op.combine is None or op.combine.data == "any":
-        access = _as_large(writer, access, shape, op)
-        value = _stored(writer, op, op.value)
+        access = _as_large(access, shape)
+        value = _stored(writer, op.value)
         masks = [] if access.mask is None else [f"mask={access.mask.code}"]
         writer.line(call("tl.store", access.pointers.code, value.code, *masks).code, op)
         return
     dtype, combine = writer.dtype(op.value), op.combine.data
     value = writer.full(writer[op.value], op.value.type)
-    pointers = _as_large(writer, _Access(pointers, None), shape, op).pointers
+    pointers = _as_large(_Access(pointers, None), shape).pointers
     masks = [] if mask is None else [f"mask={mask.code}"]
     if dtype in ("float32", "float64") and combine != "add":
         width = dtype.removeprefix("float")
@@ -104,7 +104,7 @@ def _stem(pointer: Text) -> str:
 
 
 def _block_access(
-    writer: Writer, op: Operation, block: SSAValue, offsets: Sequence[SSAValue], tile: SSAValue, sure: IntsAttr | None
+    writer: Writer, block: SSAValue, offsets: Sequence[SSAValue], tile: SSAValue, sure: IntsAttr | None
 ) -> _Access:
     tensor = block_type(block)
     limits, strides = types.shape(tensor), types.strides(tensor)
@@ -132,9 +132,7 @@ def _pointers(writer: Writer, block: SSAValue, places: Sequence[Text], strides: 
     return found
 
 
-def _element_access(
-    writer: Writer, op: Operation, block: SSAValue, indices: Sequence[SSAValue], mask: SSAValue | None
-) -> _Access:
+def _element_access(writer: Writer, block: SSAValue, indices: Sequence[SSAValue], mask: SSAValue | None) -> _Access:
     """Indices that the kernel does not show to be inside are guarded once a check has been made: what a launch does
     after a check fails does not matter, but it must not fault.
     """
@@ -155,7 +153,7 @@ def _element_access(
     return _Access(pointers, found)
 
 
-def _as_large(writer: Writer, access: _Access, shape: tuple[int, ...], op: Operation) -> _Access:
+def _as_large(access: _Access, shape: tuple[int, ...]) -> _Access:
     """The pointers with all of these extents."""
     pointers = access.pointers
     if pointers.shape == shape:
@@ -176,10 +174,10 @@ def _read(
     shape = access.pointers.shape
     if access.mask is not None:
         shape = joined(access.pointers, access.mask)
-        access = _as_large(writer, access, shape, op)
+        access = _as_large(access, shape)
         assert access.mask is not None
-        value = 0 if other is None else other.value
-        padding = literal(_padding(writer, result, value), kind)
+        number = writer.element_of(kind, 0 if other is None else other.value)
+        padding = literal(int(number) if kind == _BOOLEAN else number, kind)  # booleans are bytes in memory
         arguments = [f"mask={access.mask.code}", f"other={_other(writer, padding, result)}"]
     text = call("tl.load", access.pointers.code, *arguments, shape=shape)
     if kind == _BOOLEAN:
@@ -187,23 +185,12 @@ def _read(
     writer.define(result, text, op, wish, inline=False)
 
 
-def _padding(writer: Writer, result: SSAValue, value: bool | int | float) -> int | float:
-    dtype = writer.dtype(result)
-    if "float" in dtype:
-        return float(value)
-    if dtype == "int1":
-        return int(bool(value))
-    width = int(dtype.removeprefix("int"))
-    low = int(value) % (1 << width)
-    return low - (1 << width) if low >> (width - 1) else low
-
-
 def _other(writer: Writer, padding: Text, result: SSAValue) -> str:
     by_cast = padding.code != "-0.0" and not writer.dtype(result).startswith("float8")
     return padding.code if by_cast else writer.typed(padding, element(result)).code
 
 
-def _stored(writer: Writer, op: Operation, value: SSAValue) -> Text:
+def _stored(writer: Writer, value: SSAValue) -> Text:
     """What is written: booleans are bytes, and constants have the dtype of the memory."""
     text, kind = writer[value], element(value)
     if kind == _BOOLEAN:

@@ -26,6 +26,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from xdsl.dialects import scf
@@ -34,7 +35,7 @@ from xdsl.ir import Operation
 from forgec.backends.triton import compute, control, elementwise, memory
 from forgec.backends.triton.helpers import HELPERS
 from forgec.backends.triton.text import Names, Text
-from forgec.backends.triton.writer import Writer, refusal
+from forgec.backends.triton.writer import MAX_TILE_ELEMENTS, Writer, refusal
 from forgec.ir import types
 from forgec.ir.tile.compute import (
     BroadcastOp,
@@ -51,8 +52,6 @@ from forgec.ir.tile.memory import GatherOp, LoadOp, ScatterOp, StoreOp, ViewOp
 from forgec.ir.tile.types import block_type, extents
 from forgec.runtime.symbolic import Bounds, Extent, bounds, substitute
 
-MAX_TILE_ELEMENTS = 1 << 20
-"""Triton refuses larger tiles."""
 INT32_LIMIT = (1 << 31) - (1 << 21)
 """Tensors that reach further are indexed in int64; what a tile sticks out stays below 2^31."""
 
@@ -80,7 +79,7 @@ def print_kernel(kernel: KernelOp, ranges: Mapping[str, Bounds] | None = None) -
     has fewer than 2^31 elements. FORGE-B005, with the user's line, for what Triton cannot say: tile extents that are no
     powers of two, complex numbers, atomics that do not exist.
     """
-    _check_extents(kernel)
+    largest = _largest_tile(kernel)
     known = dict(ranges or {})
     index = "int32" if _fits_int32(kernel, known) else "int64"
     writer = Writer(kernel, known, index)
@@ -108,7 +107,7 @@ def print_kernel(kernel: KernelOp, ranges: Mapping[str, Bounds] | None = None) -
         tuple(sorted(writer.checks.items())),
         any(isinstance(op, DotOp) for op in ops),
         any(isinstance(op, (scf.ForOp, scf.WhileOp)) for op in ops),
-        _largest_tile(kernel),
+        largest,
     )
 
 
@@ -165,9 +164,11 @@ def _module(writer: Writer, function: str, parameters: list[str], constants: lis
     return f"{imported}\n{helpers}\n\n@triton.jit\n{head}\n{text}\n{body}\n"
 
 
-def _check_extents(kernel: KernelOp) -> None:
+def _largest_tile(kernel: KernelOp) -> int:
+    """The elements of the largest tile. FORGE-B005 for tiles that Triton does not take."""
     if not kernel.is_bound:
         raise refusal(kernel, f"kernel {kernel.sym_name.data} has tile extents that are not bound")
+    largest = 1
     for op in kernel.body.walk():
         values = [*op.results, *(argument for region in op.regions for b in region.blocks for argument in b.args)]
         for value in values:
@@ -181,17 +182,6 @@ def _check_extents(kernel: KernelOp) -> None:
                 size *= number
             if size > MAX_TILE_ELEMENTS:
                 raise refusal(op, f"a tile of kernel {kernel.sym_name.data} has {size} elements, too many for Triton")
-
-
-def _largest_tile(kernel: KernelOp) -> int:
-    largest = 1
-    for op in kernel.body.walk():
-        for result in op.results:
-            size = 1
-            for extent in extents(result):
-                number = substitute(extent, kernel.bindings)
-                assert isinstance(number, int), "the extents were checked"
-                size *= number
             largest = max(largest, size)
     return largest
 
@@ -203,7 +193,7 @@ def _fits_int32(kernel: KernelOp, ranges: Mapping[str, Bounds]) -> bool:
         high = bounds(substitute(extent, kernel.bindings), ranges)[1]
         return high is not None and high < INT32_LIMIT
 
-    if not all(small(extent) for extent in (*kernel.symbols.data, _product(kernel.grid.data))):
+    if not all(small(extent) for extent in (*kernel.symbols.data, prod(kernel.grid.data, start=1))):
         return False
     views = [op.result for op in kernel.body.walk() if isinstance(op, ViewOp)]
     for value in (*kernel.parameters, *views):
@@ -214,10 +204,3 @@ def _fits_int32(kernel: KernelOp, ranges: Mapping[str, Bounds]) -> bool:
         if not small(span):
             return False
     return True
-
-
-def _product(extents_: tuple[Extent, ...]) -> Extent:
-    found: Extent = 1
-    for extent in extents_:
-        found = found * extent
-    return found

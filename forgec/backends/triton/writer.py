@@ -30,14 +30,15 @@ from forgec.ir.tile.types import block_type, element, extents
 from forgec.runtime.symbolic import Bounds, Extent, SymExpr, bounds, substitute
 from forgec.runtime.symbolic.atoms import Atom
 
+MAX_TILE_ELEMENTS = 1 << 20
+"""Triton refuses larger tiles."""
 INLINE = 56
 """The longest text of a value that is written where it is used, once, and not assigned to a name."""
 
 
-def refusal(op: Operation | None, reason: str) -> ForgeError:
+def refusal(op: Operation, reason: str) -> ForgeError:
     """FORGE-B005 with the user's line."""
-    place = None if op is None else location_of(op)
-    return error("FORGE-B005", reason, location=place)
+    return error("FORGE-B005", reason, location=location_of(op))
 
 
 class Writer:
@@ -186,12 +187,23 @@ class Writer:
         codes = [self.extent_code(extent) for extent in extents(value)]
         return f"({codes[0]},)" if len(codes) == 1 else f"({', '.join(codes)})"
 
-    def dtype(self, value: SSAValue | Attribute, op: Operation | None = None) -> str:
+    def dtype(self, value: SSAValue | Attribute) -> str:
         """Triton's dtype of the elements of a value (``float32``). FORGE-B005 for those it does not have."""
         found = dtype_name(element(value), self.index)
         if found is None:
-            raise refusal(op or self.kernel, f"Triton has no elements of type {element(value)}")
+            raise refusal(self.kernel, f"Triton has no elements of type {element(value)}")
         return found
+
+    def element_of(self, kind: Attribute, number: bool | int | float) -> bool | int | float:
+        """What a number of the IR is as an element: an integer by its lowest bits, as a signed number."""
+        dtype = self.dtype(kind)
+        if "float" in dtype:
+            return float(number)
+        if dtype == "int1":
+            return bool(number)
+        width = int(dtype.removeprefix("int"))
+        low = int(number) % (1 << width)
+        return low - (1 << width) if low >> (width - 1) else low
 
     def pointer_type(self, parameter: SSAValue) -> str:
         """The type of a kernel's parameter in Triton's signatures: ``*fp32``."""
@@ -271,12 +283,10 @@ class Writer:
         if rounded_up is not None:
             return rounded_up
         total: Text | None = None
-        for monomial, coefficient in sorted(
-            extent.terms, key=lambda term: term[1] < 0
-        ):  # what is subtracted comes last
+        for monomial, coefficient in sorted(extent.terms, key=lambda term: term[1] < 0):  # what is subtracted last
             factors = [self._atom(atom, names, known) for atom in monomial]
             scale = abs(coefficient)
-            if not factors or (scale != 1 and factors):
+            if not factors or scale != 1:
                 factors.append(literal(scale))
             term = factors[0]
             for factor in factors[1:]:

@@ -67,6 +67,14 @@ class SymbolOp(IRDLOperation):
         "$sym_name custom<Bare>($label) `min` custom<Bare>($minimum) (`max` custom<Bare>($maximum)^)? attr-dict"
     )
 
+    @property
+    def bounds(self) -> tuple[int, int | None]:
+        """The smallest value and the largest, None where none was declared."""
+        low, high = self.minimum.data, None if self.maximum is None else self.maximum.data
+        assert isinstance(low, int), "the op was verified"
+        assert high is None or isinstance(high, int), "the op was verified"
+        return low, high
+
     def verify_(self) -> None:
         low, high = self.minimum.data, None if self.maximum is None else self.maximum.data
         if not isinstance(low, int) or low < 0 or (high is not None and (not isinstance(high, int) or high < low)):
@@ -74,8 +82,8 @@ class SymbolOp(IRDLOperation):
 
     def admits(self, value: int) -> bool:
         """True if the extent may have this value."""
-        low, high = self.minimum.data, None if self.maximum is None else self.maximum.data
-        return isinstance(low, int) and low <= value and (not isinstance(high, int) or value <= high)
+        low, high = self.bounds
+        return low <= value and (high is None or value <= high)
 
     @property
     def range_text(self) -> str:

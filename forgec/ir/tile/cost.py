@@ -185,7 +185,7 @@ class _Walk:
         match op:
             case scf.ForOp():
                 turns = self.places.turns(op)
-                self.is_exact &= turns is not None and not _counts(self.places, turns)
+                self.is_exact &= turns is not None and self.places.middle(turns) == turns
                 body = self.block(op.body.block, alive)
                 return body.times(1 if turns is None else self.places.middle(turns))
             case scf.IfOp():
@@ -272,10 +272,6 @@ def _line_bytes(dims: Sequence[tuple[Extent, Extent]], item: int) -> Extent:
 
 def _touched(op: Operation) -> Extent:
     return sum((tile_bytes(value) for value in (*op.operands, *op.results)), start=0)
-
-
-def _counts(places: Places, turns: Extent | None) -> bool:
-    return turns is not None and places.middle(turns) != turns
 
 
 def _last_uses(block: Block) -> dict[Operation, list[SSAValue]]:

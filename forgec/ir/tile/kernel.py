@@ -14,7 +14,7 @@ from xdsl.dialects.builtin import (
     SymbolNameConstraint,
     SymbolRefAttr,
 )
-from xdsl.ir import Attribute, Block, Region, SSAValue
+from xdsl.ir import Attribute, Block, OpResult, Region, SSAValue
 from xdsl.irdl import (
     IRDLOperation,
     irdl_attr_definition,
@@ -37,7 +37,7 @@ from forgec.ir.attributes import BareAttr, ExtentsAttr, IntsAttr
 from forgec.ir.ops.base import ForgeOp, TensorSpec
 from forgec.ir.ops.format import Bare
 from forgec.ir.text import parse_extent
-from forgec.ir.tile.types import INDEX, BlockType, block_type
+from forgec.ir.tile.types import INDEX, block_type
 from forgec.runtime.symbolic import Extent, free_symbols, substitute
 
 if TYPE_CHECKING:
@@ -321,15 +321,10 @@ class LaunchOp(ForgeOp):
 
     def changed(self, result: SSAValue) -> SSAValue | None:
         """The operand that a result is, as the kernel has changed it; None of a result with memory of its own."""
-        number = list(self.results).index(result)  # type: ignore[arg-type]
-        return next(operand for operand, found in self.parameters() if found == number)
+        assert isinstance(result, OpResult), "it is one of this op's"
+        return next(operand for operand, found in self.parameters() if found == result.index)
 
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
         from forgec.ir.tile.interpreter import run_launch
 
         return run_launch(self, ev, inputs)
-
-
-def is_block(kind: Attribute) -> bool:
-    """True for the type of a block."""
-    return isinstance(kind, BlockType)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xdsl.dialects.builtin import ModuleOp
-from xdsl.ir import Attribute, Operation
+from xdsl.ir import Operation
 from xdsl.traits import SymbolTable
 from xdsl.utils.exceptions import VerifyException
 
-from forgec.ir import types
 from forgec.ir.tile.kernel import KernelOp, LaunchOp
+from forgec.ir.tile.substitution import substituted_tensor
 from forgec.ir.tile.types import block_type
-from forgec.runtime.symbolic import Extent, substitute
 
 
 def misfitting_launches(module: ModuleOp) -> Iterator[tuple[Operation, str]]:
@@ -42,15 +41,8 @@ def _misfit(launch: LaunchOp) -> str | None:
         return f"{name} takes {taken} tensors and yields {len(kernel.writes.data)}"
     values = dict(zip(kernel.symbol_names, launch.extents.data, strict=True))
     for position, (operand, result) in enumerate(launch.parameters()):
-        wanted = _held(block_type(kernel.parameters[position]), values)
+        wanted = substituted_tensor(block_type(kernel.parameters[position]), values)
         for value in (operand, None if result is None else launch.outputs[result]):
             if value is not None and value.type != wanted:
                 return f"parameter {position} of {name} is {wanted}, found {value.type}"
     return None
-
-
-def _held(kind: Attribute, values: dict[str, Extent]) -> Attribute:
-    """The type of what a parameter holds when the kernel's symbols have these values."""
-    shape = [substitute(extent, values) for extent in types.shape(kind)]
-    strides = [substitute(stride, values) for stride in types.strides(kind)]
-    return types.tensor(types.dtype(kind), shape, strides)

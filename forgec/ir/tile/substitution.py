@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from xdsl.dialects.builtin import TensorType
+from xdsl.dialects.builtin import AnyTensorType, TensorType
 from xdsl.ir import Attribute, Block, Operation
 from xdsl.rewriter import Rewriter
 
@@ -61,16 +61,17 @@ def substituted_type(kind: Attribute, values: Mapping[str, Extent]) -> Attribute
         shape, strides = types.shape(kind.value), types.strides(kind.value)
         if not any(free_symbols(extent) & values.keys() for extent in (*shape, *strides)):
             return kind
-        return BlockType(
-            types.tensor(
-                types.dtype(kind.value),
-                [substitute(extent, values) for extent in shape],
-                [substitute(extent, values) for extent in strides],
-            )
-        )
+        return BlockType(substituted_tensor(kind.value, values))
     if isinstance(kind, TensorType):
         shape = types.shape(kind)
         if not any(free_symbols(extent) & values.keys() for extent in shape):
             return kind
         return tile(kind.element_type, [substitute(extent, values) for extent in shape])
     return kind
+
+
+def substituted_tensor(kind: AnyTensorType, values: Mapping[str, Extent]) -> AnyTensorType:
+    """The type of what a block holds with symbols replaced, in its shape and its strides."""
+    shape = [substitute(extent, values) for extent in types.shape(kind)]
+    strides = [substitute(stride, values) for stride in types.strides(kind)]
+    return types.tensor(types.dtype(kind), shape, strides)

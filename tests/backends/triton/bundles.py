@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tests.ir.tile.kernels import kernel_of
+from tests.ir.tile.op_names import CMPF, CMPI, FLOAT_BINARY, FLOAT_BINARY_MATH, INT_BINARY, SHIFTS, UNARY
 
 SIZE = 64
 """Elements of the tile; the tensors have fewer, so that it is not full."""
@@ -82,38 +82,6 @@ class Bundle:
         return {f"out_{element}": [what for what, _ in rows] for element, rows in self.rows.items()}
 
 
-UNARY = (
-    "absf", "acos", "acosh", "asin", "asinh", "atan", "atanh", "cbrt", "ceil", "cos", "cosh", "erf", "exp", "exp2",
-    "expm1", "floor", "log", "log10", "log1p", "log2", "round", "roundeven", "rsqrt", "sin", "sinh", "sqrt", "tan",
-    "tanh", "trunc",
-)  # fmt: skip
-FLOAT_BINARY = ("addf", "subf", "mulf", "divf", "maximumf", "minimumf", "maxnumf", "minnumf")
-CMPF = (
-    "false",
-    "oeq",
-    "ogt",
-    "oge",
-    "olt",
-    "ole",
-    "one",
-    "ord",
-    "ueq",
-    "ugt",
-    "uge",
-    "ult",
-    "ule",
-    "une",
-    "uno",
-    "true",
-)
-CMPI = ("eq", "ne", "slt", "sle", "sgt", "sge", "ult", "ule", "ugt", "uge")
-INT_BINARY = (
-    "addi", "subi", "muli", "divsi", "remsi", "floordivsi", "ceildivsi", "divui", "remui", "ceildivui", "minsi",
-    "maxsi", "minui", "maxui", "andi", "ori", "xori",
-)  # fmt: skip
-SHIFTS = ("shli", "shrui", "shrsi")
-
-
 def floats(element: str, unary: Sequence[str] = UNARY) -> Bundle:
     """Functions of one and two floats."""
     bundle = Bundle(f"floats_{element}", {"x": element, "y": element})
@@ -124,17 +92,25 @@ def floats(element: str, unary: Sequence[str] = UNARY) -> Bundle:
     bundle.line(f"%one = arith.constant 1.0 : {element}")
     bundle.line(f"%ones = tile.broadcast %one along [] : {element} -> {kind}")
     bundle.op("1 / negf", f"arith.divf %ones, %negated : {kind}", element)
-    bundle.op("copysign", f"math.copysign %y_tile, %x_tile : {kind}", element)
     for name in FLOAT_BINARY:
         bundle.op(name, f"arith.{name} %x_tile, %y_tile : {kind}", element)
-    bundle.op("powf", f"math.powf %x_tile, %y_tile : {kind}", element)
-    bundle.op("atan2", f"math.atan2 %x_tile, %y_tile : {kind}", element)
+    for name in FLOAT_BINARY_MATH:
+        bundle.op(name, f"math.{name} %x_tile, %y_tile : {kind}", element)
     bundle.op("fma", f"math.fma %x_tile, %y_tile, %x_tile : {kind}", element)
     bundle.line(f"%tenth = arith.constant 0.1 : {element}")
     bundle.line(f"%tenths = tile.broadcast %tenth along [] : {element} -> {kind}")
     for name in ("mulf", "maximumf", "divf"):
         bundle.op(f"{name} 0.1", f"arith.{name} %x_tile, %tenths : {kind}", element)
     bundle.op("0.1 divf", f"arith.divf %tenths, %x_tile : {kind}", element)
+    return bundle
+
+
+def signs() -> Bundle:
+    """The signs of floats of all types, also of those that are no numbers, given to others."""
+    bundle = Bundle("signs", {f"{name}_{element.lower()}": element for element in FLOATS for name in "xy"})
+    for element in FLOATS:
+        x, y = (f"%{name}_{element.lower()}_tile" for name in "xy")
+        bundle.op(element, f"math.copysign {x}, {y} : {tile(element, bundle.size)}", element)
     return bundle
 
 
@@ -214,6 +190,3 @@ def integer_casts(element: str, floats: Sequence[str] = tuple(FLOATS)) -> Bundle
     bundle.line(f"%place = arith.index_cast %x_tile : {source} to {tile('index', bundle.size)}")
     bundle.op("index_cast", f"arith.index_cast %place : {tile('index', bundle.size)} to {source}", element)
     return bundle
-
-
-__all__ = ["Bundle", "block", "kernel_of", "tile"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from math import prod
 from typing import Any
 
 import torch
@@ -31,8 +32,8 @@ TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 5e-4, to
 class Case:
     """A kernel and one run of it. ``data`` makes the tensors of named parameters that ``ordinary`` would make wrong;
     ``start`` those of written ones. ``float64``: the reference computes in float64 (else in the types of the IR).
-    ``interpreted`` is False where Triton's interpreter cannot run it, ``not_interpreted`` are outputs
-    and rows that it gets wrong (it truncates to bfloat16 and float8, has no NaN in the latter, and no maximum without).
+    ``interpreted`` is False where Triton's interpreter cannot run it, ``not_interpreted`` are outputs and rows that it
+    gets wrong (it truncates to bfloat16 and float8, has no NaN in the latter, and no maximum without).
     """
 
     name: str
@@ -87,10 +88,7 @@ class Case:
         return [*passed, *(self.symbols[name] for name in self.kernel.symbol_names)]
 
     def programs(self) -> int:
-        count = 1
-        for extent in self.kernel.programs(dict(self.symbols)):
-            count *= max(extent, 0)
-        return count
+        return prod(max(extent, 0) for extent in self.kernel.programs(dict(self.symbols)))
 
     def differences(
         self, found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], leave_out: Sequence[str] = ()
@@ -158,6 +156,13 @@ def special(generator: torch.Generator, shape: tuple[int, ...], dtype: torch.dty
     return numbers.to(dtype)
 
 
+def of_all_signs(generator: torch.Generator, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """As ``special``; every other element is negated, NaN as well."""
+    found = special(generator, shape, torch.float64)
+    found[1::2] = -found[1::2]
+    return found.to(dtype)
+
+
 def extreme(generator: torch.Generator, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     """Numbers where results become subnormal, infinite, or lose their digits; the same ones as float64."""
     found = torch.randn(shape, generator=generator, dtype=torch.float64)
@@ -197,7 +202,8 @@ def of(*values: float) -> Data:
 
 
 def permutation(generator: torch.Generator, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    return torch.randperm(shape[0], generator=generator).to(dtype)
+    """The numbers from 0 on in random order."""
+    return torch.randperm(prod(shape), generator=generator).reshape(shape).to(dtype)
 
 
 # Cases ----------------------------------------------------------------------------------------------------------------
@@ -240,6 +246,7 @@ def bundled() -> dict[str, Case]:
             ),
             name="floats_f32_extreme",
         ),
+        _bundled(bundles.signs(), dict.fromkeys(bundles.signs().inputs, of_all_signs), float64=True),
         *(_bundled(bundles.float_comparisons(e), {"x": special, "y": special}) for e in ("f32", "bf16")),
         *(_bundled(bundles.integers(e), {"x": wide, "y": nonzero, "s": below(7)}) for e in bundles.INTEGERS),
         *(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from forgec.backends.triton.compile import CompiledKernel
+from tests.backends.triton.cases import Case
 
 STATIC_SHARED_BYTES = 48 * 1024
 MAX_DYNAMIC_SHARED_SIZE_BYTES = 8  # CU_FUNC_ATTRIBUTE_…
@@ -42,6 +43,25 @@ class Loaded:
             threads, shared = 32 * self.kernel.num_warps, self.kernel.shared_bytes
             self._call("cuLaunchKernel", self._function, programs, 1, 1, threads, 1, 1, shared, stream, addresses, None)
 
+    def run(self, case: Case, tensors: Sequence[torch.Tensor]) -> int:
+        """Launches a case on copies of its parameters, and writes what becomes of them back. Returns the number of the
+        check that failed, 0 if none did.
+        """
+        storages = [whole(tensor) for tensor in tensors]
+        device = [storage.cuda() for storage in storages]
+        flag = torch.zeros((), dtype=torch.int32, device="cuda")
+        symbols = [case.symbols[symbol] for symbol in case.kernel.symbol_names]
+        self.launch(case.programs(), [*device, *symbols, *([flag] if self.kernel.checks else [])])
+        torch.cuda.synchronize()
+        for storage, result in zip(storages, device, strict=True):
+            storage.copy_(result.cpu())
+        return int(flag)
+
     def _call(self, name: str, *arguments: object) -> None:
         status = getattr(self._cuda, name)(*arguments)
         assert status == 0, f"{name} failed with {status}"
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """All elements of the tensor's memory, gaps included: they must stay as they are."""
+    return tensor.as_strided((tensor.untyped_storage().nbytes() // tensor.element_size(),), (1,), 0)

@@ -53,6 +53,7 @@ class Libdevice:
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "rint": torch.round,
     "round": lambda x: torch.copysign(torch.trunc(x.abs() + 0.5), x),  # half away from zero
+    "fmod": lambda x, y: torch.from_numpy(np.asarray(np.fmod(x.numpy(), y.numpy()))),
     "cbrt": lambda x: torch.from_numpy(np.asarray(np.cbrt(x.numpy()))),
 }
 

@@ -19,6 +19,7 @@ from forgec.backends.kernel_cache import KernelCache
 from forgec.backends.triton import compile as compiling
 from forgec.backends.triton.compile import CompiledKernel, compile_kernel, compile_source, without_packed_sums
 from forgec.diagnostics import ForgeError
+from forgec.passes.tile_machines import MACHINES
 from tests.backends.triton.cases import all_cases
 from tests.backends.triton.model_cases import model_cases
 from tests.backends.triton.random_cases import random_case
@@ -100,6 +101,12 @@ def test_code_does_not_depend_on_what_was_compiled_before() -> None:
     )
     finished = subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, check=True)
     assert finished.stdout.split() == [hashlib.sha256(kernel.code).hexdigest() for kernel in (old, new)]
+
+
+def test_shared_memory_is_what_the_choice_of_tiles_counts_with() -> None:
+    assert {f"cuda:{name}": size for name, size in compiling.SHARED_BYTES.items()} == {
+        name: machine.dot_limit for name, machine in MACHINES.items() if name != "cpu"
+    }
 
 
 def test_unknown_architectures_are_refused() -> None:

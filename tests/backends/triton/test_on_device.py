@@ -31,27 +31,11 @@ def run(case: Case) -> list[str]:
         pytest.skip(f"no code is generated for compute capability {capability}")
     if capability < (8, 9) and "f8E4M3FN" in str(case.kernel):
         pytest.skip("this architecture has no float8_e4m3fn")
-    source = case.source
-    loaded = Loaded(compile_source(source, ARCHITECTURES[capability]))
-    host = case.tensors()
-    storages = [whole(tensor) for tensor in host]
-    device = [storage.cuda() for storage in storages]
-    flag = torch.zeros((), dtype=torch.int32, device="cuda")
-    symbols = [case.symbols[symbol] for symbol in case.kernel.symbol_names]
-    loaded.launch(case.programs(), [*device, *symbols, *([flag] if source.checks else [])])
-    torch.cuda.synchronize()
-    if int(flag) != case.failing_check:
-        return [f"check {int(flag)} failed, expected {case.failing_check}"]
-    if case.failing_check:
-        return []
-    for storage, result in zip(storages, device, strict=True):
-        storage.copy_(result.cpu())
-    return case.differences(host, case.expected())
-
-
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """All elements of the tensor's memory, gaps included: they must stay as they are."""
-    return tensor.as_strided((tensor.untyped_storage().nbytes() // tensor.element_size(),), (1,), 0)
+    tensors = case.tensors()
+    failed = Loaded(compile_source(case.source, ARCHITECTURES[capability])).run(case, tensors)
+    if failed != case.failing_check:
+        return [f"check {failed} failed, expected {case.failing_check}"]
+    return [] if case.failing_check else case.differences(tensors, case.expected())
 
 
 @pytest.mark.parametrize("name", all_cases())

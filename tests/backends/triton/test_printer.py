@@ -9,6 +9,7 @@ pytest.importorskip("expecttest")
 from expecttest import TestCase
 from xdsl.dialects.builtin import DictionaryAttr, IntAttr
 
+from forgec.backends.triton import elementwise, printer
 from forgec.backends.triton.printer import print_kernel
 from forgec.diagnostics import ForgeError, Location
 from forgec.ir.locations import to_attribute
@@ -179,6 +180,11 @@ def test_names_clash_with_nothing() -> None:
     assert [name for name, _ in source.signature] == ["tl_ptr", "for_ptr", "n0"]
     for name in ("range", "float", "n0", "tl", "triton"):
         assert f" {name} = " not in source.text
+
+
+def test_every_rule_is_tested() -> None:
+    tested = {op.name for case in all_cases().values() for op in case.kernel.walk()}
+    assert {op.name for op in (*printer.RULES, *elementwise.RULES)} - tested == {"math.fpowi"}
 
 
 def refused(kernel: KernelOp) -> ForgeError:

@@ -81,6 +81,14 @@ def memory() -> Iterator[Written]:
         "interpreted": False  # Triton's interpreter has no constants of bfloat16
     }  # fmt: skip
 
+    # what is put outside, as memory has it and as tiles do: integers by their lowest bits
+    source, target, kind = block("ui8", "n0"), block("ui8", 16), tile("i8", 16)
+    lines = f"""{ZERO}
+  %v = tile.load %x[%zero] other 250 : {source} -> {kind}
+  %p = tile.pad %v[%zero] within [n0 - 2] other 200 : {kind}
+  tile.store %p, %y[%zero] : {kind}, {target}"""
+    yield "pads", kernel("pads", {"x": source, "y": target}, lines, writes=[1], symbols="n0"), {"n0": 11}, {}
+
     # strides of all kinds, rank 3, offsets on both sides, extents of 1
     x = block("f32", "n0", 3, "n1", strides="[1, n0 * n1, n0]")
     y = block("f32", "n0", 3, "n1")
