@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from xdsl.dialects.builtin import AnyTensorType, LocationAttr, StringAttr
+from xdsl.dialects.builtin import AnyTensorType, LocationAttr, StringAttr, TensorType
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 
@@ -174,12 +174,13 @@ class PlanBuilder:
         there.
 
         Reusing an operand's bytes is for ops that read each element before they write the one at the same position.
-        ``row_major`` is for kernels that write row-major results only, whatever strides the result's type asks for.
+        ``row_major`` is for kernels that write row-major results only, whatever strides the result's type asks for; if
+        it asks for others, the caller does not get these bytes (see ``lay_out``).
         """
-        kind = types.tensor_type(result)
+        kind, escaping = types.tensor_type(result), result in self._escaping
         if row_major:
-            kind = types.tensor(types.dtype(kind), types.shape(kind))
-        escaping = result in self._escaping
+            wanted, kind = dense(kind), types.tensor(types.dtype(kind), types.shape(kind))
+            escaping = escaping and wanted == kind
         for operand in reuse:
             place = self.places[operand]
             if place.type == kind and self._replaceable(operand, escaping) and self._alike(place):
@@ -188,6 +189,20 @@ class PlanBuilder:
         place = self.allocate(dense(kind), escaping)
         self.define(result, place)
         return place
+
+    def lay_out(self, result: SSAValue) -> None:
+        """A result that has just been computed, and that the caller gets, lies as its type says from now on, so that
+        views of it do.
+        """
+        if result not in self._escaping or not isinstance(result.type, TensorType):
+            return
+        place, kind = self.places[result], types.tensor_type(result)
+        alone = place.storage.values == [result] and isinstance(place.storage.owner, plan.BufferOp)
+        if alone and dense(kind) == kind and types.strides(kind) != types.strides(place.type):
+            fresh = self.allocate(kind, escaping=True)
+            self.launch("aten::copy_", [fresh, place], writes=[fresh])
+            place.storage.values.clear()
+            self.define(result, fresh)
 
     def update(self, result: SSAValue, old: SSAValue) -> Place:
         """A place for a result that is ``old`` with some elements changed: in ``old``'s bytes if that is safe, else a

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.utils import _pytree
 
 from forgec.capture.attributes import unchanged
@@ -76,7 +77,7 @@ def _fits(slot: Slot) -> bool:
     if not isinstance(before, torch.Tensor) or not isinstance(after, torch.Tensor):
         return False
     plain = type(before) is torch.Tensor and before.layout is torch.strided and not before.requires_grad
-    return plain and _kind(before) == _kind(after)
+    return plain and _alike_in_kind(before, after)
 
 
 _SYMBOLIC: dict[type, type] = {int: torch.SymInt, float: torch.SymFloat}
@@ -86,8 +87,13 @@ def _is_stored(number: float) -> bool:
     return type(number) is float or -(2**63) <= number < 2**63
 
 
-def _kind(tensor: torch.Tensor) -> tuple[Any, ...]:
-    return (tuple(tensor.shape), tensor.dtype, tensor.device)
+def _alike_in_kind(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """True if two tensors surely have the same shape, dtype and device. Symbolic extents are not compared by ``==``,
+    which would fix them in the program that is being traced, or has been.
+    """
+    if (one.dtype, one.device, one.dim()) != (other.dtype, other.device, other.dim()):
+        return False
+    return all(statically_known_true(a == b) for a, b in zip(one.shape, other.shape, strict=True))
 
 
 @contextmanager
@@ -128,7 +134,7 @@ def as_buffers(module: torch.nn.Module, states: Sequence[Kept]) -> Iterator[None
             return value
         if value is tensor:
             return tensor
-        if not isinstance(value, torch.Tensor) or _kind(value) != _kind(tensor):
+        if not isinstance(value, torch.Tensor) or not _alike_in_kind(value, tensor):
             raise cannot_keep(kept.change, "it held a tensor and then something of another shape or type")
         return value.clone() if len(states) > 1 else value  # states may swap
 
@@ -192,9 +198,9 @@ def with_states(
         if refused is None:
             traced = replace(traced, changes=_others(traced.changes, states))
             _refuse_what_matters(module, args, kwargs, traced, trace)
-    if refused is not None:  # a buffer has one shape: what is made anew at every call, in that call's shape, is none
+    if refused is not None:  # not traceable as state: it is a constant, if no later call minds
         _refuse_what_matters(module, args, kwargs, plain, trace)
-        return trace(), {}  # anew: the trace that failed has fixed extents for all that share its symbols
+        return plain, {}
     return traced, {kept.buffer: kept.slot.name for kept in states}
 
 
@@ -225,34 +231,40 @@ def _refuse_what_matters(
     """Raises ForgeError (C009) if a later call computes something else than the first, because of what that changed
     (but for tensors' elements, which are state).
 
-    The second call is traced as well, and, where lists and numbers have grown, one with what many calls make of them. A
-    call that is computed in another way but gives what the first one gives for the same inputs (a cache that the first
-    call fills) is the same call.
+    After an eager call the second one is traced, and, where lists and numbers have grown, one with what many calls make
+    of them. Only where one of them is computed in another way are two more run, to see whether it gives what the first
+    gives for the same inputs (as with a cache that the first call fills): then it is the same call.
     """
     changed = [change for change in first.changes if change.what != "argument"]
     if not changed:
         return
     program = first.result()
     others = _pytree.tree_map_only(torch.Tensor, _turned, (args, kwargs))
-    fresh = _results(module, *others)
+
+    def later(which: str) -> tuple[str, Traced, list[Any] | None] | None:
+        """A call as things are now, and what it gives for other inputs; None if it is traced as the first was."""
+        traced = trace()
+        if traced.program is not None and _same(program, traced.program):
+            return None
+        return which, traced, None if traced.program is None else _results(module, *others)
+
     with restored(module):
         try:
             _called(module, args, kwargs)
         except Exception:  # whatever the model raises without being traced: nothing is known, and the warning stays
             return
-        laters = [("second", trace(), _alike(fresh, _results(module, *others)))]
+        laters = [later("second")]
         if _as_after_many_calls(changed):
-            laters.append((f"{MANY_CALLS + 1}st", trace(), _alike(fresh, _results(module, *others))))
-    for which, later, alike in laters:
+            laters.append(later(f"{MANY_CALLS + 1}st"))
+    for which, traced, results in filter(None, laters):
         note = f"its {which} call computes something else than its first"
-        if later.failure is not None:
-            note = f"its {which} call cannot be traced: {str(later.failure).strip().partition(chr(10))[0]}"
-        elif alike:  # computed in another way, as by a cache that the first call fills
+        if traced.failure is not None:
+            note = f"its {which} call cannot be traced: {str(traced.failure).strip().partition(chr(10))[0]}"
+        elif _alike(_results(module, *others), results):  # in another way, as by a cache that the first call fills
             continue
-        if later.program is None or not _same(program, later.program):
-            names = ", ".join(repr(change.name) for change in changed[1:4])
-            note = f"{note}; it also changes {names}" if names else note
-            raise cannot_keep(changed[0], note, changed[0].place or _named_at(module, changed[0]))
+        names = ", ".join(repr(change.name) for change in changed[1:4])
+        note = f"{note}; it also changes {names}" if names else note
+        raise cannot_keep(changed[0], note, changed[0].place or _named_at(module, changed[0]))
 
 
 def _called(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
@@ -327,7 +339,7 @@ def _same(one: torch.export.ExportedProgram, other: torch.export.ExportedProgram
     """True if two programs are the same operations on the same tensors, but for results that nothing uses."""
     (ours, tensors), (theirs, others) = _written(one), _written(other)
     return ours == theirs and all(
-        a is b or (isinstance(a, torch.Tensor) and _kind(a) == _kind(b) and torch.equal(a, b))
+        a is b or (isinstance(a, torch.Tensor) and _alike_in_kind(a, b) and torch.equal(a, b))
         for a, b in zip(tensors, others, strict=True)
     )
 

@@ -10,8 +10,7 @@ from xdsl.dialects.builtin import AnyTensorType, IntAttr
 from xdsl.ir import Operation, SSAValue
 
 from forgec.ir import types
-from forgec.ir.attributes import ExtentAttr, IntsAttr, ScalarAttr
-from forgec.ir.layout import reshape_strides
+from forgec.ir.attributes import ExtentAttr, ScalarAttr
 from forgec.ir.ops.base import producer
 from forgec.ir.ops.binary import DivOp, LogicalAndOp, MulOp
 from forgec.ir.ops.creation import FullOp
@@ -21,6 +20,7 @@ from forgec.ir.ops.unary import CastOp
 from forgec.passes.attention_scores import Refused
 from forgec.passes.layouts import is_seen
 from forgec.passes.patterns import with_number
+from forgec.passes.rearrangements import reshaped, transposed
 from forgec.runtime.symbolic import Extent
 
 Frame: TypeAlias = "tuple[Extent, ...]"
@@ -83,8 +83,7 @@ class Builder:
             if not isinstance(op, ReshapeOp):
                 break
             source = op.input
-        strides = reshape_strides(types.shape(value), types.strides(value), shape)
-        return self._made(ReshapeOp, value, types.tensor(types.dtype(value), shape, strides))
+        return self.insert(reshaped(value, shape))
 
     def transpose_last(self, value: SSAValue) -> SSAValue:
         """The value with its last two dimensions swapped."""
@@ -99,9 +98,7 @@ class Builder:
             value, order = op.input, [op.permutation.data[d] for d in order]
         if order == sorted(order):
             return value
-        shape, strides = types.shape(value), types.strides(value)
-        kind = types.tensor(types.dtype(value), [shape[d] for d in order], [strides[d] for d in order])
-        return self._made(TransposeOp, value, kind, permutation=IntsAttr(order))
+        return self.insert(transposed(value, order))
 
     def slice(self, value: SSAValue, dim: int, count: int) -> SSAValue:
         """The first elements of a dimension."""

@@ -225,7 +225,15 @@ class _Reader:
         self.turned = not self.turned
         return op.input
 
-    def _term(self, op: Operation, value: SSAValue | None, **what: object) -> None:
+    def _term(
+        self,
+        op: Operation,
+        value: SSAValue | None,
+        *,
+        factor: float = 1.0,
+        keeps: bool | None = None,
+        fill: float = 0.0,
+    ) -> None:
         if self.softcap is not None:
             raise Refused("something is added to the scores before they are capped")
         if self.row_factors:
@@ -234,7 +242,7 @@ class _Reader:
             raise Refused("something is done to the scores of all heads as rows of one")
         shape = types.shape(op.results[0]) if self.split is None else self.shape
         dtype = types.dtype(op.results[0])
-        self.terms.append(Term(value, shape[:-2], shape, dtype, turned=self.turned, split=self.split, **what))  # pyright: ignore
+        self.terms.append(Term(value, shape[:-2], shape, dtype, factor, keeps, fill, self.turned, self.split))
 
     def _add(self, op: Operation) -> SSAValue | None:
         if not is_add(op):

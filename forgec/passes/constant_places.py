@@ -10,11 +10,12 @@ from xdsl.ir import Operation
 
 from forgec.ir import types
 from forgec.ir.attributes import ExtentAttr
-from forgec.ir.layout import reshape_strides
+from forgec.ir.literals import to_tensor
 from forgec.ir.ops.base import producer
 from forgec.ir.ops.index import IndexOp, IndexSelectOp
 from forgec.ir.ops.module import ConstantOp
-from forgec.ir.ops.shape import CopyOp, ReshapeOp, SliceOp
+from forgec.ir.ops.shape import CopyOp, SliceOp
+from forgec.passes.rearrangements import reshaped
 
 Reading = IndexOp | IndexSelectOp
 
@@ -32,7 +33,7 @@ def places_of(op: Reading) -> tuple[int, list[int]] | None:
         return None
     if not isinstance(extent, int):
         return None
-    places = [int(place) for place in constant.value.get_values()]  # type: ignore[arg-type]
+    places = to_tensor(constant.value).reshape(-1).tolist()
     if isinstance(op, IndexOp):
         places = [place + extent if place < 0 else place for place in places]
     return (dim, places) if all(0 <= place < extent for place in places) else None
@@ -59,9 +60,7 @@ def as_slice(op: Reading) -> list[Operation] | None:
     ops: list[Operation] = [SliceOp.create(operands=[op.input], properties=place, result_types=[kind])]
     target = types.shape(op.result)
     if target != types.shape(kind):
-        strides = reshape_strides(types.shape(kind), types.strides(kind), target)
-        kind = types.tensor(types.dtype(op.input), target, strides)
-        ops.append(ReshapeOp.create(operands=[ops[-1].results[0]], result_types=[kind]))
-    if kind != op.result.type:
+        ops.append(reshaped(ops[-1].results[0], target))
+    if ops[-1].results[0].type != op.result.type:
         ops.append(CopyOp.create(operands=[ops[-1].results[0]], result_types=[op.result.type]))
     return ops

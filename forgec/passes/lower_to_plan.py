@@ -217,6 +217,8 @@ class _Lowering:
                 )
             first = self.block.last_op
             lowering(op, b)
+            for result in op.results:
+                b.lay_out(result)
             self._inherit(op, first)
             for result in op.results:
                 register = b.places[result].storage.register

@@ -199,7 +199,7 @@ class Elements:
             name = "and" if isinstance(op, b.MulOp) else "or"
         else:
             name = _BOOLEAN.get(type(op), "")
-        truths = [_truth(argument) for argument in arguments]
+        truths = [as_condition(argument) for argument in arguments]
         if any(truth is None for truth in truths):
             return None
         known = [truth for truth in truths if truth is not None]
@@ -272,7 +272,7 @@ class Elements:
 
 def where(condition: Element, then: Element, otherwise: Element, place: Place) -> Element | None:
     """A choice; of booleans, in terms of and, or and not."""
-    truth = _truth(condition)
+    truth = as_condition(condition)
     if isinstance(truth, Number):
         return then if truth.value else otherwise
     if truth is None:
@@ -290,7 +290,7 @@ def where(condition: Element, then: Element, otherwise: Element, place: Place) -
 
 def _choice(condition: Element, then: Element, otherwise: Element, place: Place) -> Element | None:
     """A choice of booleans, one of which is known."""
-    sides = _truth(then), _truth(otherwise)
+    sides = as_condition(then), as_condition(otherwise)
     if sides[0] is None or sides[1] is None:
         return None
     for known, other, chosen in ((sides[1], sides[0], condition), (sides[0], sides[1], _not(condition))):
@@ -318,7 +318,7 @@ def connect(name: str, arguments: Sequence[Element], place: Place) -> Element:
 
 def compare(name: str, left: Element, right: Element, place: Place | None) -> Element | None:
     """A comparison of integers, or of numbers."""
-    if name in ("eq", "ne") and _is_condition(left):
+    if name in ("eq", "ne") and is_condition(left):
         return _equals_truth(left, right, name == "ne", place)
     if isinstance(left, Number) or isinstance(right, Number):
         numbers = [_constant(left), _constant(right)]
@@ -415,20 +415,21 @@ def _cast(element: Element, dtype: str, place: Place) -> Element | None:
         return _rounded(element.value, dtype)
     if isinstance(element, Linear):
         return element if whole else None
-    truth = _truth(element) if _is_condition(element) else None
+    truth = as_condition(element) if is_condition(element) else None
     if truth is not None:
         one, zero = (Linear((), 1), ZERO) if whole else (Number(1.0), Number(0.0))
         return where(truth, one, zero, place)
     return None
 
 
-def _is_condition(element: Element) -> bool:
+def is_condition(element: Element) -> bool:
+    """True for what is true or false, and for no number."""
     if isinstance(element, Node):
         return element.name in ("and", "or", "not", *_COMPARE)
     return isinstance(element, Leaf) and types.dtype(element.value) == "i1"
 
 
-def _truth(element: Element) -> Element | None:
+def as_condition(element: Element) -> Element | None:
     """An element as a condition: whether it is not 0."""
     if isinstance(element, Number):
         return Number(bool(element.value))
@@ -442,7 +443,7 @@ def _truth(element: Element) -> Element | None:
             return None
         if bool(sides[0]) == bool(sides[1]):
             return Number(bool(sides[0]))
-        return condition if sides[0] else Node("not", (condition,), _NOWHERE)
+        return condition if sides[0] else _not(condition)
     if isinstance(element, Leaf):
         return element if types.dtype(element.value) == "i1" else None
     return element if isinstance(element, Node) and element.name != "add" else None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from xdsl.ir import SSAValue
 
 from forgec.ir import types
-from forgec.passes.mask_elements import Element, Elements, Leaf, Linear, Node, Number
+from forgec.passes.mask_elements import Element, Elements, Linear, Node, Number, as_condition, is_condition
 from forgec.passes.mask_structure import Condition, conditions
 from forgec.runtime.symbolic import Extent
 
@@ -30,7 +30,9 @@ class Gates:
 
     def kept(self, value: SSAValue, negated: bool = False) -> list[Condition]:
         """The conditions under which a gate is open (``negated``: shut)."""
-        return list(conditions(_truth(self.element(value)), negated))
+        element = self.element(value)
+        condition = as_condition(element)
+        return list(conditions(element if condition is None else condition, negated))
 
     def levels(self, value: SSAValue) -> tuple[list[Condition], float] | None:
         """For numbers that are 0 under some conditions and one other number elsewhere: conditions and number."""
@@ -49,29 +51,6 @@ def _is_gate(element: Element) -> bool:
             return value in (0, 1)
         case Linear(axes=(), constant=constant):
             return constant in (0, 1)
-        case Leaf(value=value):
-            return types.dtype(value) == "i1"
         case Node(name="where", arguments=(_, then, otherwise)):
             return _is_gate(then) and _is_gate(otherwise)
-        case Node(name=name):
-            return name != "add"
-    return False
-
-
-def _truth(element: Element) -> Element:
-    """A gate as a condition."""
-    match element:
-        case Node(name="where", arguments=(condition, then, otherwise)) if _is_number(then) and _is_number(otherwise):
-            if not _is_zero(then) and _is_zero(otherwise):
-                return condition
-            if _is_zero(then) and not _is_zero(otherwise):
-                return Node("not", (condition,), None)  # pyright: ignore[reportArgumentType]
-    return element
-
-
-def _is_number(element: Element) -> bool:
-    return isinstance(element, Number) or (isinstance(element, Linear) and not element.axes)
-
-
-def _is_zero(element: Element) -> bool:
-    return element.value == 0 if isinstance(element, Number) else isinstance(element, Linear) and element.constant == 0
+    return is_condition(element)

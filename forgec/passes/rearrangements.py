@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from xdsl.dialects.builtin import AnyTensorType
-from xdsl.ir import Operation, SSAValue
+from xdsl.ir import Block, Operation, SSAValue
 
 from forgec.ir import types
 from forgec.ir.attributes import IntsAttr
@@ -57,18 +57,26 @@ def chain_to(op: Operation, *kinds: type[Operation]) -> Chain | None:
     wanted: Dims = [[Atom(extent)] for extent in types.shape(op.results[0])]
     if any(extent == 0 for extent in types.shape(op.results[0])):
         return None
-    given, ops = wanted, []
-    current: Operation | None = op
-    while isinstance(current, kinds) and current.parent is op.parent and len(ops) < LONGEST:
-        found = before(current, given)
-        if found is None:
-            break
-        given = found
-        ops.append(current)
-        current = producer(current.operands[0])
+    given, ops = traced(op.results[0], wanted, kinds, op.parent)
     if len(ops) < 2:
         return None
     return Chain(ops[-1].operands[0], tuple(ops), [leaves(dim) for dim in given], [leaves(dim) for dim in wanted])
+
+
+def traced(
+    value: SSAValue, dims: Dims, kinds: tuple[type[Operation], ...], block: Block | None
+) -> tuple[Dims, list[Operation]]:
+    """The ops of ``kinds`` in one block that a value is made by, the last one first, as far back as atoms can be told
+    (and no more than ``LONGEST``); and the atoms of what these are made of.
+    """
+    ops: list[Operation] = []
+    while isinstance(op := producer(value), kinds) and op.parent is block and len(ops) < LONGEST:
+        found = before(op, dims)
+        if found is None:
+            break
+        dims, value = found, op.operands[0]
+        ops.append(op)
+    return dims, ops
 
 
 Plan: TypeAlias = "tuple[tuple[Extent, ...] | None, tuple[int, ...] | None, tuple[Extent, ...] | None]"
@@ -92,7 +100,7 @@ def shortest(chain: Chain) -> list[Operation]:
         ops.append(reshaped(value, split))
         value = ops[-1].results[0]
     if order is not None:
-        ops.append(_transposed(value, order))
+        ops.append(transposed(value, order))
         value = ops[-1].results[0]
     if merged is not None:
         ops.append(reshaped(value, merged))
@@ -165,7 +173,8 @@ def reshaped(value: SSAValue, shape: Sequence[Extent]) -> ReshapeOp:
     return ReshapeOp.create(operands=[value], result_types=[kind])
 
 
-def _transposed(value: SSAValue, order: Sequence[int]) -> TransposeOp:
+def transposed(value: SSAValue, order: Sequence[int]) -> TransposeOp:
+    """A new transpose: always free."""
     shape, strides = types.shape(value), types.strides(value)
     kind = types.tensor(types.dtype(value), [shape[d] for d in order], [strides[d] for d in order])
     return TransposeOp.create(operands=[value], properties={"permutation": IntsAttr(order)}, result_types=[kind])

@@ -11,10 +11,10 @@ from forgec.ir import types
 from forgec.ir.ops.base import ElementwiseOp, ForgeOp, producer
 from forgec.ir.ops.composite import RopeOp
 from forgec.ir.ops.contraction import MatmulOp
-from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, SliceOp, TransposeOp, ViewOp, is_free
-from forgec.passes.axes import Atom, Dims, before, leaves, regrouped
+from forgec.ir.ops.shape import CopyOp, SliceOp, ViewOp, is_free
+from forgec.passes.axes import VIEWS, Atom, Dims, extent_of, leaves, regrouped
 from forgec.passes.layouts import give_layout
-from forgec.passes.rearrangements import LONGEST, Chain, discard, reshaped, shortest
+from forgec.passes.rearrangements import Chain, discard, reshaped, shortest, traced
 from forgec.passes.rewriting import erase_unused, replace
 from forgec.runtime.symbolic import Extent
 
@@ -77,20 +77,13 @@ class _Reading:
 def _reading(value: SSAValue, user: Operation) -> _Reading | None:
     """How an operand was copied to lie as it does; None if it was not, or strides can express that."""
     shape = types.shape(value)
+    if 0 in shape:
+        return None
     wanted: Dims = [[Atom(extent)] for extent in shape]
-    given, source, ops = wanted, value, []
-    op = producer(value)
-    moves = False
-    while isinstance(op, (ReshapeOp, TransposeOp, CopyOp, BroadcastOp)) and op.parent is user.parent:
-        found = before(op, given) if len(ops) < LONGEST and 0 not in types.shape(op.result) else None
-        if found is None:
-            break
-        given, source = found, op.input
-        ops.append(op)
-        moves = moves or not is_free(op)
-        op = producer(source)
+    given, ops = traced(value, wanted, VIEWS, user.parent)
+    source = ops[-1].operands[0] if ops else value
     strides = _uncopied(source, user)
-    if not moves and strides == types.strides(source):
+    if all(map(is_free, ops)) and strides == types.strides(source):
         return None
     stride: dict[Atom, Extent] = {}
     for dim, step in zip(given, strides, strict=True):
@@ -106,7 +99,7 @@ def _reading(value: SSAValue, user: Operation) -> _Reading | None:
                 groups[-1].append(atom)
             else:
                 groups.append([atom])
-        parts.append(tuple(_product(group) for group in groups) or (1,))
+        parts.append(tuple(map(extent_of, groups)) or (1,))
     return _Reading(source, tuple(ops), given, wanted, parts)
 
 
@@ -119,13 +112,6 @@ def _uncopied(value: SSAValue, user: Operation) -> tuple[Extent, ...]:
     if isinstance(op, SliceOp):
         strides[op.dim.data] = strides[op.dim.data] * op.step.data
     return types.canonical_strides(types.shape(value), strides)
-
-
-def _product(atoms: Sequence[Atom]) -> Extent:
-    extent: Extent = 1
-    for atom in atoms:
-        extent = extent * atom.extent
-    return extent
 
 
 def _split(op: ForgeOp, own: int) -> None:

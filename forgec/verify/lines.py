@@ -31,10 +31,7 @@ class LineError:
     def to_dict(self) -> dict[str, Any]:
         """JSON-compatible data."""
         places = [{"file": p.file, "line": p.line, "function": p.function} for p in self.places]
-        errors = {"added": self.added.to_dict(), "total": self.total.to_dict()}
-        for data in errors.values():  # against float64, without a tolerance: so many elements are not equal
-            data["unequal"] = data.pop("wrong")
-            del data["uncertain"]
+        errors = {"added": self.added.to_exact_dict(), "total": self.total.to_exact_dict()}
         counts = {"decisions": self.decisions, "executions": self.executions}
         return {"places": places, "op": self.op, "module": self.module, **errors, **counts}
 

@@ -98,21 +98,23 @@ class Reducer:
         failure: Exception | None = None
         try:
             applied = self.step.made_of(module)
-            if applied is None:
-                return None
         except Exception as reason:  # a pass may be wrong in any way; that is what is looked for
             failure = reason
+        if applied is None and failure is None:
+            return None
         try:
             expected = self.step.before(module, data, NAME, float64=self.float64)
         except Exception:  # whatever the slice raises before the step is not the step's
             return None
+        found: list[Any] = []
         try:
-            if failure is not None or applied is None:
-                raise failure or AssertionError("a step yields a module or fails")
-            found = self.step.computed(module, applied, data, NAME, float64=self.float64)
+            if applied is not None:
+                found = self.step.computed(module, applied, data, NAME, float64=self.float64)
         except Exception as reason:  # the step's own failure, of whatever kind
-            return Reduced(part, None, Deviation(problem=_reason(reason))) if self.fails else None
-        if self.fails:
+            failure = reason
+        if failure is not None and self.fails:
+            return Reduced(part, None, Deviation(problem=_reason(failure)))
+        if failure is not None or self.fails:
             return None
         wrong = differences(expected, found, self.tolerance)
         if not wrong:

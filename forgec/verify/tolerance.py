@@ -127,6 +127,15 @@ class Deviation:
         data = {**asdict(self), "relative": self.relative}
         return {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in data.items()}
 
+    def to_exact_dict(self) -> dict[str, Any]:
+        """As ``to_dict``, of a comparison with float64 without a tolerance: rounding makes most elements unequal, which
+        is not to say that they are wrong.
+        """
+        data = self.to_dict()
+        data["unequal"] = data.pop("wrong")
+        del data["uncertain"]
+        return data
+
     def __str__(self) -> str:
         if self.problem:
             return self.problem

@@ -53,12 +53,12 @@ class OutputError:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-compatible data."""
-        parts = {"compiled": self.compiled, "exact": self.exact, "eager_exact": self.eager_exact, "logits": self.logits}
-        described = {name: part.to_dict() for name, part in parts.items() if part is not None}
-        for name in ("exact", "eager_exact"):  # compared without a tolerance: rounding makes most elements unequal
-            if name in described:
-                described[name]["unequal"] = described[name].pop("wrong")
-                del described[name]["uncertain"]
+        described: dict[str, Any] = {"compiled": self.compiled.to_dict()}
+        for name, part in (("exact", self.exact), ("eager_exact", self.eager_exact)):
+            if part is not None:
+                described[name] = part.to_exact_dict()
+        if self.logits is not None:
+            described["logits"] = self.logits.to_dict()
         return {
             "name": self.name,
             "kind": self.kind,

@@ -117,3 +117,27 @@ def test_a_buffer_that_grows():
     with pytest.raises(ForgeError, match="gets another shape") as caught:
         forgec.compile(Growing(), (torch.randn(3),))
     assert caught.value.diagnostics[0].code == "FORGE-C003"
+
+
+WEIGHT = torch.randn(5, 4)
+TURNED = {
+    "a linear": lambda x: torch.nn.functional.linear(x, WEIGHT).mT.contiguous(),
+    "a product with a weight on the left": lambda x: WEIGHT @ x.mT,
+    "an activation of one": lambda x: torch.nn.functional.gelu(WEIGHT @ x.mT),
+    "a view of one": lambda x: (WEIGHT @ x.mT)[:, :3],
+    "stacked products": lambda x: (x @ x.mT @ x).permute(2, 0, 1).contiguous(),
+    "two of one": lambda x: (WEIGHT @ x.mT).split(2, dim=1),
+}
+
+
+@pytest.mark.parametrize("rows", [None, torch.export.Dim("rows", min=2)], ids=["static", "dynamic"])
+@pytest.mark.parametrize("function", TURNED.values(), ids=TURNED)
+def test_results_lie_as_in_eager_whatever_kernels_can_write(function, rows):
+    x = torch.randn(2, 3, 4)
+    compiled = forgec.compile(function, (x,), dynamic_shapes=None if rows is None else ({1: rows},))
+    for x in (x, torch.randn(2, 3 if rows is None else 6, 4)):
+        ours, theirs = compiled(x), function(x)
+        pairs = [(ours, theirs)] if isinstance(theirs, torch.Tensor) else list(zip(ours, theirs, strict=True))
+        for found, expected in pairs:
+            assert found.stride() == expected.stride()
+            torch.testing.assert_close(found, expected)
