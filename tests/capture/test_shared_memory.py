@@ -135,8 +135,8 @@ TURNED = {
 def test_results_lie_as_in_eager_whatever_kernels_can_write(function, rows):
     x = torch.randn(2, 3, 4)
     compiled = forgec.compile(function, (x,), dynamic_shapes=None if rows is None else ({1: rows},))
-    for x in (x, torch.randn(2, 3 if rows is None else 6, 4)):
-        ours, theirs = compiled(x), function(x)
+    for given in (x, torch.randn(2, 3 if rows is None else 6, 4)):
+        ours, theirs = compiled(given), function(given)
         pairs = [(ours, theirs)] if isinstance(theirs, torch.Tensor) else list(zip(ours, theirs, strict=True))
         for found, expected in pairs:
             assert found.stride() == expected.stride()
