@@ -270,7 +270,7 @@ def _compile(
         if _is_exported(model) and (args or kwargs):
             _check_examples(exported.plan, args, kwargs)
         constants = {name: to_tensor(value) for name, value in exported.constants.items()}
-        params = ParamValues(forge, {**captured.tensors, **constants})
+        params = ParamValues(forge if tile is None else tile, {**captured.tensors, **constants})
         weights = {name: params.source(name) for name in build.referenced(exported.plan)}
     report: Report = build.report(
         target=target,

@@ -27,7 +27,8 @@ class Backend:
     ``covers`` may refuse a single op although its class has a lowering: for a modifier that the backend cannot honour.
     ``native`` makes the machine code of the kernels (``kernel::NAME``) that the launches of a module of plan entries
     call, for one of the targets; None when they call none. ``kernels``: ops become kernels of tiles before the plan is
-    made (``lower-to-tile``, ``bind-tiles``), but for those with values of the dtypes in ``without``.
+    made (``lower-to-tile``, ``bind-tiles``), but for those with values of the dtypes in ``without``; ``panel``: how
+    many rows of a linear's weight are stored together for them, 0 if weights stay as they are.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Backend:
     native: Callable[[ModuleOp, str], NativeCode | None] = lambda module, target: None
     kernels: bool = False
     without: tuple[str, ...] = ()
+    panel: int = 0
 
     def lowers(self, op: Operation) -> bool:
         """True if the backend runs this op as it is."""

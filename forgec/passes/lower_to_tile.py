@@ -24,8 +24,9 @@ from forgec.ir.ops.shape import CopyOp, ViewOp, is_free
 from forgec.ir.tile.kernel import KernelOp, LaunchOp
 from forgec.passes.patterns import missed
 from forgec.passes.rewriting import blocks
-from forgec.passes.tiles.group import KnownGroups
+from forgec.passes.tiles.group import KnownGroups, alone
 from forgec.passes.tiles.kernel_builder import NotLowered
+from forgec.passes.tiles.panels import pack_weights
 from forgec.passes.tiles.rule import EXPANSIONS
 from forgec.passes.tiles.rules import all_rules
 from forgec.passes.tiles.update import UPDATES, updated_inputs
@@ -47,7 +48,8 @@ class LowerToTile(ModulePass):
     tried op by op, a composite op as the smaller ones that it stands for. An op that no rule covers stays, with a
     remark. Rearrangements that strides express stay as well: the plan makes them views. Values that only kernels see
     lie densely, whatever strides their types had. What has a value of a dtype in ``without`` stays: the target has no
-    tiles of it.
+    tiles of it. With ``panel`` (32 for processors) weights of linears are stored as [N / panel, K, panel], where all
+    kernels that read one can read whole panels.
 
     Order: last, after ``@O2``.
     """
@@ -55,10 +57,13 @@ class LowerToTile(ModulePass):
     name = "lower-to-tile"
 
     without: tuple[str, ...] = ()
+    panel: int = 0
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         kernels: dict[str, KernelOp] = {}
         known = KnownGroups(self.without)
+        if self.panel:
+            pack_weights(op, self.panel, known)
         for block in [b for b in blocks(op) if not isinstance(b.parent_op(), FusedOp)]:
             for current in list(block.ops):
                 if _is_candidate(current):
@@ -86,7 +91,7 @@ def _lower(op: Operation, block: Block, kernels: dict[str, KernelOp], known: Kno
     elif type(op) in UPDATES and sum(operand is op.destination for operand in op.operands) > 1:  # type: ignore[attr-defined]
         first = op.operands.index(op.destination)  # type: ignore[attr-defined] - an update has one
         op.operands[first] = _copied(op.operands[first], op, block, kernels, known)
-    group = op if isinstance(op, FusedOp) else _alone(op)
+    group = op if isinstance(op, FusedOp) else alone(op)
     try:
         dying = _dying(op, group, block, kernels, known)
         lowered = known.lower(group, dying)
@@ -214,16 +219,6 @@ def _dies(value: SSAValue, op: Operation, group: FusedOp) -> bool:
     if any(use.operation not in (op, group) for use in value.uses):
         return False
     return sum(operand is value for operand in group.inputs) == 1
-
-
-def _alone(op: Operation) -> FusedOp:
-    """A group that is one op."""
-    inputs = list(dict.fromkeys(op.operands))
-    group = FusedOp.of(op.name.removeprefix("forge."), [op], inputs, list(op.results))
-    group.location = op.location
-    for value, result in zip(group.results, op.results, strict=True):
-        value.name_hint = result.name_hint
-    return group
 
 
 def _kind(op: Operation) -> str:

@@ -14,7 +14,7 @@ from forgec.passes.lower_to_tile import LowerToTile
 def tile_passes(target: str) -> tuple[ModulePass, ...]:
     """The passes to kernels of tiles; none where the target has no kernels. Raises FORGE-U003 for unknown targets."""
     backend = backend_for(target)
-    return (LowerToTile(backend.without), BindTiles(target)) if backend.kernels else ()
+    return (LowerToTile(backend.without, backend.panel), BindTiles(target)) if backend.kernels else ()
 
 
 def plan_passes(target: str) -> tuple[ModulePass, ...]:

@@ -29,6 +29,8 @@ LEVELS = ("x86-64-v3", "x86-64-v4")
 TARGETS = (*(f"cpu:{level}" for level in LEVELS), "cpu:host")
 WITHOUT = ("f8e4m3fn", "f8e5m2")
 """Dtypes that no tile has here: processors do not compute with them."""
+PANEL = 32
+"""Rows of a weight that lie together: two registers of float32 with AVX-512, four with AVX2."""
 _VECTOR_BYTES = {"x86-64-v3": 32, "x86-64-v4": 64}
 
 
@@ -136,5 +138,6 @@ def _entry(kernel: KernelOp, functions: Mapping[str, int]) -> Kernel:
 
 
 BACKEND = Backend(
-    "cpu", TARGETS, {**LOWERINGS, LaunchOp: lower_launch}, aten.composite.covers, native, kernels=True, without=WITHOUT
-)
+    "cpu", TARGETS, {**LOWERINGS, LaunchOp: lower_launch}, aten.composite.covers, native,
+    kernels=True, without=WITHOUT, panel=PANEL,
+)  # fmt: skip

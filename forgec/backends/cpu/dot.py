@@ -1,9 +1,10 @@
 """``tile.dot``: a nest of loops around a block of accumulators that stays in registers over the whole sum.
 
-Rows of the result are taken ``ROWS`` at a time and columns a few vectors at a time; each step of the sum reads those
-vectors of one row of ``rhs`` once for all rows. Operands that are read more than once are in memory, in the element
-type of the sum, and rows of ``rhs`` without gaps. For a few rows ``rhs`` is read where it is, with the lanes along the
-sum where its elements stand side by side that way.
+Rows of the result are taken a dozen at a time and columns a few vectors at a time; each step of the sum reads those
+vectors of one row of ``rhs`` once for all rows. Operands that cost more than a load to read are in memory, in the
+element type of the sum, and rows of ``rhs`` without gaps. For a few rows ``rhs`` is read where it is, with the lanes
+along the sum where its elements stand side by side that way. Rows of ``lhs`` that are certain to hold zeros, beyond the
+end of a block, are not multiplied.
 """
 
 from __future__ import annotations
@@ -14,23 +15,28 @@ from xdsl.ir import Attribute, SSAValue
 
 from forgec.backends.cpu.emitter import Emitter
 from forgec.backends.cpu.llvm_types import is_float, size_bytes, vector
-from forgec.backends.cpu.nests import stored
+from forgec.backends.cpu.nests import loop_nest, stored
 from forgec.backends.cpu.places import Place
 from forgec.backends.cpu.tiles import (
-    VECTOR_BYTES,
     At,
     Buffer,
     Elementwise,
     Kernel,
+    Stored,
     Tile,
     Transpose,
     lane_count,
     lanes_below,
 )
 
-ROWS = 4
+FEW_ROWS = 4
+"""So many rows at most are computed along the sum; and the rest of a number of rows that is not known, at a time."""
 COLUMNS = 4
-"""Vectors of a row of the result that are accumulated at once where there are registers for them."""
+"""Columns that are computed at once along the sum."""
+REGISTERS = {64: 32, 32: 16}
+"""Registers by their size in bytes: AVX-512 has twice as many as AVX2."""
+REGISTERS_ACROSS = 2
+"""Registers of a row of the result that are accumulated at once: what one element of ``lhs`` is multiplied with."""
 
 
 def multiply_add(e: Emitter, a: SSAValue, b: SSAValue, acc: SSAValue) -> SSAValue:
@@ -51,22 +57,28 @@ def dot_tile(
     rows, columns = accumulator.shape
     total = lhs.shape[1]
     lhs, rhs = (_as(side, accumulator.element) for side in (lhs, rhs))
-    if rows <= ROWS and transposed and rhs.is_contiguous(1):
+    if rows <= FEW_ROWS and transposed and rhs.is_contiguous(1):
         _along_sum(k, lhs, rhs, accumulator, buffer)
         return
-    lanes = lane_count(columns, size_bytes(accumulator.element))
-    registers = lanes * size_bytes(accumulator.element) / vector_bytes  # of one vector
-    block = max(1, min(COLUMNS, int((16 if vector_bytes >= VECTOR_BYTES else 8) / (ROWS * registers))))
-    if columns > block * lanes:
-        lhs = stored(k, lhs)
     if transposed:
         rhs = Transpose(rhs, (1, 0))
-    if rows > ROWS or not rhs.is_contiguous(1):
+    lanes = lane_count(columns, size_bytes(accumulator.element))
+    per_vector = max(1, lanes * size_bytes(accumulator.element) // vector_bytes)
+    vectors = -(-columns // lanes)
+    block = min(vectors, max(1, REGISTERS_ACROSS // per_vector))
+    height = (REGISTERS[vector_bytes] - block * per_vector - 1) // (block * per_vector)
+    height = min(height, REGISTERS[vector_bytes] // REGISTERS_ACROSS - 2)
+    limit = lhs.end(0)
+    ends = rows if limit is None else k.max(k.min(rows, limit), 0)
+    direct = lhs.before_end(0)
+    lhs = stored(k, lhs) if vectors > block and not direct.is_plain else direct
+    if not rhs.is_contiguous(1) or (rows > height and not rhs.is_plain):
         rhs = stored(k, rhs)
     k.begin_nest()
 
-    def tile_of(row: Place, height: int, column: Place, width: int) -> None:
-        """One block of the result: ``height`` rows of ``width`` vectors."""
+    def tile_of(row: Place, height: int, column: Place, width: int, last: Place | None = None) -> None:
+        """One block of the result: ``height`` rows of ``width`` vectors; those after ``last`` are the same again."""
+        places = [k.add(row, r) if last is None or r == 0 else k.min(k.add(row, r), last) for r in range(height)]
 
         def at(place: Place, vector_: int) -> At:
             first = k.add(column, vector_ * lanes)
@@ -75,13 +87,13 @@ def dot_tile(
             active = None if columns % lanes == 0 else lanes_below(k, k.sub(columns, first), lanes)
             return At((place, first), 1, lanes, active)
 
-        cells = [at(k.add(row, r), c) for r in range(height) for c in range(width)]
+        cells = [at(place, c) for place in places for c in range(width)]
 
         def step(place: Place, acc: list[SSAValue]) -> Sequence[SSAValue]:
             right = [k.read(rhs, at(place, c)) for c in range(width)]
             found: list[SSAValue] = []
             for r in range(height):
-                left = k.read(lhs, At((k.add(row, r), place)))
+                left = k.read(lhs, At((places[r], place)))
                 left = left if lanes == 1 else k.e.splat(left, lanes)
                 for c in range(width):
                     found.append(multiply_add(k.e, left, right[c], acc[r * width + c]))
@@ -91,19 +103,40 @@ def dot_tile(
         for value, cell in zip(sums, cells, strict=True):
             buffer.write(k, value, cell)
 
-    def in_blocks(extent: int, size: int, body: Callable[[Place, int], None]) -> None:
-        whole = extent // size * size
-        k.loop(0, whole, size, lambda place, _: body(place, size) or ())
-        if whole < extent:
-            k.nested(lambda: body(whole, extent - whole) or ())
+    def rows_of(column: Place, width: int) -> None:
+        if isinstance(ends, int):
+            even = _even(ends, height)
+            _in_blocks(k, ends, even, lambda row, size: tile_of(row, size, column, width))
+            return
+        whole = k.mul(k.floordiv(ends, height), height)
+        k.loop(0, whole, height, lambda row, _: tile_of(row, height, column, width) or ())
+        few, last = min(FEW_ROWS, height), k.sub(ends, 1)
+        k.loop(whole, ends, few, lambda row, _: tile_of(row, few, column, width, last) or ())
 
-    vectors = -(-columns // lanes)
-    in_blocks(
-        vectors, min(block, vectors),
-        lambda column, width: in_blocks(
-            rows, min(ROWS, rows), lambda row, height: tile_of(row, height, k.mul(column, lanes), width)
-        ),
-    )  # fmt: skip
+    _in_blocks(k, vectors, block, lambda column, width: rows_of(k.mul(column, lanes), width))
+    if limit is not None and not _is_in(accumulator, buffer):
+        shape = (rows, columns)
+        loop_nest(
+            k, shape, accumulator.width, lambda at: buffer.write(k, k.read(accumulator, at), at),
+            [(ends, rows), (0, columns)],
+        )  # fmt: skip
+
+
+def _even(count: int, most: int) -> int:
+    """How many to take at a time, at most so many, that the last time there are about as many."""
+    times = -(-count // most)
+    return -(-count // times) if times else most
+
+
+def _in_blocks(k: Kernel, extent: int, size: int, body: Callable[[Place, int], None]) -> None:
+    whole = extent // size * size
+    k.loop(0, whole, size, lambda place, _: body(place, size) or ())
+    if whole < extent:
+        k.nested(lambda: body(whole, extent - whole) or ())
+
+
+def _is_in(tile: Tile, buffer: Buffer) -> bool:
+    return isinstance(tile, Stored) and tile.buffer is buffer
 
 
 def _as(side: Tile, element: Attribute) -> Tile:

@@ -7,6 +7,7 @@ of spare memory and the value by ``other``, so that there is no branch.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 from xdsl.dialects import llvm
@@ -211,6 +212,10 @@ class Loaded(Tile):
             for dim, (offset, count, extent) in enumerate(zip(offsets, shape, memory.shape, strict=True))
             if dim not in in_bounds and not inside(k, offset, count, extent)
         ]
+        self._ends = [
+            k.sub(extent, offset) if dim in self.checked and k.nonnegative(offset) else None
+            for dim, (offset, extent) in enumerate(zip(offsets, memory.shape, strict=True))
+        ]
         self.other = other
 
     def read(self, k: Kernel, at: At) -> SSAValue:
@@ -231,6 +236,18 @@ class Loaded(Tile):
     def is_contiguous(self, axis: int) -> bool:
         stride = self.memory.strides[axis]
         return isinstance(stride, int) and stride in (0, 1)
+
+    @property
+    def is_plain(self) -> bool:
+        return not self.checked
+
+    def end(self, axis: int) -> Place | None:
+        return self._ends[axis] if self.other == 0 else None
+
+    def before_end(self, axis: int) -> Tile:
+        found = copy(self)
+        found.checked = [dim for dim in self.checked if dim != axis or self._ends[axis] is None]
+        return found
 
 
 class Gathered(Tile):

@@ -68,6 +68,19 @@ class Tile:
         """True if lanes along the axis are read as vectors, not one by one."""
         return True
 
+    @property
+    def is_plain(self) -> bool:
+        """True if reading elements is a load without conditions."""
+        return False
+
+    def end(self, axis: int) -> Place | None:
+        """A place along an axis from which on all elements are 0; None if that is not known."""
+        return None
+
+    def before_end(self, axis: int) -> Tile:
+        """The tile for who reads no place from ``end`` on."""
+        return self
+
 
 class Kernel(Places):
     """What is being emitted: the emitter, and the elements that were read since the current loop nest began."""
@@ -180,6 +193,10 @@ class Stored(Tile):
 
     def is_contiguous(self, axis: int) -> bool:
         return self.buffer.strides[axis] == 1
+
+    @property
+    def is_plain(self) -> bool:
+        return True
 
 
 class Splat(Tile):
@@ -345,6 +362,16 @@ class Transpose(Tile):
     def is_contiguous(self, axis: int) -> bool:
         return self.operand.is_contiguous(self.permutation[axis])
 
+    @property
+    def is_plain(self) -> bool:
+        return self.operand.is_plain
+
+    def end(self, axis: int) -> Place | None:
+        return self.operand.end(self.permutation[axis])
+
+    def before_end(self, axis: int) -> Tile:
+        return Transpose(self.operand.before_end(self.permutation[axis]), self.permutation)
+
 
 class Padded(Tile):
     """``other`` where an element's place is not below the limit of an axis (None: it always is)."""
@@ -369,6 +396,15 @@ class Padded(Tile):
 
     def is_contiguous(self, axis: int) -> bool:
         return self.operand.is_contiguous(axis)
+
+    def end(self, axis: int) -> Place | None:
+        limit = self.limits[axis] if self.other == 0 else None
+        return self.operand.end(axis) if limit is None else limit
+
+    def before_end(self, axis: int) -> Tile:
+        limits = [None if dim == axis and self.other == 0 else limit for dim, limit in enumerate(self.limits)]
+        operand = self.operand if self.limits[axis] is not None else self.operand.before_end(axis)
+        return operand if all(limit is None for limit in limits) else Padded(operand, limits, self.other)
 
 
 def lanes_below(k: Kernel, count: Place, total: int) -> SSAValue:

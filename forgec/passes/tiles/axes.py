@@ -23,6 +23,7 @@ from forgec.runtime.symbolic import (
     substitute,
     symbol,
 )
+from forgec.runtime.symbolic.atoms import Monomial
 from forgec.runtime.symbolic.expr import from_terms
 from forgec.runtime.symbolic.fold import split_multiples
 
@@ -46,6 +47,8 @@ class Axis:
     """The extent of tiles along the axis, perhaps a tile parameter."""
     depth: int = 0
     """How many loops of the kernel are around it."""
+    panel: int = 0
+    """The extent that tiles along it must have; 0: any."""
     formal: Extent = 0
     """The extent that arithmetic of places goes by. An axis that neighbours were joined to runs through more places; in
     expressions it still stands for the innermost of them alone, the others for 0.
@@ -139,6 +142,28 @@ def linear_parts(expression: Extent, names: Iterable[str]) -> tuple[Extent, dict
         else:
             rest = rest + term
     return rest, parts
+
+
+def rejoined(expression: Extent) -> Extent:
+    """The expression with ``c * d * floordiv(x, d) + c * mod(x, d)`` written as ``c * x``, for numbers d."""
+    if isinstance(expression, int):
+        return expression
+    terms = dict(expression.terms)
+    for monomial, coefficient in expression.terms:
+        for position, atom in enumerate(monomial):
+            if atom.op != "mod" or not isinstance(divisor := atom.args[1], int):
+                continue
+            others = monomial[:position] + monomial[position + 1 :]
+            quotient = _term(floordiv(*atom.args) * from_terms({others: coefficient * divisor}))
+            if quotient is not None and terms.get(quotient[0]) == quotient[1]:
+                del terms[monomial], terms[quotient[0]]
+                return rejoined(from_terms(terms) + from_terms({others: coefficient}) * atom.args[0])
+    return expression
+
+
+def _term(expression: Extent) -> tuple[Monomial, int] | None:
+    """The one term of an expression."""
+    return expression.terms[0] if isinstance(expression, SymExpr) and len(expression.terms) == 1 else None
 
 
 def divided_axes(expression: Extent) -> list[tuple[str, str, Extent]]:

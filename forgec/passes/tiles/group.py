@@ -46,6 +46,10 @@ class Lowered:
     extents: tuple[Extent, ...]
     results: tuple[types.AnyTensorType, ...]
 
+    def numbers_of(self, value: SSAValue) -> list[int]:
+        """Which of the kernel's parameters a value is."""
+        return [number for number, operand in enumerate(self.inputs) if operand is value]
+
 
 @dataclass
 class KnownGroups:
@@ -82,6 +86,16 @@ class KnownGroups:
                 raise NotLowered("complex numbers have no tiles")
             if dtype in self.without:
                 raise NotLowered(f"the target has no tiles of {dtype}")
+
+
+def alone(op: Operation) -> FusedOp:
+    """A group that is one op."""
+    inputs = list(dict.fromkeys(op.operands))
+    group = FusedOp.of(op.name.removeprefix("forge."), [op], inputs, list(op.results))
+    group.location = op.location
+    for value, result in zip(group.results, op.results, strict=True):
+        value.name_hint = result.name_hint
+    return group
 
 
 def lower_group(group: FusedOp, dying: Collection[int] = ()) -> Lowered:

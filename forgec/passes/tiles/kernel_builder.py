@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from xdsl.ir import Block, Operation, SSAValue
@@ -10,15 +11,25 @@ from xdsl.ir import Block, Operation, SSAValue
 from forgec.ir import types
 from forgec.ir.attributes import ScalarAttr
 from forgec.ir.ops.base import ForgeOp, producer
-from forgec.ir.tile import memory
+from forgec.ir.tile import compute, memory
 from forgec.ir.tile.elementwise import CmpiOp
 from forgec.ir.tile.types import BlockType, tile
-from forgec.passes.tiles.axes import Axes, Axis, Place, divided_axes, linear_parts
+from forgec.passes.tiles.axes import Axes, Axis, Place, divided_axes, linear_parts, rejoined
 from forgec.passes.tiles.tile_emitter import NotLowered, Tile, TileEmitter
-from forgec.runtime.symbolic import Extent, free_symbols, is_nonnegative
+from forgec.runtime.symbolic import Extent, free_symbols, is_nonnegative, symbol
 
 Rule = Callable[["KernelBuilder", Any, int, Place], Tile]
 """Computes result number i of an op at a place."""
+
+
+@dataclass(frozen=True)
+class RowsInPanels:
+    """Rows of a matrix in panels of ``size`` rows: ``row`` is ``first``, where a panel begins, and the axis' place."""
+
+    row: Extent
+    axis: Axis
+    first: Extent
+    size: int
 
 
 class KernelBuilder(TileEmitter):
@@ -66,9 +77,18 @@ class KernelBuilder(TileEmitter):
         parameter = self.parameters[value]
         assert isinstance(parameter.type, BlockType), "parameters are blocks"
         held = parameter.type.value
+        rows = self._rows_in_panels(types.shape(held), place)
+        if rows is not None and mask is None and other == 0 and rows.axis.panel == rows.size:
+            loaded = self._load_panel(parameter, rows, place[1])
+            if loaded is not None:
+                return loaded
         address = _address(place, types.strides(held))
         axes = self.tiled(*place)
-        self._note(address, place)
+        if rows is None:
+            self._note(address, place)
+        else:
+            self.panels[rows.axis.name] = rows.size
+            self._note(rows.row * types.shape(held)[1] + place[1], (place[1],))
         parts = linear_parts(address, [axis.name for axis in axes])
         regular = parts is not None and mask is None and not (set(free_symbols(address)) & self._tiled_numbers())
         if parts is not None and regular and self._are_strides(parts[1], axes):
@@ -79,6 +99,44 @@ class KernelBuilder(TileEmitter):
             loaded = self.add(memory.LoadOp(block, [self.start(axis) for axis in axes], kind, padding))
             return Tile(loaded, axes, types.dtype(held), other == 0)
         return self._gather(parameter, address, axes, mask, other)
+
+    def _rows_in_panels(self, shape: Sequence[Extent], place: Place) -> RowsInPanels | None:
+        """The rows at a place of a matrix that is stored as [panel, column, row in its panel], if its panel depends on
+        the axis along which they follow one another.
+        """
+        if len(shape) != 3 or not isinstance(panel := shape[2], int):
+            return None
+        within = place[2]
+        if isinstance(within, int) or not any(atom.op == "mod" for monomial, _ in within.terms for atom in monomial):
+            return None
+        row = rejoined(place[0] * panel + place[2])
+        for axis in self.axes.of(row):
+            first = row - axis.symbol
+            if axis.name not in free_symbols(first) and self.axes.divide(first, panel)[1] == 0:
+                return RowsInPanels(row, axis, first, panel)
+        return None
+
+    def _load_panel(self, parameter: SSAValue, rows: RowsInPanels, column: Extent) -> Tile | None:
+        """The rows of the panel that the tile along their axis is."""
+        assert isinstance(parameter.type, BlockType), "parameters are blocks"
+        held, axis, across = parameter.type.value, rows.axis, self.tiled(column)
+        parts = linear_parts(column, [each.name for each in across])
+        if parts is None or self.tiled(rows.first) or not self._are_strides(parts[1], across):
+            return None
+        before, steps = parts
+        columns, dtype = types.shape(held)[1], types.dtype(held)
+        offset, p0, p1 = self.scalar(rows.first * columns + before * rows.size), symbol("p0"), symbol("p1")
+        start = self.add(compute.IndexOp(p0 + p1 * columns, [offset, self.start(axis)]))
+        strides = [steps[each.name] * rows.size for each in across]
+        kind = BlockType(types.tensor(dtype, [*(each.extent for each in across), rows.size], [*strides, 1]))
+        block = self.add(memory.ViewOp(parameter, start, kind))
+        starts = [*(self.start(each) for each in across), self.zero()]
+        loaded = self.add(memory.LoadOp(block, starts, tile(dtype, [*(each.size for each in across), rows.size])))
+        axes = sorted([*across, axis], key=lambda each: each.order)
+        turn = [[*across, axis].index(each) for each in axes]
+        if turn != sorted(turn):
+            loaded = self.add(compute.TransposeOp(loaded, turn))
+        return Tile(loaded, tuple(axes), dtype, axis.extent % rows.size == 0)
 
     def _tiled_numbers(self) -> set[str]:
         return {name for name, read in self.numbers.items() if read.axes}
@@ -207,4 +265,4 @@ def _address(place: Place, strides: Sequence[Extent]) -> Extent:
     total: Extent = 0
     for at, stride in zip(place, strides, strict=True):
         total = total + at * stride
-    return total
+    return rejoined(total)

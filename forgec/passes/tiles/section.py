@@ -175,7 +175,7 @@ class Section:
             chosen = others[-2:]
         chosen += [axis for axis in others if axis.name in notes.scanned and axis not in chosen]
         for axis in chosen:
-            axis.role = "tile"
+            axis.role, axis.panel = "tile", notes.panels.get(axis.name, 0)
 
     def _normalized(self, free: Sequence[Axis], notes: KernelBuilder) -> set[str]:
         """The last axis where rows of its extent are reduced, as a norm does: then a row is read once, for both."""

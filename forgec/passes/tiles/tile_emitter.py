@@ -79,6 +79,8 @@ class TileEmitter:
         self.rows: set[str] = set()
         self.columns: set[str] = set()
         self.batch: set[str] = set()
+        self.panels: dict[str, int] = {}
+        """Axes along which a tile had better be a panel of so many places, and begin where one does."""
         self.addresses: list[Extent] = []
 
     # Ops
@@ -147,8 +149,8 @@ class TileEmitter:
 
     def size(self, axis: Axis, parameter: str) -> None:
         """Give an axis a tile parameter, shared with axes of the same extent and role."""
-        if axis.role == "grid":
-            axis.size = 1
+        if axis.role == "grid" or axis.panel:
+            axis.size = axis.panel or 1
             return
         whole = axis.role == "whole"
         for known in self.tiles.values():
