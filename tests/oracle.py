@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch.utils import _pytree as pytree
@@ -23,6 +24,7 @@ from forgec.ir.literals import to_tensor
 from forgec.ir.locations import is_known
 from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.module import ParamRefOp, StateReadOp, StateWriteOp
+from forgec.ir.params import ParamValues
 from forgec.ir.plan_export import export_plan
 from forgec.ir.plan_interpreter import interpret_plan
 from forgec.passes.lowering import plan_passes, tile_passes
@@ -79,9 +81,16 @@ class Forms:
 def lower(module: ModuleOp, target: str = "cpu") -> ModuleOp:
     """The plan of a forge module for a target, verified; the forge module stays."""
     lowered = module.clone()
-    run_pipeline(lowered, [*tile_passes(target), *plan_passes(target)], context=context())
+    run_pipeline(lowered, tile_passes(target), context=context())
+    tiled = lowered.clone()
+    run_pipeline(lowered, plan_passes(target), context=context())
     lowered.verify()
+    _TILED[lowered] = tiled
     return lowered
+
+
+_TILED: WeakKeyDictionary[ModuleOp, ModuleOp] = WeakKeyDictionary()
+"""Of the plans that ``lower`` has made, what they were made of: it says how weights are computed."""
 
 
 def program_of(lowered: ModuleOp, tensors: Mapping[str, torch.Tensor], target: str = "cpu") -> Program:
@@ -90,7 +99,8 @@ def program_of(lowered: ModuleOp, tensors: Mapping[str, torch.Tensor], target: s
     """
     exported = export_plan(lowered)
     known = {**tensors, **{name: to_tensor(value) for name, value in exported.constants.items()}}
-    weights = LiveWeights({name: known[name] for name in referenced(exported.plan)})
+    values = ParamValues(_TILED[lowered], known)
+    weights = LiveWeights({name: values[name] for name in referenced(exported.plan)})
     return Program(exported.plan, weights, kernels=backend_for(target).native(lowered, target))
 
 

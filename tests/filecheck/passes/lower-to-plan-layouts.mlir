@@ -1,9 +1,11 @@
 // RUN: forgec opt %s -p 'lower-to-plan' --split-input-file | filecheck %s
 
-// ATen's softmax writes row-major results only, whatever the type asks for.
+// ATen's softmax writes row-major results only: what the caller gets is laid out as its type says.
 // CHECK-LABEL: plan.entry @row_major
-// CHECK:         %[[O:.*]] = plan.output : tensor<2x3xf32>
-// CHECK-NEXT:    plan.launch "aten::_softmax.out"(%x, 1, false, out = %[[O]])
+// CHECK:         %[[B:.*]] = plan.buffer bytes 24 : tensor<2x3xf32>
+// CHECK-NEXT:    plan.launch "aten::_softmax.out"(%x, 1, false, out = %[[B]])
+// CHECK-NEXT:    %[[O:.*]] = plan.output : tensor<2x3xf32, #forge.tensor<[], strides = [1, 2]>>
+// CHECK:         plan.launch "aten::copy_"(%[[O]], %[[B]])
 func.func @row_major(%x : tensor<2x3xf32>) -> tensor<2x3xf32, #forge.tensor<[], strides = [1, 2]>> {
   %0 = forge.softmax %x dim 1 : (tensor<2x3xf32>) -> tensor<2x3xf32, #forge.tensor<[], strides = [1, 2]>>
   func.return %0 : tensor<2x3xf32, #forge.tensor<[], strides = [1, 2]>>
