@@ -19,6 +19,7 @@ dimension::
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 from xdsl.dialects import llvm
 from xdsl.dialects.builtin import DenseArrayBase, IntegerAttr
@@ -190,7 +191,7 @@ class Emitter(ValueEmitter):
         return block
 
     def branch(self, target: Block, values: Sequence[SSAValue] = ()) -> None:
-        self.block.add_op(llvm.BrOp(target, *values))
+        self.block.add_op(llvm.BrOp.create(operands=values, successors=(target,)))
 
     def branch_if(
         self,
@@ -200,7 +201,14 @@ class Emitter(ValueEmitter):
         otherwise: Block,
         otherwise_values: Sequence[SSAValue],
     ) -> None:
-        self.block.add_op(llvm.CondBrOp(condition, then, then_values, otherwise, otherwise_values))
+        sizes = _branch_segments(len(then_values), len(otherwise_values))
+        self.block.add_op(
+            llvm.CondBrOp.create(
+                operands=(condition, *then_values, *otherwise_values),
+                properties={"operandSegmentSizes": sizes},
+                successors=(then, otherwise),
+            )
+        )
 
     def loop(
         self,
@@ -311,6 +319,11 @@ class Emitter(ValueEmitter):
         if count is None:
             return mask
         return self.intrinsic("llvm.vector.reduce.or", (mask,), i1, overloaded=(vector(i1, count),))
+
+
+@cache
+def _branch_segments(then: int, otherwise: int) -> DenseArrayBase:
+    return DenseArrayBase.from_list(i32, (1, then, otherwise))
 
 
 def _align(type: Attribute, alignment: int | None) -> IntegerAttr:
