@@ -124,7 +124,9 @@ class Kernel(Places):
 class Buffer:
     """Memory of the frame for a tile: row-major, rows filled up so that whole vectors can be read and written."""
 
-    def __init__(self, e: Emitter, element: Attribute, shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, e: Emitter, element: Attribute, shape: tuple[int, ...], pointer: SSAValue | None = None
+    ) -> None:
         self.element = element
         self.shape = shape
         axis = lane_axis(shape)
@@ -140,7 +142,7 @@ class Buffer:
         self.strides = tuple(strides)
         self.bytes = step * size_bytes(element) + SLACK
         slack = -(-SLACK // size_bytes(element))
-        self.pointer = e.alloca(element, step + slack)
+        self.pointer = e.alloca(element, step + slack) if pointer is None else pointer
 
     def address(self, k: Kernel, places: Sequence[Place]) -> SSAValue:
         return k.address(self.pointer, k.position(places, self.strides), self.element)
