@@ -115,9 +115,13 @@ def object_of(kernel: KernelOp, level: str, cache: KernelCache) -> bytes:
 def _compiled(kernel: KernelOp, level: str) -> bytes:
     from forgec.backends.cpu.compile import compile_module
 
-    bits = 8 * _VECTOR_BYTES[level]
     with paused_collector():
-        return compile_module(lowered_kernel(kernel, level), cpu=level, features="", vector_bits=bits)
+        return compile_module(lowered_kernel(kernel, level), cpu=level, features="", vector_bits=vector_bits(level))
+
+
+def vector_bits(level: str) -> int:
+    """How wide the registers of a level of x86-64 are."""
+    return 8 * _VECTOR_BYTES[level]
 
 
 def lowered_kernel(kernel: KernelOp, level: str) -> ModuleOp:
