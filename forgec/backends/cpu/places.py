@@ -22,6 +22,8 @@ class Sum:
     constant: int
 
 
+_SHORT = 1 << 31
+
 Place: TypeAlias = int | SSAValue | Sum
 """A number of elements: known, a value of type i64 (or a vector of them), or a sum of both."""
 
@@ -35,6 +37,7 @@ class Places:
     def __init__(self, emitter: Emitter) -> None:
         self.e = emitter
         self._nonnegative: set[SSAValue | Sum] = set()
+        self._limits: dict[SSAValue, int] = {}
 
     # -- numbers ---------------------------------------------------------------------------------------------------
 
@@ -73,6 +76,12 @@ class Places:
         if isinstance(place, SSAValue | Sum):
             self._nonnegative.add(place)
         return place
+
+    def assume_below(self, value: SSAValue, limit: int) -> SSAValue:
+        """The number, or all of the vector, is at least 0 and less than the limit."""
+        self._nonnegative.add(value)
+        self._limits[value] = limit
+        return value
 
     def nonnegative(self, place: Place) -> bool:
         """True if the number is known not to be negative."""
@@ -187,6 +196,10 @@ class Places:
             a = self.ssa(a)
             return self._result(e.ashr(a, b.bit_length() - 1), a), self._result(e.and_(a, b - 1))
         left, right = self._pair(a, b)
+        if isinstance(b, int) and 1 < b < _SHORT and self._limits.get(left, _SHORT + 1) <= _SHORT and lanes(left.type):
+            quotient = self.e.remember(("floordiv", left, b), lambda: self._divided_short(left, b))
+            rest = e.sub(left, e.mul(quotient, b))
+            return self.assume_below(quotient, _SHORT), self.assume_below(rest, b)
         if not isinstance(b, int):
             right = e.select(e.icmp("eq", right, 0), 1, right)
         if known:
@@ -196,6 +209,20 @@ class Places:
         wrong = e.and_(e.icmp("ne", rest, 0), e.icmp("slt", e.xor(rest, right), 0))
         floor, remainder = e.select(wrong, e.sub(quotient, 1), quotient), e.select(wrong, e.add(rest, right), rest)
         return floor, self._result(remainder, b)
+
+    def _divided_short(self, left: SSAValue, divisor: int) -> SSAValue:
+        """A vector of numbers below 2³¹ divided by a number of more than 1.
+
+        Processors divide no vectors, and LLVM would multiply each lane by itself, in 128 bits. With ``k`` so that
+        ``2ᵏ⁻¹ < divisor ≤ 2ᵏ``, ``s = 31 + k`` and ``m = ⌈2ˢ / divisor⌉``, the quotient is ``⌊left · m / 2ˢ⌋``: ``m ·
+        divisor`` exceeds ``2ˢ`` by less than ``2ᵏ``, so that ``left · m / 2ˢ`` exceeds ``left / divisor`` by less than
+        ``1 / divisor``. (T. Granlund and P. L. Montgomery, "Division by invariant integers using multiplication", PLDI
+        1994.)
+        """
+        shift = 31 + (divisor - 1).bit_length()
+        factor = -(-(1 << shift) // divisor)
+        # The mask says to LLVM that 32 bits times 32 bits are multiplied.
+        return self.e.lshr(self.e.mul(self.e.and_(left, (1 << 32) - 1), factor), shift)
 
     def evaluate(self, extent: Extent, values: Mapping[str, Place]) -> Place:
         """The value of an expression. Raises KeyError for a symbol without a value."""

@@ -206,7 +206,8 @@ class Range(Tile):
         self.width = 1  # places are computed beside what is moved, not by it
 
     def read(self, k: Kernel, at: At) -> SSAValue:
-        return counting(k, at.places[0], 1, at.lanes)
+        found = counting(k, at.places[0], 1, at.lanes)
+        return k.assume_below(found, self.shape[0] + at.lanes) if at.lanes > 1 else found
 
     def step(self, axis: int) -> int | None:
         return 1
