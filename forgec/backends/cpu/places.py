@@ -63,7 +63,8 @@ class Places:
 
     def _element(self, pointer: SSAValue, position: int | SSAValue, element: Attribute) -> SSAValue:
         key = ("element", pointer, position, element)
-        return self.e.remember(key, lambda: self.e.element(pointer, position, element))
+        operands = (pointer, position) if isinstance(position, SSAValue) else (pointer,)
+        return self.e.once_outside(key, operands, lambda: self.e.element(pointer, position, element))
 
     def position(self, places: Sequence[Place], strides: Sequence[Place]) -> Place:
         """How many elements after the first one of a block an element is."""
@@ -71,6 +72,25 @@ class Places:
         for place, stride in zip(places, strides, strict=True):
             found = self.add(found, self.mul(place, stride))
         return found
+
+    def address_at(
+        self, pointer: SSAValue, places: Sequence[Place], strides: Sequence[Place], element: Attribute
+    ) -> SSAValue:
+        """The address of an element of a block: what changes in the innermost loop is added last, so that the rest is
+        computed before it.
+        """
+        values: list[SSAValue] = []
+        constant = 0
+        for place, stride in zip(places, strides, strict=True):
+            value, more = self._parts(self.mul(place, stride))
+            constant += more
+            if value is not None:
+                values.append(value)
+        if len(values) > 1:
+            values.sort(key=self.e.level)
+        for value in values:
+            pointer = self._element(pointer, value, element)
+        return self.e.element(pointer, constant, element) if constant else pointer
 
     def assume_nonnegative(self, place: Place) -> Place:
         if isinstance(place, SSAValue | Sum):
@@ -94,7 +114,8 @@ class Places:
     def _once(self, name: str, a: Place, b: Place) -> SSAValue:
         """The result of an op of the emitter, which is not repeated in a block."""
         op = self.e.add if name == "add" else self.e.mul
-        return self.e.remember((name, a, b), lambda: op(*self._pair(a, b), nsw=True))
+        operands = [v.value if isinstance(v, Sum) else v for v in (a, b) if not isinstance(v, int)]
+        return self.e.once_outside((name, a, b), operands, lambda: op(*self._pair(a, b), nsw=True))
 
     def _result(self, value: SSAValue, *operands: Place) -> SSAValue:
         if all(map(self.nonnegative, operands)):

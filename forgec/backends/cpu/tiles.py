@@ -145,7 +145,7 @@ class Buffer:
         self.pointer = e.alloca(element, step + slack) if pointer is None else pointer
 
     def address(self, k: Kernel, places: Sequence[Place]) -> SSAValue:
-        return k.address(self.pointer, k.position(places, self.strides), self.element)
+        return k.address_at(self.pointer, places, self.strides, self.element)
 
     def write(self, k: Kernel, value: SSAValue, at: At) -> None:
         """Store elements; the lanes run along the axis that is stored without gaps."""
