@@ -42,8 +42,8 @@ def vector(element: Attribute, lanes: int) -> VectorType:
     return VectorType(element, [lanes])
 
 
-# These are asked some hundred times for each op that is emitted. Their classes have no subclasses, and ``isinstance`` of
-# an attribute's class, whose metaclass is ``ABCMeta``, takes ten times as long where the answer is no.
+# These are asked several times for each op that is emitted. The classes have no subclasses, and ``isinstance`` of an
+# attribute's class, whose metaclass is ``ABCMeta``, takes ten times as long where the answer is no.
 
 
 def element_type(type: Attribute) -> Attribute:

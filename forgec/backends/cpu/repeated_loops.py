@@ -15,8 +15,7 @@ from xdsl.dialects import llvm, scf
 from xdsl.dialects.builtin import FloatAttr, IntegerAttr
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 
-from forgec.backends.cpu.elementwise import llvm_element
-from forgec.backends.cpu.llvm_types import PTR, i64
+from forgec.backends.cpu.llvm_types import i64
 from forgec.backends.cpu.memory_access import Memory
 from forgec.backends.cpu.placement import Placement, is_tile
 from forgec.backends.cpu.places import Place

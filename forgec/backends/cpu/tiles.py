@@ -124,9 +124,7 @@ class Kernel(Places):
 class Buffer:
     """Memory of the frame for a tile: row-major, rows filled up so that whole vectors can be read and written."""
 
-    def __init__(
-        self, e: Emitter, element: Attribute, shape: tuple[int, ...], pointer: SSAValue | None = None
-    ) -> None:
+    def __init__(self, e: Emitter, element: Attribute, shape: tuple[int, ...], pointer: SSAValue | None = None) -> None:
         self.element = element
         self.shape = shape
         axis = lane_axis(shape)

@@ -89,9 +89,7 @@ class ValueEmitter:
         result: Attribute,
         properties: Mapping[str, Attribute] = MappingProxyType({}),
     ) -> SSAValue:
-        op = op_type.create(
-            operands=operands, result_types=(result,), properties=properties, location=UNKNOWN_LOC
-        )
+        op = op_type.create(operands=operands, result_types=(result,), properties=properties, location=UNKNOWN_LOC)
         self.block.add_op(op)
         return op.results[0]
 
