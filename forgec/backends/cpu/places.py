@@ -113,7 +113,7 @@ class Places:
 
     def _once(self, name: str, a: Place, b: Place) -> SSAValue:
         """The result of an op of the emitter, which is not repeated in a block."""
-        op = self.e.add if name == "add" else self.e.mul
+        op = {"add": self.e.add, "sub": self.e.sub, "mul": self.e.mul}[name]
         operands = [v.value if isinstance(v, Sum) else v for v in (a, b) if not isinstance(v, int)]
         return self.e.once_outside((name, a, b), operands, lambda: op(*self._pair(a, b), nsw=True))
 
@@ -168,11 +168,7 @@ class Places:
             return self.add(a, -b)
         if isinstance(b, Sum):
             return self.add(self.sub(a, b.value), -b.constant)
-        return (
-            self._sum(self.e.sub(*self._pair(a.value, b), nsw=True), a.constant)
-            if isinstance(a, Sum)
-            else self.e.sub(*self._pair(a, b), nsw=True)
-        )
+        return self._sum(self._once("sub", a.value, b), a.constant) if isinstance(a, Sum) else self._once("sub", a, b)
 
     def mul(self, a: Place, b: Place) -> Place:
         if isinstance(a, int) and isinstance(b, int):

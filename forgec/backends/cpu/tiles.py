@@ -14,7 +14,7 @@ from xdsl.ir import Attribute, SSAValue
 
 from forgec.backends.cpu.emitter import Emitter
 from forgec.backends.cpu.llvm_types import i1, i32, i64, lanes, size_bytes, vector
-from forgec.backends.cpu.places import Place, Places
+from forgec.backends.cpu.places import Place, Places, Sum
 from forgec.runtime.symbolic import Extent, SymExpr, free_symbols
 from forgec.runtime.symbolic.atoms import Atom
 
@@ -377,8 +377,12 @@ def lanes_below(k: Kernel, count: Place, total: int) -> SSAValue:
     e = k.e
     if isinstance(count, int):
         return e.const_vector(i1, [int(lane < count) for lane in range(total)])
-    bound = e.trunc(e.smin(e.smax(k.ssa(count), 0), total), i32)
-    return e.icmp("ult", e.iota(i32, total), e.splat(bound, total))
+
+    def below() -> SSAValue:
+        bound = e.trunc(e.smin(e.smax(k.ssa(count), 0), total), i32)
+        return e.icmp("ult", e.iota(i32, total), e.splat(bound, total))
+
+    return e.once_outside(("lanes below", count, total), (count.value if isinstance(count, Sum) else count,), below)
 
 
 def power_of_two_from(number: int) -> int:
