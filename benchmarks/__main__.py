@@ -1,4 +1,4 @@
-"""``python -m benchmarks [name …]``: all benchmarks, or those named."""
+"""``python -m benchmarks [name …]``: all benchmarks, or those named; ``kernel_compile [model …]``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.measure import machine
 
-NAMES = ("startup", "compile_time", "compile_memory", "latency", "fidelity")
+NAMES = ("startup", "compile_time", "kernel_compile", "compile_memory", "latency", "fidelity")
 
 
 def main() -> None:
@@ -15,6 +15,10 @@ def main() -> None:
     import torch
 
     print(f"{machine()}; torch {torch.__version__}, {torch.get_num_threads()} threads")
+    if sys.argv[1:2] == ["kernel_compile"] and sys.argv[2:]:
+        from benchmarks import kernel_compile
+
+        return kernel_compile.main(sys.argv[2:])
     for name in sys.argv[1:] or NAMES:
         importlib.import_module(f"benchmarks.{name}").main()
 

@@ -22,6 +22,7 @@ from forgec.ir.tile.kernel import KernelOp, LaunchOp
 from forgec.ir.tile.memory import CheckOp
 from forgec.ir.tile.types import block_type
 from forgec.runtime import processor
+from forgec.runtime.collector import paused_collector
 from forgec.runtime.kernels import GRID, NAMESPACE, Kernel, KernelTable, NativeCode
 from forgec.runtime.symbolic import substitute
 
@@ -116,8 +117,13 @@ def object_of(kernel: KernelOp, level: str, cache: KernelCache) -> bytes:
 def _compiled(kernel: KernelOp, level: str) -> bytes:
     from forgec.backends.cpu.compile import compile_module
 
-    bits = 8 * _VECTOR_BYTES[level]
-    return compile_module(lowered_kernel(kernel, level), cpu=level, features="", vector_bits=bits)
+    with paused_collector():
+        return compile_module(lowered_kernel(kernel, level), cpu=level, features="", vector_bits=vector_bits(level))
+
+
+def vector_bits(level: str) -> int:
+    """How wide the registers of a level of x86-64 are."""
+    return 8 * _VECTOR_BYTES[level]
 
 
 def lowered_kernel(kernel: KernelOp, level: str) -> ModuleOp:

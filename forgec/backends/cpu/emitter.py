@@ -18,7 +18,8 @@ dimension::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from functools import cache
 
 from xdsl.dialects import llvm
 from xdsl.dialects.builtin import DenseArrayBase, IntegerAttr
@@ -64,6 +65,12 @@ class Emitter(ValueEmitter):
 
     ``block`` is where the next op goes. ``loop``, ``if_`` and ``return_if`` end it and leave it at a new block.
     """
+
+    def __init__(self, func: llvm.FuncOp, block: Block | None = None) -> None:
+        super().__init__(func, block)
+        self._loops: list[tuple[Block, dict[Hashable, SSAValue]]] = []
+        """The loops around ``block``: what comes before each, and what the loop has put there."""
+        self._levels: dict[Block, int] = {self.entry: 0}
 
     @property
     def arguments(self) -> Sequence[SSAValue]:
@@ -183,6 +190,36 @@ class Emitter(ValueEmitter):
 
     # -- control flow --
 
+    def _begin(self, block: Block) -> Block:
+        """Go on in a block that is in the same loops as the one before."""
+        self.block = block
+        self._levels[block] = len(self._loops)
+        return block
+
+    def _enter_loop(self, head: Block) -> None:
+        self._loops.append((self.block, {}))
+        self._begin(head)
+
+    def once_outside(self, key: Hashable, operands: Sequence[SSAValue], compute: Callable[[], SSAValue]) -> SSAValue:
+        """``remember`` of what has no effect and is made of ``operands`` alone: it is emitted before the innermost loop
+        if they are known there. LLVM's code generator leaves cheap arithmetic in the loops where it is written.
+        """
+        inside = len(self._loops)
+        if not inside or any(self.level(operand) == inside for operand in operands):
+            return self.remember(key, compute)
+        before, known = self._loops[-1]
+        if (found := known.get(key)) is None:
+            here, self.block = self.block, before
+            found = known[key] = compute()
+            self.block = here
+        return found
+
+    def level(self, value: SSAValue) -> int:
+        """How many loops are around the place where a value is made."""
+        owner = value.owner
+        block = owner if isinstance(owner, Block) else owner.parent
+        return len(self._loops) if block is None else self._levels.get(block, len(self._loops))
+
     def new_block(self, arg_types: Sequence[Attribute] = ()) -> Block:
         """A block after all others, in which nothing is emitted yet."""
         block = Block(arg_types=arg_types)
@@ -190,7 +227,7 @@ class Emitter(ValueEmitter):
         return block
 
     def branch(self, target: Block, values: Sequence[SSAValue] = ()) -> None:
-        self.block.add_op(llvm.BrOp(target, *values))
+        self.block.add_op(llvm.BrOp.create(operands=values, successors=(target,)))
 
     def branch_if(
         self,
@@ -200,7 +237,14 @@ class Emitter(ValueEmitter):
         otherwise: Block,
         otherwise_values: Sequence[SSAValue],
     ) -> None:
-        self.block.add_op(llvm.CondBrOp(condition, then, then_values, otherwise, otherwise_values))
+        sizes = _branch_segments(len(then_values), len(otherwise_values))
+        self.block.add_op(
+            llvm.CondBrOp.create(
+                operands=(condition, *then_values, *otherwise_values),
+                properties={"operandSegmentSizes": sizes},
+                successors=(then, otherwise),
+            )
+        )
 
     def loop(
         self,
@@ -221,13 +265,8 @@ class Emitter(ValueEmitter):
         types = [value.type for value in carried]
         head = self.new_block([start.type, *types])
         exit_ = Block(arg_types=types)
-        # The condition stands at the end, behind a guard: the form that LLVM's loop passes would bring it into.
-        first, last = constant_number(start), constant_number(end)
-        if first is not None and last is not None and first < last:
-            self.branch(head, (start, *carried))
-        else:
-            self.branch_if(self.icmp("slt", start, end), head, (start, *carried), exit_, carried)
-        self.block = head
+        before = self.block
+        self._enter_loop(head)
         index = head.args[0]
         following = list(body(index, list(head.args[1:])))
         if [value.type for value in following] != types:
@@ -235,8 +274,17 @@ class Emitter(ValueEmitter):
         next_index = self.add(index, step, nsw=True)
         more = self.icmp("slt", next_index, end)
         self.branch_if(more, head, (next_index, *following), exit_, following)
+        self._loops.pop()
+        # The condition stands at the end, behind a guard: the form that LLVM's loop passes would bring it into. The way
+        # into the loop comes last, since the body may have put what does not change (``once_outside``) before it.
+        self.block = before
+        first, last = constant_number(start), constant_number(end)
+        if first is not None and last is not None and first < last:
+            self.branch(head, (start, *carried))
+        else:
+            self.branch_if(self.icmp("slt", start, end), head, (start, *carried), exit_, carried)
         self.func.body.add_block(exit_)
-        self.block = exit_
+        self._begin(exit_)
         return list(exit_.args)
 
     def repeat(
@@ -247,14 +295,17 @@ class Emitter(ValueEmitter):
         """``do … while``: ``body(carried)`` returns whether to go on, and the next values, then the results."""
         types = [value.type for value in carried]
         head, exit_ = self.new_block(types), Block(arg_types=types)
-        self.branch(head, carried)
-        self.block = head
+        before = self.block
+        self._enter_loop(head)
         more, following = body(list(head.args))
         if [value.type for value in following] != types:
             raise TypeError(f"the loop carries {types}, its body gives {[value.type for value in following]}")
         self.branch_if(more, head, following, exit_, following)
+        self._loops.pop()
+        self.block = before
+        self.branch(head, carried)
         self.func.body.add_block(exit_)
-        self.block = exit_
+        self._begin(exit_)
         return list(exit_.args)
 
     def if_(
@@ -266,14 +317,14 @@ class Emitter(ValueEmitter):
     ) -> list[SSAValue]:
         """The values of the branch taken; without ``otherwise``, ``unchanged`` if the condition does not hold."""
         before = self.block
-        then_block = self.block = self.new_block()
+        then_block = self._begin(self.new_block())
         then_values = list(then())
         join = Block(arg_types=[value.type for value in then_values])
         self.branch(join, then_values)
         if otherwise is None:
             other_values, else_block = list(unchanged), join
         else:
-            else_block = self.block = self.new_block()
+            else_block = self._begin(self.new_block())
             other_values = list(otherwise())
             self.branch(join, other_values)
         if [value.type for value in other_values] != [value.type for value in then_values]:
@@ -281,7 +332,7 @@ class Emitter(ValueEmitter):
         self.block = before
         self.branch_if(condition, then_block, (), else_block, other_values if otherwise is None else ())
         self.func.body.add_block(join)
-        self.block = join
+        self._begin(join)
         return list(join.args)
 
     def return_if(self, condition: SSAValue, value: SSAValue | None = None) -> None:
@@ -290,7 +341,7 @@ class Emitter(ValueEmitter):
         self.branch_if(condition, leave, (), proceed, ())
         self.block = leave
         self.ret(value)
-        self.block = proceed
+        self._begin(proceed)
 
     def ret(self, value: SSAValue | None = None) -> None:
         self.block.add_op(llvm.ReturnOp.create(operands=() if value is None else (value,)))
@@ -311,6 +362,11 @@ class Emitter(ValueEmitter):
         if count is None:
             return mask
         return self.intrinsic("llvm.vector.reduce.or", (mask,), i1, overloaded=(vector(i1, count),))
+
+
+@cache
+def _branch_segments(then: int, otherwise: int) -> DenseArrayBase:
+    return DenseArrayBase.from_list(i32, (1, then, otherwise))
 
 
 def _align(type: Attribute, alignment: int | None) -> IntegerAttr:

@@ -38,7 +38,7 @@ class Memory:
     strides: tuple[Place, ...]
 
     def address(self, k: Kernel, places: Sequence[Place]) -> SSAValue:
-        return k.address(self.pointer, k.position(places, self.strides), self.element)
+        return k.address_at(self.pointer, places, self.strides, self.element)
 
 
 def conjunction(k: Kernel, a: SSAValue | None, b: SSAValue | None) -> SSAValue | None:

@@ -7,6 +7,7 @@ loop, or that a broadcast would compute again and again, unless computing them a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 
 from xdsl.dialects import arith, scf
 from xdsl.dialects.builtin import TensorType
@@ -29,10 +30,15 @@ def is_tile(value: SSAValue) -> bool:
 
 def is_deferred(op: Operation) -> bool:
     """True of the ops whose tiles can be computed where they are read."""
-    if isinstance(op, arith.ConstantOp):
+    return _is_deferred(op.__class__)
+
+
+@cache
+def _is_deferred(kind: type[Operation]) -> bool:
+    if issubclass(kind, arith.ConstantOp):
         return False
-    return op.name.startswith(("arith.", "math.")) or isinstance(
-        op,
+    return kind.name.startswith(("arith.", "math.")) or issubclass(
+        kind,
         memory.LoadOp | memory.GatherOp | compute.IndexOp | compute.RangeOp | compute.BroadcastOp | compute.TransposeOp
         | compute.PadOp,
     )  # fmt: skip
@@ -93,7 +99,7 @@ class Placement:
         for use in value.uses:
             user = use.operation
             fused = is_deferred(user) and is_tile(user.results[0]) and user.results[0] not in self.stored
-            deeper = deeper or _depth(user) > _depth(op)
+            deeper = deeper or (user.parent is not op.parent and _depth(user) > _depth(op))
             again = again or deeper or (fused and _repeats(user))
         copied = any(isinstance(reader, compute.DotOp) and operand < 2 for reader, operand in readers)
         if isinstance(op, memory.LoadOp | memory.GatherOp) and self.parameter(op.block) in self._written:

@@ -22,6 +22,8 @@ class Sum:
     constant: int
 
 
+_SHORT = 1 << 31
+
 Place: TypeAlias = int | SSAValue | Sum
 """A number of elements: known, a value of type i64 (or a vector of them), or a sum of both."""
 
@@ -35,6 +37,7 @@ class Places:
     def __init__(self, emitter: Emitter) -> None:
         self.e = emitter
         self._nonnegative: set[SSAValue | Sum] = set()
+        self._limits: dict[SSAValue, int] = {}
 
     # -- numbers ---------------------------------------------------------------------------------------------------
 
@@ -60,7 +63,8 @@ class Places:
 
     def _element(self, pointer: SSAValue, position: int | SSAValue, element: Attribute) -> SSAValue:
         key = ("element", pointer, position, element)
-        return self.e.remember(key, lambda: self.e.element(pointer, position, element))
+        operands = (pointer, position) if isinstance(position, SSAValue) else (pointer,)
+        return self.e.once_outside(key, operands, lambda: self.e.element(pointer, position, element))
 
     def position(self, places: Sequence[Place], strides: Sequence[Place]) -> Place:
         """How many elements after the first one of a block an element is."""
@@ -69,10 +73,35 @@ class Places:
             found = self.add(found, self.mul(place, stride))
         return found
 
+    def address_at(
+        self, pointer: SSAValue, places: Sequence[Place], strides: Sequence[Place], element: Attribute
+    ) -> SSAValue:
+        """The address of an element of a block: what changes in the innermost loop is added last, so that the rest is
+        computed before it.
+        """
+        values: list[SSAValue] = []
+        constant = 0
+        for place, stride in zip(places, strides, strict=True):
+            value, more = self._parts(self.mul(place, stride))
+            constant += more
+            if value is not None:
+                values.append(value)
+        if len(values) > 1:
+            values.sort(key=self.e.level)
+        for value in values:
+            pointer = self._element(pointer, value, element)
+        return self.e.element(pointer, constant, element) if constant else pointer
+
     def assume_nonnegative(self, place: Place) -> Place:
         if isinstance(place, SSAValue | Sum):
             self._nonnegative.add(place)
         return place
+
+    def assume_below(self, value: SSAValue, limit: int) -> SSAValue:
+        """The number, or all of the vector, is at least 0 and less than the limit."""
+        self._nonnegative.add(value)
+        self._limits[value] = limit
+        return value
 
     def nonnegative(self, place: Place) -> bool:
         """True if the number is known not to be negative."""
@@ -84,8 +113,9 @@ class Places:
 
     def _once(self, name: str, a: Place, b: Place) -> SSAValue:
         """The result of an op of the emitter, which is not repeated in a block."""
-        op = self.e.add if name == "add" else self.e.mul
-        return self.e.remember((name, a, b), lambda: op(*self._pair(a, b), nsw=True))
+        op = {"add": self.e.add, "sub": self.e.sub, "mul": self.e.mul}[name]
+        operands = [v.value if isinstance(v, Sum) else v for v in (a, b) if not isinstance(v, int)]
+        return self.e.once_outside((name, a, b), operands, lambda: op(*self._pair(a, b), nsw=True))
 
     def _result(self, value: SSAValue, *operands: Place) -> SSAValue:
         if all(map(self.nonnegative, operands)):
@@ -138,11 +168,7 @@ class Places:
             return self.add(a, -b)
         if isinstance(b, Sum):
             return self.add(self.sub(a, b.value), -b.constant)
-        return (
-            self._sum(self.e.sub(*self._pair(a.value, b), nsw=True), a.constant)
-            if isinstance(a, Sum)
-            else self.e.sub(*self._pair(a, b), nsw=True)
-        )
+        return self._sum(self._once("sub", a.value, b), a.constant) if isinstance(a, Sum) else self._once("sub", a, b)
 
     def mul(self, a: Place, b: Place) -> Place:
         if isinstance(a, int) and isinstance(b, int):
@@ -187,6 +213,10 @@ class Places:
             a = self.ssa(a)
             return self._result(e.ashr(a, b.bit_length() - 1), a), self._result(e.and_(a, b - 1))
         left, right = self._pair(a, b)
+        if isinstance(b, int) and 1 < b < _SHORT and self._limits.get(left, _SHORT + 1) <= _SHORT and lanes(left.type):
+            quotient = self.e.remember(("floordiv", left, b), lambda: self._divided_short(left, b))
+            rest = e.sub(left, e.mul(quotient, b))
+            return self.assume_below(quotient, _SHORT), self.assume_below(rest, b)
         if not isinstance(b, int):
             right = e.select(e.icmp("eq", right, 0), 1, right)
         if known:
@@ -196,6 +226,20 @@ class Places:
         wrong = e.and_(e.icmp("ne", rest, 0), e.icmp("slt", e.xor(rest, right), 0))
         floor, remainder = e.select(wrong, e.sub(quotient, 1), quotient), e.select(wrong, e.add(rest, right), rest)
         return floor, self._result(remainder, b)
+
+    def _divided_short(self, left: SSAValue, divisor: int) -> SSAValue:
+        """A vector of numbers below 2³¹ divided by a number of more than 1.
+
+        Processors divide no vectors, and LLVM would multiply each lane by itself, in 128 bits. With ``k`` so that
+        ``2ᵏ⁻¹ < divisor ≤ 2ᵏ``, ``s = 31 + k`` and ``m = ⌈2ˢ / divisor⌉``, the quotient is ``⌊left · m / 2ˢ⌋``: ``m ·
+        divisor`` exceeds ``2ˢ`` by less than ``2ᵏ``, so that ``left · m / 2ˢ`` exceeds ``left / divisor`` by less than
+        ``1 / divisor``. (T. Granlund and P. L. Montgomery, "Division by invariant integers using multiplication", PLDI
+        1994.)
+        """
+        shift = 31 + (divisor - 1).bit_length()
+        factor = -(-(1 << shift) // divisor)
+        # The mask says to LLVM that 32 bits times 32 bits are multiplied.
+        return self.e.lshr(self.e.mul(self.e.and_(left, (1 << 32) - 1), factor), shift)
 
     def evaluate(self, extent: Extent, values: Mapping[str, Place]) -> Place:
         """The value of an expression. Raises KeyError for a symbol without a value."""

@@ -7,7 +7,7 @@ the value of each symbol. It returns 0, or the number of the check that failed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 
 from xdsl.dialects import arith, llvm, scf
@@ -26,6 +26,7 @@ from forgec.backends.cpu.nests import stored
 from forgec.backends.cpu.placement import Placement, is_deferred, is_tile
 from forgec.backends.cpu.places import Place
 from forgec.backends.cpu.reductions import check_tile, reduce_tile, scan_tile
+from forgec.backends.cpu.repeated_loops import Form, Passed, repeated_loops
 from forgec.backends.cpu.tiles import (
     VECTOR_BYTES,
     At,
@@ -53,8 +54,8 @@ FRAME_LIMIT = 4 << 20
 """Bytes of tiles in the frame of a kernel: half of the stack that Linux gives threads."""
 
 
-def kernel_function(kernel: KernelOp, *, vector_bytes: int = VECTOR_BYTES) -> llvm.FuncOp:
-    """The function of a bound kernel. ``vector_bytes`` is the size of the target's registers.
+def kernel_functions(kernel: KernelOp, *, vector_bytes: int = VECTOR_BYTES) -> list[llvm.FuncOp]:
+    """The function of a bound kernel, and those that it calls. ``vector_bytes`` is the size of the target's registers.
 
     Raises:
         ForgeError: FORGE-B002 for a kernel whose tile extents are not bound, or an op or a type that has no code.
@@ -74,12 +75,12 @@ def kernel_function(kernel: KernelOp, *, vector_bytes: int = VECTOR_BYTES) -> ll
             notes=(f"at most {FRAME_LIMIT} are allowed",),
             location=location_of(kernel),
         )
-    return lowering.e.func
+    return [lowering.e.func, *lowering.functions.values()]
 
 
 def kernel_module(kernels: Sequence[KernelOp], *, vector_bytes: int = VECTOR_BYTES) -> ModuleOp:
     """A module with the functions of kernels."""
-    return ModuleOp([kernel_function(kernel, vector_bytes=vector_bytes) for kernel in kernels])
+    return ModuleOp([f for kernel in kernels for f in kernel_functions(kernel, vector_bytes=vector_bytes)])
 
 
 def _refusal(fault: Unsupported, kernel: KernelOp, op: Operation) -> ForgeError:
@@ -88,12 +89,18 @@ def _refusal(fault: Unsupported, kernel: KernelOp, op: Operation) -> ForgeError:
 
 
 class _Lowering:
-    def __init__(self, kernel: KernelOp, vector_bytes: int) -> None:
+    def __init__(
+        self, kernel: KernelOp, vector_bytes: int, func: llvm.FuncOp | None = None, placement: Placement | None = None
+    ) -> None:
+        """``func`` is another function than the kernel's own: that of a loop."""
         self.kernel = kernel
         self.vector_bytes = vector_bytes
-        self.e = Emitter(function(kernel.sym_name.data, (PTR, PTR, i64, i64), i32))
+        self.e = Emitter(function(kernel.sym_name.data, (PTR, PTR, i64, i64), i32) if func is None else func)
         self.k = Kernel(self.e)
-        self.placement = Placement(kernel)
+        self.placement = Placement(kernel) if placement is None else placement
+        self.repeated = repeated_loops(kernel, self.placement) if func is None else {}
+        self.functions: dict[Hashable, llvm.FuncOp] = {}
+        """The functions that are called, by what they are compiled for."""
         self.scalars: dict[SSAValue, SSAValue] = {}
         self.tiles: dict[SSAValue, Tile] = {}
         self.memories: dict[SSAValue, Memory] = {}
@@ -324,11 +331,20 @@ class _Lowering:
     # -- control flow --------------------------------------------------------------------------------------------------
 
     def loop(self, op: scf.ForOp) -> None:
+        arguments = op.body.block.args[1:]
+        carried = Carried(self.k, [self.new_buffer(value) if is_tile(value) else None for value in arguments])
+        carried.write([self.tiles.get(value) for value in op.iter_args])
+        form = self.repeated.get(op)
+        if form is not None and self.call(op, form, carried):
+            self.results(op, carried.buffers, ())
+        else:
+            self.results(op, carried.buffers, self.iterate(op, carried))
+
+    def iterate(self, op: scf.ForOp, carried: Carried) -> list[SSAValue]:
+        """The loop, whose tiles start with what the buffers hold. Gives the last numbers that it carries."""
         index, *arguments = op.body.block.args
         yields = op.body.block.last_op
         assert isinstance(yields, scf.YieldOp)
-        carried = Carried(self.k, [self.new_buffer(value) if is_tile(value) else None for value in arguments])
-        carried.write([self.tiles.get(value) for value in op.iter_args])
         for argument, buffer, value in zip(arguments, carried.buffers, yields.arguments, strict=True):
             if buffer is not None:
                 self.tiles[argument] = Stored(buffer)
@@ -349,7 +365,47 @@ class _Lowering:
         if not isinstance(step, int):
             raise Unsupported("a loop whose step is no constant")
         first, last = self.place(op.lb), self.place(op.ub)
-        self.results(op, carried.buffers, self.k.loop(first, last, step, body, start))
+        return self.k.loop(first, last, step, body, start)
+
+    def call(self, op: scf.ForOp, form: Form, carried: Carried) -> bool:
+        """Run a loop in a function that all loops of its form share. False, and nothing is emitted, if there can be
+        none: a tile of outside is computed where it is read.
+        """
+        passed = Passed(self.k)
+        buffers = [passed.buffer(buffer) for buffer in carried.buffers if buffer is not None]
+        symbols = {name: passed.place(place) for name, place in self.symbols.items()}
+        scalars, memories = {}, {}
+        tiles: dict[SSAValue, Callable[[Kernel, Iterator[SSAValue]], Tile]] = {}
+        for value in form.captured:
+            if value in self.memories:
+                memories[value] = passed.memory(self.memories[value])
+            elif value in self.scalars:
+                scalars[value] = passed.scalar(self.scalars[value])
+            elif (tile := passed.tile(self.tiles[value])) is not None:
+                tiles[value] = tile
+            else:
+                return False
+        key = (form.key, tuple(passed.signature))
+        if key not in self.functions:
+            name = f"{self.kernel.sym_name.data}.loop{len(self.functions)}"
+            func = function(name, [value.type for value in passed.arguments], internal=True)
+            inner = _Lowering(self.kernel, self.vector_bytes, func, self.placement)
+            values = iter(inner.e.arguments)
+            inside = Carried(inner.k, [buffer(inner.k, values) for buffer in buffers])
+            inner.symbols = {name: place(inner.k, values) for name, place in symbols.items()}
+            for value in form.captured:  # in the order in which they are passed
+                if value in memories:
+                    inner.memories[value] = memories[value](inner.k, values)
+                elif value in scalars:
+                    inner.scalars[value] = scalars[value](inner.k, values)
+                else:
+                    inner.tiles[value] = tiles[value](inner.k, values)
+            inner.iterate(op, inside)
+            inner.e.ret()
+            self.k.frame_bytes += inner.k.frame_bytes
+            self.functions[key] = func
+        self.e.call(self.functions[key], passed.arguments)
+        return True
 
     def results(self, op: Operation, buffers: Sequence[Buffer | None], numbers: Sequence[SSAValue]) -> None:
         """What the results of an op are: the buffers of tiles, and the numbers of the others."""

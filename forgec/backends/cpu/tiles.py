@@ -14,7 +14,7 @@ from xdsl.ir import Attribute, SSAValue
 
 from forgec.backends.cpu.emitter import Emitter
 from forgec.backends.cpu.llvm_types import i1, i32, i64, lanes, size_bytes, vector
-from forgec.backends.cpu.places import Place, Places
+from forgec.backends.cpu.places import Place, Places, Sum
 from forgec.runtime.symbolic import Extent, SymExpr, free_symbols
 from forgec.runtime.symbolic.atoms import Atom
 
@@ -137,7 +137,7 @@ class Kernel(Places):
 class Buffer:
     """Memory of the frame for a tile: row-major, rows filled up so that whole vectors can be read and written."""
 
-    def __init__(self, e: Emitter, element: Attribute, shape: tuple[int, ...]) -> None:
+    def __init__(self, e: Emitter, element: Attribute, shape: tuple[int, ...], pointer: SSAValue | None = None) -> None:
         self.element = element
         self.shape = shape
         axis = lane_axis(shape)
@@ -153,10 +153,10 @@ class Buffer:
         self.strides = tuple(strides)
         self.bytes = step * size_bytes(element) + SLACK
         slack = -(-SLACK // size_bytes(element))
-        self.pointer = e.alloca(element, step + slack)
+        self.pointer = e.alloca(element, step + slack) if pointer is None else pointer
 
     def address(self, k: Kernel, places: Sequence[Place]) -> SSAValue:
-        return k.address(self.pointer, k.position(places, self.strides), self.element)
+        return k.address_at(self.pointer, places, self.strides, self.element)
 
     def write(self, k: Kernel, value: SSAValue, at: At) -> None:
         """Store elements; the lanes run along the axis that is stored without gaps."""
@@ -221,7 +221,8 @@ class Range(Tile):
         self.width = 1  # places are computed beside what is moved, not by it
 
     def read(self, k: Kernel, at: At) -> SSAValue:
-        return counting(k, at.places[0], 1, at.lanes)
+        found = counting(k, at.places[0], 1, at.lanes)
+        return k.assume_below(found, self.shape[0] + at.lanes) if at.lanes > 1 else found
 
     def step(self, axis: int) -> int | None:
         return 1
@@ -412,8 +413,12 @@ def lanes_below(k: Kernel, count: Place, total: int) -> SSAValue:
     e = k.e
     if isinstance(count, int):
         return e.const_vector(i1, [int(lane < count) for lane in range(total)])
-    bound = e.trunc(e.smin(e.smax(k.ssa(count), 0), total), i32)
-    return e.icmp("ult", e.iota(i32, total), e.splat(bound, total))
+
+    def below() -> SSAValue:
+        bound = e.trunc(e.smin(e.smax(k.ssa(count), 0), total), i32)
+        return e.icmp("ult", e.iota(i32, total), e.splat(bound, total))
+
+    return e.once_outside(("lanes below", count, total), (count.value if isinstance(count, Sum) else count,), below)
 
 
 def power_of_two_from(number: int) -> int:

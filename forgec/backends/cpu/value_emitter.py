@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from xdsl.dialects import llvm
 from xdsl.dialects.builtin import (
+    UNKNOWN_LOC,
     DenseArrayBase,
     DenseIntOrFPElementsAttr,
     FloatAttr,
@@ -49,6 +50,7 @@ T = TypeVar("T")
 Operand = SSAValue | int | float
 """What arithmetic takes: a number stands for a constant of the other operand's type."""
 
+_NUMBERS = (int, float)
 _NO_OVERFLOW_FLAGS = IntegerAttr(0, 32)
 _NSW = IntegerAttr(1, 32)
 _NO_FLAGS = llvm.FastMathAttr(None)
@@ -74,6 +76,7 @@ class ValueEmitter:
         self.block = self.entry if block is None else block
         self.fastmath = _NO_FLAGS
         self._constants: dict[tuple[int, bytes], tuple[SSAValue, Attribute]] = {}
+        self._integers: dict[tuple[int, int | float], tuple[SSAValue, Attribute]] = {}
         self._last_constant: Operation | None = None
         self._remembered: dict[Hashable, tuple[Block, Any]] = {}
 
@@ -86,7 +89,7 @@ class ValueEmitter:
         result: Attribute,
         properties: Mapping[str, Attribute] = MappingProxyType({}),
     ) -> SSAValue:
-        op = op_type.create(operands=operands, result_types=(result,), properties=properties)
+        op = op_type.create(operands=operands, result_types=(result,), properties=properties, location=UNKNOWN_LOC)
         self.block.add_op(op)
         return op.results[0]
 
@@ -112,7 +115,12 @@ class ValueEmitter:
 
     def const(self, type: Attribute, value: int | float | bool) -> SSAValue:
         """The number as a value of ``type``, in each lane of a vector. Integers wrap; floats round to the nearest."""
-        return self._constant(type, (value,))
+        if value.__class__ is not int:  # 0.0 and -0.0 are equal
+            return self._constant(type, (value,))
+        key = (id(type), value)
+        if (known := self._integers.get(key)) is None:
+            known = self._integers[key] = (self._constant(type, (value,)), type)
+        return known[0]
 
     def const_vector(self, element: Attribute, values: Sequence[int | float]) -> SSAValue:
         """The vector of these lanes."""
@@ -154,11 +162,12 @@ class ValueEmitter:
         return known[0]
 
     def _pair(self, a: Operand, b: Operand) -> tuple[SSAValue, SSAValue]:
-        if not isinstance(a, SSAValue):
-            if not isinstance(b, SSAValue):
+        # Not isinstance(a, SSAValue): that is an abstract class, of which to ask takes ten times as long.
+        if isinstance(a, _NUMBERS):
+            if isinstance(b, _NUMBERS):
                 raise TypeError("one of the operands must be a value")
             return self.const(b.type, a), b
-        return a, b if isinstance(b, SSAValue) else self.const(a.type, b)
+        return a, self.const(a.type, b) if isinstance(b, _NUMBERS) else b
 
     # -- integers --
 
