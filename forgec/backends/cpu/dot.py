@@ -35,6 +35,8 @@ COLUMNS = 4
 """Columns that are computed at once along the sum."""
 REGISTERS = {64: 32, 32: 16}
 """Registers by their size in bytes: AVX-512 has twice as many as AVX2."""
+PAGE = 4096
+"""Bytes after which first-level caches (64 sets of 64 bytes) begin again."""
 REGISTERS_ACROSS = 2
 """Registers of a row of the result that are accumulated at once: what one element of ``lhs`` is multiplied with."""
 
@@ -71,7 +73,8 @@ def dot_tile(
     limit = lhs.end(0)
     ends = rows if limit is None else k.max(k.min(rows, limit), 0)
     direct = lhs.before_end(0)
-    lhs = stored(k, lhs) if vectors > block and not direct.is_plain else direct
+    again = vectors > block and not direct.is_plain
+    lhs = stored(k, lhs, spread=True) if again or (rows > height and _crowds(direct)) else direct
     if not rhs.is_contiguous(1) or (rows > height and not rhs.is_plain):
         rhs = stored(k, rhs)
     k.begin_nest()
@@ -120,6 +123,12 @@ def dot_tile(
             k, shape, accumulator.width, lambda at: buffer.write(k, k.read(accumulator, at), at),
             [(ends, rows), (0, columns)],
         )  # fmt: skip
+
+
+def _crowds(tile: Tile) -> bool:
+    """True if rows of a tile in memory begin in few sets of a cache, so that a block of them pushes itself out."""
+    apart = tile.apart(0)
+    return apart is not None and apart != 0 and apart % PAGE == 0
 
 
 def _even(count: int, most: int) -> int:

@@ -241,6 +241,10 @@ class Loaded(Tile):
     def is_plain(self) -> bool:
         return not self.checked
 
+    def apart(self, axis: int) -> int | None:
+        stride = self.memory.strides[axis]
+        return stride * size_bytes(self.element) if isinstance(stride, int) else None
+
     def end(self, axis: int) -> Place | None:
         return self._ends[axis] if self.other == 0 else None
 

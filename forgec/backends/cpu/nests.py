@@ -125,10 +125,10 @@ def transposed(e: Emitter, lines: list[SSAValue]) -> list[SSAValue]:
     return lines
 
 
-def stored(k: Kernel, tile: Tile) -> Stored:
+def stored(k: Kernel, tile: Tile, *, spread: bool = False) -> Stored:
     """The tile in memory: itself if it is there already."""
     if isinstance(tile, Stored):
         return tile
-    buffer = k.buffer(tile.element, tile.shape)
+    buffer = k.buffer(tile.element, tile.shape, spread=spread)
     write(k, tile, buffer)
     return Stored(buffer)

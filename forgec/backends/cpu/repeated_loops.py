@@ -134,8 +134,8 @@ class Passed:
         )  # fmt: skip
 
     def buffer(self, buffer: Buffer) -> Callable[[Kernel, Iterator[SSAValue]], Buffer]:
-        self._argument(buffer.pointer, ("buffer", buffer.element, buffer.shape))
-        return lambda k, values: Buffer(k.e, buffer.element, buffer.shape, next(values))
+        self._argument(buffer.pointer, ("buffer", buffer.element, buffer.shape, buffer.spread))
+        return lambda k, values: Buffer(k.e, buffer.element, buffer.shape, next(values), spread=buffer.spread)
 
     def tile(self, tile: Tile) -> Callable[[Kernel, Iterator[SSAValue]], Tile] | None:
         """None for tiles that are computed where they are read."""

@@ -73,6 +73,10 @@ class Tile:
         """True if reading elements is a load without conditions."""
         return False
 
+    def apart(self, axis: int) -> int | None:
+        """The bytes in memory from one place to the next along an axis, where that is a number."""
+        return None
+
     def end(self, axis: int) -> Place | None:
         """A place along an axis from which on all elements are 0; None if that is not known."""
         return None
@@ -128,8 +132,9 @@ class Kernel(Places):
             self._spare = self.e.alloca(i64, 2 * SLACK // 8)
         return self._spare
 
-    def buffer(self, element: Attribute, shape: Sequence[int]) -> Buffer:
-        found = Buffer(self.e, element, tuple(shape))
+    def buffer(self, element: Attribute, shape: Sequence[int], *, spread: bool = False) -> Buffer:
+        """Memory for a tile; ``spread``: its rows begin in different sets of a cache."""
+        found = Buffer(self.e, element, tuple(shape), spread=spread)
         self.frame_bytes += found.bytes
         return found
 
@@ -137,9 +142,18 @@ class Kernel(Places):
 class Buffer:
     """Memory of the frame for a tile: row-major, rows filled up so that whole vectors can be read and written."""
 
-    def __init__(self, e: Emitter, element: Attribute, shape: tuple[int, ...], pointer: SSAValue | None = None) -> None:
+    def __init__(
+        self,
+        e: Emitter,
+        element: Attribute,
+        shape: tuple[int, ...],
+        pointer: SSAValue | None = None,
+        *,
+        spread: bool = False,
+    ) -> None:
         self.element = element
         self.shape = shape
+        self.spread = spread
         axis = lane_axis(shape)
         strides = [1] * len(shape)
         step = 1
@@ -149,6 +163,8 @@ class Buffer:
             if dim == axis:
                 lanes_at_most = min(VECTOR_BYTES, power_of_two_from(extent))
                 extent = -(-extent // lanes_at_most) * lanes_at_most
+                if spread:
+                    extent += VECTOR_BYTES // size_bytes(element)
             step *= extent
         self.strides = tuple(strides)
         self.bytes = step * size_bytes(element) + SLACK
