@@ -19,8 +19,9 @@ class TileMachine:
 
     ``live_limit`` bounds the bytes of tiles that live together, ``dot_limit`` (None: no limit) both operands of a
     product times ``dot_stages``. ``elements_limit`` bounds the elements of one tile. ``over`` are the extents that a
-    parameter over an axis may have, ``dot_least`` the least one of an axis of products. ``whole_multiple`` is what
-    whole extents are rounded up to a multiple of; 0: to a power of two.
+    parameter over an axis may have, ``dot_least`` the least one of an axis of products; ``sum_least`` the least that
+    is preferred, where it divides the extent along which products sum, to one that reaches beyond the end.
+    ``whole_multiple`` is what whole extents are rounded up to a multiple of; 0: to a power of two.
     """
 
     name: str
@@ -41,6 +42,7 @@ class TileMachine:
     elements_limit: int
     over: tuple[int, ...]
     dot_least: int
+    sum_least: int
     whole_multiple: int
 
     def whole(self, extent: int) -> int:
@@ -70,6 +72,7 @@ CPU = TileMachine(
     elements_limit=1 << 20,
     over=(1, 2, 4, 8, 16, 32, 64, 128, 256),
     dot_least=1,
+    sum_least=64,  # accumulators are read and written once for so many steps
     whole_multiple=16,  # lanes of float32 in 64 bytes
 )
 
@@ -97,6 +100,7 @@ SM_90A = TileMachine(
     elements_limit=_GPU_ELEMENTS,
     over=_GPU_OVER,
     dot_least=_GPU_DOT_LEAST,
+    sum_least=_GPU_DOT_LEAST,
     whole_multiple=0,
 )
 
@@ -119,6 +123,7 @@ SM_80 = TileMachine(
     elements_limit=_GPU_ELEMENTS,
     over=_GPU_OVER,
     dot_least=_GPU_DOT_LEAST,
+    sum_least=_GPU_DOT_LEAST,
     whole_multiple=0,
 )
 
@@ -141,6 +146,7 @@ SM_100A = TileMachine(
     elements_limit=_GPU_ELEMENTS,
     over=_GPU_OVER,
     dot_least=_GPU_DOT_LEAST,
+    sum_least=_GPU_DOT_LEAST,
     whole_multiple=0,
 )
 

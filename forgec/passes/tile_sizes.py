@@ -150,7 +150,7 @@ def _choices(
     kernel: KernelOp, machine: TileMachine, uses: Mapping[str, SymbolUse], fixed: Mapping[str, int]
 ) -> list[tuple[int, ...]] | None:
     """For each tile parameter the extents that it may have; None if a whole extent is not bounded."""
-    in_dots = _names_in_dots(kernel)
+    in_dots, summed = _names_in_dots(kernel), _names_summed(kernel)
     found: list[tuple[int, ...]] = []
     for parameter in kernel.tiles.data:
         largest = most(parameter.extent, uses)
@@ -163,7 +163,10 @@ def _choices(
             size = machine.whole(largest)
             found.append((max(size, machine.dot_least) if parameter.name in in_dots else size,))
         else:
-            found.append(_over(machine, largest, parameter.name in in_dots))
+            sizes = _over(machine, largest, parameter.name in in_dots)
+            if isinstance(parameter.extent, int) and parameter.name in summed and machine.whole_multiple:
+                sizes = _dividing(parameter.extent, sizes, machine)
+            found.append(sizes)
     while prod(map(len, found)) > CANDIDATES_LIMIT:
         longest = max(range(len(found)), key=lambda n: len(found[n]))
         found[longest] = found[longest][len(found[longest]) % 2 == 0 :: 2]  # keeps the largest
@@ -184,6 +187,23 @@ def _names_in_dots(kernel: KernelOp) -> set[str]:
     """The names in extents of products' operands."""
     dots = [op for op in kernel.walk() if isinstance(op, DotOp)]
     return {name for op in dots for v in (op.lhs, op.rhs) for extent in extents(v) for name in free_symbols(extent)}
+
+
+def _names_summed(kernel: KernelOp) -> set[str]:
+    """The names in extents along which products sum."""
+    dots = [op for op in kernel.walk() if isinstance(op, DotOp)]
+    return {name for op in dots for name in free_symbols(extents(op.lhs)[1])}
+
+
+def _dividing(extent: int, sizes: tuple[int, ...], machine: TileMachine) -> tuple[int, ...]:
+    """Of the sizes, and the greatest divisor of the extent, those with which no tile reaches beyond the end; all sizes
+    where these are small: sums in small pieces cost more than some zeros at the end.
+    """
+    greatest = next(size for size in range(max(1, min(extent, machine.over[-1])), 0, -1) if extent % size == 0)
+    if greatest < min(extent, machine.sum_least):
+        return sizes
+    found = {greatest, *(size for size in sizes if extent % size == 0 and size >= machine.sum_least)}
+    return tuple(sorted(found))
 
 
 def _dots_are_narrow(kernel: KernelOp) -> bool:
