@@ -1,4 +1,4 @@
-"""``python -m benchmarks [name …]``: all benchmarks, or those named; ``kernel_compile [model …]``."""
+"""``python -m benchmarks [name …]``: all benchmarks, or those named; models may follow one of ``OF_MODELS``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import sys
 
 from benchmarks.measure import machine
 
-NAMES = ("startup", "compile_time", "kernel_compile", "compile_memory", "latency", "fidelity")
+NAMES = ("startup", "compile_time", "kernel_compile", "roofline", "compile_memory", "latency", "fidelity")
+
+OF_MODELS = ("kernel_compile", "roofline")
+"""Those whose further arguments are names of models."""
 
 
 def main() -> None:
@@ -15,10 +18,8 @@ def main() -> None:
     import torch
 
     print(f"{machine()}; torch {torch.__version__}, {torch.get_num_threads()} threads")
-    if sys.argv[1:2] == ["kernel_compile"] and sys.argv[2:]:
-        from benchmarks import kernel_compile
-
-        return kernel_compile.main(sys.argv[2:])
+    if sys.argv[1:2] and sys.argv[1] in OF_MODELS and sys.argv[2:]:
+        return importlib.import_module(f"benchmarks.{sys.argv[1]}").main(sys.argv[2:])
     for name in sys.argv[1:] or NAMES:
         importlib.import_module(f"benchmarks.{name}").main()
 

@@ -98,7 +98,7 @@ def bound_kernels(case: Case, level: str) -> ModuleOp:
     """A model's module with its kernels, whose tiles have extents."""
     model: Any = case.build()
     module = import_program(export_model(model, case.args, case.kwargs, None), model).module
-    run_pipeline(module, f'@O2,lower-to-tile,bind-tiles{{target="cpu:{level}"}}', context=context())
+    run_pipeline(module, f'@O2,lower-to-tile{{panel=32}},bind-tiles{{target="cpu:{level}"}}', context=context())
     return module
 
 
