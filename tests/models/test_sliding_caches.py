@@ -91,6 +91,7 @@ def test_prompts_longer_than_the_window() -> None:
     generates("GptOssForCausalLM", [WINDOW + 4] * 4)
 
 
+@pytest.mark.wide
 def test_calls_of_any_length() -> None:
     lengths = ({1: torch.export.Dim.AUTO},)
     generates("Gemma2ForCausalLM", [3, 2, 5, WINDOW + 9, 2, 2, 9], dynamic_shapes=lengths)

@@ -278,7 +278,17 @@ CORE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS if row.name in CORE])
+ALWAYS = ("LlamaForCausalLM", "GPTJForCausalLM", "DeepseekV2ForCausalLM", "Gemma3ForCausalLM", "EsmModel")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=row.name, marks=() if row.name in ALWAYS else pytest.mark.wide)
+        for row in ROWS
+        if row.name in CORE
+    ],
+)
 def test_models(row: Row) -> None:
     """Every rotation of a model is found, for one shape and for all, and its results stay."""
     model, arguments = row.build(), row.arguments()

@@ -242,7 +242,7 @@ def test_locations_say_which_layer() -> None:
 
 
 @pytest.mark.parametrize("sink", [False, True])
-@pytest.mark.parametrize(("name", "settings", "arguments", "expected"), MODELS[2:6])
+@pytest.mark.parametrize(("name", "settings", "arguments", "expected"), [MODELS[2], *MODELS[4:6]])
 def test_passes_make_the_same_of_layers(
     name: str, settings: dict[str, Any], arguments: dict[str, Any], expected: Any, sink: bool
 ) -> None:
