@@ -8,7 +8,8 @@ from typing import Any
 from xdsl.builder import Builder
 from xdsl.ir import Operation, SSAValue
 
-from forgec.passes.tiles.kernel_builder import Rule
+from forgec.passes.tiles.axes import Place
+from forgec.passes.tiles.kernel_builder import KernelBuilder, Rule, Tile
 
 RULES: dict[type[Operation], Rule] = {}
 
@@ -21,6 +22,25 @@ def computes(*classes: type[Operation]) -> Callable[[Rule], Rule]:
             if cls in RULES:
                 raise ValueError(f"{cls.name} has two rules")
             RULES[cls] = rule
+        return rule
+
+    return register
+
+
+OPERATORS: dict[str, Callable[[KernelBuilder, Any, Place], Tile]] = {}
+"""Rules of ATen operators that have no op of their own, by name: ``aten::pad``, ``aten::pow.Scalar``."""
+
+
+def computes_operator(
+    *callees: str,
+) -> Callable[[Callable[[KernelBuilder, Any, Place], Tile]], Callable[[KernelBuilder, Any, Place], Tile]]:
+    """Declare how the result of ``forge.aten`` calls of some operators is computed at a place."""
+
+    def register(rule: Callable[[KernelBuilder, Any, Place], Tile]) -> Callable[[KernelBuilder, Any, Place], Tile]:
+        for callee in callees:
+            if callee in OPERATORS:
+                raise ValueError(f"{callee} has two rules")
+            OPERATORS[callee] = rule
         return rule
 
     return register
