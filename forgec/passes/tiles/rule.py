@@ -60,3 +60,17 @@ def expands(*classes: type[Operation]) -> Callable[[Expansion], Expansion]:
         return expansion
 
     return register
+
+
+OPERATOR_EXPANSIONS: dict[str, Expansion] = {}
+"""Expansions of ATen operators that have no op of their own, by name."""
+
+
+def expands_operator(*callees: str) -> Callable[[Expansion], Expansion]:
+    """``expands`` for ``forge.aten`` calls of some operators."""
+
+    def register(expansion: Expansion) -> Expansion:
+        OPERATOR_EXPANSIONS.update(dict.fromkeys(callees, expansion))
+        return expansion
+
+    return register

@@ -5,7 +5,9 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+from xdsl.builder import Builder
 from xdsl.dialects import math
+from xdsl.ir import SSAValue
 
 from forgec.ir import types
 from forgec.ir.ops.module import AtenOp
@@ -15,7 +17,7 @@ from forgec.passes.tiles.axes import Axis, Place, unflattened
 from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
 from forgec.passes.tiles.operators import settings
 from forgec.passes.tiles.reads import inside, read_inside
-from forgec.passes.tiles.rule import OPERATORS, computes, computes_operator
+from forgec.passes.tiles.rule import OPERATOR_EXPANSIONS, OPERATORS, computes, computes_operator, expands
 from forgec.passes.tiles.rules.pointwise import integer_power
 from forgec.passes.tiles.rules.reduction import reduced
 from forgec.runtime.plan import Reg
@@ -165,3 +167,12 @@ def operator(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     if rule is None:
         raise NotLowered(f"{op.callee.data} has no rule")
     return rule(k, op, place)
+
+
+@expands(AtenOp)
+def smaller(op: Any, builder: Builder) -> list[SSAValue]:
+    """Operators that one kernel cannot compute, as smaller ops."""
+    expansion = OPERATOR_EXPANSIONS.get(op.callee.data)
+    if expansion is None:
+        raise NotLowered(f"{op.callee.data} has no rule")
+    return expansion(op, builder)
