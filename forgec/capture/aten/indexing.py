@@ -73,7 +73,9 @@ def _masked_put(call: Call, mask: SSAValue, dim: int) -> Result:
             raise Decline
         values = call.emit(ReshapeOp, [values], None, types.tensor(dtype, (*known[:at], *[1] * rank, *known[at + 1 :])))
     if trailing:
-        mask = call.emit(ReshapeOp, [mask], None, types.tensor(types.dtype(mask), (*types.shape(mask), *[1] * trailing)))
+        mask = call.emit(
+            ReshapeOp, [mask], None, types.tensor(types.dtype(mask), (*types.shape(mask), *[1] * trailing))
+        )
     if call["accumulate"]:
         if dtype == "i1":
             raise Decline
