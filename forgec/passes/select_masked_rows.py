@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 from xdsl.builder import Builder
 from xdsl.context import Context
@@ -105,6 +106,12 @@ def _read(root: AtenOp) -> _Masked | None:
     return found
 
 
+def _source(op: AtenOp) -> tuple[SSAValue, Any]:
+    """What ``aten::index`` reads, and where."""
+    positional: Any = op.arguments[0]
+    return op.inputs[positional[0].id], positional[1]
+
+
 def _mask(op: AtenOp, places: object) -> SSAValue | None:
     """The boolean mask, if it is all that says which rows."""
     if not isinstance(places, (list, tuple)) or len(places) != 1 or not isinstance(places[0], Reg):
@@ -122,8 +129,8 @@ def _collect(found: _Masked, value: SSAValue, known: set[SSAValue]) -> str | Non
     if op is None or shape[0] != found.count or isinstance(found.count, int):
         return "how many there are is no matter of the mask"
     if isinstance(op, AtenOp) and op.callee.data == "aten::index.Tensor":
-        (source, places), _ = op.arguments
-        inner = types.shape(op.inputs[source.id])
+        source, places = _source(op)
+        inner = types.shape(source)
         if _mask(op, places) is not found.mask or inner[: types.rank(found.mask)] != types.shape(found.mask):
             return "they were picked by another mask"
         found.reads.append(op)
@@ -169,8 +176,7 @@ def _rewrite(root: AtenOp, found: _Masked) -> None:
     rank, count = len(places), prod(places, start=1)
     known: dict[SSAValue, SSAValue] = {}
     for op in found.reads:
-        (source, _), _ = op.arguments
-        value = op.inputs[source.id]
+        value, _ = _source(op)
         rest = types.shape(value)[rank:]
         known[op.outputs[0]] = value if rank == 1 else emit.reshape(value, (count, *rest))
     for op in found.ops:

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import forgec
-from forgec.runtime.kernels import is_kernel
 from forgec.ir.context import context
 from forgec.ir.interpreter import interpret
 from forgec.passes.manager import run_pipeline
+from forgec.runtime.kernels import is_kernel
 from tests.ir.build import parse
 
 ODD = (float("nan"), float("inf"), -float("inf"), -1.0, 1.0)

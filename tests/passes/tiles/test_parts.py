@@ -24,10 +24,9 @@ func.func @forward(%x : tensor<2x5x12xf32>, %w : tensor<24x12xf32>, %g : tensor<
 }
 """  # noqa: E501
 NORMS = {
-    "rms": "forge.rms_norm %1 weight %g axes 1 eps 1.0e-06 : (tensor<2x5x3x8xf32>, tensor<8xf32>) -> tensor<2x5x3x8xf32>",
-    "layer": "forge.layer_norm %1 weight %g axes 1 eps 1.0e-06 : (tensor<2x5x3x8xf32>, tensor<8xf32>) -> "
-    "tensor<2x5x3x8xf32>",
-}  # fmt: skip
+    norm: f"forge.{norm} %1 weight %g axes 1 eps 1.0e-06 : (tensor<2x5x3x8xf32>, tensor<8xf32>) -> tensor<2x5x3x8xf32>"
+    for norm in ("rms_norm", "layer_norm")
+}
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -27,7 +27,7 @@ _PADDINGS = ("zeros", "border", "reflection")
     "aten::grid_sampler", "aten::grid_sampler_2d", "aten::grid_sampler_3d", "aten::_grid_sampler_2d_cpu_fallback"
 )
 def grid_sample(k: KernelBuilder, op: Any, place: Place) -> Tile:
-    """``input[b, c, y, x]`` at the place ``grid[b, …, (x, y)]``, in [-1, 1]: input [B, C, *N], grid [B, *M, len(N)], the
+    """``input[b, c, y, x]`` at the place ``grid[b, …, (x, y)]``, from -1 to 1: input [B, C, *N], grid [B, *M, len(N)],
     result [B, C, *M].
     """
     given = settings(op, "input grid interpolation_mode padding_mode align_corners")
@@ -67,7 +67,7 @@ class _Sampler:
         return cast(self.k, self.k.index(value), self.dtype)
 
     def unnormalized(self, given: Tile, extent: Extent) -> Tile:
-        """A place in [-1, 1] as one in ``[0, extent)``, in the order of operations of torch's kernels, which are two."""
+        """A place from -1 to 1 as one in ``[0, extent)``, step by step as torch's two kernels compute it."""
         one = self.apply("add", *self.k.aligned(cast(self.k, given, self.dtype), self.number(1.0)))
         half, all_of_it = self.number(0.5), self.number(extent - 1 if self.corners else extent)
         if self.rank == 2:
