@@ -23,7 +23,7 @@ from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.module import ConstantOp, StateReadOp
 from forgec.ir.ops.shape import SliceOp, is_free
 from forgec.passes import remarks
-from forgec.passes.rewriting import functions
+from forgec.passes.rewriting import blocks
 
 SEARCHED = 256
 """Ops that are looked at to find out whether a group may grow; beyond that it does not."""
@@ -50,12 +50,13 @@ class Group:
 
 
 def each_fuser(module: ModuleOp) -> Iterator[Fuser]:
-    """The groups of each block of the module's functions; what the caller has put together is then written."""
-    for function in functions(module):
-        for block in function.body.blocks:
-            fuser = Fuser(block)
-            yield fuser
-            fuser.write()
+    """The groups of each block of the module's functions, branches and bodies of loops among them; what the caller has
+    put together is then written.
+    """
+    for block in [block for block in blocks(module) if not isinstance(block.parent_op(), FusedOp)]:
+        fuser = Fuser(block)
+        yield fuser
+        fuser.write()
 
 
 class Fuser:
@@ -165,7 +166,8 @@ class Fuser:
         for op in list(group.members):
             for value in op.results:
                 outside = {use.operation for use in value.uses if kept.get(use.operation) is not group}
-                if outside and all(isinstance(user, SliceOp) and user not in kept for user in outside):
+                slices = all(isinstance(u, SliceOp) and u not in kept and u in self.position for u in outside)
+                if outside and slices:
                     for user in sorted(outside, key=self.position.__getitem__):
                         group.members[user] = None
                         kept[user] = group

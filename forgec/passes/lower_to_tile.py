@@ -160,13 +160,15 @@ def _parts(op: Operation) -> list[Operation] | None:
         (only,) = op.inner
         if not hasattr(only, "decompose"):
             return None
-    expand = getattr(type(op), "decompose", None) or EXPANSIONS.get(type(op))
-    if expand is None:
-        return None
     before = op.prev_op
-    try:
-        values = expand(op, Builder(InsertPoint.before(op)))
-    except NotLowered:
+    values = None
+    for expand in (EXPANSIONS.get(type(op)), getattr(type(op), "decompose", None)):
+        if expand is not None and values is None:
+            try:
+                values = expand(op, Builder(InsertPoint.before(op)))
+            except NotLowered:
+                continue
+    if values is None:
         return None
     parts: list[Operation] = []
     current = op.prev_op

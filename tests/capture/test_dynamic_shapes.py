@@ -348,3 +348,26 @@ def test_assertions_name_extents() -> None:
     program = forgec.compile(model, (torch.ones(4, 3), torch.tensor(2)), dynamic_shapes=shapes)
     with pytest.raises(ForgeError, match=r"item\(n\) <= m is required"):
         program(torch.ones(4, 3), torch.tensor(9))
+
+
+class ExtentsAsNumbers(torch.nn.Module):
+    """Extents that bound, fill and are numbers of tensors."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        length = x.shape[0]
+        places = (torch.arange(length) * 3 - 5).clamp(0, length - 1)
+        filled = torch.full((2, length), length, dtype=torch.float32)
+        return places, filled, torch.scalar_tensor(length, dtype=torch.int64), x.clamp(max=length)
+
+
+def test_extents_bound_and_fill() -> None:
+    model = ExtentsAsNumbers()
+    compiled = forgec.compile(
+        model, (torch.randn(4, 3),), dynamic_shapes=({0: forgec.Dim("length")},), target="cpu:host"
+    )
+    launches = [launch.op for entry in compiled._exported.entries for launch in entry.launches]
+    assert all(op.startswith("kernel::") for op in launches)
+    for length in (4, 1, 9):
+        x = 5 * torch.randn(length, 3)
+        x[0, 0] = float("nan")
+        torch.testing.assert_close(compiled(x), model(x), equal_nan=True)

@@ -30,6 +30,7 @@ PASSES = (
     "assign-layout", "canonicalize", "classify-masks", "constant-fold", "cse", "cut-segments", "dce", "decompose",
     "expand-einsum", "fuse-activation", "fuse-attention", "fuse-batch-norm", "fuse-dequantize", "fuse-elementwise",
     "fuse-epilogue", "fuse-glu", "fuse-indexing", "fuse-linear", "fuse-moe", "fuse-norm", "fuse-rope", "fuse-softmax",
+    "select-masked-rows",
     "group-query-heads", "hoist-tables", "infer-shapes", "inline-kernels", "inline-layers",
     "materialize-masks", "merge-linears", "outline-control-flow", "outline-layers",
     "outline-layers{unnamed=false min-ops=3}", "sink-tables",

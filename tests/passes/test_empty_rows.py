@@ -56,3 +56,22 @@ def test_an_added_mask_may_hold_the_least_number(dtype: str) -> None:
     run_pipeline(module, [Decompose("cpu")], context=context())
     (found,) = interpret(module, [query, key, value, mask[None, None]])
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("spoiled", [float("nan"), float("inf")])
+def test_a_query_that_is_not_finite_shows(spoiled: float) -> None:
+    """As where a mask is added to its scores; keys that no row attends do not show."""
+    text = ATTENTION.replace("MODIFIERS", 'keys %p empty_row "zero"')
+    module = parse(text.replace("Q", "tensor<2x1x3x8xf32>"))
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 1, 3, 8) for _ in range(3))
+    query[1, 0, 2, 3], key[1] = spoiled, float("nan")
+    keys = torch.tensor([[False, True, True], [False, False, False]])
+    kept = keys[:, None, None, :].expand(2, 1, 3, 3)
+    wanted = torch.nn.functional.scaled_dot_product_attention(query, key.nan_to_num(0.5), value, attn_mask=kept)
+    assert wanted[1, 0, 2].isnan().all()
+    for passes in ([], [MaterializeMasks("cpu"), Decompose("cpu")], "lower-to-tile"):
+        form = module.clone()
+        run_pipeline(form, passes, context=context())
+        (found,) = interpret(form, [query, key, value, keys])
+        torch.testing.assert_close(found, wanted, equal_nan=True)

@@ -64,7 +64,7 @@ def test_refusals_and_remarks_are_listed(tmp_path: Path) -> None:
     assert evaluate_cases("infer-shapes", tmp_path).left_alone == [
         "`FORGE-I002` forge.add: extents 4 and 3 do not broadcast"
     ]
-    assert [r.code for r in evaluate_cases("fuse-elementwise", CASES).remarks] == ["FORGE-O001"] * 2
+    assert [r.code for r in evaluate_cases("fuse-elementwise", CASES).remarks] == ["FORGE-O001"] * 4
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from forgec.capture.aten.elementwise import extent_value
 from forgec.capture.call import Call, Decline, Result, extent, from_aten, scalar
 from forgec.ir import types
 from forgec.ir.ops.creation import FullOp, IotaOp
+from forgec.ir.ops.shape import BroadcastOp
+from forgec.runtime.symbolic import SymExpr
 
 FILLED = {
     "aten::zeros": 0,
@@ -25,6 +28,10 @@ def _filled(call: Call) -> Result:
 @from_aten("aten::full", "aten::full_like", "aten::new_full", "aten::scalar_tensor", "aten::fill.Scalar")
 def _full_value(call: Call) -> Result:
     names = {"aten::scalar_tensor": "s", "aten::fill.Scalar": "value"}
+    value, target = call[names.get(call.name, "fill_value")], call.results[0]
+    if isinstance(value, SymExpr) and target is not None and types.dtype(target) not in ("i1", *types.COMPLEX):
+        number = call.cast(extent_value(call, value), types.dtype(target))
+        return call.emit(BroadcastOp, [number]) if types.rank(target) else number
     return _full(call, call.number(names.get(call.name, "fill_value")))
 
 

@@ -91,14 +91,17 @@ def _unary(cls: type[ForgeOp]):
     return row
 
 
+def extent_value(call: Call, value: SymExpr) -> SSAValue:
+    """An extent as a tensor of rank 0, i64."""
+    line = call.emit(IotaOp, [], {"start": extent(value), "step": extent(1)}, types.tensor("i64", [1]))
+    return call.emit(ReshapeOp, [line], None, types.tensor("i64", []))
+
+
 def binary(call: Call, cls: type[ForgeOp], left: str = "self", right: str = "other") -> Result:
     """A row for two operands, of which the second may be a number, or an extent: then a tensor of rank 0 holds it."""
     value = call[right]
     if isinstance(value, SymExpr):
-        start = {"start": extent(value), "step": extent(1)}
-        line = call.emit(IotaOp, [], start, types.tensor("i64", [1]))
-        number = call.emit(ReshapeOp, [line], None, types.tensor("i64", []))
-        return call.emit(cls, [call.tensor(left), number])
+        return call.emit(cls, [call.tensor(left), extent_value(call, value)])
     if isinstance(value, (bool, int, float)):
         return call.emit(cls, [call.tensor(left)], {"scalar": scalar(value)})
     return call.emit(cls, [call.tensor(left), call.tensor(right)])
@@ -146,7 +149,27 @@ def _gelu(call: Call) -> Result:
 @from_aten("aten::clamp", "aten::clamp_min", "aten::clamp_max")
 def _clamp(call: Call) -> Result:
     bounds = {"lower": call.arguments.get("min"), "upper": call.arguments.get("max")}
-    return call.emit(u.ClampOp, [call.tensor("self")], {k: scalar(v) for k, v in bounds.items() if v is not None})
+    given = {name: bound for name, bound in bounds.items() if bound is not None}
+    if all(isinstance(bound, (bool, int, float)) for bound in given.values()):
+        return call.emit(u.ClampOp, [call.tensor("self")], {name: scalar(bound) for name, bound in given.items()})
+    target = call.results[0]
+    if target is None or types.dtype(target) != types.dtype(call.tensor("self")):
+        raise Decline
+    value = call.tensor("self")
+    for name, bound in given.items():  # the upper one wins, and comes last
+        cls = b.MaximumOp if name == "lower" else b.MinimumOp
+        kind = target if name == list(given)[-1] else None
+        if isinstance(bound, (bool, int, float)):
+            operands, properties = [value], {"scalar": scalar(bound)}
+        else:
+            bound = extent_value(call, bound) if isinstance(bound, SymExpr) else bound
+            if not isinstance(bound, SSAValue):
+                raise Decline
+            if not types.rank(bound) and types.dtype(bound) not in types.FLOATS:  # a number that the model computed
+                bound = call.cast(bound, types.dtype(value))
+            operands, properties = [value, bound], {}
+        value = call.infer(cls, operands, properties) if kind is None else call.emit(cls, operands, properties, kind)
+    return value
 
 
 from_aten("aten::max.other")(_binary(b.MaximumOp))

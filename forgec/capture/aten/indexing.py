@@ -7,6 +7,9 @@ from xdsl.ir import SSAValue
 from forgec.capture.call import Call, Decline, Result, flag, from_aten, index, ints
 from forgec.ir import types
 from forgec.ir.ops import index as i
+from forgec.ir.ops.binary import AddOp
+from forgec.ir.ops.select import WhereOp
+from forgec.ir.ops.shape import ReshapeOp
 
 
 @from_aten("aten::embedding")
@@ -48,9 +51,36 @@ def _index(call: Call) -> Result:
 
 @from_aten("aten::index_put", "aten::_unsafe_index_put")
 def _index_put(call: Call) -> Result:
+    given = [value for value in call["indices"] if value is not None]
+    if len(given) == 1 and isinstance(given[0], SSAValue) and types.dtype(given[0]) in ("i1", "ui8"):
+        return _masked_put(call, given[0], list(call["indices"]).index(given[0]))
     tensors, dims = _indices(call)
     properties = {"dims": ints(*dims), **flag("accumulate", call["accumulate"])}
     return call.emit(i.IndexPutOp, [call.tensor("self"), call.tensor("values"), *tensors], properties)
+
+
+def _masked_put(call: Call, mask: SSAValue, dim: int) -> Result:
+    """``x[:, mask] = values`` where all places of the mask get the same values: a choice, element by element."""
+    destination, values = call.tensor("self"), call.tensor("values")
+    shape, rank, dtype = types.shape(destination), types.rank(mask), types.dtype(destination)
+    trailing = len(shape) - dim - rank
+    known = types.shape(values)
+    if rank == 0 or types.dtype(values) != dtype or shape[dim : dim + rank] != types.shape(mask):
+        raise Decline
+    if len(known) > trailing:  # the dimension of the places, of which the values have as many or one
+        at = len(known) - trailing - 1
+        if known[at] != 1:
+            raise Decline
+        values = call.emit(ReshapeOp, [values], None, types.tensor(dtype, (*known[:at], *[1] * rank, *known[at + 1 :])))
+    if trailing:
+        mask = call.emit(
+            ReshapeOp, [mask], None, types.tensor(types.dtype(mask), (*types.shape(mask), *[1] * trailing))
+        )
+    if call["accumulate"]:
+        if dtype == "i1":
+            raise Decline
+        values = call.infer(AddOp, [destination, values])
+    return call.emit(WhereOp, [mask, values, destination])
 
 
 PLACED: dict[str, type[i.PlacedOp]] = {

@@ -30,7 +30,7 @@ from forgec.ir.ops.creation import IotaOp
 from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.format import KeywordFormatOp
 from forgec.ir.ops.module import ConstantOp
-from forgec.ir.ops.reduction import AnyOp, MeanOp, SoftmaxOp
+from forgec.ir.ops.reduction import AnyOp, MeanOp, SoftmaxOp, SumOp
 from forgec.ir.ops.select import MaskedFillOp, WhereOp
 from forgec.ir.ops.shape import ConcatOp
 from forgec.ir.ops.unary import AbsOp, LogicalNotOp, TanhOp
@@ -68,9 +68,9 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
 
     A position that is not kept, or whose floating-point mask is -inf, is masked: its key and value are not read, so a
     NaN there does not show. A row with nothing to attend gives 0 (``empty_row`` ``"zero"``: what torch's
-    scaled_dot_product_attention does for boolean masks and for -inf, in torch 2.13), the mean of value over all T
-    positions (``"uniform"``: what eager code does whose mask holds the least finite number) or NaN (``"nan"``: what a
-    softmax over -inf alone gives); with ``sinks`` it gives 0.
+    scaled_dot_product_attention does for boolean masks and for -inf, in torch 2.13; as there, NaN if its query is not
+    finite), the mean of value over all T positions (``"uniform"``: what eager code does whose mask holds the least
+    finite number) or NaN (``"nan"``: what a softmax over -inf alone gives); with ``sinks`` it gives 0.
     """
 
     name = "forge.attention"
@@ -182,6 +182,11 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
         return {"zero": 0.0, "nan": float("nan")}.get(self.empty_row.data)
 
     @property
+    def shows_query(self) -> bool:
+        """True if a row with nothing to attend gives NaN where its query is not finite: a mask was added there."""
+        return self.empty_row.data == "zero" and self.sinks is None
+
+    @property
     def position_offset(self) -> Extent:
         """``offset``, or 0 where it is absent."""
         return 0 if self.offset is None else self.offset.data
@@ -237,7 +242,11 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
         else:
             products = weights[..., :, :, None] * value[..., None, :, :]  # [B, H, S, T, Dv]
             result = products.masked_fill(~kept[..., None], 0.0).sum(-2)
-        return result.masked_fill(empty, self.empty_value) if self.empty_row.data == "nan" else result
+        if self.empty_row.data == "nan":
+            return result.masked_fill(empty, self.empty_value)
+        if self.shows_query:
+            result = result.masked_fill(empty & ~query.isfinite().all(-1, keepdim=True), float("nan"))
+        return result
 
     def kept_positions(self, ev: Evaluator, rows: int, columns: int) -> Any:
         """What ``causal``, ``window`` and ``chunk`` keep, as booleans [rows, columns]."""
@@ -268,7 +277,7 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
         key, value = (self.repeat_heads(emit, v) for v in (self.key, self.value))
         cap = None if self.softcap is None else float(self.softcap.value)
         scale = self.score_scale if cap is None else self.score_scale / cap
-        query = emit.binary(MulOp, emit.cast(query, work), scale)  # there are fewer of these than of scores
+        unscaled, query = query, emit.binary(MulOp, emit.cast(query, work), scale)  # fewer of these than of scores
         scores = emit(MatmulOp, query, emit.transpose_last(emit.cast(key, work)))
         if cap is not None:
             scores = emit.binary(MulOp, emit(TanhOp, scores), cap)
@@ -289,6 +298,10 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
         result = emit(MatmulOp, emit.cast(weights, types.dtype(value)), value)
         if empty is None:
             return [result]
+        if self.shows_query:
+            features = IntsAttr([types.rank(query) - 1])
+            nothing = emit(SumOp, emit.binary(MulOp, unscaled, 0.0), dims=features, keepdim=UnitAttr())
+            return [emit(WhereOp, empty, nothing, result)]
         if self.empty_value is not None:
             return [emit(MaskedFillOp, result, empty, value=ScalarAttr.of(self.empty_value))]
         last = IntsAttr([types.rank(self.value) - 2])

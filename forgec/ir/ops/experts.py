@@ -257,9 +257,10 @@ class MoeOp(KeywordFormatOp, ForgeOp):
 
         up = product(rows, self.w_up, self.bias_up)
         gate = None if self.w_gate is None else product(rows, self.w_gate, self.bias_gate)
-        return product(self._activated(emit, gate, up), self.w_down, self.bias_down)
+        return product(self.emit_activation(emit, gate, up), self.w_down, self.bias_down)
 
-    def _activated(self, emit: Emitter, gate: SSAValue | None, up: SSAValue) -> SSAValue:
+    def emit_activation(self, emit: Emitter, gate: SSAValue | None, up: SSAValue) -> SSAValue:
+        """What stands between the products: of both, or of one that holds both if they are packed."""
         if not self.is_gated:
             if self.activation.data != SQUARED:
                 return EMIT_ACTIVATION[self.activation.data](emit, up)

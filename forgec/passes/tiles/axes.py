@@ -83,6 +83,10 @@ class Axes:
         found = [self.known[name] for name in free_symbols(expression) if name in self.known]
         return sorted(found, key=lambda axis: axis.order)
 
+    def of_all(self, place: Place) -> list[Axis]:
+        """The axes that occur in a place."""
+        return [axis for expression in place for axis in self.of(expression)]
+
     @property
     def ranges(self) -> dict[str, Bounds]:
         """What the axes' symbols can be, where that is a number."""

@@ -8,7 +8,8 @@ from typing import Any
 from xdsl.builder import Builder
 from xdsl.ir import Operation, SSAValue
 
-from forgec.passes.tiles.kernel_builder import Rule
+from forgec.passes.tiles.axes import Place
+from forgec.passes.tiles.kernel_builder import KernelBuilder, Rule, Tile
 
 RULES: dict[type[Operation], Rule] = {}
 
@@ -26,6 +27,25 @@ def computes(*classes: type[Operation]) -> Callable[[Rule], Rule]:
     return register
 
 
+OPERATORS: dict[str, Callable[[KernelBuilder, Any, Place], Tile]] = {}
+"""Rules of ATen operators that have no op of their own, by name: ``aten::pad``, ``aten::pow.Scalar``."""
+
+
+def computes_operator(
+    *callees: str,
+) -> Callable[[Callable[[KernelBuilder, Any, Place], Tile]], Callable[[KernelBuilder, Any, Place], Tile]]:
+    """Declare how the result of ``forge.aten`` calls of some operators is computed at a place."""
+
+    def register(rule: Callable[[KernelBuilder, Any, Place], Tile]) -> Callable[[KernelBuilder, Any, Place], Tile]:
+        for callee in callees:
+            if callee in OPERATORS:
+                raise ValueError(f"{callee} has two rules")
+            OPERATORS[callee] = rule
+        return rule
+
+    return register
+
+
 Expansion = Callable[[Any, Builder], list[SSAValue]]
 EXPANSIONS: dict[type[Operation], Expansion] = {}
 
@@ -37,6 +57,20 @@ def expands(*classes: type[Operation]) -> Callable[[Expansion], Expansion]:
 
     def register(expansion: Expansion) -> Expansion:
         EXPANSIONS.update(dict.fromkeys(classes, expansion))
+        return expansion
+
+    return register
+
+
+OPERATOR_EXPANSIONS: dict[str, Expansion] = {}
+"""Expansions of ATen operators that have no op of their own, by name."""
+
+
+def expands_operator(*callees: str) -> Callable[[Expansion], Expansion]:
+    """``expands`` for ``forge.aten`` calls of some operators."""
+
+    def register(expansion: Expansion) -> Expansion:
+        OPERATOR_EXPANSIONS.update(dict.fromkeys(callees, expansion))
         return expansion
 
     return register

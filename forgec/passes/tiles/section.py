@@ -180,9 +180,19 @@ class Section:
     def _normalized(self, free: Sequence[Axis], notes: KernelBuilder) -> set[str]:
         """The last axis where rows of its extent are reduced, as a norm does: then a row is read once, for both."""
         last = free[-1] if free else None
-        if notes.whole or last is None or last.extent not in notes.reduced or last.name in notes.rows | notes.batch:
+        if notes.whole or last is None or last.name in notes.rows | notes.batch:
             return set()
-        return {last.name}
+        parts = self._parts(last)
+        return (
+            {last.name} if last.extent in notes.reduced or (parts and parts * last.extent in notes.reduced) else set()
+        )
+
+    def _parts(self, axis: Axis) -> int:
+        """Of how many parts an axis is one, where the axes before it in its dimension are unrolled; else 0."""
+        for axes in self.dims:
+            if len(axes) == 2 and axes[1] is axis and axes[0].name in self.unrolled:
+                return _constant(axes[0].extent)
+        return 0
 
     # Emission
     # ------------------------------------------------------------------------------------------------------------
@@ -211,6 +221,9 @@ class Section:
                 k.starts[axis.name] = program
             else:
                 k.starts[axis.name] = k.add(compute.IndexOp(symbol("p0") * axis.size, [program]))
+        for axis in self.own:
+            if axis.role == "whole" and self._parts(axis):
+                k.parts[self._parts(axis) * axis.extent] = (self._parts(axis), axis)
         self._write(k)
 
     def _write(self, k: KernelBuilder) -> None:

@@ -74,6 +74,9 @@ class TileEmitter:
         self.unroll_splits: set[tuple[str, Extent]] = set()
         self.whole: set[str] = set()
         self.reduced: set[Extent] = set()
+        self.parts: dict[Extent, tuple[int, Axis]] = {}
+        """Extents of dimensions that are written part by part: how many parts there are, and the axis along one, whole.
+        """
         self.scanned: set[str] = set()
         """Axes along which programs had better have tiles."""
         self.rows: set[str] = set()

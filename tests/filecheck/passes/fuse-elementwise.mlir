@@ -57,3 +57,29 @@ func.func @dead(%x: tensor<9x8xf32>) -> tensor<9x8xf32> {
   %4 = forge.slice %3 dim 0 from 0 step 1 : (tensor<9x8xf32>) -> tensor<4x8xf32>
   func.return %x : tensor<9x8xf32>
 }
+
+// -----
+
+// In a branch as well; a value that branches take slices of leaves its kernel whole.
+// CHECK-LABEL: func.func @branches
+// CHECK-NEXT:    [[Y:%.*]] = forge.fused "exp"
+// CHECK:         scf.if
+// CHECK-NEXT:      forge.slice [[Y]] dim 0 from 0
+// CHECK:         else
+// CHECK-NEXT:      [[S:%.*]] = forge.slice [[Y]] dim 0 from 1
+// CHECK-NEXT:      forge.fused "neg" ({{.*}} = [[S]]
+func.func @branches(%x : tensor<3x4xf32>, %c : tensor<i1>) -> tensor<2x4xf32> {
+  %0 = forge.exp %x : (tensor<3x4xf32>) -> tensor<3x4xf32>
+  %1 = forge.tanh %0 : (tensor<3x4xf32>) -> tensor<3x4xf32>
+  %2 = forge.item %c : (tensor<i1>) -> i1
+  %3 = scf.if %2 -> (tensor<2x4xf32>) {
+    %4 = forge.slice %1 dim 0 from 0 step 1 : (tensor<3x4xf32>) -> tensor<2x4xf32>
+    scf.yield %4 : tensor<2x4xf32>
+  } else {
+    %5 = forge.slice %1 dim 0 from 1 step 1 : (tensor<3x4xf32>) -> tensor<2x4xf32>
+    %6 = forge.neg %5 : (tensor<2x4xf32>) -> tensor<2x4xf32>
+    %7 = forge.cos %6 : (tensor<2x4xf32>) -> tensor<2x4xf32>
+    scf.yield %7 : tensor<2x4xf32>
+  }
+  func.return %3 : tensor<2x4xf32>
+}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
 from typing import Any
 
+from xdsl.builder import Builder
 from xdsl.dialects import math
+from xdsl.ir import SSAValue
 
 from forgec.ir import types
 from forgec.ir.ops.module import AtenOp
@@ -16,13 +17,14 @@ from forgec.passes.tiles.axes import Axis, Place, unflattened
 from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
 from forgec.passes.tiles.operators import settings
 from forgec.passes.tiles.reads import inside, read_inside
-from forgec.passes.tiles.rule import computes
+from forgec.passes.tiles.rule import OPERATOR_EXPANSIONS, OPERATORS, computes, computes_operator, expands
 from forgec.passes.tiles.rules.pointwise import integer_power
 from forgec.passes.tiles.rules.reduction import reduced
 from forgec.runtime.plan import Reg
 from forgec.runtime.symbolic import Extent, floordiv, mod
 
 
+@computes_operator("aten::searchsorted.Tensor")
 def searchsorted(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
     """How many elements of the row lie before a value, or with ``right`` not after it: the row is in order."""
     given = settings(op, "sorted values")
@@ -45,11 +47,13 @@ def searchsorted(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
     return cast(k, reduced(k, "add", shape[len(shape) - 1], place, element), types.dtype(op.outputs[0]))
 
 
+@computes_operator("aten::new_empty", "aten::empty.memory_format", "aten::empty_like")
 def uninitialised(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
     """Memory in which nothing is written yet: zeros, so that runs are alike."""
     return number(k, 0, types.dtype(op.outputs[0]))
 
 
+@computes_operator("aten::pad")
 def pad(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
     """A number around the elements; fewer than none means that elements are left out."""
     given = settings(op, "input pad mode value")
@@ -65,6 +69,7 @@ def pad(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
     return read_inside(k, value, tuple(places), k.every(conditions), given.get("value") or 0)
 
 
+@computes_operator("aten::im2col")
 def im2col(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
     """The elements under a kernel, one column for each of its places: [B, C · taps, places]."""
     given = settings(op, "input kernel_size dilation padding stride")
@@ -82,6 +87,7 @@ def im2col(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
     return read_inside(k, value, (*batch, channel, *places), where, 0)
 
 
+@computes_operator("aten::col2im")
 def col2im(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
     """Sums of the columns' elements that belong to a place: what ``im2col`` would read from there."""
     given = settings(op, "input output_size kernel_size dilation padding stride")
@@ -109,6 +115,7 @@ def col2im(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
     return cast(k, reduced(k, "add", prod(taps), place, element), types.dtype(op.outputs[0]))
 
 
+@computes_operator("aten::pow.Scalar")
 def power_of_number(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
     """A number to the power of each element."""
     given = settings(op, "self exponent")
@@ -120,6 +127,7 @@ def power_of_number(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
     return integer_power(k, number(k, given["self"], dtype), exponent, dtype)
 
 
+@computes_operator("aten::einsum")
 def einsum(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
     """The sum of products over the letters that the result lacks."""
     positional: Any = op.arguments[0]
@@ -153,22 +161,18 @@ def einsum(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
     return cast(k, summed(rest, dict(zip(after, place, strict=True))), dtype)
 
 
-_CALLEES: dict[str, Callable[[KernelBuilder, AtenOp, Place], Tile]] = {
-    "aten::searchsorted.Tensor": searchsorted,
-    "aten::pow.Scalar": power_of_number,
-    "aten::pad": pad,
-    "aten::einsum": einsum,
-    "aten::im2col": im2col,
-    "aten::col2im": col2im,
-    "aten::new_empty": uninitialised,
-    "aten::empty.memory_format": uninitialised,
-    "aten::empty_like": uninitialised,
-}
-
-
 @computes(AtenOp)
 def operator(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    rule = _CALLEES.get(op.callee.data)
+    rule = OPERATORS.get(op.callee.data)
     if rule is None:
         raise NotLowered(f"{op.callee.data} has no rule")
     return rule(k, op, place)
+
+
+@expands(AtenOp)
+def smaller(op: Any, builder: Builder) -> list[SSAValue]:
+    """Operators that one kernel cannot compute, as smaller ops."""
+    expansion = OPERATOR_EXPANSIONS.get(op.callee.data)
+    if expansion is None:
+        raise NotLowered(f"{op.callee.data} has no rule")
+    return expansion(op, builder)

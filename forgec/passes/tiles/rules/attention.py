@@ -69,7 +69,7 @@ class _Attention:
         found = apply(k, "div", *k.aligned(total, weight))
         if op.may_have_empty_rows:
             empty = compare(k, "eq", weight, number(k, 0.0, self.work))
-            found = select(k, empty, self._empty(), found)
+            found = select(k, empty, self._empty(*query), found)
         return cast(k, from_matrix(k, found, self.row_axes, self.column_axes), types.dtype(op.result))
 
     def _read(self, value: SSAValue, *tail: Extent) -> Tile:
@@ -216,9 +216,12 @@ class _Attention:
             k.add(compute.IndexOp(end, operands if not isinstance(end, int) else [])),
         )
 
-    def _empty(self) -> Tile:
+    def _empty(self, query: Tile, features: Axis) -> Tile:
         """What a row with nothing to attend gives."""
         k, op = self.k, self.op
+        if op.shows_query:
+            wide = cast(k, query, self.work)
+            return reduce_tile(k, "add", apply(k, "mul", wide, number(k, 0.0, self.work)), features)
         if op.empty_value is not None:
             return number(k, op.empty_value, self.work)
 

@@ -131,12 +131,29 @@ def along(
     dim = open_dims[0]
     others = tuple(at for at in outer if at is not None)
 
-    def inner(axis: Axis) -> Tile:
+    def at(where: Extent) -> Tile:
         places = list(outer)
-        places[dim] = axis.symbol
+        places[dim] = where
         return along(k, shape, places, element, kind)
 
-    return reduced(k, kind, shape[dim], others, inner)
+    found = _by_parts(k, kind, shape[dim], others, at)
+    return found or reduced(k, kind, shape[dim], others, lambda axis: at(axis.symbol))
+
+
+def _by_parts(k: KernelBuilder, kind: str, extent: Extent, places: Place, at: Callable[[Extent], Tile]) -> Tile | None:
+    """A reduction along an axis that the kernel has in parts, one tile for each: those tiles are needed anyhow (for a
+    rotation after the norm, say). None if there is no such axis.
+    """
+    if extent not in k.parts or k.free_whole_axis(extent, *places) is not None:
+        return None
+    number_of_parts, axis = k.parts[extent]
+    if axis in k.axes.of_all(places):
+        return None
+    total: Tile | None = None
+    for part in range(number_of_parts):
+        found = reduce_tile(k, kind, at(part * axis.extent + axis.symbol), axis)
+        total = found if total is None else apply(k, kind, *k.aligned(total, found))
+    return total
 
 
 def count(op: Any) -> Extent:

@@ -124,10 +124,19 @@ def _linear(k: KernelBuilder, op: Any, dim: int, at: Extent, extent: Extent, dty
 
 
 def _cubic(k: KernelBuilder, op: Any, dim: int, at: Extent, extent: Extent, dtype: str) -> list[Tap]:
-    """Keys 1981 with a = -0.75."""
     spot = _spot(k, op, dim, at, extent, dtype)
     whole = made(k, math.FloorOp, spot)
-    share, before = apply(k, "sub", spot, whole), cast(k, whole, "i64")
+    weights, before = cubic_weights(k, apply(k, "sub", spot, whole), dtype), cast(k, whole, "i64")
+    return [
+        (_bounded(k, apply(k, "add", before, number(k, step - 1, "i64")), extent), weight)
+        for step, weight in enumerate(weights)
+    ]
+
+
+def cubic_weights(k: KernelBuilder, share: Tile, dtype: str) -> list[Tile]:
+    """The weights of the four elements around a place that lies ``share`` behind the second (Keys 1981 with
+    a = -0.75).
+    """
 
     def c(value: float) -> Tile:
         return number(k, value, dtype)
@@ -142,11 +151,7 @@ def _cubic(k: KernelBuilder, op: Any, dim: int, at: Extent, extent: Extent, dtyp
         return apply(k, "add", apply(k, "mul", inner, x), c(3.0))
 
     rest = apply(k, "sub", c(1.0), share)
-    weights = [far(apply(k, "add", share, c(1.0))), near(share), near(rest), far(apply(k, "add", rest, c(1.0)))]
-    return [
-        (_bounded(k, apply(k, "add", before, number(k, step - 1, "i64")), extent), weight)
-        for step, weight in enumerate(weights)
-    ]
+    return [far(apply(k, "add", share, c(1.0))), near(share), near(rest), far(apply(k, "add", rest, c(1.0)))]
 
 
 _TAPS: dict[str, Callable[[KernelBuilder, Any, int, Extent, Extent, str], list[Tap]]] = {

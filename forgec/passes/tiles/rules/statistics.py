@@ -21,7 +21,7 @@ from forgec.ir.ops.unary import ExpOp, LogOp, RsqrtOp, SqrtOp
 from forgec.passes.tiles.arithmetic import work_dtype
 from forgec.passes.tiles.kernel_builder import NotLowered
 from forgec.passes.tiles.operators import group, settings
-from forgec.passes.tiles.rule import expands
+from forgec.passes.tiles.rule import expands, expands_operator
 from forgec.runtime.symbolic import Extent
 
 KEEP = {"keepdim": UnitAttr()}
@@ -91,7 +91,8 @@ def softmax(op: Any, builder: Builder) -> list[SSAValue]:
     return list(group(op, builder, op.name.removeprefix("forge."), [op.input, *found], apply))
 
 
-def _batch_norm(op: AtenOp, builder: Builder) -> list[SSAValue]:
+@expands_operator("aten::batch_norm")
+def batch_norm(op: AtenOp, builder: Builder) -> list[SSAValue]:
     """By the batch's own statistics: what is along one channel is a row."""
     given = settings(op, "input weight bias running_mean running_var training momentum eps cudnn_enabled")
     own = given.get("training") and given.get("running_mean") is None and given.get("running_var") is None
@@ -104,7 +105,8 @@ def _batch_norm(op: AtenOp, builder: Builder) -> list[SSAValue]:
     return _normalised(op, builder, value, rows, (channels, *[1] * len(places)), weight, bias, float(given["eps"]))
 
 
-def _weight_norm(op: AtenOp, builder: Builder) -> list[SSAValue]:
+@expands_operator("aten::_weight_norm")
+def weight_norm(op: AtenOp, builder: Builder) -> list[SSAValue]:
     """``v · g / |v|``: the length over all dimensions but one."""
     given = settings(op, "v g dim")
     v, g = (op.inputs[given[name].id] for name in ("v", "g"))
@@ -124,7 +126,8 @@ def _weight_norm(op: AtenOp, builder: Builder) -> list[SSAValue]:
     return list(group(op, builder, "weight_norm", [v, scale], apply))
 
 
-def _linalg_norm(op: AtenOp, builder: Builder) -> list[SSAValue]:
+@expands_operator("aten::linalg_norm")
+def linalg_norm(op: AtenOp, builder: Builder) -> list[SSAValue]:
     """Of vectors; along two dimensions it would be a norm of matrices."""
     given = settings(op, "self ord dim keepdim")
     value, order, dims = op.inputs[0], given.get("ord"), given.get("dim")
@@ -138,14 +141,3 @@ def _linalg_norm(op: AtenOp, builder: Builder) -> list[SSAValue]:
     keep = KEEP if given.get("keepdim") else {}
     emit = Emitter(builder, op)
     return [emit(VectorNormOp, value, dims=along, ord=ScalarAttr.of(2.0 if order is None else float(order)), **keep)]
-
-
-_CALLEES = {"aten::batch_norm": _batch_norm, "aten::_weight_norm": _weight_norm, "aten::linalg_norm": _linalg_norm}
-
-
-@expands(AtenOp)
-def operator(op: Any, builder: Builder) -> list[SSAValue]:
-    """Operators that have no op of their own."""
-    if op.callee.data not in _CALLEES:
-        raise NotLowered(f"{op.callee.data} has no rule")
-    return _CALLEES[op.callee.data](op, builder)
