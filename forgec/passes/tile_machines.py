@@ -35,6 +35,7 @@ class TileMachine:
     memory_rate: float
     program_seconds: float
     op_seconds: float
+    alone_seconds: float
     live_limit: int
     dot_limit: int | None
     dot_stages: int
@@ -53,7 +54,7 @@ class TileMachine:
 
 CPU = TileMachine(
     name="cpu",
-    units=8,  # cores that a launch should be able to use; how many there are is known at load time only
+    units=16,  # cores that a launch should be able to use; how many there are is known at load time only
     dot_flops=200e9,  # one AVX-512 core at about 3.5 GHz: 2 FMA of 16 lanes would be 224e9
     narrow_dot_flops=200e9,  # 16-bit operands are extended to float32 first
     element_ops=28e9,  # one vector op of 16 lanes each second cycle
@@ -64,6 +65,7 @@ CPU = TileMachine(
     memory_rate=40e9,  # two channels of DDR5-4800 give 77e9 at best; a few cores reach about half
     program_seconds=20e-9,  # a call in the loop over programs, and its index arithmetic
     op_seconds=2e-9,  # a loop nest's beginning and end
+    alone_seconds=10e-6,
     live_limit=256 << 10,  # of the stack: threads that torch or Python starts may have no more than 1 MiB
     dot_limit=None,
     dot_stages=1,
@@ -91,6 +93,7 @@ SM_90A = TileMachine(
     memory_rate=3.35e12,  # HBM3
     program_seconds=1e-6,  # scheduling a block, and the latency of its first loads
     op_seconds=10e-9,
+    alone_seconds=0.0,
     live_limit=_GPU_LIVE,
     dot_limit=227 << 10,  # shared memory of one block, compute capability 9.0
     dot_stages=3,
@@ -113,6 +116,7 @@ SM_80 = TileMachine(
     memory_rate=2.0e12,  # HBM2e of the 80 GB model
     program_seconds=1e-6,
     op_seconds=10e-9,
+    alone_seconds=0.0,
     live_limit=_GPU_LIVE,
     dot_limit=163 << 10,  # shared memory of one block, compute capability 8.0
     dot_stages=3,
@@ -135,6 +139,7 @@ SM_100A = TileMachine(
     memory_rate=8e12,  # HBM3e
     program_seconds=1e-6,
     op_seconds=10e-9,
+    alone_seconds=0.0,
     live_limit=_GPU_LIVE,
     dot_limit=227 << 10,  # shared memory of one block, compute capability 10.0
     dot_stages=3,

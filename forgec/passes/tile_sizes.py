@@ -222,7 +222,12 @@ def _estimate(
     program = max(computing, tile_bytes / near_rate, line_bytes / machine.middle_rate)
     program += machine.program_seconds + ops * machine.op_seconds
     again = max(programs * line_bytes - footprint, 0) if footprint > machine.middle_bytes else 0
-    seconds = max(ceil(programs / machine.units) * program, (footprint + again) / machine.memory_rate)
+    moving = (footprint + again) / machine.memory_rate
+    if max(programs * program, moving) <= machine.alone_seconds:
+        seconds = max(programs * program, moving)
+    else:
+        waves = ceil(programs / machine.units)
+        seconds = max(waves * program, moving * waves * machine.units / max(programs, 1))
     return Candidate(
         bindings=dict(bindings),
         seconds=seconds,

@@ -146,6 +146,8 @@ class Workers:
         self._driver = driver
         self._memory = memory
         self._handles: list[ctypes.c_ulong] = []
+        self._cpus: dict[int, int] = {}
+        self._free = -1
         self._libc: Any = ctypes.CDLL(None)
 
     def at_least(self, count: int) -> int:
@@ -153,7 +155,19 @@ class Workers:
         most ``count``."""
         while len(self._handles) < count and self._start(len(self._handles) + 1, count + 1):
             pass
+        if self._cpus:
+            self._make_way(self._libc.sched_getcpu())
         return min(count, len(self._handles))
+
+    def _make_way(self, cpu: int) -> None:
+        """The worker on the caller's processor changes to the one that is free. Workers are bound and the caller, whose
+        thread is the user's, is not; a scheduler that finds the other processors busy would leave both on one.
+        """
+        found = self._cpus.get(cpu)
+        if found is not None:
+            del self._cpus[cpu]
+            self._bind(found, self._free)
+            self._free = cpu
 
     def _start(self, index: int, threads: int) -> bool:
         handle = ctypes.c_ulong()
@@ -166,19 +180,20 @@ class Workers:
         if code:
             return False
         self._handles.append(handle)
-        self._bind(handle, index, threads)
+        cpus = allowed_cpus()
+        if threads == len(cpus):
+            self._free = cpus[0]
+            self._bind(index, cpus[index])
         return True
 
-    def _bind(self, handle: ctypes.c_ulong, index: int, threads: int) -> None:
-        """Gives a worker a processor of its own where every one gets a thread. Where there are more, other processes may
-        have chosen the same ones, and the scheduler knows better."""
-        cpus = allowed_cpus()
-        if threads != len(cpus):
-            return
+    def _bind(self, index: int, cpu: int) -> None:
+        """Gives a worker a processor of its own, which is done where every one gets a thread. Where there are more, other
+        processes may have chosen the same ones, and the scheduler knows better."""
+        self._cpus[cpu] = index
         mask = (ctypes.c_uint8 * 128)()  # cpu_set_t
-        if cpus[index] < 8 * len(mask):
-            mask[cpus[index] // 8] = 1 << cpus[index] % 8
-            self._libc.pthread_setaffinity_np(handle, ctypes.sizeof(mask), mask)
+        if cpu < 8 * len(mask):
+            mask[cpu // 8] = 1 << cpu % 8
+            self._libc.pthread_setaffinity_np(self._handles[index - 1], ctypes.sizeof(mask), mask)
 
     def end(self) -> None:
         """Lets the workers return, and waits for them."""
