@@ -54,7 +54,7 @@ class TileMachine:
 
 CPU = TileMachine(
     name="cpu",
-    units=16,  # cores that a launch should be able to use; how many there are is known at load time only
+    units=8,  # cores that a launch should be able to use; how many there are is known at load time only
     dot_flops=200e9,  # one AVX-512 core at about 3.5 GHz: 2 FMA of 16 lanes would be 224e9
     narrow_dot_flops=200e9,  # 16-bit operands are extended to float32 first
     element_ops=28e9,  # one vector op of 16 lanes each second cycle
