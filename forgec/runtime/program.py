@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from forgec.diagnostics import Diagnostic, error, warn
+from forgec.diagnostics import Diagnostic, ForgeError, error, warn
 from forgec.runtime import arrays, plan_check, tree
 from forgec.runtime.aten import link, require_devices, require_torch, to_torch
 from forgec.runtime.binding import Binding, Peak, bind, in_range, peak_of
@@ -272,8 +272,10 @@ class Program(NotCopied):
             if with_gradients and accepted.requires_grad:
                 self._warn_of_gradients(accepted.requires_grad)
             binding = linked.binding(accepted.symbols)
-            with _preparing("the arguments"):
+            try:
                 linked.checker.check_extents(leaves, accepted, binding)
+            except (RuntimeError, MemoryError) as reason:
+                raise _unprepared("the arguments", reason) from reason
             if linked.has_state:
                 with session._lock:
                     results = self._run_with_state(linked, binding, accepted, session)
@@ -407,9 +409,13 @@ def _preparing(what: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as reason:
-        code = "FORGE-R010" if is_out_of_memory(reason) else "FORGE-A004"
-        first = (str(reason).splitlines() or [type(reason).__name__])[0]
-        raise error(code, f"{what} cannot be prepared: {first}") from reason
+        raise _unprepared(what, reason) from reason
+
+
+def _unprepared(what: str, reason: Exception) -> ForgeError:
+    code = "FORGE-R010" if is_out_of_memory(reason) else "FORGE-A004"
+    first = (str(reason).splitlines() or [type(reason).__name__])[0]
+    return error(code, f"{what} cannot be prepared: {first}")
 
 
 def _mapped(kernels: NativeCode | None) -> CodeImage | None:
