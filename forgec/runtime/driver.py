@@ -89,7 +89,7 @@ class TeamHead(ctypes.Structure):
         ("_line1", ctypes.c_char * 56),
         ("job", ctypes.c_void_p),
         ("threads", ctypes.c_int64),
-        ("failed", ctypes.c_int32),
+        ("failed", ctypes.c_int32),  # 0, or one more than the number of the launch that failed
         ("quit", ctypes.c_int32),
         ("_line2", ctypes.c_char * 40),
         ("syscall", ctypes.c_void_p),  # the C library's function

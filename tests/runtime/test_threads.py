@@ -54,9 +54,11 @@ def chain(count: int = 24, wrong: int | None = None) -> Plan:
     b = EntryBuilder()
     last, s = b.input("x", f32(ROWS, 32)), b.input("s", f32(ROWS))
     index = b.input("index", TensorSpec.contiguous("i64", (ROWS,)))
-    taken = b.buffer("taken", f32(ROWS), 2 * ROWS * 128, 0, count + 1)
+    total = count + 1 + sum(i == wrong or i % 4 == 1 for i in range(count))
+    if wrong is not None:
+        taken = b.buffer("taken", f32(ROWS), count * ROWS * 128, 0, total)
     for i in range(count):
-        t = b.buffer(f"t{i}", f32(ROWS, 32), ROWS * 128 * (i % 2), i, count + 1)
+        t = b.buffer(f"t{i}", f32(ROWS, 32), i * ROWS * 128, 0, total)
         if i == wrong:
             b.kernel("take", s, index, taken, ROWS, grid=(ROWS,), writes=(taken,))
             b.kernel("double_it", last, t, grid=(ROWS, 32), writes=(t,))
@@ -70,7 +72,7 @@ def chain(count: int = 24, wrong: int | None = None) -> Plan:
         last = t
     y = b.output("y", f32(ROWS, 32))
     b.kernel("double_it", last, y, grid=(ROWS, 32), writes=(y,))
-    return plan_of(b.build(y, arena=2 * ROWS * 128 + 4 * ROWS))
+    return plan_of(b.build(y, arena=count * ROWS * 128 + (0 if wrong is None else 4 * ROWS)))
 
 
 def arguments() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -169,10 +169,23 @@ keep:
   %record.at = getelementptr %seat, ptr %seat, i32 0, i32 10
   store i64 %i, ptr %record.at
   %failed.at = getelementptr %team, ptr %team, i32 0, i32 7
-  store atomic i32 1, ptr %failed.at monotonic, align 4
+  %number = trunc i64 %i to i32
+  %number.plus.one = add i32 %number, 1
+  store atomic i32 %number.plus.one, ptr %failed.at monotonic, align 4
   br label %done
 done:
   ret void
+}
+
+; Whether a launch before %end failed. Threads ask after a barrier: others may be in the next launch already, and what
+; fails there must not count, or this thread would leave while they wait for it.
+define internal i1 @has_failed(ptr %team, i64 %end) #0 {
+  %failed.at = getelementptr %team, ptr %team, i32 0, i32 7
+  %number.plus.one = load atomic i32, ptr %failed.at monotonic, align 4
+  %number = sub i32 %number.plus.one, 1
+  %limit = trunc i64 %end to i32
+  %before = icmp ult i32 %number, %limit
+  ret i1 %before
 }
 
 ; What thread %index does of launch %i: its share, then what is left of the others'.
@@ -282,9 +295,8 @@ all:
   br i1 %pending, label %meet, label %share
 meet:
   call void @barrier(ptr %team, i64 %threads)
-  %failed.before = load atomic i32, ptr %failed.at monotonic, align 4
-  %stops = icmp ne i32 %failed.before, 0
-  br i1 %stops, label %done, label %share
+  %stops = call i1 @has_failed(ptr %team, i64 %i)
+  br i1 %stops, label %give.up, label %share
 share:
   call void @take_part(ptr %team, ptr %record, i64 %i, i64 %index, i64 %threads, i32 %counter)
   %even = getelementptr %seat, ptr %seat, i32 0, i32 5
@@ -294,15 +306,18 @@ share:
   store atomic i64 0, ptr %other monotonic, align 8
   call void @barrier(ptr %team, i64 %threads)
   %flipped = xor i32 %counter, 1
-  %failed.now = load atomic i32, ptr %failed.at monotonic, align 4
-  %fine = icmp eq i32 %failed.now, 0
-  br i1 %fine, label %continue, label %done
+  %after = add i64 %i, 1
+  %failed.now = call i1 @has_failed(ptr %team, i64 %after)
+  br i1 %failed.now, label %give.up, label %continue
 
 continue:
   %counter.next = phi i32 [ %counter, %single ], [ %counter, %mine ], [ %counter, %run ], [ %counter, %fails ], [ %flipped, %share ]
   %pending.next = phi i1 [ true, %single ], [ true, %mine ], [ true, %run ], [ true, %fails ], [ false, %share ]
   %next = add i64 %i, 1
   br label %loop
+give.up: ; the caller may begin another job, which sets the failure back, only when all have seen it
+  call void @barrier(ptr %team, i64 %threads)
+  ret void
 done:
   ret void
 }
