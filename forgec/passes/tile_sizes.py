@@ -207,7 +207,8 @@ def _estimate(
     largest: int,
 ) -> Candidate:
     """A roofline: a program takes as long as the slowest of its parts, programs fill units in waves, and memory is
-    shared by all. Functions of ``math`` count as one operation: what they take more is alike for all candidates.
+    shared by all; of cores each has its share, so that too few programs leave some of it unused. Functions of ``math``
+    count as one operation: what they take more is alike for all candidates.
     """
     programs = evaluate(cost.programs, values)
     live = cost.live_bytes_at(values)
@@ -223,10 +224,12 @@ def _estimate(
     program += machine.program_seconds + ops * machine.op_seconds
     again = max(programs * line_bytes - footprint, 0) if footprint > machine.middle_bytes else 0
     moving = (footprint + again) / machine.memory_rate
-    if max(programs * program, moving) <= machine.alone_seconds:
+    waves = ceil(programs / machine.units)
+    if not machine.alone_seconds:
+        seconds = max(waves * program, moving)
+    elif max(programs * program, moving) <= machine.alone_seconds:
         seconds = max(programs * program, moving)
     else:
-        waves = ceil(programs / machine.units)
         seconds = max(waves * program, moving * waves * machine.units / max(programs, 1))
     return Candidate(
         bindings=dict(bindings),

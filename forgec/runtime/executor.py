@@ -40,8 +40,8 @@ Slot: TypeAlias = "tuple[list[Any] | dict[str, Any], Any]"
 
 
 Step: TypeAlias = "tuple[Callable[..., Any], list[Any], dict[str, Any], tuple[After, list[Slot]] | None]"
-"""A launch, or a row of kernels: what to call with which arguments; what follows it, and where its tensor arguments are,
-if they matter."""
+"""A launch, or a row of kernels: what to call with which arguments; what follows it, and where its tensor arguments
+are, if they matter."""
 
 
 class Lane:

@@ -54,5 +54,5 @@ def _opened(path: str) -> OpenMP | None:
         names = (library.GOMP_parallel, library.omp_get_thread_num, library.omp_get_num_threads)
     except (OSError, AttributeError):  # it is gone, or is none
         return None
-    addresses = [ctypes.cast(function, ctypes.c_void_p).value or 0 for function in names]
-    return OpenMP(*addresses, library) if all(addresses) else None
+    parallel, number, count = (ctypes.cast(function, ctypes.c_void_p).value for function in names)
+    return OpenMP(parallel, number, count, library) if parallel and number and count else None

@@ -187,8 +187,8 @@ class Workers:
         return True
 
     def _bind(self, index: int, cpu: int) -> None:
-        """Gives a worker a processor of its own, which is done where every one gets a thread. Where there are more, other
-        processes may have chosen the same ones, and the scheduler knows better."""
+        """Gives a worker a processor of its own, which is done where every one gets a thread. Where there are more,
+        other processes may have chosen the same ones, and the scheduler knows better."""
         self._cpus[cpu] = index
         mask = (ctypes.c_uint8 * 128)()  # cpu_set_t
         if cpu < 8 * len(mask):

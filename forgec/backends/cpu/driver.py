@@ -311,7 +311,8 @@ share:
   br i1 %failed.now, label %give.up, label %continue
 
 continue:
-  %counter.next = phi i32 [ %counter, %single ], [ %counter, %mine ], [ %counter, %run ], [ %counter, %fails ], [ %flipped, %share ]
+  %counter.next = phi i32 [ %counter, %single ], [ %counter, %mine ], [ %counter, %run ], [ %counter, %fails ],
+    [ %flipped, %share ]
   %pending.next = phi i1 [ true, %single ], [ true, %mine ], [ true, %run ], [ true, %fails ], [ false, %share ]
   %next = add i64 %i, 1
   br label %loop
