@@ -307,13 +307,16 @@ share:
   call void @barrier(ptr %team, i64 %threads)
   %flipped = xor i32 %counter, 1
   %after = add i64 %i, 1
+  %was.last = icmp eq i64 %after, %end
+  br i1 %was.last, label %done, label %ask ; without a look: the team may have another job already
+ask:
   %failed.now = call i1 @has_failed(ptr %team, i64 %after)
   br i1 %failed.now, label %give.up, label %continue
 
 continue:
   %counter.next = phi i32 [ %counter, %single ], [ %counter, %mine ], [ %counter, %run ], [ %counter, %fails ],
-    [ %flipped, %share ]
-  %pending.next = phi i1 [ true, %single ], [ true, %mine ], [ true, %run ], [ true, %fails ], [ false, %share ]
+    [ %flipped, %ask ]
+  %pending.next = phi i1 [ true, %single ], [ true, %mine ], [ true, %run ], [ true, %fails ], [ false, %ask ]
   %next = add i64 %i, 1
   br label %loop
 give.up: ; the caller may begin another job, which sets the failure back, only when all have seen it
