@@ -15,7 +15,8 @@ class TileMachine:
     operations on elements. ``near_bytes`` hold a program's tiles at ``near_rate`` (first-level cache, registers),
     ``middle_bytes`` what a program reads again at ``middle_rate`` (second level), and memory has ``memory_rate`` for
     all units together. ``program_seconds`` is what starting one program costs, ``op_seconds`` one op on a tile however
-    small.
+    small. Units of a CPU are cores: a launch that one does within ``alone_seconds``
+    runs on one. It is 0 for GPUs.
 
     ``live_limit`` bounds the bytes of tiles that live together, ``dot_limit`` (None: no limit) both operands of a
     product times ``dot_stages``. ``elements_limit`` bounds the elements of one tile. ``over`` are the extents that a
@@ -36,6 +37,7 @@ class TileMachine:
     memory_rate: float
     program_seconds: float
     op_seconds: float
+    alone_seconds: float
     live_limit: int
     dot_limit: int | None
     dot_stages: int
@@ -66,6 +68,7 @@ CPU = TileMachine(
     memory_rate=40e9,  # two channels of DDR5-4800 give 77e9 at best; a few cores reach about half
     program_seconds=20e-9,  # a call in the loop over programs, and its index arithmetic
     op_seconds=2e-9,  # a loop nest's beginning and end
+    alone_seconds=10e-6,  # forgec.runtime.segment.TOGETHER_NS: barriers cost about 1 µs
     live_limit=256 << 10,  # of the stack: threads that torch or Python starts may have no more than 1 MiB
     dot_limit=None,
     dot_stages=1,
@@ -94,6 +97,7 @@ SM_90A = TileMachine(
     memory_rate=3.35e12,  # HBM3
     program_seconds=1e-6,  # scheduling a block, and the latency of its first loads
     op_seconds=10e-9,
+    alone_seconds=0.0,
     live_limit=_GPU_LIVE,
     dot_limit=227 << 10,  # shared memory of one block, compute capability 9.0
     dot_stages=3,
@@ -117,6 +121,7 @@ SM_80 = TileMachine(
     memory_rate=2.0e12,  # HBM2e of the 80 GB model
     program_seconds=1e-6,
     op_seconds=10e-9,
+    alone_seconds=0.0,
     live_limit=_GPU_LIVE,
     dot_limit=163 << 10,  # shared memory of one block, compute capability 8.0
     dot_stages=3,
@@ -140,6 +145,7 @@ SM_100A = TileMachine(
     memory_rate=8e12,  # HBM3e
     program_seconds=1e-6,
     op_seconds=10e-9,
+    alone_seconds=0.0,
     live_limit=_GPU_LIVE,
     dot_limit=227 << 10,  # shared memory of one block, compute capability 10.0
     dot_stages=3,

@@ -227,7 +227,8 @@ def _estimate(
     largest: int,
 ) -> Candidate:
     """A roofline: a program takes as long as the slowest of its parts, programs fill units in waves, and memory is
-    shared by all. Functions of ``math`` count as one operation: what they take more is alike for all candidates.
+    shared by all; of cores each has its share, so that too few programs leave some of it unused. Functions of ``math``
+    count as one operation: what they take more is alike for all candidates.
     """
     programs = evaluate(cost.programs, values)
     live = cost.live_bytes_at(values)
@@ -242,7 +243,14 @@ def _estimate(
     program = max(computing, tile_bytes / near_rate, line_bytes / machine.middle_rate)
     program += machine.program_seconds + ops * machine.op_seconds
     again = max(programs * line_bytes - footprint, 0) if footprint > machine.middle_bytes else 0
-    seconds = max(ceil(programs / machine.units) * program, (footprint + again) / machine.memory_rate)
+    moving = (footprint + again) / machine.memory_rate
+    waves = ceil(programs / machine.units)
+    if not machine.alone_seconds:
+        seconds = max(waves * program, moving)
+    elif max(programs * program, moving) <= machine.alone_seconds:
+        seconds = max(programs * program, moving)
+    else:
+        seconds = max(waves * program, moving * waves * machine.units / max(programs, 1))
     return Candidate(
         bindings=dict(bindings),
         seconds=seconds,

@@ -9,6 +9,7 @@ from forgec.diagnostics import ForgeError, error
 from forgec.runtime.control import entry_calls, is_control
 from forgec.runtime.dtypes import ITEMSIZE
 from forgec.runtime.extents import byte_span, overlaps_itself, symbol_sources
+from forgec.runtime.kernels import is_kernel
 from forgec.runtime.linear_scan import Interval, allocate
 from forgec.runtime.plan import ALIGNMENT, Buffer, Entry, External, Number, Output, SymbolDecl, TensorSpec, View
 from forgec.runtime.plan_check import registers_of
@@ -159,7 +160,7 @@ def peak_of(
     entry: Entry, binding: Binding, threads: int | None = None, entries: Mapping[str, Entry] | None = None
 ) -> Peak:
     """What the runtime allocates for a call: an output from its first write on, an external from its launch to its
-    last use.
+    last use; where these are among launches of kernels that run in one call, from its beginning or to its end.
 
     With ``threads``, what ATen's kernels allocate and free within a launch counts too (see ``workspace``). With
     ``entries`` (all of the plan, by name) so does what the entries need that a launch calls, as far as the symbols'
@@ -168,17 +169,18 @@ def peak_of(
     count = len(entry.launches)
     returned = returned_roots(entry)
     written = first_writes(entry)
+    begins, ends = row_bounds(entry)
     changes = [0] * (count + 2)
     for index, register in enumerate(entry.registers):
         if index in binding.open:
             continue
         nbytes = byte_span(register.spec.dtype, binding.shapes[index], binding.strides[index])
         if isinstance(register, Output):
-            changes[written.get(index, 0)] += nbytes
+            changes[begins[written.get(index, 0)]] += nbytes
         elif isinstance(register, External):
             changes[register.first] += nbytes
             if index not in returned:
-                changes[register.last] -= nbytes
+                changes[ends[register.last - 1]] -= nbytes
     live = most = 0
     for number, change in enumerate(changes):
         live += change
@@ -231,6 +233,27 @@ def first_writes(entry: Entry) -> dict[int, int]:
             if isinstance(entry.registers[root], Output):
                 found.setdefault(root, position)
     return found
+
+
+def rows_of(entry: Entry) -> list[tuple[int, int]]:
+    """The launches in order as rows, first and one past the last: kernels that follow each other are one row."""
+    rows: list[tuple[int, int]] = []
+    for position, launch in enumerate(entry.launches):
+        if position and is_kernel(launch.op) and is_kernel(entry.launches[position - 1].op):
+            rows[-1] = (rows[-1][0], position + 1)
+        else:
+            rows.append((position, position + 1))
+    return rows
+
+
+def row_bounds(entry: Entry) -> tuple[list[int], list[int]]:
+    """For each launch where its row begins and ends; one more for what is after all of them."""
+    begins: list[int] = []
+    ends: list[int] = []
+    for begin, end in rows_of(entry):
+        begins += [begin] * (end - begin)
+        ends += [end] * (end - begin)
+    return [*begins, len(begins)], [*ends, len(ends)]
 
 
 def in_range(declared: SymbolDecl, value: int) -> bool:

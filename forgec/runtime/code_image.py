@@ -16,16 +16,27 @@ from forgec.runtime import processor
 from forgec.runtime.kernels import FilePlace, Kernel, NativeCode, check_table
 
 _MAP_FAILED = ctypes.c_void_p(-1).value
+_RUN: Any = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)
 _FUNCTION: Any = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedKernel:
-    """A kernel and its function, ``function(None, address of the slots, begin, end)``, which releases Python's lock
-    while it runs."""
+    """A kernel and its function, ``function(None, address of the slots, begin, end)``, which stands at ``address`` and
+    releases Python's lock while it runs."""
 
     kernel: Kernel
     function: Callable[..., int]
+    address: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedDriver:
+    """The functions of a driver: ``run(address of a Job)``, and the address of what workers run. It keeps the image."""
+
+    image: CodeImage
+    run: Callable[[int], int]
+    work: int
 
 
 class CodeImage:
@@ -44,9 +55,15 @@ class CodeImage:
         self.address, nbytes = _map(native)
         weakref.finalize(self, _unmap, self.address, nbytes).atexit = False
         self.kernels = {
-            kernel.name: LoadedKernel(kernel, _FUNCTION(self.address + kernel.offset))
+            kernel.name: LoadedKernel(kernel, _FUNCTION(self.address + kernel.offset), self.address + kernel.offset)
             for kernel in native.table.kernels
         }
+        self._driver = native.table.driver
+
+    def driver(self) -> LoadedDriver:
+        """The driver, which must be there. It refers to the image, so the image does not refer to it."""
+        assert self._driver is not None, "check_launches has looked"
+        return LoadedDriver(self, _RUN(self.address + self._driver.run), self.address + self._driver.work)
 
 
 def _map(native: NativeCode) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from forgec.diagnostics import Location
 from forgec.runtime.aten import Operation
-from forgec.runtime.binding import first_writes, returned_roots
+from forgec.runtime.binding import first_writes, returned_roots, row_bounds, rows_of
 from forgec.runtime.kernels import is_kernel
 from forgec.runtime.plan import Entry, External, Input, Number, Output, Register, State, SymbolDecl, View
 from forgec.runtime.plan_check import registers_of
@@ -16,7 +16,7 @@ from forgec.runtime.plan_check import registers_of
 if TYPE_CHECKING:
     import torch
 
-    from forgec.runtime.code_image import LoadedKernel
+    from forgec.runtime.code_image import CodeImage
 
 Take: TypeAlias = "tuple[int | None, int]"
 """(position among a launch's results, or None when it returns one tensor; the External register that takes it)."""
@@ -58,7 +58,8 @@ class Executable:
 
     A register is *transient* when it holds another tensor in each call (inputs, states, outputs, externals);
     ``views`` lists for each of these its views that are used as tensors (a kernel needs the address only). ``leaves``
-    lists the output leaves that a register fills.
+    lists the output leaves that a register fills. ``rows`` are the launches in order, first and one past the last:
+    those of kernels that follow each other are one row, any other launch is one of its own.
     """
 
     def __init__(
@@ -69,12 +70,15 @@ class Executable:
         locations: Sequence[Location],
         symbols: Sequence[SymbolDecl] = (),
         calls: Calls | None = None,
-        kernels: Mapping[str, LoadedKernel] | None = None,
+        image: CodeImage | None = None,
+        threads: int | None = None,
     ) -> None:
         self.entry = entry
         self.symbols = {declared.name: declared for declared in symbols}
         self.calls = calls
-        self.kernels = kernels or {}
+        self.kernels = {} if image is None else image.kernels
+        self.driver = None if image is None else image.driver()
+        self.threads = threads
         self.operations = operations
         self.params = params
         self.locations = locations
@@ -99,6 +103,7 @@ class Executable:
         self.states = [(i, register.name) for i, register in enumerate(registers) if isinstance(register, State)]
         self.transient = [i for i, register in enumerate(registers) if is_transient(register)]
         self.allocated_first: list[int] = []
+        self.rows = rows_of(entry)
         self.after = self._between_launches()
 
     def _between_launches(self) -> list[After]:
@@ -111,12 +116,13 @@ class Executable:
                     follows.takes.append((None if single else position, number))
             follows.defines = [(position, name) for position, name in enumerate(launch.defines) if name is not None]
         returned, first = returned_roots(entry), first_writes(entry)
+        begins, ends = row_bounds(entry)
         for number, register in enumerate(entry.registers):
             if isinstance(register, Output):
-                position = first.get(number, 0)
+                position = begins[first.get(number, 0)]
                 (after[position - 1].allocates if position else self.allocated_first).append(number)
             elif isinstance(register, External) and number not in returned:
-                after[register.last - 1].drops.append(number)
+                after[ends[register.last - 1] - 1].drops.append(number)
         return after
 
     def is_transient(self, number: int) -> bool:

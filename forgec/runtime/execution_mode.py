@@ -25,10 +25,10 @@ class PlainMode:
         self._entered = entered
         if torch.is_inference_mode_enabled():
             entered.append(torch.inference_mode(False))
-        if torch.is_autocast_enabled("cpu"):
-            entered.append(torch.autocast("cpu", enabled=False))
-        if torch.is_autocast_enabled("cuda"):
-            entered.append(torch.autocast("cuda", enabled=False))
+        if torch._C._is_any_autocast_enabled():
+            for device in ("cpu", "cuda"):
+                if torch.is_autocast_enabled(device):
+                    entered.append(torch.autocast(device, enabled=False))
         if torch.is_grad_enabled() or entered:  # leaving inference mode switches autograd on
             entered.append(torch.no_grad())
         for mode in entered:
@@ -46,5 +46,6 @@ class PlainMode:
             import torch
 
             torch.set_num_threads(self._restore_threads)
-        for mode in reversed(self._entered):
-            mode.__exit__(kind, value, trace)
+        if self._entered:
+            for mode in reversed(self._entered):
+                mode.__exit__(kind, value, trace)

@@ -21,9 +21,10 @@ from forgec.runtime.collector import paused_collector
 from forgec.runtime.control import callable_of, is_control, updated_positions
 from forgec.runtime.executable import After, Executable
 from forgec.runtime.extents import same_strides
-from forgec.runtime.kernel_launch import Addresses, Slots, call_of, programs_of, symbol_values
+from forgec.runtime.kernel_launch import Addresses, Slots, programs_of, symbol_values
 from forgec.runtime.kernels import is_kernel, kernel_name, parameters_of
 from forgec.runtime.plan import Arg, Buffer, EntryRef, Input, Launch, Number, Param, Reg, Register, State, View
+from forgec.runtime.segment import KernelLaunch, Segment
 from forgec.runtime.symbolic import SymExpr, evaluate
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ Slot: TypeAlias = "tuple[list[Any] | dict[str, Any], Any]"
 
 
 Step: TypeAlias = "tuple[Callable[..., Any], list[Any], dict[str, Any], tuple[After, list[Slot]] | None]"
-"""A launch: what to call with which arguments; what follows it, and where its tensor arguments are, if they matter."""
+"""A launch, or a row of kernels: what to call with which arguments; what follows it, and where its tensor arguments
+are, if they matter."""
 
 
 class Lane:
@@ -95,14 +97,19 @@ class Frame:
         self.addresses = Addresses()
         self.results: list[Any] = [None] * len(self.entry.outputs)
         self.trusted = False
-        self.steps = [self._build_step(position) for position in range(len(self.entry.launches))]
+        self.segments: dict[int, Segment] = {}
+        self.steps = [self._build_step(*row) for row in executable.rows]
 
     # Building
 
-    def _build_step(self, position: int) -> Step:
-        launch, after = self.entry.launches[position], self.executable.after[position]
+    def _build_step(self, position: int, end: int) -> Step:
+        launch, after = self.entry.launches[position], self.executable.after[end - 1]
         if is_kernel(launch.op):
-            return self._kernel_call(launch), [], {}, (after, []) if after else None
+            driver = self.executable.driver
+            assert driver is not None, "check_launches has looked"
+            launches = [self._kernel_launch(number) for number in range(position, end)]
+            segment = self.segments[position] = Segment(driver, launches, self.executable.threads)
+            return segment.run, [], {}, (after, []) if after else None
         args: list[Any] = [None] * len(launch.args)
         for index, value in enumerate(launch.args):
             self._place(args, index, value)
@@ -116,15 +123,17 @@ class Frame:
         arguments = _slots(args, kwargs, launch) if after.may_alias and after.takes else []
         return call, args, kwargs, (after, arguments)
 
-    def _kernel_call(self, launch: Launch) -> Callable[[], None]:
-        """A call of machine code over all programs of the grid, with the addresses of its tensors in slots."""
+    def _kernel_launch(self, position: int) -> KernelLaunch:
+        """A launch of machine code over all programs of the grid, with the addresses of its tensors in slots."""
+        launch = self.entry.launches[position]
         loaded = self.executable.kernels[kernel_name(launch.op)]
         count = parameters_of(launch)
         slots = Slots(count, symbol_values(launch.args[count:], self.binding.values))
         for index, value in enumerate(launch.args[:count]):
             assert isinstance(value, Reg)
             self._place_address(slots, index, value.id)
-        return call_of(loaded, slots, programs_of(launch, self.binding.values), self._place_of(launch))
+        programs = programs_of(launch, self.binding.values)
+        return KernelLaunch(loaded, slots, programs, position, self._place_of(launch))
 
     def _place_address(self, slots: Slots, index: int, number: int) -> None:
         """Puts the address of a tensor's first element into a slot, or notes where it will have to be put."""
@@ -260,15 +269,16 @@ class Frame:
                 if after is not None:
                     self.follow(*after, result)
         except BaseException as reason:
-            progress.position = next((i for i, known in enumerate(self.steps) if known is step), 0)
+            number = next((i for i, known in enumerate(self.steps) if known is step), 0)
+            progress.position = self._position(number)
             raise self._failed(progress.position, reason) from reason
 
     def _launch_checked(self, progress: Progress) -> None:
         """The first run: also verifies that operations leave the shape and place of what they write as the plan has
         it."""
-        for position, (call, args, kwargs, after) in enumerate(self.steps):
-            progress.position = position
-            written = self._written(position)
+        for number, (call, args, kwargs, after) in enumerate(self.steps):
+            progress.position = self.executable.rows[number][0]
+            written = self._written(number)
             before = [(tensor.shape, tensor.stride(), tensor.data_ptr()) for tensor in written]
             try:
                 result = call(*args, **kwargs)
@@ -277,13 +287,19 @@ class Frame:
                 if after is not None:
                     self.follow(*after, result)
             except BaseException as reason:
-                raise self._failed(position, reason) from reason
+                progress.position = self._position(number)
+                raise self._failed(progress.position, reason) from reason
 
-    def _written(self, position: int) -> list[torch.Tensor]:
-        launch = self.entry.launches[position]
+    def _position(self, number: int) -> int:
+        """The launch at which a step stopped."""
+        position = self.executable.rows[number][0]
+        return self.segments[position].failed if position in self.segments else position
+
+    def _written(self, number: int) -> list[torch.Tensor]:
+        launch = self.entry.launches[self.executable.rows[number][0]]
         if is_kernel(launch.op):  # it gets addresses, and cannot change a tensor's shape
             return []
-        _, args, kwargs, _ = self.steps[position]
+        _, args, kwargs, _ = self.steps[number]
         written = {Reg(number) for number in launch.writes}
         slots = _slots(args, kwargs, launch, written)
         return [container[key] for container, key in slots]  # type: ignore[index]

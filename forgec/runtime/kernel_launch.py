@@ -1,4 +1,4 @@
-"""Calls of machine code: the slots of a launch's arguments, and the addresses in them that change.
+"""Arguments of machine code: the slots of a launch, and the addresses in them that change.
 
 Slots are built once for a frame, with the numbers in place. The address of a tensor is written again only when the
 tensor is another one (an input, a state, an output, what an operation returned), or when the arena has moved.
@@ -7,11 +7,10 @@ tensor is another one (an input, a state, an output, what an operation returned)
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from forgec.diagnostics import ForgeError, Location, error
 from forgec.runtime.binding import LIMIT, invalid
 from forgec.runtime.kernels import GRID
 from forgec.runtime.plan import Arg, Launch
@@ -19,8 +18,6 @@ from forgec.runtime.symbolic import SymExpr, evaluate
 
 if TYPE_CHECKING:
     import torch
-
-    from forgec.runtime.code_image import LoadedKernel
 
 Target: TypeAlias = "tuple[Any, int, int]"
 """Slots, the index in them, and the bytes from the beginning of the tensor or arena to the address for there."""
@@ -92,27 +89,3 @@ def _number(extent: Arg, values: Mapping[str, int]) -> int:
     if not 0 <= number < LIMIT:
         raise invalid(values, f"'{extent}' is {number}")
     return number
-
-
-def call_of(loaded: LoadedKernel, slots: Slots, programs: int, place: Location | None) -> Callable[[], None]:
-    """What runs all programs of a launch; FORGE-R014 when one of the kernel's checks fails."""
-    function, address = loaded.function, ctypes.addressof(slots.values)
-
-    def call(slots: Slots = slots) -> None:  # the slots live as long as the call
-        code = function(None, address, 0, programs)
-        if code:
-            raise _failed(loaded, code, place)
-
-    return call if programs else _nothing
-
-
-def _nothing() -> None:
-    """A launch without programs."""
-
-
-def _failed(loaded: LoadedKernel, code: int, place: Location | None) -> ForgeError:
-    kernel = loaded.kernel
-    if 1 <= code <= len(kernel.checks):
-        return error("FORGE-R014", kernel.checks[code - 1], location=place, notes=(f"kernel '{kernel.name}'",))
-    message = f"kernel '{kernel.name}' returned {code}, and has {len(kernel.checks)} checks"
-    return error("FORGE-X001", message, location=place)

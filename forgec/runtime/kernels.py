@@ -8,7 +8,8 @@ or expressions); the keyword argument ``grid`` is a tuple of extents, whose prod
 The kernel is a function ``i32 NAME(ptr ctx, ptr args, i64 begin, i64 end)``, which runs the programs [begin, end) of
 the grid (row-major: the last axis fastest). ``args`` are 8-byte slots: the address of each tensor's first element, then
 each extent. Tensors lie as their registers say; an address is a multiple of the element's size only if the caller's
-bytes are. ``ctx`` is null. It returns 0, or the number (from 1) of the check that failed.
+bytes are. ``ctx`` is null. It returns 0, or the number (from 1) of the check that failed. Launches go through the
+image's driver (``runtime/driver.py``), which runs a row of them in one call, on one thread or several.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from forgec.diagnostics import error
+from forgec.runtime.driver import ABI, Driver
 from forgec.runtime.plan import Entry, Launch, Plan, Reg
 from forgec.runtime.symbolic import SymExpr
 
@@ -49,23 +51,30 @@ def kernel_name(op: str) -> str:
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """``offset`` is that of its first instruction in the image; it takes so many tensors (``parameters``) and extents
-    (``symbols``). ``checks`` are the messages of its run-time checks, in the order of the numbers that it returns."""
+    (``symbols``). ``checks`` are the messages of its run-time checks, in the order of the numbers that it returns.
+
+    ``serial``: its programs must run in order, one at a time, because they may write the same elements. Else any thread
+    may run any of them at any time. ``cost_ns`` is an estimate of how long one program takes.
+    """
 
     name: str
     offset: int
     parameters: int
     symbols: int
     checks: tuple[str, ...] = ()
+    serial: bool = False
+    cost_ns: int = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class KernelTable:
     """What an image holds. ``isa`` is the instruction set that it was compiled for (``x86-64-v3``), ``features`` are
-    LLVM's names of what it needs beyond that (``avx512bf16``)."""
+    LLVM's names of what it needs beyond that (``avx512bf16``). The ``driver`` is what launches go through."""
 
     isa: str
     kernels: tuple[Kernel, ...] = ()
     features: tuple[str, ...] = ()
+    driver: Driver | None = None
 
     def find(self, name: str) -> Kernel | None:
         """The kernel of this name, if there is one."""
@@ -97,9 +106,11 @@ def padded(code: bytes) -> bytes:
 
 def to_json(table: KernelTable) -> dict[str, Any]:
     """The table as JSON-compatible data, the same for equal tables."""
+    driver = table.driver
     return {
         "isa": table.isa,
         "features": list(table.features),
+        "driver": None if driver is None else {"abi": driver.abi, "run": driver.run, "work": driver.work},
         "kernels": [
             {
                 "name": kernel.name,
@@ -107,6 +118,8 @@ def to_json(table: KernelTable) -> dict[str, Any]:
                 "parameters": kernel.parameters,
                 "symbols": kernel.symbols,
                 "checks": list(kernel.checks),
+                "serial": kernel.serial,
+                "cost_ns": kernel.cost_ns,
             }
             for kernel in table.kernels
         ],
@@ -126,6 +139,12 @@ def from_json(data: object, code_bytes: int, where: str) -> KernelTable:
 def check_table(table: KernelTable, code_bytes: int) -> None:
     """``ValueError`` unless the names are names, each once, and the offsets are inside the image."""
     seen: set[str] = set()
+    driver = table.driver
+    if driver is not None:
+        if driver.abi != ABI:
+            raise ValueError(f"its driver has version {driver.abi}, this runtime has {ABI}")
+        if max(driver.run, driver.work) >= code_bytes:
+            raise ValueError(f"the driver begins outside of an image of {code_bytes} bytes")
     for kernel in table.kernels:
         if not _NAME.fullmatch(kernel.name):
             raise ValueError(f"{kernel.name[:80]!r} is no name of a kernel")
@@ -139,26 +158,42 @@ def check_table(table: KernelTable, code_bytes: int) -> None:
 
 
 def _table(data: object) -> KernelTable:
-    fields = _object(data, ("isa", "features", "kernels"))
+    fields = _object(data, ("isa", "features", "driver", "kernels"))
     isa, features, kernels = fields["isa"], fields["features"], fields["kernels"]
     if not isinstance(features, list) or not isinstance(kernels, list):
         raise ValueError("features and kernels are lists")
     if not all(isinstance(name, str) and _ISA.fullmatch(name) for name in (isa, *features)):
         raise ValueError("isa and features are names of instruction sets")
-    return KernelTable(isa, tuple(map(_kernel, kernels)), tuple(features))
+    return KernelTable(isa, tuple(map(_kernel, kernels)), tuple(features), _driver(fields["driver"]))
+
+
+def _driver(data: object) -> Driver:
+    fields = _object(data, ("abi", "run", "work"))
+    if not all(_is_number(number) for number in fields.values()):
+        raise ValueError("abi, run and work of the driver are numbers")
+    return Driver(fields["run"], fields["work"], fields["abi"])
 
 
 def _kernel(data: object) -> Kernel:
-    fields = _object(data, ("name", "offset", "parameters", "symbols", "checks"))
+    fields = _object(data, ("name", "offset", "parameters", "symbols", "checks", "serial", "cost_ns"))
     name, checks = fields["name"], fields["checks"]
     if not isinstance(name, str):
         raise ValueError("a kernel has a name")
     offset, parameters, symbols = numbers = [fields[key] for key in ("offset", "parameters", "symbols")]
-    if not all(type(number) is int and 0 <= number < 1 << 62 for number in numbers):
+    if not all(map(_is_number, numbers)):
         raise ValueError(f"offset, parameters and symbols of kernel '{name[:80]}' are numbers")
     if not isinstance(checks, list) or not all(isinstance(text, str) and len(text) <= MAX_TEXT for text in checks):
         raise ValueError(f"the checks of kernel '{name[:80]}' are texts")
-    return Kernel(name, offset, parameters, symbols, tuple(checks))
+    serial, cost_ns = fields["serial"], fields["cost_ns"]
+    if type(serial) is not bool:
+        raise ValueError(f"serial of kernel '{name[:80]}' is true or false")
+    if not _is_number(cost_ns) or cost_ns < 1:
+        raise ValueError(f"cost_ns of kernel '{name[:80]}' is a number of at least 1")
+    return Kernel(name, offset, parameters, symbols, tuple(checks), serial, cost_ns)
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int and 0 <= value < 1 << 62
 
 
 def _object(data: object, names: tuple[str, ...]) -> Mapping[str, Any]:
@@ -198,6 +233,8 @@ def _is_extent(value: object) -> bool:
 def check_launches(plan: Plan, table: KernelTable | None) -> None:
     """FORGE-A004 for the first launch of a kernel that is not there, or that takes other arguments."""
     known = {kernel.name: kernel for kernel in table.kernels} if table is not None else {}
+    if known and table is not None and table.driver is None:
+        raise error("FORGE-A004", "the image of the kernels has no driver")
     for entry in plan.entries:
         for number, launch in enumerate(entry.launches):
             if is_kernel(launch.op):

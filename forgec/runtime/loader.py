@@ -26,7 +26,9 @@ def load(
 ) -> LoadedModel:
     """Loads an artifact. Weights are mapped, not read: a model of any size loads in the time that its plan takes.
 
-    ``threads`` is torch's intra-op thread count during this model's calls (None: as the process has it).
+    ``threads`` is how many threads compute during this model's calls, in kernels and in torch's operations. None: as
+    many as torch has at the call (``torch.get_num_threads()``); in a process without torch one for each core of the
+    affinity mask, no more than the control group's quota of processors. Results do not depend on it.
     ``verify="full"`` also hashes the weights. ``device`` must be the one that the artifact was compiled for.
     ``weights`` is the path of external weights that are not beside the artifact. FORGE-U001 when the file cannot be
     read, FORGE-U005 for a bad option, FORGE-A001 to A006 when the file is no sound artifact or needs a torch that is

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from forgec.diagnostics import Diagnostic, error, warn
+from forgec.diagnostics import Diagnostic, ForgeError, error, warn
 from forgec.runtime import arrays, plan_check, tree
 from forgec.runtime.aten import link, require_devices, require_torch, to_torch
 from forgec.runtime.binding import Binding, Peak, bind, in_range, peak_of
@@ -42,7 +42,7 @@ from forgec.runtime.symbolic import SymExpr, symbol
 if TYPE_CHECKING:
     import torch
 
-    from forgec.runtime.code_image import CodeImage, LoadedKernel
+    from forgec.runtime.code_image import CodeImage
 
 Stored = TypeVar("Stored", Param, State)
 
@@ -89,7 +89,8 @@ class LinkedEntry:
         entry: Entry,
         params: Mapping[str, torch.Tensor],
         calls: Calls,
-        kernels: Mapping[str, LoadedKernel],
+        image: CodeImage | None = None,
+        threads: int | None = None,
     ) -> None:
         self.entry = entry
         self.symbols = plan.symbols
@@ -105,7 +106,7 @@ class LinkedEntry:
             if isinstance(register, Param)
         }
         self.executable = Executable(
-            entry, link(entry, plan.torch_version), tensors, plan.locations, plan.symbols, calls, kernels
+            entry, link(entry, plan.torch_version), tensors, plan.locations, plan.symbols, calls, image, threads
         )
         self.has_state = any(isinstance(register, State) for register in entry.registers)
         self.first_state_write = self._first_state_write()
@@ -182,7 +183,8 @@ class LinkedEntry:
 class Program(NotCopied):
     """A plan with weights. Calls are thread safe: each in flight has its own arena; state belongs to a ``Session``.
 
-    ``threads`` is torch's intra-op thread count during calls, None to leave it alone. ``plan_is_checked`` says that
+    ``threads`` is how many threads compute during calls, kernels and torch's operations; None for as many as torch has
+    at the call, or without torch as the process may use (``cpu_count.default_threads``). ``plan_is_checked`` says that
     the plan comes from ``plan.from_json``, which has checked it. ``kernels`` is the machine code that the plan
     launches. Raises FORGE-A004 when the plan is not valid, FORGE-A006 when torch or one of the plan's operations is
     missing, FORGE-A007 and A008 when this machine cannot run the kernels.
@@ -207,15 +209,14 @@ class Program(NotCopied):
         self.plan = plan
         self.threads = threads
         self._weights = weights
-        self._image = _mapped(kernels)
-        native = {} if self._image is None else self._image.kernels
+        image = _mapped(kernels)
         with _preparing("the weights"):
             params = {
                 name: weights.tensor(name, register.spec, register.device)
                 for name, register in _distinct(plan, Param).items()
             }
         self._states = _distinct(plan, State)
-        self._linked = {entry.name: LinkedEntry(plan, entry, params, self, native) for entry in plan.entries}
+        self._linked = {entry.name: LinkedEntry(plan, entry, params, self, image, threads) for entry in plan.entries}
         self._all = {entry.name: entry for entry in plan.entries}
         self._lanes: deque[Lane] = deque(maxlen=MAX_IDLE_LANES)
         self._default: Session | None = None
@@ -271,8 +272,10 @@ class Program(NotCopied):
             if with_gradients and accepted.requires_grad:
                 self._warn_of_gradients(accepted.requires_grad)
             binding = linked.binding(accepted.symbols)
-            with _preparing("the arguments"):
+            try:
                 linked.checker.check_extents(leaves, accepted, binding)
+            except (RuntimeError, MemoryError) as reason:
+                raise _unprepared("the arguments", reason) from reason
             if linked.has_state:
                 with session._lock:
                     results = self._run_with_state(linked, binding, accepted, session)
@@ -406,9 +409,13 @@ def _preparing(what: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as reason:
-        code = "FORGE-R010" if is_out_of_memory(reason) else "FORGE-A004"
-        first = (str(reason).splitlines() or [type(reason).__name__])[0]
-        raise error(code, f"{what} cannot be prepared: {first}") from reason
+        raise _unprepared(what, reason) from reason
+
+
+def _unprepared(what: str, reason: Exception) -> ForgeError:
+    code = "FORGE-R010" if is_out_of_memory(reason) else "FORGE-A004"
+    first = (str(reason).splitlines() or [type(reason).__name__])[0]
+    return error(code, f"{what} cannot be prepared: {first}")
 
 
 def _mapped(kernels: NativeCode | None) -> CodeImage | None:

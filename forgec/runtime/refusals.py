@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from forgec.diagnostics import error
@@ -25,7 +26,7 @@ def refuse_traced(leaves: Sequence[Any]) -> None:
 
     native: Any = torch._C
     mode = native._get_dispatch_mode(native._TorchDispatchModeKey.FAKE)
-    if mode is not None or any(map(_is_fake, set(map(type, leaves)))):
+    if mode is not None or any(map(_is_fake, map(type, leaves))):
         raise error(
             "FORGE-R008",
             "a compiled program was called with fake tensors, or while something traces (torch.export, forgec.compile)",
@@ -42,6 +43,7 @@ def refuse_traced(leaves: Sequence[Any]) -> None:
         )
 
 
+@lru_cache(maxsize=256)
 def _is_fake(cls: type) -> bool:
     return cls.__module__.startswith("torch._subclasses.") and cls.__name__ in ("FakeTensor", "FunctionalTensor")
 

@@ -25,17 +25,8 @@ from typing import Any, Literal, TypeAlias, get_args
 from forgec.diagnostics import ForgeError, error
 
 Kind: TypeAlias = Literal[
-    "leaf",
-    "list",
-    "tuple",
-    "deque",
-    "dict",
-    "ordered_dict",
-    "namedtuple",
-    "dataclass",
-    "model_output",
-    "registered",
-]
+    "leaf", "list", "tuple", "deque", "dict", "ordered_dict", "namedtuple", "dataclass", "model_output", "registered"
+]  # fmt: skip
 Key: TypeAlias = str | int | float | bool | None
 
 MAX_DEPTH = 64
@@ -191,6 +182,8 @@ def paths(tree: Tree, prefix: str) -> list[str]:
 def kind_of(value: Any) -> Kind:
     """Which kind of container the value is."""
     cls = type(value)
+    if cls in _LEAVES:
+        return "leaf"
     if cls is tuple:
         return "tuple"
     if cls is list:
@@ -209,7 +202,14 @@ def kind_of(value: Any) -> Kind:
         return "registered"
     if isinstance(value, (list, tuple)):
         return "list" if isinstance(value, list) else "tuple"
-    return "dict" if isinstance(value, dict) else "leaf"
+    if isinstance(value, dict):
+        return "dict"
+    if cls.__module__ in ("torch", "builtins"):  # nobody can make containers of these
+        _LEAVES.add(cls)
+    return "leaf"
+
+
+_LEAVES: set[type] = set()
 
 
 def _field_names(cls: type) -> tuple[str, ...] | None:

@@ -6,6 +6,7 @@ from functools import cache
 
 from llvmlite import binding
 
+from forgec.backends.cpu import driver
 from forgec.backends.cpu.link import link
 from forgec.runtime.kernels import Kernel, KernelTable, NativeCode
 from forgec.runtime.plan import Plan, TensorSpec
@@ -129,9 +130,10 @@ def object_of(ir: str, cpu: str = "x86-64") -> bytes:
 
 def native(*names: str, isa: str = "x86-64", features: tuple[str, ...] = ()) -> NativeCode:
     """An image of the named kernels."""
-    image = link({name: object_of(KERNELS[name][0]) for name in names})
+    objects = {name: object_of(KERNELS[name][0]) for name in names}
+    image = link({**objects, "the driver": driver.object_code()})
     kernels = [Kernel(name, image.functions[name], *KERNELS[name][1:]) for name in names]
-    return NativeCode(KernelTable(isa, tuple(kernels), features), image.code)
+    return NativeCode(KernelTable(isa, tuple(kernels), features, driver.place(image.functions)), image.code)
 
 
 def scaled(columns: int = 6) -> Plan:

@@ -23,6 +23,7 @@ from forgec.diagnostics import ForgeError
 from forgec.runtime import code_image, load, open_artifact, processor, write_artifact
 from forgec.runtime.artifact_writer import write_artifact as write
 from forgec.runtime.code_image import CodeImage
+from forgec.runtime.driver import Driver
 from forgec.runtime.kernels import KERNEL_CODE, KERNEL_TABLE, Kernel, KernelTable, from_json, to_json
 from forgec.runtime.zip_layout import read_members
 from tests.runtime.examples import counter
@@ -336,7 +337,10 @@ def test_code_is_not_deflated(path: Path) -> None:
 
 
 TABLE = KernelTable(
-    "x86-64-v3", (Kernel("a", 0, 2, 1, ("index out of range",)), Kernel("b", 64, 1, 0)), ("avx512bf16",)
+    "x86-64-v3",
+    (Kernel("a", 0, 2, 1, ("index out of range",)), Kernel("b", 64, 1, 0, (), True, 20)),
+    ("avx512bf16",),
+    Driver(128, 256),
 )
 
 BREACHES: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
@@ -359,6 +363,20 @@ BREACHES: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
     ("more than 4096 arguments", lambda d: d["kernels"][0].update(parameters=4000, symbols=97)),
     ("are texts", lambda d: d["kernels"][0].update(checks="x")),
     ("are texts", lambda d: d["kernels"][0].update(checks=["x" * 5000])),
+    ("is true or false", lambda d: d["kernels"][0].update(serial=1)),
+    ("is true or false", lambda d: d["kernels"][0].update(serial=None)),
+    ("an object with", lambda d: d["kernels"][0].pop("serial")),
+    ("a number of at least 1", lambda d: d["kernels"][0].update(cost_ns=0)),
+    ("a number of at least 1", lambda d: d["kernels"][0].update(cost_ns=True)),
+    ("a number of at least 1", lambda d: d["kernels"][0].update(cost_ns=1 << 62)),
+    ("an object with", lambda d: d.pop("driver")),
+    ("an object with", lambda d: d.update(driver=None)),
+    ("an object with", lambda d: d["driver"].update(extra=1)),
+    ("are numbers", lambda d: d["driver"].update(run=-1)),
+    ("are numbers", lambda d: d["driver"].update(abi=True)),
+    ("version 2, this runtime has 1", lambda d: d["driver"].update(abi=2)),
+    ("begins outside of an image", lambda d: d["driver"].update(work=4096)),
+    ("begins outside of an image", lambda d: d["driver"].update(run=5000)),
 ]
 
 

@@ -13,7 +13,7 @@ import torch
 
 from forgec.diagnostics import ForgeError
 from forgec.runtime import LiveWeights, Program
-from forgec.runtime.kernels import KernelTable, NativeCode
+from forgec.runtime.kernels import NativeCode
 from forgec.runtime.plan import EntryRef, Launch, Plan, Reg, TensorSpec, from_json, to_json
 from forgec.runtime.symbolic import floordiv, symbol
 from tests.runtime.build import EntryBuilder, f32, plan_of
@@ -304,7 +304,7 @@ def test_kernels_that_do_not_fit_the_plan() -> None:
     good = native("double_it", "scale_rows")
     for changes in ({"parameters": 2}, {"symbols": 0}):
         kernels = (good.table.kernels[0], replace(good.table.kernels[1], **changes))
-        other = NativeCode(KernelTable(good.table.isa, kernels), good.code)
+        other = NativeCode(replace(good.table, kernels=kernels), good.code)
         with pytest.raises(ForgeError, match="gives kernel 'scale_rows' 3 and 1, it takes") as caught:
             Program(plan, LiveWeights({}), kernels=other)
         assert caught.value.code == "FORGE-A004"
@@ -316,7 +316,7 @@ def test_a_code_that_no_check_has() -> None:
     p = Program(
         gather(),
         LiveWeights({"table": torch.zeros(10)}),
-        kernels=NativeCode(KernelTable("x86-64", kernels), found.code),
+        kernels=NativeCode(replace(found.table, kernels=kernels), found.code),
     )
     with pytest.raises(ForgeError, match="kernel 'take' returned 1, and has 0 checks") as caught:
         p(torch.tensor([11]))

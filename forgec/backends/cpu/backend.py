@@ -13,6 +13,8 @@ from xdsl.traits import SymbolTable
 from forgec.backends import aten
 from forgec.backends.aten.table import LOWERINGS
 from forgec.backends.base import Backend
+from forgec.backends.cpu import driver
+from forgec.backends.cpu.concurrency import cost_ns, is_serial
 from forgec.backends.kernel_cache import KernelCache, kernel_key, versions
 from forgec.backends.plan_builder import Place, PlanBuilder
 from forgec.diagnostics import error
@@ -102,8 +104,11 @@ def native(module: ModuleOp, target: str) -> NativeCode | None:
     from forgec.backends.cpu.link import link
 
     level, cache = level_of(target), KernelCache()
-    image = link({kernel.sym_name.data: object_of(kernel, level, cache) for kernel in kernels})
-    table = KernelTable(level, tuple(_entry(kernel, image.functions) for kernel in kernels))
+    objects = {kernel.sym_name.data: object_of(kernel, level, cache) for kernel in kernels}
+    image = link({**objects, "the driver": driver.object_code()})
+    table = KernelTable(
+        level, tuple(_entry(kernel, image.functions) for kernel in kernels), driver=driver.place(image.functions)
+    )
     return NativeCode(table, image.code)
 
 
@@ -140,7 +145,8 @@ def _entry(kernel: KernelOp, functions: Mapping[str, int]) -> Kernel:
         if isinstance(op, CheckOp):
             checks[op.number.data] = op.message.data
     messages = tuple(checks.get(number, "") for number in range(1, max(checks, default=0) + 1))
-    return Kernel(name, functions[name], len(kernel.parameters), len(kernel.symbol_names), messages)
+    parameters, symbols = len(kernel.parameters), len(kernel.symbol_names)
+    return Kernel(name, functions[name], parameters, symbols, messages, is_serial(kernel), cost_ns(kernel))
 
 
 BACKEND = Backend(
