@@ -18,7 +18,7 @@ from tests.backends.cpu.test_tile_memory import numbers
 from tests.models.test_architectures import ROWS
 
 LEVEL = "x86-64-v4"
-MOST = {"attention": 670, "linear": 640, "rms_norm": 100, "layer_norm": 170, "embedding": 135, "mul": 580, "cast": 25}
+MOST = {"attention": 680, "linear": 760, "rms_norm": 135, "layer_norm": 170, "embedding": 138, "mul": 610, "cast": 80}
 """Instructions of the largest kernel of each kind: a fifth more than what they have."""
 
 
@@ -41,7 +41,7 @@ def test_kernels_of_a_model_are_no_larger_than_they_were(name: str) -> None:
     row = next(row for row in ROWS if row.name == name)
     model = row.build()
     module = import_program(export_model(model, (), dict(row.arguments()), None), model).module
-    run_pipeline(module, f'@O2,lower-to-tile,bind-tiles{{target="cpu:{LEVEL}"}}', context=context())
+    run_pipeline(module, f'@O2,lower-to-tile{{panel=32}},bind-tiles{{target="cpu:{LEVEL}"}}', context=context())
     sizes: dict[str, int] = {}
     for kernel in module.ops:
         if isinstance(kernel, KernelOp):
