@@ -155,6 +155,54 @@ def test_infinities_outside_a_tile_do_not_reach_a_product() -> None:
     agree(native, kernels["part"], [a, a, torch.zeros(2, 3)], [3, 5, 16])
 
 
+def row_by_row(name: str, rows: int, columns: int, total: int, piece: int, accumulator: str = "%carried") -> str:
+    """A product of any number of rows, so many for each program, summed in pieces; and the sums of its rows."""
+    x = f"!tile.block<tensor<?x{total}xf32, #forge.tensor<[n0]>>>"
+    y, s = (
+        f"!tile.block<tensor<?x{columns}xf32, #forge.tensor<[n0]>>>",
+        "!tile.block<tensor<?xf32, #forge.tensor<[n0]>>>",
+    )
+    w, acc = f"!tile.block<tensor<{total}x{columns}xf32>>", tile("f32", (rows, columns))
+    return f"""
+tile.kernel @{name}(%x : {x}, %w : {w}, %y : {y}, %s : {s}) symbols [n0] writes [2, 3] tiles []
+    grid [floordiv(n0 + {rows - 1}, {rows})] bound {{}} {{
+  %p = tile.program_id 0
+  %r = tile.index p0 * {rows} (%p) : (index) -> index
+  %z = arith.constant 0 : index
+  %end = arith.constant {total} : index
+  %step = arith.constant {piece} : index
+  %f = arith.constant 0.0 : f32
+  %zero = tile.broadcast %f along [] : f32 -> {acc}
+  %sum = scf.for %k = %z to %end step %step iter_args(%carried = %zero) -> ({acc}) {{
+    %a = tile.load %x[%r, %k] : {x} -> {tile("f32", (rows, piece))}
+    %b = tile.load %w[%k, %z] : {w} -> {tile("f32", (piece, columns))}
+    %d = tile.dot %a, %b into {accumulator} : {tile("f32", (rows, piece))}, {tile("f32", (piece, columns))} -> {acc}
+    scf.yield %d : {acc}
+  }}
+  %t = tile.reduce "add" %sum axis 1 : {acc} -> tensor<{rows}xf32>
+  tile.store %t, %s[%r] : tensor<{rows}xf32>, {s}
+  tile.store %sum, %y[%r, %z] : {acc}, {y}
+  tile.return
+}}"""
+
+
+@pytest.mark.parametrize("cpu", ["x86-64-v3", "host"])
+def test_products_of_some_rows(cpu: str) -> None:
+    """Rows after the last one are not computed, and are zeros to who reads them; whether the rest fills a block of
+    accumulators or not, and where rows begin a page apart as well.
+    """
+    cases = {
+        "narrow": (16, 32, 48, 16, "%carried"), "wide": (40, 80, 24, 24, "%carried"),
+        "pages": (48, 32, 1024, 256, "%carried"), "ragged": (64, 33, 10, 4, "%carried"),
+        "anew": (20, 32, 8, 8, "%zero"),
+    }  # fmt: skip
+    native, kernels = compiled("".join(row_by_row(name, *case) for name, case in cases.items()), cpu)
+    for name, (_, columns, total, _, _) in cases.items():
+        for rows in (0, 1, 3, 4, 13, 14, 15, 29, 65):
+            x, w = numbers("f32", rows, total, seed=rows), numbers("f32", total, columns, seed=7)
+            agree(native, kernels[name], [x, w, torch.zeros(rows, columns), torch.zeros(rows)], [rows])
+
+
 CARRIED = """
 !X = !tile.block<tensor<?xf32, #forge.tensor<[n0]>>>
 !O = !tile.block<tensor<3x8xf32>>
