@@ -11,6 +11,7 @@ from xdsl.ir import Block, Operation, SSAValue
 from forgec.ir import types
 from forgec.ir.attributes import ScalarAttr
 from forgec.ir.ops.base import ForgeOp, producer
+from forgec.ir.ops.shape import TransposeOp
 from forgec.ir.tile import compute, memory
 from forgec.ir.tile.elementwise import CmpiOp
 from forgec.ir.tile.types import BlockType, tile
@@ -20,6 +21,10 @@ from forgec.runtime.symbolic import Extent, free_symbols, is_nonnegative, symbol
 
 Rule = Callable[["KernelBuilder", Any, int, Place], Tile]
 """Computes result number i of an op at a place."""
+
+
+LEAST_PANEL = 16
+"""Tiles of fewer rows than this are not worth to be the panels of an operand that lies so by chance."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ class KernelBuilder(TileEmitter):
         parameter = self.parameters[value]
         assert isinstance(parameter.type, BlockType), "parameters are blocks"
         held = parameter.type.value
-        rows = self._rows_in_panels(types.shape(held), place)
+        rows = self._rows_in_panels(types.shape(held), place) if _is_in_panels(value) else None
         if rows is not None and mask is None and other == 0 and rows.axis.panel == rows.size:
             loaded = self._load_panel(parameter, rows, place[1])
             if loaded is not None:
@@ -104,9 +109,9 @@ class KernelBuilder(TileEmitter):
         """The rows at a place of a matrix that is stored as [panel, column, row in its panel], if its panel depends on
         the axis along which they follow one another.
         """
-        if len(shape) != 3 or not isinstance(panel := shape[2], int):
+        panel, within = shape[2], place[2]
+        if not isinstance(panel, int) or panel < LEAST_PANEL or panel & (panel - 1):
             return None
-        within = place[2]
         if isinstance(within, int) or not any(atom.op == "mod" for monomial, _ in within.terms for atom in monomial):
             return None
         row = rejoined(place[0] * panel + place[2])
@@ -251,6 +256,12 @@ class KernelBuilder(TileEmitter):
         if message not in self.checks:
             self.checks.append(message)
         self.add(memory.CheckOp(condition.value, self.checks.index(message) + 1, message))
+
+
+def _is_in_panels(value: SSAValue) -> bool:
+    """True if an operand is read as the rows of a matrix of which each panel is turned."""
+    turns = [use.operation for use in value.uses]
+    return bool(turns) and all(isinstance(op, TransposeOp) and list(op.permutation.data) == [0, 2, 1] for op in turns)
 
 
 def _is_clamped(address: Extent) -> bool:
