@@ -9,7 +9,7 @@ from benchmarks.measure import machine
 
 NAMES = ("startup", "compile_time", "kernel_compile", "roofline", "compile_memory", "latency", "fidelity")
 
-OF_MODELS = ("kernel_compile", "roofline")
+OF_MODELS = ("kernel_compile", "roofline", "peers")
 """Those whose further arguments are names of models."""
 
 
