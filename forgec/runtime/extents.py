@@ -61,14 +61,6 @@ def _linear(extent: Extent, leaf: int, axis: int | None) -> SymbolSource | None:
     return SymbolSource(monomial[0].text, leaf, axis, scale, shift)
 
 
-def static(extents: Sequence[Extent]) -> tuple[int, ...]:
-    """The extents of a static shape as numbers. ``TypeError`` when one is dynamic."""
-    numbers = tuple(extent for extent in extents if isinstance(extent, int))
-    if len(numbers) != len(extents):
-        raise TypeError("a dynamic extent where a static one is needed")
-    return numbers
-
-
 def element_span(shape: Sequence[int], strides: Sequence[int]) -> int:
     """Elements from the first to behind the last one; 0 for an empty tensor."""
     span = 1

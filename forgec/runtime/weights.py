@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 
 from forgec.diagnostics import ForgeError, error
 from forgec.runtime.dtypes import itemsize, torch_dtype
-from forgec.runtime.extents import static
 from forgec.runtime.manifest import WeightsRecord
-from forgec.runtime.plan import TensorSpec
 from forgec.runtime.safetensors_layout import (
     SafetensorsError,
     StoredTensor,
@@ -20,9 +18,12 @@ from forgec.runtime.safetensors_layout import (
     is_dense,
     read_header,
 )
+from forgec.runtime.static_extents import static
 
 if TYPE_CHECKING:
     import torch
+
+    from forgec.runtime.plan import TensorSpec
 
 
 class MappedWeights:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from forgec import __version__
-from forgec.cli.errors import EXIT_CODES
+from forgec.cli.exit_codes import EXIT_CODES
 from forgec.passes import opt_driver
 from tests.cli.command import forgec
 

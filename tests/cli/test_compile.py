@@ -28,7 +28,7 @@ def test_is_quiet_and_writes_one_file(model: Path, tmp_path: Path):
 
 def test_json_prints_the_report(model: Path, tmp_path: Path):
     report = forgec("compile", model, "-o", tmp_path / "m.forge", "--json", "-p", "cse").json
-    assert report["target"] == "cpu"
+    assert report["target"] == "cpu:aten"
     assert report["passes"][0]["name"] == "cse"
     assert report["fallbacks"][0]["op"] == "aten::special_i1"
     assert report["seconds"]["total"] > 0

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import forgec
-from forgec.backends.cpu.backend import LEVELS, WITHOUT, level_of
+from forgec.backends.cpu.backend import LEVELS, WITHOUT, host_level, level_of, levels_of
 from forgec.backends.cpu.elementwise import Unsupported, llvm_element
 from forgec.backends.kernel_cache import KernelCache
 from forgec.diagnostics import ForgeError
@@ -21,9 +21,9 @@ from forgec.runtime import processor
 def cpuinfo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     path = tmp_path / "cpuinfo"
     monkeypatch.setattr(processor, "CPUINFO", path)
-    level_of.cache_clear()
+    host_level.cache_clear()
     yield path
-    level_of.cache_clear()
+    host_level.cache_clear()
 
 
 def flags(level: str) -> str:
@@ -43,7 +43,8 @@ def test_hosts_without_a_level(cpuinfo: Path) -> None:
             cpuinfo.write_text(text)
         with pytest.raises(ForgeError, match=r"FORGE-U003.*not all instructions of x86-64-v3"):
             level_of("cpu:host")
-    assert level_of("cpu:x86-64-v4") == "x86-64-v4"
+    assert levels_of("cpu:x86-64-v4") == ("x86-64-v4",)
+    assert levels_of("cpu") == LEVELS
 
 
 def test_dtypes_have_tiles_or_are_said_to_have_none() -> None:
