@@ -32,7 +32,7 @@ _VARIABLES = {
 
 
 def _table(title: str, rows: Mapping[Any, str]) -> str:
-    width = max(len(str(name)) for name in rows)
+    width = max(4, *(len(str(name)) for name in rows))
     return "\n".join([f"\b\n{title}:", *(f"  {name:<{width}} {text}" for name, text in rows.items())])
 
 

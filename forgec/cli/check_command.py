@@ -22,9 +22,17 @@ missing. Where the plan calls torch, torch must be installed. Exit code 0 says t
 not (or an error)."""
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """As the other commands' help begins."""
+
+    def add_usage(self, usage: str | None, actions: Any, groups: Any, prefix: str | None = None) -> None:
+        super().add_usage(usage, actions, groups, "Usage: " if prefix is None else prefix)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("forgec check", description=f"{SUMMARY}\n\n{_TEXT}", allow_abbrev=False)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.formatter_class = _Formatter
+    parser.usage = "forgec check [OPTIONS] ARTIFACT"
     parser.add_argument("artifact", metavar="ARTIFACT", help="An artifact that 'forgec compile' wrote.")
     parser.add_argument(
         "--machine",

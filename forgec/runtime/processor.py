@@ -184,9 +184,9 @@ def best(images: Sequence[NativeCode], machine: Machine | None = None) -> Native
 
     FORGE-A007, with the reason for each, when the machine runs none of them.
     """
-    machine = host() if machine is None and images else machine
-    if machine is None:
+    if not images:
         return None
+    machine = host() if machine is None else machine
     reasons = [(image.table, refusal(image.table.isa, image.table.features, machine)) for image in images]
     fitting = [image for image, (_, reason) in zip(images, reasons, strict=True) if reason is None]
     if fitting:

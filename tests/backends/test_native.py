@@ -130,6 +130,6 @@ def test_no_programs_no_meaning() -> None:
 
 def test_a_program_without_kernels_has_no_code(tmp_path: Path) -> None:
     found = forgec.compile(torch.nn.ReLU(), (torch.randn(3),), target="test")
-    assert found._kernels is None
+    assert not found._kernels
     found.save(tmp_path / "m.forge")
     assert not any(name.startswith("kernels/") for name in forgec.load(tmp_path / "m.forge").artifact.members)
