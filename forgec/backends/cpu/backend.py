@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -112,14 +113,13 @@ def native(module: ModuleOp, target: str) -> tuple[NativeCode, ...]:
     The levels share the kernels as they are bound, and with them the plan and its grids.
     """
     kernels = [op for op in module.ops if isinstance(op, KernelOp)]
-    cache = KernelCache()
-    return tuple(_image(kernels, level, cache) for level in levels_of(target)) if kernels else ()
+    levels = levels_of(target) if kernels else ()
+    return tuple(_image(kernels, level, objects) for level, objects in objects_of(kernels, levels).items())
 
 
-def _image(kernels: Sequence[KernelOp], level: str, cache: KernelCache) -> NativeCode:
+def _image(kernels: Sequence[KernelOp], level: str, objects: Mapping[str, bytes]) -> NativeCode:
     from forgec.backends.cpu.link import link
 
-    objects = {kernel.sym_name.data: object_of(kernel, level, cache) for kernel in kernels}
     image = link({**objects, "the driver": driver.object_code()})
     table = KernelTable(
         level, tuple(_entry(kernel, image.functions) for kernel in kernels), driver=driver.place(image.functions)
@@ -127,18 +127,33 @@ def _image(kernels: Sequence[KernelOp], level: str, cache: KernelCache) -> Nativ
     return NativeCode(table, image.code)
 
 
-def object_of(kernel: KernelOp, level: str, cache: KernelCache) -> bytes:
-    """The object code of a bound kernel for a level of x86-64, out of the cache if it was compiled before."""
-    name = kernel.sym_name.data
-    key = kernel_key(kernel, name, level, versions(Path(__file__).parent, "llvmlite", "xdsl"))
-    return cache.find_or_make(key, lambda: _compiled(kernel, level))
+def objects_of(kernels: Sequence[KernelOp], levels: Sequence[str]) -> dict[str, dict[str, bytes]]:
+    """The object code of bound kernels, by level of x86-64 and name, out of the cache if it was compiled before.
+
+    One thread makes LLVM IR of kernels while another one has LLVM compile those before: about half of the time each.
+    """
+    cache, pending = KernelCache(), list[tuple[str, str, str, Future[bytes]]]()
+    objects: dict[str, dict[str, bytes]] = {level: {} for level in levels}
+    with paused_collector(), ThreadPoolExecutor(1, "forgec-llvm") as llvm:
+        for level in levels:
+            for kernel in kernels:
+                name = kernel.sym_name.data
+                key = kernel_key(kernel, name, level, versions(Path(__file__).parent, "llvmlite", "xdsl"))
+                found = cache.find(key)
+                if found is None:
+                    pending.append((level, name, key, _compiling(kernel, level, llvm)))
+                objects[level][name] = found or b""  # in the order of the kernels, whatever is compiled
+        for level, name, key, future in pending:
+            objects[level][name] = future.result()
+            cache.keep(key, objects[level][name])
+    return objects
 
 
-def _compiled(kernel: KernelOp, level: str) -> bytes:
-    from forgec.backends.cpu.compile import compile_module
+def _compiling(kernel: KernelOp, level: str, llvm: ThreadPoolExecutor) -> Future[bytes]:
+    from forgec.backends.cpu.compile import compile_printed, printed
 
-    with paused_collector():
-        return compile_module(lowered_kernel(kernel, level), cpu=level, features="", vector_bits=vector_bits(level))
+    text = printed(lowered_kernel(kernel, level), cpu=level, features="", vector_bits=vector_bits(level))
+    return llvm.submit(compile_printed, text)
 
 
 def vector_bits(level: str) -> int:
