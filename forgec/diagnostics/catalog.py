@@ -249,7 +249,7 @@ CATALOG: dict[str, Entry] = {
         "no executable memory",
         "The artifact holds machine code, and this system refuses to map it executable: from the file, from a file in "
         "memory and as anonymous memory.",
-        "The notes say what the system refused. Allow it for this process, or compile for cpu:aten, without machine code.",
+        "The notes say what the system refused. Allow it for this process, or compile for cpu:aten, which has no code.",
     ),
     "FORGE-R001": Entry(
         "wrong number or structure of arguments",

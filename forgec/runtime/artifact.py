@@ -15,6 +15,7 @@ from forgec.runtime import kernel_table as kernel_tables
 from forgec.runtime import manifest as manifests
 from forgec.runtime.kernel_table import FOLDER, KERNEL_TABLE, FilePlace, NativeCode
 from forgec.runtime.manifest import MANIFEST, PLAN, REPORT, WEIGHTS, Manifest
+from forgec.runtime.plan_outline import Outline, outline
 from forgec.runtime.refusals import refuse_path
 from forgec.runtime.strict_json import StrictJsonError, parse_json
 from forgec.runtime.weights import MappedWeights
@@ -187,15 +188,14 @@ class Artifact:
         return tuple(found)
 
     @cached_property
-    def calls(self) -> tuple[tuple[str, ...], str]:
-        """The operations that the plan calls, sorted, each once, and the version of torch that it was made with; for
-        this the plan is not checked. FORGE-A004 when it has not the form of one."""
+    def outline(self) -> Outline:
+        """What the plan needs of torch; for this it is neither decoded nor checked. FORGE-A004 when it has not the form
+        of a plan."""
         data = self._parse(self.read(PLAN), PLAN)
         try:
-            operations = {str(launch["op"]) for entry in data["entries"] for launch in entry["launches"]}
-            return tuple(sorted(operations)), str(data["torch_version"])
-        except (LookupError, TypeError):
-            raise error("FORGE-A004", f"the plan of '{self.path}' has no entries with launches") from None
+            return outline(data)
+        except (AttributeError, LookupError, TypeError):
+            raise error("FORGE-A004", f"the plan of '{self.path}' is none: it has no entries with launches") from None
 
     @cached_property
     def report(self) -> dict[str, Any]:

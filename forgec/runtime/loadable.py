@@ -16,9 +16,6 @@ from forgec.runtime.artifact import open_artifact
 from forgec.runtime.kernel_table import NativeCode
 from forgec.runtime.processor import Machine
 
-OWN = ("kernel::", "forge::")
-"""How operations begin that are not torch's: kernels, and what calls entries."""
-
 
 @dataclass(frozen=True, slots=True)
 class Image:
@@ -36,7 +33,8 @@ class Image:
 @dataclass
 class Loadable:
     """What was found. ``chosen`` is the name of the image that would be mapped, None if none is; ``operations`` are
-    those of torch that the plan calls, ``torch_version`` the version it was made with. ``problems`` are why it does not
+    those of torch that the plan calls, ``devices`` where its tensors are, ``torch_version`` the version that it was made
+    with. ``problems`` are why it does not
     load (none: it does)."""
 
     path: str
@@ -45,6 +43,7 @@ class Loadable:
     images: list[Image] = field(default_factory=list)
     chosen: str | None = None
     operations: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
     torch_version: str = ""
     problems: list[Diagnostic] = field(default_factory=list)
 
@@ -63,6 +62,7 @@ class Loadable:
             "images": [image.to_dict() for image in self.images],
             "chosen": self.chosen,
             "operations": list(self.operations),
+            "devices": list(self.devices),
             "torch_version": self.torch_version,
             "problems": [problem.to_dict() for problem in self.problems],
         }
@@ -86,7 +86,7 @@ def loadable(
         artifact = open_artifact(path, verify="full" if full else "fast", weights=weights)
         found.target = str(artifact.manifest.get("target", ""))
         images = artifact.images
-        operations, found.torch_version = artifact.calls
+        plan = artifact.outline
         if full:
             _ = artifact.plan
     except ForgeError as reason:
@@ -94,9 +94,9 @@ def loadable(
             raise
         found.problems += reason.diagnostics
         return found
-    found.operations = tuple(op for op in operations if not op.startswith(OWN))
+    found.operations, found.devices, found.torch_version = plan.operations, plan.devices, plan.torch_version
     _look_at_images(found, images, machine)
-    if machine is None and found.operations and not _is_installed("torch"):
+    if machine is None and plan.needs_torch and not _is_installed("torch"):
         found.problems += _torch_is_missing(found).diagnostics
     return found
 
@@ -129,9 +129,10 @@ def _is_installed(package: str) -> bool:
 
 def _torch_is_missing(found: Loadable) -> ForgeError:
     count = len(found.operations)
+    what = f"calls {count} ATen operation{'s' * (count != 1)}" if count else f"needs {', '.join(found.devices)}"
     return error(
         "FORGE-A006",
-        f"the plan calls {count} ATen operation{'s' * (count != 1)}, and torch is not installed",
-        notes=(", ".join(found.operations[:8]) + (", …" if count > 8 else ""),),
+        f"the plan {what}, and torch is not installed",
+        notes=(", ".join(found.operations[:8]) + (", …" if count > 8 else ""),) if count else (),
         help=f"install torch {found.torch_version} or newer",
     )

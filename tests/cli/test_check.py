@@ -7,15 +7,17 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from forgec.runtime import control, kernels, loadable, processor, write_artifact
+from forgec.runtime import control, kernels, loadable, plan_outline, processor, write_artifact
 from forgec.runtime.artifact import open_artifact
 from tests.cli.command import forgec
 from tests.runtime.examples import counter
 from tests.runtime.native import gather, native, scaled
+from tools.fuzz.packing import Part, consistent, put_together, take_apart
 
 NAMES = ("double_it", "scale_rows")
 
@@ -100,8 +102,34 @@ def test_without_torch(artifact: Path, fallback: Path, monkeypatch: pytest.Monke
     assert forgec("check", artifact).code == 0
 
 
-def test_whose_operations_they_are() -> None:
-    assert loadable.OWN == (kernels.NAMESPACE, control.NAMESPACE)
+def test_what_needs_torch() -> None:
+    """A copy of elements as they are does not; one that converts, or whose result is taken, does."""
+    assert plan_outline.OWN == (kernels.NAMESPACE, control.NAMESPACE)
+    registers = [{"dtype": dtype} for dtype in ("f32", "f32", "bf16")]
+
+    def found(**launch: Any) -> plan_outline.Outline:
+        launch = {"op": "aten::copy_", "args": [{"reg": 0}, {"reg": 1}], **launch}
+        return plan_outline.outline(
+            {"torch_version": "2", "entries": [{"registers": registers, "launches": [launch, {"op": "kernel::k"}]}]}
+        )
+
+    assert found() == plan_outline.Outline((), ("cpu",), "2")
+    assert found(results=[None]).operations == ()
+    for change in ({"args": [{"reg": 0}, {"reg": 2}]}, {"kwargs": {"non_blocking": True}}, {"results": [5]}):
+        assert found(**change).operations == ("aten::copy_",)
+    assert found(args=[{"reg": 0}, 1.0]).needs_torch
+    registers[0]["device"] = "cuda:0"
+    assert found().devices == ("cpu", "cuda:0")
+    assert found().needs_torch
+
+
+def test_plans_that_are_none(artifact: Path) -> None:
+    parts = dict(take_apart(artifact.read_bytes()))
+    parts["plan.json"] = Part(b'{"entries": [{"launches": 3}]}')
+    manifest = json.loads(parts["manifest.json"].stored)
+    artifact.write_bytes(put_together(consistent(parts, manifest)))
+    (problem,) = forgec("check", artifact, "--json").json["problems"]
+    assert problem["code"] == "FORGE-A004"
 
 
 def test_damage(artifact: Path, tmp_path: Path) -> None:
