@@ -33,9 +33,8 @@ class Image:
 @dataclass
 class Loadable:
     """What was found. ``chosen`` is the name of the image that would be mapped, None if none is; ``operations`` are
-    those of torch that the plan calls, ``devices`` where its tensors are, ``torch_version`` the version that it was made
-    with. ``problems`` are why it does not
-    load (none: it does)."""
+    those of torch that the plan calls, ``devices`` where its tensors are, ``torch_version`` the version that it was
+    made with. ``problems`` are why it does not load (none: it does)."""
 
     path: str
     machine: str
