@@ -11,8 +11,8 @@ from forgec.ir import types
 from forgec.ir.blocks import evaluate_block
 from forgec.ir.evaluator import Evaluator
 from forgec.ir.ops.module import ParamOp
+from forgec.runtime.extents import static
 from forgec.runtime.inputs import relayout
-from forgec.runtime.static_extents import static
 
 
 class ParamValues(Mapping[str, Any]):

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from forgec.diagnostics import ForgeError, error
-from forgec.runtime.artifact_format import ALIGNMENT
 from forgec.runtime.control import entry_calls, is_control
 from forgec.runtime.dtypes import ITEMSIZE
 from forgec.runtime.extents import byte_span, overlaps_itself, symbol_sources
 from forgec.runtime.kernels import is_kernel
 from forgec.runtime.linear_scan import Interval, allocate
-from forgec.runtime.plan import Buffer, Entry, External, Number, Output, SymbolDecl, TensorSpec, View
+from forgec.runtime.plan import ALIGNMENT, Buffer, Entry, External, Number, Output, SymbolDecl, TensorSpec, View
 from forgec.runtime.plan_check import registers_of
 from forgec.runtime.symbolic import Extent, SymExpr, evaluate, free_symbols
 from forgec.runtime.workspace import workspace_bytes

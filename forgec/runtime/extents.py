@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from forgec.runtime.dtypes import ITEMSIZE
 from forgec.runtime.plan import Entry, Literal
+from forgec.runtime.static_extents import static as static
 from forgec.runtime.symbolic import Extent, SymExpr
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, Union
 
 from forgec.diagnostics import Location
-from forgec.runtime.artifact_format import FORMAT_VERSION
+from forgec.runtime.artifact_format import ALIGNMENT as ALIGNMENT
+from forgec.runtime.artifact_format import FORMAT_VERSION as FORMAT_VERSION
 from forgec.runtime.dtypes import ITEMSIZE
 from forgec.runtime.symbolic import Extent, SymExpr, evaluate, free_symbols
 from forgec.runtime.tree import Tree

@@ -10,13 +10,13 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 
-from forgec.runtime.artifact_format import ALIGNMENT
 from forgec.runtime.control import ASSERT, FOR, IF, ITEM, EntryCall, entry_calls, form_error, is_control
 from forgec.runtime.dtypes import ITEMSIZE
-from forgec.runtime.extents import byte_span, overlaps_itself, symbol_sources
+from forgec.runtime.extents import byte_span, overlaps_itself, static, symbol_sources
 from forgec.runtime.kernels import form_error as kernel_form_error
 from forgec.runtime.kernels import is_kernel
 from forgec.runtime.plan import (
+    ALIGNMENT,
     Arg,
     Buffer,
     Entry,
@@ -36,7 +36,6 @@ from forgec.runtime.plan import (
     View,
 )
 from forgec.runtime.plan_decode import INT_LIMIT, Malformed
-from forgec.runtime.static_extents import static
 from forgec.runtime.symbolic import Extent, SymExpr, free_symbols, symbol
 
 

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 from forgec.diagnostics import ForgeError, Location, error
 from forgec.runtime import tree
-from forgec.runtime.artifact_format import FORMAT_VERSION
 from forgec.runtime.dtypes import ITEMSIZE
 from forgec.runtime.plan import (
+    FORMAT_VERSION,
     PREDICATES,
     Arg,
     Buffer,

@@ -18,7 +18,7 @@ from forgec.runtime.dtypes import from_torch, torch_dtype
 from forgec.runtime.executable import Calls, Executable
 from forgec.runtime.execution_mode import PlainMode
 from forgec.runtime.executor import Lane, Progress, is_out_of_memory
-from forgec.runtime.extents import same_strides
+from forgec.runtime.extents import same_strides, static
 from forgec.runtime.forking import renew_after_fork
 from forgec.runtime.inputs import Accepted, InputChecker, copy_back
 from forgec.runtime.kernels import NativeCode, check_launches
@@ -37,7 +37,6 @@ from forgec.runtime.plan import (
 from forgec.runtime.refusals import NotCopied, refuse_traced
 from forgec.runtime.session import Session
 from forgec.runtime.signature import Signature
-from forgec.runtime.static_extents import static
 from forgec.runtime.symbolic import SymExpr, symbol
 
 if TYPE_CHECKING:

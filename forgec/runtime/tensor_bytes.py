@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from forgec.diagnostics import error
 from forgec.runtime import dtypes
+from forgec.runtime.extents import static
 from forgec.runtime.plan import TensorSpec
 from forgec.runtime.safetensors_layout import storage_order
-from forgec.runtime.static_extents import static
 
 if TYPE_CHECKING:
     import numpy

@@ -149,7 +149,7 @@ def copies(value: Any) -> Any:
 def _initial(name: str, argument: Any, zeros: bool, params: Mapping[str, Any]) -> Any:
     from forgec.ir import types
     from forgec.runtime.dtypes import torch_dtype
-    from forgec.runtime.static_extents import static
+    from forgec.runtime.extents import static
 
     if zeros and name not in params:
         kind = argument.type.value

@@ -11,10 +11,10 @@ from unittest.mock import patch
 
 import torch
 
-from forgec.runtime.artifact_format import ALIGNMENT
 from forgec.runtime.dtypes import from_torch, itemsize
 from forgec.runtime.executor import Lane
 from forgec.runtime.extents import element_span
+from forgec.runtime.plan import ALIGNMENT
 
 _LIBRARY = ctypes.CDLL(None, use_errno=True)
 PAGE = mmap.PAGESIZE
