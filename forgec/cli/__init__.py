@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from forgec.cli.exit_codes import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED
+from forgec.cli.exit_codes import EXIT_BROKEN_PIPE, EXIT_DIAGNOSTICS, EXIT_INTERRUPTED
 
 __all__ = ["main", "run"]
 
@@ -21,8 +21,13 @@ def run(arguments: Sequence[str]) -> int:
         from forgec.cli.check_command import check
 
         return check(arguments[1:])
-    from forgec.cli.app import run as run_any
-
+    try:
+        from forgec.cli.app import run as run_any
+    except ModuleNotFoundError as reason:
+        if reason.name != "typer":
+            raise
+        print("forgec's command line needs typer: pip install 'forgec[cli]'", file=sys.stderr)
+        return EXIT_DIAGNOSTICS
     return run_any(arguments)
 
 
