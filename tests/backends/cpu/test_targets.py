@@ -9,12 +9,25 @@ import pytest
 import torch
 
 import forgec
-from forgec.backends.cpu.backend import LEVELS, WITHOUT, host_level, level_of, levels_of
+from forgec.backends.cpu import compile as compiler
+from forgec.backends.cpu.backend import (
+    LEVELS,
+    WITHOUT,
+    host_level,
+    level_of,
+    levels_of,
+    lowered_kernel,
+    objects_of,
+    vector_bits,
+)
+from forgec.backends.cpu.compile import compile_module
 from forgec.backends.cpu.elementwise import Unsupported, llvm_element
 from forgec.backends.kernel_cache import KernelCache
-from forgec.diagnostics import ForgeError
+from forgec.diagnostics import ForgeError, error
 from forgec.ir import types
+from forgec.passes.bind_tiles import bind
 from forgec.runtime import processor
+from tests.ir.tile.kernels import SCALE, SCALE_TYPES, kernel_of
 
 
 @pytest.fixture
@@ -71,3 +84,27 @@ def test_the_cache_is_measured_once_for_a_compilation(tmp_path: Path, monkeypatc
     kernels = {launch.op for launch in compiled.plan.entries[0].launches if launch.op.startswith("kernel::")}
     assert len(KernelCache().entries()) == len(kernels) > 1
     assert measured == [tmp_path]
+
+
+def test_objects_are_the_same_whoever_compiles_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By LLVM's thread beside Python's, one after the other, and out of the cache; a kernel that fails says so."""
+    monkeypatch.setenv("FORGEC_CACHE_DIR", str(tmp_path))
+    other = SCALE.replace("2.0", "3.0").replace("@scale", "@other")
+    module = kernel_of(SCALE, SCALE_TYPES), kernel_of(other, SCALE_TYPES)
+    for kernel in module:
+        bind(kernel, {parameter.name: 32 for parameter in kernel.tiles.data})
+    found = objects_of(module, LEVELS)
+    assert list(found) == list(LEVELS)
+    for level, objects in found.items():
+        assert list(objects) == [kernel.sym_name.data for kernel in module]
+        for kernel in module:
+            alone = lowered_kernel(kernel, level)
+            bits = vector_bits(level)
+            assert objects[kernel.sym_name.data] == compile_module(alone, cpu=level, features="", vector_bits=bits)
+    assert objects_of(module, LEVELS) == found
+    with monkeypatch.context() as here:
+        here.setenv("FORGEC_CACHE_DIR", str(tmp_path / "other"))
+        here.setattr(compiler, "_object", lambda printed, seconds: (_ for _ in ()).throw(error("FORGE-B003", "no")))
+        with pytest.raises(ForgeError, match="FORGE-B003"):
+            objects_of(module, LEVELS)
+    assert not (tmp_path / "other").exists()
