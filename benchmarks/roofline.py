@@ -34,7 +34,7 @@ from forgec.passes.inline_layers import InlineLayers
 from forgec.passes.tile_sizes import symbol_uses
 from forgec.runtime.code_image import CodeImage
 from forgec.runtime.dtypes import torch_dtype
-from forgec.runtime.kernels import Kernel, KernelTable, NativeCode
+from forgec.runtime.kernel_table import Kernel, KernelTable, NativeCode
 from forgec.runtime.symbolic import evaluate
 
 DEFAULT = ("GPT-2, 128 tokens", "Llama 12 layers, 16 tokens", "BERT base, 128 tokens")

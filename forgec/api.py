@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from forgec.passes.instruments import Instrument
     from forgec.report import Report
     from forgec.runtime import Session
-    from forgec.runtime.kernels import NativeCode
+    from forgec.runtime.kernel_table import NativeCode
     from forgec.runtime.plan import Plan
     from forgec.runtime.program import Program
 
@@ -43,7 +43,8 @@ class CompiledModel(NotCopied):
     pipeline: str
     target: str
     threads: int | None = None
-    _kernels: NativeCode | None = None
+    _kernels: Sequence[NativeCode] = ()
+    """The machine code of the kernels, an image for each instruction set."""
     _tile: ModuleOp | None = None
     """The forge functions with launches of kernels, and the kernels; None for targets without."""
     _made: Program | None = None
@@ -56,11 +57,13 @@ class CompiledModel(NotCopied):
         """
         with self._lock:
             if self._made is None:
+                from forgec.runtime.processor import best
                 from forgec.runtime.program import LiveWeights, Program
 
                 held = self._weights.items()
                 tensors: dict[str, Any] = {name: source() if callable(source) else source for name, source in held}
-                program = Program(self._exported, LiveWeights(tensors), threads=self.threads, kernels=self._kernels)
+                kernels = best(self._kernels)
+                program = Program(self._exported, LiveWeights(tensors), threads=self.threads, kernels=kernels)
                 self._made = program
             return self._made
 
@@ -141,7 +144,7 @@ def compile(
     example_inputs: Sequence[Any] | None = None,
     example_kwargs: Mapping[str, Any] | None = None,
     *,
-    target: str = "cpu",
+    target: str | None = None,
     dynamic_shapes: Any = None,
     pipeline: str = "@O2",
     fallback: Fallback = "allow",
@@ -158,6 +161,9 @@ def compile(
     inputs (shapes, dtypes and fixed values), at most
     ``max_signatures`` of them; so it serves as a decorator, with or without arguments.
 
+    ``target`` is what to compile for: ``cpu:x86-64-v3``, ``cpu:x86-64-v4`` and ``cpu:host`` (this processor's level)
+    make machine code for one level of x86-64, ``cpu`` for all in one artifact, ``cpu:aten`` calls torch's operations.
+    None: what ``FORGEC_TARGET`` names, else ``cpu:host``, or ``cpu:aten`` where this processor has no level.
     ``pipeline`` is the text of a pass pipeline or a preset (``"@O2"``); ``fallback="error"`` refuses operations that
     have no op of their own; ``dynamic_shapes`` is torch.export's. Raises ForgeError; its ``code`` says why (``forgec
     explain CODE``). What the compiled program will do otherwise than the model is a ForgecWarning, one for each
@@ -178,7 +184,7 @@ def compile(
         raise error("FORGE-U005", f"fallback is {fallback!r}", notes=("values: allow, error",))
     if type(max_signatures) is not int or max_signatures < 1:
         raise error("FORGE-U005", f"max_signatures is {max_signatures!r}, a number of at least 1 is needed")
-    for name, value in (("target", target), ("pipeline", pipeline)):
+    for name, value in (("target", "" if target is None else target), ("pipeline", pipeline)):
         if not isinstance(value, str):
             raise error("FORGE-U005", f"{name} is a {type(value).__name__}, text is needed")
     if model is None:
@@ -215,7 +221,7 @@ def _compile(
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     *,
-    target: str,
+    target: str | None,
     dynamic_shapes: Any,
     pipeline: str,
     fallback: Fallback,
@@ -227,6 +233,7 @@ def _compile(
     import torch
 
     from forgec.backends.base import backend_for
+    from forgec.backends.default_target import default_target, falls_short
     from forgec.capture.capture import export_model, import_program
     from forgec.ir.context import context
     from forgec.ir.cost import program_cost
@@ -241,6 +248,12 @@ def _compile(
     from forgec.report import build
 
     clock = _Clock(on_phase)
+    remarks: list[Diagnostic] = []
+    if target is None:
+        target = default_target()
+        if (reason := falls_short(target)) is not None:
+            message = f"compiled for {target}, not for machine code: {reason}"
+            remarks.append(Diagnostic("FORGE-O002", message, severity="remark"))
     backend = backend_for(target)
     passes = pipelines.parse(pipeline)  # refuse a bad pipeline before the slow part
     ctx = context()
@@ -283,7 +296,7 @@ def _compile(
         seconds=clock.seconds,
         bindings=bindings,
         warnings=captured.warnings,
-        remarks=[remark for done_pass in (*done, *lowered) for remark in done_pass.remarks],
+        remarks=remarks + [remark for done_pass in (*done, *lowered) for remark in done_pass.remarks],
         choices=choices,
     )
     warn(captured.warnings)
@@ -298,6 +311,7 @@ def _check_examples(plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) 
     from forgec.runtime.binding import bind
     from forgec.runtime.inputs import InputChecker
     from forgec.runtime.signature import Signature
+    from forgec.runtime.tensor_library import torch_library
 
     entry = plan.public[0]
     signature = Signature(entry, plan.symbols)
@@ -305,7 +319,7 @@ def _check_examples(plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) 
     try:
         leaves = signature.leaves(tuple(args), kwargs)
         with torch.no_grad():
-            accepted = checker.accept(leaves)
+            accepted = checker.accept(leaves, torch_library())
             binding = bind(entry, dict(zip(checker.names, accepted.symbols, strict=True)))
             checker.check_extents(leaves, accepted, binding)
     except ForgeError as reason:

@@ -14,6 +14,7 @@ import typer
 
 from forgec.cli.errors import reporting
 from forgec.cli.progress import progress
+from forgec.cli.targets import COMPILE_HELP
 from forgec.diagnostics.remarks import Remarks
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Fallback(StrEnum):
 def compile_(
     model: Annotated[Path, typer.Argument(help="A Python file with 'model' and 'example_inputs', or a .pt2 file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The artifact to write.")],
-    target: Annotated[str, typer.Option("--target", help="What to compile for.")] = "cpu",
+    target: Annotated[str | None, typer.Option("--target", help=COMPILE_HELP)] = None,
     entry: Annotated[
         str | None, typer.Option("--entry", metavar="FILE.py:NAME", help="Take the model from this name.")
     ] = None,
@@ -62,8 +63,10 @@ def compile_(
             raise error("FORGE-U004", f"cannot write {output}: it is not a regular file")
         check_readable(model)
         from forgec import api
+        from forgec.backends.default_target import default_target
         from forgec.passes.instruments import Timing
 
+        target = default_target(for_others=True) if target is None else target
         timing = Timing()
         with redirect_stdout(sys.stderr), progress(quiet=json or not sys.stderr.isatty()) as show_phase:
             show_phase("loading the model")

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from forgec.cli.errors import EXIT_DIAGNOSTICS, report, reporting
+from forgec.cli.errors import report, reporting
+from forgec.cli.exit_codes import EXIT_DIAGNOSTICS
 from forgec.cli.progress import progress
+from forgec.cli.targets import MODEL_HELP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,9 +38,7 @@ def verify(
     pipeline: Annotated[
         str | None, typer.Option("--pipeline", "-p", help="Passes to compile a model with, @O2 unless given.")
     ] = None,
-    target: Annotated[
-        str | None, typer.Option("--target", help="What to compile a model for, cpu unless given.")
-    ] = None,
+    target: Annotated[str | None, typer.Option("--target", help=MODEL_HELP)] = None,
     dtype: Annotated[
         str | None, typer.Option("--dtype", help="Convert the model first: float32, float64, bfloat16, float16.")
     ] = None,
@@ -120,7 +120,7 @@ def _model(
         source.example_kwargs,
         dynamic_shapes=source.dynamic_shapes,
         pipeline="@O2" if pipeline is None else pipeline,
-        target="cpu" if target is None else target,
+        target=target,
         inputs=arrays,
         dtype=dtype,
         on_phase=show_phase,

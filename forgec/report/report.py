@@ -41,7 +41,7 @@ class Report:
     """Facts about one compilation. ``to_dict`` is the stable interface; byte counts hold for the extents in
     ``bindings``."""
 
-    target: str = "cpu"
+    target: str = "cpu:aten"
     pipeline: str = ""
     captured: Totals = field(default_factory=Totals)
     optimized: Totals = field(default_factory=Totals)

@@ -115,7 +115,7 @@ def verify(
     *,
     dynamic_shapes: Any = None,
     pipeline: str = "@O2",
-    target: str = "cpu",
+    target: str | None = None,
     inputs: Mapping[str, Any] | None = None,
     dtype: str | None = None,
     rtol: float | None = None,
