@@ -298,6 +298,7 @@ def _check_examples(plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) 
     from forgec.runtime.binding import bind
     from forgec.runtime.inputs import InputChecker
     from forgec.runtime.signature import Signature
+    from forgec.runtime.tensor_library import torch_library
 
     entry = plan.public[0]
     signature = Signature(entry, plan.symbols)
@@ -305,7 +306,7 @@ def _check_examples(plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) 
     try:
         leaves = signature.leaves(tuple(args), kwargs)
         with torch.no_grad():
-            accepted = checker.accept(leaves)
+            accepted = checker.accept(leaves, torch_library())
             binding = bind(entry, dict(zip(checker.names, accepted.symbols, strict=True)))
             checker.check_extents(leaves, accepted, binding)
     except ForgeError as reason:

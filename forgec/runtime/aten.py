@@ -35,6 +35,9 @@ REFUSED = frozenset(
 )
 """ATen operations that no plan needs: they touch files, replace a tensor's storage or change what autograd records."""
 
+MOST_NAMED = 20
+"""Operations that an error names one by one."""
+
 _TENSOR, _TENSORS = "Tensor", "Tensors"
 _NUMBERS = frozenset({"number", "int", "float", "bool", "SymInt", "SymFloat", "SymBool"})
 _RETURNED = {"int": "i64", "SymInt": "i64", "float": "f64", "SymFloat": "f64", "bool": "i1", "SymBool": "i1"}
@@ -93,16 +96,24 @@ class Operation:
         return [key for key, argument, value in given if argument.number and isinstance(value, Reg)]
 
 
-def require_torch(ops: tuple[str, ...], torch_version: str) -> None:
-    """Imports torch. FORGE-A006 when that fails."""
+def is_aten(op: str) -> bool:
+    """True for operations of torch: all that are neither kernels nor the runtime's own."""
+    return not is_kernel(op) and not is_control(op)
+
+
+def require_torch(ops: tuple[str, ...], devices: tuple[str, ...], torch_version: str) -> None:
+    """Imports torch. FORGE-A006, which names the operations and devices that need it, when that fails."""
     try:
         import torch  # noqa: F401
     except ImportError as reason:
         needed = f"torch {torch_version} or newer" if torch_version else "torch"
-        called = sum(not is_kernel(op) for op in ops)
-        what = f"the plan calls {called} ATen operations" if called else "torch holds the tensors of a program"
+        called = tuple(filter(is_aten, ops))
+        what = f"the plan calls {len(called)} ATen operations" if called else f"the plan needs {', '.join(devices)}"
         message = f"{what} and torch cannot be imported: {reason}"
-        raise error("FORGE-A006", message, help=f"install {needed}") from None
+        notes = tuple(f"it calls {name}" for name in called[:MOST_NAMED])
+        if len(called) > MOST_NAMED:
+            notes += (f"and {len(called) - MOST_NAMED} more",)
+        raise error("FORGE-A006", message, notes=notes, help=f"install {needed}") from None
 
 
 def require_devices(names: Iterable[str]) -> None:
@@ -273,15 +284,15 @@ def _devices(name: str) -> Any:
 
 def to_torch(value: Arg) -> Any:
     """A fixed argument as torch takes it; tuples become lists. Registers and expressions are the caller's to
-    replace."""
-    import torch
-
+    replace. Imports torch only for what is torch's own."""
     match value:
         case DType():
             return dtypes.torch_dtype(value.name)
         case Device():
             return _devices(value.name)
         case Layout() | MemoryFormat():
+            import torch
+
             found = getattr(torch, value.name, None)
             expected = torch.layout if isinstance(value, Layout) else torch.memory_format
             if not isinstance(found, expected):
