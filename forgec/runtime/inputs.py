@@ -14,7 +14,8 @@ from forgec.runtime.extents import overlaps_itself, symbol_sources
 from forgec.runtime.plan import Arg, Device, DType, Entry, Input, Layout, Literal, MemoryFormat, SymbolDecl
 from forgec.runtime.signature import Signature, describe_literal, describe_value, dtype_name
 from forgec.runtime.symbolic import SymExpr, evaluate, free_symbols
-from forgec.runtime.tensor_library import Leaf, Row, Tensor, TensorLibrary, loaded_torch
+from forgec.runtime.tensor_bytes import is_torch
+from forgec.runtime.tensor_library import Leaf, Row, Tensor, TensorLibrary
 
 
 @dataclass(slots=True)
@@ -155,6 +156,13 @@ def other_layout(name: str, given: str, compiled: str) -> ForgeError:
     return error("FORGE-R008", message, notes=(note,), help="pass a tensor that lies so, for example a contiguous copy")
 
 
+def on_device(tensor: Any, name: str) -> bool:
+    """Whether a torch tensor is on the device of this name."""
+    import torch
+
+    return tensor.device == torch.device(name)
+
+
 def same_literal(value: Any, fixed: Arg) -> bool:
     """Whether a leaf of the call is the fixed value: of the same type and equal, NaN equal to itself."""
     match fixed:
@@ -212,9 +220,8 @@ class _Explainer:
     def check_tensor(self, leaf: int, register: Input) -> bool:
         import numpy
 
-        torch = loaded_torch()
         value, name = self.leaves[leaf], register.name
-        is_tensor = torch is not None and isinstance(value, torch.Tensor)
+        is_tensor = is_torch(value)
         if is_tensor and value.is_nested:
             self.add("FORGE-R008", f"{name} is a nested tensor, only strided tensors are accepted")
             return False
@@ -223,12 +230,12 @@ class _Explainer:
         if not is_tensor and not isinstance(value, (numpy.ndarray, numpy.generic)):
             self.add("FORGE-R001", f"{name} is {given}, the artifact was compiled for a tensor {compiled}")
             return False
-        if is_tensor and value.layout is not torch.strided:
+        if is_tensor and str(value.layout) != "torch.strided":
             self.add("FORGE-R008", f"{name} has layout {value.layout}, only strided tensors are accepted")
             return False
         if dtype_name(value) != register.spec.dtype:
             self.add("FORGE-R002", f"{name} is {given}, the artifact was compiled for {compiled}")
-        if is_tensor and value.device != torch.device(register.device):
+        if is_tensor and not on_device(value, register.device):
             self.add("FORGE-R005", f"{name} is on {value.device}, the artifact was compiled for {register.device}")
         if len(value.shape) != len(register.spec.shape):
             self.add("FORGE-R003", f"{name} is {given}, the artifact was compiled for {compiled}")

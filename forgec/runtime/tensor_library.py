@@ -60,11 +60,11 @@ class TensorLibrary(Protocol):
         one."""
         ...
 
-    def address(self, tensor: Tensor) -> int:
+    def address(self, tensor: Tensor, /) -> int:
         """The address of the first element."""
         ...
 
-    def strides(self, tensor: Tensor) -> tuple[int, ...]:
+    def strides(self, tensor: Tensor, /) -> tuple[int, ...]:
         """Its strides in elements."""
         ...
 
@@ -72,7 +72,7 @@ class TensorLibrary(Protocol):
         """Whether a tensor of this shape has its elements where these strides say."""
         ...
 
-    def storage_offset(self, tensor: Tensor) -> int:
+    def storage_offset(self, tensor: Tensor, /) -> int:
         """Elements between the beginning of what the tensor is a view of, and its first one."""
         ...
 
@@ -80,11 +80,11 @@ class TensorLibrary(Protocol):
         """Whether the tensor has this dtype."""
         ...
 
-    def plain(self, tensor: Tensor) -> Tensor:
+    def plain(self, tensor: Tensor, /) -> Tensor:
         """The tensor, whose memory holds its values; a copy where it says to negate or conjugate what it reads."""
         ...
 
-    def clone(self, tensor: Tensor) -> Tensor:
+    def clone(self, tensor: Tensor, /) -> Tensor:
         """A copy of its own."""
         ...
 
@@ -92,11 +92,11 @@ class TensorLibrary(Protocol):
         """A copy with other strides; a stride of 0 repeats one element."""
         ...
 
-    def may_share(self, left: Tensor, right: Tensor) -> bool:
+    def may_share(self, left: Tensor, right: Tensor, /) -> bool:
         """False only if memory of one tensor may be written without a change of the other."""
         ...
 
-    def share_elements(self, left: Tensor, right: Tensor) -> bool:
+    def share_elements(self, left: Tensor, right: Tensor, /) -> bool:
         """Whether some element of one tensor lies in the bytes of an element of the other."""
         ...
 
@@ -104,11 +104,11 @@ class TensorLibrary(Protocol):
         """A number as a tensor of rank 0, int64."""
         ...
 
-    def constant(self, value: Arg) -> Any:
+    def constant(self, value: Arg, /) -> Any:
         """A fixed value of the plan as the library's users write it."""
         ...
 
-    def adopt(self, tensor: Tensor) -> Tensor:
+    def adopt(self, tensor: Tensor, /) -> Tensor:
         """A tensor of any library as one of this library, over the same memory."""
         ...
 

@@ -27,7 +27,6 @@ class TorchLibrary:
     address = staticmethod(torch.Tensor.data_ptr)
     strides = staticmethod(torch.Tensor.stride)
     clone = staticmethod(torch.Tensor.clone)
-    storage_offset = staticmethod(torch.Tensor.storage_offset)
     share_elements = staticmethod(share_elements)
     constant = staticmethod(to_torch)
     mode = staticmethod(PlainMode)
@@ -67,6 +66,9 @@ class TorchLibrary:
     def lies_as(self, tensor: torch.Tensor, shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
         found = tensor.stride()
         return found == strides or same_strides(shape, found, strides)
+
+    def storage_offset(self, tensor: torch.Tensor) -> int:
+        return int(tensor.storage_offset())
 
     def is_of(self, tensor: torch.Tensor, dtype: str) -> bool:
         return tensor.dtype is dtypes.torch_dtype(dtype)

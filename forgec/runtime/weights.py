@@ -21,7 +21,7 @@ from forgec.runtime.safetensors_layout import (
     is_dense,
     read_header,
 )
-from forgec.runtime.tensor_library import numpy_library
+from forgec.runtime.tensor_library import numpy_library, torch_library
 
 if TYPE_CHECKING:
     import numpy
@@ -90,7 +90,10 @@ class MappedWeights:
 
     def tensor(self, name: str, spec: TensorSpec, device: str) -> torch.Tensor:
         """See ``program.Weights.tensor``. FORGE-A003 or FORGE-A005 when dtype or shape differ from the plan's."""
-        return to_tensor(self.array(name, spec)).to(device)
+        array = self.array(name, spec)
+        if not array.size:  # whose strides torch keeps, and numpy does not
+            return torch_library().empty(spec.dtype, static(spec.shape), static(spec.strides), device)
+        return to_tensor(array).to(device)
 
     def array(self, name: str, spec: TensorSpec) -> numpy.ndarray[Any, Any]:
         """See ``program.Weights.array``. FORGE-A003 or FORGE-A005 when dtype or shape differ from the plan's."""
