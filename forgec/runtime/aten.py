@@ -22,6 +22,7 @@ from forgec.runtime.plan import (
     Layout,
     MemoryFormat,
     Param,
+    Plan,
     Reg,
     View,
 )
@@ -96,18 +97,49 @@ class Operation:
         return [key for key, argument, value in given if argument.number and isinstance(value, Reg)]
 
 
-def is_aten(op: str) -> bool:
-    """True for operations of torch: all that are neither kernels nor the runtime's own."""
-    return not is_kernel(op) and not is_control(op)
+COPY = Operation(
+    name="aten::copy_",
+    call=lambda *_: None,
+    arguments=(
+        SchemaArgument("self", _TENSOR, False, False, False, written=True),
+        SchemaArgument("src", _TENSOR, False, False, False, written=False),
+    ),
+    returns=1,
+    returns_list=False,
+    may_alias=False,
+)
+"""What ``is_copy`` tells; frames call ``TensorLibrary.copy``."""
 
 
-def require_torch(ops: tuple[str, ...], devices: tuple[str, ...], torch_version: str) -> None:
-    """Imports torch. FORGE-A006, which names the operations and devices that need it, when that fails."""
+def is_copy(launch: Launch, entry: Entry) -> bool:
+    """Whether the launch copies elements as they are, and nobody takes its result: what needs no torch."""
+    args = [value for value in launch.args if isinstance(value, Reg)]
+    if launch.op != COPY.name or launch.kwargs or len(launch.args) != 2 or len(args) != 2:
+        return False
+    target, source = (entry.registers[reg.id].spec.dtype for reg in args)
+    return target == source and all(result is None for result in launch.results)
+
+
+def called_of_torch(plan: Plan) -> tuple[str, ...]:
+    """The operations of torch that the plan calls: all that are neither kernels nor the runtime's own, each once."""
+    return tuple(
+        sorted(
+            {
+                launch.op
+                for entry in plan.entries
+                for launch in entry.launches
+                if not (is_kernel(launch.op) or is_control(launch.op) or is_copy(launch, entry))
+            }
+        )
+    )
+
+
+def require_torch(called: tuple[str, ...], devices: tuple[str, ...], torch_version: str) -> None:
+    """Imports torch. FORGE-A006, which names the operations or devices that need it, when that fails."""
     try:
         import torch  # noqa: F401
     except ImportError as reason:
         needed = f"torch {torch_version} or newer" if torch_version else "torch"
-        called = tuple(filter(is_aten, ops))
         what = f"the plan calls {len(called)} ATen operations" if called else f"the plan needs {', '.join(devices)}"
         message = f"{what} and torch cannot be imported: {reason}"
         notes = tuple(f"it calls {name}" for name in called[:MOST_NAMED])
@@ -313,7 +345,7 @@ def link(entry: Entry, torch_version: str) -> tuple[Operation, ...]:
     operations: list[Operation] = []
     missing: dict[str, str] = {}
     for number, launch in enumerate(entry.launches):
-        operation = resolve(launch.op)
+        operation = COPY if is_copy(launch, entry) else resolve(launch.op)
         if isinstance(operation, str):
             missing[launch.op] = operation
             continue

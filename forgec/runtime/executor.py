@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from forgec.diagnostics import ForgeError, Location, error
 from forgec.runtime import dtypes
+from forgec.runtime.aten import COPY
 from forgec.runtime.binding import Binding, in_range
 from forgec.runtime.collector import paused_collector
 from forgec.runtime.control import callable_of, is_control, updated_positions
@@ -173,7 +174,10 @@ class Frame:
                 self._place_of(launch),
                 self.library,
             )
-        call, numbers = self.executable.operations[position].call, self.executable.numbers[position]
+        operation, numbers = self.executable.operations[position], self.executable.numbers[position]
+        if operation is COPY:
+            return self.library.copy
+        call = operation.call
         return _taking_numbers(call, numbers) if numbers else call
 
     def _place(self, container: list[Any] | dict[str, Any], key: Any, value: Arg) -> None:

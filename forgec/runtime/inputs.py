@@ -225,13 +225,13 @@ class _Explainer:
         if is_tensor and value.is_nested:
             self.add("FORGE-R008", f"{name} is a nested tensor, only strided tensors are accepted")
             return False
+        if is_tensor and str(value.layout) != "torch.strided":
+            self.add("FORGE-R008", f"{name} has layout {value.layout}, only strided tensors are accepted")
+            return False
         compiled = self.checker.signature.describe_spec(register.spec)
         given = describe_value(value)
         if not is_tensor and not isinstance(value, (numpy.ndarray, numpy.generic)):
             self.add("FORGE-R001", f"{name} is {given}, the artifact was compiled for a tensor {compiled}")
-            return False
-        if is_tensor and str(value.layout) != "torch.strided":
-            self.add("FORGE-R008", f"{name} has layout {value.layout}, only strided tensors are accepted")
             return False
         if dtype_name(value) != register.spec.dtype:
             self.add("FORGE-R002", f"{name} is {given}, the artifact was compiled for {compiled}")

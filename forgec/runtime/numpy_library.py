@@ -86,6 +86,9 @@ class NumpyLibrary:
     def clone(self, tensor: Array) -> Array:
         return tensor.copy(order="K")
 
+    def copy(self, target: Array, source: Array) -> None:
+        numpy.copyto(target, source, casting="no")
+
     def laid_out(self, tensor: Array, dtype: str, shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:
         owned = list(shape)
         for axis, (extent, stride) in enumerate(zip(shape, strides, strict=True)):

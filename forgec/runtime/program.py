@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from forgec.diagnostics import Diagnostic, ForgeError, error, warn
 from forgec.runtime import arrays, plan_check, tree
-from forgec.runtime.aten import is_aten, link, require_devices, require_torch
+from forgec.runtime.aten import called_of_torch, link, require_devices, require_torch
 from forgec.runtime.binding import Binding, Peak, bind, in_range, peak_of
 from forgec.runtime.collector import paused_collector
 from forgec.runtime.dtypes import from_torch
@@ -256,9 +256,10 @@ class Program(NotCopied):
             plan_check.check(plan)
         check_launches(plan, kernels and kernels.table)
         devices = dict.fromkeys(register.device for entry in plan.entries for register in entry.registers)
-        self.needs_torch = any(map(is_aten, plan.ops)) or not devices.keys() <= {"cpu"}
+        called = called_of_torch(plan)
+        self.needs_torch = bool(called) or not devices.keys() <= {"cpu"}
         if self.needs_torch:
-            require_torch(plan.ops, tuple(devices), plan.torch_version)
+            require_torch(called, tuple(devices), plan.torch_version)
             require_devices(devices)
         self.library = torch_library() if self.needs_torch else numpy_library()
         self.plan = plan

@@ -88,6 +88,10 @@ class TensorLibrary(Protocol):
         """A copy of its own."""
         ...
 
+    def copy(self, target: Tensor, source: Tensor, /) -> Any:
+        """Copies the elements of a tensor of the same dtype, repeated where its extents are 1, into another."""
+        ...
+
     def laid_out(self, tensor: Tensor, dtype: str, shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
         """A copy with other strides; a stride of 0 repeats one element."""
         ...

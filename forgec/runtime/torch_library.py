@@ -29,6 +29,7 @@ class TorchLibrary:
     clone = staticmethod(torch.Tensor.clone)
     share_elements = staticmethod(share_elements)
     constant = staticmethod(to_torch)
+    copy = staticmethod(torch.ops.aten.copy_.default._op)
     mode = staticmethod(PlainMode)
     records_gradients = staticmethod(torch.is_grad_enabled)
 
