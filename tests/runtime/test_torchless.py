@@ -93,7 +93,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     packages.mkdir()
     for name in ("numpy", "ml_dtypes"):
         spec = importlib.util.find_spec(name)
-        assert spec is not None and spec.origin is not None
+        assert spec is not None
+        assert spec.origin is not None
         (packages / name).symlink_to(Path(spec.origin).parent)
     (packages / "forgec").symlink_to(ROOT / "forgec")
     x = torch.randn(4, 6)
@@ -196,7 +197,8 @@ def test_sessions_own_their_state(folder: Path, found: dict[str, Any]) -> None:
     one, two = model.session(), model.session()
     assert results == [bits(one(x)), bits(two(2 * x)), bits(one(x))]
     states = one.state_dict()
-    assert first == {name: bits(state) for name, state in states.items()} and len(first) == 2
+    assert first == {name: bits(state) for name, state in states.items()}
+    assert len(first) == 2
     assert any(bits(torch.tensor([2])) == state for state in first.values())
     assert second == {name: bits(state) for name, state in two.state_dict().items()}
     assert again == results[0]
@@ -206,13 +208,14 @@ def test_sessions_own_their_state(folder: Path, found: dict[str, Any]) -> None:
 def test_a_session_takes_tensors_and_arrays_in_turn(folder: Path, found: dict[str, Any]) -> None:
     session, x = forgec.load(folder / "cache.forge").session(), example(folder, "cache")
     first, second = session(x.numpy()), session(x)
-    assert isinstance(first, numpy.ndarray) and isinstance(second, torch.Tensor)
+    assert isinstance(first, numpy.ndarray)
+    assert isinstance(second, torch.Tensor)
     assert [calls.described(first), bits(second)] == [found["sessions:cache"][0][0], found["sessions:cache"][0][2]]
 
 
 def test_views_share_memory_as_in_eager_mode(found: dict[str, Any]) -> None:
-    _, follows_input, follows_result, shares_input, shares_result, strides = found["shared:views"]
-    assert follows_input and follows_result and shares_input and shares_result
+    *_, strides = found["shared:views"]
+    assert found["shared:views"][1:5] == [True] * 4
     assert strides == [[24, 8], [4, 24]]
 
 
