@@ -57,6 +57,11 @@ CATALOG: dict[str, Entry] = {
         "`forgec explain` was asked for a code that does not exist.",
         "Run `forgec explain` without a code to list all of them.",
     ),
+    "FORGE-U008": Entry(
+        "the compiler is not installed",
+        "forgec was installed to run artifacts; compiling takes more packages, one of which cannot be imported.",
+        "Install them: `pip install 'forgec[compiler]'`.",
+    ),
     "FORGE-C001": Entry(
         "the model could not be exported",
         "torch.export refused the model or the model raised an exception while it was traced.",

@@ -4,7 +4,6 @@ memory and errors as with torch.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -18,8 +17,8 @@ import torch
 import forgec
 from forgec.diagnostics import ForgeError
 from tests.runtime import torchless_calls as calls
+from tests.runtime.packages import link_packages
 
-ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(calls.__file__)
 HEAVY = {"torch", "xdsl", "llvmlite", "ortools", "typer", "rich", "platformdirs", "safetensors", "jinja2", "onnx"}
 
@@ -89,14 +88,7 @@ class Falls(torch.nn.Module):
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     found = tmp_path_factory.mktemp("torchless")
-    packages = found / "packages"
-    packages.mkdir()
-    for name in ("numpy", "ml_dtypes"):
-        spec = importlib.util.find_spec(name)
-        assert spec is not None
-        assert spec.origin is not None
-        (packages / name).symlink_to(Path(spec.origin).parent)
-    (packages / "forgec").symlink_to(ROOT / "forgec")
+    link_packages(found / "packages", "numpy", "ml_dtypes")
     x = torch.randn(4, 6)
     batch = {0: forgec.Dim("batch", min=2, max=64)}
     models: dict[str, tuple[torch.nn.Module, torch.Tensor, Any]] = {
@@ -274,3 +266,47 @@ def test_no_argument_tells_the_library(folder: Path, tmp_path: Path) -> None:
     result = forgec.load(folder / "constant.forge")()
     assert isinstance(result, torch.Tensor)
     assert run(folder, "call:constant")["call:constant"] == bits(result)
+
+
+def without_compiler(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """The command line where nothing that compiles can be imported."""
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'xdsl', 'llvmlite', 'ortools', 'onnx', 'safetensors', 'jinja2', 'platformdirs'):\n"
+        "    sys.modules[name] = None\n"
+        f"from forgec.cli import run; sys.exit(run({arguments!r}))"
+    )
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_command_line_runs_artifacts_without_the_compiler(folder: Path) -> None:
+    artifact = str(folder / "pick.forge")
+    done = without_compiler(["run", artifact, "--input", "index=3xi64=1", "--iterations", "2"])
+    assert done.returncode == 0, done.stderr
+    assert "output: f32[3, 8]" in done.stdout
+    done = without_compiler(["inspect", artifact])
+    assert done.returncode == 0, done.stderr
+    assert "cpu:" in done.stdout
+    done = without_compiler(["run", str(folder / "falls.forge"), "--input", "x=4x4xf32=1"])
+    assert done.returncode == 1
+    assert "FORGE-A006" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["compile", "examples/mlp.py", "-o", "/dev/null"], ["opt", "/dev/null"]])
+def test_the_command_line_says_that_the_compiler_is_missing(arguments: list[str]) -> None:
+    done = without_compiler(arguments)
+    assert done.returncode == 1
+    assert "error[FORGE-U008]" in done.stderr
+    assert "help: pip install 'forgec[compiler]'" in done.stderr
+
+
+def test_compiling_without_the_compiler(tmp_path: Path) -> None:
+    packages = link_packages(tmp_path / "packages", "numpy", "ml_dtypes")
+    code = (
+        f"import sys; sys.path[:0] = [{str(packages)!r}]\n"
+        "import forgec\n"
+        "try: forgec.compile\n"
+        "except forgec.ForgeError as reason: print(reason)"
+    )
+    text = subprocess.run([sys.executable, "-S", "-I", "-c", code], capture_output=True, text=True, check=True).stdout
+    assert text.startswith("error[FORGE-U008]: forgec.compile needs the compiler")
