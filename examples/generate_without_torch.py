@@ -3,7 +3,7 @@
     forgec compile examples/smollm2_decode.py --target cpu:host -o smollm2_decode.forge
     python examples/smollm2.py tokenizer.json
 
-and then, on a machine with ``pip install forgec[runtime] tokenizers``:
+and then, on a machine with ``pip install 'forgec[runtime]' tokenizers``:
 
     python generate_without_torch.py smollm2_decode.forge tokenizer.json "Why is the sky blue?"
 
@@ -55,6 +55,8 @@ def main() -> None:
     text = f"<|im_start|>user\n{options.prompt}{END}\n<|im_start|>assistant\n"
     prompt = tokens.encode(text, add_special_tokens=False).ids
     end = tokens.token_to_id(END)
+    if end is None:
+        raise SystemExit(f"the tokenizer does not know {END}")
 
     started = time.perf_counter()
     produced: list[int] = []

@@ -47,7 +47,7 @@ class Session(NotCopied):
     def state_dict(self) -> dict[str, Tensor]:
         """Copies of all states by name: torch tensors, or arrays if the process has not imported torch."""
         library = usual_library()
-        with self._lock:
+        with self._lock, library.mode(None):
             return {name: library.clone(state) for name, state in self._states_in(library).items()}
 
     def _states_in(self, library: TensorLibrary) -> dict[str, Tensor]:
