@@ -38,12 +38,14 @@ class SymbolUse:
 class Candidate:
     """One choice of tile extents, and what is estimated for it.
 
-    ``seconds`` is the time of a launch for the typical extents; ``limit`` says which limit of the machine it breaks,
-    None if none. The bytes: of tiles that live together, and of lines that all programs move.
+    ``seconds`` is the time of a launch for the typical extents, ``busy_seconds`` that of all programs one after
+    another; ``limit`` says which limit of the machine it breaks, None if none. The bytes: of tiles that live together,
+    and of lines that all programs move.
     """
 
     bindings: Mapping[str, int]
     seconds: float
+    busy_seconds: float
     programs: int
     dot_flops: int
     element_ops: int
@@ -98,14 +100,16 @@ def estimates(
 
 
 def _rank(candidate: Candidate, machine: TileMachine) -> tuple[object, ...]:
-    """Among estimates that are about the same: tiles that the nearest memory holds, then the larger ones. Of those that
-    break a limit the smallest come first.
+    """Among estimates that are about the same (often because memory bounds them all): tiles that the nearest memory
+    holds, then those that keep units busy for the shortest time, then the larger ones. Of those that break a limit the
+    smallest come first.
     """
     return (
         candidate.limit is not None,
         0 if candidate.limit is None else candidate.live_bytes,
         float(f"{candidate.seconds:.2g}"),
         candidate.live_bytes > machine.near_bytes,
+        float(f"{candidate.busy_seconds:.2g}"),
         candidate.seconds,
         -prod(candidate.bindings.values()),
         candidate.text,
@@ -254,6 +258,7 @@ def _estimate(
     return Candidate(
         bindings=dict(bindings),
         seconds=seconds,
+        busy_seconds=programs * program,
         programs=programs,
         dot_flops=programs * dot_flops,
         element_ops=programs * element_ops,

@@ -82,7 +82,8 @@ class KernelCost:
 
     ``live`` are the sums of the bytes of tiles that are alive together, at each op where the sum differs;
     ``dot_operands`` the bytes of both operands of each product. ``footprint_bytes`` are those of the parameters, each
-    once: what a launch must move at least, if it reads and writes all of them.
+    once: what a launch must move at least, if it reads and writes all of them. A parameter whose elements are only
+    gathered counts as what is gathered where that is less: an embedding reads a few rows of its table.
     """
 
     program: ProgramCost
@@ -156,18 +157,27 @@ class _Walk:
         self.live: dict[Extent, None] = {}
         self.dots: dict[Extent, None] = {}
         self.is_exact = True
+        self.repeated: Extent = 1
+        self.gathered: dict[SSAValue, list[Extent]] = {}
+        self.whole: set[SSAValue] = set()
 
     def cost(self) -> KernelCost:
         values: dict[str, Extent] = dict(self.kernel.bindings)
         program = self.block(self.kernel.body.block, 0).at(values)
         programs = prod((substitute(extent, values) for extent in self.kernel.grid.data), start=1)
-        footprint = sum((stored_bytes(block_type(parameter)) for parameter in self.kernel.parameters), start=0)
+        footprint = sum((self._footprint(parameter, programs, values) for parameter in self.kernel.parameters), start=0)
         footprint += sum(
             (stored_bytes(block_type(self.kernel.parameters[n])) for n in self.kernel.updates.data), start=0
         )
         live = tuple(substitute(size, values) for size in self.live)
         dots = tuple(substitute(size, values) for size in self.dots)
         return KernelCost(program, programs, footprint, live, dots, self.is_exact)
+
+    def _footprint(self, parameter: SSAValue, programs: Extent, values: Mapping[str, Extent]) -> Extent:
+        stored = stored_bytes(block_type(parameter))
+        if parameter in self.whole or parameter not in self.gathered:
+            return stored
+        return sym_min(stored, programs * substitute(_total(self.gathered[parameter]), values))
 
     def block(self, block: Block, around: Extent) -> ProgramCost:
         """The cost of one execution. ``around`` are the bytes of tiles that live on outside."""
@@ -186,8 +196,11 @@ class _Walk:
             case scf.ForOp():
                 turns = self.places.turns(op)
                 self.is_exact &= turns is not None and self.places.middle(turns) == turns
+                times = 1 if turns is None else self.places.middle(turns)
+                outside, self.repeated = self.repeated, self.repeated * times
                 body = self.block(op.body.block, alive)
-                return body.times(1 if turns is None else self.places.middle(turns))
+                self.repeated = outside
+                return body.times(times)
             case scf.IfOp():
                 self.is_exact = False
                 branches = [self.block(r.block, alive) for r in (op.true_region, op.false_region) if r.blocks]
@@ -200,9 +213,9 @@ class _Walk:
             case memory.StoreOp():
                 return self._moved(op.block, op.value, read=False)
             case memory.GatherOp():
-                return self._elements(op.result, reads=True, writes=False)
+                return self._elements(op, op.result, reads=True, writes=False)
             case memory.ScatterOp():
-                return self._elements(op.value, reads=op.combine is not None, writes=True)
+                return self._elements(op, op.value, reads=op.combine is not None, writes=True)
             case compute.DotOp():
                 self.dots[tile_bytes(op.lhs) + tile_bytes(op.rhs)] = None
                 (rows, inner), columns = extents(op.lhs), extents(op.result)[1]
@@ -226,20 +239,65 @@ class _Walk:
 
     def _moved(self, block: SSAValue, value: SSAValue, *, read: bool) -> ProgramCost:
         """A tile of a block: what is outside, or in the same place, is moved once."""
+        self.whole.add(_parameter(block))
         count, lines, traffic = _access(block_type(block), value.type)
         if read:
             return ProgramCost(bytes_read=count, line_bytes=lines, tile_bytes=traffic)
         return ProgramCost(bytes_written=count, line_bytes=lines, tile_bytes=traffic)
 
-    def _elements(self, value: SSAValue, *, reads: bool, writes: bool) -> ProgramCost:
-        size = prod(extents(value), start=1) * item_bytes(element(value))
+    def _elements(
+        self, op: memory.GatherOp | memory.ScatterOp, value: SSAValue, *, reads: bool, writes: bool
+    ) -> ProgramCost:
+        count = prod(extents(value), start=1)
+        size = count * item_bytes(element(value))
+        lines = _gathered_lines(op, value)
+        self.gathered.setdefault(_parameter(op.block), []).append(size * self.repeated)
         return ProgramCost(
             bytes_read=size if reads else 0,
             bytes_written=size if writes else 0,
-            line_bytes=size * (reads + writes),
-            element_ops=prod(extents(value), start=1),
+            line_bytes=lines * (reads + writes),
+            element_ops=count,
             tile_bytes=tile_bytes(value),
         )
+
+
+def _parameter(block: SSAValue) -> SSAValue:
+    """The parameter that a block is a part of."""
+    while isinstance(view := block.owner, memory.ViewOp):
+        block = view.source
+    return block
+
+
+def _gathered_lines(op: memory.GatherOp | memory.ScatterOp, value: SSAValue) -> Extent:
+    """Bytes of the lines that elements touch: those that count along the tile's last axis stand side by side, others
+    have a line each.
+    """
+    shape, item = extents(value), item_bytes(element(value))
+    if not shape:
+        return LINE_BYTES
+    if not _counts(op.indices[-1], len(shape) - 1, value):
+        return prod(shape, start=1) * LINE_BYTES
+    return prod(shape[:-1], start=1) * sym_max(shape[-1] * item, LINE_BYTES)
+
+
+def _counts(index: SSAValue, axis: int, value: SSAValue) -> bool:
+    """True if an index grows along an axis by what the kernel counts, not by what it reads."""
+    if len(extents(index)) != len(extents(value)):
+        return False
+    owner = index.owner
+    match owner:
+        case compute.RangeOp():
+            return True
+        case compute.BroadcastOp():
+            along = list(owner.along.data)
+            return axis in along and _counts_alone(owner.input, along.index(axis))
+        case compute.IndexOp():
+            return any(_counts(operand, axis, value) for operand in owner.inputs)
+    return False
+
+
+def _counts_alone(index: SSAValue, axis: int) -> bool:
+    return bool(extents(index)) and _counts(index, axis, index)
 
 
 @lru_cache(maxsize=1 << 12)
