@@ -112,10 +112,21 @@ def measured(module: ModuleOp, level: str) -> list[Measured]:
     return [measured_kernel(op, module, level, launches.get(op.sym_name.data, [])) for op in kernels]
 
 
-def measured_kernel(kernel: KernelOp, module: ModuleOp, level: str, launches: Sequence[LaunchOp]) -> Measured:
-    """The fastest of many launches, for typical extents."""
+def measured_kernel(
+    kernel: KernelOp,
+    module: ModuleOp,
+    level: str,
+    launches: Sequence[LaunchOp],
+    values: Mapping[str, int] | None = None,
+) -> Measured:
+    """The fastest of many launches: for ``values`` of the module's symbols if there are any, else for typical extents."""
     uses = symbol_uses(kernel, module)
     symbols = {name: uses[name].typical for name in kernel.symbol_names}
+    if values and launches:
+        symbols = {
+            name: evaluate(extent, values)
+            for name, extent in zip(kernel.symbol_names, launches[0].extents.data, strict=True)
+        }
     tensors = [_tensor(types.tensor_type(block_type(value)), symbols) for value in kernel.parameters]
     weights = [n for n, v in enumerate(launches[0].operands if launches else ()) if isinstance(v.owner, ParamRefOp)]
     programs = prod(kernel.programs(symbols))

@@ -236,9 +236,15 @@ def _estimate(
     """
     programs = evaluate(cost.programs, values)
     live = cost.live_bytes_at(values)
-    dot_flops, element_ops, line_bytes, tile_bytes = (
+    dot_flops, element_ops, line_bytes, tile_bytes, far_bytes = (
         evaluate(part, values)
-        for part in (cost.program.dot_flops, cost.program.element_ops, cost.program.line_bytes, cost.program.tile_bytes)
+        for part in (
+            cost.program.dot_flops,
+            cost.program.element_ops,
+            cost.program.line_bytes,
+            cost.program.tile_bytes,
+            cost.program.far_bytes,
+        )
     )
     footprint = evaluate(cost.footprint_bytes, values)
     near_rate = machine.near_rate if live <= machine.near_bytes else machine.middle_rate
@@ -246,7 +252,7 @@ def _estimate(
     computing += element_ops / machine.element_ops
     program = max(computing, tile_bytes / near_rate, line_bytes / machine.middle_rate)
     program += machine.program_seconds + ops * machine.op_seconds
-    again = max(programs * line_bytes - footprint, 0) if footprint > machine.middle_bytes else 0
+    again = max(programs * far_bytes - footprint, 0) if footprint > machine.middle_bytes else 0
     moving = (footprint + again) / machine.memory_rate
     waves = ceil(programs / machine.units)
     if not machine.alone_seconds:

@@ -74,7 +74,10 @@ def dot_tile(
     ends = rows if limit is None else k.max(k.min(rows, limit), 0)
     direct = lhs.before_end(0)
     again = vectors > block and not direct.is_plain
-    lhs = stored(k, lhs, spread=True) if again or (rows > height and _crowds(direct)) else direct
+    if again or (rows > height and _crowds(direct)):
+        lhs = stored(k, direct, spread=True, rows=None if limit is None else ends)
+    else:
+        lhs = direct
     if not rhs.is_contiguous(1) or (rows > height and not rhs.is_plain):
         rhs = stored(k, rhs)
     k.begin_nest()
