@@ -119,7 +119,7 @@ def measured_kernel(
     launches: Sequence[LaunchOp],
     values: Mapping[str, int] | None = None,
 ) -> Measured:
-    """The fastest of many launches: for ``values`` of the module's symbols if there are any, else for typical extents."""
+    """The fastest of many launches, for ``values`` of the module's symbols, else for typical extents."""
     uses = symbol_uses(kernel, module)
     symbols = {name: uses[name].typical for name in kernel.symbol_names}
     if values and launches:

@@ -275,12 +275,23 @@ class _Walk:
     def _moved(self, block: SSAValue, value: SSAValue, *, read: bool) -> ProgramCost:
         """A tile of a block: what is outside, or in the same place, is moved once."""
         parameter = _parameter(block)
-        self.whole.add(parameter)
         count, lines, far, traffic = _access(block_type(block), value.type)
+        if self._is_chosen(block):
+            self.gathered.setdefault(parameter, []).append(count * self.repeated)
+        else:
+            self.whole.add(parameter)
         far = 0 if _is_kept(parameter) else far
         if read:
             return ProgramCost(bytes_read=count, line_bytes=lines, tile_bytes=traffic, far_bytes=far)
         return ProgramCost(bytes_written=count, line_bytes=lines, tile_bytes=traffic, far_bytes=far)
+
+    def _is_chosen(self, block: SSAValue) -> bool:
+        """True if data tell which part of a parameter a block is."""
+        while isinstance(view := block.owner, memory.ViewOp):
+            if self.places.of(view.offset) is None:
+                return True
+            block = view.source
+        return False
 
     def _elements(
         self, op: memory.GatherOp | memory.ScatterOp, value: SSAValue, *, reads: bool, writes: bool
