@@ -183,7 +183,10 @@ CASES = [
     Case("T5 small's encoder, 128 tokens", t5, (ids(128),), {}),
     Case("Mixtral 4 layers, 128 tokens", mixtral, (ids(128),), NO_CACHE),
     Case("GPT-OSS 4 layers, 128 tokens", gpt_oss, (ids(128),), NO_CACHE),
+]
+DECODING = [
     Case("GPT-2, 1 token", gpt2, (ids(1),), NO_CACHE),
     Case("Llama 12 layers, 1 token", llama, (ids(1),), NO_CACHE),
     Case("SmolLM2 4 layers, decoding", decoding, (ids(1), torch.tensor([700])), {}),
 ]
+"""One token: for measurements of kernels."""
