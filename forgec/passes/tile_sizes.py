@@ -38,12 +38,14 @@ class SymbolUse:
 class Candidate:
     """One choice of tile extents, and what is estimated for it.
 
-    ``seconds`` is the time of a launch for the typical extents; ``limit`` says which limit of the machine it breaks,
-    None if none. The bytes: of tiles that live together, and of lines that all programs move.
+    ``seconds`` is the time of a launch for the typical extents, ``busy_seconds`` that of all programs one after
+    another; ``limit`` says which limit of the machine it breaks, None if none. The bytes: of tiles that live together,
+    and of lines that all programs move.
     """
 
     bindings: Mapping[str, int]
     seconds: float
+    busy_seconds: float
     programs: int
     dot_flops: int
     element_ops: int
@@ -98,14 +100,16 @@ def estimates(
 
 
 def _rank(candidate: Candidate, machine: TileMachine) -> tuple[object, ...]:
-    """Among estimates that are about the same: tiles that the nearest memory holds, then the larger ones. Of those that
-    break a limit the smallest come first.
+    """Among estimates that are about the same (often because memory bounds them all): tiles that the nearest memory
+    holds, then those that keep units busy for the shortest time, then the larger ones. Of those that break a limit the
+    smallest come first.
     """
     return (
         candidate.limit is not None,
         0 if candidate.limit is None else candidate.live_bytes,
         float(f"{candidate.seconds:.2g}"),
         candidate.live_bytes > machine.near_bytes,
+        float(f"{candidate.busy_seconds:.2g}"),
         candidate.seconds,
         -prod(candidate.bindings.values()),
         candidate.text,
@@ -232,9 +236,15 @@ def _estimate(
     """
     programs = evaluate(cost.programs, values)
     live = cost.live_bytes_at(values)
-    dot_flops, element_ops, line_bytes, tile_bytes = (
+    dot_flops, element_ops, line_bytes, tile_bytes, far_bytes = (
         evaluate(part, values)
-        for part in (cost.program.dot_flops, cost.program.element_ops, cost.program.line_bytes, cost.program.tile_bytes)
+        for part in (
+            cost.program.dot_flops,
+            cost.program.element_ops,
+            cost.program.line_bytes,
+            cost.program.tile_bytes,
+            cost.program.far_bytes,
+        )
     )
     footprint = evaluate(cost.footprint_bytes, values)
     near_rate = machine.near_rate if live <= machine.near_bytes else machine.middle_rate
@@ -242,7 +252,7 @@ def _estimate(
     computing += element_ops / machine.element_ops
     program = max(computing, tile_bytes / near_rate, line_bytes / machine.middle_rate)
     program += machine.program_seconds + ops * machine.op_seconds
-    again = max(programs * line_bytes - footprint, 0) if footprint > machine.middle_bytes else 0
+    again = max(programs * far_bytes - footprint, 0) if footprint > machine.middle_bytes else 0
     moving = (footprint + again) / machine.memory_rate
     waves = ceil(programs / machine.units)
     if not machine.alone_seconds:
@@ -254,6 +264,7 @@ def _estimate(
     return Candidate(
         bindings=dict(bindings),
         seconds=seconds,
+        busy_seconds=programs * program,
         programs=programs,
         dot_flops=programs * dot_flops,
         element_ops=programs * element_ops,

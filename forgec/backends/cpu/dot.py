@@ -74,7 +74,12 @@ def dot_tile(
     ends = rows if limit is None else k.max(k.min(rows, limit), 0)
     direct = lhs.before_end(0)
     again = vectors > block and not direct.is_plain
-    lhs = stored(k, lhs, spread=True) if again or (rows > height and _crowds(direct)) else direct
+    crowded = rows > height and _crowds(direct)
+    strip = k.buffer(lhs.element, (height, total), spread=True) if crowded and vectors <= block else None
+    if strip is None and (again or crowded):
+        lhs = stored(k, direct, spread=True, rows=None if limit is None else ends)
+    else:
+        lhs = direct
     if not rhs.is_contiguous(1) or (rows > height and not rhs.is_plain):
         rhs = stored(k, rhs)
     k.begin_nest()
@@ -91,12 +96,17 @@ def dot_tile(
             return At((place, first), 1, lanes, active)
 
         cells = [at(place, c) for place in places for c in range(width)]
+        left_at = places
+        if strip is not None:
+            _copy_rows(k, lhs, places, strip)
+            left_at = list(range(height))
+        source = lhs if strip is None else Stored(strip)
 
         def step(place: Place, acc: list[SSAValue]) -> Sequence[SSAValue]:
             right = [k.read(rhs, at(place, c)) for c in range(width)]
             found: list[SSAValue] = []
             for r in range(height):
-                left = k.read(lhs, At((places[r], place)))
+                left = k.read(source, At((left_at[r], place)))
                 left = left if lanes == 1 else k.e.splat(left, lanes)
                 for c in range(width):
                     found.append(multiply_add(k.e, left, right[c], acc[r * width + c]))
@@ -129,6 +139,24 @@ def _crowds(tile: Tile) -> bool:
     """True if rows of a tile in memory begin in few sets of a cache, so that a block of them pushes itself out."""
     apart = tile.apart(0)
     return apart is not None and apart != 0 and apart % PAGE == 0
+
+
+def _copy_rows(k: Kernel, tile: Tile, rows: Sequence[Place], buffer: Buffer) -> None:
+    """Some rows of a tile, side by side in the first-level cache."""
+    total = tile.shape[1]
+    lanes = lane_count(total, tile.width)
+
+    def chunk(place: Place, active: SSAValue | None = None) -> Sequence[SSAValue]:
+        axis = None if lanes == 1 else 1
+        for number, row in enumerate(rows):
+            value = k.read(tile, At((row, place), axis, lanes, active))
+            buffer.write(k, value, At((number, place), axis, lanes))
+        return ()
+
+    whole = total // lanes * lanes
+    k.loop(0, whole, lanes, lambda place, _: chunk(place))
+    if whole < total:
+        k.nested(lambda: chunk(whole, lanes_below(k, total - whole, lanes)))
 
 
 def _even(count: int, most: int) -> int:
