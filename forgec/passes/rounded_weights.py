@@ -4,7 +4,8 @@
 - ``int8``: numbers from -127 to 127, one scale in float32 for each row, the row's largest magnitude divided by 127.
 - ``int4``: numbers from 0 to 15, two to the byte, and for each group of 32 numbers along K a scale in bfloat16 and a
   zero point from 0 to 15, so that 0 is among the 16 values and the group's least and greatest number are the ends.
-  Where 32 does not divide K, groups are the largest divisor of K below; a weight whose K is odd, or has no divisor from 8 to
+  Where 32 does not divide K, groups are the largest divisor of K below; a weight whose K is odd, or has no divisor from
+  8 to
   32, is stored as ``int8``, and so are the weights of embeddings, tied ones too (their rows reach the sum of all layers
   unscaled, and there are few layers to make up for it).
 
