@@ -81,7 +81,8 @@ def dot_tile(
     lhs = stored(k, lhs, spread=True) if again or (rows > height and _crowds(direct)) else direct
     if not rhs.is_contiguous(1) or (rows > height and not rhs.is_plain):
         rhs = stored(k, rhs)
-    steps = 1 if rhs.is_plain and rows > FEW_ROWS else STEPS
+    steps = STEPS if rhs.is_plain else 2 * STEPS
+    steps = max(1, steps * FEW_ROWS // max(rows, FEW_ROWS)) if not rhs.is_plain or rows <= FEW_ROWS else 1
     k.begin_nest()
 
     def tile_of(row: Place, height: int, column: Place, width: int, last: Place | None = None) -> None:

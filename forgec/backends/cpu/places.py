@@ -241,7 +241,8 @@ class Places:
         e, known = self.e, self.nonnegative(a) and self.nonnegative(b)
         if isinstance(b, int) and b > 0 and b & (b - 1) == 0:
             a = self.ssa(a)
-            return self._result(e.ashr(a, b.bit_length() - 1), a), self._result(e.and_(a, b - 1))
+            quotient = e.remember(("floordiv", a, b), lambda: e.ashr(a, b.bit_length() - 1))
+            return self._result(quotient, a), self._result(e.remember(("mod", a, b), lambda: e.and_(a, b - 1)))
         left, right = self._pair(a, b)
         if isinstance(b, int) and 1 < b < _SHORT and self._limits.get(left, _SHORT + 1) <= _SHORT and lanes(left.type):
             quotient = self.e.remember(("floordiv", left, b), lambda: self._divided_short(left, b))
@@ -260,7 +261,11 @@ class Places:
     def _quotient_exactly(self, a: Place, b: int) -> SSAValue:
         """A multiple of ``b`` divided by it."""
         value = self.ssa(a)
-        made = self.e.ashr(value, b.bit_length() - 1) if b & (b - 1) == 0 else self.e.sdiv(*self._pair(value, b))
+
+        def divide() -> SSAValue:
+            return self.e.ashr(value, b.bit_length() - 1) if b & (b - 1) == 0 else self.e.sdiv(*self._pair(value, b))
+
+        made = self.e.remember(("exact quotient", value, b), divide)
         self._note_multiple(made, self.multiple(a) // b)
         return made
 

@@ -96,6 +96,7 @@ class _Lowering:
         self.kernel = kernel
         self.vector_bytes = vector_bytes
         self.e = Emitter(function(kernel.sym_name.data, (PTR, PTR, i64, i64), i32) if func is None else func)
+        self.e.register_bytes = vector_bytes
         self.k = Kernel(self.e)
         self.placement = Placement(kernel) if placement is None else placement
         self.repeated = repeated_loops(kernel, self.placement) if func is None else {}

@@ -7,7 +7,7 @@ between.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
 from xdsl.ir import Attribute, SSAValue
@@ -91,17 +91,20 @@ class Kernel(Places):
 
     def __init__(self, emitter: Emitter) -> None:
         super().__init__(emitter)
-        self._known: list[dict[tuple[Tile, At], SSAValue]] = [{}]
+        self._known: list[dict[Hashable, SSAValue]] = [{}]
         self._spare: SSAValue | None = None
         self.frame_bytes = 0
 
     def read(self, tile: Tile, at: At) -> SSAValue:
         """Elements of a tile, computed once for each place of a loop nest."""
-        key = (tile, at)
+        return self.once((tile, at), lambda: tile.read(self, at))
+
+    def once(self, key: Hashable, make: Callable[[], SSAValue]) -> SSAValue:
+        """What ``make`` computes or reads, once in a loop nest."""
         for known in reversed(self._known):
             if (found := known.get(key)) is not None:
                 return found
-        found = self._known[-1][key] = tile.read(self, at)
+        found = self._known[-1][key] = make()
         return found
 
     def nested(self, emit: Callable[[], Sequence[SSAValue]]) -> Sequence[SSAValue]:
@@ -319,7 +322,8 @@ class Elementwise(Tile):
         self.operands = operands
 
     def read(self, k: Kernel, at: At) -> SSAValue:
-        return self.compute(k.e, [k.read(operand, at) for operand in self.operands])
+        values = [k.read(operand, at) for operand in self.operands]
+        return k.once((self, *values), lambda: self.compute(k.e, values))  # places may have the same operands
 
     def step(self, axis: int) -> int | None:
         steps = [operand.step(axis) for operand in self.operands]

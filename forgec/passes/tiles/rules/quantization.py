@@ -8,7 +8,8 @@ from xdsl.dialects import arith, math
 from xdsl.ir import SSAValue
 
 from forgec.ir import types
-from forgec.ir.ops.quantization import BYTES, DequantizeOp, held_number
+from forgec.ir.ops.quantization import DequantizeOp, held_number
+from forgec.ir.tile.types import tile
 from forgec.passes.tiles.arithmetic import binary as apply
 from forgec.passes.tiles.arithmetic import cast, made, number
 from forgec.passes.tiles.axes import Place
@@ -16,17 +17,16 @@ from forgec.passes.tiles.kernel_builder import KernelBuilder, Tile
 from forgec.passes.tiles.rule import computes
 from forgec.runtime.symbolic import Extent
 
-SIGNIFICANT_BITS = {"bf16": 8, "f16": 11}
-
 
 @computes(DequantizeOp)
 def dequantize(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     """``(numbers - zeros) · scales``, each step in the dtype in which the op says it is computed."""
+    if _is_exact(op):
+        return _multiply_added(k, op, place)
     shape = op.unpacked_shape(op.quantized)
     compute = op.compute.data
-    value = cast(k, _halves(k, op, place) if op.packing is not None else k.value(op.quantized, place), compute)
-    if _is_exact(op):
-        return _multiply_added(k, op, value, place)
+    value = k.value(op.quantized, place) if op.packing is None else _Packed(k, op, place).number(k)
+    value = cast(k, value, compute)
     if op.zeros is not None:
         value = apply(k, "sub", value, _parameter(k, op.zeros, shape, place, compute))
     if op.scales is not None:
@@ -36,26 +36,26 @@ def dequantize(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
 
 
 def _is_exact(op: Any) -> bool:
-    """True if float32 holds products of a number, or a zero point, and a scale: then ``number · scale - zero · scale``
-    is the same bits as what the op says, and the second product is that of a whole block.
+    """True if float32 holds products of a 4-bit number, or a zero point, and a scale: then ``number · scale - zero ·
+    scale`` is the same bits as what the op says, and the second product is that of a whole block.
     """
-    if op.zeros is None or op.scales is None or op.compute.data != "f32" or types.dtype(op.result) != "f32":
+    parameters = [op.zeros, op.scales]
+    if None in parameters or op.packing is None or op.packing.data != "u4" or op.compute.data != "f32":
         return False
-    bits = SIGNIFICANT_BITS.get(types.dtype(op.scales))
-    numbers = 4 if op.packing is not None else 8
-    return (
-        bits is not None
-        and types.dtype(op.quantized) in BYTES
-        and types.dtype(op.zeros) in BYTES
-        and (bits + 1 + numbers <= 24 and bits + 8 <= 24)
-    )
+    return (types.dtype(op.scales), types.dtype(op.zeros), types.dtype(op.result)) == ("bf16", "ui8", "f32")
 
 
-def _multiply_added(k: KernelBuilder, op: Any, numbers: Tile, place: Place) -> Tile:
-    shape = op.unpacked_shape(op.quantized)
+def _multiply_added(k: KernelBuilder, op: Any, place: Place) -> Tile:
+    """The number of the upper half of a byte is not shifted: 16 times as large, it meets a 16th of the scale."""
+    shape, packed = op.unpacked_shape(op.quantized), _Packed(k, op, place)
     zeros, scales = (_parameter(k, value, shape, place, "f32") for value in (op.zeros, op.scales))
     offset = apply(k, "mul", made(k, arith.NegfOp, zeros), scales)
-    return made(k, math.FmaOp, numbers, scales, offset)
+    axes = sorted({*scales.axes, *packed.byte.axes}, key=lambda axis: axis.order)
+    exponent = k.spread(cast(k, k.index((127 - 4 * packed.upper) * (1 << 23)), "i32"), axes)  # the bits of 1 or of 1/16
+    factor = Tile(k.add(arith.BitcastOp(exponent.value, tile("f32", exponent.shape))), exponent.axes, "f32")
+    mask = cast(k, k.index(15 + 225 * packed.upper), "i32")
+    numbers = cast(k, apply(k, "and", packed.byte, mask), "f32")
+    return made(k, math.FmaOp, numbers, apply(k, "mul", scales, factor), offset)
 
 
 def _parameter(k: KernelBuilder, value: SSAValue, shape: tuple[Extent, ...], place: Place, dtype: str) -> Tile:
@@ -72,16 +72,22 @@ def _parameter(k: KernelBuilder, value: SSAValue, shape: tuple[Extent, ...], pla
     return cast(k, k.value(value, tuple(at)), dtype)
 
 
-def _halves(k: KernelBuilder, op: Any, place: Place) -> Tile:
-    """The 4-bit number at a place, as i32: its byte, shifted by where in the byte it is."""
-    run = op.run.data
-    pair, within = k.axes.divide(place[-1], 2 * run)
-    half, rest = k.axes.divide(within, run)
-    byte = k.value(op.quantized, (*place[:-1], pair * run + rest))
-    wide = cast(k, Tile(byte.value, byte.axes, "ui8", byte.zero_outside), "i32")
-    upper = 1 - half if op.high_first is not None else half
-    if op.packing.data == "u4":
-        shift = cast(k, k.index(4 * upper), "i32")
-        return apply(k, "and", made(k, arith.ShRUIOp, wide, shift), k.constant(15, "i32"))
-    left = cast(k, k.index(28 - 4 * upper), "i32")
-    return made(k, arith.ShRSIOp, made(k, arith.ShLIOp, wide, left), k.constant(28, "i32"))
+class _Packed:
+    """The byte, as i32, that holds the number at a place; and in which half of it: ``upper`` is 0 or 1."""
+
+    def __init__(self, k: KernelBuilder, op: Any, place: Place) -> None:
+        run = op.run.data
+        pair, within = k.axes.divide(place[-1], 2 * run)
+        half, rest = k.axes.divide(within, run)
+        byte = k.value(op.quantized, (*place[:-1], pair * run + rest))
+        self.byte = cast(k, Tile(byte.value, byte.axes, "ui8", byte.zero_outside), "i32")
+        self.upper = half if op.high_first is None else 1 - half
+        self.packing = op.packing.data
+
+    def number(self, k: KernelBuilder) -> Tile:
+        """The number, as i32."""
+        if self.packing == "u4":
+            shift = cast(k, k.index(4 * self.upper), "i32")
+            return apply(k, "and", made(k, arith.ShRUIOp, self.byte, shift), k.constant(15, "i32"))
+        left = cast(k, k.index(28 - 4 * self.upper), "i32")
+        return made(k, arith.ShRSIOp, made(k, arith.ShLIOp, self.byte, left), k.constant(28, "i32"))
