@@ -17,11 +17,13 @@ from forgec.backends.cpu.emitter import Emitter
 from forgec.backends.cpu.llvm_types import is_float, size_bytes, vector
 from forgec.backends.cpu.nests import loop_nest, stored
 from forgec.backends.cpu.places import Place
+from forgec.backends.cpu.scaled_sum import scaled_sum
 from forgec.backends.cpu.tiles import (
     At,
     Buffer,
     Elementwise,
     Kernel,
+    MultiplyAdd,
     Stored,
     Tile,
     Transpose,
@@ -66,8 +68,9 @@ def dot_tile(
     if rows <= FEW_ROWS and transposed and rhs.is_contiguous(1):
         _along_sum(k, lhs, rhs, accumulator, buffer)
         return
+    parts = rhs.operands if isinstance(rhs, MultiplyAdd) else ()
     if transposed:
-        rhs = Transpose(rhs, (1, 0))
+        rhs, parts = Transpose(rhs, (1, 0)), [Transpose(part, (1, 0)) for part in parts]
     lanes = lane_count(columns, size_bytes(accumulator.element))
     per_vector = max(1, lanes * size_bytes(accumulator.element) // vector_bytes)
     vectors = -(-columns // lanes)
@@ -109,7 +112,11 @@ def dot_tile(
             return found
 
         first = [k.read(accumulator, cell) for cell in cells]
-        for value, cell in zip(_summed(k, total, steps, step, first), cells, strict=True):
+        if parts and rows <= FEW_ROWS and total % lanes == 0:
+            sums = scaled_sum(k, lhs, parts, places, [at(0, c) for c in range(width)], total, lanes, first)
+        else:
+            sums = _summed(k, total, steps, step, first)
+        for value, cell in zip(sums, cells, strict=True):
             buffer.write(k, value, cell)
 
     def rows_of(column: Place, width: int) -> None:

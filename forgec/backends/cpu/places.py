@@ -96,7 +96,10 @@ class Places:
             values.sort(key=self.e.level)
         for value in values:
             pointer = self._element(pointer, value, element)
-        return self.e.element(pointer, constant, element) if constant else pointer
+        if not constant:
+            return pointer
+        key = ("element", pointer, constant, element)
+        return self.e.remember(key, lambda: self.e.element(pointer, constant, element))
 
     def assume_nonnegative(self, place: Place) -> Place:
         if isinstance(place, SSAValue | Sum):

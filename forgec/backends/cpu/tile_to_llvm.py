@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 
-from xdsl.dialects import arith, llvm, scf
+from xdsl.dialects import arith, llvm, math, scf
 from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, FloatAttr, IntegerAttr, ModuleOp
 from xdsl.ir import Block, Operation, SSAValue
 
@@ -35,6 +35,7 @@ from forgec.backends.cpu.tiles import (
     Elementwise,
     Index,
     Kernel,
+    MultiplyAdd,
     Padded,
     Range,
     Splat,
@@ -279,7 +280,8 @@ class _Lowering:
                 return Transpose(self.tiles[op.input], op.permutation.data)
             case compute.PadOp():
                 return self.padded(op)
-        return Elementwise(
+        kind = MultiplyAdd if isinstance(op, math.FmaOp) else Elementwise
+        return kind(
             llvm_element(element(op.results[0])), shape, elementwise.compute(op),
             [self.tile(operand, shape) for operand in op.operands],
         )  # fmt: skip

@@ -107,6 +107,10 @@ class Kernel(Places):
         found = self._known[-1][key] = make()
         return found
 
+    def spread(self, value: SSAValue, count: int) -> SSAValue:
+        """The same number in so many lanes, made once in a loop nest."""
+        return self.once(("spread", value, count), lambda: self.e.splat(value, count))
+
     def nested(self, emit: Callable[[], Sequence[SSAValue]]) -> Sequence[SSAValue]:
         """Emit code that is not always run: what it reads is not known after it."""
         outer = self._known
@@ -226,7 +230,7 @@ class Splat(Tile):
         self.value = value
 
     def read(self, k: Kernel, at: At) -> SSAValue:
-        return self.value if at.lanes == 1 else k.e.splat(self.value, at.lanes)
+        return self.value if at.lanes == 1 else k.spread(self.value, at.lanes)
 
     def step(self, axis: int) -> int | None:
         return 0
@@ -333,6 +337,10 @@ class Elementwise(Tile):
         return all(operand.is_contiguous(axis) for operand in self.operands)
 
 
+class MultiplyAdd(Elementwise):
+    """``a · b + c``: three operands, of which products make use where ``b`` and ``c`` are those of many ``a``."""
+
+
 class Broadcast(Tile):
     """Operand axis ``i`` is axis ``along[i]``; extents of 1 are repeated."""
 
@@ -350,7 +358,7 @@ class Broadcast(Tile):
             if target == at.axis and not repeated:
                 axis = own
         found = k.read(self.operand, at.along(tuple(places), axis))
-        return found if axis is not None or at.lanes == 1 else k.e.splat(found, at.lanes)
+        return found if axis is not None or at.lanes == 1 else k.spread(found, at.lanes)
 
     def step(self, axis: int) -> int | None:
         for own, target in enumerate(self.along):
