@@ -126,7 +126,7 @@ class _Rounding:
             return refuse(f"has the shape {list(map(str, shape))}")
         columns = shape[0] if "turned" in kinds else shape[1]
         assert isinstance(columns, int), "seen above"
-        found = rounding(self.precision, types.dtype(first), columns, embeds="embedding" in kinds)
+        found = rounding(self.precision, types.dtype(first), columns)
         return refuse("has no more bits already") if found is None else found
 
     def _readings(self, value: SSAValue) -> Iterator[tuple[str, Operation]]:

@@ -4,10 +4,9 @@
 - ``int8``: numbers from -127 to 127, one scale in float32 for each row, the row's largest magnitude divided by 127.
 - ``int4``: numbers from 0 to 15, two to the byte, and for each group of 32 numbers along K a scale in bfloat16 and a
   zero point from 0 to 15, so that 0 is among the 16 values and the group's least and greatest number are the ends.
-  Where 32 does not divide K, groups are the largest divisor of K below; a weight whose K is odd, or has no divisor from
-  8 to
-  32, is stored as ``int8``, and so are the weights of embeddings, tied ones too (their rows reach the sum of all layers
-  unscaled, and there are few layers to make up for it).
+  Where 32 does not divide K, groups are the largest divisor of K below; a weight whose K is odd, or has no divisor
+  from 8 to 32, is stored as ``int8``. (Without zero points, scales of either sign in float16 or bfloat16, errors of
+  SmolLM2's weights are 5 to 23 % greater, and embeddings would have to stay at 8 bits.)
 
 Numbers are rounded to nearest, ties to even, so what a weight becomes is within half a scale of it; for ``int4`` the
 rounding of the scale (2⁻⁹ of it) may cost the ends of a group 15 · 2⁻⁹ of a scale more. A row (a group) of zeros stays
@@ -52,7 +51,7 @@ class Rounded:
     properties: Mapping[str, Attribute] = field(default_factory=dict)
 
 
-def rounding(precision: str, dtype: str, columns: int, *, embeds: bool) -> Rounded | None:
+def rounding(precision: str, dtype: str, columns: int) -> Rounded | None:
     """How a weight of a dtype, with rows of ``columns`` numbers, is stored; None if that would save nothing."""
     wide = "f64" if dtype == "f64" else "f32"
     if precision == "bf16":
@@ -62,7 +61,7 @@ def rounding(precision: str, dtype: str, columns: int, *, embeds: bool) -> Round
     if types.ITEM_BYTES[dtype] < 2:
         return None
     group = _group(columns)
-    if precision == "int8" or embeds or group is None:
+    if precision == "int8" or group is None:
         return Rounded("int8", {"scales": _row_scales, "numbers": _bytes}, {"compute": StringAttr(wide)})
     parts = _Groups(columns // group, group)
     made = {"scales": parts.scales, "zeros": parts.zeros, "numbers": parts.numbers}
