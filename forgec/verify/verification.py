@@ -128,8 +128,8 @@ def verify(
     ``inputs`` are tensors or arrays that replace example inputs by their names (``x``, ``cache.key``); ``dtype``
     (``"bfloat16"``) converts the model, in place, and its floating-point inputs first. Where ``weights`` are stored in
     fewer bits, eager PyTorch computes with others, and the float64 interpreter is what decides. The default tolerance
-    is that of :data:`forgec.verify.tolerance.RELATIVE_TOLERANCES`. Raises ForgeError where the model cannot be compiled, draws
-    random numbers (FORGE-V002) or fails (FORGE-V004).
+    is that of :data:`forgec.verify.tolerance.RELATIVE_TOLERANCES`. Raises ForgeError where the model cannot be
+    compiled, draws random numbers (FORGE-V002) or fails (FORGE-V004).
     """
     model, args, kwargs = in_dtype(model, example_inputs, example_kwargs or {}, dtype)
     Tolerance.of(ModuleOp([]), rtol, atol)  # refuse bad numbers before the slow part

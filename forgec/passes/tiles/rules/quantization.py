@@ -50,8 +50,9 @@ def _multiply_added(k: KernelBuilder, op: Any, place: Place) -> Tile:
     shape, packed = op.unpacked_shape(op.quantized), _Packed(k, op, place)
     zeros, scales = (_parameter(k, value, shape, place, "f32") for value in (op.zeros, op.scales))
     offset = apply(k, "mul", made(k, arith.NegfOp, zeros), scales)
-    axes = sorted({*scales.axes, *packed.byte.axes}, key=lambda axis: axis.order)
-    exponent = k.spread(cast(k, k.index((127 - 4 * packed.upper) * (1 << 23)), "i32"), axes)  # the bits of 1 or of 1/16
+    exponent = cast(k, k.index((127 - 4 * packed.upper) * (1 << 23)), "i32")  # the bits of 1, or of 1/16
+    axes = {*exponent.axes, *scales.axes, *packed.byte.axes}
+    exponent = k.spread(exponent, sorted(axes, key=lambda axis: axis.order))
     factor = Tile(k.add(arith.BitcastOp(exponent.value, tile("f32", exponent.shape))), exponent.axes, "f32")
     mask = cast(k, k.index(15 + 225 * packed.upper), "i32")
     numbers = cast(k, apply(k, "and", packed.byte, mask), "f32")
