@@ -111,7 +111,7 @@ def _model(
     pipeline: str | None,
     target: str | None,
     dtype: str | None,
-    weights: str,
+    weights: Any,
     tolerance: dict[str, float | None],
     show_phase: Callable[[str], None],
 ) -> Verification:

@@ -26,7 +26,7 @@ from forgec.passes.rewriting import erase_unused, replace
 from forgec.passes.tile_choices import Choice, note
 from forgec.passes.tile_machines import TileMachine, machine_of
 from forgec.passes.tile_sizes import SymbolUse, estimates, symbol_uses
-from forgec.runtime.symbolic import symbol
+from forgec.runtime.symbolic import is_nonnegative, symbol
 
 SIGNED_LESS = 2
 """``slt`` of ``arith.cmpi``."""
@@ -150,7 +150,7 @@ def _is_everywhere(mask: SSAValue, places: Places) -> bool:
     if not isinstance(bound, IndexOp) or bound.inputs or not isinstance(place, (IndexOp, RangeOp)):
         return False
     if isinstance(place, RangeOp):
-        return isinstance(bound.expression.data, int) and extents(place.result)[0] <= bound.expression.data
+        return is_nonnegative(bound.expression.data - extents(place.result)[0])
     if len(place.inputs) != 2 or place.expression.data != symbol("p0") + symbol("p1"):
         return False
     offset, within = place.inputs
