@@ -103,7 +103,7 @@ class _Rounding:
         first = weight.values[0]
         readings = [reading for value in weight.values for reading in self._readings(value)]
         kinds = {kind for kind, _ in readings}
-        if not kinds & {"linear", "embedding"}:
+        if not kinds & {"linear", "turned", "embedding"}:
             return None
 
         def refuse(why: str) -> None:

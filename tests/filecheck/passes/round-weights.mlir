@@ -2,6 +2,7 @@
 // RUN: forgec opt %s -p 'round-weights{to=int4}' --split-input-file | filecheck %s --check-prefixes=INT4
 // RUN: forgec opt %s -p 'round-weights{to=bf16}' --split-input-file | filecheck %s --check-prefixes=BF16
 
+// DOC: with `to=int8`, numbers and scales in the place of a weight.
 // A linear takes the numbers as they are stored; its scales are one for each row, or for each group of 32 along it.
 // INT8:       forge.param @w.int8.scales : tensor<8x1xf32> = {
 // INT8:       forge.param @w.int8 : tensor<8x64xi8> = {
