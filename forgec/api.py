@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from forgec.diagnostics import Diagnostic, ForgeError, error, warn
 from forgec.runtime.refusals import NotCopied, refuse_path
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from forgec.runtime.program import Program
 
 Fallback = Literal["allow", "error"]
+Precision = Literal["float32", "bf16", "int8", "int4"]
+"""What weights of linears and embeddings are stored in; ``float32`` leaves them as the model has them."""
 
 
 @dataclass(repr=False, eq=False)
@@ -148,6 +150,7 @@ def compile(
     dynamic_shapes: Any = None,
     pipeline: str = "@O2",
     fallback: Fallback = "allow",
+    weights: Precision = "float32",
     threads: int | None = None,
     max_signatures: int = 8,
     on_phase: Callable[[str], None] | None = None,
@@ -165,7 +168,9 @@ def compile(
     make machine code for one level of x86-64, ``cpu`` for all in one artifact, ``cpu:aten`` calls torch's operations.
     None: what ``FORGEC_TARGET`` names, else ``cpu:host``, or ``cpu:aten`` where this processor has no level.
     ``pipeline`` is the text of a pass pipeline or a preset (``"@O2"``); ``fallback="error"`` refuses operations that
-    have no op of their own; ``dynamic_shapes`` is torch.export's. Raises ForgeError; its ``code`` says why (``forgec
+    have no op of their own; ``dynamic_shapes`` is torch.export's. ``weights`` says what the weights of linears and
+    embeddings are rounded to (``"bf16"``, ``"int8"``, ``"int4"``): the pass ``round-weights`` then ends the pipeline,
+    and ``report.weights`` says how far each is from the model's. Raises ForgeError; its ``code`` says why (``forgec
     explain CODE``). What the compiled program will do otherwise than the model is a ForgecWarning, one for each
     compilation. With ``pass_costs`` each entry of ``report.passes`` says what the pass did to the bytes moved and the
     launches.
@@ -175,6 +180,7 @@ def compile(
         "dynamic_shapes": dynamic_shapes,
         "pipeline": pipeline,
         "fallback": fallback,
+        "weights": weights,
         "threads": threads,
         "on_phase": on_phase,
         "instruments": instruments,
@@ -182,6 +188,8 @@ def compile(
     }
     if fallback not in ("allow", "error"):
         raise error("FORGE-U005", f"fallback is {fallback!r}", notes=("values: allow, error",))
+    if weights not in get_args(Precision):
+        raise error("FORGE-U005", f"weights is {weights!r}", notes=(f"values: {', '.join(get_args(Precision))}",))
     if type(max_signatures) is not int or max_signatures < 1:
         raise error("FORGE-U005", f"max_signatures is {max_signatures!r}, a number of at least 1 is needed")
     for name, value in (("target", "" if target is None else target), ("pipeline", pipeline)):
@@ -225,6 +233,7 @@ def _compile(
     dynamic_shapes: Any,
     pipeline: str,
     fallback: Fallback,
+    weights: Precision,
     threads: int | None,
     on_phase: Callable[[str], None] | None,
     instruments: Sequence[Instrument],
@@ -246,6 +255,7 @@ def _compile(
     from forgec.passes.manager import run_pipeline
     from forgec.passes.tile_choices import noted
     from forgec.report import build
+    from forgec.report.rounding_errors import errors_of_weights
 
     clock = _Clock(on_phase)
     remarks: list[Diagnostic] = []
@@ -254,6 +264,8 @@ def _compile(
         if (reason := falls_short(target)) is not None:
             message = f"compiled for {target}, not for machine code: {reason}"
             remarks.append(Diagnostic("FORGE-O002", message, severity="remark"))
+    if weights != "float32":
+        pipeline = ",".join(filter(None, (pipeline, f"round-weights{{to={weights}}}")))
     backend = backend_for(target)
     passes = pipelines.parse(pipeline)  # refuse a bad pipeline before the slow part
     ctx = context()
@@ -284,7 +296,8 @@ def _compile(
             _check_examples(exported.plan, args, kwargs)
         constants = {name: to_tensor(value) for name, value in exported.constants.items()}
         params = ParamValues(forge if tile is None else tile, {**captured.tensors, **constants})
-        weights = {name: params.source(name) for name in build.referenced(exported.plan)}
+        tensors = {name: params.source(name) for name in build.referenced(exported.plan)}
+        rounded = errors_of_weights(forge, params) if weights != "float32" else []
     report: Report = build.report(
         target=target,
         pipeline=pipeline,
@@ -298,10 +311,11 @@ def _compile(
         warnings=captured.warnings,
         remarks=remarks + [remark for done_pass in (*done, *lowered) for remark in done_pass.remarks],
         choices=choices,
+        weights=rounded,
     )
     warn(captured.warnings)
     text = pipelines.expand(pipeline)
-    return CompiledModel(exported.plan, forge, plan, weights, params, report, text, target, threads, kernels, tile)
+    return CompiledModel(exported.plan, forge, plan, tensors, params, report, text, target, threads, kernels, tile)
 
 
 def _check_examples(plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:

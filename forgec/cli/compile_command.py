@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from forgec.passes.manager import Instrument
 
 
+class Precision(StrEnum):
+    """What the weights of linears and embeddings are stored in."""
+
+    float32 = "float32"
+    bf16 = "bf16"
+    int8 = "int8"
+    int4 = "int4"
+
+
 class Fallback(StrEnum):
     """What to do with an operation that has no native kernel."""
 
@@ -39,6 +48,10 @@ def compile_(
     fallback: Annotated[
         Fallback, typer.Option("--fallback", help="Whether ATen may execute what has no native kernel.")
     ] = Fallback.allow,
+    weights: Annotated[
+        Precision,
+        typer.Option("--weights", help="What weights of linears and embeddings are stored in; sums stay float32."),
+    ] = Precision.float32,
     external_weights: Annotated[
         bool, typer.Option("--external-weights", help="Refer to the weights instead of holding them.")
     ] = False,
@@ -81,6 +94,7 @@ def compile_(
                     target=target,
                     pipeline=pipeline,
                     fallback=fallback.value,
+                    weights=weights.value,
                     on_phase=show_phase,
                     instruments=[timing, *_instruments(print_ir_after_all, verify_each)],
                     pass_costs=time_passes or json,

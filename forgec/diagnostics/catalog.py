@@ -62,6 +62,12 @@ CATALOG: dict[str, Entry] = {
         "forgec was installed to run artifacts; compiling takes more packages, one of which cannot be imported.",
         "Install them: `pip install 'forgec[compiler]'`.",
     ),
+    "FORGE-U009": Entry(
+        "no weight can be rounded",
+        "Weights were to be stored in fewer bits, and no linear or embedding of the model reads one that can be: they "
+        "are integers or as short already, state that the model changes, or read by something else too.",
+        "The notes name the weights and the reasons. Leave out --weights.",
+    ),
     "FORGE-C001": Entry(
         "the model could not be exported",
         "torch.export refused the model or the model raised an exception while it was traced.",
