@@ -112,6 +112,11 @@ class Axes:
             return high < bound
         return is_nonnegative(bound - 1 - self._greatest(expression))
 
+    def is_from(self, expression: Extent, bound: Extent) -> bool:
+        """True if a place is certain to be ``bound`` or more."""
+        low, _ = bounds(expression - bound, self.ranges)
+        return low is not None and low >= 0
+
     def _greatest(self, expression: Extent) -> Extent:
         """An upper bound of a polynomial without negative terms, with every axis at its last place."""
         if isinstance(expression, int):

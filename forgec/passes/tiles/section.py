@@ -15,6 +15,7 @@ from forgec.ir.tile import compute
 from forgec.ir.tile.kernel import ProgramIdOp
 from forgec.passes.tiles.axes import Axes, Axis, Place, axis_symbol, linear_parts, renamed
 from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Rule
+from forgec.passes.tiles.parts import Part
 from forgec.passes.tiles.update import UPDATES
 from forgec.runtime.symbolic import Extent, free_symbols, symbol
 
@@ -24,21 +25,26 @@ ROUNDS = 8
 
 @dataclass
 class Output:
-    """A result of the group: its value inside, and the block that it is written to; ``update`` is the op that makes it
-    by changing what the block holds.
+    """A result of the group, or a ``part`` of it: its value inside, and the block that it is written to; ``update`` is
+    the op that makes it by changing what the block holds.
     """
 
     value: SSAValue
     parameter: SSAValue
     update: Any | None = None
+    part: Part | None = None
 
     @property
     def shape(self) -> tuple[Extent, ...]:
         """The places over which programs run."""
+        if self.part is not None:
+            return self.part.shape
         return types.shape(self.value) if self.update is None else UPDATES[type(self.update)].shape(self.update)
 
     def write(self, k: KernelBuilder, place: Place, axes: tuple[Axis, ...]) -> None:
         """Compute and store what belongs to a place."""
+        if self.part is not None:
+            place = self.part.place(k.axes, place)
         if self.update is None:
             k.store(k.value(self.value, place), self.parameter, place, axes)
             return
