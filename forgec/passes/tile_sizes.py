@@ -25,6 +25,8 @@ CANDIDATES_LIMIT = 128
 """More combinations are not estimated at once: the largest set of extents is thinned out until so many are left. From
 the best of them the parameters of each section of the kernel are then varied by themselves.
 """
+NARROW_PRODUCTS = 16
+"""Multiply-adds of 16-bit floats that make as much code as one of wider floats: matrix instructions do many at once."""
 REFINEMENTS = 2
 """How often they are varied."""
 
@@ -209,7 +211,7 @@ def _over(machine: TileMachine, largest: int | None, in_dots: bool) -> tuple[int
     sizes = [size for size in machine.over if size >= least]
     if largest is not None:
         enough = next((size for size in sizes if size >= largest), sizes[-1])
-        whole = machine.whole(largest)
+        whole = max(machine.whole(largest), least)
         sizes = [*(size for size in sizes if size < min(enough, whole)), min(enough, whole)]
     return tuple(sizes)
 
@@ -297,18 +299,21 @@ def _estimate(
         element_ops=element_ops,
         moved_bytes=line_bytes,
         live_bytes=live,
-        limit=_broken_limit(cost, machine, values, live, largest),
+        limit=_broken_limit(cost, machine, values, live, largest, narrow),
     )
 
 
 def _broken_limit(
-    cost: KernelCost, machine: TileMachine, values: Mapping[str, int], live: int, largest: int
+    cost: KernelCost, machine: TileMachine, values: Mapping[str, int], live: int, largest: int, narrow: bool
 ) -> str | None:
     if live > machine.live_limit:
         return f"{live} bytes of tiles live together, {machine.name} holds {machine.live_limit}"
     staged = cost.dot_bytes_at(values) * machine.dot_stages
     if machine.dot_limit is not None and staged > machine.dot_limit:
         return f"operands of products take {staged} bytes of shared memory, {machine.name} has {machine.dot_limit}"
+    unrolled = evaluate(cost.dot_code, values) // (NARROW_PRODUCTS if narrow else 1)
+    if machine.unrolled_limit is not None and unrolled > machine.unrolled_limit:
+        return f"products are unrolled to {unrolled} instructions, for {machine.name} at most {machine.unrolled_limit}"
     if largest > machine.elements_limit:
         return f"a tile has {largest} elements, {machine.name} takes {machine.elements_limit}"
     return None

@@ -89,7 +89,8 @@ class KernelCost:
     there are.
 
     ``live`` are the sums of the bytes of tiles that are alive together, at each op where the sum differs;
-    ``dot_operands`` the bytes of both operands of each product. ``footprint_bytes`` are those of the parameters, each
+    ``dot_operands`` the bytes of both operands of each product, ``dot_code`` the multiply-adds
+    of all products, each counted once however often it is carried out. ``footprint_bytes`` are those of the parameters, each
     once: what a launch must move at least, if it reads and writes all of them.
     """
 
@@ -98,6 +99,7 @@ class KernelCost:
     footprint_bytes: Extent
     live: tuple[Extent, ...]
     dot_operands: tuple[Extent, ...] = ()
+    dot_code: Extent = 0
     is_exact: bool = True
 
     def at(self, values: Mapping[str, Extent]) -> KernelCost:
@@ -108,6 +110,7 @@ class KernelCost:
             substitute(self.footprint_bytes, values),
             tuple(dict.fromkeys(substitute(size, values) for size in self.live)),
             tuple(dict.fromkeys(substitute(size, values) for size in self.dot_operands)),
+            substitute(self.dot_code, values),
             self.is_exact,
         )
 
@@ -188,6 +191,7 @@ class _Walk:
         self.places = Places(kernel)
         self.live: dict[Extent, None] = {}
         self.dots: dict[Extent, None] = {}
+        self.dot_code: Extent = 0
         self.sections: list[tuple[ProgramCost, Extent]] = []
         self.is_exact = True
 
@@ -203,7 +207,7 @@ class _Walk:
         live = tuple(substitute(size, values) for size in self.live)
         dots = tuple(substitute(size, values) for size in self.dots)
         found = tuple((cost.at(values), substitute(count, values)) for cost, count in sections)
-        return KernelCost(found, programs, footprint, live, dots, self.is_exact)
+        return KernelCost(found, programs, footprint, live, dots, substitute(self.dot_code, values), self.is_exact)
 
     def block(self, block: Block, around: Extent) -> ProgramCost:
         """The cost of one execution. ``around`` are the bytes of tiles that live on outside."""
@@ -246,6 +250,7 @@ class _Walk:
             case compute.DotOp():
                 self.dots[tile_bytes(op.lhs) + tile_bytes(op.rhs)] = None
                 (rows, inner), columns = extents(op.lhs), extents(op.result)[1]
+                self.dot_code = self.dot_code + rows * columns * inner
                 work = 2 * rows * inner * (-(-columns // DOT_COLUMNS) * DOT_COLUMNS)
                 return ProgramCost(dot_flops=2 * rows * columns * inner, tile_bytes=_touched(op), dot_work=work)
             case compute.ReduceOp() | compute.ScanOp():
