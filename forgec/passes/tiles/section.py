@@ -104,7 +104,7 @@ class Section:
 
     def _trial(self, rules: dict[type[Operation], Rule], parameters: dict[SSAValue, SSAValue]) -> KernelBuilder:
         """A run whose ops are thrown away; yields the builder with its notes."""
-        axes = Axes({axis.name: axis for axis in self.own})
+        axes = Axes({axis.name: axis for axis in self.own}, frozenset(self.shape))
         for axis in self.own:
             axis.role, axis.size, axis.depth = "grid", 1, 0
         block = Block()
@@ -133,7 +133,7 @@ class Section:
                 if (axis.name, divisor) in notes.unroll_splits:
                     self.unrolled.add(outer.name)
         known = {axis.name for axis in self.own}
-        self.axes = Axes({axis.name: axis for axis in self.own})
+        self.axes = Axes({axis.name: axis for axis in self.own}, frozenset(self.shape))
         self.unrolled &= known
         return found
 
@@ -153,7 +153,7 @@ class Section:
             inner.extent = inner.extent * outer.extent
             parts = [_without(found, outer.name) for found in parts]
             self.joined.add(outer.name)
-        self.axes = Axes({axis.name: axis for axis in self.own})
+        self.axes = Axes({axis.name: axis for axis in self.own}, frozenset(self.shape))
 
     def _class_of(self, axis: Axis, notes: KernelBuilder) -> tuple[bool, ...] | None:
         if axis.name in self.unrolled or axis.name in notes.whole:
