@@ -19,11 +19,11 @@ class TileMachine:
     runs on one. It is 0 for GPUs.
 
     ``live_limit`` bounds the bytes of tiles that live together, ``dot_limit`` (None: no limit) both operands of a
-    product times ``dot_stages``, ``unrolled_limit`` (None: no limit) the multiply-adds of all products in a
-    kernel's text: of wide operands each is an instruction of a thread. ``elements_limit`` bounds the elements of one tile. ``over`` are the extents that a
-    parameter over an axis may have, ``dot_least`` the least one of an axis of products; ``sum_least`` the least that
-    is preferred, where it divides the extent along which products sum, to one that reaches beyond the end.
-    ``whole_multiple`` is what whole extents are rounded up to a multiple of; 0: to a power of two.
+    product times ``dot_stages``, ``unrolled_limit`` (None: no limit) the multiply-adds of all products in a kernel's
+    text: of wide operands each is an instruction of a thread. ``elements_limit`` bounds the elements of one tile.
+    ``over`` are the extents that a parameter over an axis may have, ``dot_least`` the least one of an axis of products;
+    ``sum_least`` the least that is preferred, where it divides the extent along which products sum, to one that reaches
+    beyond the end. ``whole_multiple`` is what whole extents are rounded up to a multiple of; 0: to a power of two.
     """
 
     name: str

@@ -204,8 +204,8 @@ def _thinned(choices: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
 
 
 def _over(machine: TileMachine, largest: int | None, in_dots: bool) -> tuple[int, ...]:
-    """Powers of two up to the first that is not below the extent; instead of that one the extent, where the machine takes
-    a smaller multiple of its lanes for it.
+    """Powers of two up to the first that is not below the extent; instead of that one the extent itself, where the
+    machine takes a smaller multiple of its lanes for it.
     """
     least = machine.dot_least if in_dots else 1
     sizes = [size for size in machine.over if size >= least]
@@ -259,9 +259,9 @@ def _estimate(
     ops: int,
     largest: int,
 ) -> Candidate:
-    """A roofline: a program, of each section of the kernel, takes as long as the slowest of its parts, programs fill units in waves, and memory is
-    shared by all; of cores each has its share, so that too few programs leave some of it unused. Functions of ``math``
-    count as one operation: what they take more is alike for all candidates.
+    """A roofline: a program, of each section of the kernel, takes as long as the slowest of its parts, programs fill
+    units in waves, and memory is shared by all; of cores each has its share, so that too few programs leave some of it
+    unused. Functions of ``math`` count as one operation: what they take more is alike for all candidates.
     """
     live = cost.live_bytes_at(values)
     footprint = evaluate(cost.footprint_bytes, values)

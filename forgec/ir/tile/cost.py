@@ -89,9 +89,9 @@ class KernelCost:
     there are.
 
     ``live`` are the sums of the bytes of tiles that are alive together, at each op where the sum differs;
-    ``dot_operands`` the bytes of both operands of each product, ``dot_code`` the multiply-adds
-    of all products, each counted once however often it is carried out. ``footprint_bytes`` are those of the parameters, each
-    once: what a launch must move at least, if it reads and writes all of them.
+    ``dot_operands`` the bytes of both operands of each product, ``dot_code`` the multiply-adds of all products, each
+    product counted once however often it is carried out. ``footprint_bytes`` are those of the parameters, each once:
+    what a launch must move at least, if it reads and writes all of them.
     """
 
     sections: tuple[tuple[ProgramCost, Extent], ...]
@@ -146,8 +146,8 @@ def kernel_cost(kernel: KernelOp) -> KernelCost:
 
 
 def section_programs(op: Operation) -> Extent | None:
-    """How many programs run a section: an ``scf.if`` of a kernel's own block that holds for the programs from one number
-    on to another. None for any other op.
+    """How many programs run a section: an ``scf.if`` of a kernel's own block that holds for the programs from one
+    number on to another. None for any other op.
     """
     if not isinstance(op, scf.IfOp) or not isinstance(op.parent_op(), KernelOp) or op.false_region.blocks:
         return None

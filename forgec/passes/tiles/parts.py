@@ -50,48 +50,37 @@ class Part:
         return found
 
 
-def parts_of(value: SSAValue) -> list[Part]:
-    """The parts of a result of a group: the operands of a concatenation, or what a rotation turns and what it lets
-    through. None of them may be of use for anything but the result. Empty where the result is one piece.
+def parts_of(value: SSAValue, path: tuple[Operation, ...] = ()) -> list[Part]:
+    """The parts of a result of a group, which ``path`` makes of ``value``: the operands of a concatenation, or what a
+    rotation turns and what it lets through. None of them may be of use for anything but the result. Empty where the
+    result is one piece.
     """
-    path: list[Operation] = []
-    while value.has_one_use():
-        op = producer(value)
-        match op:
-            case ConcatOp():
-                extents = [types.shape(operand)[op.dim.data] for operand in op.inputs]
-                return _divided(value, op.dim.data, extents, path)
-            case RopeOp():
-                features = types.shape(value)[-1]
-                extents = [op.first, op.rotated, features - op.first - op.rotated]
-                return _divided(value, types.rank(value) - 1, extents, path)
-            case ReshapeOp() | TransposeOp() | CopyOp():
-                path.insert(0, op)
-                value = op.input
-            case ElementwiseOp():
-                inner = [operand for operand in op.operands if types.shape(operand) == types.shape(value)]
-                found = next((operand for operand in inner if _leads_to_parts(operand)), None)
-                if found is None:
-                    return []
-                path.insert(0, op)
-                value = found
-            case _:
-                return []
+    if not value.has_one_use():
+        return []
+    op = producer(value)
+    match op:
+        case ConcatOp():
+            return _divided(value, op.dim.data, [types.shape(operand)[op.dim.data] for operand in op.inputs], path)
+        case RopeOp():
+            features = types.shape(value)[-1]
+            extents = [op.first, op.rotated, features - op.first - op.rotated]
+            return _divided(value, types.rank(value) - 1, extents, path)
+        case ReshapeOp() | TransposeOp() | CopyOp():
+            return parts_of(op.input, (op, *path))
+        case ElementwiseOp():
+            inner = [operand for operand in op.operands if types.shape(operand) == types.shape(value)]
+            return next((found for operand in inner if (found := parts_of(operand, (op, *path)))), [])
     return []
 
 
-def _leads_to_parts(value: SSAValue) -> bool:
-    return bool(parts_of(value))
-
-
-def _divided(value: SSAValue, dim: int, extents: Sequence[Extent], path: Sequence[Operation]) -> list[Part]:
+def _divided(value: SSAValue, dim: int, extents: Sequence[Extent], path: tuple[Operation, ...]) -> list[Part]:
     """Parts of these extents, empty ones left out."""
     within = prod(types.shape(value)[dim + 1 :], start=1)
     found: list[Part] = []
     begin: Extent = 0
     for extent in extents:
         if extent != 0:
-            found.append(Part(value, dim, begin, extent, tuple(path)))
+            found.append(Part(value, dim, begin, extent, path))
             run = extent * within
             if isinstance(run, int) and run < LEAST_RUN:
                 return []
