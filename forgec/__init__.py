@@ -38,12 +38,18 @@ _HOMES = {
     "load": "forgec.runtime",
 }
 
+_COMPILER = ("forgec.api", "forgec.capture.dims")
+
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'forgec' has no attribute {name!r}")
     import importlib
 
+    if _HOMES[name] in _COMPILER:
+        from forgec.diagnostics.missing_package import require_compiler
+
+        require_compiler(name)
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from forgec.diagnostics import Diagnostic, ForgeError, error, warn
 from forgec.runtime.refusals import NotCopied, refuse_path
@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from forgec.passes.instruments import Instrument
     from forgec.report import Report
     from forgec.runtime import Session
-    from forgec.runtime.kernels import NativeCode
+    from forgec.runtime.kernel_table import NativeCode
     from forgec.runtime.plan import Plan
     from forgec.runtime.program import Program
 
 Fallback = Literal["allow", "error"]
+Precision = Literal["float32", "bf16", "int8", "int4"]
+"""What weights of linears and embeddings are stored in; ``float32`` leaves them as the model has them."""
 
 
 @dataclass(repr=False, eq=False)
@@ -43,7 +45,8 @@ class CompiledModel(NotCopied):
     pipeline: str
     target: str
     threads: int | None = None
-    _kernels: NativeCode | None = None
+    _kernels: Sequence[NativeCode] = ()
+    """The machine code of the kernels, an image for each instruction set."""
     _tile: ModuleOp | None = None
     """The forge functions with launches of kernels, and the kernels; None for targets without."""
     _made: Program | None = None
@@ -56,11 +59,13 @@ class CompiledModel(NotCopied):
         """
         with self._lock:
             if self._made is None:
+                from forgec.runtime.processor import best
                 from forgec.runtime.program import LiveWeights, Program
 
                 held = self._weights.items()
                 tensors: dict[str, Any] = {name: source() if callable(source) else source for name, source in held}
-                program = Program(self._exported, LiveWeights(tensors), threads=self.threads, kernels=self._kernels)
+                kernels = best(self._kernels)
+                program = Program(self._exported, LiveWeights(tensors), threads=self.threads, kernels=kernels)
                 self._made = program
             return self._made
 
@@ -141,10 +146,11 @@ def compile(
     example_inputs: Sequence[Any] | None = None,
     example_kwargs: Mapping[str, Any] | None = None,
     *,
-    target: str = "cpu",
+    target: str | None = None,
     dynamic_shapes: Any = None,
     pipeline: str = "@O2",
     fallback: Fallback = "allow",
+    weights: Precision = "float32",
     threads: int | None = None,
     max_signatures: int = 8,
     on_phase: Callable[[str], None] | None = None,
@@ -158,8 +164,13 @@ def compile(
     inputs (shapes, dtypes and fixed values), at most
     ``max_signatures`` of them; so it serves as a decorator, with or without arguments.
 
+    ``target`` is what to compile for: ``cpu:x86-64-v3``, ``cpu:x86-64-v4`` and ``cpu:host`` (this processor's level)
+    make machine code for one level of x86-64, ``cpu`` for all in one artifact, ``cpu:aten`` calls torch's operations.
+    None: what ``FORGEC_TARGET`` names, else ``cpu:host``, or ``cpu:aten`` where this processor has no level.
     ``pipeline`` is the text of a pass pipeline or a preset (``"@O2"``); ``fallback="error"`` refuses operations that
-    have no op of their own; ``dynamic_shapes`` is torch.export's. Raises ForgeError; its ``code`` says why (``forgec
+    have no op of their own; ``dynamic_shapes`` is torch.export's. ``weights`` says what the weights of linears and
+    embeddings are rounded to (``"bf16"``, ``"int8"``, ``"int4"``): the pass ``round-weights`` then ends the pipeline,
+    and ``report.weights`` says how far each is from the model's. Raises ForgeError; its ``code`` says why (``forgec
     explain CODE``). What the compiled program will do otherwise than the model is a ForgecWarning, one for each
     compilation. With ``pass_costs`` each entry of ``report.passes`` says what the pass did to the bytes moved and the
     launches.
@@ -169,6 +180,7 @@ def compile(
         "dynamic_shapes": dynamic_shapes,
         "pipeline": pipeline,
         "fallback": fallback,
+        "weights": weights,
         "threads": threads,
         "on_phase": on_phase,
         "instruments": instruments,
@@ -176,9 +188,11 @@ def compile(
     }
     if fallback not in ("allow", "error"):
         raise error("FORGE-U005", f"fallback is {fallback!r}", notes=("values: allow, error",))
+    if weights not in get_args(Precision):
+        raise error("FORGE-U005", f"weights is {weights!r}", notes=(f"values: {', '.join(get_args(Precision))}",))
     if type(max_signatures) is not int or max_signatures < 1:
         raise error("FORGE-U005", f"max_signatures is {max_signatures!r}, a number of at least 1 is needed")
-    for name, value in (("target", target), ("pipeline", pipeline)):
+    for name, value in (("target", "" if target is None else target), ("pipeline", pipeline)):
         if not isinstance(value, str):
             raise error("FORGE-U005", f"{name} is a {type(value).__name__}, text is needed")
     if model is None:
@@ -215,10 +229,11 @@ def _compile(
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     *,
-    target: str,
+    target: str | None,
     dynamic_shapes: Any,
     pipeline: str,
     fallback: Fallback,
+    weights: Precision,
     threads: int | None,
     on_phase: Callable[[str], None] | None,
     instruments: Sequence[Instrument],
@@ -227,6 +242,7 @@ def _compile(
     import torch
 
     from forgec.backends.base import backend_for
+    from forgec.backends.default_target import default_target, falls_short
     from forgec.capture.capture import export_model, import_program
     from forgec.ir.context import context
     from forgec.ir.cost import program_cost
@@ -239,8 +255,17 @@ def _compile(
     from forgec.passes.manager import run_pipeline
     from forgec.passes.tile_choices import noted
     from forgec.report import build
+    from forgec.report.rounding_errors import errors_of_weights
 
     clock = _Clock(on_phase)
+    remarks: list[Diagnostic] = []
+    if target is None:
+        target = default_target()
+        if (reason := falls_short(target)) is not None:
+            message = f"compiled for {target}, not for machine code: {reason}"
+            remarks.append(Diagnostic("FORGE-O002", message, severity="remark"))
+    if weights != "float32":
+        pipeline = ",".join(filter(None, (pipeline, f"round-weights{{to={weights}}}")))
     backend = backend_for(target)
     passes = pipelines.parse(pipeline)  # refuse a bad pipeline before the slow part
     ctx = context()
@@ -271,7 +296,8 @@ def _compile(
             _check_examples(exported.plan, args, kwargs)
         constants = {name: to_tensor(value) for name, value in exported.constants.items()}
         params = ParamValues(forge if tile is None else tile, {**captured.tensors, **constants})
-        weights = {name: params.source(name) for name in build.referenced(exported.plan)}
+        tensors = {name: params.source(name) for name in build.referenced(exported.plan)}
+        rounded = errors_of_weights(forge, params) if weights != "float32" else []
     report: Report = build.report(
         target=target,
         pipeline=pipeline,
@@ -283,12 +309,13 @@ def _compile(
         seconds=clock.seconds,
         bindings=bindings,
         warnings=captured.warnings,
-        remarks=[remark for done_pass in (*done, *lowered) for remark in done_pass.remarks],
+        remarks=remarks + [remark for done_pass in (*done, *lowered) for remark in done_pass.remarks],
         choices=choices,
+        weights=rounded,
     )
     warn(captured.warnings)
     text = pipelines.expand(pipeline)
-    return CompiledModel(exported.plan, forge, plan, weights, params, report, text, target, threads, kernels, tile)
+    return CompiledModel(exported.plan, forge, plan, tensors, params, report, text, target, threads, kernels, tile)
 
 
 def _check_examples(plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -298,6 +325,7 @@ def _check_examples(plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) 
     from forgec.runtime.binding import bind
     from forgec.runtime.inputs import InputChecker
     from forgec.runtime.signature import Signature
+    from forgec.runtime.tensor_library import torch_library
 
     entry = plan.public[0]
     signature = Signature(entry, plan.symbols)
@@ -305,7 +333,7 @@ def _check_examples(plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) 
     try:
         leaves = signature.leaves(tuple(args), kwargs)
         with torch.no_grad():
-            accepted = checker.accept(leaves)
+            accepted = checker.accept(leaves, torch_library())
             binding = bind(entry, dict(zip(checker.names, accepted.symbols, strict=True)))
             checker.check_extents(leaves, accepted, binding)
     except ForgeError as reason:

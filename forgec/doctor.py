@@ -50,7 +50,7 @@ def diagnose(
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     *,
-    target: str = "cpu",
+    target: str | None = None,
     dynamic_shapes: Any = None,
     pipeline: str = "@O2",
 ) -> Diagnosis:
@@ -60,6 +60,7 @@ def diagnose(
     everything it would refuse is found, and what forgec could not capture behind that as well. Nothing is written.
     """
     from forgec.backends.base import backend_for
+    from forgec.backends.default_target import default_target
     from forgec.capture.capture import changed, export_model, import_program
     from forgec.capture.convert import Incomplete
     from forgec.capture.draft import draft
@@ -70,6 +71,7 @@ def diagnose(
     from forgec.report import build
     from forgec.report.report import fallbacks
 
+    target = default_target(for_others=True) if target is None else target
     backend_for(target)
     passes = pipelines.parse(pipeline)
     found = Diagnosis()

@@ -8,6 +8,8 @@ import os
 # pytest-xdist's workers (two pools on two cores spend their time spinning).
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Most tests are not about machine code, and compiling it takes time; those that are name a target, or unset this.
+os.environ["FORGEC_TARGET"] = "cpu:aten"
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

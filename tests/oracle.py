@@ -30,6 +30,7 @@ from forgec.ir.plan_interpreter import interpret_plan
 from forgec.passes.lowering import plan_passes, tile_passes
 from forgec.passes.manager import run_pipeline
 from forgec.report.build import referenced
+from forgec.runtime.processor import best
 from forgec.runtime.program import LiveWeights, Program
 
 
@@ -73,12 +74,12 @@ class Forms:
         given = tensor_leaves((inputs or self.args, self.kwargs))
         return interpret_plan(lowered, given, self.captured.tensors, float64=float64)
 
-    def program(self, lowered: ModuleOp, target: str = "cpu") -> Program:
+    def program(self, lowered: ModuleOp, target: str = "cpu:aten") -> Program:
         """A lowered module in the runtime."""
         return program_of(lowered, self.captured.tensors, target)
 
 
-def lower(module: ModuleOp, target: str = "cpu") -> ModuleOp:
+def lower(module: ModuleOp, target: str = "cpu:aten") -> ModuleOp:
     """The plan of a forge module for a target, verified; the forge module stays."""
     lowered = module.clone()
     run_pipeline(lowered, tile_passes(target), context=context())
@@ -93,7 +94,7 @@ _TILED: WeakKeyDictionary[ModuleOp, ModuleOp] = WeakKeyDictionary()
 """Of the plans that ``lower`` has made, what they were made of: it says how weights are computed."""
 
 
-def program_of(lowered: ModuleOp, tensors: Mapping[str, torch.Tensor], target: str = "cpu") -> Program:
+def program_of(lowered: ModuleOp, tensors: Mapping[str, torch.Tensor], target: str = "cpu:aten") -> Program:
     """A lowered module in the runtime, with these weights and initial states; for a target with the machine code of its
     kernels.
     """
@@ -101,7 +102,7 @@ def program_of(lowered: ModuleOp, tensors: Mapping[str, torch.Tensor], target: s
     known = {**tensors, **{name: to_tensor(value) for name, value in exported.constants.items()}}
     values = ParamValues(_TILED[lowered], known)
     weights = LiveWeights({name: values[name] for name in referenced(exported.plan)})
-    return Program(exported.plan, weights, kernels=backend_for(target).native(lowered, target))
+    return Program(exported.plan, weights, kernels=best(backend_for(target).native(lowered, target)))
 
 
 def in_caller_order(function: FuncOp, results: Sequence[torch.Tensor]) -> list[torch.Tensor]:

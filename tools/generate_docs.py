@@ -9,7 +9,7 @@ from functools import cache
 from itertools import groupby
 from pathlib import Path
 
-from forgec.cli.errors import EXIT_CODES
+from forgec.cli.exit_codes import EXIT_CODES
 from forgec.diagnostics.catalog import CATALOG
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"

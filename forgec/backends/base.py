@@ -14,7 +14,7 @@ from xdsl.ir import Operation
 
 from forgec.backends.plan_builder import PlanBuilder
 from forgec.diagnostics import error
-from forgec.runtime.kernels import NativeCode
+from forgec.runtime.kernel_table import NativeCode
 
 Lowering = Callable[[Any, PlanBuilder], None]
 """Adds the launches of one op to the plan; declares the op's results with ``PlanBuilder.define``."""
@@ -26,16 +26,17 @@ class Backend:
 
     ``covers`` may refuse a single op although its class has a lowering: for a modifier that the backend cannot honour.
     ``native`` makes the machine code of the kernels (``kernel::NAME``) that the launches of a module of plan entries
-    call, for one of the targets; None when they call none. ``kernels``: ops become kernels of tiles before the plan is
-    made (``lower-to-tile``, ``bind-tiles``), but for those with values of the dtypes in ``without``; ``panel``: how
-    many rows of a linear's weight are stored together for them, 0 if weights stay as they are.
+    call, for one of the targets: an image for each instruction set, none when they call none. ``kernels``: ops become
+    kernels of tiles before the plan is made (``lower-to-tile``, ``bind-tiles``), but for those with values of the
+    dtypes in ``without``; ``panel``: how many rows of a linear's weight are stored together for them, 0 if weights stay
+    as they are.
     """
 
     name: str
     targets: tuple[str, ...]
     lowerings: Mapping[type[Operation], Lowering]
     covers: Callable[[Operation], bool] = lambda op: True
-    native: Callable[[ModuleOp, str], NativeCode | None] = lambda module, target: None
+    native: Callable[[ModuleOp, str], tuple[NativeCode, ...]] = lambda module, target: ()
     kernels: bool = False
     without: tuple[str, ...] = ()
     panel: int = 0

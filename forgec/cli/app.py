@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +12,7 @@ from forgec import __version__
 from forgec.cli import (
     bisect_command,
     cache_command,
+    check_command,
     compile_command,
     doctor_command,
     explain_command,
@@ -22,9 +22,21 @@ from forgec.cli import (
     run_command,
     verify_command,
 )
-from forgec.cli.errors import EXIT_BROKEN_PIPE, EXIT_CODES, EXIT_INTERRUPTED
+from forgec.cli.exit_codes import EXIT_BROKEN_PIPE, EXIT_CODES
 
-_EPILOG = "\n\n".join(["\b\nExit codes:\n" + "\n".join(f"  {code:<4} {text}" for code, text in EXIT_CODES.items())])
+_VARIABLES = {
+    "FORGEC_TARGET": "what to compile for where no --target is given",
+    "FORGEC_CACHE_DIR": "where compiled kernels are kept (see 'forgec cache path')",
+    "FORGEC_PERF=1": "programs list their kernels in /tmp/perf-PID.map, for perf",
+}
+
+
+def _table(title: str, rows: Mapping[Any, str]) -> str:
+    width = max(4, *(len(str(name)) for name in rows))
+    return "\n".join([f"\b\n{title}:", *(f"  {name:<{width}} {text}" for name, text in rows.items())])
+
+
+_EPILOG = "\n\n".join([_table("Exit codes", EXIT_CODES), _table("Environment variables", _VARIABLES)])
 
 app = typer.Typer(
     name="forgec",
@@ -38,6 +50,7 @@ app = typer.Typer(
 app.command("compile")(compile_command.compile_)
 app.command("run")(run_command.run)
 app.command("inspect")(inspect_command.inspect)
+app.command("check", help=check_command.SUMMARY)(check_command.listed)
 app.command("verify")(verify_command.verify)
 app.command("bisect")(bisect_command.bisect)
 app.command("opt")(opt_command.opt)
@@ -75,14 +88,3 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         return EXIT_BROKEN_PIPE
     return code
-
-
-def main() -> None:
-    """The console script."""
-    try:
-        code = run(sys.argv[1:])
-    except KeyboardInterrupt:
-        code = EXIT_INTERRUPTED
-    if code == EXIT_BROKEN_PIPE:  # nobody reads on: keep the interpreter from flushing to the closed pipe at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)

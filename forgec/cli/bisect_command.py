@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from forgec.cli.errors import EXIT_DIAGNOSTICS, report, reporting
+from forgec.cli.errors import report, reporting
+from forgec.cli.exit_codes import EXIT_DIAGNOSTICS
 from forgec.cli.progress import progress
+from forgec.cli.targets import MODEL_HELP
 
 if TYPE_CHECKING:
     from forgec.verify import Finding
@@ -25,9 +27,7 @@ def bisect(
     pipeline: Annotated[
         str | None, typer.Option("--pipeline", "-p", help="Passes to look at: 'canonicalize,cse,@O2'. @O2 for models.")
     ] = None,
-    target: Annotated[
-        str | None, typer.Option("--target", help="What to compile a model for, cpu unless given.")
-    ] = None,
+    target: Annotated[str | None, typer.Option("--target", help=MODEL_HELP)] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the reproducer is written.")
     ] = Path("."),
@@ -101,7 +101,7 @@ def bisect(
                     source.example_kwargs,
                     dynamic_shapes=source.dynamic_shapes,
                     pipeline="@O2" if pipeline is None else pipeline,
-                    target="cpu" if target is None else target,
+                    target=target,
                     inputs=arrays,
                     dtype=dtype,
                     on_phase=show_phase,

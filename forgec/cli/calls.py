@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from forgec.diagnostics import Diagnostic, ForgeError, error
 from forgec.runtime import tree
-from forgec.runtime.aten import to_torch
 from forgec.runtime.dtypes import from_numpy
 from forgec.runtime.plan import Literal, Plan
 from forgec.runtime.signature import Signature, result_names
 from forgec.runtime.symbolic import SymExpr
+from forgec.runtime.tensor_library import numpy_library
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,7 +76,7 @@ def _check_names(signature: Signature, wanted: list[str], arrays: Mapping[str, A
 
 def _leaf(name: str, leaf: object, arrays: Mapping[str, Array]) -> Any:
     if isinstance(leaf, Literal):
-        return to_torch(leaf.value)
+        return numpy_library().constant(leaf.value)
     if isinstance(leaf, SymExpr):  # an int of the caller
         array = arrays[name]
         if array.size != 1 or array.dtype.kind not in "iu":

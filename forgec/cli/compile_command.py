@@ -14,10 +14,20 @@ import typer
 
 from forgec.cli.errors import reporting
 from forgec.cli.progress import progress
+from forgec.cli.targets import COMPILE_HELP
 from forgec.diagnostics.remarks import Remarks
 
 if TYPE_CHECKING:
     from forgec.passes.manager import Instrument
+
+
+class Precision(StrEnum):
+    """What the weights of linears and embeddings are stored in."""
+
+    float32 = "float32"
+    bf16 = "bf16"
+    int8 = "int8"
+    int4 = "int4"
 
 
 class Fallback(StrEnum):
@@ -30,7 +40,7 @@ class Fallback(StrEnum):
 def compile_(
     model: Annotated[Path, typer.Argument(help="A Python file with 'model' and 'example_inputs', or a .pt2 file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The artifact to write.")],
-    target: Annotated[str, typer.Option("--target", help="What to compile for.")] = "cpu",
+    target: Annotated[str | None, typer.Option("--target", help=COMPILE_HELP)] = None,
     entry: Annotated[
         str | None, typer.Option("--entry", metavar="FILE.py:NAME", help="Take the model from this name.")
     ] = None,
@@ -38,6 +48,10 @@ def compile_(
     fallback: Annotated[
         Fallback, typer.Option("--fallback", help="Whether ATen may execute what has no native kernel.")
     ] = Fallback.allow,
+    weights: Annotated[
+        Precision,
+        typer.Option("--weights", help="What weights of linears and embeddings are stored in; sums stay float32."),
+    ] = Precision.float32,
     external_weights: Annotated[
         bool, typer.Option("--external-weights", help="Refer to the weights instead of holding them.")
     ] = False,
@@ -62,8 +76,10 @@ def compile_(
             raise error("FORGE-U004", f"cannot write {output}: it is not a regular file")
         check_readable(model)
         from forgec import api
+        from forgec.backends.default_target import default_target
         from forgec.passes.instruments import Timing
 
+        target = default_target(for_others=True) if target is None else target
         timing = Timing()
         with redirect_stdout(sys.stderr), progress(quiet=json or not sys.stderr.isatty()) as show_phase:
             show_phase("loading the model")
@@ -78,6 +94,7 @@ def compile_(
                     target=target,
                     pipeline=pipeline,
                     fallback=fallback.value,
+                    weights=weights.value,
                     on_phase=show_phase,
                     instruments=[timing, *_instruments(print_ir_after_all, verify_each)],
                     pass_costs=time_passes or json,

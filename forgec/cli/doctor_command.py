@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from forgec.cli.errors import EXIT_DIAGNOSTICS, reporting
+from forgec.cli.errors import reporting
+from forgec.cli.exit_codes import EXIT_DIAGNOSTICS
+from forgec.cli.targets import COMPILE_HELP
 
 if TYPE_CHECKING:
     from forgec.doctor import Diagnosis
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 def doctor(
     model: Annotated[Path, typer.Argument(help="A Python file with 'model' and 'example_inputs', or a .pt2 file.")],
-    target: Annotated[str, typer.Option("--target", help="What to compile for.")] = "cpu",
+    target: Annotated[str | None, typer.Option("--target", help=COMPILE_HELP)] = None,
     entry: Annotated[
         str | None, typer.Option("--entry", metavar="FILE.py:NAME", help="Take the model from this name.")
     ] = None,

@@ -10,18 +10,9 @@ from contextlib import contextmanager
 
 import typer
 
+from forgec.cli.exit_codes import EXIT_BROKEN_PIPE, EXIT_DIAGNOSTICS, EXIT_INTERNAL
 from forgec.diagnostics import Diagnostic, ForgeError, render
-
-EXIT_OK, EXIT_DIAGNOSTICS, EXIT_USAGE, EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 0, 1, 2, 70, 130, 141
-
-EXIT_CODES: dict[int, str] = {
-    EXIT_OK: "success",
-    EXIT_DIAGNOSTICS: "errors were reported, each with a code (see 'forgec explain')",
-    EXIT_USAGE: "the command line could not be understood",
-    EXIT_INTERNAL: "internal error of forgec",
-    EXIT_INTERRUPTED: "interrupted",
-    EXIT_BROKEN_PIPE: "whoever read standard output went away",
-}
+from forgec.diagnostics.missing_package import missing_package
 
 
 @contextmanager
@@ -29,11 +20,12 @@ def reporting(*, as_json: bool = False, debug: bool = False) -> Iterator[None]:
     """Turns what is raised in the ``with`` block into diagnostics and an exit code; ``debug`` prints tracebacks."""
     try:
         yield
-    except ForgeError as exc:
+    except (ForgeError, ModuleNotFoundError) as exc:
         if debug:
             traceback.print_exc()
-        report(exc.diagnostics, as_json=as_json)
-        raise typer.Exit(EXIT_DIAGNOSTICS) from None
+        known = exc if isinstance(exc, ForgeError) else missing_package(exc)
+        report(known.diagnostics if known else [_internal(exc, debug)], as_json=as_json)
+        raise typer.Exit(EXIT_DIAGNOSTICS if known else EXIT_INTERNAL) from None
     except (typer.Exit, typer.Abort, typer.BadParameter, KeyboardInterrupt):
         raise
     except BrokenPipeError:

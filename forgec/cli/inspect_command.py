@@ -36,7 +36,8 @@ def inspect(
     """Show what an artifact was compiled for, how it is called, what it runs and the memory that it needs.
 
     With --ir it prints the IR of a level: forge (after the passes), tile (the kernels, each with the candidates for its
-    tile extents and their estimates), plan (what is executed), or llvm (what the kernels become).
+    tile extents and their estimates), plan (what is executed), or llvm (what the kernels become, for the greatest
+    level of x86-64 that the artifact has).
     """
     with reporting(as_json=json, debug=debug):
         from forgec.diagnostics import error
@@ -88,7 +89,8 @@ def _kernels(opened: Any, level: Level, text: str, stored: str, kernel: str | No
     if level is Level.llvm:
         from forgec.backends.cpu.backend import LEVELS
 
-        level = opened.kernels.table.isa if opened.kernels is not None else opened.manifest["target"]
+        images = [image.table.isa for image in opened.images]
+        level = images[-1] if images else opened.manifest["target"]
         if level not in LEVELS:
             raise error("FORGE-U005", f"kernels for {level} have no LLVM IR, those for {', '.join(LEVELS)} have")
         return tile_view.llvm(stored, level, kernel)

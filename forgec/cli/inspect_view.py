@@ -76,11 +76,11 @@ def _facts(artifact: Artifact, manifest: dict[str, Any], report: dict[str, Any])
         ("pipeline", manifest["pipeline"] or "(no passes)"),
         ("weights", f"{size(weights['bytes'])}{place}"),
     ]
-    if artifact.kernels is not None:
-        table = artifact.kernels.table
-        what = " with ".join(filter(None, [table.isa, ", ".join(table.features)]))
-        code = size(len(artifact.kernels.code))
-        facts.append(("kernels", f"{len(table.kernels)} for {what}, {code}{_calls(report)}"))
+    if artifact.images:
+        tables = [image.table for image in artifact.images]
+        each = [" with ".join(filter(None, [table.isa, ", ".join(table.features)])) for table in tables]
+        code = size(sum(len(image.code) for image in artifact.images))
+        facts.append(("kernels", f"{len(tables[0].kernels)} for {' and '.join(each)}, {code}{_calls(report)}"))
     if "ops_captured" in report:
         counts = f"{report['ops_captured']} captured, {report['ops_optimized']} after the passes"
         facts.append(("ops", f"{counts} (nodes: ops that compute)"))

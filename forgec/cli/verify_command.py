@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from forgec.cli.errors import EXIT_DIAGNOSTICS, report, reporting
+from forgec.cli.errors import report, reporting
+from forgec.cli.exit_codes import EXIT_DIAGNOSTICS
 from forgec.cli.progress import progress
+from forgec.cli.targets import MODEL_HELP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,12 +38,13 @@ def verify(
     pipeline: Annotated[
         str | None, typer.Option("--pipeline", "-p", help="Passes to compile a model with, @O2 unless given.")
     ] = None,
-    target: Annotated[
-        str | None, typer.Option("--target", help="What to compile a model for, cpu unless given.")
-    ] = None,
+    target: Annotated[str | None, typer.Option("--target", help=MODEL_HELP)] = None,
     dtype: Annotated[
         str | None, typer.Option("--dtype", help="Convert the model first: float32, float64, bfloat16, float16.")
     ] = None,
+    weights: Annotated[
+        str, typer.Option("--weights", help="As for 'compile': float32, bf16, int8, int4; compares with float64 then.")
+    ] = "float32",
     rtol: Annotated[
         float | None, typer.Option("--rtol", help="Error allowed, relative to the largest magnitude of the tensor.")
     ] = None,
@@ -53,7 +56,8 @@ def verify(
     """Compare a compiled program with eager PyTorch, and op by op with float64 arithmetic.
 
     A model file is compiled and compared with the model itself, on its example inputs or on --input. An artifact is
-    compared with the float64 interpreter on the IR that it holds, the IR after all passes; it needs --input.
+    compared with the float64 interpreter on the IR that it holds, the IR after all passes; it needs --input. So is a
+    model whose --weights are stored in fewer bits: the interpreter computes with the rounded weights.
     Without --rtol and --atol the tolerance is that of the narrowest floating-point type in the program (2.1e-5 of the
     largest magnitude for float32, 5e-3 for float16, 3e-2 for bfloat16, 1e-12 for float64), plus what rounding costs
     the program, up to a tenth of the largest magnitude. Integers must be equal, NaN and infinity in the same places.
@@ -85,9 +89,10 @@ def verify(
         ):
             warnings.simplefilter("ignore", ForgecWarning)  # 'compile' prints them
             if subject.suffix in (".py", ".pt2"):
-                found = _model(subject, arrays, entry, pipeline, target, dtype, tolerance, show_phase)
+                found = _model(subject, arrays, entry, pipeline, target, dtype, weights, tolerance, show_phase)
             else:
-                found = _artifact(subject, arrays, entry, pipeline, target, dtype, tolerance, show_phase)
+                weights_given = None if weights == "float32" else weights
+                found = _artifact(subject, arrays, entry, pipeline, target, dtype, weights_given, tolerance, show_phase)
         if json:
             print(json_module.dumps(found.to_dict(lines), indent=2))
         else:
@@ -106,6 +111,7 @@ def _model(
     pipeline: str | None,
     target: str | None,
     dtype: str | None,
+    weights: Any,
     tolerance: dict[str, float | None],
     show_phase: Callable[[str], None],
 ) -> Verification:
@@ -120,9 +126,10 @@ def _model(
         source.example_kwargs,
         dynamic_shapes=source.dynamic_shapes,
         pipeline="@O2" if pipeline is None else pipeline,
-        target="cpu" if target is None else target,
+        target=target,
         inputs=arrays,
         dtype=dtype,
+        weights=weights,
         on_phase=show_phase,
         **tolerance,
     )
@@ -135,13 +142,14 @@ def _artifact(
     pipeline: str | None,
     target: str | None,
     dtype: str | None,
+    weights: str | None,
     tolerance: dict[str, float | None],
     show_phase: Callable[[str], None],
 ) -> Verification:
     from forgec.diagnostics import error
     from forgec.verify import verify_artifact
 
-    for option, given in (("--dtype", dtype), ("--pipeline", pipeline), ("--target", target)):
+    for option, given in (("--dtype", dtype), ("--pipeline", pipeline), ("--target", target), ("--weights", weights)):
         if given is not None:
             raise error("FORGE-U005", f"{option} is for models; '{path}' is compiled", help=f"leave out {option}")
     return verify_artifact(path, arrays, entry=entry, on_phase=show_phase, **tolerance)

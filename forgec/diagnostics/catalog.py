@@ -57,6 +57,17 @@ CATALOG: dict[str, Entry] = {
         "`forgec explain` was asked for a code that does not exist.",
         "Run `forgec explain` without a code to list all of them.",
     ),
+    "FORGE-U008": Entry(
+        "the compiler is not installed",
+        "forgec was installed to run artifacts; compiling takes more packages, one of which cannot be imported.",
+        "Install them: `pip install 'forgec[compiler]'`.",
+    ),
+    "FORGE-U009": Entry(
+        "no weight can be rounded",
+        "Weights were to be stored in fewer bits, and no linear or embedding of the model reads one that can be: they "
+        "are integers or as short already, state that the model changes, or read by something else too.",
+        "The notes name the weights and the reasons. Leave out --weights.",
+    ),
     "FORGE-C001": Entry(
         "the model could not be exported",
         "torch.export refused the model or the model raised an exception while it was traced.",
@@ -242,13 +253,14 @@ CATALOG: dict[str, Entry] = {
         "this processor cannot run the kernels",
         "The artifact's kernels were compiled for an instruction set that this machine does not have, or not in full; "
         "running them would end the process.",
-        "Compile for this machine, or for an older instruction set; the message names the features that are missing.",
+        "Compile for this machine, for an older instruction set, or for cpu:aten; the message names the features that "
+        "are missing. `forgec check --machine` tells what an artifact needs.",
     ),
     "FORGE-A008": Entry(
         "no executable memory",
         "The artifact holds machine code, and this system refuses to map it executable: from the file, from a file in "
         "memory and as anonymous memory.",
-        "The notes say what the system refused. Allow it for this process, or use an artifact without kernels.",
+        "The notes say what the system refused. Allow it for this process, or compile for cpu:aten, which has no code.",
     ),
     "FORGE-R001": Entry(
         "wrong number or structure of arguments",

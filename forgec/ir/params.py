@@ -12,7 +12,6 @@ from forgec.ir.blocks import evaluate_block
 from forgec.ir.evaluator import Evaluator
 from forgec.ir.ops.module import ParamOp
 from forgec.runtime.extents import static
-from forgec.runtime.inputs import relayout
 
 
 class ParamValues(Mapping[str, Any]):
@@ -32,7 +31,9 @@ class ParamValues(Mapping[str, Any]):
         with ev.torch.no_grad():
             (value,) = evaluate_block(op.init.block, ev)
             shape, strides = static(types.shape(op.type)), static(types.strides(op.type))
-            return value if value.stride() == strides else relayout(value, shape, strides)
+            if value.stride() == strides:
+                return value
+            return ev.torch.empty_strided(shape, strides, dtype=value.dtype, device=value.device).copy_(value)
 
     def __iter__(self) -> Iterator[str]:
         return iter({**self.tensors, **self.computed})

@@ -25,6 +25,7 @@ from forgec.runtime.kernels import GRID, is_kernel, kernel_name
 from forgec.runtime.linear_scan import Interval, allocate
 from forgec.runtime.plan import Launch, Reg
 from forgec.runtime.symbolic import SymExpr
+from forgec.runtime.tensor_library import torch_library
 
 SCALE = 8
 """Bytes here for each byte of the plan: enough for float64 in place of any element type."""
@@ -204,7 +205,7 @@ class _Execution:
             return self.ev.extent(arg) if isinstance(arg, SymExpr) else arg
 
         launch = Launch(op.callee.data, op.arguments[0])
-        run = control.callable_of(launch, self._updated, self._call, location_of(op))
+        run = control.callable_of(launch, self._updated, self._call, location_of(op), torch_library())
         results = run(*map(filled, op.arguments[0]))
         names = () if op.defines is None else op.defines.arguments[0]
         told = {str(name): int(tensor) for name, tensor in zip(names, results, strict=False) if name is not None}

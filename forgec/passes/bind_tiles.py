@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from xdsl.context import Context
+from xdsl.dialects.arith import AndIOp
 from xdsl.dialects.builtin import DictionaryAttr, IntAttr, ModuleOp
-from xdsl.ir import Operation
+from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
 
 from forgec.diagnostics import error
 from forgec.ir import types
 from forgec.ir.attributes import IntsAttr
-from forgec.ir.tile.compute import PadOp
+from forgec.ir.tile.compute import BroadcastOp, IndexOp, PadOp, RangeOp
+from forgec.ir.tile.elementwise import CmpiOp
 from forgec.ir.tile.kernel import KernelOp
-from forgec.ir.tile.memory import LoadOp, StoreOp
+from forgec.ir.tile.memory import GatherOp, LoadOp, StoreOp
 from forgec.ir.tile.places import Places
 from forgec.ir.tile.substitution import substitute_symbols
 from forgec.ir.tile.types import block_type, extents
@@ -24,6 +26,10 @@ from forgec.passes.rewriting import erase_unused, replace
 from forgec.passes.tile_choices import Choice, note
 from forgec.passes.tile_machines import TileMachine, machine_of
 from forgec.passes.tile_sizes import SymbolUse, estimates, symbol_uses
+from forgec.runtime.symbolic import is_nonnegative, symbol
+
+SIGNED_LESS = 2
+"""``slt`` of ``arith.cmpi``."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,8 @@ class BindTiles(ModulePass):
           …
 
     ``tiles`` (``"BM=32,BN=64"``) fixes extents; the others are the best candidate of ``tile_sizes.candidates``.
-    Afterwards a ``tile.pad`` that is certain to be inside is gone, and loads and stores list the dimensions along which
+    Afterwards a ``tile.pad`` that is certain to be inside is gone, so are masks of ``tile.gather`` that are certain to
+    hold everywhere, and loads and stores list the dimensions along which
     they are certain to be in bounds, for all programs and all values of the kernel's symbols. A kernel that must hold a
     whole axis without an upper bound in one tile is left alone, with a remark. Kernels that are bound already stay as
     they are.
@@ -114,6 +121,8 @@ def bind(kernel: KernelOp, bindings: Mapping[str, int]) -> None:
             _drop_pad(op, places)
         elif isinstance(op, (LoadOp, StoreOp)):
             _mark_in_bounds(op, places)
+        elif isinstance(op, GatherOp) and op.mask is not None and _is_everywhere(op.mask, places):
+            _drop_mask(op)
 
 
 def _drop_pad(op: PadOp, places: Places) -> None:
@@ -125,6 +134,38 @@ def _drop_pad(op: PadOp, places: Places) -> None:
     replace(op, [op.input])
     for offset in offsets:
         erase_unused(offset, Operation)
+
+
+def _is_everywhere(mask: SSAValue, places: Places) -> bool:
+    """True if a mask of places that lie below an extent is certain to hold for all elements."""
+    op = mask.owner
+    if isinstance(op, AndIOp):
+        return all(_is_everywhere(operand, places) for operand in op.operands)
+    if isinstance(op, BroadcastOp):
+        return _is_everywhere(op.input, places)
+    if not isinstance(op, CmpiOp) or op.predicate.value.data != SIGNED_LESS:
+        return False
+    place, bound = op.lhs.owner, op.rhs.owner
+    bound = bound.input.owner if isinstance(bound, BroadcastOp) else bound
+    if not isinstance(bound, IndexOp) or bound.inputs or not isinstance(place, (IndexOp, RangeOp)):
+        return False
+    if isinstance(place, RangeOp):
+        return is_nonnegative(bound.expression.data - extents(place.result)[0])
+    if len(place.inputs) != 2 or place.expression.data != symbol("p0") + symbol("p1"):
+        return False
+    offset, within = place.inputs
+    if not isinstance(within.owner, RangeOp):
+        return False
+    return places.is_inside(offset, extents(within)[0], bound.expression.data, below_too=False)
+
+
+def _drop_mask(op: GatherOp) -> None:
+    mask = op.mask
+    assert mask is not None, "the caller has seen it"
+    made = GatherOp(op.block, list(op.indices), op.result.type, None, op.other)
+    made.attributes = dict(op.attributes)
+    replace(op, [made.result], [made])
+    erase_unused(mask, Operation)
 
 
 def _mark_in_bounds(op: LoadOp | StoreOp, places: Places) -> None:

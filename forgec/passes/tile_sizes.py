@@ -44,12 +44,14 @@ class SymbolUse:
 class Candidate:
     """One choice of tile extents, and what is estimated for it.
 
-    ``seconds`` is the time of a launch for the typical extents; ``limit`` says which limit of the machine it breaks,
-    None if none. The bytes: of tiles that live together, and of lines that all programs move.
+    ``seconds`` is the time of a launch for the typical extents, ``busy_seconds`` that of all programs one after
+    another; ``limit`` says which limit of the machine it breaks, None if none. The bytes: of tiles that live together,
+    and of lines that all programs move.
     """
 
     bindings: Mapping[str, int]
     seconds: float
+    busy_seconds: float
     programs: int
     dot_flops: int
     element_ops: int
@@ -113,14 +115,16 @@ def estimates(
 
 
 def _rank(candidate: Candidate, machine: TileMachine) -> tuple[object, ...]:
-    """Among estimates that are about the same: tiles that the nearest memory holds, then the larger ones. Of those that
-    break a limit the smallest come first.
+    """Among estimates that are about the same (often because memory bounds them all): tiles that the nearest memory
+    holds, then those that keep units busy for the shortest time, then the larger ones. Of those that break a limit the
+    smallest come first.
     """
     return (
         candidate.limit is not None,
         0 if candidate.limit is None else candidate.live_bytes,
         float(f"{candidate.seconds:.2g}"),
         candidate.live_bytes > machine.near_bytes,
+        float(f"{candidate.busy_seconds:.2g}"),
         candidate.seconds,
         -prod(candidate.bindings.values()),
         candidate.text,
@@ -266,13 +270,20 @@ def _estimate(
     live = cost.live_bytes_at(values)
     footprint = evaluate(cost.footprint_bytes, values)
     near_rate = machine.near_rate if live <= machine.near_bytes else machine.middle_rate
-    programs = dot_flops = element_ops = line_bytes = 0
+    programs = dot_flops = element_ops = line_bytes = far_bytes = 0
     busy = longest = 0.0
     for each, count in cost.sections:
         number = evaluate(count, values)
-        dots, work, elements, lines, tiles = (
+        dots, work, elements, lines, tiles, far = (
             evaluate(part, values)
-            for part in (each.dot_flops, each.dot_work, each.element_ops, each.line_bytes, each.tile_bytes)
+            for part in (
+                each.dot_flops,
+                each.dot_work,
+                each.element_ops,
+                each.line_bytes,
+                each.tile_bytes,
+                each.far_bytes,
+            )
         )
         computing = work / (machine.narrow_dot_flops if narrow else machine.dot_flops)
         computing += elements / machine.element_ops
@@ -280,8 +291,8 @@ def _estimate(
         program += machine.program_seconds + ops * machine.op_seconds / len(cost.sections)
         busy, longest = busy + number * program, max(longest, program)
         programs, dot_flops, element_ops = programs + number, dot_flops + number * dots, element_ops + number * elements
-        line_bytes += number * lines
-    again = max(line_bytes - footprint, 0) if footprint > machine.middle_bytes else 0
+        line_bytes, far_bytes = line_bytes + number * lines, far_bytes + number * far
+    again = max(far_bytes - footprint, 0) if footprint > machine.middle_bytes else 0
     moving = (footprint + again) / machine.memory_rate
     waves = ceil(programs / machine.units)
     computing = max(waves * busy / max(programs, 1), longest)
@@ -294,6 +305,7 @@ def _estimate(
     return Candidate(
         bindings=dict(bindings),
         seconds=seconds,
+        busy_seconds=busy,
         programs=programs,
         dot_flops=dot_flops,
         element_ops=element_ops,

@@ -45,6 +45,7 @@ def report(
     warnings: list[Diagnostic],
     remarks: list[Diagnostic],
     choices: Sequence[Choice] = (),
+    weights: list[dict[str, Any]] | None = None,
 ) -> Report:
     """The report of a compilation."""
     entries = _entries(plan)
@@ -73,6 +74,7 @@ def report(
         bindings=bindings,
         warnings=warnings,
         remarks=remarks,
+        weights=weights or [],
     )
 
 

@@ -41,7 +41,7 @@ class Report:
     """Facts about one compilation. ``to_dict`` is the stable interface; byte counts hold for the extents in
     ``bindings``."""
 
-    target: str = "cpu"
+    target: str = "cpu:aten"
     pipeline: str = ""
     captured: Totals = field(default_factory=Totals)
     optimized: Totals = field(default_factory=Totals)
@@ -53,6 +53,7 @@ class Report:
     peak_bytes: int = 0
     peak_bytes_one_thread: int = 0
     fallbacks: list[dict[str, Any]] = field(default_factory=list)
+    weights: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[Diagnostic] = field(default_factory=list)
     remarks: list[Diagnostic] = field(default_factory=list)
     passes: list[dict[str, Any]] = field(default_factory=list)
@@ -71,6 +72,10 @@ class Report:
         graph computes. Where the compilation was asked for ``pass_costs``, each of ``passes`` says its own share:
         ``bytes_moved_before`` and ``_after``, their ratio ``fusion_gain_ratio``, ``launches_before`` and ``_after``,
         and theirs, ``launch_ratio``.
+        ``weights`` has an entry for each weight that is stored in fewer bits: ``name``, ``precision``, ``bytes_before``
+        and ``bytes``, the largest error of an element (``max``) and the root of the mean square (``rms``), both
+        relative to the weight's own, and the latter of what it makes of random rows (``output_rms``); errors that are
+        not finite are texts.
         Without ``times`` the result is a function of model, pipeline and target alone.
         """
         passes = [{k: v for k, v in entry.items() if times or k not in ON_REQUEST} for entry in self.passes]
@@ -91,6 +96,7 @@ class Report:
             "flops": self.optimized.flops,
             "bytes_moved": self.optimized.bytes_moved,
             "fusion_gain_ratio": gain(self.captured.bytes_moved, self.optimized.bytes_moved),
+            "weights": self.weights,
             "warnings": [warning.to_dict() for warning in self.warnings],
             "passes": passes,
             "bindings": self.bindings,

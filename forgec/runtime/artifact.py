@@ -8,18 +8,21 @@ import os
 import zlib
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from forgec.diagnostics import ForgeError, error
-from forgec.runtime import kernels as kernel_tables
+from forgec.runtime import kernel_table as kernel_tables
 from forgec.runtime import manifest as manifests
-from forgec.runtime import plan as plans
-from forgec.runtime.kernels import FOLDER, KERNEL_CODE, KERNEL_TABLE, MEMBERS, FilePlace, NativeCode
+from forgec.runtime.kernel_table import FOLDER, KERNEL_TABLE, FilePlace, NativeCode
 from forgec.runtime.manifest import MANIFEST, PLAN, REPORT, WEIGHTS, Manifest
+from forgec.runtime.plan_outline import Outline, outline
 from forgec.runtime.refusals import refuse_path
 from forgec.runtime.strict_json import StrictJsonError, parse_json
 from forgec.runtime.weights import MappedWeights
 from forgec.runtime.zip_layout import DEFLATED, LayoutError, Member, read_members
+
+if TYPE_CHECKING:
+    from forgec.runtime.plan import Plan
 
 Verify: TypeAlias = Literal["fast", "full"]
 
@@ -100,12 +103,15 @@ class Artifact:
         for name in (PLAN, REPORT):
             if name not in self._manifest.members:
                 raise error("FORGE-A003", f"member '{name}' of '{self.path}' is missing")
-        kernels = {name for name in self._manifest.members if name.startswith(FOLDER)}
-        if kernels and kernels != {*MEMBERS}:
-            name = min(kernels.symmetric_difference(MEMBERS))
-            raise error("FORGE-A003", f"member '{name[:80]}' of '{self.path}' is missing, or nothing that kernels have")
-        if kernels and self._members[KERNEL_CODE].method == DEFLATED:
-            raise self._damaged(KERNEL_CODE)
+        images = self._image_members()
+        if images and KERNEL_TABLE not in self._manifest.members:
+            raise error("FORGE-A003", f"member '{KERNEL_TABLE}' of '{self.path}' is missing")
+        for name in images:
+            if self._members[name].method == DEFLATED:
+                raise self._damaged(name)
+
+    def _image_members(self) -> list[str]:
+        return [name for name in self._manifest.members if name.startswith(FOLDER) and name != KERNEL_TABLE]
 
     def _open_weights(self, path: Path | None) -> MappedWeights:
         record = self._manifest.weights
@@ -159,21 +165,37 @@ class Artifact:
         return content
 
     @cached_property
-    def plan(self) -> plans.Plan:
+    def plan(self) -> Plan:
         """The plan, fully checked. FORGE-A004 when it is not valid."""
+        from forgec.runtime import plan as plans
+
         return plans.from_json(self._parse(self.read(PLAN), PLAN))
 
     @cached_property
-    def kernels(self) -> NativeCode | None:
-        """The machine code, whose hash is checked, and its table; None when the artifact holds none. FORGE-A003 when
-        the table is damaged."""
-        if KERNEL_CODE not in self._manifest.members:
-            return None
-        member = self._members[KERNEL_CODE]
-        code = memoryview(self._mapping).toreadonly()[member.start : member.end]
+    def images(self) -> tuple[NativeCode, ...]:
+        """The machine code of the kernels, whose hash is checked, once for each instruction set, with its table; empty
+        when the artifact holds none. ``processor.best`` chooses. FORGE-A003 when the table is damaged."""
+        members = {name: self._members[name] for name in self._image_members()}
+        if not members and KERNEL_TABLE not in self._manifest.members:
+            return ()
         data = self._parse(self.read(KERNEL_TABLE), KERNEL_TABLE)
-        table = kernel_tables.from_json(data, len(code), f"'{self.path}'")
-        return NativeCode(table, code, FilePlace(os.fspath(self.path), self._identity, member.start))
+        sizes = {name: member.nbytes for name, member in members.items()}
+        found = []
+        for table in kernel_tables.from_json(data, sizes, f"'{self.path}'"):
+            member = members[kernel_tables.member_of(table)]
+            code = memoryview(self._mapping).toreadonly()[member.start : member.end]
+            found.append(NativeCode(table, code, FilePlace(os.fspath(self.path), self._identity, member.start)))
+        return tuple(found)
+
+    @cached_property
+    def outline(self) -> Outline:
+        """What the plan needs of torch; for this it is neither decoded nor checked. FORGE-A004 when it has not the form
+        of a plan."""
+        data = self._parse(self.read(PLAN), PLAN)
+        try:
+            return outline(data)
+        except (AttributeError, LookupError, TypeError):
+            raise error("FORGE-A004", f"the plan of '{self.path}' is none: it has no entries with launches") from None
 
     @cached_property
     def report(self) -> dict[str, Any]:

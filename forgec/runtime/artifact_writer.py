@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from forgec.diagnostics import error
-from forgec.runtime import kernels as kernel_tables
+from forgec.runtime import kernel_table as kernel_tables
 from forgec.runtime import manifest as manifests
 from forgec.runtime import plan as plans
-from forgec.runtime.kernels import KERNEL_CODE, KERNEL_TABLE, NativeCode, check_launches, padded
+from forgec.runtime.kernel_table import KERNEL_TABLE, NativeCode, member_of, padded
+from forgec.runtime.kernels import check_launches
 from forgec.runtime.manifest import MANIFEST, PLAN, REPORT, WEIGHTS, MemberRecord, WeightsRecord
 from forgec.runtime.plan import Param, Plan, State, TensorSpec
 from forgec.runtime.replacing_file import ReplacingFile
@@ -37,27 +38,31 @@ def write_artifact(
     *,
     aliases: Mapping[str, str] | None = None,
     producer: Mapping[str, str] | None = None,
-    target: str = "cpu",
+    target: str = "cpu:aten",
     pipeline: str = "",
     report: Mapping[str, Any] | None = None,
     ir: Mapping[str, str] | None = None,
     external_weights: str | os.PathLike[str] | None = None,
-    kernels: NativeCode | None = None,
+    kernels: NativeCode | Sequence[NativeCode] | None = None,
 ) -> None:
     """Writes the artifact, or leaves everything as it was.
 
     Of ``weights`` only what the plan reads is written, each tensor once: ``aliases`` maps names to others with the
     same tensor, and names whose sources are one object or the same torch memory are found by themselves. ``ir`` maps
     a level to its text. ``external_weights`` names a file in the artifact's folder for the weights. ``kernels`` is the
-    machine code of the kernels that the plan launches. The bytes are a function of the arguments. FORGE-U004 when the
-    file cannot be written, FORGE-U005 for a wrong place of the weights, FORGE-X001 when a weight is missing,
-    FORGE-A004 when the plan launches a kernel that is missing or takes other arguments.
+    machine code of the kernels that the plan launches: an image, or one for each instruction set, all of the
+    same kernels. The bytes are a function of the arguments. FORGE-U004 when the file cannot be written, FORGE-U005 for
+    a wrong place of the weights, FORGE-X001 when a weight is missing or images differ, FORGE-A004 when the plan
+    launches a kernel that is missing or takes other arguments.
     """
     path = Path(path)
     outside = None if external_weights is None else Path(external_weights)
     if outside is not None and (outside.resolve().parent != path.resolve().parent or outside.name == path.name):
         raise error("FORGE-U005", f"external weights '{outside}' are not beside '{path}'")
-    check_launches(plan, kernels and kernels.table)
+    images = (kernels,) if isinstance(kernels, NativeCode) else tuple(kernels or ())
+    for table in [image.table for image in images] or [None]:
+        check_launches(plan, table)
+    tables = _tables(images)
     aliases = aliases or {}
     wanted, tied = _select(plan, weights, aliases)
     with ExitStack() as files:
@@ -68,9 +73,11 @@ def write_artifact(
             records[f"ir/{level}.mlir"] = archive.deflated(f"ir/{level}.mlir", text.encode())
         records[PLAN] = archive.stored(PLAN, print_json(plans.to_json(plan)))
         records[REPORT] = archive.stored(REPORT, print_json(dict(report or {})))
-        if kernels is not None:
-            records[KERNEL_TABLE] = archive.stored(KERNEL_TABLE, print_json(kernel_tables.to_json(kernels.table)))
-            records[KERNEL_CODE] = archive.stored(KERNEL_CODE, padded(bytes(kernels.code)))
+        if images:
+            records[KERNEL_TABLE] = archive.stored(KERNEL_TABLE, print_json(tables))
+        for image in images:
+            name = member_of(image.table)
+            records[name] = archive.stored(name, padded(bytes(image.code)))
         header, placed, data_bytes = lay_out([(name, spec) for name, spec in wanted.items()])
         if outside is None:
             archive.begin(WEIGHTS, len(header) + data_bytes)
@@ -89,6 +96,13 @@ def write_artifact(
         described = manifests.build(plan, records, stored, producer=producer or {}, target=target, pipeline=pipeline)
         archive.stored(MANIFEST, print_json(described))
         archive.close()
+
+
+def _tables(images: Sequence[NativeCode]) -> dict[str, Any]:
+    try:
+        return kernel_tables.to_json([image.table for image in images]) if images else {}
+    except ValueError as reason:
+        raise error("FORGE-X001", str(reason)) from None
 
 
 def _select(

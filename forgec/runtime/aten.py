@@ -22,6 +22,7 @@ from forgec.runtime.plan import (
     Layout,
     MemoryFormat,
     Param,
+    Plan,
     Reg,
     View,
 )
@@ -34,6 +35,9 @@ REFUSED = frozenset(
     | {"requires_grad_", "retain_grad", "_backward", "record_stream", "pin_memory", "_pin_memory", "rename_", "swap"}
 )
 """ATen operations that no plan needs: they touch files, replace a tensor's storage or change what autograd records."""
+
+MOST_NAMED = 20
+"""Operations that an error names one by one."""
 
 _TENSOR, _TENSORS = "Tensor", "Tensors"
 _NUMBERS = frozenset({"number", "int", "float", "bool", "SymInt", "SymFloat", "SymBool"})
@@ -93,16 +97,55 @@ class Operation:
         return [key for key, argument, value in given if argument.number and isinstance(value, Reg)]
 
 
-def require_torch(ops: tuple[str, ...], torch_version: str) -> None:
-    """Imports torch. FORGE-A006 when that fails."""
+COPY = Operation(
+    name="aten::copy_",
+    call=lambda *_: None,
+    arguments=(
+        SchemaArgument("self", _TENSOR, False, False, False, written=True),
+        SchemaArgument("src", _TENSOR, False, False, False, written=False),
+    ),
+    returns=1,
+    returns_list=False,
+    may_alias=False,
+)
+"""What ``is_copy`` tells; frames call ``TensorLibrary.copy``."""
+
+
+def is_copy(launch: Launch, entry: Entry) -> bool:
+    """Whether the launch copies elements as they are, and nobody takes its result: what needs no torch."""
+    args = [value for value in launch.args if isinstance(value, Reg)]
+    if launch.op != COPY.name or launch.kwargs or len(launch.args) != 2 or len(args) != 2:
+        return False
+    target, source = (entry.registers[reg.id].spec.dtype for reg in args)
+    return target == source and all(result is None for result in launch.results)
+
+
+def called_of_torch(plan: Plan) -> tuple[str, ...]:
+    """The operations of torch that the plan calls: all that are neither kernels nor the runtime's own, each once."""
+    return tuple(
+        sorted(
+            {
+                launch.op
+                for entry in plan.entries
+                for launch in entry.launches
+                if not (is_kernel(launch.op) or is_control(launch.op) or is_copy(launch, entry))
+            }
+        )
+    )
+
+
+def require_torch(called: tuple[str, ...], devices: tuple[str, ...], torch_version: str) -> None:
+    """Imports torch. FORGE-A006, which names the operations or devices that need it, when that fails."""
     try:
         import torch  # noqa: F401
     except ImportError as reason:
         needed = f"torch {torch_version} or newer" if torch_version else "torch"
-        called = sum(not is_kernel(op) for op in ops)
-        what = f"the plan calls {called} ATen operations" if called else "torch holds the tensors of a program"
+        what = f"the plan calls {len(called)} ATen operations" if called else f"the plan needs {', '.join(devices)}"
         message = f"{what} and torch cannot be imported: {reason}"
-        raise error("FORGE-A006", message, help=f"install {needed}") from None
+        notes = tuple(f"it calls {name}" for name in called[:MOST_NAMED])
+        if len(called) > MOST_NAMED:
+            notes += (f"and {len(called) - MOST_NAMED} more",)
+        raise error("FORGE-A006", message, notes=notes, help=f"install {needed}") from None
 
 
 def require_devices(names: Iterable[str]) -> None:
@@ -273,15 +316,15 @@ def _devices(name: str) -> Any:
 
 def to_torch(value: Arg) -> Any:
     """A fixed argument as torch takes it; tuples become lists. Registers and expressions are the caller's to
-    replace."""
-    import torch
-
+    replace. Imports torch only for what is torch's own."""
     match value:
         case DType():
             return dtypes.torch_dtype(value.name)
         case Device():
             return _devices(value.name)
         case Layout() | MemoryFormat():
+            import torch
+
             found = getattr(torch, value.name, None)
             expected = torch.layout if isinstance(value, Layout) else torch.memory_format
             if not isinstance(found, expected):
@@ -302,7 +345,7 @@ def link(entry: Entry, torch_version: str) -> tuple[Operation, ...]:
     operations: list[Operation] = []
     missing: dict[str, str] = {}
     for number, launch in enumerate(entry.launches):
-        operation = resolve(launch.op)
+        operation = COPY if is_copy(launch, entry) else resolve(launch.op)
         if isinstance(operation, str):
             missing[launch.op] = operation
             continue

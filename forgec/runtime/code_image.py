@@ -12,8 +12,8 @@ from mmap import MAP_ANONYMOUS, MAP_PRIVATE, PAGESIZE, PROT_EXEC, PROT_READ, PRO
 from typing import Any
 
 from forgec.diagnostics import error
-from forgec.runtime import processor
-from forgec.runtime.kernels import FilePlace, Kernel, NativeCode, check_table
+from forgec.runtime import perf_map, processor
+from forgec.runtime.kernel_table import FilePlace, Kernel, NativeCode, check_table
 
 _MAP_FAILED = ctypes.c_void_p(-1).value
 _RUN: Any = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)
@@ -59,6 +59,8 @@ class CodeImage:
             for kernel in native.table.kernels
         }
         self._driver = native.table.driver
+        if perf_map.is_wanted():
+            perf_map.add(self.address, len(native.code), native.table)
 
     def driver(self) -> LoadedDriver:
         """The driver, which must be there. It refers to the image, so the image does not refer to it."""
@@ -69,7 +71,10 @@ class CodeImage:
 def _map(native: NativeCode) -> tuple[int, int]:
     """Address and size: the pages of the file, else of a copy without a name, else anonymous ones."""
     reasons: list[str] = []
-    for name, attempt in (("the file", _from_file), ("a file in memory", _from_memory), ("memory", _anonymous)):
+    ways = [("the file", _from_file), ("a file in memory", _from_memory), ("memory", _anonymous)]
+    if perf_map.is_wanted():
+        ways.insert(0, ways.pop())
+    for name, attempt in ways:
         try:
             found = attempt(native)
         except OSError as reason:
@@ -81,7 +86,7 @@ def _map(native: NativeCode) -> tuple[int, int]:
         "FORGE-A008",
         "this system does not let the process map the kernels' machine code executable",
         notes=tuple(reasons),
-        help="allow it (SELinux: execmem, a mount without noexec), or use an artifact without kernels",
+        help="allow it (SELinux: execmem, a mount without noexec), or compile for cpu:aten, which has no machine code",
     )
 
 

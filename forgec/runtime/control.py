@@ -17,18 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from forgec.diagnostics import Location, error
 from forgec.runtime.plan import Arg, Entry, EntryRef, Input, Launch, Reg
-
-if TYPE_CHECKING:
-    import torch
+from forgec.runtime.tensor_library import Tensor, TensorLibrary
 
 NAMESPACE = "forge::"
 ITEM, ASSERT, CALL, IF, WHILE, FOR = (NAMESPACE + name for name in ("item", "assert", "call", "if", "while", "for"))
 
-CallEntry = Callable[[str, "Sequence[torch.Tensor]"], "list[torch.Tensor]"]
+CallEntry = Callable[[str, "Sequence[Tensor]"], "list[Tensor]"]
 """Runs a private entry on tensors."""
 
 _TENSOR, _TENSORS, _ENTRY, _NUMBER, _TEXT = "a tensor", "a list of tensors", "an entry", "an extent", "a text"
@@ -103,9 +101,15 @@ def _ids(regs: Sequence[Reg]) -> tuple[int, ...]:
     return tuple(reg.id for reg in regs)
 
 
-def callable_of(launch: Launch, updated: Callable[[str], list[int]], call: CallEntry, place: Location | None) -> Any:
+def callable_of(
+    launch: Launch,
+    updated: Callable[[str], list[int]],
+    call: CallEntry,
+    place: Location | None,
+    library: TensorLibrary,
+) -> Any:
     """What runs for a launch; ``call`` runs an entry, ``updated`` tells which of its carried tensors the body of a
-    loop updates in place. The arguments are as in the plan, registers as tensors.
+    loop updates in place. The arguments are as in the plan, registers as tensors of the library.
     """
     match launch.op:
         case "forge::item":
@@ -124,17 +128,17 @@ def callable_of(launch: Launch, updated: Callable[[str], list[int]], call: CallE
             )
     positions = updated(launch.args[0].name)  # type: ignore[union-attr]
     return lambda body, lower, upper, step, carried, given: _count(
-        call, body.name, range(lower, upper, step), carried, given, positions
+        call, body.name, range(lower, upper, step), carried, given, positions, library
     )
 
 
-def _check(tensor: torch.Tensor, message: str, place: Location | None) -> list[torch.Tensor]:
+def _check(tensor: Tensor, message: str, place: Location | None) -> list[Tensor]:
     if not tensor.item():
         raise error("FORGE-R011", f"an assertion of the model failed: {message}", location=place)
     return []
 
 
-def _loop(call: CallEntry, before: str, after: str, carried: Any, given: Any, others: Any) -> list[torch.Tensor]:
+def _loop(call: CallEntry, before: str, after: str, carried: Any, given: Any, others: Any) -> list[Tensor]:
     while True:
         go_on, *forwarded = call(before, [*carried, *given])
         if not go_on.item():
@@ -149,16 +153,20 @@ def updated_positions(body: Entry) -> list[int]:
 
 
 def _count(
-    call: CallEntry, body: str, counters: range, carried: list[Any], given: Any, updated: list[int]
-) -> list[torch.Tensor]:
-    import torch
-
+    call: CallEntry,
+    body: str,
+    counters: range,
+    carried: list[Any],
+    given: Any,
+    updated: list[int],
+    library: TensorLibrary,
+) -> list[Tensor]:
     carried = list(carried)
     for position in updated:  # the caller's values stay as they are
-        carried[position] = carried[position].clone()
+        carried[position] = library.clone(carried[position])
     rest = [position for position in range(len(carried)) if position not in updated]
     for counter in counters:
-        results = call(body, [torch.tensor(counter, dtype=torch.int64), *carried, *given])
+        results = call(body, [library.counter(counter), *carried, *given])
         for position, tensor in zip(rest, results, strict=True):
             carried[position] = tensor
     return carried

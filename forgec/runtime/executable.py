@@ -12,10 +12,9 @@ from forgec.runtime.binding import first_writes, returned_roots, row_bounds, row
 from forgec.runtime.kernels import is_kernel
 from forgec.runtime.plan import Entry, External, Input, Number, Output, Register, State, SymbolDecl, View
 from forgec.runtime.plan_check import registers_of
+from forgec.runtime.tensor_library import Tensor, TensorLibrary
 
 if TYPE_CHECKING:
-    import torch
-
     from forgec.runtime.code_image import CodeImage
 
 Take: TypeAlias = "tuple[int | None, int]"
@@ -48,13 +47,16 @@ class Calls(Protocol):
         """An entry by name."""
         ...
 
-    def call_private(self, name: str, values: Mapping[str, int], tensors: Sequence[torch.Tensor]) -> list[Any]:
-        """Run a private entry with these values of the symbols."""
+    def call_private(
+        self, name: str, values: Mapping[str, int], tensors: Sequence[Tensor], library: TensorLibrary
+    ) -> list[Any]:
+        """Run a private entry with these values of the symbols, on tensors of a library."""
         ...
 
 
 class Executable:
-    """An entry point, linked and analysed. ``params`` are tensors by register number; ``locations`` are the plan's.
+    """An entry point, linked and analysed. ``params`` are tensors of the ``library`` by register number; ``locations``
+    are the plan's.
 
     A register is *transient* when it holds another tensor in each call (inputs, states, outputs, externals);
     ``views`` lists for each of these its views that are used as tensors (a kernel needs the address only). ``leaves``
@@ -66,7 +68,8 @@ class Executable:
         self,
         entry: Entry,
         operations: Sequence[Operation],
-        params: Mapping[int, torch.Tensor],
+        params: Mapping[int, Tensor],
+        library: TensorLibrary,
         locations: Sequence[Location],
         symbols: Sequence[SymbolDecl] = (),
         calls: Calls | None = None,
@@ -81,6 +84,8 @@ class Executable:
         self.threads = threads
         self.operations = operations
         self.params = params
+        self._library = library
+        self._addresses: dict[int, tuple[Tensor, int]] = {}
         self.locations = locations
         registers = entry.registers
         self.leaves: dict[int, list[int]] = {}
@@ -124,6 +129,14 @@ class Executable:
             elif isinstance(register, External) and number not in returned:
                 after[ends[register.last - 1] - 1].drops.append(number)
         return after
+
+    def param_address(self, number: int) -> tuple[Tensor, int]:
+        """A param, and the address of its first element."""
+        found = self._addresses.get(number)
+        if found is None:
+            param = self._library.plain(self.params[number])
+            found = self._addresses[number] = param, self._library.address(param)
+        return found
 
     def is_transient(self, number: int) -> bool:
         """Whether the register, or the base that it is a view of, holds another tensor in each call."""

@@ -11,24 +11,21 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from forgec.diagnostics import ForgeError, Location, error
 from forgec.runtime import dtypes
-from forgec.runtime.aten import to_torch
+from forgec.runtime.aten import COPY
 from forgec.runtime.binding import Binding, in_range
 from forgec.runtime.collector import paused_collector
 from forgec.runtime.control import callable_of, is_control, updated_positions
 from forgec.runtime.executable import After, Executable
-from forgec.runtime.extents import same_strides
 from forgec.runtime.kernel_launch import Addresses, Slots, programs_of, symbol_values
 from forgec.runtime.kernels import is_kernel, kernel_name, parameters_of
 from forgec.runtime.plan import Arg, Buffer, EntryRef, Input, Launch, Number, Param, Reg, Register, State, View
 from forgec.runtime.segment import KernelLaunch, Segment
 from forgec.runtime.symbolic import SymExpr, evaluate
-
-if TYPE_CHECKING:
-    import torch
+from forgec.runtime.tensor_library import Tensor, TensorLibrary
 
 FRAMES_PER_LANE = 16
 """Frames that a lane keeps, one per entry and call signature, or as many as have few registers in all."""
@@ -44,22 +41,35 @@ Step: TypeAlias = "tuple[Callable[..., Any], list[Any], dict[str, Any], tuple[Af
 are, if they matter."""
 
 
-class Lane:
-    """The memory of one call in flight. Never used by two threads at once."""
+@dataclass(slots=True)
+class Arena:
+    """Bytes on one device, and where they begin."""
 
-    def __init__(self) -> None:
-        self.arenas: dict[str, torch.Tensor] = {}
-        self.frames: OrderedDict[tuple[str, tuple[int, ...]], Frame] = OrderedDict()
+    memory: Tensor
+    nbytes: int
+    address: int
+
+
+class Lane:
+    """The memory of one call in flight, made by the program's library. Never used by two threads at once."""
+
+    def __init__(self, library: TensorLibrary) -> None:
+        self.library = library
+        self.arenas: dict[str, Arena] = {}
+        self.frames: OrderedDict[tuple[str, tuple[int, ...], str], Frame] = OrderedDict()
         self.registers = 0
 
-    def frame(self, executable: Executable, key: tuple[str, tuple[int, ...]], binding: Binding) -> Frame:
-        """The frame for the entry and the symbol values, built when it is not there yet."""
+    def frame(
+        self, executable: Executable, symbols: tuple[int, ...], binding: Binding, library: TensorLibrary
+    ) -> Frame:
+        """The frame for the entry, the symbols' values and the library of the call, built when it is not there yet."""
+        key = (executable.entry.name, symbols, library.name)
         frame = self.frames.get(key)
         if frame is None:
             for device, nbytes in binding.arena_bytes.items():
                 self._reserve(device, nbytes)
             with paused_collector():
-                frame = Frame(executable, binding, self.arenas)
+                frame = Frame(executable, binding, self.arenas, library)
             self.frames[key] = frame
             self.registers += len(frame.entry.registers)
             while len(self.frames) > FRAMES_PER_LANE and self.registers > FEW_REGISTERS:
@@ -70,31 +80,37 @@ class Lane:
         return frame
 
     def _reserve(self, device: str, nbytes: int) -> None:
-        """An arena of at least so many bytes. It grows in place: the tensors of older frames keep pointing into it."""
-        import torch
-
+        """An arena of at least so many bytes. It grows in place, so that the tensors of older frames keep pointing into
+        it; where it cannot, frames that have such tensors are forgotten. Old and new never exist together.
+        """
         arena = self.arenas.get(device)
-        if arena is None:
-            # torch's CPU allocator aligns to 64 bytes, its CUDA allocator to 512.
-            self.arenas[device] = torch.empty(nbytes, dtype=torch.uint8, device=device)
-        elif arena.untyped_storage().nbytes() < nbytes:
-            storage = arena.untyped_storage()
-            storage.resize_(0)  # first, so that nothing is copied and old and new never exist together
-            storage.resize_(nbytes)
+        if arena is not None and arena.nbytes >= nbytes:
+            return
+        if arena is not None and not self.library.grow(arena.memory, nbytes):
+            del self.arenas[device], arena.memory
+            for key in [key for key, frame in self.frames.items() if frame.points_into_arena]:
+                self.registers -= len(self.frames.pop(key).entry.registers)
+            arena = None
+        memory = self.library.arena(nbytes, device) if arena is None else arena.memory
+        self.arenas[device] = Arena(memory, nbytes, self.library.address(memory))
 
 
 class Frame:
     """One entry point, bound and ready to run. ``run`` may be called again and again, by one thread at a time."""
 
-    def __init__(self, executable: Executable, binding: Binding, arenas: Mapping[str, torch.Tensor]) -> None:
+    def __init__(
+        self, executable: Executable, binding: Binding, arenas: Mapping[str, Arena], library: TensorLibrary
+    ) -> None:
         self.executable = executable
+        self.library = library
         self.binding = binding
         self.values = binding.values
         self.entry = executable.entry
         self.arenas = arenas
         self.slots: dict[int, list[Slot]] = {}
-        self.fixed: dict[int, torch.Tensor] = {}
-        self.addresses = Addresses()
+        self.fixed: dict[int, Tensor] = {}
+        self.points_into_arena = False
+        self.addresses = Addresses(library.address)
         self.results: list[Any] = [None] * len(self.entry.outputs)
         self.trusted = False
         self.segments: dict[int, Segment] = {}
@@ -142,8 +158,8 @@ class Frame:
         offset = self.binding.offsets[number] * dtypes.itemsize(register.spec.dtype) if root != number else 0
         if isinstance(base, Buffer):
             self.addresses.in_arena.append((slots.values, index, self.binding.offsets[root] + offset))
-        elif not self.executable.is_transient(number):
-            slots.keep(index, self.tensor(number))
+        elif isinstance(base, Param):
+            slots.keep(index, *self.executable.param_address(root), offset)
         else:
             self.addresses.moving.setdefault(root, []).append((slots.values, index, offset))
 
@@ -154,10 +170,14 @@ class Frame:
             return callable_of(
                 launch,
                 lambda name: updated_positions(calls.find(name)),
-                lambda name, tensors: calls.call_private(name, self.values, tensors),
+                lambda name, tensors: calls.call_private(name, self.values, tensors, self.library),
                 self._place_of(launch),
+                self.library,
             )
-        call, numbers = self.executable.operations[position].call, self.executable.numbers[position]
+        operation, numbers = self.executable.operations[position], self.executable.numbers[position]
+        if operation is COPY:
+            return self.library.copy
+        call = operation.call
         return _taking_numbers(call, numbers) if numbers else call
 
     def _place(self, container: list[Any] | dict[str, Any], key: Any, value: Arg) -> None:
@@ -177,9 +197,9 @@ class Frame:
                 self._place(items, index, item)
             container[key] = items  # type: ignore[index]
         else:
-            container[key] = to_torch(value)  # type: ignore[index]
+            container[key] = self.library.constant(value)  # type: ignore[index]
 
-    def tensor(self, number: int) -> torch.Tensor:
+    def tensor(self, number: int) -> Tensor:
         """The tensor of a register that stays the same from call to call."""
         known = self.fixed.get(number)
         if known is not None:
@@ -193,48 +213,28 @@ class Frame:
             else:
                 built = self.view_of(self.tensor(register.base), number)
         elif isinstance(register, Param):
-            built = self.executable.params[number]
+            built = self.library.adopt(self.executable.params[number])
         else:
             built = self._in_arena(number, register, 0)
         self.fixed[number] = built
         return built
 
-    def _in_arena(self, number: int, register: Register, base_bytes: int) -> torch.Tensor:
-        itemsize = dtypes.itemsize(register.spec.dtype)
-        offset = self.binding.offsets[number]
+    def _in_arena(self, number: int, register: Register, base_bytes: int) -> Tensor:
+        offset, dtype = self.binding.offsets[number], register.spec.dtype
         if isinstance(register, View):
-            if base_bytes % itemsize:
-                raise AssertionError("buffers are aligned to 64 bytes")
-            offset += base_bytes // itemsize
-        else:
-            offset //= itemsize
-        return self._over(self.arenas[register.device], number, offset)
+            offset = base_bytes + offset * dtypes.itemsize(dtype)
+        self.points_into_arena = True
+        arena = self.library.adopt(self.arenas[register.device].memory)
+        return self.library.over(arena, dtype, self.binding.shapes[number], self.binding.strides[number], offset)
 
-    def _over(self, owner: torch.Tensor, number: int, offset: int) -> torch.Tensor:
-        """A tensor of the register's dtype, shape and strides over a storage; ``offset`` in elements from its start."""
-        import torch
-
-        dtype = dtypes.torch_dtype(self.entry.registers[number].spec.dtype)
-        built = torch.empty(0, dtype=dtype, device=owner.device)
-        shape, strides = self.binding.shapes[number], self.binding.strides[number]
-        return built.set_(owner.untyped_storage(), offset, shape, strides)  # type: ignore[call-overload]
-
-    def view_of(self, base: torch.Tensor, number: int) -> torch.Tensor:
+    def view_of(self, base: Tensor, number: int) -> Tensor:
         """The view register ``number`` of its base's tensor."""
-        offset = self.binding.offsets[number]
-        register = self.entry.registers[number]
-        if dtypes.torch_dtype(register.spec.dtype) is base.dtype:
-            shape, strides = self.binding.shapes[number], self.binding.strides[number]
-            return base.as_strided(shape, strides, int(base.storage_offset()) + offset)
-        start = int(base.storage_offset()) * base.element_size()
-        itemsize = dtypes.itemsize(register.spec.dtype)
-        if start % itemsize:
-            base, start = base.clone(), 0
-        return self._over(base, number, start // itemsize + offset)
+        dtype, offset = self.entry.registers[number].spec.dtype, self.binding.offsets[number]
+        return self.library.view(base, dtype, self.binding.shapes[number], self.binding.strides[number], offset)
 
     # Running
 
-    def run(self, inputs: Sequence[torch.Tensor], states: Mapping[str, torch.Tensor], progress: Progress) -> list[Any]:
+    def run(self, inputs: Sequence[Tensor], states: Mapping[str, Tensor], progress: Progress) -> list[Any]:
         """One call. Returns a tensor for each register among the entry's outputs, None for its other leaves.
 
         The caller has switched off autograd. FORGE-R007 when an operation fails; then the frame must not be used again.
@@ -242,7 +242,7 @@ class Frame:
         executable = self.executable
         self.values = self.binding.values
         if self.addresses.in_arena:
-            self.addresses.follow(self.arenas["cpu"].untyped_storage().data_ptr())
+            self.addresses.follow(self.arenas["cpu"].address)
         for number, tensor in zip(executable.inputs, inputs, strict=True):
             self.assign(number, self._accepted(number, tensor) if self.entry.private else tensor)
         for number, name in executable.states:
@@ -279,10 +279,10 @@ class Frame:
         for number, (call, args, kwargs, after) in enumerate(self.steps):
             progress.position = self.executable.rows[number][0]
             written = self._written(number)
-            before = [(tensor.shape, tensor.stride(), tensor.data_ptr()) for tensor in written]
+            before = [*map(self._layout_of, written)]
             try:
                 result = call(*args, **kwargs)
-                if [(tensor.shape, tensor.stride(), tensor.data_ptr()) for tensor in written] != before:
+                if [*map(self._layout_of, written)] != before:
                     raise RuntimeError("the operation changed the shape of a tensor that it writes")
                 if after is not None:
                     self.follow(*after, result)
@@ -290,12 +290,15 @@ class Frame:
                 progress.position = self._position(number)
                 raise self._failed(progress.position, reason) from reason
 
+    def _layout_of(self, tensor: Tensor) -> Any:
+        return tensor.shape, self.library.strides(tensor), self.library.address(tensor)
+
     def _position(self, number: int) -> int:
         """The launch at which a step stopped."""
         position = self.executable.rows[number][0]
         return self.segments[position].failed if position in self.segments else position
 
-    def _written(self, number: int) -> list[torch.Tensor]:
+    def _written(self, number: int) -> list[Tensor]:
         launch = self.entry.launches[self.executable.rows[number][0]]
         if is_kernel(launch.op):  # it gets addresses, and cannot change a tensor's shape
             return []
@@ -315,32 +318,31 @@ class Frame:
         for number in after.allocates:
             self.allocate(number)
 
-    def _taken(self, number: int, tensor: Any, arguments: list[Slot]) -> torch.Tensor:
+    def _taken(self, number: int, tensor: Any, arguments: list[Slot]) -> Tensor:
         """The result of a launch as the plan describes it: in the compiled layout, sharing memory with nothing."""
+        library = self.library
         shape, strides = self.binding.shapes[number], self.binding.strides[number]
-        dtype = dtypes.torch_dtype(self.entry.registers[number].spec.dtype)
+        dtype = self.entry.registers[number].spec.dtype
         if number in self.binding.open:
             shape, strides = self._found(number, tensor)
         if number in self.addresses.moving:
-            tensor = tensor.resolve_conj().resolve_neg()  # what memory holds
-        if tensor.shape != shape or tensor.dtype is not dtype:
-            expected = f"{self.entry.registers[number].spec.dtype}{list(shape)}"
+            tensor = library.plain(tensor)
+        if tensor.shape != shape or not library.is_of(tensor, dtype):
+            expected = f"{dtype}{list(shape)}"
             raise RuntimeError(
                 f"the operation returned {tensor.dtype}{list(tensor.shape)}, the plan expects {expected}"
             )
-        if tensor.stride() != strides and not same_strides(shape, tensor.stride(), strides):
-            return _laid_out(tensor, shape, strides)
-        if arguments:
-            memory = tensor.untyped_storage().data_ptr()
-            for container, key in arguments:
-                if container[key].untyped_storage().data_ptr() == memory:  # type: ignore[index]
-                    return tensor.clone()
+        if not library.lies_as(tensor, shape, strides):
+            return library.laid_out(tensor, dtype, shape, strides)
+        for container, key in arguments:
+            if library.may_share(container[key], tensor):  # type: ignore[index]
+                return library.clone(tensor)
         return tensor
 
-    def _found(self, number: int, tensor: torch.Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def _found(self, number: int, tensor: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The shape and strides that an external has for the extents that its tensor tells."""
         spec = self.entry.registers[number].spec
-        if tensor.dim() == len(spec.shape):
+        if len(tensor.shape) == len(spec.shape):
             for extent, size in zip(spec.shape, tensor.shape, strict=True):
                 if isinstance(extent, SymExpr) and str(extent).isidentifier() and str(extent) not in self.values:
                     self.define(str(extent), size)
@@ -359,22 +361,21 @@ class Frame:
             raise error("FORGE-R004", f"'{label}' is {value}, outside its range [{declared.minimum}, {high}")
         self.values = {**self.values, name: value}
 
-    def _accepted(self, number: int, tensor: torch.Tensor) -> torch.Tensor:
+    def _accepted(self, number: int, tensor: Tensor) -> Tensor:
         """An argument of a private entry, in the layout that the entry was compiled for."""
         register = self.entry.registers[number]
         shape, strides = self.binding.shapes[number], self.binding.strides[number]
-        dtype = dtypes.torch_dtype(register.spec.dtype)
-        if tensor.shape != shape or tensor.dtype is not dtype:
+        if tensor.shape != shape or not self.library.is_of(tensor, register.spec.dtype):
             raise RuntimeError(
                 f"the entry got {tensor.dtype}{list(tensor.shape)} for {register.spec.dtype}{list(shape)}"
             )
-        if tensor.stride() == strides or same_strides(shape, tensor.stride(), strides):
+        if self.library.lies_as(tensor, shape, strides):
             return tensor
         if isinstance(register, Input) and register.inout:
             raise RuntimeError("a tensor that the entry writes has other strides")
-        return _laid_out(tensor, shape, strides)
+        return self.library.laid_out(tensor, register.spec.dtype, shape, strides)
 
-    def assign(self, number: int, tensor: torch.Tensor) -> None:
+    def assign(self, number: int, tensor: Tensor) -> None:
         """Puts a tensor, and the views of it, where launches and results expect them."""
         for container, key in self.slots.get(number, ()):
             container[key] = tensor  # type: ignore[index]
@@ -394,12 +395,9 @@ class Frame:
             self.release(view)
 
     def allocate(self, number: int) -> None:
-        import torch
-
-        register = self.entry.registers[number]
-        shape, strides = self.binding.shapes[number], self.binding.strides[number]
-        dtype = dtypes.torch_dtype(register.spec.dtype)
-        self.assign(number, torch.empty_strided(shape, strides, dtype=dtype, device=register.device))
+        register, binding = self.entry.registers[number], self.binding
+        shape, strides = binding.shapes[number], binding.strides[number]
+        self.assign(number, self.library.empty(register.spec.dtype, shape, strides, register.device))
 
     def _result(self, leaf: int, number: Any) -> Any:
         if isinstance(number, SymExpr):
@@ -412,8 +410,8 @@ class Frame:
         register = self.entry.registers[number]
         root = self.entry.registers[register.base] if isinstance(register, View) else register
         if isinstance(root, Param):
-            return self.tensor(number).clone()
-        return self.results[leaf].clone() if isinstance(root, State) else self.results[leaf]
+            return self.library.clone(self.tensor(number))
+        return self.library.clone(self.results[leaf]) if isinstance(root, State) else self.results[leaf]
 
     def _place_of(self, launch: Launch) -> Location | None:
         return self.executable.locations[launch.location] if launch.location >= 0 else None
@@ -443,18 +441,6 @@ class Progress:
 
 def is_out_of_memory(reason: BaseException) -> bool:
     return isinstance(reason, MemoryError) or "allocate memory" in str(reason) or "out of memory" in str(reason)
-
-
-def _laid_out(tensor: torch.Tensor, shape: tuple[int, ...], strides: tuple[int, ...]) -> torch.Tensor:
-    """A copy with other strides; a stride of 0 repeats one element."""
-    import torch
-
-    owned = list(shape)
-    for axis, (extent, stride) in enumerate(zip(shape, strides, strict=True)):
-        if stride == 0 and extent > 1:
-            tensor, owned[axis] = tensor.narrow(axis, 0, 1), 1
-    copied = torch.empty_strided(owned, strides, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
-    return copied.expand(shape)
 
 
 def _taking_numbers(call: Callable[..., Any], numbers: Sequence[int | str]) -> Callable[..., Any]:

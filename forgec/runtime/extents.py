@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from forgec.runtime.dtypes import ITEMSIZE
 from forgec.runtime.plan import Entry, Literal
+from forgec.runtime.static_extents import static as static
 from forgec.runtime.symbolic import Extent, SymExpr
 
 
@@ -59,14 +60,6 @@ def _linear(extent: Extent, leaf: int, axis: int | None) -> SymbolSource | None:
     if len(terms) != (1 if shift == 0 else 2) or len(monomial) != 1 or monomial[0].op != "symbol" or scale <= 0:
         return None
     return SymbolSource(monomial[0].text, leaf, axis, scale, shift)
-
-
-def static(extents: Sequence[Extent]) -> tuple[int, ...]:
-    """The extents of a static shape as numbers. ``TypeError`` when one is dynamic."""
-    numbers = tuple(extent for extent in extents if isinstance(extent, int))
-    if len(numbers) != len(extents):
-        raise TypeError("a dynamic extent where a static one is needed")
-    return numbers
 
 
 def element_span(shape: Sequence[int], strides: Sequence[int]) -> int:

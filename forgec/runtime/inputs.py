@@ -5,35 +5,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from forgec.diagnostics import Diagnostic, ForgeError, error
-from forgec.runtime import arrays, dtypes
+from forgec.runtime import dtypes
 from forgec.runtime.binding import Binding, in_range
-from forgec.runtime.extents import overlaps_itself, same_strides, symbol_sources
-from forgec.runtime.overlap import share_elements
+from forgec.runtime.extents import overlaps_itself, symbol_sources
 from forgec.runtime.plan import Arg, Device, DType, Entry, Input, Layout, Literal, MemoryFormat, SymbolDecl
-from forgec.runtime.signature import Signature, describe_literal, describe_value
+from forgec.runtime.signature import Signature, describe_literal, describe_value, dtype_name
 from forgec.runtime.symbolic import SymExpr, evaluate, free_symbols
-
-if TYPE_CHECKING:
-    import torch
+from forgec.runtime.tensor_bytes import is_torch
+from forgec.runtime.tensor_library import Leaf, Row, Tensor, TensorLibrary
 
 
 @dataclass(slots=True)
 class Accepted:
-    """The arguments of one call as tensors, one for each tensor leaf in order, and the values of the symbols.
+    """The arguments of one call as tensors of a library, one for each tensor leaf in order, and the values of the
+    symbols.
 
     ``copies`` are (caller's tensor or array, compiled-layout copy) of inout arguments: the call writes the copy, then
     it is copied back. ``as_numpy``: the caller passed arrays and no tensor, so the results are arrays as well.
     ``requires_grad`` names the tensors that do.
     """
 
-    tensors: list[torch.Tensor]
+    library: TensorLibrary
+    tensors: list[Tensor]
     originals: list[Any]
     symbols: tuple[int, ...]
     as_numpy: bool
-    copies: list[tuple[Any, torch.Tensor]] = field(default_factory=list)
+    copies: list[tuple[Any, Tensor]] = field(default_factory=list)
     requires_grad: list[str] = field(default_factory=list)
 
 
@@ -41,15 +41,13 @@ class InputChecker:
     """The checks of one entry point, prepared once."""
 
     def __init__(self, entry: Entry, symbols: Sequence[SymbolDecl], signature: Signature) -> None:
-        import torch
-
         self.entry = entry
         self.signature = signature
         self.sources = symbol_sources(entry)
         self.names = tuple(source.symbol for source in self.sources)
         declared = {symbol.name: symbol for symbol in symbols}
         self.ranges = tuple(declared[name] for name in self.names)
-        self.tensor_leaves: list[tuple[int, int, Input, torch.dtype, torch.device]] = []
+        self.tensor_leaves: list[Leaf] = []
         self.fixed: list[tuple[int, Literal]] = []
         self.extents: list[tuple[int, SymExpr]] = []
         for leaf, described in enumerate(entry.inputs):
@@ -60,62 +58,31 @@ class InputChecker:
             else:
                 register = entry.registers[described]
                 assert isinstance(register, Input)
-                kind = dtypes.torch_dtype(register.spec.dtype)
-                self.tensor_leaves.append((leaf, described, register, kind, torch.device(register.device)))
-
+                self.tensor_leaves.append((leaf, described, register))
         self.writes = [position for position, leaf in enumerate(self.tensor_leaves) if leaf[2].inout]
+        self._rows: dict[str, list[Row]] = {}
 
-    def accept(self, leaves: list[Any]) -> Accepted:
+    def accept(self, leaves: list[Any], library: TensorLibrary) -> Accepted:
         """Converts and checks all but the extents, which ``check_extents`` compares once the binding is known.
 
         FORGE-R001/R002/R003/R004/R005/R006/R008, all that apply.
         """
-        import torch
-
-        tensors: list[torch.Tensor] = []
+        rows = self._rows.get(library.name)
+        if rows is None:
+            rows = self._rows[library.name] = library.rows(self.tensor_leaves)
         requires_grad: list[str] = []
-        saw_tensor = saw_array = False
-        for leaf, _, register, dtype, device in self.tensor_leaves:
-            value = leaves[leaf]
-            if isinstance(value, torch.Tensor):
-                saw_tensor = True
-            else:
-                value = self._from_array(value)
-                if value is None:
-                    raise self.explain(leaves)
-                saw_array = True
-            if (
-                value.dtype is not dtype
-                or value.layout is not torch.strided
-                or value.is_nested
-                or value.device != device
-                or value.dim() != len(register.spec.shape)
-            ):
-                raise self.explain(leaves)
-            if value.requires_grad:
-                value = value.detach()
-                requires_grad.append(register.name)
-            if value.is_neg() or value.is_conj():
-                value = value.resolve_neg().resolve_conj()
-            tensors.append(value)
+        found = library.accept(leaves, rows, requires_grad)
+        if found is None:
+            raise self.explain(leaves)
+        tensors, as_numpy = found
         for leaf, literal in self.fixed:
             if not same_literal(leaves[leaf], literal.value):
                 raise self.explain(leaves)
         symbols = self._symbols(leaves)
         if symbols is None:
             raise self.explain(leaves)
-        originals = [leaves[leaf] for leaf, *_ in self.tensor_leaves]
-        return Accepted(tensors, originals, symbols, saw_array and not saw_tensor, requires_grad=requires_grad)
-
-    def _from_array(self, value: Any) -> torch.Tensor | None:
-        import numpy
-
-        if isinstance(value, (numpy.ndarray, numpy.generic)):
-            try:
-                return arrays.to_tensor(numpy.asarray(value))
-            except TypeError:
-                return None
-        return None
+        originals = [leaves[leaf] for leaf, _, _ in self.tensor_leaves]
+        return Accepted(library, tensors, originals, symbols, as_numpy, requires_grad=requires_grad)
 
     def _symbols(self, leaves: Sequence[Any]) -> tuple[int, ...] | None:
         if not self.sources:
@@ -131,44 +98,43 @@ class InputChecker:
 
     def check_extents(self, leaves: list[Any], accepted: Accepted, binding: Binding) -> None:
         """Compares every extent with the binding's, and copies tensors of another layout into the compiled one."""
-        import torch
-
+        library = accepted.library
         if self.writes:
-            self._refuse_shared_inputs(accepted.tensors)
-        for position, (_, number, register, _, _) in enumerate(self.tensor_leaves):
+            self._refuse_shared_inputs(accepted.tensors, library)
+        for position, (_, number, register) in enumerate(self.tensor_leaves):
             tensor = accepted.tensors[position]
             shape, strides = binding.shapes[number], binding.strides[number]
             if tensor.shape != shape:
                 raise self.explain(leaves)
-            if register.offset is not None and tensor.storage_offset() != register.offset:
-                raise other_layout(register.name, f"storage offset {tensor.storage_offset()}", str(register.offset))
-            if tensor.stride() != strides and not same_strides(shape, tensor.stride(), strides):
+            if register.offset is not None and (offset := library.storage_offset(tensor)) != register.offset:
+                raise other_layout(register.name, f"storage offset {offset}", str(register.offset))
+            if not library.lies_as(tensor, shape, strides):
                 if register.exact:
-                    raise other_layout(register.name, f"strides {list(tensor.stride())}", str(list(strides)))
+                    raise other_layout(register.name, f"strides {list(library.strides(tensor))}", str(list(strides)))
                 if overlaps_itself(shape, strides, repeats=False):
                     raise shared_elements(register.name, f"was compiled with strides {list(strides)}")
-                accepted.tensors[position] = relayout(tensor, shape, strides)
+                accepted.tensors[position] = library.laid_out(tensor, register.spec.dtype, shape, strides)
             if register.inout:
                 original = accepted.originals[position]
-                if not isinstance(original, torch.Tensor) and not original.flags.writeable:
+                if library.is_read_only(original):
                     message = f"{register.name} is written by the call, and the array is read-only"
                     raise error("FORGE-R008", message, help="pass a copy")
-                if overlaps_itself(shape, tensor.stride(), repeats=False):
+                if overlaps_itself(shape, library.strides(tensor), repeats=False):
                     raise shared_elements(register.name, "is written by the call")
                 given = accepted.tensors[position]
-                if not shares_memory(original, given):
+                if not library.is_over(original, given):
                     accepted.copies.append((original, given))
         for leaf, expression in self.extents:
             if type(leaves[leaf]) is not int or evaluate(expression, binding.values) != leaves[leaf]:
                 raise self.explain(leaves)
 
-    def _refuse_shared_inputs(self, tensors: Sequence[torch.Tensor]) -> None:
+    def _refuse_shared_inputs(self, tensors: Sequence[Tensor], library: TensorLibrary) -> None:
         """FORGE-R008 where an input that the call writes has elements in common with another: eager PyTorch reads the
         other one after the write as well, the program may have read it before.
         """
         for written in self.writes:
             for other, tensor in enumerate(tensors):
-                if other != written and share_elements(tensors[written], tensor):
+                if other != written and library.share_elements(tensors[written], tensor):
                     names = [self.tensor_leaves[position][2].name for position in (written, other)]
                     message = f"{names[0]} is written by the call, and shares memory with {names[1]}"
                     raise error("FORGE-R008", message, help="pass a copy of one of them")
@@ -190,34 +156,11 @@ def other_layout(name: str, given: str, compiled: str) -> ForgeError:
     return error("FORGE-R008", message, notes=(note,), help="pass a tensor that lies so, for example a contiguous copy")
 
 
-def relayout(tensor: torch.Tensor, shape: tuple[int, ...], strides: tuple[int, ...]) -> torch.Tensor:
-    """A copy of the tensor with these strides."""
+def on_device(tensor: Any, name: str) -> bool:
+    """Whether a torch tensor is on the device of this name."""
     import torch
 
-    copy = torch.empty_strided(shape, strides, dtype=tensor.dtype, device=tensor.device)
-    return copy.copy_(tensor)
-
-
-def shares_memory(original: Any, tensor: torch.Tensor) -> bool:
-    """Whether writing the tensor writes the caller's tensor or array."""
-    import torch
-
-    if tensor.numel() == 0:
-        return True
-    if isinstance(original, torch.Tensor):
-        return original.data_ptr() == tensor.data_ptr()
-    return original.__array_interface__["data"][0] == tensor.data_ptr()
-
-
-def copy_back(original: Any, tensor: torch.Tensor) -> None:
-    """Writes an inout argument's copy back into the caller's tensor or array."""
-    import torch
-
-    if isinstance(original, torch.Tensor):
-        with torch.inference_mode(original.is_inference()), torch.no_grad():
-            original.copy_(tensor)
-    else:
-        original[...] = arrays.to_array(tensor)
+    return tensor.device == torch.device(name)
 
 
 def same_literal(value: Any, fixed: Arg) -> bool:
@@ -247,8 +190,8 @@ class _Explainer:
     def diagnostics(self) -> list[Diagnostic]:
         checker, signature = self.checker, self.checker.signature
         good: dict[int, tuple[int, ...]] = {}
-        for leaf, _, register, dtype, device in checker.tensor_leaves:
-            if self.check_tensor(leaf, register, dtype, device):
+        for leaf, _, register in checker.tensor_leaves:
+            if self.check_tensor(leaf, register):
                 good[leaf] = tuple(self.leaves[leaf].shape)
         for leaf, literal in checker.fixed:
             if not same_literal(self.leaves[leaf], literal.value):
@@ -264,7 +207,7 @@ class _Explainer:
                     f"{signature.leaf_names[leaf]} is {describe_value(self.leaves[leaf])}, an int is needed",
                 )
         self.find_symbols(good)
-        for leaf, _, register, *_ in checker.tensor_leaves:
+        for leaf, _, register in checker.tensor_leaves:
             for axis, extent in enumerate(register.spec.shape if leaf in good else ()):
                 self.check_extent(f"extent {axis} of {register.name}", extent, good[leaf][axis])
         for leaf, expression in checker.extents:
@@ -274,28 +217,26 @@ class _Explainer:
             self.add("FORGE-X001", "the arguments were refused, but every check of them holds", signature.describe())
         return self.found
 
-    def check_tensor(self, leaf: int, register: Input, dtype: torch.dtype, device: torch.device) -> bool:
+    def check_tensor(self, leaf: int, register: Input) -> bool:
         import numpy
-        import torch
 
         value, name = self.leaves[leaf], register.name
-        if isinstance(value, torch.Tensor) and value.is_nested:
+        is_tensor = is_torch(value)
+        if is_tensor and value.is_nested:
             self.add("FORGE-R008", f"{name} is a nested tensor, only strided tensors are accepted")
+            return False
+        if is_tensor and str(value.layout) != "torch.strided":
+            self.add("FORGE-R008", f"{name} has layout {value.layout}, only strided tensors are accepted")
             return False
         compiled = self.checker.signature.describe_spec(register.spec)
         given = describe_value(value)
-        if not isinstance(value, (torch.Tensor, numpy.ndarray, numpy.generic)):
+        if not is_tensor and not isinstance(value, (numpy.ndarray, numpy.generic)):
             self.add("FORGE-R001", f"{name} is {given}, the artifact was compiled for a tensor {compiled}")
             return False
-        if isinstance(value, torch.Tensor) and value.layout is not torch.strided:
-            self.add("FORGE-R008", f"{name} has layout {value.layout}, only strided tensors are accepted")
-            return False
-        is_tensor = isinstance(value, torch.Tensor)
-        matches = value.dtype is dtype if is_tensor else dtypes.from_numpy(value.dtype) == register.spec.dtype
-        if not matches:
+        if dtype_name(value) != register.spec.dtype:
             self.add("FORGE-R002", f"{name} is {given}, the artifact was compiled for {compiled}")
-        if is_tensor and value.device != device:
-            self.add("FORGE-R005", f"{name} is on {value.device}, the artifact was compiled for {device}")
+        if is_tensor and not on_device(value, register.device):
+            self.add("FORGE-R005", f"{name} is on {value.device}, the artifact was compiled for {register.device}")
         if len(value.shape) != len(register.spec.shape):
             self.add("FORGE-R003", f"{name} is {given}, the artifact was compiled for {compiled}")
             return False

@@ -7,17 +7,15 @@ tensor is another one (an input, a state, an output, what an operation returned)
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from forgec.runtime.binding import LIMIT, invalid
 from forgec.runtime.kernels import GRID
 from forgec.runtime.plan import Arg, Launch
 from forgec.runtime.symbolic import SymExpr, evaluate
-
-if TYPE_CHECKING:
-    import torch
+from forgec.runtime.tensor_library import Tensor
 
 Target: TypeAlias = "tuple[Any, int, int]"
 """Slots, the index in them, and the bytes from the beginning of the tensor or arena to the address for there."""
@@ -29,13 +27,12 @@ class Slots:
     def __init__(self, addresses: int, extents: Sequence[int]) -> None:
         self.values = (ctypes.c_int64 * (addresses + len(extents)))()
         self.values[addresses:] = extents
-        self.kept: list[torch.Tensor] = []
+        self.kept: list[Tensor] = []
 
-    def keep(self, index: int, tensor: torch.Tensor) -> None:
-        """Puts in the address of a tensor that stays the same from call to call."""
-        tensor = tensor.resolve_conj().resolve_neg()
+    def keep(self, index: int, tensor: Tensor, address: int, offset: int) -> None:
+        """Puts in the address of a tensor that stays the same from call to call, and so many bytes more."""
         self.kept.append(tensor)
-        self.values[index] = tensor.data_ptr()
+        self.values[index] = address + offset
 
 
 class Addresses:
@@ -44,16 +41,17 @@ class Addresses:
     ``held`` are the tensors whose addresses the slots hold now.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, address_of: Callable[[Tensor], int]) -> None:
         self.moving: dict[int, list[Target]] = {}
         self.in_arena: list[Target] = []
-        self.held: dict[int, torch.Tensor] = {}
+        self.held: dict[int, Tensor] = {}
+        self._address_of = address_of
         self._arena = 0
 
-    def take(self, number: int, tensor: torch.Tensor) -> None:
+    def take(self, number: int, tensor: Tensor) -> None:
         """A transient register has another tensor from here on."""
         self.held[number] = tensor
-        address = tensor.data_ptr()
+        address = self._address_of(tensor)
         for values, index, offset in self.moving[number]:
             values[index] = address + offset
 

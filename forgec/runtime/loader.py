@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from forgec.diagnostics import error
+from forgec.runtime import processor
 from forgec.runtime.artifact import Artifact, Verify, open_artifact
 from forgec.runtime.collector import paused_collector
 from forgec.runtime.refusals import NotCopied
@@ -30,6 +31,7 @@ def load(
     many as torch has at the call (``torch.get_num_threads()``); in a process without torch one for each core of the
     affinity mask, no more than the control group's quota of processors. Results do not depend on it.
     ``verify="full"`` also hashes the weights. ``device`` must be the one that the artifact was compiled for.
+    Of several images of machine code it takes the one that uses most of what this processor has, and maps no other.
     ``weights`` is the path of external weights that are not beside the artifact. FORGE-U001 when the file cannot be
     read, FORGE-U005 for a bad option, FORGE-A001 to A006 when the file is no sound artifact or needs a torch that is
     not there, FORGE-A007 and A008 when this machine cannot run its kernels.
@@ -42,7 +44,8 @@ def load(
         compiled = sorted({register.device for entry in plan.entries for register in entry.registers} or {"cpu"})
         if device is not None and compiled != [device]:
             raise error("FORGE-U005", f"'{path}' was compiled for {', '.join(compiled)}, not for '{device}'")
-        program = Program(plan, artifact.weights, threads=threads, plan_is_checked=True, kernels=artifact.kernels)
+        kernels = processor.best(artifact.images)
+        program = Program(plan, artifact.weights, threads=threads, plan_is_checked=True, kernels=kernels)
         return LoadedModel(artifact, program)
 
 

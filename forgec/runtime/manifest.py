@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forgec.diagnostics import ForgeError, error
-from forgec.runtime.plan import FORMAT_VERSION, Plan
-from forgec.runtime.signature import Signature
+from forgec.runtime.artifact_format import FORMAT_VERSION
+
+if TYPE_CHECKING:
+    from forgec.runtime.plan import Plan
 
 MANIFEST, PLAN, REPORT, WEIGHTS = "manifest.json", "plan.json", "report.json", "weights.safetensors"
 MAX_MANIFEST_BYTES = 64 << 20
@@ -80,6 +82,8 @@ def build(
 
 
 def _describe_entry(plan: Plan, index: int) -> dict[str, Any]:
+    from forgec.runtime.signature import Signature
+
     entry = plan.entries[index]
     signature = Signature(entry, plan.symbols)
     return {

@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, Union
 
 from forgec.diagnostics import Location
+from forgec.runtime.artifact_format import ALIGNMENT as ALIGNMENT
+from forgec.runtime.artifact_format import FORMAT_VERSION as FORMAT_VERSION
 from forgec.runtime.dtypes import ITEMSIZE
 from forgec.runtime.symbolic import Extent, SymExpr, evaluate, free_symbols
 from forgec.runtime.tree import Tree
-
-FORMAT_VERSION = 1
-ALIGNMENT = 64
-"""Bytes: of every buffer in the arena and of every tensor in the weights (one cache line, one AVX-512 register)."""
 
 
 @dataclass(frozen=True, slots=True)

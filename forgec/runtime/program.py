@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from forgec.diagnostics import Diagnostic, ForgeError, error, warn
 from forgec.runtime import arrays, plan_check, tree
-from forgec.runtime.aten import link, require_devices, require_torch, to_torch
+from forgec.runtime.aten import called_of_torch, link, require_devices, require_torch
 from forgec.runtime.binding import Binding, Peak, bind, in_range, peak_of
 from forgec.runtime.collector import paused_collector
-from forgec.runtime.dtypes import from_torch, torch_dtype
+from forgec.runtime.dtypes import from_torch
 from forgec.runtime.executable import Calls, Executable
-from forgec.runtime.execution_mode import PlainMode
 from forgec.runtime.executor import Lane, Progress, is_out_of_memory
 from forgec.runtime.extents import same_strides, static
 from forgec.runtime.forking import renew_after_fork
-from forgec.runtime.inputs import Accepted, InputChecker, copy_back
+from forgec.runtime.inputs import Accepted, InputChecker
 from forgec.runtime.kernels import NativeCode, check_launches
 from forgec.runtime.plan import (
     PREDICATE_SIGNS,
@@ -38,8 +37,19 @@ from forgec.runtime.refusals import NotCopied, refuse_traced
 from forgec.runtime.session import Session
 from forgec.runtime.signature import Signature
 from forgec.runtime.symbolic import SymExpr, symbol
+from forgec.runtime.team import TEAM
+from forgec.runtime.tensor_bytes import is_torch
+from forgec.runtime.tensor_library import (
+    Tensor,
+    TensorLibrary,
+    library_of,
+    loaded_torch,
+    numpy_library,
+    torch_library,
+)
 
 if TYPE_CHECKING:
+    import numpy
     import torch
 
     from forgec.runtime.code_image import CodeImage
@@ -59,19 +69,40 @@ class Weights(Protocol):
         """The tensor of this name, with exactly the dtype, shape and strides of ``spec``. It is never written."""
         ...
 
+    def array(self, name: str, spec: TensorSpec) -> numpy.ndarray[Any, Any]:
+        """The same as an array, without torch."""
+        ...
+
 
 class LiveWeights:
-    """Weights that are torch tensors in this process, shared and not copied: what a model just compiled has."""
+    """Weights that are torch tensors or arrays in this process, shared and not copied: what a model just compiled
+    has."""
 
-    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = tensors
 
-    def tensor(self, name: str, spec: TensorSpec, device: str) -> torch.Tensor:
-        """See ``Weights.tensor``. FORGE-X001 when the tensor is missing or not what the plan says."""
+    def _find(self, name: str) -> Tensor:
         found = self._tensors.get(name)
         if found is None:
             raise error("FORGE-X001", f"the weights have no tensor '{name}'")
-        found = found.detach()
+        return found
+
+    def array(self, name: str, spec: TensorSpec) -> numpy.ndarray[Any, Any]:
+        """See ``Weights.array``. FORGE-X001 when the tensor is missing or not what the plan says."""
+        found = self._find(name)
+        if is_torch(found):
+            return arrays.to_array(self.tensor(name, spec, "cpu"))
+        library = numpy_library()
+        if not library.is_of(found, spec.dtype) or found.shape != spec.shape:
+            raise error("FORGE-X001", f"weight '{name}' is {found.dtype}{list(found.shape)}, the plan has {spec}")
+        if not library.lies_as(found, found.shape, static(spec.strides)):
+            strides = library.strides(found)
+            raise error("FORGE-X001", f"weight '{name}' has strides {strides}, the plan has {spec.strides}")
+        return found
+
+    def tensor(self, name: str, spec: TensorSpec, device: str) -> torch.Tensor:
+        """See ``Weights.tensor``. FORGE-X001 when the tensor is missing or not what the plan says."""
+        found = torch_library().adopt(self._find(name)).detach()
         shape = tuple(found.shape)
         if from_torch(found.dtype) != spec.dtype or shape != spec.shape:
             raise error("FORGE-X001", f"weight '{name}' is {found.dtype}{list(shape)}, the plan has {spec}")
@@ -87,7 +118,8 @@ class LinkedEntry:
         self,
         plan: Plan,
         entry: Entry,
-        params: Mapping[str, torch.Tensor],
+        params: Mapping[str, Tensor],
+        library: TensorLibrary,
         calls: Calls,
         image: CodeImage | None = None,
         threads: int | None = None,
@@ -106,17 +138,29 @@ class LinkedEntry:
             if isinstance(register, Param)
         }
         self.executable = Executable(
-            entry, link(entry, plan.torch_version), tensors, plan.locations, plan.symbols, calls, image, threads
+            entry,
+            link(entry, plan.torch_version),
+            tensors,
+            library,
+            plan.locations,
+            plan.symbols,
+            calls,
+            image,
+            threads,
         )
         self.has_state = any(isinstance(register, State) for register in entry.registers)
         self.first_state_write = self._first_state_write()
-        self.literals = [to_torch(leaf.value) if isinstance(leaf, Literal) else None for leaf in entry.outputs]
+        self._literals = {library.name: self._literals_in(library)}
         self._bindings: OrderedDict[tuple[int, ...], Binding] = OrderedDict()
         self._lock = threading.Lock()
 
     def after_fork(self) -> None:
         """See ``Program.after_fork``."""
         self._lock = threading.Lock()
+
+    def _literals_in(self, library: TensorLibrary) -> list[Any]:
+        """The fixed values among the results."""
+        return [library.constant(leaf.value) if isinstance(leaf, Literal) else None for leaf in self.entry.outputs]
 
     def _first_state_write(self) -> int:
         registers = self.entry.registers
@@ -168,16 +212,22 @@ class LinkedEntry:
         """The value of one leaf of the results."""
         leaf = self.entry.outputs[position]
         if isinstance(leaf, Literal):
-            return self.literals[position]
+            library = accepted.library
+            known = self._literals.get(library.name)
+            if known is None:
+                known = self._literals[library.name] = self._literals_in(library)
+            return known[position]
         if isinstance(leaf, (SymExpr, Number)):
             return tensor
         register = self.entry.registers[leaf]
         if isinstance(register, Input):
-            order = [number for _, number, *_ in self.checker.tensor_leaves]
+            order = [number for _, number, _ in self.checker.tensor_leaves]
             original = accepted.originals[order.index(leaf)]
             if accepted.as_numpy or not original.requires_grad:
                 return original
-        return arrays.to_array(tensor) if accepted.as_numpy else tensor
+        if accepted.as_numpy and is_torch(tensor):
+            return arrays.to_array(tensor)
+        return tensor
 
 
 class Program(NotCopied):
@@ -186,8 +236,9 @@ class Program(NotCopied):
     ``threads`` is how many threads compute during calls, kernels and torch's operations; None for as many as torch has
     at the call, or without torch as the process may use (``cpu_count.default_threads``). ``plan_is_checked`` says that
     the plan comes from ``plan.from_json``, which has checked it. ``kernels`` is the machine code that the plan
-    launches. Raises FORGE-A004 when the plan is not valid, FORGE-A006 when torch or one of the plan's operations is
-    missing, FORGE-A007 and A008 when this machine cannot run the kernels.
+    launches. torch is imported if the plan calls ATen or has tensors on another device than the CPU; ``library`` holds
+    weights, arenas and states. Raises FORGE-A004 when the plan is not valid, FORGE-A006 when torch or one of the
+    plan's operations is missing, FORGE-A007 and A008 when this machine cannot run the kernels.
     """
 
     def __init__(
@@ -204,19 +255,26 @@ class Program(NotCopied):
         if not plan_is_checked:
             plan_check.check(plan)
         check_launches(plan, kernels and kernels.table)
-        require_torch(plan.ops, plan.torch_version)
-        require_devices(dict.fromkeys(register.device for entry in plan.entries for register in entry.registers))
+        devices = dict.fromkeys(register.device for entry in plan.entries for register in entry.registers)
+        called = called_of_torch(plan)
+        self.needs_torch = bool(called) or not devices.keys() <= {"cpu"}
+        if self.needs_torch:
+            require_torch(called, tuple(devices), plan.torch_version)
+            require_devices(devices)
+        self.library = torch_library() if self.needs_torch else numpy_library()
         self.plan = plan
         self.threads = threads
         self._weights = weights
         image = _mapped(kernels)
         with _preparing("the weights"):
             params = {
-                name: weights.tensor(name, register.spec, register.device)
+                name: self.library.weight(weights, name, register.spec, register.device)
                 for name, register in _distinct(plan, Param).items()
             }
         self._states = _distinct(plan, State)
-        self._linked = {entry.name: LinkedEntry(plan, entry, params, self, image, threads) for entry in plan.entries}
+        self._linked = {
+            entry.name: LinkedEntry(plan, entry, params, self.library, self, image, threads) for entry in plan.entries
+        }
         self._all = {entry.name: entry for entry in plan.entries}
         self._lanes: deque[Lane] = deque(maxlen=MAX_IDLE_LANES)
         self._default: Session | None = None
@@ -249,7 +307,8 @@ class Program(NotCopied):
     def __call__(self, *args: Any, entry: str | None = None, **kwargs: Any) -> Any:
         """Calls an entry point with the default session's state. Same structure of arguments and results as the model.
 
-        Tensors may be torch tensors or numpy arrays; when arrays are passed and no tensor, the results are arrays.
+        Tensors may be torch tensors or numpy arrays; when arrays are passed and no tensor, the results are arrays (also
+        when nothing is passed, and the process has not imported torch).
         FORGE-R001 to R006 and R008 before anything runs, FORGE-R007 when an operation fails, FORGE-R010 when memory
         runs out.
         """
@@ -265,10 +324,12 @@ class Program(NotCopied):
             if tree.find_class(node) is None:
                 raise tree.unknown(node)
         leaves = linked.signature.leaves(args, kwargs)
-        refuse_traced(leaves)
-        with_gradients = not self._warned_of_gradients and is_grad_enabled()
-        with PlainMode(self.threads):
-            accepted = linked.checker.accept(leaves)
+        if loaded_torch() is not None:
+            refuse_traced(leaves)
+        library = self.library if self.needs_torch else library_of(leaves, linked.checker.tensor_leaves)
+        with_gradients = not self._warned_of_gradients and library.records_gradients()
+        with library.mode(self.threads):
+            accepted = linked.checker.accept(leaves, library)
             if with_gradients and accepted.requires_grad:
                 self._warn_of_gradients(accepted.requires_grad)
             binding = linked.binding(accepted.symbols)
@@ -282,7 +343,7 @@ class Program(NotCopied):
             else:
                 results = self._run(linked, binding, accepted, {}, Progress())
             for original, copy in accepted.copies:
-                copy_back(original, copy)
+                library.copy_back(original, copy)
         values = [linked.output_leaf(i, tensor, binding, accepted) for i, tensor in enumerate(results)]
         try:
             return tree.unflatten(linked.entry.out_tree, values)
@@ -307,15 +368,17 @@ class Program(NotCopied):
         """An entry by name, private ones too."""
         return self._linked[name].entry
 
-    def call_private(self, name: str, values: Mapping[str, int], tensors: Sequence[torch.Tensor]) -> list[Any]:
+    def call_private(
+        self, name: str, values: Mapping[str, int], tensors: Sequence[Tensor], library: TensorLibrary
+    ) -> list[Any]:
         """Runs a private entry: a part of the program, for another entry that is running."""
         linked = self._linked[name]
         symbols = tuple(values[symbol] for symbol in linked.names)
         try:
             lane = self._lanes.pop()
         except IndexError:
-            lane = Lane()
-        frame = lane.frame(linked.executable, (name, symbols), linked.binding(symbols))
+            lane = Lane(self.library)
+        frame = lane.frame(linked.executable, symbols, linked.binding(symbols), library)
         results = frame.run(tensors, {}, Progress())
         self._lanes.append(lane)
         return results
@@ -329,7 +392,7 @@ class Program(NotCopied):
         progress = Progress(len(linked.entry.launches))
         session._broken = True
         try:
-            results = self._run(linked, binding, accepted, session._states, progress)
+            results = self._run(linked, binding, accepted, session._states_in(accepted.library), progress)
         except BaseException:
             session._broken = progress.position >= linked.first_state_write
             raise
@@ -341,16 +404,16 @@ class Program(NotCopied):
         linked: LinkedEntry,
         binding: Binding,
         accepted: Accepted,
-        states: Mapping[str, torch.Tensor],
+        states: Mapping[str, Tensor],
         progress: Progress,
     ) -> list[Any]:
         try:
             lane = self._lanes.pop()
         except IndexError:
-            lane = Lane()
+            lane = Lane(self.library)
         progress.position = -1
         try:
-            frame = lane.frame(linked.executable, (linked.entry.name, accepted.symbols), binding)
+            frame = lane.frame(linked.executable, accepted.symbols, binding, accepted.library)
             results = frame.run(accepted.tensors, states, progress)
         except (RuntimeError, MemoryError) as reason:  # what launches raise comes as ForgeError
             if not is_out_of_memory(reason):
@@ -376,29 +439,24 @@ class Program(NotCopied):
             values.append(value)
         if symbols:
             raise error("FORGE-U005", f"there is no symbol '{next(iter(symbols))}'")
-        import torch
-
-        threads = torch.get_num_threads() if self.threads is None else self.threads
+        threads = TEAM.threads() if self.threads is None else self.threads
         return peak_of(linked.entry, linked.binding(tuple(values)), threads, self._all)
 
     def release_memory(self) -> None:
         """Frees the arenas that no call uses."""
         self._lanes.clear()
 
-    def initial_states(self) -> dict[str, torch.Tensor]:
-        """New tensors with the initial value of each state."""
-        import torch
-
-        states: dict[str, torch.Tensor] = {}
-        with PlainMode(), _preparing("the states"):
+    def initial_states(self) -> dict[str, Tensor]:
+        """New tensors of the program's library with the initial value of each state."""
+        library = self.library
+        states: dict[str, Tensor] = {}
+        with library.mode(None), _preparing("the states"):
             for name, register in self._states.items():
-                shape, strides = static(register.spec.shape), static(register.spec.strides)
-                dtype = torch_dtype(register.spec.dtype)
-                states[name] = torch.empty_strided(shape, strides, dtype=dtype, device=register.device)
-                if register.zeros:
-                    states[name].zero_()
-                else:
-                    states[name].copy_(self._weights.tensor(name, register.spec, register.device))
+                spec, device = register.spec, register.device
+                make = library.zeros if register.zeros else library.empty
+                states[name] = make(spec.dtype, static(spec.shape), static(spec.strides), device)
+                if not register.zeros:
+                    library.copy_back(states[name], library.weight(self._weights, name, spec, device))
         return states
 
 
@@ -425,13 +483,6 @@ def _mapped(kernels: NativeCode | None) -> CodeImage | None:
     from forgec.runtime.code_image import CodeImage
 
     return CodeImage(kernels)
-
-
-def is_grad_enabled() -> bool:
-    """Whether the caller's operations are recorded for autograd."""
-    import torch
-
-    return torch.is_grad_enabled()
 
 
 def _distinct(plan: Plan, kind: type[Stored]) -> dict[str, Stored]:

@@ -12,12 +12,15 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from forgec.runtime.artifact_format import ALIGNMENT
 from forgec.runtime.dtypes import ELEMENT_TYPES
-from forgec.runtime.extents import static
-from forgec.runtime.plan import ALIGNMENT, TensorSpec
+from forgec.runtime.static_extents import static
 from forgec.runtime.strict_json import StrictJsonError, parse_json
+
+if TYPE_CHECKING:
+    from forgec.runtime.plan import TensorSpec
 
 MAX_HEADER_BYTES = 100_000_000
 """The format's own limit."""

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from forgec.runtime.forking import renew_after_fork
 from forgec.runtime.refusals import NotCopied
+from forgec.runtime.tensor_library import Tensor, TensorLibrary, usual_library
 
 if TYPE_CHECKING:
-    import torch
-
     from forgec.runtime.program import Program
 
 
@@ -26,6 +25,7 @@ class Session(NotCopied):
         self._program = program
         self._lock = threading.Lock()
         self._states = program.initial_states()
+        self._adopted: dict[str, dict[str, Tensor]] = {}
         self._broken = False
         renew_after_fork(self)
 
@@ -44,14 +44,25 @@ class Session(NotCopied):
         """Bytes of all states."""
         return sum(state.nbytes for state in self._states.values())
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        """Copies of all states by name."""
-        with self._lock:
-            return {name: state.clone() for name, state in self._states.items()}
+    def state_dict(self) -> dict[str, Tensor]:
+        """Copies of all states by name: torch tensors, or arrays if the process has not imported torch."""
+        library = usual_library()
+        with self._lock, library.mode(None):
+            return {name: library.clone(state) for name, state in self._states_in(library).items()}
+
+    def _states_in(self, library: TensorLibrary) -> dict[str, Tensor]:
+        """The states as tensors of a library, over the same memory."""
+        if library is self._program.library:
+            return self._states
+        found = self._adopted.get(library.name)
+        if found is None:
+            found = {name: library.adopt(state) for name, state in self._states.items()}
+            self._adopted[library.name] = found
+        return found
 
     def reset(self) -> None:
         """Gives every state its initial value."""
         with self._lock:
-            self._states = {}  # first, so that old and new never exist together
+            self._states, self._adopted = {}, {}  # first, so that old and new never exist together
             self._states = self._program.initial_states()
             self._broken = False

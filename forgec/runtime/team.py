@@ -20,6 +20,7 @@ from forgec.runtime import openmp
 from forgec.runtime.cpu_count import allowed_cpus, default_threads
 from forgec.runtime.driver import LINE_BYTES, MAX_THREADS, Job, Seat, TeamHead
 from forgec.runtime.forking import renew_after_fork
+from forgec.runtime.tensor_library import loaded_torch
 
 if TYPE_CHECKING:
     from forgec.runtime.code_image import LoadedDriver
@@ -58,7 +59,7 @@ class Team:
 
     def threads(self) -> int:
         """How many threads a call uses that says nothing else: as many as torch's operations where there is torch."""
-        torch: Any = sys.modules.get("torch")
+        torch = loaded_torch()
         if torch is not None:
             return torch.get_num_threads()
         if self._default is None:

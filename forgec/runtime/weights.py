@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import mmap
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forgec.diagnostics import ForgeError, error
-from forgec.runtime.dtypes import itemsize, torch_dtype
-from forgec.runtime.extents import static
+from forgec.runtime.dtypes import itemsize
 from forgec.runtime.manifest import WeightsRecord
-from forgec.runtime.plan import TensorSpec
 from forgec.runtime.safetensors_layout import (
     SafetensorsError,
     StoredTensor,
@@ -20,9 +18,13 @@ from forgec.runtime.safetensors_layout import (
     is_dense,
     read_header,
 )
+from forgec.runtime.static_extents import static
 
 if TYPE_CHECKING:
+    import numpy
     import torch
+
+    from forgec.runtime.plan import TensorSpec
 
 
 class MappedWeights:
@@ -87,26 +89,35 @@ class MappedWeights:
 
     def tensor(self, name: str, spec: TensorSpec, device: str) -> torch.Tensor:
         """See ``program.Weights.tensor``. FORGE-A003 or FORGE-A005 when dtype or shape differ from the plan's."""
-        import torch
+        from forgec.runtime.arrays import to_tensor
+        from forgec.runtime.tensor_library import torch_library
+
+        array = self.array(name, spec)
+        if not array.size:  # whose strides torch keeps, and numpy does not
+            return torch_library().empty(spec.dtype, static(spec.shape), static(spec.strides), device)
+        return to_tensor(array).to(device)
+
+    def array(self, name: str, spec: TensorSpec) -> numpy.ndarray[Any, Any]:
+        """See ``program.Weights.array``. FORGE-A003 or FORGE-A005 when dtype or shape differ from the plan's."""
+        import numpy
+
+        from forgec.runtime.plan import row_major
+        from forgec.runtime.tensor_library import numpy_library
 
         found = self.find(name)
         if (found.dtype, found.shape) != declared(spec):
             raise self._damaged(
                 f"'{name[:80]}' is {found.dtype}{list(found.shape)}, the plan has {spec.dtype}{spec.shape}"
             )
-        shape, strides, dtype = static(spec.shape), static(spec.strides), torch_dtype(spec.dtype)
+        library, shape, strides = numpy_library(), static(spec.shape), static(spec.strides)
         if found.begin == found.end:
-            return torch.empty_strided(shape, strides, dtype=dtype, device=device)
+            return library.empty(spec.dtype, shape, strides, "cpu")
         offset, size = self._data + found.begin, itemsize(spec.dtype)
         if offset % size:  # only in files that others wrote
             raise self._damaged(f"'{name[:80]}' is not aligned to its elements")
-        count = (found.end - found.begin) // size
-        flat = torch.frombuffer(self._mapping, dtype=dtype, count=count, offset=offset)
+        flat = numpy.frombuffer(self._mapping, numpy.uint8, found.end - found.begin, offset)
         if is_dense(spec):
-            return flat.as_strided(shape, strides).to(device)
+            return library.view(flat, spec.dtype, shape, strides, 0)
         # With gaps or repeated elements (stride 0): the file has the plain tensor, memory gets each element once.
-        stored = flat.view(shape)
-        for axis, stride in enumerate(strides):
-            stored = stored.narrow(axis, 0, 1) if stride == 0 else stored
-        spread = torch.empty_strided(stored.shape, strides, dtype=dtype, device=device).copy_(stored)
-        return spread.as_strided(shape, strides)
+        stored = library.view(flat, spec.dtype, shape, static(row_major(spec.shape)), 0)
+        return library.laid_out(stored, spec.dtype, shape, strides)

@@ -225,7 +225,7 @@ def bisect(
     *,
     dynamic_shapes: Any = None,
     pipeline: str = "@O2",
-    target: str = "cpu",
+    target: str | None = None,
     inputs: Mapping[str, Any] | None = None,
     dtype: str | None = None,
     rtol: float | None = None,

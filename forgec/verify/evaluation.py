@@ -28,6 +28,7 @@ from forgec.passes.lowering import plan_passes, tile_passes
 from forgec.passes.pipelines import text_of
 from forgec.report.build import referenced
 from forgec.runtime.plan import Reg
+from forgec.runtime.processor import best
 from forgec.runtime.program import LiveWeights, Program
 from forgec.verify.calls import entry_function
 from forgec.verify.tolerance import Deviation, Tolerance, deviation
@@ -66,17 +67,17 @@ def evaluate(module: ModuleOp, data: Data, name: str, *, float64: bool = False, 
     return interpret_plan(module, inputs, params, entry=name, **options)
 
 
-def target_of(passes: Sequence[ModulePass], default: str = "cpu") -> str:
+def target_of(passes: Sequence[ModulePass], default: str = "cpu:aten") -> str:
     """The target that a pipeline makes a plan for."""
     return next((pass_.target for pass_ in reversed(passes) if isinstance(pass_, LowerToPlan)), default)
 
 
-def execute(module: ModuleOp, data: Data, name: str, target: str = "cpu") -> list[Any]:
+def execute(module: ModuleOp, data: Data, name: str, target: str = "cpu:aten") -> list[Any]:
     """As ``evaluate``, by the runtime, for a plan whose states are all the caller's."""
     exported = export_plan(module)
     constants = {key: to_tensor(value) for key, value in exported.constants.items()}
     weights: dict[str, Any] = {key: constants.get(key, data.params.get(key)) for key in referenced(exported.plan)}
-    program = Program(exported.plan, LiveWeights(weights), kernels=backend_for(target).native(module, target))
+    program = Program(exported.plan, LiveWeights(weights), kernels=best(backend_for(target).native(module, target)))
     arguments = [tensor.clone() for tensor in data.inputs]
     result = program(*arguments)
     found = list(result) if isinstance(result, (tuple, list)) else [result]

@@ -9,9 +9,16 @@ from typing import Any
 
 import torch
 from xdsl.dialects.builtin import ModuleOp, TensorType
+from xdsl.dialects.func import CallOp
+from xdsl.ir import Operation, SSAValue
 
 from forgec.diagnostics import error
 from forgec.ir import types
+from forgec.ir.ops.contraction import LinearOp
+from forgec.ir.ops.fused import FusedOp
+from forgec.ir.ops.index import EmbeddingOp
+from forgec.ir.ops.module import ParamOp
+from forgec.ir.ops.quantization import DequantizeOp
 
 RELATIVE_TOLERANCES: dict[str, float] = {
     "f64": 1e-12,
@@ -87,13 +94,32 @@ class Tolerance:
 
 
 def _dtypes(module: ModuleOp) -> Iterable[str]:
+    """Those of what is computed; weights that are stored in fewer bits than they are multiplied in do not count."""
     found = {
-        result.type.get_element_type()
+        value.type.get_element_type()
         for op in module.walk()
-        for result in (*op.results, *(a for region in op.regions for block in region.blocks for a in block.args))
-        if isinstance(result.type, TensorType)
+        if not isinstance(op.parent_op(), ParamOp)
+        for value in (*op.results, *(a for region in op.regions for block in region.blocks for a in block.args))
+        if isinstance(value.type, TensorType) and not _is_stored_weight(value)
     }
     return {types.dtype(TensorType(element, [])) for element in found}
+
+
+def _is_stored_weight(value: SSAValue) -> bool:
+    """True if all that reads a value dequantises it."""
+    return value.first_use is not None and all(_dequantizes(use.operation, use.index) for use in value.uses)
+
+
+def _dequantizes(op: Operation, index: int) -> bool:
+    if isinstance(op, DequantizeOp):
+        return True
+    if isinstance(op, LinearOp):
+        return op.is_quantized and op.operands[index] not in (op.input, op.bias)
+    if isinstance(op, EmbeddingOp):
+        return index == 0 and _is_stored_weight(op.result)
+    if isinstance(op, FusedOp):
+        return _is_stored_weight(op.body.block.args[index])
+    return isinstance(op, CallOp)  # the argument's own type counts, or does not
 
 
 @dataclass(frozen=True)

@@ -115,9 +115,10 @@ def verify(
     *,
     dynamic_shapes: Any = None,
     pipeline: str = "@O2",
-    target: str = "cpu",
+    target: str | None = None,
     inputs: Mapping[str, Any] | None = None,
     dtype: str | None = None,
+    weights: api.Precision = "float32",
     rtol: float | None = None,
     atol: float | None = None,
     on_phase: Callable[[str], None] = lambda phase: None,
@@ -125,14 +126,22 @@ def verify(
     """Compile a model and compare it with eager PyTorch on its example inputs, and with float64 op by op.
 
     ``inputs`` are tensors or arrays that replace example inputs by their names (``x``, ``cache.key``); ``dtype``
-    (``"bfloat16"``) converts the model, in place, and its floating-point inputs first. The default tolerance is that
-    of :data:`forgec.verify.tolerance.RELATIVE_TOLERANCES`. Raises ForgeError where the model cannot be compiled, draws
-    random numbers (FORGE-V002) or fails (FORGE-V004).
+    (``"bfloat16"``) converts the model, in place, and its floating-point inputs first. Where ``weights`` are stored in
+    fewer bits, eager PyTorch computes with others, and the float64 interpreter is what decides. The default tolerance
+    is that of :data:`forgec.verify.tolerance.RELATIVE_TOLERANCES`. Raises ForgeError where the model cannot be
+    compiled, draws random numbers (FORGE-V002) or fails (FORGE-V004).
     """
     model, args, kwargs = in_dtype(model, example_inputs, example_kwargs or {}, dtype)
     Tolerance.of(ModuleOp([]), rtol, atol)  # refuse bad numbers before the slow part
     compiled = api.compile(
-        model, args, kwargs, dynamic_shapes=dynamic_shapes, pipeline=pipeline, target=target, on_phase=on_phase
+        model,
+        args,
+        kwargs,
+        dynamic_shapes=dynamic_shapes,
+        pipeline=pipeline,
+        target=target,
+        weights=weights,
+        on_phase=on_phase,
     )
     plan, forge = compiled.plan, compiled.forge
     refuse_random(forge)
@@ -140,8 +149,10 @@ def verify(
     args, kwargs = replaced(contract.signature, args, kwargs, inputs or {})
     on_phase("running the compiled program")
     found = contract.compiled(compiled.session(), args, kwargs)
-    on_phase("running eager PyTorch")
-    eager = contract.eager(model, args, kwargs)
+    eager = None
+    if weights == "float32":
+        on_phase("running eager PyTorch")
+        eager = contract.eager(model, args, kwargs)
     on_phase("interpreting in float64")
     tolerance = Tolerance.of(forge, rtol, atol)
     return _compared(contract, forge, compiled.params, args, kwargs, found, eager, tolerance)

@@ -62,7 +62,7 @@ def test_every_lowering_has_an_example() -> None:
 
 
 def test_the_built_in_backend_serves_the_cpu() -> None:
-    backend = backend_for("cpu")
+    backend = backend_for("cpu:aten")
     assert isinstance(backend, Backend)
     assert backend is backends()["aten"]
     assert set(backend.lowerings) == set(LOWERINGS)

@@ -17,7 +17,7 @@ from forgec.backends.cpu.elf import ObjectFile
 from forgec.backends.cpu.link import FlatImage, link
 from forgec.diagnostics import ForgeError
 from forgec.runtime.code_image import CodeImage
-from forgec.runtime.kernels import PAGE_BYTES, Kernel, KernelTable, NativeCode
+from forgec.runtime.kernel_table import PAGE_BYTES, Kernel, KernelTable, NativeCode
 from tests.runtime.native import KERNELS, object_of
 
 SIGNATURE = "(ptr %ctx, ptr %args, i64 %begin, i64 %end)"

@@ -19,7 +19,8 @@ from forgec.diagnostics import ForgeError
 from forgec.ir import plan, types
 from forgec.ir.ops.binary import AddOp
 from forgec.ir.plan_interpreter import interpret_plan
-from forgec.runtime.kernels import NativeCode, is_kernel, kernel_name
+from forgec.runtime.kernel_table import NativeCode
+from forgec.runtime.kernels import is_kernel, kernel_name
 from tests.runtime.native import native
 
 
@@ -33,10 +34,10 @@ def double(op: AddOp, b: PlanBuilder) -> None:
     b.launch("kernel::double_it", [op.lhs, place], [("grid", types.shape(kind))], writes=[place])
 
 
-def code(module: ModuleOp, target: str) -> NativeCode | None:
+def code(module: ModuleOp, target: str) -> tuple[NativeCode, ...]:
     launches = [op.callee.data for op in module.walk() if isinstance(op, plan.LaunchOp)]
     names = dict.fromkeys(kernel_name(op) for op in launches if is_kernel(op))
-    return native(*names) if names else None
+    return (native(*names),) if names else ()
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +80,7 @@ def test_in_memory_and_from_a_file(tmp_path: Path) -> None:
     assert launched(found) == ["kernel::double_it"] * 2
     found.save(tmp_path / "m.forge")
     loaded = forgec.load(tmp_path / "m.forge")
-    assert loaded.artifact.kernels is not None
+    assert len(loaded.artifact.images) == 1
     assert loaded.artifact.plan == found.plan
     with torch.no_grad():
         for x in inputs():
@@ -129,6 +130,6 @@ def test_no_programs_no_meaning() -> None:
 
 def test_a_program_without_kernels_has_no_code(tmp_path: Path) -> None:
     found = forgec.compile(torch.nn.ReLU(), (torch.randn(3),), target="test")
-    assert found._kernels is None
+    assert not found._kernels
     found.save(tmp_path / "m.forge")
     assert not any(name.startswith("kernels/") for name in forgec.load(tmp_path / "m.forge").artifact.members)

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from forgec import __version__
-from forgec.cli.errors import EXIT_CODES
+from forgec.cli.exit_codes import EXIT_CODES
 from forgec.passes import opt_driver
 from tests.cli.command import forgec
 
 FORGEC = Path(sys.executable).with_name("forgec")
-COMMANDS = ("compile", "run", "inspect", "verify", "bisect", "opt", "explain")
+COMMANDS = ("compile", "run", "inspect", "check", "verify", "bisect", "opt", "explain")
 
 
 def test_help_names_the_commands_and_the_exit_codes():

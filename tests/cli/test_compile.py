@@ -28,7 +28,7 @@ def test_is_quiet_and_writes_one_file(model: Path, tmp_path: Path):
 
 def test_json_prints_the_report(model: Path, tmp_path: Path):
     report = forgec("compile", model, "-o", tmp_path / "m.forge", "--json", "-p", "cse").json
-    assert report["target"] == "cpu"
+    assert report["target"] == "cpu:aten"
     assert report["passes"][0]["name"] == "cse"
     assert report["fallbacks"][0]["op"] == "aten::special_i1"
     assert report["seconds"]["total"] > 0
@@ -39,7 +39,7 @@ def test_times_and_gains_of_passes_go_to_standard_error(model: Path, tmp_path: P
     finished = forgec("compile", model, "-o", tmp_path / "m.forge", "--time-passes")
     header, *rows = [line.split() for line in finished.err.splitlines()[1:]]
     assert header[1:] == ["seconds", "share", "ops", "launches", "FGR", "pass"]
-    assert [row[-1] for row in rows][-3:] == ["lower-to-plan", "allocate-buffers", "total"]
+    assert [row[-1] for row in rows][-3:] == ['lower-to-plan{target="cpu:aten"}', "allocate-buffers", "total"]
     assert finished.out == ""
     assert (tmp_path / "m.forge").read_bytes() == static_artifact.read_bytes()
 

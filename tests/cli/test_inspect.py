@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import forgec as compiler
-from forgec.backends.cpu.backend import level_of
+from forgec.backends.cpu.backend import host_level
 from forgec.cli.inspect_view import size
 from forgec.cli.ir_text import without_locations
 from forgec.runtime import processor
@@ -15,7 +15,7 @@ def test_summary(static_artifact: Path):
     finished = forgec("inspect", static_artifact)
     assert (finished.code, finished.err) == (0, "")
     for text in (
-        "target                  cpu",
+        "target                  cpu:aten",
         "pipeline                outline-layers",
         "entry forward(x: f32[2, 3, 8], scale=3.0)",
         "f32[2, 3, 4]",
@@ -154,9 +154,9 @@ def test_one_kernel_and_its_llvm(tile_artifact: Path):
 def test_the_llvm_is_that_of_the_artifacts_level(tile_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     shown = forgec("inspect", tile_artifact, "--ir", "llvm").out
     monkeypatch.setattr(processor, "CPUINFO", tmp_path / "none")  # another machine, which could not be a host
-    level_of.cache_clear()
+    host_level.cache_clear()
     assert forgec("inspect", tile_artifact, "--ir", "llvm").out == shown
-    level_of.cache_clear()
+    host_level.cache_clear()
 
 
 def test_a_target_without_kernels_has_no_tiles(static_artifact: Path):

@@ -117,7 +117,7 @@ def random_order(chooser: Chooser, count: int) -> list[str]:
     return [PASSES[chooser.integer(0, len(PASSES) - 1)] for _ in range(count)]
 
 
-def check_runtime(graph: Graph, pipeline: str = "@O2", target: str = "cpu") -> None:
+def check_runtime(graph: Graph, pipeline: str = "@O2", target: str = "cpu:aten") -> None:
     """What the runtime computes after a pipeline is what the interpreter does before it: within a small part of the
     greatest number, and some of what the model's own precision loses against float64.
     """

@@ -27,7 +27,7 @@ SOME = 20_000
 
 
 def passes() -> list[ModulePass]:
-    return [*parse("@O2"), LowerToPlan("cpu"), AllocateBuffers()]
+    return [*parse("@O2"), LowerToPlan("cpu:aten"), AllocateBuffers()]
 
 
 @pytest.fixture(scope="module")

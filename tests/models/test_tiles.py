@@ -130,4 +130,4 @@ def test_dtypes_without_tiles_are_left_to_aten(dtype: torch.dtype) -> None:
 
 
 def test_targets_are_those_of_x86() -> None:
-    assert set(TARGETS) == {"cpu:x86-64-v3", "cpu:x86-64-v4", "cpu:host"}
+    assert set(TARGETS) == {"cpu", "cpu:x86-64-v3", "cpu:x86-64-v4", "cpu:host"}

@@ -34,7 +34,7 @@ def test_no_column_is_kept(dtype: str, empty_row: str, modifiers: str) -> None:
     mean = value[1].double().mean(-2, keepdim=True).expand(1, 3, 8)
     wanted = mean if empty_row == "uniform" else torch.zeros_like(mean)
     torch.testing.assert_close(expected[1].double(), wanted, rtol=2e-2, atol=2e-2)
-    run_pipeline(module, [MaterializeMasks("cpu"), Decompose("cpu")], context=context())
+    run_pipeline(module, [MaterializeMasks("cpu:aten"), Decompose("cpu:aten")], context=context())
     (found,) = interpret(module, [query, key, value, keys])
     # The softmax is one of float32, whatever the dtype of the query: that is what float64 agrees to.
     tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == "f64" else {}
@@ -53,7 +53,7 @@ def test_an_added_mask_may_hold_the_least_number(dtype: str) -> None:
     mask = torch.full((3, 3), least, dtype=DTYPES[dtype]).masked_fill(torch.ones(3, 3).triu(1) == 1, -torch.inf)
     (expected,) = interpret(module, [query, key, value, mask[None, None]])
     torch.testing.assert_close(expected[:, :, 0], value[:, :, 0])
-    run_pipeline(module, [Decompose("cpu")], context=context())
+    run_pipeline(module, [Decompose("cpu:aten")], context=context())
     (found,) = interpret(module, [query, key, value, mask[None, None]])
     torch.testing.assert_close(found, expected)
 
@@ -70,7 +70,7 @@ def test_a_query_that_is_not_finite_shows(spoiled: float) -> None:
     kept = keys[:, None, None, :].expand(2, 1, 3, 3)
     wanted = torch.nn.functional.scaled_dot_product_attention(query, key.nan_to_num(0.5), value, attn_mask=kept)
     assert wanted[1, 0, 2].isnan().all()
-    for passes in ([], [MaterializeMasks("cpu"), Decompose("cpu")], "lower-to-tile"):
+    for passes in ([], [MaterializeMasks("cpu:aten"), Decompose("cpu:aten")], "lower-to-tile"):
         form = module.clone()
         run_pipeline(form, passes, context=context())
         (found,) = interpret(form, [query, key, value, keys])

@@ -8,7 +8,7 @@ from llvmlite import binding
 
 from forgec.backends.cpu import driver
 from forgec.backends.cpu.link import link
-from forgec.runtime.kernels import Kernel, KernelTable, NativeCode
+from forgec.runtime.kernel_table import Kernel, KernelTable, NativeCode
 from forgec.runtime.plan import Plan, TensorSpec
 from tests.runtime.build import EntryBuilder, f32, plan_of
 from tests.runtime.examples import SEQ, s0

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from forgec.runtime import code_image, load, open_artifact, processor, write_art
 from forgec.runtime.artifact_writer import write_artifact as write
 from forgec.runtime.code_image import CodeImage
 from forgec.runtime.driver import Driver
-from forgec.runtime.kernels import KERNEL_CODE, KERNEL_TABLE, Kernel, KernelTable, from_json, to_json
+from forgec.runtime.kernel_table import KERNEL_TABLE, Kernel, KernelTable, from_json, to_json
 from forgec.runtime.zip_layout import read_members
 from tests.runtime.examples import counter
 from tests.runtime.native import gather, native, scaled
@@ -32,6 +33,7 @@ from tools.fuzz import json_mutants
 from tools.fuzz.packing import Part, consistent, put_together, take_apart
 
 NAMES = ("double_it", "scale_rows")
+KERNEL_CODE = "kernels/x86-64.bin"
 
 
 @pytest.fixture
@@ -73,7 +75,7 @@ def test_what_is_written(path: Path) -> None:
         assert archive.testzip() is None
         table = json.loads(archive.read(KERNEL_TABLE))
         code = archive.read(KERNEL_CODE)
-    assert table["isa"] == "x86-64"
+    assert [(image["isa"], image["features"]) for image in table["images"]] == [("x86-64", [])]
     assert [(k["name"], k["parameters"], k["symbols"], k["checks"]) for k in table["kernels"]] == [
         ("double_it", 2, 0, []),
         ("scale_rows", 3, 1, []),
@@ -83,8 +85,7 @@ def test_what_is_written(path: Path) -> None:
     assert member.nbytes % 4096 == 0
     expected = native(*NAMES)
     assert code == expected.code
-    found = open_artifact(path).kernels
-    assert found is not None
+    (found,) = open_artifact(path).images
     assert found.table == expected.table
     assert bytes(found.code) == expected.code
 
@@ -121,8 +122,7 @@ def test_replaced_files(path: Path, tmp_path: Path) -> None:
         (tmp_path / "other").write_bytes(bytes(path.stat().st_size))
         artifact = open_artifact(path)
         change()
-        assert artifact.kernels is not None
-        image = CodeImage(artifact.kernels)
+        image = CodeImage(artifact.images[0])
         assert set(image.kernels) == set(NAMES)
 
 
@@ -165,7 +165,7 @@ def test_where_memory_never_becomes_executable(path: Path) -> None:
         "if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0): print('none'); sys.exit()\n" + CALLS + "\n"
         "from dataclasses import replace\n"
         "from forgec.runtime.code_image import CodeImage\n"
-        "print(len(CodeImage(replace(model.artifact.kernels, place=None)).kernels))  # not from the file\n"
+        "print(len(CodeImage(replace(model.artifact.images[0], place=None)).kernels))  # not from the file\n"
     )
     found = fresh(code, path).strip()
     if found == "none":
@@ -263,10 +263,10 @@ def test_machines_that_cannot_run_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "cpuinfo").write_text(ZEN)
     load(path)
     assert refusal(compiled("x86-64-v3", "avx512bf16")).endswith("lacks avx512bf16")
-    assert "which this runtime does not know" in refusal(compiled("x86-64-v9"))
-    monkeypatch.setattr(processor.platform, "machine", lambda: "aarch64")
+    assert "this runtime does not know it" in refusal(compiled("x86-64-v9"))
+    monkeypatch.setattr(processor.os, "uname", lambda: SimpleNamespace(machine="aarch64"))
     assert "this is a machine of type aarch64" in refusal(compiled("x86-64"))
-    assert open_artifact(path).kernels is not None  # only running it is refused
+    assert open_artifact(path).images  # only running it is refused
 
 
 # Damage
@@ -343,23 +343,37 @@ TABLE = KernelTable(
     Driver(128, 256),
 )
 
+TABLES = (
+    TABLE,
+    replace(TABLE, isa="x86-64-v4", features=(), kernels=tuple(replace(k, offset=k.offset + 8) for k in TABLE.kernels)),
+)
+SIZES = {"kernels/x86-64-v3+avx512bf16.bin": 4096, "kernels/x86-64-v4.bin": 8192}
+
 BREACHES: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
     ("an object with", lambda d: d.update(extra=1)),
-    ("an object with", lambda d: d.pop("isa")),
-    ("names of instruction sets", lambda d: d.update(isa=3)),
-    ("names of instruction sets", lambda d: d.update(features=["../x"])),
+    ("an object with", lambda d: d["images"][0].pop("isa")),
+    ("names of instruction sets", lambda d: d["images"][1].update(isa=3)),
+    ("names of instruction sets", lambda d: d["images"][0].update(features=["../x"])),
     ("are lists", lambda d: d.update(kernels={})),
-    ("are lists", lambda d: d.update(features="avx2")),
+    ("are lists", lambda d: d.update(images={})),
+    ("there are 0 images", lambda d: d.update(images=[])),
+    ("there are 17 images", lambda d: d.update(images=d["images"][:1] * 17)),
+    ("are for one instruction set", lambda d: d.update(images=d["images"][:1] * 2)),
+    ("member 'kernels/x86-64-v4.bin' is missing, or nothing", lambda d: d["images"].pop()),
+    ("member 'kernels/x86-64-v2.bin' is missing, or nothing", lambda d: d["images"][1].update(isa="x86-64-v2")),
+    ("are lists", lambda d: d["images"][0].update(features="avx2")),
+    ("are lists", lambda d: d["images"][0].update(offsets=3)),
+    ("are 2 numbers", lambda d: d["images"][0].update(offsets=[0])),
+    ("are 2 numbers", lambda d: d["images"][0].update(offsets=[0, -1])),
+    ("are 2 numbers", lambda d: d["images"][0].update(offsets=[0, 1.0])),
     ("an object with", lambda d: d["kernels"].append([])),
     ("a kernel has a name", lambda d: d["kernels"][0].update(name=1)),
     ("is no name of a kernel", lambda d: d["kernels"][0].update(name="a b")),
     ("is no name of a kernel", lambda d: d["kernels"][0].update(name="")),
     ("occurs twice", lambda d: d["kernels"][0].update(name="b")),
-    ("are numbers", lambda d: d["kernels"][0].update(offset=-1)),
-    ("are numbers", lambda d: d["kernels"][0].update(offset=1.0)),
     ("are numbers", lambda d: d["kernels"][0].update(parameters=True)),
     ("are numbers", lambda d: d["kernels"][0].update(symbols=1 << 70)),
-    ("begins at byte 4096 of an image of 4096", lambda d: d["kernels"][0].update(offset=4096)),
+    ("begins at byte 4096 of an image of 4096", lambda d: d["images"][0].update(offsets=[4096, 0])),
     ("more than 4096 arguments", lambda d: d["kernels"][0].update(parameters=4000, symbols=97)),
     ("are texts", lambda d: d["kernels"][0].update(checks="x")),
     ("are texts", lambda d: d["kernels"][0].update(checks=["x" * 5000])),
@@ -369,24 +383,24 @@ BREACHES: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
     ("a number of at least 1", lambda d: d["kernels"][0].update(cost_ns=0)),
     ("a number of at least 1", lambda d: d["kernels"][0].update(cost_ns=True)),
     ("a number of at least 1", lambda d: d["kernels"][0].update(cost_ns=1 << 62)),
-    ("an object with", lambda d: d.pop("driver")),
-    ("an object with", lambda d: d.update(driver=None)),
-    ("an object with", lambda d: d["driver"].update(extra=1)),
-    ("are numbers", lambda d: d["driver"].update(run=-1)),
-    ("are numbers", lambda d: d["driver"].update(abi=True)),
-    ("version 2, this runtime has 1", lambda d: d["driver"].update(abi=2)),
-    ("begins outside of an image", lambda d: d["driver"].update(work=4096)),
-    ("begins outside of an image", lambda d: d["driver"].update(run=5000)),
+    ("an object with", lambda d: d["images"][0].pop("driver")),
+    ("an object with", lambda d: d["images"][0].update(driver=None)),
+    ("an object with", lambda d: d["images"][0]["driver"].update(extra=1)),
+    ("are numbers", lambda d: d["images"][0]["driver"].update(run=-1)),
+    ("are numbers", lambda d: d["images"][0]["driver"].update(abi=True)),
+    ("version 2, this runtime has 1", lambda d: d["images"][0]["driver"].update(abi=2)),
+    ("begins outside of an image", lambda d: d["images"][0]["driver"].update(work=4096)),
+    ("begins outside of an image", lambda d: d["images"][0]["driver"].update(run=5000)),
 ]
 
 
 @pytest.mark.parametrize(("reason", "change"), BREACHES, ids=range(len(BREACHES)))
 def test_tables_that_are_none(reason: str, change: Callable[[dict[str, Any]], object]) -> None:
-    data = json.loads(json.dumps(to_json(TABLE)))
-    assert from_json(data, 4096, "x") == TABLE
+    data = json.loads(json.dumps(to_json(TABLES)))
+    assert from_json(data, SIZES, "x") == TABLES
     change(data)
     with pytest.raises(ForgeError) as caught:
-        from_json(data, 4096, "x")
+        from_json(data, SIZES, "x")
     assert caught.value.code == "FORGE-A003"
     assert reason in str(caught.value)
 
@@ -395,15 +409,15 @@ def test_mutated_tables() -> None:
     draw = random.Random(2)
     accepted = refusals = 0
     for _ in range(2000):
-        data = json.loads(json.dumps(to_json(TABLE)))
+        data = json.loads(json.dumps(to_json(TABLES)))
         for _ in range(draw.choice([1, 2])):
             json_mutants.mutate(data, draw)
         try:
-            table = from_json(data, 4096, "x")
+            tables = from_json(data, SIZES, "x")
         except ForgeError as reason:
             refusals += reason.code == "FORGE-A003"
         else:
-            accepted += all(0 <= kernel.offset < 4096 for kernel in table.kernels)
+            accepted += all(0 <= kernel.offset < 8192 for table in tables for kernel in table.kernels)
     assert accepted + refusals == 2000
     assert min(accepted, refusals) > 100
 
@@ -413,7 +427,7 @@ def test_tables_that_do_not_fit_the_plan(path: Path) -> None:
 
     def change(parts: dict[str, Part]) -> None:
         kernels = (replace(table.kernels[0], symbols=1), table.kernels[1])
-        parts[KERNEL_TABLE] = Part(json.dumps(to_json(replace(table, kernels=kernels))).encode())
+        parts[KERNEL_TABLE] = Part(json.dumps(to_json([replace(table, kernels=kernels)])).encode())
 
     rewritten(path, change)
     assert "gives kernel 'double_it' 2 and 0, it takes 2 tensors and 1 extents" in refused(path, "FORGE-A004")

@@ -13,7 +13,7 @@ import torch
 
 from forgec.diagnostics import ForgeError
 from forgec.runtime import LiveWeights, Program
-from forgec.runtime.kernels import NativeCode
+from forgec.runtime.kernel_table import NativeCode
 from forgec.runtime.plan import EntryRef, Launch, Plan, Reg, TensorSpec, from_json, to_json
 from forgec.runtime.symbolic import floordiv, symbol
 from tests.runtime.build import EntryBuilder, f32, plan_of

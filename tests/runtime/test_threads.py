@@ -18,7 +18,7 @@ import torch
 import forgec
 from forgec.diagnostics import ForgeError
 from forgec.runtime import LiveWeights, Program, cpu_count, load, openmp, team, write_artifact
-from forgec.runtime.kernels import NativeCode
+from forgec.runtime.kernel_table import NativeCode
 from forgec.runtime.plan import Plan, TensorSpec
 from forgec.runtime.segment import chunk_of
 from forgec.runtime.team import TEAM
@@ -275,7 +275,7 @@ from forgec.runtime.kernel_launch import Slots
 from forgec.runtime.segment import KernelLaunch, Segment
 from forgec.runtime.team import TEAM
 import numpy as np
-image = CodeImage(open_artifact(sys.argv[1]).kernels)
+image = CodeImage(open_artifact(sys.argv[1]).images[0])
 x, y, z = (np.arange(4096, dtype=np.float32) for _ in range(3))
 def launch(position, source, target):
     slots = Slots(2, [])
@@ -404,7 +404,7 @@ def test_a_model_gives_the_same_bits_on_1_2_and_4_threads(members: str, make: Ca
     inputs = (torch.randint(0, 500, (2, 128)), torch.randint(0, 40, (128,)))[: 2 if make is Mixed else 1]
     found = forgec.compile(model, inputs, target="cpu:x86-64-v3")
     assert found._kernels is not None
-    assert any(kernel.serial for kernel in found._kernels.table.kernels) == (make is Mixed)
+    assert any(kernel.serial for kernel in found._kernels[0].table.kernels) == (make is Mixed)
 
     def run(call: Callable[..., Any]) -> list[torch.Tensor]:
         result = call(*inputs)

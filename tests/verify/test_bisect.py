@@ -189,7 +189,7 @@ def test_allocation_is_bisected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     found = bisect(model, inputs, folder=tmp_path)
     assert found is not None
     assert (found.stage, found.pass_name) == ("pass", "allocate-buffers")
-    assert found.pipeline == "lower-to-plan,allocate-buffers"
+    assert found.pipeline == 'lower-to-plan{target="cpu:aten"},allocate-buffers'
     assert found.location is not None
     assert Path(found.location.file).name == "victims.py"
     assert len(found.ops) <= 8

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from forgec.runtime.kernels import KERNEL_CODE, KERNEL_TABLE
+from forgec.runtime.kernel_table import KERNEL_TABLE
 from forgec.runtime.manifest import MANIFEST, PLAN, REPORT, WEIGHTS
 from forgec.runtime.zip_layout import Member
 from tools.fuzz import json_mutants
@@ -325,8 +325,9 @@ def tables(seed: Seed, draw: random.Random) -> bytes:
             json_mutants.mutate(table, draw)
         parts[KERNEL_TABLE] = Part(json.dumps(table).encode(errors="surrogatepass"))
     else:
-        code = parts[KERNEL_CODE].stored
-        parts[KERNEL_CODE] = Part(draw.choice([b"", code[:1], code[:-1], code + bytes(1), code + code]))
+        name = draw.choice([name for name in parts if name.startswith("kernels/") and name != KERNEL_TABLE])
+        code = parts[name].stored
+        parts[name] = Part(draw.choice([b"", code[:1], code[:-1], code + bytes(1), code + code]))
     return put_together(consistent(parts, _manifest(parts)))
 
 

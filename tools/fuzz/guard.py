@@ -11,9 +11,11 @@ from unittest.mock import patch
 
 import torch
 
-from forgec.runtime.dtypes import from_torch, itemsize
-from forgec.runtime.executor import Lane
+from forgec.runtime.arrays import to_array
+from forgec.runtime.dtypes import from_torch, itemsize, torch_dtype
+from forgec.runtime.executor import Arena, Lane
 from forgec.runtime.extents import element_span
+from forgec.runtime.numpy_library import NumpyLibrary
 from forgec.runtime.plan import ALIGNMENT
 
 _LIBRARY = ctypes.CDLL(None, use_errno=True)
@@ -86,16 +88,22 @@ def _protect(address: int) -> None:
 
 @contextmanager
 def guarded() -> Iterator[Guard]:
-    """The runtime's arenas, and all that it makes with ``torch.empty_strided``, in guarded memory."""
+    """The runtime's arenas, and all that it makes with ``torch.empty_strided`` or as arrays, in guarded memory."""
     guard = Guard()
 
     def reserve(lane: Lane, device: str, nbytes: int) -> None:
         known = lane.arenas.get(device)
-        if known is None or known.numel() < nbytes:
+        if known is None or known.nbytes < nbytes:
             plain = device == "cpu"
-            lane.arenas[device] = (
-                guard.bytes(nbytes) if plain else torch.empty(nbytes, dtype=torch.uint8, device=device)
-            )
+            memory = guard.bytes(nbytes) if plain else torch.empty(nbytes, dtype=torch.uint8, device=device)
+            lane.arenas[device] = Arena(lane.library.adopt(memory), nbytes, memory.data_ptr())
 
-    with patch.object(Lane, "_reserve", reserve), patch.object(torch, "empty_strided", guard.empty_strided):
+    def empty(_: NumpyLibrary, dtype: str, shape: Sequence[int], strides: Sequence[int], device: str) -> Any:
+        return to_array(guard.empty_strided(shape, strides, dtype=torch_dtype(dtype)))
+
+    with (
+        patch.object(Lane, "_reserve", reserve),
+        patch.object(torch, "empty_strided", guard.empty_strided),
+        patch.object(NumpyLibrary, "empty", empty),
+    ):
         yield guard

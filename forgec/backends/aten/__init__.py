@@ -6,4 +6,4 @@ from forgec.backends.base import Backend
 
 __all__ = ["BACKEND", "composite", "contraction", "memory", "pointwise", "reduction", "spatial"]
 
-BACKEND = Backend("aten", ("cpu",), LOWERINGS, composite.covers)
+BACKEND = Backend("aten", ("cpu:aten",), LOWERINGS, composite.covers)

@@ -1,8 +1,10 @@
-"""Kernels of tiles as machine code for x86-64: ``cpu:x86-64-v3``, ``cpu:x86-64-v4`` and ``cpu:host``."""
+"""Kernels of tiles as machine code for x86-64: for one level of it, the host's (``cpu:host``), or all in one artifact
+(``cpu``)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,12 @@ from forgec.ir.tile.memory import CheckOp
 from forgec.ir.tile.types import block_type
 from forgec.runtime import processor
 from forgec.runtime.collector import paused_collector
-from forgec.runtime.kernels import GRID, NAMESPACE, Kernel, KernelTable, NativeCode
+from forgec.runtime.kernel_table import Kernel, KernelTable, NativeCode
+from forgec.runtime.kernels import GRID, NAMESPACE
 from forgec.runtime.symbolic import substitute
 
 LEVELS = ("x86-64-v3", "x86-64-v4")
-TARGETS = (*(f"cpu:{level}" for level in LEVELS), "cpu:host")
+TARGETS = ("cpu", *(f"cpu:{level}" for level in LEVELS), "cpu:host")
 WITHOUT = ("f8e4m3fn", "f8e5m2")
 """Dtypes that no tile has here: processors do not compute with them."""
 PANEL = 32
@@ -38,19 +41,27 @@ _VECTOR_BYTES = {"x86-64-v3": 32, "x86-64-v4": 64}
 
 
 @cache
-def level_of(target: str) -> str:
-    """The instruction set of a target; of ``cpu:host`` the greatest level that this processor has."""
+def host_level() -> str | None:
+    """The greatest level that this processor has; None where there is none that kernels are compiled for."""
+    machine = processor.host()
+    return next((level for level in reversed(LEVELS) if processor.refusal(level, (), machine) is None), None)
+
+
+def levels_of(target: str) -> tuple[str, ...]:
+    """The instruction sets of a target, the least first. FORGE-U003 for ``cpu:host`` where this processor has none."""
     level = target.partition(":")[2]
     if level != "host":
-        return level
-    try:
-        flags = processor.host_flags() or frozenset()
-    except OSError:
-        flags = frozenset[str]()
-    fitting = [name for name in LEVELS if not processor.missing_features(name, (), flags)]
-    if not fitting:
-        raise error("FORGE-U003", f"this processor has not all instructions of {LEVELS[0]}", help="compile for cpu")
-    return fitting[-1]
+        return (level,) if level else LEVELS
+    found = host_level()
+    if found is None:
+        message = f"this processor has not all instructions of {LEVELS[0]}"
+        raise error("FORGE-U003", message, help="compile for cpu:aten, which calls torch for everything")
+    return (found,)
+
+
+def level_of(target: str) -> str:
+    """The greatest instruction set of a target."""
+    return levels_of(target)[-1]
 
 
 def lower_launch(op: LaunchOp, b: PlanBuilder) -> None:
@@ -96,15 +107,19 @@ def _kernel(op: LaunchOp) -> KernelOp:
     return found
 
 
-def native(module: ModuleOp, target: str) -> NativeCode | None:
-    """Machine code of a module's kernels; None where it has none."""
+def native(module: ModuleOp, target: str) -> tuple[NativeCode, ...]:
+    """Machine code of a module's kernels, an image for each level of the target; none where it has no kernels.
+
+    The levels share the kernels as they are bound, and with them the plan and its grids.
+    """
     kernels = [op for op in module.ops if isinstance(op, KernelOp)]
-    if not kernels:
-        return None
+    levels = levels_of(target) if kernels else ()
+    return tuple(_image(kernels, level, objects) for level, objects in objects_of(kernels, levels).items())
+
+
+def _image(kernels: Sequence[KernelOp], level: str, objects: Mapping[str, bytes]) -> NativeCode:
     from forgec.backends.cpu.link import link
 
-    level, cache = level_of(target), KernelCache()
-    objects = {kernel.sym_name.data: object_of(kernel, level, cache) for kernel in kernels}
     image = link({**objects, "the driver": driver.object_code()})
     table = KernelTable(
         level, tuple(_entry(kernel, image.functions) for kernel in kernels), driver=driver.place(image.functions)
@@ -112,18 +127,33 @@ def native(module: ModuleOp, target: str) -> NativeCode | None:
     return NativeCode(table, image.code)
 
 
-def object_of(kernel: KernelOp, level: str, cache: KernelCache) -> bytes:
-    """The object code of a bound kernel for a level of x86-64, out of the cache if it was compiled before."""
-    name = kernel.sym_name.data
-    key = kernel_key(kernel, name, level, versions(Path(__file__).parent, "llvmlite", "xdsl"))
-    return cache.find_or_make(key, lambda: _compiled(kernel, level))
+def objects_of(kernels: Sequence[KernelOp], levels: Sequence[str]) -> dict[str, dict[str, bytes]]:
+    """The object code of bound kernels, by level of x86-64 and name, out of the cache if it was compiled before.
+
+    One thread makes LLVM IR of kernels while another one has LLVM compile those before: about half of the time each.
+    """
+    cache, pending = KernelCache(), list[tuple[str, str, str, Future[bytes]]]()
+    objects: dict[str, dict[str, bytes]] = {level: {} for level in levels}
+    with paused_collector(), ThreadPoolExecutor(1, "forgec-llvm") as llvm:
+        for level in levels:
+            for kernel in kernels:
+                name = kernel.sym_name.data
+                key = kernel_key(kernel, name, level, versions(Path(__file__).parent, "llvmlite", "xdsl"))
+                found = cache.find(key)
+                if found is None:
+                    pending.append((level, name, key, _compiling(kernel, level, llvm)))
+                objects[level][name] = found or b""  # in the order of the kernels, whatever is compiled
+        for level, name, key, future in pending:
+            objects[level][name] = future.result()
+            cache.keep(key, objects[level][name])
+    return objects
 
 
-def _compiled(kernel: KernelOp, level: str) -> bytes:
-    from forgec.backends.cpu.compile import compile_module
+def _compiling(kernel: KernelOp, level: str, llvm: ThreadPoolExecutor) -> Future[bytes]:
+    from forgec.backends.cpu.compile import compile_printed, printed
 
-    with paused_collector():
-        return compile_module(lowered_kernel(kernel, level), cpu=level, features="", vector_bits=vector_bits(level))
+    text = printed(lowered_kernel(kernel, level), cpu=level, features="", vector_bits=vector_bits(level))
+    return llvm.submit(compile_printed, text)
 
 
 def vector_bits(level: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from threading import Lock
@@ -27,6 +28,16 @@ STAGES = ("printing", "parsing", "passes", "emission")
 _LOCK = Lock()  # a target machine is for one thread at a time
 
 
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """LLVM IR that is to be compiled: its text, what it is for, and its functions, for messages."""
+
+    text: str
+    cpu: str
+    features: str | None
+    functions: str
+
+
 def compile_module(
     module: ModuleOp, *, cpu: str = "host", features: str | None = None, vector_bits: int | None = None
 ) -> bytes:
@@ -39,12 +50,24 @@ def compile_module(
     Raises:
         ForgeError: FORGE-B003 if LLVM refuses the module, or if the object needs functions that no kernel may call.
     """
-    object_ = staged_object(module, cpu=cpu, features=features, vector_bits=vector_bits, seconds={})
+    return compile_printed(printed(module, cpu=cpu, features=features, vector_bits=vector_bits))
+
+
+def printed(
+    module: ModuleOp, *, cpu: str = "host", features: str | None = None, vector_bits: int | None = None
+) -> Printed:
+    """The first half of ``compile_module``, which is Python's."""
+    return Printed(_text(module, vector_bits), cpu, features, _functions(module))
+
+
+def compile_printed(printed: Printed) -> bytes:
+    """The second half, which is LLVM's, and which other threads of Python need not wait for."""
+    object_ = _object(printed, {})
     missing = sorted(ObjectFile(object_).undefined.difference(NAMES))
     if missing:
         raise error(
             "FORGE-B003",
-            f"the object code of {_functions(module)} for {cpu} calls {', '.join(missing)}",
+            f"the object code of {printed.functions} for {printed.cpu} calls {', '.join(missing)}",
             notes=(
                 "kernels run without libraries; LLVM calls such functions for what the CPU has no instructions for",
             ),
@@ -56,19 +79,24 @@ def staged_object(
     module: ModuleOp, *, cpu: str, features: str | None, vector_bits: int | None, seconds: dict[str, float]
 ) -> bytes:
     """The object, as it is; ``seconds`` gets the CPU time of each of the ``STAGES``."""
+    started = process_time()
+    text = printed(module, cpu=cpu, features=features, vector_bits=vector_bits)
+    seconds[STAGES[0]] = process_time() - started
+    return _object(text, seconds)
+
+
+def _object(printed: Printed, seconds: dict[str, float]) -> bytes:
     with _LOCK:
-        machine = _machine(cpu, features)
+        machine = _machine(printed.cpu, printed.features)
         clock = [process_time()]
-        text = _text(module, machine, vector_bits)
-        clock.append(process_time())
-        parsed = _parsed(module, text)
+        parsed = _parsed(printed)
         clock.append(process_time())
         _clean(parsed, machine)
         clock.append(process_time())
         with _loops_as_they_are():
             object_ = machine.emit_object(parsed)
         clock.append(process_time())
-    seconds.update(zip(STAGES, (after - before for before, after in pairwise(clock)), strict=True))
+    seconds.update(zip(STAGES[1:], (after - before for before, after in pairwise(clock)), strict=True))
     return object_
 
 
@@ -86,7 +114,7 @@ def assembly(
     """What ``compile_module`` generates, as assembly to read."""
     with _LOCK:
         machine = _machine(cpu, features)
-        optimized = _optimized(module, machine, vector_bits)
+        optimized = _optimized(printed(module, cpu=cpu, features=features, vector_bits=vector_bits), machine)
         with _loops_as_they_are():
             return machine.emit_assembly(optimized)
 
@@ -96,32 +124,33 @@ def optimized_llvm(
 ) -> str:
     """The LLVM IR from which ``compile_module`` generates code."""
     with _LOCK:
-        return str(_optimized(module, _machine(cpu, features), vector_bits))
+        text = printed(module, cpu=cpu, features=features, vector_bits=vector_bits)
+        return str(_optimized(text, _machine(cpu, features)))
 
 
 def _functions(module: ModuleOp) -> str:
     return ", ".join(op.sym_name.data for op in module.ops if isinstance(op, llvm.FuncOp))
 
 
-def _optimized(module: ModuleOp, machine: binding.TargetMachine, vector_bits: int | None) -> binding.ModuleRef:
-    parsed = _parsed(module, _text(module, machine, vector_bits))
+def _optimized(printed: Printed, machine: binding.TargetMachine) -> binding.ModuleRef:
+    parsed = _parsed(printed)
     _clean(parsed, machine)
     return parsed
 
 
-def _text(module: ModuleOp, machine: binding.TargetMachine, vector_bits: int | None) -> str:
+def _text(module: ModuleOp, vector_bits: int | None) -> str:
     widths = (
         "" if vector_bits is None else f'"prefer-vector-width"="{vector_bits}" "min-legal-vector-width"="{vector_bits}"'
     )
-    return llvm_text(module, triple=machine.triple, attributes=widths)
+    return llvm_text(module, triple=TRIPLE, attributes=widths)
 
 
-def _parsed(module: ModuleOp, text: str) -> binding.ModuleRef:
+def _parsed(printed: Printed) -> binding.ModuleRef:
     try:
-        parsed = binding.parse_assembly(text, binding.create_context())  # LLVM's global context would only grow
+        parsed = binding.parse_assembly(printed.text, binding.create_context())  # LLVM's global context would only grow
         parsed.verify()
     except RuntimeError as fault:
-        raise error("FORGE-B003", f"LLVM refuses the code of {_functions(module)}: {str(fault).strip()}") from fault
+        raise error("FORGE-B003", f"LLVM refuses the code of {printed.functions}: {str(fault).strip()}") from fault
     parsed.name = "kernels"
     return parsed
 

@@ -17,11 +17,13 @@ from forgec.backends.cpu.emitter import Emitter
 from forgec.backends.cpu.llvm_types import is_float, size_bytes, vector
 from forgec.backends.cpu.nests import loop_nest, stored
 from forgec.backends.cpu.places import Place
+from forgec.backends.cpu.scaled_sum import scaled_sum
 from forgec.backends.cpu.tiles import (
     At,
     Buffer,
     Elementwise,
     Kernel,
+    MultiplyAdd,
     Stored,
     Tile,
     Transpose,
@@ -37,6 +39,10 @@ REGISTERS = {64: 32, 32: 16}
 """Registers by their size in bytes: AVX-512 has twice as many as AVX2."""
 PAGE = 4096
 """Bytes after which first-level caches (64 sets of 64 bytes) begin again."""
+STEPS = 8
+"""Steps of a sum that are written out at once where ``rhs`` is computed while it is read, or few rows read it."""
+ACCUMULATORS = 8
+"""Accumulators that multiply-adds in flight need: four cycles of two of them."""
 REGISTERS_ACROSS = 2
 """Registers of a row of the result that are accumulated at once: what one element of ``lhs`` is multiplied with."""
 
@@ -62,8 +68,9 @@ def dot_tile(
     if rows <= FEW_ROWS and transposed and rhs.is_contiguous(1):
         _along_sum(k, lhs, rhs, accumulator, buffer)
         return
+    parts = rhs.operands if isinstance(rhs, MultiplyAdd) else ()
     if transposed:
-        rhs = Transpose(rhs, (1, 0))
+        rhs, parts = Transpose(rhs, (1, 0)), [Transpose(part, (1, 0)) for part in parts]
     lanes = lane_count(columns, size_bytes(accumulator.element))
     per_vector = max(1, lanes * size_bytes(accumulator.element) // vector_bytes)
     vectors = -(-columns // lanes)
@@ -74,9 +81,16 @@ def dot_tile(
     ends = rows if limit is None else k.max(k.min(rows, limit), 0)
     direct = lhs.before_end(0)
     again = vectors > block and not direct.is_plain
-    lhs = stored(k, lhs, spread=True) if again or (rows > height and _crowds(direct)) else direct
+    crowded = rows > height and _crowds(direct)
+    strip = k.buffer(lhs.element, (height, total), spread=True) if crowded and vectors <= block else None
+    if strip is None and (again or crowded):
+        lhs = stored(k, direct, spread=True, rows=None if limit is None else ends)
+    else:
+        lhs = direct
     if not rhs.is_contiguous(1) or (rows > height and not rhs.is_plain):
         rhs = stored(k, rhs)
+    steps = STEPS if rhs.is_plain else 2 * STEPS
+    steps = max(1, steps * FEW_ROWS // max(rows, FEW_ROWS)) if not rhs.is_plain or rows <= FEW_ROWS else 1
     k.begin_nest()
 
     def tile_of(row: Place, height: int, column: Place, width: int, last: Place | None = None) -> None:
@@ -91,18 +105,27 @@ def dot_tile(
             return At((place, first), 1, lanes, active)
 
         cells = [at(place, c) for place in places for c in range(width)]
+        left_at = places
+        if strip is not None:
+            _copy_rows(k, lhs, places, strip)
+            left_at = list(range(height))
+        source = lhs if strip is None else Stored(strip)
 
         def step(place: Place, acc: list[SSAValue]) -> Sequence[SSAValue]:
             right = [k.read(rhs, at(place, c)) for c in range(width)]
             found: list[SSAValue] = []
             for r in range(height):
-                left = k.read(lhs, At((places[r], place)))
+                left = k.read(source, At((left_at[r], place)))
                 left = left if lanes == 1 else k.e.splat(left, lanes)
                 for c in range(width):
                     found.append(multiply_add(k.e, left, right[c], acc[r * width + c]))
             return found
 
-        sums = k.loop(0, total, 1, step, [k.read(accumulator, cell) for cell in cells])
+        first = [k.read(accumulator, cell) for cell in cells]
+        if parts and rows <= FEW_ROWS and total % lanes == 0:
+            sums = scaled_sum(k, lhs, parts, places, [at(0, c) for c in range(width)], total, lanes, first)
+        else:
+            sums = _summed(k, total, steps, step, first)
         for value, cell in zip(sums, cells, strict=True):
             buffer.write(k, value, cell)
 
@@ -125,10 +148,61 @@ def dot_tile(
         )  # fmt: skip
 
 
+def _summed(
+    k: Kernel,
+    total: int,
+    steps: int,
+    step: Callable[[Place, list[SSAValue]], Sequence[SSAValue]],
+    first: list[SSAValue],
+) -> list[SSAValue]:
+    """The accumulators after all steps of a sum, of which several are written out at once: what they read in common,
+    such as the byte of two numbers or the scale of a group, is read once. Few accumulators take turns with others that
+    begin at 0, so that one multiply-add need not wait for the last.
+    """
+    whole = total // steps * steps
+    turns = max(1, min(steps, ACCUMULATORS // len(first))) if whole > steps else 1
+    count = len(first)
+    zeros = [k.e.const(value.type, 0) for value in first]
+
+    def several(place: Place, acc: list[SSAValue]) -> Sequence[SSAValue]:
+        for number in range(steps):
+            turn = number % turns * count
+            acc[turn : turn + count] = step(k.add(place, number), acc[turn : turn + count])
+        return acc
+
+    sums = k.loop(0, whole, steps, several, [*first, *(zeros * (turns - 1))])
+    while turns > 1:
+        half = (turns + 1) // 2 * count
+        sums = [
+            *(k.e.combine("add", a, b) for a, b in zip(sums[: len(sums) - half], sums[half:], strict=True)),
+            *sums[len(sums) - half : half],
+        ]
+        turns = (turns + 1) // 2
+    return k.loop(whole, total, 1, step, sums)
+
+
 def _crowds(tile: Tile) -> bool:
     """True if rows of a tile in memory begin in few sets of a cache, so that a block of them pushes itself out."""
     apart = tile.apart(0)
     return apart is not None and apart != 0 and apart % PAGE == 0
+
+
+def _copy_rows(k: Kernel, tile: Tile, rows: Sequence[Place], buffer: Buffer) -> None:
+    """Some rows of a tile, side by side in the first-level cache."""
+    total = tile.shape[1]
+    lanes = lane_count(total, tile.width)
+
+    def chunk(place: Place, active: SSAValue | None = None) -> Sequence[SSAValue]:
+        axis = None if lanes == 1 else 1
+        for number, row in enumerate(rows):
+            value = k.read(tile, At((row, place), axis, lanes, active))
+            buffer.write(k, value, At((number, place), axis, lanes))
+        return ()
+
+    whole = total // lanes * lanes
+    k.loop(0, whole, lanes, lambda place, _: chunk(place))
+    if whole < total:
+        k.nested(lambda: chunk(whole, lanes_below(k, total - whole, lanes)))
 
 
 def _even(count: int, most: int) -> int:

@@ -15,7 +15,7 @@ from xdsl.ir import Attribute, Operation, SSAValue
 
 from forgec.backends.cpu import vector_math
 from forgec.backends.cpu.emitter import Emitter
-from forgec.backends.cpu.llvm_types import FLOATS, bits, element_type, i1, i8, i64, is_float, with_element
+from forgec.backends.cpu.llvm_types import FLOATS, bits, element_type, i1, i8, i32, i64, is_float, lanes, with_element
 from forgec.ir.tile.types import element
 
 Values: TypeAlias = list[SSAValue]
@@ -60,6 +60,21 @@ def compute(op: Operation) -> Callable[[Emitter, Values], SSAValue]:
 
 def _target(op: Operation) -> Attribute:
     return llvm_element(element(op.results[0]))
+
+
+def _zero_extended(e: Emitter, op: Operation, values: Values) -> SSAValue:
+    """Vectors of bytes go through an assembly statement of no instruction when they have become 32 bits wide: LLVM
+    would shift and mask the bytes before it extends them, for which x86 has no instructions, and extend both halves.
+    """
+    target = _target(op)
+    wide = e.zext(values[0], target)
+    count = lanes(wide.type)
+    if count is None or element_type(values[0].type) != i8 or target != i32 or 4 * count != e.register_bytes:
+        return wide
+    opaque = llvm.InlineAsmOp("", "=x,0", [wide], [wide.type])
+    e.block.add_op(opaque)
+    assert opaque.res is not None, "it has one"
+    return opaque.res
 
 
 def _simple(name: str) -> Rule:
@@ -261,7 +276,7 @@ RULES: dict[str, Rule] = {
     "arith.truncf": _convert(signed=True),
     "arith.trunci": lambda e, op, values: e.trunc(values[0], _target(op)),
     "arith.extsi": lambda e, op, values: e.sext(values[0], _target(op)),
-    "arith.extui": lambda e, op, values: e.zext(values[0], _target(op)),
+    "arith.extui": _zero_extended,
     "math.absf": _simple("fabs"),
     "math.absi": _simple("iabs"),
     "math.sqrt": _simple("sqrt"),

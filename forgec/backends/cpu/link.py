@@ -17,7 +17,7 @@ from typing import NoReturn
 from forgec.backends.cpu import elf, memory_functions
 from forgec.backends.cpu.elf import ElfError, ObjectFile, Relocation, Section, Symbol
 from forgec.diagnostics import error
-from forgec.runtime.kernels import PAGE_BYTES
+from forgec.runtime.kernel_table import PAGE_BYTES
 
 CODE_ALIGNMENT = 64
 """Of every object's code, and of where the constants begin: no cache line holds both."""

@@ -281,7 +281,11 @@ class Gathered(Tile):
             if at.lanes == 1:
                 return fetch(k, self.element, pointer, 0, 1, chosen, None, self.other)
             mask = conjunction(k, at.active, chosen)
-            return fetch(k, self.element, pointer, stride or 0, at.lanes, None, mask, self.other)
+
+            def load() -> SSAValue:
+                return fetch(k, self.element, pointer, stride or 0, at.lanes, None, mask, self.other)
+
+            return k.once((self, pointer, at.lanes, mask), load)  # places may have the same address
         pointers = element_addresses(k, self.indices, self.memory, at)
         mask = conjunction(k, at.active, chosen)
         return _read_each(k, vector(self.element, at.lanes), pointers, mask, self.other)

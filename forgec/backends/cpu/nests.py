@@ -58,11 +58,12 @@ def loop_nest(
     level(0)
 
 
-def write(k: Kernel, tile: Tile, buffer: Buffer) -> None:
-    """Compute a tile into a buffer."""
+def write(k: Kernel, tile: Tile, buffer: Buffer, rows: Place | None = None) -> None:
+    """Compute a tile into a buffer, or so many of its rows."""
     k.begin_nest()
     if not _write_turned(k, tile, buffer):
-        loop_nest(k, tile.shape, tile.width, lambda at: buffer.write(k, k.read(tile, at), at))
+        ranges = None if rows is None else [(0, rows), *((0, extent) for extent in tile.shape[1:])]
+        loop_nest(k, tile.shape, tile.width, lambda at: buffer.write(k, k.read(tile, at), at), ranges)
 
 
 def _write_turned(k: Kernel, tile: Tile, buffer: Buffer) -> bool:
@@ -125,10 +126,10 @@ def transposed(e: Emitter, lines: list[SSAValue]) -> list[SSAValue]:
     return lines
 
 
-def stored(k: Kernel, tile: Tile, *, spread: bool = False) -> Stored:
-    """The tile in memory: itself if it is there already."""
+def stored(k: Kernel, tile: Tile, *, spread: bool = False, rows: Place | None = None) -> Stored:
+    """The tile in memory: itself if it is there already. Rows from ``rows`` on may hold anything."""
     if isinstance(tile, Stored):
         return tile
     buffer = k.buffer(tile.element, tile.shape, spread=spread)
-    write(k, tile, buffer)
+    write(k, tile, buffer, rows)
     return Stored(buffer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import gcd
 from typing import TypeAlias
 
 from xdsl.ir import Attribute, SSAValue
@@ -38,19 +39,24 @@ class Places:
         self.e = emitter
         self._nonnegative: set[SSAValue | Sum] = set()
         self._limits: dict[SSAValue, int] = {}
+        self._multiples: dict[SSAValue, int] = {}
+        """Numbers that values are certain to be multiples of."""
+        self._sums: dict[SSAValue, Sum] = {}
+        """The sums that values are."""
 
     # -- numbers ---------------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def place(value: SSAValue) -> Place:
-        """The number that a value is, if it is a constant."""
+    def place(self, value: SSAValue) -> Place:
+        """The number that a value is, if it is a constant, or the sum."""
         number = constant_number(value)
-        return value if number is None else number
+        return self._sums.get(value, value) if number is None else number
 
     def ssa(self, place: Place) -> SSAValue:
         """The number as a value."""
         if isinstance(place, Sum):
-            return self._result(self._once("add", place.value, place.constant), place)
+            found = self._result(self._once("add", place.value, place.constant), place)
+            self._sums[found] = place
+            return found
         return self.e.const(i64, place) if isinstance(place, int) else place
 
     def address(self, pointer: SSAValue, position: Place, element: Attribute) -> SSAValue:
@@ -90,7 +96,10 @@ class Places:
             values.sort(key=self.e.level)
         for value in values:
             pointer = self._element(pointer, value, element)
-        return self.e.element(pointer, constant, element) if constant else pointer
+        if not constant:
+            return pointer
+        key = ("element", pointer, constant, element)
+        return self.e.remember(key, lambda: self.e.element(pointer, constant, element))
 
     def assume_nonnegative(self, place: Place) -> Place:
         if isinstance(place, SSAValue | Sum):
@@ -149,7 +158,9 @@ class Places:
             return self._result(self._once("add", value, c + d), a, b)
         if c + d and (lanes(first.type) or lanes(second.type)):
             return self._result(self._once("add", self.ssa(a), self.ssa(b)), a, b)
-        return self._sum(self._result(self._once("add", first, second), first, second), c + d)
+        found = self._result(self._once("add", first, second), first, second)
+        self._note_multiple(found, gcd(self.multiple(first), self.multiple(second)))
+        return self._sum(found, c + d)
 
     @staticmethod
     def _parts(place: Place) -> tuple[SSAValue | None, int]:
@@ -180,7 +191,21 @@ class Places:
         for sum_, factor in ((a, b), (b, a)):
             if isinstance(sum_, Sum) and isinstance(factor, int):
                 return self.add(self.mul(sum_.value, factor), sum_.constant * factor)
-        return self._result(self._once("mul", a, b), a, b)
+        found = self._result(self._once("mul", a, b), a, b)
+        self._note_multiple(found, self.multiple(a) * self.multiple(b))
+        return found
+
+    def multiple(self, place: Place) -> int:
+        """A number that a place is certain to be a multiple of; 0 for the place 0."""
+        if isinstance(place, int):
+            return abs(place)
+        if isinstance(place, Sum):
+            return gcd(self.multiple(place.value), place.constant)
+        return self._multiples.get(place, 1)
+
+    def _note_multiple(self, value: SSAValue, number: int) -> None:
+        if number > 1 and lanes(value.type) is None:
+            self._multiples[value] = number
 
     def min(self, a: Place, b: Place) -> Place:
         if isinstance(a, int) and isinstance(b, int):
@@ -208,10 +233,19 @@ class Places:
             return (a // b, a % b) if b else (0, 0)
         if b == 1:
             return a, 0
+        if isinstance(a, Sum) and isinstance(b, int) and b > 0:
+            of = gcd(self.multiple(a.value), b)  # whatever the value is, its remainder is at most b - of
+            if 0 <= a.constant % b < of or of == b:
+                quotient, rest = self._divided(a.value, b)
+                return self.add(quotient, a.constant // b), self.add(rest, a.constant % b)
+        if isinstance(b, int) and b > 0 and not isinstance(a, int) and self.multiple(a) % b == 0:
+            rest = 0
+            return self._result(self._quotient_exactly(a, b), a), rest
         e, known = self.e, self.nonnegative(a) and self.nonnegative(b)
         if isinstance(b, int) and b > 0 and b & (b - 1) == 0:
             a = self.ssa(a)
-            return self._result(e.ashr(a, b.bit_length() - 1), a), self._result(e.and_(a, b - 1))
+            quotient = e.remember(("floordiv", a, b), lambda: e.ashr(a, b.bit_length() - 1))
+            return self._result(quotient, a), self._result(e.remember(("mod", a, b), lambda: e.and_(a, b - 1)))
         left, right = self._pair(a, b)
         if isinstance(b, int) and 1 < b < _SHORT and self._limits.get(left, _SHORT + 1) <= _SHORT and lanes(left.type):
             quotient = self.e.remember(("floordiv", left, b), lambda: self._divided_short(left, b))
@@ -226,6 +260,17 @@ class Places:
         wrong = e.and_(e.icmp("ne", rest, 0), e.icmp("slt", e.xor(rest, right), 0))
         floor, remainder = e.select(wrong, e.sub(quotient, 1), quotient), e.select(wrong, e.add(rest, right), rest)
         return floor, self._result(remainder, b)
+
+    def _quotient_exactly(self, a: Place, b: int) -> SSAValue:
+        """A multiple of ``b`` divided by it."""
+        value = self.ssa(a)
+
+        def divide() -> SSAValue:
+            return self.e.ashr(value, b.bit_length() - 1) if b & (b - 1) == 0 else self.e.sdiv(*self._pair(value, b))
+
+        made = self.e.remember(("exact quotient", value, b), divide)
+        self._note_multiple(made, self.multiple(a) // b)
+        return made
 
     def _divided_short(self, left: SSAValue, divisor: int) -> SSAValue:
         """A vector of numbers below 2³¹ divided by a number of more than 1.
@@ -284,6 +329,7 @@ class Places:
         def iteration(index: SSAValue, values: list[SSAValue]) -> Sequence[SSAValue]:
             if self.nonnegative(start):
                 self.assume_nonnegative(index)
+            self._note_multiple(index, gcd(self.multiple(start), step))
             return body(index, values)
 
         return self.e.loop(self.ssa(start), self.ssa(end), self.ssa(step), carried, iteration)

@@ -31,39 +31,78 @@ def neutral(kind: str, element: Attribute) -> int | float:
     return (1 << (width - 1)) - 1 if largest else -(1 << (width - 1))
 
 
+CHAINS = 4
+"""Vectors that are combined on their own, so that none waits for the one before: an addition takes so many cycles."""
+
+
 def reduce_tile(k: Kernel, kind: str, tile: Tile, axis: int, buffer: Buffer | None) -> SSAValue | None:
-    """``tile.reduce`` into a buffer, or to a scalar where ``buffer`` is None (tiles of rank 1)."""
+    """``tile.reduce`` into a buffer, or to a scalar where ``buffer`` is None (tiles of rank 1).
+
+    Lanes run along the innermost axis, or along another one where the elements of that stand side by side. Along the
+    axis that is reduced, several vectors are combined in turn, and in the end with one another; across it, several
+    vectors are read from each place.
+    """
     k.begin_nest()
     reduction = (_Arg if kind.startswith("arg") else _Combination)(k, kind, tile, axis)
     across = lane_axis(tile.shape)
+    if across == axis and not tile.is_contiguous(axis):
+        others = [a for a, extent in enumerate(tile.shape) if a != axis and extent > 1 and tile.is_contiguous(a)]
+        across = others[-1] if others else across
     count = lane_count(tile.shape[axis], tile.width) if axis == across else 1
+    extent = tile.shape[axis]
+    chains = CHAINS if axis == across and count > 1 and extent % (count * CHAINS) == 0 else 1
     found: list[SSAValue] = []
 
-    def row(at: At) -> None:
-        """One place (or lanes of places) of the result: combine the elements along ``axis``."""
+    def rows(ats: Sequence[At]) -> None:
+        """Places (or lanes of places) of the result: combine the elements along ``axis``."""
 
-        def whole(place: Place) -> At:
+        def whole(at: At, place: Place) -> At:
             places = (*at.places[:axis], place, *at.places[axis:])
             if axis == across and count > 1:
-                rest = tile.shape[axis] % count
-                active = None if not rest else lanes_below(k, k.sub(tile.shape[axis], place), count)
+                rest = extent % count
+                active = None if not rest else lanes_below(k, k.sub(extent, place), count)
                 return At(places, axis, count, active)
             own = None if at.axis is None else at.axis + (at.axis >= axis)
             return At(places, own, at.lanes, at.active)
 
-        lanes_ = count if axis == across else at.lanes
-        start = reduction.start(lanes_)
-        values = k.loop(0, tile.shape[axis], count, lambda place, acc: reduction.step(acc, whole(place)), start)
-        result = reduction.finish(values, horizontal=axis == across)
-        if buffer is None:
-            found.append(result)
-        else:
-            buffer.write(k, result, at)
+        start = reduction.start(count if axis == across else ats[0].lanes)
+        size = len(start)
+
+        def steps(place: Place, acc: list[SSAValue]) -> Sequence[SSAValue]:
+            parts = [(at, k.add(place, chain * count)) for at in ats for chain in range(chains)]
+            return [
+                value
+                for number, (at, where) in enumerate(parts)
+                for value in reduction.step(acc[number * size : (number + 1) * size], whole(at, where))
+            ]
+
+        values = k.loop(0, extent, count * chains, steps, start * chains * len(ats))
+        parts = [values[first : first + size] for first in range(0, len(values), size)]
+        for number, at in enumerate(ats):
+            own = parts[number * chains : (number + 1) * chains]
+            while len(own) > 1:
+                own = [reduction.join(a, b) for a, b in zip(own[::2], own[1::2], strict=True)]
+            result = reduction.finish(own[0], horizontal=axis == across)
+            if buffer is None:
+                found.append(result)
+            else:
+                buffer.write(k, result, at)
 
     if buffer is None:
-        row(At(()))
+        rows([At(())])
         return found[0]
-    loop_nest(k, buffer.shape, ONE_BY_ONE if axis == across else tile.width, row)
+    if axis == across or across is None:
+        loop_nest(k, buffer.shape, ONE_BY_ONE, lambda at: rows([at]))
+        return None
+    lane = across - (across > axis)
+    lanes_ = lane_count(buffer.shape[lane], tile.width)
+    if len(buffer.shape) > 1 or buffer.shape[lane] % (lanes_ * CHAINS):
+        loop_nest(k, buffer.shape, tile.width, lambda at: rows([at]), axis=lane)
+        return None
+    k.loop(
+        0, buffer.shape[lane], lanes_ * CHAINS,
+        lambda place, _: rows([At((k.add(place, n * lanes_),), 0, lanes_) for n in range(CHAINS)]) or (),
+    )  # fmt: skip
     return None
 
 
@@ -83,6 +122,10 @@ class _Combination:
         if at.active is not None and at.axis == self.axis:
             value = e.select(at.active, value, self.start_value)
         return [e.combine(self.kind, acc[0], value)]
+
+    def join(self, a: Sequence[SSAValue], b: Sequence[SSAValue]) -> list[SSAValue]:
+        """What two chains have combined, together."""
+        return [self.k.e.combine(self.kind, a[0], b[0])]
 
     def finish(self, acc: list[SSAValue], *, horizontal: bool) -> SSAValue:
         return self.k.e.reduce(self.kind, acc[0]) if horizontal else acc[0]
@@ -108,6 +151,9 @@ class _Arg(_Combination):
             more = e.icmp(sign + ("gt" if largest else "lt"), value, best)
             same = e.icmp("eq", value, best)
         return e.or_(more, e.and_(same, earlier))
+
+    def join(self, a: Sequence[SSAValue], b: Sequence[SSAValue]) -> list[SSAValue]:
+        return self._take(a, b)
 
     def _take(self, a: Sequence[SSAValue], b: Sequence[SSAValue]) -> list[SSAValue]:
         better = self.better(b[0], b[1], a[0], a[1])

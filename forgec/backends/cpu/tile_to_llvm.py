@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 
-from xdsl.dialects import arith, llvm, scf
+from xdsl.dialects import arith, llvm, math, scf
 from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, FloatAttr, IntegerAttr, ModuleOp
 from xdsl.ir import Block, Operation, SSAValue
 
@@ -35,6 +35,7 @@ from forgec.backends.cpu.tiles import (
     Elementwise,
     Index,
     Kernel,
+    MultiplyAdd,
     Padded,
     Range,
     Splat,
@@ -96,6 +97,7 @@ class _Lowering:
         self.kernel = kernel
         self.vector_bytes = vector_bytes
         self.e = Emitter(function(kernel.sym_name.data, (PTR, PTR, i64, i64), i32) if func is None else func)
+        self.e.register_bytes = vector_bytes
         self.k = Kernel(self.e)
         self.placement = Placement(kernel) if placement is None else placement
         self.repeated = repeated_loops(kernel, self.placement) if func is None else {}
@@ -278,7 +280,8 @@ class _Lowering:
                 return Transpose(self.tiles[op.input], op.permutation.data)
             case compute.PadOp():
                 return self.padded(op)
-        return Elementwise(
+        kind = MultiplyAdd if isinstance(op, math.FmaOp) else Elementwise
+        return kind(
             llvm_element(element(op.results[0])), shape, elementwise.compute(op),
             [self.tile(operand, shape) for operand in op.operands],
         )  # fmt: skip

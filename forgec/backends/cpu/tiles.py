@@ -7,7 +7,7 @@ between.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
 from xdsl.ir import Attribute, SSAValue
@@ -91,18 +91,25 @@ class Kernel(Places):
 
     def __init__(self, emitter: Emitter) -> None:
         super().__init__(emitter)
-        self._known: list[dict[tuple[Tile, At], SSAValue]] = [{}]
+        self._known: list[dict[Hashable, SSAValue]] = [{}]
         self._spare: SSAValue | None = None
         self.frame_bytes = 0
 
     def read(self, tile: Tile, at: At) -> SSAValue:
         """Elements of a tile, computed once for each place of a loop nest."""
-        key = (tile, at)
+        return self.once((tile, at), lambda: tile.read(self, at))
+
+    def once(self, key: Hashable, make: Callable[[], SSAValue]) -> SSAValue:
+        """What ``make`` computes or reads, once in a loop nest."""
         for known in reversed(self._known):
             if (found := known.get(key)) is not None:
                 return found
-        found = self._known[-1][key] = tile.read(self, at)
+        found = self._known[-1][key] = make()
         return found
+
+    def spread(self, value: SSAValue, count: int) -> SSAValue:
+        """The same number in so many lanes, made once in a loop nest."""
+        return self.once(("spread", value, count), lambda: self.e.splat(value, count))
 
     def nested(self, emit: Callable[[], Sequence[SSAValue]]) -> Sequence[SSAValue]:
         """Emit code that is not always run: what it reads is not known after it."""
@@ -223,7 +230,7 @@ class Splat(Tile):
         self.value = value
 
     def read(self, k: Kernel, at: At) -> SSAValue:
-        return self.value if at.lanes == 1 else k.e.splat(self.value, at.lanes)
+        return self.value if at.lanes == 1 else k.spread(self.value, at.lanes)
 
     def step(self, axis: int) -> int | None:
         return 0
@@ -319,7 +326,8 @@ class Elementwise(Tile):
         self.operands = operands
 
     def read(self, k: Kernel, at: At) -> SSAValue:
-        return self.compute(k.e, [k.read(operand, at) for operand in self.operands])
+        values = [k.read(operand, at) for operand in self.operands]
+        return k.once((self, *values), lambda: self.compute(k.e, values))  # places may have the same operands
 
     def step(self, axis: int) -> int | None:
         steps = [operand.step(axis) for operand in self.operands]
@@ -327,6 +335,10 @@ class Elementwise(Tile):
 
     def is_contiguous(self, axis: int) -> bool:
         return all(operand.is_contiguous(axis) for operand in self.operands)
+
+
+class MultiplyAdd(Elementwise):
+    """``a · b + c``: three operands, of which products make use where ``b`` and ``c`` are those of many ``a``."""
 
 
 class Broadcast(Tile):
@@ -346,7 +358,7 @@ class Broadcast(Tile):
             if target == at.axis and not repeated:
                 axis = own
         found = k.read(self.operand, at.along(tuple(places), axis))
-        return found if axis is not None or at.lanes == 1 else k.e.splat(found, at.lanes)
+        return found if axis is not None or at.lanes == 1 else k.spread(found, at.lanes)
 
     def step(self, axis: int) -> int | None:
         for own, target in enumerate(self.along):

@@ -75,6 +75,8 @@ class ValueEmitter:
         self.entry = func.body.blocks[0]
         self.block = self.entry if block is None else block
         self.fastmath = _NO_FLAGS
+        self.register_bytes = 0
+        """The size of the target's vector registers, for who asks; 0: not known."""
         self._constants: dict[tuple[int, bytes], tuple[SSAValue, Attribute]] = {}
         self._integers: dict[tuple[int, int | float], tuple[SSAValue, Attribute]] = {}
         self._last_constant: Operation | None = None

@@ -28,7 +28,15 @@ from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.format import KeywordFormatOp
 from forgec.ir.ops.index import IndexOp
 from forgec.ir.ops.module import AtenOp
-from forgec.ir.ops.quantization import STORED, DequantizeOp, PackedOp, dequantized, held_number, kept_strides
+from forgec.ir.ops.quantization import (
+    SHORT_FLOATS,
+    STORED,
+    DequantizeOp,
+    PackedOp,
+    dequantized,
+    held_number,
+    kept_strides,
+)
 from forgec.ir.ops.shape import TransposeOp
 from forgec.ir.ops.unary import ClampOp
 from forgec.runtime.symbolic import Extent, sym_min
@@ -76,9 +84,10 @@ class LinearOp(KeywordFormatOp, PackedOp):
     """``result[…, n] = Σ_k input[…, k] · weight[n, k] + bias[n]``: input [..., K], weight [N, K], bias [N], result
     [..., N].
 
-    A weight of another dtype than the input is quantised: what is multiplied is ``forge.dequantize`` of weight, scales
-    and zeros in the input's dtype, with the properties that it has there (``compute``, ``packing``, …). So scales
-    [N, 1] are one for each row, [N, K / g] one for each group of g numbers along K, and a packed weight is [N, K / 2].
+    A weight of another dtype than the input is quantised, or rounded to bfloat16: what is multiplied is
+    ``forge.dequantize`` of weight, scales and zeros in the input's dtype, with the properties that it has there
+    (``compute``, ``packing``, …). So scales [N, 1] are one for each row, [N, K / g] one for each group of g numbers
+    along K, and a packed weight is [N, K / 2].
     With ``scale_result`` the scales ([N, 1] or one number) multiply the result instead, after the sum was rounded to
     the input's dtype: ``result = linear(input, weight) · scales``, in the dtype that both promote to. Such a linear has
     neither zeros nor bias.
@@ -127,7 +136,7 @@ class LinearOp(KeywordFormatOp, PackedOp):
 
     def _weight(self) -> TensorSpec:
         """The dtype of the result and the shape of a quantised weight's numbers."""
-        if types.dtype(self.weight) not in STORED or types.dtype(self.input) not in types.FLOATS:
+        if types.dtype(self.weight) not in (*STORED, *SHORT_FLOATS) or types.dtype(self.input) not in types.FLOATS:
             check_same_dtype(self, self.input, self.weight)
         self.product_dtype(self.weight, self.scales, self.zeros)
         name, shape = types.dtype(self.input), self.unpacked_shape(self.weight)

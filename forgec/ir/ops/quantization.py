@@ -51,6 +51,8 @@ BYTES = ("i8", "ui8")
 FLOAT8 = ("f8e4m3fn", "f8e5m2")
 STORED = (*BYTES, "i16", "i32", *FLOAT8)
 """Dtypes of quantised numbers; i16 and i32 are for ONNX, which stores biases so."""
+SHORT_FLOATS = ("bf16",)
+"""Floats that a weight may be stored in beside activations of float32: numbers without scales."""
 BOUNDS = {"i8": (-128, 127), "ui8": (0, 255), "i16": (-(2**15), 2**15 - 1), "i32": (-(2**31), 2**31 - 1)}
 PACKINGS = {"u4": (0, 15), "s4": (-8, 7)}
 
@@ -66,8 +68,9 @@ class PackedOp(ForgeOp):
     def unpacked_shape(self, quantized: SSAValue) -> tuple[Extent, ...]:
         """The shape of the numbers in a tensor; raises VerifyException for a packing that it cannot have."""
         shape, name = types.shape(quantized), types.dtype(quantized)
-        if name not in STORED:
-            raise VerifyException(f"{self.name} takes quantised numbers of one of {', '.join(STORED)}, found {name}")
+        if name not in (*STORED, *SHORT_FLOATS):
+            known = ", ".join((*STORED, *SHORT_FLOATS))
+            raise VerifyException(f"{self.name} takes quantised numbers of one of {known}, found {name}")
         if self.packing is None:
             if self.high_first is not None or self.run.data != 1:
                 raise VerifyException("high_first and run say how numbers are packed, there is no packing")

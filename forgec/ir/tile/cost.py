@@ -29,6 +29,10 @@ from forgec.runtime.symbolic import Extent, evaluate, substitute, sym_max, sym_m
 
 LINE_BYTES = 64
 """What memory moves at once: a cache line of x86-64 and arm64, two sectors of an NVIDIA GPU."""
+PAIR_BYTES = 128
+"""What memory moves well: caches fetch the neighbour of a line with it."""
+KEPT_BYTES = 64 << 10
+"""A parameter of so many bytes stays in a cache while programs read it: a bias, the scale of a norm."""
 DOT_COLUMNS = 16
 """Columns of a product that are computed at once, however few there are: lanes of float32 in a vector of 64 bytes, the
 least extent of a product in Triton.
@@ -43,9 +47,10 @@ class ProgramCost:
     ``dot_flops`` are those of products (a multiply-add counts two), ``flops`` the other operations on floats, one for
     each element; ``element_ops`` all operations on elements but the products'. ``bytes_read`` and ``bytes_written`` are
     those of memory, once for each element that a program loads or stores inside its block; ``line_bytes`` the same in
-    whole lines of ``LINE_BYTES``. ``tile_bytes`` are the bytes of tiles that ops take and yield: the traffic of
-    registers, or of the first level of cache. ``dot_work`` are the operations of products as machines carry them out,
-    ``DOT_COLUMNS`` columns at a time.
+    whole lines of ``LINE_BYTES``, and ``far_bytes`` those of them that a cache does not keep from one program to the
+    next: of parameters of more than ``KEPT_BYTES``. ``tile_bytes`` are the bytes of tiles that ops take and yield: the
+    traffic of registers, or of the first level of cache. ``dot_work`` are the operations of products as machines carry
+    them out, ``DOT_COLUMNS`` columns at a time.
     """
 
     dot_flops: Extent = 0
@@ -55,6 +60,7 @@ class ProgramCost:
     bytes_written: Extent = 0
     line_bytes: Extent = 0
     tile_bytes: Extent = 0
+    far_bytes: Extent = 0
     dot_work: Extent = 0
 
     def __add__(self, other: ProgramCost) -> ProgramCost:
@@ -79,7 +85,7 @@ class ProgramCost:
         """The measures in order."""
         return (
             self.dot_flops, self.flops, self.element_ops, self.bytes_read, self.bytes_written, self.line_bytes,
-            self.tile_bytes, self.dot_work,
+            self.tile_bytes, self.far_bytes, self.dot_work,
         )  # fmt: skip
 
 
@@ -91,7 +97,8 @@ class KernelCost:
     ``live`` are the sums of the bytes of tiles that are alive together, at each op where the sum differs;
     ``dot_operands`` the bytes of both operands of each product, ``dot_code`` the multiply-adds of all products, each
     product counted once however often it is carried out. ``footprint_bytes`` are those of the parameters, each once:
-    what a launch must move at least, if it reads and writes all of them.
+    what a launch must move at least, if it reads and writes all of them. A parameter whose elements are only gathered
+    counts as what is gathered where that is less: an embedding reads a few rows of its table.
     """
 
     sections: tuple[tuple[ProgramCost, Extent], ...]
@@ -194,13 +201,16 @@ class _Walk:
         self.dot_code: Extent = 0
         self.sections: list[tuple[ProgramCost, Extent]] = []
         self.is_exact = True
+        self.repeated: Extent = 1
+        self.gathered: dict[SSAValue, list[Extent]] = {}
+        self.whole: set[SSAValue] = set()
 
     def cost(self) -> KernelCost:
         values: dict[str, Extent] = dict(self.kernel.bindings)
         programs = prod((substitute(extent, values) for extent in self.kernel.grid.data), start=1)
         common = self.block(self.kernel.body.block, 0)
         sections = [(common + cost, count) for cost, count in self.sections] or [(common, programs)]
-        footprint = sum((stored_bytes(block_type(parameter)) for parameter in self.kernel.parameters), start=0)
+        footprint = sum((self._footprint(parameter, programs, values) for parameter in self.kernel.parameters), start=0)
         footprint += sum(
             (stored_bytes(block_type(self.kernel.parameters[n])) for n in self.kernel.updates.data), start=0
         )
@@ -208,6 +218,12 @@ class _Walk:
         dots = tuple(substitute(size, values) for size in self.dots)
         found = tuple((cost.at(values), substitute(count, values)) for cost, count in sections)
         return KernelCost(found, programs, footprint, live, dots, substitute(self.dot_code, values), self.is_exact)
+
+    def _footprint(self, parameter: SSAValue, programs: Extent, values: Mapping[str, Extent]) -> Extent:
+        stored = stored_bytes(block_type(parameter))
+        if parameter in self.whole or parameter not in self.gathered:
+            return stored
+        return sym_min(stored, programs * substitute(_total(self.gathered[parameter]), values))
 
     def block(self, block: Block, around: Extent) -> ProgramCost:
         """The cost of one execution. ``around`` are the bytes of tiles that live on outside."""
@@ -230,8 +246,11 @@ class _Walk:
             case scf.ForOp():
                 turns = self.places.turns(op)
                 self.is_exact &= turns is not None and self.places.middle(turns) == turns
+                times = 1 if turns is None else self.places.middle(turns)
+                outside, self.repeated = self.repeated, self.repeated * times
                 body = self.block(op.body.block, alive)
-                return body.times(1 if turns is None else self.places.middle(turns))
+                self.repeated = outside
+                return body.times(times)
             case scf.IfOp():
                 self.is_exact = False
                 branches = [self.block(r.block, alive) for r in (op.true_region, op.false_region) if r.blocks]
@@ -244,9 +263,9 @@ class _Walk:
             case memory.StoreOp():
                 return self._moved(op.block, op.value, read=False)
             case memory.GatherOp():
-                return self._elements(op.result, reads=True, writes=False)
+                return self._elements(op, op.result, reads=True, writes=False)
             case memory.ScatterOp():
-                return self._elements(op.value, reads=op.combine is not None, writes=True)
+                return self._elements(op, op.value, reads=op.combine is not None, writes=True)
             case compute.DotOp():
                 self.dots[tile_bytes(op.lhs) + tile_bytes(op.rhs)] = None
                 (rows, inner), columns = extents(op.lhs), extents(op.result)[1]
@@ -272,25 +291,91 @@ class _Walk:
 
     def _moved(self, block: SSAValue, value: SSAValue, *, read: bool) -> ProgramCost:
         """A tile of a block: what is outside, or in the same place, is moved once."""
-        count, lines, traffic = _access(block_type(block), value.type)
+        parameter = _parameter(block)
+        count, lines, far, traffic = _access(block_type(block), value.type)
+        if self._is_chosen(block):
+            self.gathered.setdefault(parameter, []).append(count * self.repeated)
+        else:
+            self.whole.add(parameter)
+        far = 0 if _is_kept(parameter) else far
         if read:
-            return ProgramCost(bytes_read=count, line_bytes=lines, tile_bytes=traffic)
-        return ProgramCost(bytes_written=count, line_bytes=lines, tile_bytes=traffic)
+            return ProgramCost(bytes_read=count, line_bytes=lines, tile_bytes=traffic, far_bytes=far)
+        return ProgramCost(bytes_written=count, line_bytes=lines, tile_bytes=traffic, far_bytes=far)
 
-    def _elements(self, value: SSAValue, *, reads: bool, writes: bool) -> ProgramCost:
-        size = prod(extents(value), start=1) * item_bytes(element(value))
+    def _is_chosen(self, block: SSAValue) -> bool:
+        """True if data tell which part of a parameter a block is."""
+        while isinstance(view := block.owner, memory.ViewOp):
+            if self.places.of(view.offset) is None:
+                return True
+            block = view.source
+        return False
+
+    def _elements(
+        self, op: memory.GatherOp | memory.ScatterOp, value: SSAValue, *, reads: bool, writes: bool
+    ) -> ProgramCost:
+        count = prod(extents(value), start=1)
+        size = count * item_bytes(element(value))
+        lines = _gathered_lines(op, value)
+        self.gathered.setdefault(_parameter(op.block), []).append(size * self.repeated)
         return ProgramCost(
             bytes_read=size if reads else 0,
             bytes_written=size if writes else 0,
-            line_bytes=size * (reads + writes),
-            element_ops=prod(extents(value), start=1),
+            line_bytes=lines * (reads + writes),
+            far_bytes=0 if _is_kept(_parameter(op.block)) else lines * (reads + writes),
+            element_ops=count,
             tile_bytes=tile_bytes(value),
         )
 
 
+def _parameter(block: SSAValue) -> SSAValue:
+    """The parameter that a block is a part of."""
+    while isinstance(view := block.owner, memory.ViewOp):
+        block = view.source
+    return block
+
+
+def _is_kept(parameter: SSAValue) -> bool:
+    size = stored_bytes(block_type(parameter))
+    return isinstance(size, int) and size <= KEPT_BYTES
+
+
+def _gathered_lines(op: memory.GatherOp | memory.ScatterOp, value: SSAValue) -> Extent:
+    """Bytes of the lines that elements touch: those that count along the tile's last axis stand side by side, others
+    have a line each.
+    """
+    shape, item = extents(value), item_bytes(element(value))
+    if not shape:
+        return LINE_BYTES
+    if not _counts(op.indices[-1], len(shape) - 1, value):
+        return prod(shape, start=1) * LINE_BYTES
+    return prod(shape[:-1], start=1) * sym_max(shape[-1] * item, LINE_BYTES)
+
+
+def _counts(index: SSAValue, axis: int, value: SSAValue) -> bool:
+    """True if an index grows along an axis by what the kernel counts, not by what it reads."""
+    if len(extents(index)) != len(extents(value)):
+        return False
+    owner = index.owner
+    match owner:
+        case compute.RangeOp():
+            return True
+        case compute.BroadcastOp():
+            along = list(owner.along.data)
+            return axis in along and _counts_alone(owner.input, along.index(axis))
+        case compute.IndexOp():
+            return any(_counts(operand, axis, value) for operand in owner.inputs)
+    return False
+
+
+def _counts_alone(index: SSAValue, axis: int) -> bool:
+    return bool(extents(index)) and _counts(index, axis, index)
+
+
 @lru_cache(maxsize=1 << 12)
-def _access(kind: AnyTensorType, moved: Attribute) -> tuple[Extent, Extent, Extent]:
-    """What moving a tile of a block costs: its bytes inside the block, those of the lines, those of the tile."""
+def _access(kind: AnyTensorType, moved: Attribute) -> tuple[Extent, Extent, Extent, Extent]:
+    """What moving a tile of a block costs: its bytes inside the block, those of the lines, of pairs of lines where its
+    elements are apart, and those of the tile.
+    """
     sizes = extents(moved) or (1,) * types.rank(kind)
     item = types.ITEM_BYTES[types.dtype(kind)]
     dims = [
@@ -299,21 +384,21 @@ def _access(kind: AnyTensorType, moved: Attribute) -> tuple[Extent, Extent, Exte
         if stride != 0
     ]
     count = prod((size for size, _ in dims), start=1)
-    return count * item, _line_bytes(dims, item), tile_bytes(moved)
+    return count * item, _line_bytes(dims, item, LINE_BYTES), _line_bytes(dims, item, PAIR_BYTES), tile_bytes(moved)
 
 
-def _line_bytes(dims: Sequence[tuple[Extent, Extent]], item: int) -> Extent:
+def _line_bytes(dims: Sequence[tuple[Extent, Extent]], item: int, line: int) -> Extent:
     """Bytes of the lines that a tile of a block touches, by the extent of its closest elements."""
     steps = [(stride, size) for size, stride in dims if isinstance(stride, int)]
     count = prod((size for size, _ in dims), start=1)
     if not steps:
-        return count * LINE_BYTES if dims else LINE_BYTES
+        return count * line if dims else line
     stride, run = min(steps, key=lambda step: step[0])
     rows = prod((size for size, other in dims if other != stride), start=1)
     apart = stride * item
-    if apart >= LINE_BYTES:
-        return count * LINE_BYTES
-    return rows * sym_max(run * apart, LINE_BYTES)
+    if apart >= line:
+        return count * line
+    return rows * sym_max(run * apart, line) if rows != 1 else sym_max(run * apart, LINE_BYTES)
 
 
 def _touched(op: Operation) -> Extent:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import gcd
 from typing import Any
 
+from xdsl.dialects.builtin import UnitAttr
 from xdsl.ir import Block, Operation, SSAValue
 
 from forgec.ir import types
@@ -19,6 +20,9 @@ from forgec.ir.tile.types import BlockType, tile
 from forgec.passes.tiles.axes import Axes, Axis, Place, divided_axes, linear_parts, rejoined
 from forgec.passes.tiles.tile_emitter import NotLowered, Tile, TileEmitter
 from forgec.runtime.symbolic import Extent, floordiv, free_symbols, is_nonnegative, mod, symbol
+
+PANEL_ROWS = "tile.panel_rows"
+"""Marks a gather that reads rows of a panel as vectors."""
 
 Rule = Callable[["KernelBuilder", Any, int, Place], Tile]
 """Computes result number i of an op at a place."""
@@ -146,9 +150,11 @@ class KernelBuilder(TileEmitter):
         """The rows of a panel, or of a share of one, that the tile along their axis is."""
         assert isinstance(parameter.type, BlockType), "parameters are blocks"
         held, axis, across = parameter.type.value, rows.axis, self.tiled(column)
-        parts = linear_parts(column, [each.name for each in across])
-        if parts is None or self.tiled(rows.first) or not self._are_strides(parts[1], across):
+        if self.tiled(rows.first):
             return None
+        parts = linear_parts(column, [each.name for each in across])
+        if parts is None or not self._are_strides(parts[1], across):
+            return self._gather_panel(parameter, rows, column, across)
         before, steps = parts
         columns, dtype = types.shape(held)[1], types.dtype(held)
         offset, p0, at = (
@@ -171,6 +177,30 @@ class KernelBuilder(TileEmitter):
         if turn != sorted(turn):
             loaded = self.add(compute.TransposeOp(loaded, turn))
         return Tile(loaded, tuple(axes), dtype, axis.extent % rows.size == 0)
+
+    def _gather_panel(
+        self, parameter: SSAValue, rows: RowsInPanels, column: Extent, across: Sequence[Axis]
+    ) -> Tile | None:
+        """The same at columns that do not follow one another evenly: two numbers in a byte, one scale for a group."""
+        assert isinstance(parameter.type, BlockType), "parameters are blocks"
+        held, axis = parameter.type.value, rows.axis
+        if not across or self._tiled_numbers() & set(free_symbols(column)):
+            return None
+        columns, dtype = types.shape(held)[1], types.dtype(held)
+        if not isinstance(columns, int):
+            return None
+        offset, p0, p1 = self.scalar(rows.first * columns), symbol("p0"), symbol("p1")
+        start = self.add(compute.IndexOp(p0 + p1 * columns, [offset, self.start(axis)]))
+        block = self.add(memory.ViewOp(parameter, start, BlockType(types.tensor(dtype, [columns * rows.size]))))
+        axes = tuple(sorted([*across, axis], key=lambda each: each.order))
+        within = Tile(self.add(compute.RangeOp(axis.size)), (axis,), "index")
+        at, within = self.spread(self.index(column), axes), self.spread(within, axes)
+        place = self.add(compute.IndexOp(p0 * rows.size + p1, [at.value, within.value], [each.size for each in axes]))
+        inside = self.inside(across)
+        where = None if inside is None else self.spread(inside, axes).value
+        made = memory.GatherOp(block, [place], tile(dtype, [each.size for each in axes]), where)
+        made.attributes[PANEL_ROWS] = UnitAttr()
+        return Tile(self.add(made), axes, dtype, axis.extent % rows.size == 0)
 
     def _tiled_numbers(self) -> set[str]:
         return {name for name, read in self.numbers.items() if read.axes}

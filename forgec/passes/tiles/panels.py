@@ -3,44 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from xdsl.dialects.builtin import IntAttr, ModuleOp, StringAttr, SymbolRefAttr
+from xdsl.dialects.builtin import IntAttr, ModuleOp, StringAttr
 from xdsl.dialects.func import CallOp
-from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.ir import Block, Operation, SSAValue
 from xdsl.rewriter import Rewriter
 
 from forgec.ir import types
 from forgec.ir.attributes import ExtentAttr, ExtentsAttr, IntsAttr, ScalarAttr
 from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.contraction import LinearOp
+from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.index import EmbeddingOp
-from forgec.ir.ops.module import ParamOp, ParamRefOp, YieldOp
+from forgec.ir.ops.module import ParamOp, ParamRefOp
+from forgec.ir.ops.quantization import BYTES
 from forgec.ir.ops.shape import ReshapeOp, SliceOp, TransposeOp
 from forgec.ir.ops.spatial import PadOp
 from forgec.ir.tile.kernel import KernelOp
 from forgec.ir.tile.memory import GatherOp, LoadOp, ViewOp
 from forgec.ir.tile.types import extents
 from forgec.passes.layers import Layers
-from forgec.passes.patterns import made_by
-from forgec.passes.rewriting import blocks, erase_unused
-from forgec.passes.tiles.group import KnownGroups, alone
-from forgec.passes.tiles.kernel_builder import NotLowered
+from forgec.passes.rewriting import erase_unused
+from forgec.passes.shared_weights import Replacement, Weight, computed_param, grouped, weights_of
+from forgec.passes.tiles.group import KnownGroups
+from forgec.passes.tiles.kernel_builder import PANEL_ROWS, NotLowered
 from forgec.runtime.symbolic import Extent
-
-Key = str | SSAValue
-"""A parameter by its name, or an argument of a layer."""
-
-
-@dataclass(eq=False)
-class Weight:
-    """Parameters, and arguments of layers, that calls pass to one another: all are packed, or none is."""
-
-    names: list[str] = field(default_factory=list)
-    values: list[SSAValue] = field(default_factory=list)
-    is_fixed: bool = False
-    """True if a call passes something else."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +59,7 @@ class Form:
                 "mode": StringAttr("constant"),
                 "low": ExtentsAttr([0, 0]),
                 "high": ExtentsAttr([missing, 0]),
-                "value": ScalarAttr.of(0.0),
+                "value": ScalarAttr.of(0.0 if self.dtype in types.FLOATS else 0),
             }
             ops.append(PadOp.make([rows], properties))
             rows = ops[-1].results[0]
@@ -113,34 +102,12 @@ class _Packing:
         self.params = {op.sym_name.data: op for op in module.ops if isinstance(op, ParamOp)}
 
     def run(self) -> None:
-        for weight in self._weights():
+        for weight in weights_of(self.module, self.layers):
             form = None if weight.is_fixed else self._form(weight)
             if form is not None and self._fits(weight, form):
                 self._pack(weight, form)
         for layer in self.layers.callees_first():
             self.layers.drop_unused(layer)
-
-    # What is one weight
-    # --------------------------------------------------------------------------------------------------------------
-
-    def _weights(self) -> list[Weight]:
-        found: dict[Key, Weight] = {}
-        for block in blocks(self.module):
-            for op in block.ops:
-                if isinstance(op, ParamRefOp):
-                    name = op.param.root_reference.data
-                    found.setdefault(name, Weight([name])).values.append(op.result)
-        arguments = [argument for layer in self.layers.functions.values() for argument in layer.body.block.args]
-        found.update({argument: Weight(values=[argument]) for argument in arguments})
-        for layer in self.layers.functions.values():
-            for call in self.layers.calls_of(layer):
-                for operand, argument in zip(call.operands, layer.body.block.args, strict=True):
-                    passed = found.get(_key(operand))
-                    if passed is None:
-                        found[argument].is_fixed = True
-                    else:
-                        _unite(found, passed, found[argument])
-        return [weight for weight in dict.fromkeys(found.values()) if weight.names]
 
     # What can be packed
     # --------------------------------------------------------------------------------------------------------------
@@ -149,7 +116,7 @@ class _Packing:
         """None if something else than linears reads the weight, or if it is no matrix of floats."""
         first = weight.values[0]
         kind, shape = types.tensor_type(first), types.shape(first)
-        if any(value.type != kind for value in weight.values) or types.dtype(first) not in types.FLOATS:
+        if any(value.type != kind for value in weight.values) or types.dtype(first) not in (*types.FLOATS, *BYTES):
             return None
         if len(shape) != 2 or not types.is_contiguous(first):
             return None
@@ -198,84 +165,34 @@ class _Packing:
     # --------------------------------------------------------------------------------------------------------------
 
     def _pack(self, weight: Weight, form: Form) -> None:
-        made: dict[str, ParamOp] = {name: self._packed_param(name, form) for name in weight.names}
-        packed: dict[SSAValue, SSAValue] = {}
-
-        def of(value: SSAValue) -> SSAValue:
-            if value not in packed:
-                layer = self.layers.layer_of(value)
-                if layer is None:
-                    packed[value] = self._reference(value, made)
-                else:
-                    index = list(layer.body.block.args).index(value)  # type: ignore[arg-type] - it is one of them
-                    passed = [of(call.operands[index]) for call in self.layers.calls_of(layer)]
-                    packed[value] = self.layers.add_argument(layer, passed, value.name_hint or "weight")
-            return packed[value]
-
+        made = {name: self._packed_param(name, form) for name in weight.names}
+        packed = Replacement(self.layers, made)
         for value in weight.values:
-            of(value)
+            packed.of(value)
         for value in weight.values:
             for use in list(value.uses):
                 op = use.operation
                 if isinstance(op, CallOp):
                     continue
-                group = op if isinstance(op, FusedOp) else _grouped(op)
+                group = op if isinstance(op, FusedOp) else grouped(op)
                 for position, operand in enumerate(list(group.operands)):
                     if operand is value:
-                        _read_packed(group, position, packed[value], form)
+                        _read_packed(group, position, packed.of(value), form)
         for value in weight.values:
             erase_unused(value, ParamRefOp)
 
-    def _reference(self, value: SSAValue, made: dict[str, ParamOp]) -> SSAValue:
-        ref = made_by(value, ParamRefOp)
-        assert ref is not None, "a weight is a parameter or an argument of a layer"
-        param = made[ref.param.root_reference.data]
-        properties = {"param": SymbolRefAttr(param.sym_name.data)}
-        found = ParamRefOp.create(properties=properties, result_types=[param.type], location=ref.location)
-        found.result.name_hint = value.name_hint
-        block = ref.parent_block()
-        assert block is not None
-        block.insert_op_before(found, ref)
-        return found.result
-
     def _packed_param(self, name: str, form: Form) -> ParamOp:
-        stored = self.params[name]
-        ref = ParamRefOp.create(properties={"param": SymbolRefAttr(name)}, result_types=[stored.type])
-        ops = [ref, *form.pack(ref.result)]
-        end = YieldOp.create(operands=ops[-1].results)
-        for op in (*ops, end):
-            op.location = stored.location
-        body = Block([*ops, end])
-        own = f"{name}.panels"
-        while own in self.params:
-            own += "_"
-        properties = {"sym_name": StringAttr(own), "type": form.packed}
-        made = ParamOp.create(properties=properties, regions=[Region(body)])
-        made.location = stored.location
-        self.module.body.block.insert_op_after(made, list(self.params.values())[-1])
-        self.params[own] = made
-        return made
+        def compute(emit: Emitter, weight: SSAValue, _: object) -> SSAValue:
+            return [emit.insert(op) for op in form.pack(weight)][-1]
 
-
-def _key(value: SSAValue) -> Key:
-    ref = made_by(value, ParamRefOp)
-    return value if ref is None else ref.param.root_reference.data
-
-
-def _unite(found: dict[Key, Weight], a: Weight, b: Weight) -> None:
-    if a is b:
-        return
-    a.names += b.names
-    a.values += b.values
-    a.is_fixed = a.is_fixed or b.is_fixed
-    for key in (*b.names, *b.values):
-        if key in found:
-            found[key] = a
+        return computed_param(self.module, self.params, self.params[name], "panels", compute)
 
 
 def _reading(op: Operation, index: int) -> str:
-    if isinstance(op, LinearOp) and not op.is_quantized and op.operands[index] is op.weight is not op.input:
-        return "linear"
+    if isinstance(op, LinearOp) and op.operands[index] is not op.input:
+        value = op.operands[index]
+        if value is op.weight or (value in (op.scales, op.zeros) and types.rank(value) and types.shape(value)[-1] != 1):
+            return "linear"
     return "embedding" if isinstance(op, EmbeddingOp) and index == 0 else "other"
 
 
@@ -288,18 +205,6 @@ def _readings(argument: SSAValue) -> Iterator[tuple[str, bool]]:
             yield ("linear", True) if names == {"linear"} else ("other", False)
         else:
             yield _reading(op, use.index), False
-
-
-def _grouped(op: Operation) -> FusedOp:
-    """An op as a group of its own, in its place."""
-    group = alone(op)
-    block = op.parent_block()
-    assert block is not None
-    block.insert_op_before(group, op)
-    for old, new in zip(op.results, group.results, strict=True):
-        old.replace_all_uses_with(new)
-    Rewriter.erase_op(op)
-    return group
 
 
 def _read_packed(group: FusedOp, position: int, packed: SSAValue, form: Form) -> None:
@@ -325,7 +230,7 @@ def _read_packed(group: FusedOp, position: int, packed: SSAValue, form: Form) ->
 
 
 def _reads_panels(kernel: KernelOp, number: int) -> bool:
-    """True if a kernel reads its parameter by tiles alone, not element by element."""
+    """True if a kernel reads its parameter by tiles alone, or whole rows of panels at computed columns."""
     held: set[SSAValue] = {kernel.parameters[number]}
     for op in kernel.walk():
         if isinstance(op, ViewOp) and op.source in held:
@@ -336,4 +241,4 @@ def _reads_panels(kernel: KernelOp, number: int) -> bool:
 
 
 def _takes_rows(op: GatherOp | LoadOp) -> bool:
-    return isinstance(op, LoadOp) and len(extents(op.result)) > 1
+    return len(extents(op.result)) > 1 and (isinstance(op, LoadOp) or PANEL_ROWS in op.attributes)

@@ -95,6 +95,39 @@ def test_reductions_and_scans(dtype: str) -> None:
                 raise AssertionError(f"{name}, {kind} of {dtype} {shape}: {fault}") from fault
 
 
+def test_reductions_of_long_rows_and_of_columns() -> None:
+    """Several vectors at a time; and where the elements that are combined are a row apart in memory."""
+    shapes = ((3, 128), (2, 192), (1, 64), (2, 80), (33, 64), (20, 128), (7, 20), (5, 1), (64, 48))
+    cases = [(kind, shape, turned) for kind in ("add", "max", "argmax") for shape in shapes for turned in (False, True)]
+    text = ""
+    for number, (kind, (rows, columns), turned) in enumerate(cases):
+        out = "i64" if kind == "argmax" else "f32"
+        size, extent = (columns, rows) if turned else (rows, columns)
+        block = whole("f32", (rows, columns))
+        view = f"!tile.block<tensor<{size}x{extent}xf32, #forge.tensor<[], strides = [1, {columns}]>>>"
+        view = view if turned else block
+        result = tile("index" if kind == "argmax" else "f32", (size,))
+        cast = f"arith.index_cast %r : {result} to {tile(out, (size,))}" if kind == "argmax" else (
+            f"arith.bitcast %r : {result} to {result}"
+        )  # fmt: skip
+        text += f"""
+tile.kernel @k{number}(%x : {block}, %y : {whole(out, (size,))}) writes [1] grid [1] {{
+  %z = arith.constant 0 : index
+  %t = tile.view %x[%z] : {block} to {view}
+  %v = tile.load %t[%z, %z] : {view} -> {tile("f32", (size, extent))}
+  %r = tile.reduce "{kind}" %v axis 1 : {tile("f32", (size, extent))} -> {result}
+  %w = {cast}
+  tile.store %w, %y[%z] : {tile(out, (size,))}, {whole(out, (size,))}
+  tile.return
+}}"""
+    for cpu in ("x86-64-v3", "x86-64-v4"):
+        native, kernels = compiled(text, cpu)
+        for number, (kind, shape, turned) in enumerate(cases):
+            target = torch.zeros(shape[turned], dtype=DTYPES["i64" if kind == "argmax" else "f32"])
+            for seed in range(2):
+                agree(native, kernels[f"k{number}"], [special("f32", shape, seed), target], [], scale=8)
+
+
 def product(name: str, dtype: str, m: int, n: int, k: int, transposed: bool, into: str, unsigned: bool = False) -> str:
     right = (n, k) if transposed else (k, n)
     word = " transposed" if transposed else ""

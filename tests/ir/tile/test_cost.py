@@ -10,6 +10,7 @@ from forgec.ir.tile.cost import kernel_cost
 from forgec.ir.tile.memory import LoadOp
 from forgec.ir.tile.places import Places
 from forgec.runtime.symbolic import evaluate, parse
+from tests.backends.cpu.launch import kernels_of
 from tests.ir.tile.kernels import MATMUL, MATMUL_TYPES, SCALE, SCALE_TYPES, SOFTMAX, SOFTMAX_TYPES, kernel_of
 
 
@@ -42,6 +43,35 @@ def test_rows_count_whole_lines_of_memory() -> None:
     assert evaluate(cost.program.bytes_read, values) == 4 * 3 * 4
     assert evaluate(cost.program.line_bytes, values) == 2 * 4 * 64
     assert evaluate(cost.at(values).launch.flops, {}) == 2 * 5 * 4 * 16
+
+
+def test_a_table_counts_as_what_is_gathered_of_it() -> None:
+    text = """
+tile.kernel @rows(%w : !tile.block<tensor<5000x768xf32>>, %i : !tile.block<tensor<64xi64>>,
+    %y : !tile.block<tensor<64x768xf32>>) writes [2] tiles [BM over 64, BN over 768] grid [16, 48]
+    bound {BM = 4, BN = 16} {
+  %p = tile.program_id 0
+  %q = tile.program_id 1
+  %r = tile.index p0 * 4 (%p) : (index) -> index
+  %c = tile.index p0 * 16 (%q) : (index) -> index
+  %ids = tile.load %i[%r] : !tile.block<tensor<64xi64>> -> tensor<4xi64>
+  %at = arith.index_cast %ids : tensor<4xi64> to tensor<4xindex>
+  %rows = tile.broadcast %at along [0] : tensor<4xindex> -> tensor<4x16xindex>
+  %range = tile.range : tensor<16xindex>
+  %places = tile.index p0 + p1 (%range, %c) : (tensor<16xindex>, index) -> tensor<16xindex>
+  %columns = tile.broadcast %places along [1] : tensor<16xindex> -> tensor<4x16xindex>
+  %v = tile.gather %w[INDICES] :
+      !tile.block<tensor<5000x768xf32>>, tensor<4x16xindex>, tensor<4x16xindex> -> tensor<4x16xf32>
+  tile.store %v, %y[%r, %c] : tensor<4x16xf32>, !tile.block<tensor<64x768xf32>>
+  tile.return
+}"""
+    (along_rows,) = kernels_of(text.replace("INDICES", "%rows, %columns"))
+    (across,) = kernels_of(text.replace("INDICES", "%columns, %rows"))
+    cost = kernel_cost(along_rows)
+    assert cost.footprint_bytes == 2 * 64 * 768 * 4 + 64 * 8
+    stored = 4 * 64 + 64  # the tile that is stored, and the line of its indices
+    assert cost.program.line_bytes == 4 * 64 + stored
+    assert kernel_cost(across).program.line_bytes == 4 * 16 * 64 + stored
 
 
 def test_a_bound_that_depends_on_the_program_counts_as_in_the_middle() -> None:

@@ -56,6 +56,7 @@ class _Attention:
         row, column = matrix_axes(k, self.row_axes, self.column_axes)
         axis = k.new_axis(self.columns, "loop", "BN")
         first, end = self._bounds(axis)
+        self.end = end
         least = k.spread(number(k, -_INFINITY, self.work), (row,))
         start = [zeros(k, row, column, self.work), least, k.spread(number(k, 0.0, self.work), (row,))]
         if op.sinks is not None:
@@ -120,13 +121,21 @@ class _Attention:
         weight = apply(k, "add", apply(k, "mul", weight, decay), reduce_tile(k, "add", weights, axis))
         value = self._read(op.value, self.kv_head, axis.symbol, self.feature)
         if kept is not None:  # what no row of the tile keeps is not read: 0 · NaN would be NaN
-            read = kept
-            for each in kept.axes:
-                if each is not axis:
-                    read = reduce_tile(k, "or", read, each)
+            read = self._read_columns(axis, kept)
             value = select(k, read, value, number(k, 0.0, value.dtype))
         scaled = apply(k, "mul", *k.aligned(total, decay))
         return [dot(k, cast(k, weights, value.dtype), value, scaled, axis), highest, weight]
+
+    def _read_columns(self, axis: Axis, kept: Tile) -> Tile:
+        """Which columns some row of the tile keeps. Under causal alone those are the columns before the loop's end."""
+        k, op = self.k, self.op
+        others = (op.mask, op.keys, op.prefix, op.window, op.chunk)
+        if self.end is not None and all(other is None for other in others):
+            return compare(k, "lt", k.index(axis.symbol), Tile(self.end, (), "index"))
+        for each in kept.axes:
+            if each is not axis:
+                kept = reduce_tile(k, "or", kept, each)
+        return kept
 
     def _accumulator(self) -> str:
         return "f64" if types.dtype(self.op.query) == "f64" else "f32"

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from xdsl.ir import SSAValue
+
 from forgec.ir import types
 from forgec.ir.ops import contraction
+from forgec.ir.ops.quantization import DequantizeOp
 from forgec.ir.tile import compute
 from forgec.passes.tiles.arithmetic import binary as apply
 from forgec.passes.tiles.arithmetic import cast, compare, number, select, work_dtype
@@ -109,20 +112,38 @@ def _side(k: KernelBuilder, given: Tile, outer: Axis, axis: Axis) -> Tile:
     return given
 
 
+def row_scales(weight: SSAValue) -> DequantizeOp | None:
+    """The dequantisation of a weight by one scale for each row, and nothing else."""
+    op = weight.owner
+    if not isinstance(op, DequantizeOp) or op.scales is None or op.zeros is not None or op.packing is not None:
+        return None
+    rows = types.shape(op.quantized)[0]
+    fits = types.shape(op.scales) == (rows, 1) and types.dtype(op.scales) == "f32" and types.dtype(op.result) == "f32"
+    return op if fits and op.compute is not None and op.compute.data == "f32" else None
+
+
 @computes(contraction.LinearOp)
 def linear(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     assert not op.is_quantized, "decomposed before"
     dtype = types.dtype(op.result)
     rows, column = place[:-1], place[-1]
+    scales = row_scales(op.weight) if dtype == "f32" else None
     found = product(
         k,
         lambda axis: k.value(op.input, (*rows, axis.symbol)),
-        lambda axis: k.value(op.weight, (column, axis.symbol)),
+        lambda axis: (
+            k.value(op.weight, (column, axis.symbol))
+            if scales is None
+            else cast(k, k.value(scales.quantized, (column, axis.symbol)), dtype)
+        ),
         types.shape(op.input)[-1],
         rows,
         [column],
         dtype,
     )
+    if scales is not None:  # one for each row of the weight: the sum is scaled instead of what is summed
+        assert scales.scales is not None, "seen before"
+        found = apply(k, "mul", found, cast(k, k.value(scales.scales, (column, 0)), found.dtype))
     if op.bias is not None:
         found = apply(k, "add", found, cast(k, k.value(op.bias, (column,)), found.dtype))
     return cast(k, found, dtype)

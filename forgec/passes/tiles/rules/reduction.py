@@ -11,6 +11,7 @@ from xdsl.ir import SSAValue
 
 from forgec.ir import types
 from forgec.ir.ops import reduction
+from forgec.ir.ops.module import YieldOp
 from forgec.ir.tile import compute
 from forgec.passes.tiles.arithmetic import binary as apply
 from forgec.passes.tiles.arithmetic import cast, compare, made, number, select, work_dtype
@@ -45,6 +46,10 @@ def neutral(kind: str, dtype: str) -> bool | int | float:
         return 0 if least else 255
     bits = 8 * types.ITEM_BYTES[dtype] - 1
     return -(1 << bits) if least else (1 << bits) - 1
+
+
+LONG_COLUMN = 256
+"""Elements apart in memory that are reduced in one tile: a longer tile would have to be narrow."""
 
 
 def reduced(k: KernelBuilder, kind: str, extent: Extent, places: Place, element: Element) -> Tile:
@@ -113,7 +118,12 @@ def over(k: KernelBuilder, op: Any, place: Place, kind: str, dtype: str, form: C
                 next(rest)
         else:
             outer.append(next(rest))
-    return along(k, shape, outer, lambda at: form(cast(k, k.value(op.input, at), dtype)), kind)
+    return along(k, shape, outer, lambda at: form(cast(k, k.value(op.input, at), dtype)), kind, in_loop=_reads_once(op))
+
+
+def _reads_once(op: Any) -> bool:
+    """True if the group does not need the op's input again beside its result, as norms do."""
+    return all(isinstance(use.operation, YieldOp) for use in op.results[0].uses)
 
 
 def along(
@@ -122,8 +132,12 @@ def along(
     outer: Sequence[Extent | None],
     element: Callable[[Place], Tile],
     kind: str,
+    *,
+    in_loop: bool = False,
 ) -> Tile:
-    """``kind`` of elements over the dimensions that ``outer`` leaves open (None)."""
+    """``kind`` of elements over the dimensions that ``outer`` leaves open (None). ``in_loop``: long columns may be
+    reduced in a loop, so that tiles can have long rows.
+    """
     open_dims = [dim for dim, at in enumerate(outer) if at is None and shape[dim] != 1]
     fixed: list[Extent] = [0 if at is None else at for at in outer]
     if not open_dims:
@@ -134,8 +148,11 @@ def along(
     def at(where: Extent) -> Tile:
         places = list(outer)
         places[dim] = where
-        return along(k, shape, places, element, kind)
+        return along(k, shape, places, element, kind, in_loop=in_loop)
 
+    inner = max(number for number, extent in enumerate(shape) if extent != 1)
+    if in_loop and inner not in open_dims and isinstance(extent := shape[dim], int) and extent > LONG_COLUMN:
+        return reduced_in_loop(k, kind, k.new_axis(extent, "loop", "BK"), lambda axis: at(axis.symbol))
     found = _by_parts(k, kind, shape[dim], others, at)
     return found or reduced(k, kind, shape[dim], others, lambda axis: at(axis.symbol))
 

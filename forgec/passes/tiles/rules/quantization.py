@@ -1,0 +1,94 @@
+"""Quantised numbers become floats where they are read: in registers, next to what uses them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xdsl.dialects import arith, math
+from xdsl.ir import SSAValue
+
+from forgec.ir import types
+from forgec.ir.ops.quantization import DequantizeOp, held_number
+from forgec.ir.tile.types import tile
+from forgec.passes.tiles.arithmetic import binary as apply
+from forgec.passes.tiles.arithmetic import cast, made, number
+from forgec.passes.tiles.axes import Place
+from forgec.passes.tiles.kernel_builder import KernelBuilder, Tile
+from forgec.passes.tiles.rule import computes
+from forgec.runtime.symbolic import Extent
+
+
+@computes(DequantizeOp)
+def dequantize(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    """``(numbers - zeros) · scales``, each step in the dtype in which the op says it is computed."""
+    if _is_exact(op):
+        return _multiply_added(k, op, place)
+    shape = op.unpacked_shape(op.quantized)
+    compute = op.compute.data
+    value = k.value(op.quantized, place) if op.packing is None else _Packed(k, op, place).number(k)
+    value = cast(k, value, compute)
+    if op.zeros is not None:
+        value = apply(k, "sub", value, _parameter(k, op.zeros, shape, place, compute))
+    if op.scales is not None:
+        product = op.product_dtype(op.quantized, op.scales, op.zeros)
+        value = apply(k, "mul", cast(k, value, product), _parameter(k, op.scales, shape, place, product))
+    return cast(k, value, types.dtype(op.result))
+
+
+def _is_exact(op: Any) -> bool:
+    """True if float32 holds products of a 4-bit number, or a zero point, and a scale: then ``number · scale - zero ·
+    scale`` is the same bits as what the op says, and the second product is that of a whole block.
+    """
+    parameters = [op.zeros, op.scales]
+    if None in parameters or op.packing is None or op.packing.data != "u4" or op.compute.data != "f32":
+        return False
+    return (types.dtype(op.scales), types.dtype(op.zeros), types.dtype(op.result)) == ("bf16", "ui8", "f32")
+
+
+def _multiply_added(k: KernelBuilder, op: Any, place: Place) -> Tile:
+    """The number of the upper half of a byte is not shifted: 16 times as large, it meets a 16th of the scale."""
+    shape, packed = op.unpacked_shape(op.quantized), _Packed(k, op, place)
+    zeros, scales = (_parameter(k, value, shape, place, "f32") for value in (op.zeros, op.scales))
+    offset = apply(k, "mul", made(k, arith.NegfOp, zeros), scales)
+    exponent = cast(k, k.index((127 - 4 * packed.upper) * (1 << 23)), "i32")  # the bits of 1, or of 1/16
+    axes = {*exponent.axes, *scales.axes, *packed.byte.axes}
+    exponent = k.spread(exponent, sorted(axes, key=lambda axis: axis.order))
+    factor = Tile(k.add(arith.BitcastOp(exponent.value, tile("f32", exponent.shape))), exponent.axes, "f32")
+    mask = cast(k, k.index(15 + 225 * packed.upper), "i32")
+    numbers = cast(k, apply(k, "and", packed.byte, mask), "f32")
+    return made(k, math.FmaOp, numbers, apply(k, "mul", scales, factor), offset)
+
+
+def _parameter(k: KernelBuilder, value: SSAValue, shape: tuple[Extent, ...], place: Place, dtype: str) -> Tile:
+    """Scales or zero points of the block that a place belongs to."""
+    held = held_number(value)
+    if held is not None:
+        return number(k, held, dtype)
+    at: list[Extent] = []
+    for where, extent, blocks in zip(place, shape, types.shape(value), strict=False):
+        if blocks == 1:
+            at.append(0)
+        else:
+            at.append(where if blocks == extent else k.axes.divide(where, extent // blocks)[0])
+    return cast(k, k.value(value, tuple(at)), dtype)
+
+
+class _Packed:
+    """The byte, as i32, that holds the number at a place; and in which half of it: ``upper`` is 0 or 1."""
+
+    def __init__(self, k: KernelBuilder, op: Any, place: Place) -> None:
+        run = op.run.data
+        pair, within = k.axes.divide(place[-1], 2 * run)
+        half, rest = k.axes.divide(within, run)
+        byte = k.value(op.quantized, (*place[:-1], pair * run + rest))
+        self.byte = cast(k, Tile(byte.value, byte.axes, "ui8", byte.zero_outside), "i32")
+        self.upper = half if op.high_first is None else 1 - half
+        self.packing = op.packing.data
+
+    def number(self, k: KernelBuilder) -> Tile:
+        """The number, as i32."""
+        if self.packing == "u4":
+            shift = cast(k, k.index(4 * self.upper), "i32")
+            return apply(k, "and", made(k, arith.ShRUIOp, self.byte, shift), k.constant(15, "i32"))
+        left = cast(k, k.index(28 - 4 * self.upper), "i32")
+        return made(k, arith.ShRSIOp, made(k, arith.ShLIOp, self.byte, left), k.constant(28, "i32"))
