@@ -19,10 +19,11 @@ class TileMachine:
     runs on one. It is 0 for GPUs.
 
     ``live_limit`` bounds the bytes of tiles that live together, ``dot_limit`` (None: no limit) both operands of a
-    product times ``dot_stages``. ``elements_limit`` bounds the elements of one tile. ``over`` are the extents that a
-    parameter over an axis may have, ``dot_least`` the least one of an axis of products; ``sum_least`` the least that
-    is preferred, where it divides the extent along which products sum, to one that reaches beyond the end.
-    ``whole_multiple`` is what whole extents are rounded up to a multiple of; 0: to a power of two.
+    product times ``dot_stages``, ``unrolled_limit`` (None: no limit) the multiply-adds of all products in a kernel's
+    text: of wide operands each is an instruction of a thread. ``elements_limit`` bounds the elements of one tile.
+    ``over`` are the extents that a parameter over an axis may have, ``dot_least`` the least one of an axis of products;
+    ``sum_least`` the least that is preferred, where it divides the extent along which products sum, to one that reaches
+    beyond the end. ``whole_multiple`` is what whole extents are rounded up to a multiple of; 0: to a power of two.
     """
 
     name: str
@@ -41,6 +42,7 @@ class TileMachine:
     live_limit: int
     dot_limit: int | None
     dot_stages: int
+    unrolled_limit: int | None
     elements_limit: int
     over: tuple[int, ...]
     dot_least: int
@@ -72,6 +74,7 @@ CPU = TileMachine(
     live_limit=256 << 10,  # of the stack: threads that torch or Python starts may have no more than 1 MiB
     dot_limit=None,
     dot_stages=1,
+    unrolled_limit=None,
     elements_limit=1 << 20,
     over=(1, 2, 4, 8, 16, 32, 64, 128, 256),
     dot_least=1,
@@ -81,6 +84,7 @@ CPU = TileMachine(
 
 _GPU_ELEMENTS = 1 << 20  # triton.language: TRITON_MAX_TENSOR_NUMEL
 _GPU_LIVE = 128 << 10  # 4 warps of 255 registers hold 127.5 KiB; a multiprocessor has 64 Ki registers of 4 bytes
+_GPU_UNROLLED = 64 << 10  # 512 for each thread of 4 warps; compile time grows with them: ptxas and LLVM see each
 _GPU_OVER = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _GPU_DOT_LEAST = 16  # triton.language.dot takes no smaller extents
 
@@ -101,6 +105,7 @@ SM_90A = TileMachine(
     live_limit=_GPU_LIVE,
     dot_limit=227 << 10,  # shared memory of one block, compute capability 9.0
     dot_stages=3,
+    unrolled_limit=_GPU_UNROLLED,
     elements_limit=_GPU_ELEMENTS,
     over=_GPU_OVER,
     dot_least=_GPU_DOT_LEAST,
@@ -125,6 +130,7 @@ SM_80 = TileMachine(
     live_limit=_GPU_LIVE,
     dot_limit=163 << 10,  # shared memory of one block, compute capability 8.0
     dot_stages=3,
+    unrolled_limit=_GPU_UNROLLED,
     elements_limit=_GPU_ELEMENTS,
     over=_GPU_OVER,
     dot_least=_GPU_DOT_LEAST,
@@ -149,6 +155,7 @@ SM_100A = TileMachine(
     live_limit=_GPU_LIVE,
     dot_limit=227 << 10,  # shared memory of one block, compute capability 10.0
     dot_stages=3,
+    unrolled_limit=_GPU_UNROLLED,
     elements_limit=_GPU_ELEMENTS,
     over=_GPU_OVER,
     dot_least=_GPU_DOT_LEAST,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
@@ -22,7 +22,13 @@ from forgec.runtime.symbolic import Bounds, Extent, bounds, evaluate, free_symbo
 ASSUMED_EXTENT = 128
 """What a dynamic extent is taken for where its range allows it: a short prompt."""
 CANDIDATES_LIMIT = 128
-"""More are not estimated: the largest set of extents is thinned out until so many are left."""
+"""More combinations are not estimated at once: the largest set of extents is thinned out until so many are left. From
+the best of them the parameters of each section of the kernel are then varied by themselves.
+"""
+NARROW_PRODUCTS = 16
+"""Multiply-adds of 16-bit floats that make as much code as one of wider floats: matrix instructions do many at once."""
+REFINEMENTS = 2
+"""How often they are varied."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +97,21 @@ def estimates(
     narrow = _dots_are_narrow(kernel)
     ops = sum(1 for _ in kernel.walk())
     tiles = sorted({extents(result) for op in kernel.walk() for result in op.results} - {()}, key=str)
-    found: list[Candidate] = []
-    for chosen in product(*choices):
-        bindings = dict(zip(parameters, chosen, strict=True))
-        values = {**typical, **bindings}
-        found.append(_estimate(cost, machine, bindings, values, narrow, ops, _largest(tiles, values)))
-    return cost, sorted(found, key=lambda candidate: _rank(candidate, machine))
+    found: dict[tuple[int, ...], Candidate] = {}
+
+    def estimate(chosen: tuple[int, ...]) -> tuple[object, ...]:
+        if chosen not in found:
+            bindings = dict(zip(parameters, chosen, strict=True))
+            values = {**typical, **bindings}
+            found[chosen] = _estimate(cost, machine, bindings, values, narrow, ops, _largest(tiles, values))
+        return _rank(found[chosen], machine)
+
+    few = _thinned(choices)
+    best = min(product(*few), key=estimate)
+    for group in _groups(cost, parameters) * (REFINEMENTS if few != choices else 0):
+        varied = [choices[n] if n in group else (best[n],) for n in range(len(choices))]
+        best = min(product(*_thinned(varied)), key=estimate)
+    return cost, sorted(found.values(), key=lambda candidate: _rank(candidate, machine))
 
 
 def _rank(candidate: Candidate, machine: TileMachine) -> tuple[object, ...]:
@@ -171,6 +186,21 @@ def _choices(
             if isinstance(parameter.extent, int) and parameter.name in summed and machine.whole_multiple:
                 sizes = _dividing(parameter.extent, sizes, machine)
             found.append(sizes)
+    return found
+
+
+def _groups(cost: KernelCost, parameters: Sequence[str]) -> list[set[int]]:
+    """The numbers of parameters that are best chosen together: those over which the programs of one section run; the
+    others one by one.
+    """
+    ranges = [free_symbols(count) for _, count in cost.sections]
+    found = [{n for n, name in enumerate(parameters) if name in names} for names in ranges]
+    return [*found, *({n} for n in range(len(parameters)) if not any(n in group for group in found))]
+
+
+def _thinned(choices: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Fewer extents of each parameter, so that their combinations are not too many."""
+    found = list(choices)
     while prod(map(len, found)) > CANDIDATES_LIMIT:
         longest = max(range(len(found)), key=lambda n: len(found[n]))
         found[longest] = found[longest][len(found[longest]) % 2 == 0 :: 2]  # keeps the largest
@@ -178,12 +208,15 @@ def _choices(
 
 
 def _over(machine: TileMachine, largest: int | None, in_dots: bool) -> tuple[int, ...]:
-    """Powers of two up to the first that is not below the extent."""
+    """Powers of two up to the first that is not below the extent; instead of that one the extent itself, where the
+    machine takes a smaller multiple of its lanes for it.
+    """
     least = machine.dot_least if in_dots else 1
     sizes = [size for size in machine.over if size >= least]
     if largest is not None:
         enough = next((size for size in sizes if size >= largest), sizes[-1])
-        sizes = [size for size in sizes if size <= enough]
+        whole = max(machine.whole(largest), least)
+        sizes = [*(size for size in sizes if size < min(enough, whole)), min(enough, whole)]
     return tuple(sizes)
 
 
@@ -230,58 +263,69 @@ def _estimate(
     ops: int,
     largest: int,
 ) -> Candidate:
-    """A roofline: a program takes as long as the slowest of its parts, programs fill units in waves, and memory is
-    shared by all; of cores each has its share, so that too few programs leave some of it unused. Functions of ``math``
-    count as one operation: what they take more is alike for all candidates.
+    """A roofline: a program, of each section of the kernel, takes as long as the slowest of its parts, programs fill
+    units in waves, and memory is shared by all; of cores each has its share, so that too few programs leave some of it
+    unused. Functions of ``math`` count as one operation: what they take more is alike for all candidates.
     """
-    programs = evaluate(cost.programs, values)
     live = cost.live_bytes_at(values)
-    dot_flops, element_ops, line_bytes, tile_bytes, far_bytes = (
-        evaluate(part, values)
-        for part in (
-            cost.program.dot_flops,
-            cost.program.element_ops,
-            cost.program.line_bytes,
-            cost.program.tile_bytes,
-            cost.program.far_bytes,
-        )
-    )
     footprint = evaluate(cost.footprint_bytes, values)
     near_rate = machine.near_rate if live <= machine.near_bytes else machine.middle_rate
-    computing = dot_flops / (machine.narrow_dot_flops if narrow else machine.dot_flops)
-    computing += element_ops / machine.element_ops
-    program = max(computing, tile_bytes / near_rate, line_bytes / machine.middle_rate)
-    program += machine.program_seconds + ops * machine.op_seconds
-    again = max(programs * far_bytes - footprint, 0) if footprint > machine.middle_bytes else 0
+    programs = dot_flops = element_ops = line_bytes = far_bytes = 0
+    busy = longest = 0.0
+    for each, count in cost.sections:
+        number = evaluate(count, values)
+        dots, work, elements, lines, tiles, far = (
+            evaluate(part, values)
+            for part in (
+                each.dot_flops,
+                each.dot_work,
+                each.element_ops,
+                each.line_bytes,
+                each.tile_bytes,
+                each.far_bytes,
+            )
+        )
+        computing = work / (machine.narrow_dot_flops if narrow else machine.dot_flops)
+        computing += elements / machine.element_ops
+        program = max(computing, tiles / near_rate, lines / machine.middle_rate)
+        program += machine.program_seconds + ops * machine.op_seconds / len(cost.sections)
+        busy, longest = busy + number * program, max(longest, program)
+        programs, dot_flops, element_ops = programs + number, dot_flops + number * dots, element_ops + number * elements
+        line_bytes, far_bytes = line_bytes + number * lines, far_bytes + number * far
+    again = max(far_bytes - footprint, 0) if footprint > machine.middle_bytes else 0
     moving = (footprint + again) / machine.memory_rate
     waves = ceil(programs / machine.units)
+    computing = max(waves * busy / max(programs, 1), longest)
     if not machine.alone_seconds:
-        seconds = max(waves * program, moving)
-    elif max(programs * program, moving) <= machine.alone_seconds:
-        seconds = max(programs * program, moving)
+        seconds = max(computing, moving)
+    elif max(busy, moving) <= machine.alone_seconds:
+        seconds = max(busy, moving)
     else:
-        seconds = max(waves * program, moving * waves * machine.units / max(programs, 1))
+        seconds = max(computing, moving * waves * machine.units / max(programs, 1))
     return Candidate(
         bindings=dict(bindings),
         seconds=seconds,
-        busy_seconds=programs * program,
+        busy_seconds=busy,
         programs=programs,
-        dot_flops=programs * dot_flops,
-        element_ops=programs * element_ops,
-        moved_bytes=programs * line_bytes,
+        dot_flops=dot_flops,
+        element_ops=element_ops,
+        moved_bytes=line_bytes,
         live_bytes=live,
-        limit=_broken_limit(cost, machine, values, live, largest),
+        limit=_broken_limit(cost, machine, values, live, largest, narrow),
     )
 
 
 def _broken_limit(
-    cost: KernelCost, machine: TileMachine, values: Mapping[str, int], live: int, largest: int
+    cost: KernelCost, machine: TileMachine, values: Mapping[str, int], live: int, largest: int, narrow: bool
 ) -> str | None:
     if live > machine.live_limit:
         return f"{live} bytes of tiles live together, {machine.name} holds {machine.live_limit}"
     staged = cost.dot_bytes_at(values) * machine.dot_stages
     if machine.dot_limit is not None and staged > machine.dot_limit:
         return f"operands of products take {staged} bytes of shared memory, {machine.name} has {machine.dot_limit}"
+    unrolled = evaluate(cost.dot_code, values) // (NARROW_PRODUCTS if narrow else 1)
+    if machine.unrolled_limit is not None and unrolled > machine.unrolled_limit:
+        return f"products are unrolled to {unrolled} instructions, for {machine.name} at most {machine.unrolled_limit}"
     if largest > machine.elements_limit:
         return f"a tile has {largest} elements, {machine.name} takes {machine.elements_limit}"
     return None

@@ -31,8 +31,9 @@ def _depends_on_order(op: ScatterOp) -> bool:
 
 
 def cost_ns(kernel: KernelOp) -> int:
-    """How long one program takes, about, for typical extents."""
-    cost = kernel_cost(kernel).program
-    values = dict.fromkeys(kernel.symbol_names, ASSUMED_EXTENT)
+    """How long one program takes, about and on the average of all, for typical extents."""
+    kernel_costs = kernel_cost(kernel)
+    cost, values = kernel_costs.launch, dict.fromkeys(kernel.symbol_names, ASSUMED_EXTENT)
+    programs = max(evaluate(kernel_costs.programs, values), 1)
     dots, elements, lines = (evaluate(part, values) for part in (cost.dot_flops, cost.element_ops, cost.line_bytes))
-    return PROGRAM_NS + int(dots / DOT_FLOPS + elements / ELEMENT_OPS + lines / LINE_BYTES)
+    return PROGRAM_NS + int((dots / DOT_FLOPS + elements / ELEMENT_OPS + lines / LINE_BYTES) / programs)

@@ -3,7 +3,7 @@
 All of it are extents over the kernel's symbols, and over its tile parameters where it is not bound yet: one walk
 serves every choice of tile extents. Loops count by their turns; a bound that depends on the program (causal attention)
 counts as in the middle of the grid; a loop whose turns only the data tells counts once, as does a ``scf.while``. Of a
-``scf.if`` the dearer branch counts.
+``scf.if`` the dearer branch counts; one that holds for some of the programs alone, a section, has costs of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, reduce
 from math import prod
 
 from xdsl.dialects import arith, scf
@@ -21,10 +21,11 @@ from xdsl.ir import Attribute, Block, Operation, SSAValue
 from forgec.ir import types
 from forgec.ir.layout import stored_bytes
 from forgec.ir.tile import compute, memory
+from forgec.ir.tile.elementwise import CmpiOp
 from forgec.ir.tile.kernel import KernelOp, ProgramIdOp
 from forgec.ir.tile.places import Places
 from forgec.ir.tile.types import block_type, element, extents
-from forgec.runtime.symbolic import Extent, evaluate, floordiv, substitute, sym_max, sym_min
+from forgec.runtime.symbolic import Extent, evaluate, substitute, sym_max, sym_min
 
 LINE_BYTES = 64
 """What memory moves at once: a cache line of x86-64 and arm64, two sectors of an NVIDIA GPU."""
@@ -32,8 +33,11 @@ PAIR_BYTES = 128
 """What memory moves well: caches fetch the neighbour of a line with it."""
 KEPT_BYTES = 64 << 10
 """A parameter of so many bytes stays in a cache while programs read it: a bias, the scale of a norm."""
+DOT_COLUMNS = 16
+"""Columns of a product that are computed at once, however few there are: lanes of float32 in a vector of 64 bytes, the
+least extent of a product in Triton.
+"""
 INDEX_BYTES = 8
-_SLT, _SGE = arith.CMPI_COMPARISON_OPERATIONS.index("slt"), arith.CMPI_COMPARISON_OPERATIONS.index("sge")
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class ProgramCost:
     those of memory, once for each element that a program loads or stores inside its block; ``line_bytes`` the same in
     whole lines of ``LINE_BYTES``, and ``far_bytes`` those of them that a cache does not keep from one program to the
     next: of parameters of more than ``KEPT_BYTES``. ``tile_bytes`` are the bytes of tiles that ops take and yield: the
-    traffic of registers, or of the first level of cache.
+    traffic of registers, or of the first level of cache. ``dot_work`` are the operations of products as machines carry
+    them out, ``DOT_COLUMNS`` columns at a time.
     """
 
     dot_flops: Extent = 0
@@ -56,6 +61,7 @@ class ProgramCost:
     line_bytes: Extent = 0
     tile_bytes: Extent = 0
     far_bytes: Extent = 0
+    dot_work: Extent = 0
 
     def __add__(self, other: ProgramCost) -> ProgramCost:
         return ProgramCost(*(a + b for a, b in zip(self.parts, other.parts, strict=True)))
@@ -63,10 +69,6 @@ class ProgramCost:
     def times(self, count: Extent) -> ProgramCost:
         """The cost of ``count`` such programs, or turns of a loop."""
         return ProgramCost(*(part * count for part in self.parts))
-
-    def part(self, numerator: int, denominator: int) -> ProgramCost:
-        """The cost of an average program, if so many of so many have this one."""
-        return ProgramCost(*(floordiv(part * numerator, denominator) for part in self.parts))
 
     def dearer(self, other: ProgramCost) -> ProgramCost:
         """The larger one, measure by measure."""
@@ -83,42 +85,53 @@ class ProgramCost:
         """The measures in order."""
         return (
             self.dot_flops, self.flops, self.element_ops, self.bytes_read, self.bytes_written, self.line_bytes,
-            self.tile_bytes, self.far_bytes,
+            self.tile_bytes, self.far_bytes, self.dot_work,
         )  # fmt: skip
 
 
 @dataclass
 class KernelCost:
-    """The cost of a kernel: of one program, and how many programs there are.
+    """The cost of a kernel: for each of its sections (one, for most kernels) that of a program, and how many programs
+    there are.
 
     ``live`` are the sums of the bytes of tiles that are alive together, at each op where the sum differs;
-    ``dot_operands`` the bytes of both operands of each product. ``footprint_bytes`` are those of the parameters, each
-    once: what a launch must move at least, if it reads and writes all of them. A parameter whose elements are only
-    gathered counts as what is gathered where that is less: an embedding reads a few rows of its table.
+    ``dot_operands`` the bytes of both operands of each product, ``dot_code`` the multiply-adds of all products, each
+    product counted once however often it is carried out. ``footprint_bytes`` are those of the parameters, each once:
+    what a launch must move at least, if it reads and writes all of them. A parameter whose elements are only gathered
+    counts as what is gathered where that is less: an embedding reads a few rows of its table.
     """
 
-    program: ProgramCost
+    sections: tuple[tuple[ProgramCost, Extent], ...]
     programs: Extent
     footprint_bytes: Extent
     live: tuple[Extent, ...]
     dot_operands: tuple[Extent, ...] = ()
+    dot_code: Extent = 0
     is_exact: bool = True
 
     def at(self, values: Mapping[str, Extent]) -> KernelCost:
         """The same with symbols replaced."""
         return KernelCost(
-            self.program.at(values),
+            tuple((program.at(values), substitute(count, values)) for program, count in self.sections),
             substitute(self.programs, values),
             substitute(self.footprint_bytes, values),
             tuple(dict.fromkeys(substitute(size, values) for size in self.live)),
             tuple(dict.fromkeys(substitute(size, values) for size in self.dot_operands)),
+            substitute(self.dot_code, values),
             self.is_exact,
         )
 
     @cached_property
     def launch(self) -> ProgramCost:
         """The cost of all programs."""
-        return self.program.times(self.programs)
+        first, *others = (program.times(count) for program, count in self.sections)
+        return sum(others, start=first)
+
+    @cached_property
+    def program(self) -> ProgramCost:
+        """The cost of one program, of the dearest section measure by measure."""
+        first, *others = (program for program, _ in self.sections)
+        return reduce(ProgramCost.dearer, others, first)
 
     @property
     def live_bytes(self) -> Extent:
@@ -137,6 +150,24 @@ class KernelCost:
 def kernel_cost(kernel: KernelOp) -> KernelCost:
     """The cost of a kernel, bound or not."""
     return _Walk(kernel).cost()
+
+
+def section_programs(op: Operation) -> Extent | None:
+    """How many programs run a section: an ``scf.if`` of a kernel's own block that holds for the programs from one
+    number on to another. None for any other op.
+    """
+    if not isinstance(op, scf.IfOp) or not isinstance(op.parent_op(), KernelOp) or op.false_region.blocks:
+        return None
+    condition = op.cond.owner
+    if not isinstance(condition, arith.AndIOp):
+        return None
+    limits: dict[str, Extent] = {}
+    for compared in (condition.lhs.owner, condition.rhs.owner):
+        if isinstance(compared, CmpiOp):
+            program, limit = compared.lhs.owner, compared.rhs.owner
+            if isinstance(program, ProgramIdOp) and isinstance(limit, compute.IndexOp) and not limit.operands:
+                limits[arith.CMPI_COMPARISON_OPERATIONS[compared.predicate.value.data]] = limit.expression.data
+    return limits["slt"] - limits["sge"] if limits.keys() == {"slt", "sge"} else None
 
 
 def tile_bytes(value: SSAValue | Attribute) -> Extent:
@@ -167,6 +198,8 @@ class _Walk:
         self.places = Places(kernel)
         self.live: dict[Extent, None] = {}
         self.dots: dict[Extent, None] = {}
+        self.dot_code: Extent = 0
+        self.sections: list[tuple[ProgramCost, Extent]] = []
         self.is_exact = True
         self.repeated: Extent = 1
         self.gathered: dict[SSAValue, list[Extent]] = {}
@@ -174,15 +207,17 @@ class _Walk:
 
     def cost(self) -> KernelCost:
         values: dict[str, Extent] = dict(self.kernel.bindings)
-        program = self.block(self.kernel.body.block, 0).at(values)
         programs = prod((substitute(extent, values) for extent in self.kernel.grid.data), start=1)
+        common = self.block(self.kernel.body.block, 0)
+        sections = [(common + cost, count) for cost, count in self.sections] or [(common, programs)]
         footprint = sum((self._footprint(parameter, programs, values) for parameter in self.kernel.parameters), start=0)
         footprint += sum(
             (stored_bytes(block_type(self.kernel.parameters[n])) for n in self.kernel.updates.data), start=0
         )
         live = tuple(substitute(size, values) for size in self.live)
         dots = tuple(substitute(size, values) for size in self.dots)
-        return KernelCost(program, programs, footprint, live, dots, self.is_exact)
+        found = tuple((cost.at(values), substitute(count, values)) for cost, count in sections)
+        return KernelCost(found, programs, footprint, live, dots, substitute(self.dot_code, values), self.is_exact)
 
     def _footprint(self, parameter: SSAValue, programs: Extent, values: Mapping[str, Extent]) -> Extent:
         stored = stored_bytes(block_type(parameter))
@@ -196,7 +231,11 @@ class _Walk:
         dying = _last_uses(block)
         alive = around + sum((tile_bytes(argument) for argument in block.args), start=0)
         for op in block.ops:
-            found.append(self.op(op, alive))
+            count = section_programs(op)
+            if count is None:
+                found.append(self.op(op, alive))
+            else:
+                self.sections.append((self.block(op.regions[0].block, alive), count))
             alive = alive + sum((tile_bytes(result) for result in op.results), start=0)
             self.live[alive] = None
             alive = alive - sum((tile_bytes(value) for value in dying.get(op, ())), start=0)
@@ -215,9 +254,6 @@ class _Walk:
             case scf.IfOp():
                 self.is_exact = False
                 branches = [self.block(r.block, alive) for r in (op.true_region, op.false_region) if r.blocks]
-                share = self._share(op.cond) if len(branches) == 1 else None
-                if share is not None:
-                    return branches[0].part(*share)
                 return branches[0] if len(branches) == 1 else branches[0].dearer(branches[1])
             case scf.WhileOp():
                 self.is_exact = False
@@ -233,7 +269,9 @@ class _Walk:
             case compute.DotOp():
                 self.dots[tile_bytes(op.lhs) + tile_bytes(op.rhs)] = None
                 (rows, inner), columns = extents(op.lhs), extents(op.result)[1]
-                return ProgramCost(dot_flops=2 * rows * columns * inner, tile_bytes=_touched(op))
+                self.dot_code = self.dot_code + rows * columns * inner
+                work = 2 * rows * inner * (-(-columns // DOT_COLUMNS) * DOT_COLUMNS)
+                return ProgramCost(dot_flops=2 * rows * columns * inner, tile_bytes=_touched(op), dot_work=work)
             case compute.ReduceOp() | compute.ScanOp():
                 return self._computed(op, op.input)
             case compute.TileOp() if not isinstance(op, (compute.PadOp, compute.IndexOp)):
@@ -241,27 +279,6 @@ class _Walk:
             case arith.ConstantOp():
                 return ProgramCost()
         return self._computed(op, op.results[0]) if op.results else ProgramCost()
-
-    def _share(self, condition: SSAValue) -> tuple[int, int] | None:
-        """Of how many programs a condition holds, if it is one of the program's number along an axis: ``low <= p <
-        high`` as lowering writes it. None if it is not.
-        """
-        both = condition.owner
-        if not isinstance(both, arith.AndIOp):
-            return None
-        low, high = both.lhs.owner, both.rhs.owner
-        if not isinstance(low, arith.CmpiOp) or not isinstance(high, arith.CmpiOp):
-            return None
-        program = low.lhs.owner
-        if low.lhs is not high.lhs or not isinstance(program, ProgramIdOp):
-            return None
-        if (low.predicate.value.data, high.predicate.value.data) != (_SGE, _SLT):
-            return None
-        first, end = self.places.of(low.rhs), self.places.of(high.rhs)
-        extent = self.kernel.grid.data[program.axis.data]
-        if isinstance(first, int) and isinstance(end, int) and isinstance(extent, int) and extent:
-            return max(end - first, 0), extent
-        return None
 
     def _computed(self, op: Operation, value: SSAValue) -> ProgramCost:
         """One operation for each element of a value; on floats, if it is one of those."""

@@ -72,6 +72,8 @@ class Axes:
     """The axes of a kernel that is being built, by name."""
 
     known: dict[str, Axis] = field(default_factory=dict)
+    nonempty: frozenset[Extent] = frozenset()
+    """Extents that are not 0 where anything is computed at all."""
 
     def add(self, axis: Axis) -> Axis:
         """Register an axis."""
@@ -105,12 +107,19 @@ class Axes:
 
     def is_below(self, expression: Extent, bound: Extent) -> bool:
         """True if a place is certain to lie in ``[0, bound)``."""
+        if expression == 0 and bound in self.nonempty:
+            return True
         low, high = bounds(expression, self.ranges)
         if low is None or low < 0:
             return False
         if isinstance(bound, int) and high is not None:
             return high < bound
         return is_nonnegative(bound - 1 - self._greatest(expression))
+
+    def is_from(self, expression: Extent, bound: Extent) -> bool:
+        """True if a place is certain to be ``bound`` or more."""
+        low, _ = bounds(expression - bound, self.ranges)
+        return low is not None and low >= 0
 
     def _greatest(self, expression: Extent) -> Extent:
         """An upper bound of a polynomial without negative terms, with every axis at its last place."""

@@ -27,6 +27,7 @@ from forgec.ir.tile.substitution import substitute_symbols
 from forgec.ir.tile.types import BlockType
 from forgec.passes.tiles.axes import Axes
 from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Rule
+from forgec.passes.tiles.parts import parts_of
 from forgec.passes.tiles.rules import all_rules
 from forgec.passes.tiles.section import Output, Section, programs_of
 from forgec.passes.tiles.tidy import tidy
@@ -130,8 +131,9 @@ def lower_group(group: FusedOp, dying: Collection[int] = ()) -> Lowered:
         body.args[number]: argument for number, argument in zip(read, block.args, strict=False)
     }
     outputs = [
-        Output(value, argument, op)
+        output
         for value, argument, op in zip(last.operands, block.args[len(read) :], changing, strict=True)
+        for output in _outputs(value, argument, op)
     ]
     sections = _sections(outputs)
     for section in sections:
@@ -167,6 +169,12 @@ def _update(value: SSAValue, dying: Collection[int]) -> Any | None:
     return op if op is not None and op.destination.index in dying else None
 
 
+def _outputs(value: SSAValue, parameter: SSAValue, update: Any | None) -> list[Output]:
+    """A result, or the parts that it consists of."""
+    parts = parts_of(value) if update is None else []
+    return [Output(value, parameter, update, part) for part in parts or [None]]
+
+
 def content_name(kernel: KernelOp) -> str:
     """``linear_3f9a2c1b``: the kernel's kind and a digest of what it does, which locations and names of values are no
     part of.
@@ -196,7 +204,7 @@ def _decompose(body: Block, rules: dict[type[Operation], Rule]) -> None:
 
 
 def _sections(outputs: Sequence[Output]) -> list[Section]:
-    """The results by shape: what has one shape is computed by the same programs."""
+    """The results, and parts of results, by shape: what has one shape is computed by the same programs."""
     found: dict[tuple[Extent, ...], Section] = {}
     for output in outputs:
         shape = output.shape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import gcd
 from typing import Any
 
 from xdsl.dialects.builtin import UnitAttr
@@ -18,7 +19,7 @@ from forgec.ir.tile.elementwise import CmpiOp
 from forgec.ir.tile.types import BlockType, tile
 from forgec.passes.tiles.axes import Axes, Axis, Place, divided_axes, linear_parts, rejoined
 from forgec.passes.tiles.tile_emitter import NotLowered, Tile, TileEmitter
-from forgec.runtime.symbolic import Extent, free_symbols, is_nonnegative, symbol
+from forgec.runtime.symbolic import Extent, floordiv, free_symbols, is_nonnegative, mod, symbol
 
 PANEL_ROWS = "tile.panel_rows"
 """Marks a gather that reads rows of a panel as vectors."""
@@ -29,16 +30,33 @@ Rule = Callable[["KernelBuilder", Any, int, Place], Tile]
 
 LEAST_PANEL = 16
 """Tiles of fewer rows than this are not worth to be the panels of an operand that lies so by chance."""
+LEAST_SHARE = 8
+"""Fewer rows of a panel than this, or twice as many of an axis longer than a panel, are not read as a tile of it."""
 
 
 @dataclass(frozen=True)
 class RowsInPanels:
-    """Rows of a matrix in panels of ``size`` rows: ``row`` is ``first``, where a panel begins, and the axis' place."""
+    """Rows of a matrix in panels of ``panel`` rows: ``row`` is ``first``, where a panel begins, and ``within`` it, and
+    the axis' place. Tiles have ``size`` rows: a panel, or a share of one.
+    """
 
     row: Extent
     axis: Axis
     first: Extent
+    within: int
+    panel: int
     size: int
+
+
+def _share(extent: Extent, within: int, panel: int) -> int:
+    """The rows of tiles, from a place within a panel on, none of which reaches beyond its panel; 0 where they would be
+    too few.
+    """
+    size = gcd(within, panel)
+    if isinstance(extent, int) and LEAST_SHARE <= extent < size and size % extent == 0:
+        size = extent
+    is_short = isinstance(extent, int) and extent <= panel
+    return size if size >= min(panel, LEAST_SHARE if is_short else 2 * LEAST_SHARE) else 0
 
 
 class KernelBuilder(TileEmitter):
@@ -121,12 +139,15 @@ class KernelBuilder(TileEmitter):
         row = rejoined(place[0] * panel + place[2])
         for axis in self.axes.of(row):
             first = row - axis.symbol
-            if axis.name not in free_symbols(first) and self.axes.divide(first, panel)[1] == 0:
-                return RowsInPanels(row, axis, first, panel)
+            begin = self.axes.divide(first, panel)[1]
+            if axis.name not in free_symbols(first) and isinstance(begin, int):
+                size = _share(axis.extent, begin, panel)
+                if size:
+                    return RowsInPanels(row, axis, first - begin, begin, panel, size)
         return None
 
     def _load_panel(self, parameter: SSAValue, rows: RowsInPanels, column: Extent) -> Tile | None:
-        """The rows of the panel that the tile along their axis is."""
+        """The rows of a panel, or of a share of one, that the tile along their axis is."""
         assert isinstance(parameter.type, BlockType), "parameters are blocks"
         held, axis, across = parameter.type.value, rows.axis, self.tiled(column)
         if self.tiled(rows.first):
@@ -136,9 +157,17 @@ class KernelBuilder(TileEmitter):
             return self._gather_panel(parameter, rows, column, across)
         before, steps = parts
         columns, dtype = types.shape(held)[1], types.dtype(held)
-        offset, p0, p1 = self.scalar(rows.first * columns + before * rows.size), symbol("p0"), symbol("p1")
-        start = self.add(compute.IndexOp(p0 + p1 * columns, [offset, self.start(axis)]))
-        strides = [steps[each.name] * rows.size for each in across]
+        offset, p0, at = (
+            self.scalar(rows.first * columns + before * rows.panel),
+            symbol("p0"),
+            symbol("p1") + rows.within,
+        )
+        if rows.within or rows.size != rows.panel:
+            at = floordiv(at, rows.panel) * rows.panel * columns + mod(at, rows.panel)
+        else:  # a tile is a panel
+            at = at * columns
+        start = self.add(compute.IndexOp(p0 + at, [offset, self.start(axis)]))
+        strides = [steps[each.name] * rows.panel for each in across]
         kind = BlockType(types.tensor(dtype, [*(each.extent for each in across), rows.size], [*strides, 1]))
         block = self.add(memory.ViewOp(parameter, start, kind))
         starts = [*(self.start(each) for each in across), self.zero()]

@@ -15,6 +15,7 @@ from forgec.ir.tile import compute
 from forgec.ir.tile.kernel import ProgramIdOp
 from forgec.passes.tiles.axes import Axes, Axis, Place, axis_symbol, linear_parts, renamed
 from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Rule
+from forgec.passes.tiles.parts import Part
 from forgec.passes.tiles.update import UPDATES
 from forgec.runtime.symbolic import Extent, free_symbols, symbol
 
@@ -24,21 +25,26 @@ ROUNDS = 8
 
 @dataclass
 class Output:
-    """A result of the group: its value inside, and the block that it is written to; ``update`` is the op that makes it
-    by changing what the block holds.
+    """A result of the group, or a ``part`` of it: its value inside, and the block that it is written to; ``update`` is
+    the op that makes it by changing what the block holds.
     """
 
     value: SSAValue
     parameter: SSAValue
     update: Any | None = None
+    part: Part | None = None
 
     @property
     def shape(self) -> tuple[Extent, ...]:
         """The places over which programs run."""
+        if self.part is not None:
+            return self.part.shape
         return types.shape(self.value) if self.update is None else UPDATES[type(self.update)].shape(self.update)
 
     def write(self, k: KernelBuilder, place: Place, axes: tuple[Axis, ...]) -> None:
         """Compute and store what belongs to a place."""
+        if self.part is not None:
+            place = self.part.place(k.axes, place)
         if self.update is None:
             k.store(k.value(self.value, place), self.parameter, place, axes)
             return
@@ -98,7 +104,7 @@ class Section:
 
     def _trial(self, rules: dict[type[Operation], Rule], parameters: dict[SSAValue, SSAValue]) -> KernelBuilder:
         """A run whose ops are thrown away; yields the builder with its notes."""
-        axes = Axes({axis.name: axis for axis in self.own})
+        axes = Axes({axis.name: axis for axis in self.own}, frozenset(self.shape))
         for axis in self.own:
             axis.role, axis.size, axis.depth = "grid", 1, 0
         block = Block()
@@ -127,7 +133,7 @@ class Section:
                 if (axis.name, divisor) in notes.unroll_splits:
                     self.unrolled.add(outer.name)
         known = {axis.name for axis in self.own}
-        self.axes = Axes({axis.name: axis for axis in self.own})
+        self.axes = Axes({axis.name: axis for axis in self.own}, frozenset(self.shape))
         self.unrolled &= known
         return found
 
@@ -147,7 +153,7 @@ class Section:
             inner.extent = inner.extent * outer.extent
             parts = [_without(found, outer.name) for found in parts]
             self.joined.add(outer.name)
-        self.axes = Axes({axis.name: axis for axis in self.own})
+        self.axes = Axes({axis.name: axis for axis in self.own}, frozenset(self.shape))
 
     def _class_of(self, axis: Axis, notes: KernelBuilder) -> tuple[bool, ...] | None:
         if axis.name in self.unrolled or axis.name in notes.whole:

@@ -119,3 +119,39 @@ func.func @complex(%x : tensor<3xcomplex<f32>>) -> tensor<3xcomplex<f32>> {
   %0 = forge.neg %x : (tensor<3xcomplex<f32>>) -> tensor<3xcomplex<f32>>
   func.return %0 : tensor<3xcomplex<f32>>
 }
+
+// -----
+
+// Each part of a concatenation is written by programs of its own, none under a mask.
+// CHECK-LABEL: tile.kernel @concat_
+// CHECK-NOT:     tile.gather
+// CHECK-NOT:     arith.select
+// CHECK:         scf.if
+// CHECK:           %[[X:.*]] = tile.load
+// CHECK:           tile.store %[[X]]
+// CHECK:         scf.if
+// CHECK:           %[[Y:.*]] = tile.load
+// CHECK:           %[[AT:.*]] = tile.index 16() : () -> index
+// CHECK:           %[[VIEW:.*]] = tile.view %{{.*}}[%[[AT]]] : !tile.block<tensor<4x40xf32>> to !tile.block<tensor<4x24xf32, #forge.tensor<[], strides = [40, 1]>>>
+// CHECK:           tile.store %[[Y]], %[[VIEW]]
+// CHECK:         tile.return
+func.func @concat(%x : tensor<4x16xf32>, %y : tensor<4x24xf32>) -> tensor<4x40xf32> {
+  %0 = forge.concat %x, %y dim 1 : (tensor<4x16xf32>, tensor<4x24xf32>) -> tensor<4x40xf32>
+  func.return %0 : tensor<4x40xf32>
+}
+
+// -----
+
+// A concatenation that something in the group reads as a whole is computed by selection.
+// CHECK-LABEL: tile.kernel @sum_
+// CHECK-NOT:     scf.if
+// CHECK:         arith.select
+// CHECK:         tile.reduce "add"
+func.func @sum(%x : tensor<4x16xf32>, %y : tensor<4x24xf32>) -> tensor<4xf32> {
+  %s = forge.fused "sum" (%a = %x : tensor<4x16xf32>, %b = %y : tensor<4x24xf32>) {
+    %0 = forge.concat %a, %b dim 1 : (tensor<4x16xf32>, tensor<4x24xf32>) -> tensor<4x40xf32>
+    %1 = forge.sum %0 over [1] : (tensor<4x40xf32>) -> tensor<4xf32>
+    forge.yield %1 : tensor<4xf32>
+  } : tensor<4xf32>
+  func.return %s : tensor<4xf32>
+}

@@ -193,3 +193,34 @@ def test_layers() -> None:
     assert {name for name in program._weights if not name.endswith(".panels")} == set()
     assert len(packed(program)) == 7
     same(program, model, x)
+
+
+class RotatedHeads(nn.Module):
+    """A linear whose heads are rotated in part."""
+
+    def __init__(self, size: int, rotated: int) -> None:
+        super().__init__()
+        self.size, self.rotated = size, rotated
+        self.linear = nn.Linear(48, 3 * size)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        heads = self.linear(x).view(x.shape[0], x.shape[1], 3, self.size).transpose(1, 2)
+        turn, rest = heads[..., : self.rotated], heads[..., self.rotated :]
+        place = torch.arange(x.shape[1], dtype=x.dtype)
+        angles = torch.outer(place, 100 ** -(torch.arange(0, self.rotated, 2, dtype=x.dtype) / self.rotated))
+        cos, sin = torch.cat([angles.cos()] * 2, -1), torch.cat([angles.sin()] * 2, -1)
+        low, high = turn.chunk(2, -1)
+        return torch.cat([turn * cos + torch.cat([-high, low], -1) * sin, rest], -1)
+
+
+@pytest.mark.parametrize(
+    ("size", "rotated", "packs"),
+    [(64, 16, True), (64, 32, True), (128, 64, True), (96, 32, True), (80, 32, False), (64, 20, False)],
+)
+def test_parts_of_rows_are_shares_of_panels(size: int, rotated: int, packs: bool) -> None:
+    """A part that begins within a panel is read by tiles none of which reaches beyond its panel."""
+    torch.manual_seed(size + rotated)
+    model = RotatedHeads(size, rotated)
+    program = compiled(model, torch.randn(2, 19, 48))
+    assert packed(program) == ({"linear.weight"} if packs else set())
+    same(program, model, torch.randn(2, 19, 48))

@@ -26,7 +26,7 @@ def rope(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     if not outside or k.axes.is_below(at, count):
         return cast(k, _rotated(k, op, place, at, half), dtype)
     through = cast(k, k.value(op.input, place), dtype)
-    if _is_outside(k, at, count, features - first):
+    if k.axes.is_below(place[-1], first) or _is_outside(k, at, count, features - first):
         return through
     clamped = sym_max(0, sym_min(at, count - 1))
     turned = cast(k, _rotated(k, op, place, clamped, half), dtype)

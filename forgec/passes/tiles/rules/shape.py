@@ -69,7 +69,7 @@ def concat(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     for part in op.inputs:
         extent = types.shape(part)[dim]
         local, begin = at - begin, begin + extent
-        if extent == 0:
+        if extent == 0 or k.axes.is_from(local, extent):  # no place is in this part
             continue
         where = inside(k, local, extent)
         here = cast(k, read_inside(k, part, (*place[:dim], local, *place[dim + 1 :]), where, 0), dtype)
