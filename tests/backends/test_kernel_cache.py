@@ -55,6 +55,16 @@ def test_damaged_entries_are_made_again(tmp_path: Path, damage) -> None:
     assert cache.find(KEYS[0]) == b"again"
 
 
+def test_an_entry_of_another_key_is_made_again(tmp_path: Path) -> None:
+    cache = KernelCache(tmp_path)
+    for key, content in zip(KEYS, (b"one", b"two"), strict=False):
+        cache.keep(key, content)
+    first, second = (tmp_path / f"{key}.kernel" for key in KEYS[:2])
+    first.write_bytes(second.read_bytes())
+    assert cache.find_or_make(KEYS[0], lambda: b"again") == b"again"
+    assert cache.find(KEYS[1]) == b"two"
+
+
 def test_the_entries_that_were_not_used_for_longest_go(tmp_path: Path) -> None:
     cache = KernelCache(tmp_path, limit_bytes=10_000)
     for number in range(8):
