@@ -158,7 +158,7 @@ def _rounded_division(call: Call) -> Result:
     f = Formula(call)
     other = call.arguments["other"]
     quotient = f(DivOp, f["self"], f["other"] if isinstance(other, SSAValue) else call.number("other"))
-    return f.result(f(u.TruncOp, quotient))
+    return f.result(f(u.TruncOp, call.cast(quotient, types.dtype(f.target))))
 
 
 @from_aten("aten::bitwise_left_shift.Tensor", "aten::bitwise_left_shift.Tensor_Scalar")

@@ -61,7 +61,7 @@ def _arange(call: Call) -> Result:
     dtype = types.dtype(target)
     if dtype in ("i64", "i32"):
         return call.emit(IotaOp, [], {"start": extent(start), "step": extent(step)})
-    if dtype not in types.FLOATS or isinstance(call["end"], float):
+    if dtype not in ("f32", "f64") or isinstance(call["end"], float):  # ATen adds in halves
         raise Decline
     numbers = types.tensor("i64", types.shape(target))  # of which a float holds the nearest
     return call.emit(CastOp, [call.emit(IotaOp, [], {"start": extent(start), "step": extent(step)}, numbers)])

@@ -16,6 +16,7 @@ from forgec.ir.ops.creation import FullOp
 from forgec.ir.ops.reduction import SumOp, VectorNormOp
 from forgec.ir.ops.select import WhereOp
 from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, SliceOp
+from forgec.runtime.dtypes import torch_dtype
 
 Value = SSAValue | bool | int | float
 HALVES = ("f16", "bf16")
@@ -47,6 +48,12 @@ class Formula:
             return value
         value = float(value) if self.dtype in types.FLOATS else int(value)
         return self.call.emit(FullOp, [], {"value": scalar(value)}, types.tensor(self.dtype, ()))
+
+    def rounded(self, value: bool | int | float) -> float:
+        """A number as the result's dtype has it."""
+        import torch
+
+        return float(torch.tensor(float(value), dtype=torch_dtype(types.dtype(self.target))))
 
     def __call__(self, cls: type[ForgeOp], *operands: Value) -> SSAValue:
         """An op of values, of which the second may be a number."""
@@ -205,7 +212,7 @@ def _xlogy(call: Call) -> Result:
 @from_aten("aten::hardshrink")
 def _hardshrink(call: Call) -> Result:
     f = Formula(call)
-    x, limit = f["self"], call.number("lambd")
+    x, limit = f["self"], f.rounded(call.number("lambd"))
     return f.result(f.where(_both(f, f(b.GeOp, x, -limit), f(b.LeOp, x, limit)), 0.0, x))
 
 
@@ -257,8 +264,8 @@ def _logit(call: Call) -> Result:
     f = Formula(call)
     x, eps = f["self"], call["eps"]
     if eps is not None:
-        eps = call.number("eps")
-        x = f.call.infer(u.ClampOp, [x], {"lower": scalar(float(eps)), "upper": scalar(1.0 - eps)})
+        low = f.rounded(call.number("eps"))
+        x = call.infer(u.ClampOp, [x], {"lower": scalar(low), "upper": scalar(f.rounded(1.0 - low))})
     return f.result(f(u.LogOp, f(b.DivOp, x, f(b.RsubOp, x, 1.0))))
 
 
