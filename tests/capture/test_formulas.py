@@ -96,6 +96,11 @@ REDUCED: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "cosine_of_rows": lambda x, y: F.cosine_similarity(x[:, None], y[None], dim=-1),
     "count_nonzero": lambda x, y: ((x > 0).count_nonzero(), y.relu().count_nonzero(1)),
     "diff": lambda x, y: (x.diff(), y.diff(n=2, dim=0)),
+    "kl_div": lambda x, y: F.kl_div(x, y.relu(), reduction="batchmean"),
+    "kl_div_of_logarithms": lambda x, y: F.kl_div(x, y, reduction="none", log_target=True),
+    "bucketize": lambda x, y: (torch.bucketize(x, y[0].sort().values), torch.bucketize(x, y[0].sort()[0], right=True)),
+    "masked_scatter": lambda x, y: x.masked_scatter(x > 0.3, y),
+    "masked_scatter_of_rows": lambda x, y: x.masked_scatter(x[:, :1] > 0.0, y.flatten()),
     "bce": lambda x, y: F.binary_cross_entropy_with_logits(x, y.sigmoid()),
     "bce_weighted": lambda x, y: F.binary_cross_entropy_with_logits(
         x, y.sigmoid(), weight=y[0].abs(), pos_weight=x[0].abs(), reduction="sum"
@@ -122,6 +127,15 @@ def test_cross_entropy_of_classes(options: dict[str, Any]) -> None:
     for target in (some, none):
         logits = torch.randn(4, 5)
         torch.testing.assert_close(compiled(logits, target), model(logits, target), equal_nan=True)
+    weights = torch.rand(5)
+    if "label_smoothing" not in options:
+        weighted = Pair(lambda x, y: F.nll_loss(x.log_softmax(1), y, weights, **options))
+        given = torch.randn(4, 5), some
+        torch.testing.assert_close(forgec.compile(weighted, given, target="cpu:host")(*given), weighted(*given))
+    of_probabilities = Pair(lambda x, y: F.cross_entropy(x, y.softmax(1), **options))
+    given = torch.randn(4, 5, 3), torch.randn(4, 5, 3)
+    found = forgec.compile(of_probabilities, given, target="cpu:host")(*given)
+    torch.testing.assert_close(found, of_probabilities(*given))
     images = Pair(lambda x, y: F.cross_entropy(x, y, ignore_index=3, **options))
     given = torch.randn(2, 5, 3, 2), torch.randint(0, 5, (2, 3, 2))
     torch.testing.assert_close(forgec.compile(images, given, target="cpu:host")(*given), images(*given))
@@ -144,3 +158,14 @@ def test_numbers_up_to_an_extent_are_floats() -> None:
     for length in (7, 300):
         x = torch.randn(2, length)
         torch.testing.assert_close(compiled(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+def test_fewer_elements_than_places_are_an_error() -> None:
+    model = Pair(lambda x, y: x.masked_scatter(x > 0, y))
+    compiled = forgec.compile(model, (torch.ones(6), torch.arange(6.0)), target="cpu:host")
+    assert compiled(torch.ones(6), torch.arange(6.0)).tolist() == [0, 1, 2, 3, 4, 5]
+    few = forgec.compile(model, (torch.tensor([1.0, -1, -1, 1]), torch.arange(2.0)), target="cpu:host")
+    assert few(torch.tensor([-1.0, 1, 1, -2]), torch.arange(2.0)).tolist() == [-1, 0, 1, -2]
+    assert few(-torch.ones(4), torch.arange(2.0)).tolist() == [-1] * 4
+    with pytest.raises(forgec.ForgeError):
+        few(torch.ones(4), torch.arange(2.0))

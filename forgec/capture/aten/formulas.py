@@ -17,6 +17,7 @@ from forgec.ir.ops.reduction import SumOp, VectorNormOp
 from forgec.ir.ops.select import WhereOp
 from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, SliceOp
 from forgec.runtime.dtypes import torch_dtype
+from forgec.runtime.symbolic import Extent
 
 Value = SSAValue | bool | int | float
 HALVES = ("f16", "bf16")
@@ -243,13 +244,14 @@ def _prelu(call: Call) -> Result:
         shape = [1] * rank
         if extents[0] != 1:
             shape[1] = extents[0]
-        weight = _reshaped(call, weight, shape)
+        weight = reshaped(call, weight, shape)
     elif call.name == "aten::prelu" and not rank:
-        weight = _reshaped(call, weight, [])
+        weight = reshaped(call, weight, [])
     return f.result(f.where(f(b.GtOp, x, 0.0), x, f(b.MulOp, x, weight)))
 
 
-def _reshaped(call: Call, value: SSAValue, shape: Sequence[int]) -> SSAValue:
+def reshaped(call: Call, value: SSAValue, shape: Sequence[Extent]) -> SSAValue:
+    """The elements in another shape."""
     return call.emit(ReshapeOp, [value], None, types.tensor(types.dtype(value), shape))
 
 

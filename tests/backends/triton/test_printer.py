@@ -223,11 +223,15 @@ def test_comments_hold_the_lines_of_the_model(tmp_path: Path) -> None:
     assert without[0] == without[1]
 
 
+BLOCK = "!tile.block<tensor<?x8xf32, #forge.tensor<[n0]>>>"
+TILE = "tensor<?x8xf32, #forge.tensor<[BM]>>"
+
+
 def test_what_is_known_is_not_written() -> None:
     kernel = kernel_of(
-        """
-tile.kernel @known(%x: !tile.block<tensor<?x8xf32, #forge.tensor<[n0]>>>, %y: !tile.block<tensor<?x8xf32, #forge.tensor<[n0]>>>)
-    symbols [n0] writes [1] tiles [BM over n0] grid [floordiv(n0 - 1, BM) + 1, 1] {
+        f"""
+tile.kernel @known(%x: {BLOCK}, %y: {BLOCK})
+    symbols [n0] writes [1] tiles [BM over n0] grid [floordiv(n0 - 1, BM) + 1, 1] {{
   %p = tile.program_id 0
   %q = tile.program_id 1
   %r = tile.index BM * p0(%p) : (index) -> index
@@ -236,11 +240,11 @@ tile.kernel @known(%x: !tile.block<tensor<?x8xf32, #forge.tensor<[n0]>>>, %y: !t
   %z = arith.constant 0 : index
   %o = arith.cmpi sgt, %n, %z : index
   %m = tile.broadcast %o along [] : i1 -> tensor<?x8xi1, #forge.tensor<[BM]>>
-  %v = tile.load %x[%r, %c] : !tile.block<tensor<?x8xf32, #forge.tensor<[n0]>>> -> tensor<?x8xf32, #forge.tensor<[BM]>>
-  %s = arith.select %m, %v, %v : tensor<?x8xi1, #forge.tensor<[BM]>>, tensor<?x8xf32, #forge.tensor<[BM]>>
-  tile.store %s, %y[%r, %c] : tensor<?x8xf32, #forge.tensor<[BM]>>, !tile.block<tensor<?x8xf32, #forge.tensor<[n0]>>>
+  %v = tile.load %x[%r, %c] : {BLOCK} -> {TILE}
+  %s = arith.select %m, %v, %v : tensor<?x8xi1, #forge.tensor<[BM]>>, {TILE}
+  tile.store %s, %y[%r, %c] : {TILE}, {BLOCK}
   tile.return
-}""",
+}}""",
         {},
     )
     text = print_kernel(bound(kernel, BM=4), SMALL).text

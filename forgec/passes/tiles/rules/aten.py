@@ -24,10 +24,10 @@ from forgec.runtime.plan import Reg
 from forgec.runtime.symbolic import Extent, floordiv, mod
 
 
-@computes_operator("aten::searchsorted.Tensor")
+@computes_operator("aten::searchsorted.Tensor", "aten::bucketize.Tensor")
 def searchsorted(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
     """How many elements of the row lie before a value, or with ``right`` not after it: the row is in order."""
-    given = settings(op, "sorted values")
+    given = settings(op, "sorted values" if "searchsorted" in op.callee.data else "values sorted")
     right = given.get("side", "right" if given.get("right") else "left") == "right"
     if given.get("sorter") is not None or not isinstance(given["values"], Reg):
         raise NotLowered("searchsorted has a rule for rows that are in order themselves")
