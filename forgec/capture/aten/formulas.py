@@ -240,6 +240,7 @@ def _prelu(call: Call) -> Result:
     f = Formula(call)
     x, weight = f["self"], f["weight"]
     rank, extents = types.rank(x), types.shape(weight)
+    shape: list[Extent]
     if call.name == "aten::prelu" and len(extents) == 1 and rank > 1:
         shape = [1] * rank
         if extents[0] != 1:
@@ -332,9 +333,10 @@ def _diff(call: Call) -> Result:
         raise Decline
     for step in range(call.integer("n")):
         shape = list(types.shape(value))
-        shape[dim] = shape[dim] - 1
-        if not isinstance(shape[dim], int) or shape[dim] < 0:  # an extent that may be 0 has no difference less
+        extent_before = shape[dim]
+        if not isinstance(extent_before, int) or extent_before < 1:  # one that may be 0 has no difference less
             raise Decline
+        shape[dim] = extent_before - 1
         kind = types.tensor(dtype, shape)
         parts = [
             call.emit(SliceOp, [value], {"dim": index(dim), "start": extent(start), "step": extent(1)}, kind)
