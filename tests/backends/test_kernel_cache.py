@@ -171,6 +171,6 @@ def test_the_command_lists_and_clears(tmp_path: Path, monkeypatch: pytest.Monkey
     assert listed == [f"{KEYS[1][:16]}   2,000,080 bytes  used just now", "1 kernel, 2.0 MB"]
     found = forgec("cache", "list", "--json").json
     assert found["folder"] == str(tmp_path)
-    assert [(entry["key"], entry["bytes"]) for entry in found["kernels"]] == [(KEYS[1], 2_000_048)]
+    assert [(entry["key"], entry["bytes"]) for entry in found["kernels"]] == [(KEYS[1], 2_000_080)]
     assert forgec("cache", "clear").out == "removed 1 kernel, 2.0 MB\n"
     assert forgec("cache", "list").out == "0 kernels, 0.0 MB\n"
