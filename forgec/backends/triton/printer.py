@@ -98,7 +98,7 @@ def print_kernel(kernel: KernelOp, ranges: Mapping[str, Bounds] | None = None) -
     if all(line.lstrip().startswith("#") for line in writer.lines):
         writer.line("pass")
     ops = list(kernel.body.walk())
-    body = "\n".join(writer.lines)
+    body = without_comments("\n".join(writer.lines))
     constants = {name: value for name, value in kernel.bindings.items() if re.search(rf"\b{name}\b", body)}
     return TritonSource(
         function,
@@ -144,11 +144,16 @@ RULES: dict[type[Operation], Callable[[Writer, Any], None]] = {
 }
 
 
+def without_comments(text: str) -> str:
+    """The statements of a source: the lines of a model, which comments hold, say nothing of the kernel."""
+    return "\n".join(line for line in text.split("\n") if not line.lstrip().startswith("#"))
+
+
 def _module(writer: Writer, function: str, parameters: list[str], constants: list[str]) -> str:
     imports = ["import triton", "import triton.language as tl"]
     body = "\n".join(writer.lines)
     helpers = "".join(f"\n{HELPERS[name]}" for name in writer.helpers)
-    if "libdevice." in body:
+    if "libdevice." in without_comments(body):
         imports.append("from triton.language.extra import libdevice")
     arguments = [*parameters, *(f"{name}: tl.constexpr" for name in constants)]
     head = f"def {function}({', '.join(arguments)}):"

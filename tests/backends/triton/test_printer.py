@@ -216,8 +216,11 @@ def test_comments_hold_the_lines_of_the_model(tmp_path: Path) -> None:
     assert "    # model.py:3: y = x  * 2  # é\n" in text
     assert all(len(line) <= 120 for line in text.splitlines())
     assert "    # model.py:4: z = x + x" in text
-    model.write_text("other\n" * 9, encoding="utf-8")
+    model.write_text("BM = libdevice.exp(BN) + tl.dot(BM)\n" * 9, encoding="utf-8")
+    kernel.bound = DictionaryAttr({"BM": IntAttr(128), "BN": IntAttr(8)})
+    assert print_kernel(kernel, SMALL).constants == (("BM", 128),)
     other = print_kernel(kernel, SMALL).text
+    kernel.bound = DictionaryAttr({"BM": IntAttr(128)})
     assert kernel_key(kernel) == key
     without = [[line for line in each.splitlines() if "# model.py" not in line] for each in (text, other)]
     assert without[0] == without[1]
