@@ -58,7 +58,7 @@ def index(writer: Writer, op: IndexOp) -> None:
 def _wish(op: IndexOp) -> str:
     """A name that says what an index is for, by what uses it first."""
     if extents(op.result):
-        return "places"
+        return "pos"
     for use in op.result.uses:
         user = use.operation
         if isinstance(user, ViewOp):
