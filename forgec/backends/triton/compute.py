@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from math import prod
 
+from xdsl.dialects import arith
 from xdsl.dialects.builtin import IntegerType
 
 from forgec.backends.triton.elementwise import NARROW, float_cast
@@ -68,6 +69,9 @@ def _wish(op: IndexOp) -> str:
             return ("first_col", "first_row")[from_the_end] if from_the_end < 2 else "first"
         if isinstance(user, (LoadOp, StoreOp)):
             return "first"
+        spread = next(iter(user.results[0].uses), None) if isinstance(user, BroadcastOp) else use
+        if spread is not None and isinstance(spread.operation, arith.CmpiOp) and spread.index == 1:
+            return "end"
     return "place"
 
 
