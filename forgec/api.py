@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from forgec.diagnostics import Diagnostic, ForgeError, error, warn
+from forgec.runtime.cpu_count import check_threads
 from forgec.runtime.refusals import NotCopied, refuse_path
 
 if TYPE_CHECKING:
@@ -192,6 +193,7 @@ def compile(
         raise error("FORGE-U005", f"weights is {weights!r}", notes=(f"values: {', '.join(get_args(Precision))}",))
     if type(max_signatures) is not int or max_signatures < 1:
         raise error("FORGE-U005", f"max_signatures is {max_signatures!r}, a number of at least 1 is needed")
+    check_threads(threads)
     for name, value in (("target", "" if target is None else target), ("pipeline", pipeline)):
         if not isinstance(value, str):
             raise error("FORGE-U005", f"{name} is a {type(value).__name__}, text is needed")

@@ -131,6 +131,7 @@ def test_fixed_arguments_are_part_of_the_program() -> None:
         ({"pipeline": "cse{"}, "FORGE-P002"),
         ({"pipeline": "constant-fold{size=3}"}, "FORGE-P002"),
         ({"fallback": "never"}, "FORGE-U005"),
+        ({"threads": 10**6}, "FORGE-U005"),
     ],
 )
 def test_options_are_checked_before_anything_runs(options: dict[str, Any], code: str) -> None:

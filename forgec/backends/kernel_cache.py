@@ -1,10 +1,10 @@
 """Compiled kernels on disk, found by what they were made from: across layers, across compiles, across processes.
 
 An entry is one file, named by the hash of everything that its content depends on: the kernel's text without names and
-locations, the target, and the versions of what compiled it. It begins with the hash of the rest, so that a damaged
-one is noticed; it is then removed, and compiled again. Files appear whole or not at all, so processes may share a
-folder without locks: two that compile one kernel write the same file. When the folder grows over its limit, the
-entries that were not used for longest go.
+locations, the target, and the versions of what compiled it. It begins with that name and the hash of the rest, so that
+a damaged one, or one of another name, is noticed; it is then removed, and compiled again. Files appear whole or not at
+all, so processes may share a folder without locks: two that compile one kernel write the same file. When the folder
+grows over its limit, the entries that were not used for longest go.
 
 ``FORGEC_CACHE_DIR`` names another folder than the user's cache folder. What cannot be written is not cached.
 """
@@ -30,8 +30,10 @@ from forgec.runtime.replacing_file import ReplacingFile
 LIMIT_BYTES = 512 << 20
 KEPT_SHARE = 0.8
 """How much of the limit is left after entries were removed, so that not every new one removes another."""
-_MAGIC = b"forgec kernel 1\n"
-_HEADER = len(_MAGIC) + hashlib.sha256().digest_size
+_MAGIC = b"forgec kernel 2\n"
+_HASH = hashlib.sha256().digest_size
+_HEADER = len(_MAGIC) + 2 * _HASH
+"""After the magic number the key, then the hash of the content."""
 _NAME = re.compile(r"[0-9a-f]{64}\.kernel")
 
 
@@ -77,7 +79,7 @@ class KernelCache:
             content = path.read_bytes()
         except OSError:
             return None
-        if not _is_whole(content):
+        if not _is_whole(key, content):
             with contextlib.suppress(OSError):
                 path.unlink()
             return None
@@ -93,7 +95,7 @@ class KernelCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with ReplacingFile(self._path(key)) as file:
-                file.write(_MAGIC)
+                file.write(_MAGIC + bytes.fromhex(key))
                 file.write(hashlib.sha256(content).digest())
                 file.write(content)
         except (OSError, ForgeError):
@@ -145,10 +147,11 @@ class KernelCache:
         self._until_look = min(self.limit_bytes // 16, self.limit_bytes - total)
 
 
-def _is_whole(content: bytes) -> bool:
-    if len(content) < _HEADER or not content.startswith(_MAGIC):
+def _is_whole(key: str, content: bytes) -> bool:
+    """True of the entry of this key as it was written."""
+    if len(content) < _HEADER or not content.startswith(_MAGIC + bytes.fromhex(key)):
         return False
-    return hashlib.sha256(memoryview(content)[_HEADER:]).digest() == content[len(_MAGIC) : _HEADER]
+    return hashlib.sha256(memoryview(content)[_HEADER:]).digest() == content[_HEADER - _HASH : _HEADER]
 
 
 # Keys -----------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from forgec.diagnostics import Diagnostic, ForgeError
 from forgec.ir.attributes import StateType
 from forgec.ir.locations import location_of
 from forgec.ir.ops.module import StateReadOp, StateWriteOp, verify_linear
+from forgec.ir.tile.kernel_bodies import broken_bodies
 from forgec.ir.tile.launches import misfitting_launches
 
 
@@ -29,7 +30,8 @@ def broken_ops(module: ModuleOp) -> Iterator[tuple[Operation, str]]:
 
     Beyond the ops' own verifiers this checks that values are defined before they are used, wherever regions have one
     block (xDSL checks no dominance, and a rewrite that inserts at the wrong place breaks exactly that), that state is
-    linear also where no op of the dialect touches it, and that launches fit their kernels.
+    linear also where no op of the dialect touches it, that launches fit their kernels, and that kernels hold what they
+    may.
     """
     try:
         module.verify()
@@ -39,6 +41,7 @@ def broken_ops(module: ModuleOp) -> Iterator[tuple[Operation, str]]:
         yield from _early_uses(region, set())
     yield from _lost_states(module)
     yield from misfitting_launches(module)
+    yield from broken_bodies(module)
 
 
 def _failing_verifiers(module: ModuleOp, failure: Exception) -> Iterator[tuple[Operation, str]]:

@@ -39,10 +39,16 @@ class Source:
 
 
 def context() -> Context:
-    """forgec's dialects, loaded, and xDSL's, registered: those are imported when a file uses them."""
+    """forgec's dialects and the ops that stand beside their rules, loaded, and xDSL's dialects, registered: those are
+    imported when a file uses them.
+    """
     from xdsl.dialects import get_all_dialects
 
+    from forgec.passes.tiles.rules import own_ops
+
     result = forge_context()
+    for op in own_ops():
+        result.load_op(op)
     known = set(result.registered_dialect_names)
     for name, factory in get_all_dialects().items():
         if name not in known:

@@ -16,10 +16,12 @@ from xdsl.rewriter import InsertPoint, Rewriter
 from forgec.backends.plan_builder import view_type
 from forgec.ir import types
 from forgec.ir.attributes import ExtentsAttr, IntsAttr, StateType, SymType
+from forgec.ir.cost import launches_kernel
 from forgec.ir.locations import inherit
 from forgec.ir.ops.base import ForgeOp
+from forgec.ir.ops.control import FromIndexOp
 from forgec.ir.ops.fused import FusedOp
-from forgec.ir.ops.module import ConstantOp, ParamRefOp, StateReadOp
+from forgec.ir.ops.module import AtenOp, ConstantOp, ParamRefOp, StateReadOp
 from forgec.ir.ops.shape import CopyOp, ViewOp, is_free
 from forgec.ir.tile.kernel import KernelOp, LaunchOp
 from forgec.passes.patterns import missed
@@ -68,6 +70,8 @@ class LowerToTile(ModulePass):
             for current in list(block.ops):
                 if _is_candidate(current):
                     _lower(current, block, kernels, known)
+                else:
+                    _say_why_it_stays(current)
         for kernel in kernels.values():
             op.body.block.add_op(kernel)
 
@@ -83,6 +87,32 @@ def _is_candidate(op: Operation) -> bool:
         return False
     known = type(op) in all_rules() or type(op) in UPDATES or type(op) in EXPANSIONS
     return isinstance(op, FusedOp) or known or hasattr(op, "decompose")
+
+
+def _say_why_it_stays(op: Operation) -> None:
+    """A remark for what is no candidate and does work at run time all the same."""
+    name = op.callee.data if isinstance(op, AtenOp) else op.name
+    if isinstance(op, FromIndexOp):
+        missed(op, f"{name} has no kernel: the runtime makes it of a number that the program computes")
+        return
+    if isinstance(op, LaunchOp) or not launches_kernel(op) or getattr(op, "is_naming", False):
+        return
+    values = (*op.operands, *op.results)
+    if getattr(op, "draws_random", False):
+        reason = "it draws random numbers, and moves torch's generator on"
+    elif getattr(op, "is_pinned", False):
+        reason = "only the data tells the extent of its result"
+    elif not op.results:
+        reason = "it has no result"
+    elif any(isinstance(v.type, SymType) for v in op.results):
+        reason = "only the data tells the extent of its result"
+    elif any(isinstance(v.type, SymType) for v in values):
+        reason = "it takes a number that the program computes while it runs"
+    elif any(isinstance(v.type, StateType) for v in values):
+        reason = "it takes state as such"
+    else:
+        reason = f"{name} has no rule"
+    missed(op, f"{name} has no kernel: {reason}")
 
 
 def _lower(op: Operation, block: Block, kernels: dict[str, KernelOp], known: KnownGroups) -> None:
@@ -106,8 +136,8 @@ def _lower(op: Operation, block: Block, kernels: dict[str, KernelOp], known: Kno
         for part in parts:
             if _is_candidate(part):
                 _lower(part, block, kernels, known)
-            elif not isinstance(part, (ViewOp, ParamRefOp, ConstantOp)):
-                missed(part, f"{part.name} has no kernel: {part.name} has no rule")
+            else:
+                _say_why_it_stays(part)
         return
     finally:
         if group is not op:
@@ -224,6 +254,8 @@ def _dies(value: SSAValue, op: Operation, group: FusedOp) -> bool:
 
 
 def _kind(op: Operation) -> str:
+    if isinstance(op, AtenOp):
+        return op.callee.data
     return f"a group around {op.kind.data}" if isinstance(op, FusedOp) else op.name
 
 

@@ -112,7 +112,8 @@ def _classes() -> dict[str, type[Operation]]:
 
 @cache
 def ops_of(row: Row) -> frozenset[type[Operation]]:
-    """The ops that a row can emit: those that its code names, or that of a function of capture that it calls."""
+    """The ops that a row can emit: those that its code names, or that of a function of capture that it
+    calls, or of a class there that it uses."""
     found: set[type[Operation]] = set()
     seen: set[Any] = set()
     _collect(row, found, seen)
@@ -122,6 +123,10 @@ def ops_of(row: Row) -> frozenset[type[Operation]]:
 def _collect(value: Any, found: set[type[Operation]], seen: set[Any]) -> None:
     if isinstance(value, type) and value.__name__ in _classes():
         found.add(_classes()[value.__name__])
+    elif isinstance(value, type) and value not in seen and value.__module__.startswith("forgec.capture.aten"):
+        seen.add(value)
+        for method in vars(value).values():
+            _collect(method, found, seen)
     elif isinstance(value, FunctionType) and value not in seen and value.__module__.startswith("forgec.capture"):
         seen.add(value)
         for cell in value.__closure__ or ():

@@ -101,7 +101,7 @@ def tile_page(example: Path) -> str:
 def shown(text: str) -> Shown:
     """A case at every level."""
     context = ir_source.context()
-    module = ir_source.parse(Piece("docs/tile.md", _SYMBOL + text, 1), context).module
+    module = ir_source.parse(Piece("forward.mlir", _SYMBOL + text, 1), context).module
     LowerToTile().apply(context, module)
     (kernel,) = [op for op in module.ops if isinstance(op, KernelOp)]
     unbound, table = _kernel_text(module), _table(kernel, module)

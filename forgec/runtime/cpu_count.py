@@ -1,4 +1,6 @@
-"""How many threads this process should compute with: what its affinity mask and its control groups leave it."""
+"""How many threads this process should compute with: what its affinity mask and its control groups leave it, and
+how many it may ask for.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,9 @@ import os
 from collections.abc import Iterator
 from math import ceil
 from pathlib import Path
+from typing import Any
+
+from forgec.diagnostics import error
 
 SYSTEM = Path("/sys")
 CGROUPS = Path("/proc/self/cgroup")
@@ -87,3 +92,13 @@ def _share(quota: str, period: str) -> float | None:
     if not quota.isdecimal() or not period.isdecimal() or not int(period):
         return None
     return int(quota) / int(period)
+
+
+MAX_THREADS = 4096
+"""More than any machine computes with at once; each takes memory of its own."""
+
+
+def check_threads(threads: Any) -> None:
+    """FORGE-U005 unless it is None or a number from 1 to ``MAX_THREADS``."""
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= MAX_THREADS):
+        raise error("FORGE-U005", f"threads is {threads!r}, a number from 1 to {MAX_THREADS} is needed")

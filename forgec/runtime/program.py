@@ -14,6 +14,7 @@ from forgec.runtime import arrays, plan_check, tree
 from forgec.runtime.aten import called_of_torch, link, require_devices, require_torch
 from forgec.runtime.binding import Binding, Peak, bind, in_range, peak_of
 from forgec.runtime.collector import paused_collector
+from forgec.runtime.cpu_count import check_threads
 from forgec.runtime.dtypes import from_torch
 from forgec.runtime.executable import Calls, Executable
 from forgec.runtime.executor import Lane, Progress, is_out_of_memory
@@ -250,8 +251,7 @@ class Program(NotCopied):
         plan_is_checked: bool = False,
         kernels: NativeCode | None = None,
     ) -> None:
-        if threads is not None and (type(threads) is not int or threads < 1):
-            raise error("FORGE-U005", f"threads is {threads!r}, a number of at least 1 is needed")
+        check_threads(threads)
         if not plan_is_checked:
             plan_check.check(plan)
         check_launches(plan, kernels and kernels.table)

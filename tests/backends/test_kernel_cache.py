@@ -55,6 +55,16 @@ def test_damaged_entries_are_made_again(tmp_path: Path, damage) -> None:
     assert cache.find(KEYS[0]) == b"again"
 
 
+def test_an_entry_of_another_key_is_made_again(tmp_path: Path) -> None:
+    cache = KernelCache(tmp_path)
+    for key, content in zip(KEYS, (b"one", b"two"), strict=False):
+        cache.keep(key, content)
+    first, second = (tmp_path / f"{key}.kernel" for key in KEYS[:2])
+    first.write_bytes(second.read_bytes())
+    assert cache.find_or_make(KEYS[0], lambda: b"again") == b"again"
+    assert cache.find(KEYS[1]) == b"two"
+
+
 def test_the_entries_that_were_not_used_for_longest_go(tmp_path: Path) -> None:
     cache = KernelCache(tmp_path, limit_bytes=10_000)
     for number in range(8):
@@ -158,9 +168,9 @@ def test_the_command_lists_and_clears(tmp_path: Path, monkeypatch: pytest.Monkey
     assert forgec("cache", "list").out == "0 kernels, 0.0 MB\n"
     kernel_cache.KernelCache().keep(KEYS[1], bytes(2_000_000))
     listed = forgec("cache", "list").out.splitlines()
-    assert listed == [f"{KEYS[1][:16]}   2,000,048 bytes  used just now", "1 kernel, 2.0 MB"]
+    assert listed == [f"{KEYS[1][:16]}   2,000,080 bytes  used just now", "1 kernel, 2.0 MB"]
     found = forgec("cache", "list", "--json").json
     assert found["folder"] == str(tmp_path)
-    assert [(entry["key"], entry["bytes"]) for entry in found["kernels"]] == [(KEYS[1], 2_000_048)]
+    assert [(entry["key"], entry["bytes"]) for entry in found["kernels"]] == [(KEYS[1], 2_000_080)]
     assert forgec("cache", "clear").out == "removed 1 kernel, 2.0 MB\n"
     assert forgec("cache", "list").out == "0 kernels, 0.0 MB\n"

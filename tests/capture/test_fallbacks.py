@@ -57,7 +57,7 @@ FALLBACKS: dict[str, tuple[Callable[..., Any], list[Any]]] = {
     "aten::celu": (lambda a: F.celu(a), [x]),
     "aten::leaky_relu": (lambda a: F.leaky_relu(a, 0.2), [x]),
     "aten::hardswish": (lambda a: F.hardswish(a), [x]),
-    "aten::lerp.Scalar": (lambda a: torch.lerp(a, a.flip(0), 0.3), [x]),
+    "aten::lgamma": (lambda a: a.lgamma(), [x]),
     "aten::take_along_dim": (lambda a: a.take_along_dim(a.argsort(2), 2), [x]),
     "aten::histc": (lambda a: a.histc(4), [x]),
     "aten::unique_consecutive": (lambda a: a + 0, [x]),

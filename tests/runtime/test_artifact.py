@@ -303,7 +303,7 @@ def test_weights_that_do_not_fit(tmp_path: Path, sources: dict[str, Any], reason
 def test_options_of_load(tmp_path: Path) -> None:
     path = write(tmp_path / "m.forge")
     load(path, device="cpu")
-    options: list[dict[str, Any]] = [{"device": "cuda"}, {"threads": 0}, {"verify": "never"}]
+    options: list[dict[str, Any]] = [{"device": "cuda"}, {"threads": 0}, {"threads": 10**6}, {"verify": "never"}]
     for bad in options:
         with pytest.raises(ForgeError, match="FORGE-U005"):
             load(path, **bad)

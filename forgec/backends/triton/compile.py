@@ -21,7 +21,7 @@ from typing import Any
 from forgec import __version__
 from forgec.backends.kernel_cache import KernelCache, kernel_key, versions
 from forgec.backends.triton.alone import compile_alone
-from forgec.backends.triton.printer import TritonSource, print_kernel
+from forgec.backends.triton.printer import TritonSource, print_kernel, without_comments
 from forgec.diagnostics import ForgeError, error
 from forgec.ir.tile.kernel import KernelOp
 from forgec.runtime.symbolic import Bounds
@@ -147,7 +147,7 @@ def _warps(source: TritonSource) -> int:
 def _compile(
     source: TritonSource, architecture: str, aligned: Collection[int], num_warps: int, num_stages: int
 ) -> CompiledKernel:
-    has_float8 = "tl.float8" in source.text or any("fp8" in kind for _, kind in source.signature)
+    has_float8 = "tl.float8" in without_comments(source.text) or any("fp8" in kind for _, kind in source.signature)
     if has_float8 and not _converts_float8(architecture):
         return CompiledKernel.from_bytes(compile_alone(source, architecture, aligned, num_warps, num_stages))
     return compile_here(source, architecture, aligned, num_warps, num_stages)
@@ -250,7 +250,7 @@ def _translate(
             for stage, run in stages.items():
                 if stage != "cubin":
                     found = run(found, metadata)
-                if stage == "ttir" and "tl.sum(" in source.text:
+                if stage == "ttir" and "tl.sum(" in without_comments(source.text):
                     _refuse_new_products(source, str(found))
         except ForgeError:
             raise
@@ -267,7 +267,7 @@ def _translate(
 
 def _refuse_new_products(source: TritonSource, text: str) -> None:
     """Triton makes products in tf32 of some sums of products (``elementwise._mulf``): none that the source lacks."""
-    if text.count("tt.dot ") > source.text.count("tl.dot("):
+    if text.count("tt.dot ") > without_comments(source.text).count("tl.dot("):
         raise error("FORGE-B006", f"Triton makes a tf32 product of a sum in kernel {source.name}")
 
 

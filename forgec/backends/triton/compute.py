@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from math import prod
 
+from xdsl.dialects import arith
 from xdsl.dialects.builtin import IntegerType
 
 from forgec.backends.triton.elementwise import NARROW, float_cast
@@ -13,8 +14,10 @@ from forgec.backends.triton.text import Level, Text, binary, call, literal
 from forgec.backends.triton.writer import MAX_TILE_ELEMENTS, Writer, refusal
 from forgec.ir.tile.compute import BroadcastOp, DotOp, IndexOp, PadOp, RangeOp, ReduceOp, ScanOp, TransposeOp
 from forgec.ir.tile.kernel import ProgramIdOp
+from forgec.ir.tile.memory import LoadOp, StoreOp, ViewOp
 from forgec.ir.tile.types import element, extents
 from forgec.ir.types import ELEMENT_TYPES
+from forgec.runtime.symbolic import substitute
 
 _F32 = ELEMENT_TYPES["f32"]
 _BOOLEAN = IntegerType(1)
@@ -46,9 +49,30 @@ def program_id(writer: Writer, op: ProgramIdOp) -> None:
 
 def index(writer: Writer, op: IndexOp) -> None:
     names = writer.symbols()
-    names.update({f"p{number}": writer[operand] for number, operand in enumerate(op.inputs)})
-    text = writer.expression(op.expression.data, names, writer.ranges.expression(op))
-    writer.define(op.result, text, op, "place")
+    given = {f"p{number}": writer[operand] for number, operand in enumerate(op.inputs)}
+    numbers = {name: text.literal for name, text in given.items() if type(text.literal) is int}
+    found = substitute(op.expression.data, numbers)
+    text = writer.expression(found, {**names, **given}, writer.ranges.expression(op))
+    writer.define(op.result, text, op, _wish(op))
+
+
+def _wish(op: IndexOp) -> str:
+    """A name that says what an index is for, by what uses it first."""
+    if extents(op.result):
+        return "pos"
+    for use in op.result.uses:
+        user = use.operation
+        if isinstance(user, ViewOp):
+            return "offset"
+        if isinstance(user, (LoadOp, StoreOp)) and len(user.offsets) > 1:
+            from_the_end = len(user.operands) - 1 - use.index
+            return ("first_col", "first_row")[from_the_end] if from_the_end < 2 else "first"
+        if isinstance(user, (LoadOp, StoreOp)):
+            return "first"
+        spread = next(iter(user.results[0].uses), None) if isinstance(user, BroadcastOp) else use
+        if spread is not None and isinstance(spread.operation, arith.CmpiOp) and spread.index == 1:
+            return "end"
+    return "place"
 
 
 def range_(writer: Writer, op: RangeOp) -> None:

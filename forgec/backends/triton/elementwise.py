@@ -20,8 +20,9 @@ from forgec.backends.triton.text import Level, Text, binary, call, joined, liter
 from forgec.backends.triton.writer import Writer, refusal
 from forgec.ir.tile.compute import BroadcastOp
 from forgec.ir.tile.elementwise import ErfcOp, RemFOp
-from forgec.ir.tile.types import element, extents
+from forgec.ir.tile.types import INDEX, element, extents
 from forgec.ir.types import ELEMENT_TYPES
+from forgec.runtime.symbolic import Bounds
 
 Rule = Callable[[Writer, Operation, list[Text]], Text]
 
@@ -176,12 +177,46 @@ def _cmpi(writer: Writer, op: Operation, operands: list[Text]) -> Text:
     assert isinstance(op, arith.CmpiOp)
     predicate = op.predicate.value.data
     boolean = element(op.lhs) == _BOOLEAN
+    if element(op.lhs) == INDEX and predicate in _DECIDED:
+        known = _DECIDED[predicate](writer.ranges.of(op.lhs), writer.ranges.of(op.rhs))
+        if known is not None:
+            return literal(known)
     if predicate >= 6 and not boolean:
         return _unsigned(lambda w, o, texts: binary(_ORDER[predicate], *texts))(writer, op, operands)
     if boolean and predicate >= 2:  # as numbers: true is 1, or -1 where signed
         numbers = [writer.cast(operand, _BOOLEAN, "int32") for operand in operands]
         return binary(_ORDER[predicate], *(numbers if predicate >= 6 else reversed(numbers)))
     return binary(_SIGNED[predicate], *operands)
+
+
+def _less(left: Bounds, right: Bounds) -> bool | None:
+    """Whether all of the left are less than all of the right: True, certainly not: False, or None."""
+    (low, high), (least, most) = left, right
+    if high is not None and least is not None and high < least:
+        return True
+    return False if low is not None and most is not None and low >= most else None
+
+
+def _not(known: bool | None) -> bool | None:
+    return None if known is None else not known
+
+
+_DECIDED: dict[int, Callable[[Bounds, Bounds], bool | None]] = {
+    2: _less,
+    3: lambda left, right: _not(_less(right, left)),
+    4: lambda left, right: _less(right, left),
+    5: lambda left, right: _not(_less(left, right)),
+}
+"""Orders of indices, by the numbers of arith.cmpi: slt, sle, sgt, sge."""
+
+
+def _and(writer: Writer, op: Operation, operands: list[Text]) -> Text:
+    """Both; the other one where one is true by itself."""
+    if element(op.operands[0]) == _BOOLEAN:
+        for text, other in (operands, operands[::-1]):
+            if text.literal is True:
+                return other
+    return _operator("&")(writer, op, operands)
 
 
 def _cmpf(writer: Writer, op: Operation, operands: list[Text]) -> Text:
@@ -408,7 +443,7 @@ RULES: dict[type[Operation], Rule] = {
     arith.FloorDivSIOp: _floordivsi,
     arith.CeilDivSIOp: _ceildivsi,
     arith.CeilDivUIOp: _unsigned(_ceildivui, literals=False),
-    arith.AndIOp: _operator("&"),
+    arith.AndIOp: _and,
     arith.OrIOp: _operator("|"),
     arith.XOrIOp: _xori,
     arith.ShLIOp: _operator("<<"),

@@ -137,7 +137,7 @@ def _element_access(writer: Writer, block: SSAValue, indices: Sequence[SSAValue]
     after a check fails does not matter, but it must not fault.
     """
     tensor = block_type(block)
-    parts = [] if mask is None else [writer[mask]]
+    parts = [] if mask is None or writer[mask].literal is True else [writer[mask]]
     if writer.checks:
         for index, limit in zip(indices, types.shape(tensor), strict=True):
             (low, high), least = writer.ranges.of(index), writer.ranges.extent(limit)[0]

@@ -12,7 +12,7 @@
     def scale(x_ptr, y_ptr, n0, BM: tl.constexpr):
         m = tl.program_id(0)
         offs = m * BM + tl.arange(0, BM)
-        # model.py:12
+        # model.py:12: y = x * 2
         v = tl.load(x_ptr + offs, mask=offs < n0, other=0.0)
         tl.store(y_ptr + offs, v * 2.0, mask=offs < n0)
 
@@ -24,6 +24,7 @@ the launch, in which a check that fails writes its number; what follows the chec
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -35,7 +36,7 @@ from xdsl.ir import Operation
 from forgec.backends.triton import compute, control, elementwise, memory
 from forgec.backends.triton.helpers import HELPERS
 from forgec.backends.triton.text import Names, Text
-from forgec.backends.triton.writer import MAX_TILE_ELEMENTS, Writer, refusal
+from forgec.backends.triton.writer import MAX_TILE_ELEMENTS, WIDTH, Writer, refusal
 from forgec.ir import types
 from forgec.ir.tile.compute import (
     BroadcastOp,
@@ -97,7 +98,7 @@ def print_kernel(kernel: KernelOp, ranges: Mapping[str, Bounds] | None = None) -
     if all(line.lstrip().startswith("#") for line in writer.lines):
         writer.line("pass")
     ops = list(kernel.body.walk())
-    body = "\n".join(writer.lines)
+    body = without_comments("\n".join(writer.lines))
     constants = {name: value for name, value in kernel.bindings.items() if re.search(rf"\b{name}\b", body)}
     return TritonSource(
         function,
@@ -143,16 +144,22 @@ RULES: dict[type[Operation], Callable[[Writer, Any], None]] = {
 }
 
 
+def without_comments(text: str) -> str:
+    """The statements of a source: the lines of a model, which comments hold, say nothing of the kernel."""
+    return "\n".join(line for line in text.split("\n") if not line.lstrip().startswith("#"))
+
+
 def _module(writer: Writer, function: str, parameters: list[str], constants: list[str]) -> str:
     imports = ["import triton", "import triton.language as tl"]
     body = "\n".join(writer.lines)
     helpers = "".join(f"\n{HELPERS[name]}" for name in writer.helpers)
-    if "libdevice." in body:
+    if "libdevice." in without_comments(body):
         imports.append("from triton.language.extra import libdevice")
     arguments = [*parameters, *(f"{name}: tl.constexpr" for name in constants)]
     head = f"def {function}({', '.join(arguments)}):"
-    if len(head) > 120:
-        head = f"def {function}(\n    {', '.join(arguments)}\n):"
+    if len(head) > WIDTH:
+        lines = textwrap.wrap(", ".join(arguments), WIDTH - 4, break_long_words=False, break_on_hyphens=False)
+        head = "\n    ".join([f"def {function}(", *lines]) + "\n):"
     kernel = writer.kernel
     comments = [f"# grid: {' x '.join(str(extent) for extent in kernel.grid.data) or 1}"]
     if kernel.tiles.data:

@@ -22,8 +22,17 @@ class IndexRanges:
     def __init__(self, kernel: KernelOp, symbols: Mapping[str, Bounds]) -> None:
         self._kernel = kernel
         self._bindings = kernel.bindings
-        self.symbols = dict(symbols)
+        self.symbols = {name: self._of_a_running_program(name, found) for name, found in symbols.items()}
         self._known: dict[SSAValue, Bounds] = {}
+
+    def _of_a_running_program(self, symbol: str, found: Bounds) -> Bounds:
+        """At least 1 where a grid without programs would follow from 0: then nothing runs."""
+        if found[0] == 0:
+            for extent in self._kernel.grid.data:
+                count = substitute(extent, {**self._bindings, symbol: 0})
+                if isinstance(count, int) and count <= 0:
+                    return 1, found[1]
+        return found
 
     def extent(self, expression: Extent) -> Bounds:
         """Of an expression in the kernel's symbols."""

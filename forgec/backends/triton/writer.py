@@ -23,7 +23,8 @@ from forgec.backends.triton.text import (
     literal,
     mangled,
 )
-from forgec.diagnostics import ForgeError, error
+from forgec.diagnostics import ForgeError, Location, error
+from forgec.diagnostics.render import source_line
 from forgec.ir.locations import location_of
 from forgec.ir.tile.kernel import KernelOp
 from forgec.ir.tile.types import block_type, element, extents
@@ -34,6 +35,18 @@ MAX_TILE_ELEMENTS = 1 << 20
 """Triton refuses larger tiles."""
 INLINE = 56
 """The longest text of a value that is written where it is used, once, and not assigned to a name."""
+
+
+WIDTH = 120
+"""Columns of a line."""
+
+
+def _comment(place: Location, indentation: str) -> str:
+    """``# model.py:44: y = torch.relu(x)``; without the text where the file is not at hand."""
+    name, text = re.split(r"[/\\]", place.file)[-1], (source_line(place) or "").strip()
+    whole = f"{indentation}# {name}:{place.line}{': ' if text else ''}{text}"
+    whole = "".join(character if character.isprintable() else " " for character in whole)
+    return whole if len(whole) <= WIDTH else f"{whole[: WIDTH - 1].rstrip()}…"
 
 
 def refusal(op: Operation, reason: str) -> ForgeError:
@@ -72,8 +85,7 @@ class Writer:
         place = None if op is None else location_of(op)
         if place is not None and place.line and (place.file, place.line) != self._place:
             self._place = (place.file, place.line)
-            name = re.split(r"[/\\]", place.file)[-1]
-            self.lines.append(f"{'    ' * self._depth}# {name}:{place.line}".replace("\n", " "))
+            self.lines.append(_comment(place, "    " * self._depth))
         self.lines.append("    " * self._depth + code)
         return start
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 
-from xdsl.ir import Attribute
+from xdsl.ir import Attribute, SSAValue
 
 from forgec.capture.aten import reduction, shape  # noqa: F401 - their rows have other names, too
 from forgec.capture.aten.elementwise import binary
+from forgec.capture.aten.formulas import Formula
 from forgec.capture.call import ROWS, Call, Decline, Result, extent, from_aten, scalar
 from forgec.ir import types
 from forgec.ir.ops import activation as a
 from forgec.ir.ops import unary as u
 from forgec.ir.ops.base import ForgeOp
-from forgec.ir.ops.binary import EqOp, FloorDivOp, LtOp, MaximumOp, MinimumOp, PowOp, ShiftLeftOp, ShiftRightOp
+from forgec.ir.ops.binary import DivOp, EqOp, FloorDivOp, LtOp, MaximumOp, MinimumOp, PowOp, ShiftLeftOp, ShiftRightOp
 from forgec.ir.ops.select import TrilOp, TriuOp, WhereOp
 
 ALIASES = {
@@ -151,8 +152,13 @@ def _clamp_by_tensors(call: Call) -> Result:
 
 @from_aten("aten::div.Tensor_mode", "aten::divide.Tensor_mode", "aten::div.Scalar_mode", "aten::divide.Scalar_mode")
 def _rounded_division(call: Call) -> Result:
-    call.require(rounding_mode="floor")
-    return binary(call, FloorDivOp)
+    if call["rounding_mode"] == "floor":
+        return binary(call, FloorDivOp)
+    call.require(rounding_mode="trunc")
+    f = Formula(call)
+    other = call.arguments["other"]
+    quotient = f(DivOp, f["self"], f["other"] if isinstance(other, SSAValue) else call.number("other"))
+    return f.result(f(u.TruncOp, call.cast(quotient, types.dtype(f.target))))
 
 
 @from_aten("aten::bitwise_left_shift.Tensor", "aten::bitwise_left_shift.Tensor_Scalar")

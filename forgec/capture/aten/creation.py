@@ -7,6 +7,7 @@ from forgec.capture.call import Call, Decline, Result, extent, from_aten, scalar
 from forgec.ir import types
 from forgec.ir.ops.creation import FullOp, IotaOp
 from forgec.ir.ops.shape import BroadcastOp
+from forgec.ir.ops.unary import CastOp
 from forgec.runtime.symbolic import SymExpr
 
 FILLED = {
@@ -55,11 +56,12 @@ def _full(call: Call, value: bool | int | float) -> Result:
 def _arange(call: Call) -> Result:
     start, step = call.arguments.get("start", 0), call.arguments.get("step", 1)
     target = call.results[0]
-    if (
-        target is None
-        or types.dtype(target) not in ("i64", "i32")
-        or isinstance(start, float)
-        or isinstance(step, float)
-    ):
+    if target is None or any(isinstance(number, float) for number in (start, step)):
         raise Decline
-    return call.emit(IotaOp, [], {"start": extent(start), "step": extent(step)})
+    dtype = types.dtype(target)
+    if dtype in ("i64", "i32"):
+        return call.emit(IotaOp, [], {"start": extent(start), "step": extent(step)})
+    if dtype not in ("f32", "f64") or isinstance(call["end"], float):  # ATen adds in halves
+        raise Decline
+    numbers = types.tensor("i64", types.shape(target))  # of which a float holds the nearest
+    return call.emit(CastOp, [call.emit(IotaOp, [], {"start": extent(start), "step": extent(step)}, numbers)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from xdsl.dialects.builtin import StringAttr
 from xdsl.ir import SSAValue
 
+from forgec.capture.aten.formulas import Formula
 from forgec.capture.call import Call, Decline, Result, extent, from_aten, scalar
 from forgec.ir import types
 from forgec.ir.ops import binary as b
@@ -116,9 +117,18 @@ def _binary(cls: type[ForgeOp]):
 
 def _scaled(cls: type[ForgeOp]):
     def row(call: Call) -> Result:
-        if call["alpha"] != 1:
-            raise Decline
-        return binary(call, cls)
+        if call["alpha"] == 1:
+            return binary(call, cls)
+        f = Formula(call)
+        factor = call.number("alpha")
+        if not isinstance(call["other"], SSAValue):
+            if cls is b.RsubOp:
+                raise Decline
+            return f.result(f(cls, f["self"], call.number("other") * factor))
+        scaled = "self" if cls is b.RsubOp else "other"
+        values = {name: f[name] for name in ("self", "other")}
+        values[scaled] = f(b.MulOp, values[scaled], factor)
+        return f.result(f(cls, values["self"], values["other"]))
 
     return row
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from xdsl.ir import SSAValue
 
-from forgec.capture.call import Call, Decline, Result, flag, from_aten, index, ints
+from forgec.capture.aten.formulas import reshaped
+from forgec.capture.call import Call, Decline, Result, flag, from_aten, index, ints, scalar
 from forgec.ir import types
 from forgec.ir.ops import index as i
-from forgec.ir.ops.binary import AddOp
+from forgec.ir.ops.binary import AddOp, SubOp
+from forgec.ir.ops.reduction import CumsumOp
 from forgec.ir.ops.select import WhereOp
-from forgec.ir.ops.shape import ReshapeOp
+from forgec.ir.ops.shape import BroadcastOp, ReshapeOp
+from forgec.ir.ops.unary import ClampOp
 
 
 @from_aten("aten::embedding")
@@ -104,3 +109,27 @@ def _placed(cls: type[i.PlacedOp]):
 
 for _name, _cls in PLACED.items():
     from_aten(_name)(_placed(_cls))
+
+
+@from_aten("aten::masked_scatter")
+def _masked_scatter(call: Call) -> Result:
+    """The elements of ``source``, in order, where the mask is true: the place of each is how many true ones are before
+    it. Fewer elements than true ones are an index out of range.
+    """
+    target, source = call.results[0], call.tensor("source")
+    count = types.numel(source)
+    if target is None or not isinstance(count, int) or not count:
+        raise Decline
+    shape = types.shape(target)
+    total = prod(shape)
+    mask, value = (
+        call.emit(BroadcastOp, [call.tensor(name)], None, types.tensor(types.dtype(call.tensor(name)), shape))
+        if tuple(types.shape(call.tensor(name))) != tuple(shape)
+        else call.tensor(name)
+        for name in ("mask", "self")
+    )
+    flat = call.cast(reshaped(call, mask, [total]), "i64")
+    places = call.infer(SubOp, [call.infer(CumsumOp, [flat], {"dim": index(0)})], {"scalar": scalar(1)})
+    places = call.infer(ClampOp, [places], {"lower": scalar(0)})
+    found = call.infer(i.IndexSelectOp, [reshaped(call, source, [count]), places], {"dim": index(0)})
+    return call.emit(WhereOp, [mask, reshaped(call, found, shape), value])

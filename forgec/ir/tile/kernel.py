@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -154,6 +154,16 @@ class KernelOp(IRDLOperation):
                 raise VerifyException(f"there is no parameter {position}")
         if not set(self.updates.data) <= set(self.writes.data):
             raise VerifyException("what a kernel updates it writes")
+        if self.bound is not None:
+            self._check_bindings({parameter.name for parameter in self.tiles.data}, self.bound.data)
+
+    def _check_bindings(self, tiles: set[str], bound: Mapping[str, Attribute]) -> None:
+        for name, value in bound.items():
+            if name not in tiles:
+                raise VerifyException(f"{name} is bound and is no tile parameter of the kernel")
+            if not isinstance(value, IntAttr) or value.data < 1:
+                found = value.data if isinstance(value, IntAttr) else value
+                raise VerifyException(f"the tile parameter {name} is bound to {found}, at least 1 is needed")
 
     def print(self, printer: Printer) -> None:
         printer.print_string(" ")
@@ -275,6 +285,14 @@ class ProgramIdOp(IRDLOperation):
 
     def __init__(self, axis: int) -> None:
         super().__init__(properties={"axis": IntAttr(axis)}, result_types=[INDEX])
+
+    def verify_(self) -> None:
+        kernel = self.parent_op()
+        while kernel is not None and not isinstance(kernel, KernelOp):
+            kernel = kernel.parent_op()
+        count = None if kernel is None else len(kernel.grid.data)
+        if self.axis.data < 0 or (count is not None and self.axis.data >= count):
+            raise VerifyException(f"there is no axis {self.axis.data}: the kernel's grid has {count}")
 
 
 @irdl_op_definition

@@ -59,6 +59,14 @@ class ViewOp(IRDLOperation):
 class _Access(IRDLOperation):
     custom_directives = (Bare,)
 
+    def _check_in_bounds(self, dims: IntsAttr | None, rank: int) -> None:
+        found = () if dims is None else dims.data
+        for dim in found:
+            if not 0 <= dim < rank:
+                raise VerifyException(f"in_bounds names dimension {dim} of a block of rank {rank}")
+        if len(set(found)) != len(found):
+            raise VerifyException("in_bounds names a dimension twice")
+
     def _check_block(self, block: SSAValue, tile: SSAValue, offsets: Sequence[SSAValue]) -> None:
         tensor = block_type(block)
         if element(tile) != signless(tensor.element_type):
@@ -99,6 +107,7 @@ class LoadOp(_Access):
 
     def verify_(self) -> None:
         self._check_block(self.block, self.result, self.offsets)
+        self._check_in_bounds(self.in_bounds, len(self.offsets))
         if isinstance(self.result.type, TensorType) and len(extents(self.result)) != len(self.offsets):
             raise VerifyException("a tile that is loaded has the rank of the block")
 
@@ -126,6 +135,7 @@ class StoreOp(_Access):
 
     def verify_(self) -> None:
         self._check_block(self.block, self.value, self.offsets)
+        self._check_in_bounds(self.in_bounds, len(self.offsets))
         if isinstance(self.value.type, TensorType) and len(extents(self.value)) != len(self.offsets):
             raise VerifyException("a tile that is stored has the rank of the block")
 

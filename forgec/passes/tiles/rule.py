@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from xdsl.builder import Builder
 from xdsl.ir import Operation, SSAValue
@@ -28,7 +28,9 @@ def computes(*classes: type[Operation]) -> Callable[[Rule], Rule]:
 
 
 OPERATORS: dict[str, Callable[[KernelBuilder, Any, Place], Tile]] = {}
-"""Rules of ATen operators that have no op of their own, by name: ``aten::pad``, ``aten::pow.Scalar``."""
+"""Rules of ATen operators that have no op of their own, by name: ``aten::pad``, ``aten::pow.Scalar``. A name without
+an overload stands for all overloads that are not named themselves.
+"""
 
 
 def computes_operator(
@@ -63,14 +65,25 @@ def expands(*classes: type[Operation]) -> Callable[[Expansion], Expansion]:
 
 
 OPERATOR_EXPANSIONS: dict[str, Expansion] = {}
-"""Expansions of ATen operators that have no op of their own, by name."""
+"""Expansions of ATen operators that have no op of their own, by name, as in ``OPERATORS``."""
+
+Declared = TypeVar("Declared")
+
+
+def of_operator(table: Mapping[str, Declared], callee: str) -> Declared | None:
+    """What a table has for an overload: what was declared for it by name, else for all overloads."""
+    found = table.get(callee)
+    return table.get(callee.partition(".")[0]) if found is None else found
 
 
 def expands_operator(*callees: str) -> Callable[[Expansion], Expansion]:
     """``expands`` for ``forge.aten`` calls of some operators."""
 
     def register(expansion: Expansion) -> Expansion:
-        OPERATOR_EXPANSIONS.update(dict.fromkeys(callees, expansion))
+        for callee in callees:
+            if callee in OPERATOR_EXPANSIONS:
+                raise ValueError(f"{callee} has two expansions")
+            OPERATOR_EXPANSIONS[callee] = expansion
         return expansion
 
     return register

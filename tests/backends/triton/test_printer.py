@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("expecttest")
@@ -9,6 +11,7 @@ pytest.importorskip("expecttest")
 from expecttest import TestCase
 from xdsl.dialects.builtin import DictionaryAttr, IntAttr
 
+from forgec.backends.kernel_cache import kernel_key
 from forgec.backends.triton import elementwise, printer
 from forgec.backends.triton.printer import print_kernel
 from forgec.diagnostics import ForgeError, Location
@@ -201,6 +204,56 @@ def test_extents_that_are_no_powers_of_two_are_refused() -> None:
     failure = refused(kernel)
     assert "96, which is no power of 2" in str(failure)
     assert "model.py:7" in str(failure)
+
+
+def test_comments_hold_the_lines_of_the_model(tmp_path: Path) -> None:
+    model = tmp_path / "model.py"
+    model.write_text(f"import torch\n\n    y = x\x0c * 2  # é\n    z = {'x + ' * 60}x\n", encoding="utf-8")
+    kernel = bound(kernel_of(SCALE, SCALE_TYPES), BM=128)
+    for number, op in enumerate(kernel.body.block.ops):
+        op.location = to_attribute(Location(str(model), 3 if number < 3 else 4, "forward", ""))
+    key, text = kernel_key(kernel), print_kernel(kernel, SMALL).text
+    assert "    # model.py:3: y = x  * 2  # é\n" in text
+    assert all(len(line) <= 120 for line in text.splitlines())
+    assert "    # model.py:4: z = x + x" in text
+    model.write_text("BM = libdevice.exp(BN) + tl.dot(BM)\n" * 9, encoding="utf-8")
+    kernel.bound = DictionaryAttr({"BM": IntAttr(128), "BN": IntAttr(8)})
+    assert print_kernel(kernel, SMALL).constants == (("BM", 128),)
+    other = print_kernel(kernel, SMALL).text
+    kernel.bound = DictionaryAttr({"BM": IntAttr(128)})
+    assert kernel_key(kernel) == key
+    without = [[line for line in each.splitlines() if "# model.py" not in line] for each in (text, other)]
+    assert without[0] == without[1]
+
+
+BLOCK = "!tile.block<tensor<?x8xf32, #forge.tensor<[n0]>>>"
+TILE = "tensor<?x8xf32, #forge.tensor<[BM]>>"
+
+
+def test_what_is_known_is_not_written() -> None:
+    kernel = kernel_of(
+        f"""
+tile.kernel @known(%x: {BLOCK}, %y: {BLOCK})
+    symbols [n0] writes [1] tiles [BM over n0] grid [floordiv(n0 - 1, BM) + 1, 1] {{
+  %p = tile.program_id 0
+  %q = tile.program_id 1
+  %r = tile.index BM * p0(%p) : (index) -> index
+  %c = tile.index p0 * 8(%q) : (index) -> index
+  %n = tile.index n0() : () -> index
+  %z = arith.constant 0 : index
+  %o = arith.cmpi sgt, %n, %z : index
+  %m = tile.broadcast %o along [] : i1 -> tensor<?x8xi1, #forge.tensor<[BM]>>
+  %v = tile.load %x[%r, %c] : {BLOCK} -> {TILE}
+  %s = arith.select %m, %v, %v : tensor<?x8xi1, #forge.tensor<[BM]>>, {TILE}
+  tile.store %s, %y[%r, %c] : {TILE}, {BLOCK}
+  tile.return
+}}""",
+        {},
+    )
+    text = print_kernel(bound(kernel, BM=4), SMALL).text
+    assert "n0 > 0" not in text
+    assert "0 * 8" not in text
+    assert "cols = tl.arange(0, 8)" in text
 
 
 def test_unbound_kernels_are_refused() -> None:

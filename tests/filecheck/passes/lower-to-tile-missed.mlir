@@ -15,3 +15,20 @@ func.func @moved(%x: tensor<4x2xcomplex<f32>>) -> tensor<4x2xcomplex<f32>> {
   %y = forge.copy %x : (tensor<4x2xcomplex<f32>>) -> tensor<4x2xcomplex<f32>>
   func.return %y : tensor<4x2xcomplex<f32>>
 }
+
+// -----
+
+// What is tried by no rule has a remark as well.
+// CHECK: {{.*}}aten::rand_like has no kernel: it draws random numbers, and moves torch's generator on
+func.func @random(%x: tensor<4x2xf32>) -> tensor<4x2xf32> {
+  %y = forge.aten "aten::rand_like"(%x) random : (tensor<4x2xf32>) -> tensor<4x2xf32>
+  func.return %y : tensor<4x2xf32>
+}
+
+// -----
+
+// CHECK: {{.*}}aten::lgamma has no kernel: aten::lgamma has no rule
+func.func @without_rule(%x: tensor<4x2xf32>) -> tensor<4x2xf32> {
+  %y = forge.aten "aten::lgamma"(%x) : (tensor<4x2xf32>) -> tensor<4x2xf32>
+  func.return %y : tensor<4x2xf32>
+}

@@ -284,6 +284,6 @@ REASONS = {
     "TriangleAfter": "masked after the softmax, and not by what the scores were",
     "Clamped": "its scores go through forge.clamp",
     "ExponentialsAlone": "it has exponentials that are no softmax",
-    "NoNumbers": "its weights go through aten::nan_to_num",
+    "NoNumbers": "its weights have other uses",
 }
 """Why attention is not recognised, in parts of the remarks."""

@@ -8,13 +8,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
 from xdsl.dialects.builtin import IntAttr
 from xdsl.ir import SSAValue
 
+import forgec
 from forgec.ir.attributes import ExtentAttr
 from forgec.ir.ops.order import MaxOp, SortOp, TopkOp
 from forgec.ir.ops.reduction import ArgmaxOp, ArgminOp
 from forgec.passes.tiles.rules import order, reduction
+from forgec.runtime.kernels import is_kernel
 from tests.passes.tiles.lowering import UNIT, check, numbers
 
 
@@ -86,3 +89,24 @@ def test_places_in_rows_of_any_length(length: int) -> None:
         return [*emit.all(MaxOp, value, dim=IntAttr(0)), emit(ArgminOp, value, dim=IntAttr(0), keepdim=UNIT)]
 
     check(make, numbers(length, 2), dynamic=[(0, 0)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("count", [6, 600])
+def test_zeros_keep_their_signs(dtype: torch.dtype, count: int) -> None:
+    """What is sorted is a permutation of what is given: equal values in their order, each with its own sign."""
+    x = torch.arange(count, dtype=torch.float32).fmod(3).sub(1).to(dtype)
+    x[::2] *= -0.0
+    compiled = forgec.compile(Sorted(), (x,), target="cpu:host")
+    assert all(is_kernel(launch.op) for entry in compiled._exported.entries for launch in entry.launches)
+    values, greatest = compiled(x)
+    expected = x.sort(stable=True)
+    assert torch.equal(values, expected.values)
+    assert torch.equal(values.signbit(), x[expected.indices].signbit())
+    descending = x.sort(stable=True, descending=True)
+    assert torch.equal(greatest.signbit(), x[descending.indices[:5]].signbit())
+
+
+class Sorted(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.sort(stable=True).values, x.topk(5).values

@@ -17,17 +17,17 @@ from forgec.passes.tiles.axes import Axis, Place, unflattened
 from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
 from forgec.passes.tiles.operators import settings
 from forgec.passes.tiles.reads import inside, read_inside
-from forgec.passes.tiles.rule import OPERATOR_EXPANSIONS, OPERATORS, computes, computes_operator, expands
+from forgec.passes.tiles.rule import OPERATOR_EXPANSIONS, OPERATORS, computes, computes_operator, expands, of_operator
 from forgec.passes.tiles.rules.pointwise import integer_power
 from forgec.passes.tiles.rules.reduction import reduced
 from forgec.runtime.plan import Reg
 from forgec.runtime.symbolic import Extent, floordiv, mod
 
 
-@computes_operator("aten::searchsorted.Tensor")
+@computes_operator("aten::searchsorted.Tensor", "aten::bucketize.Tensor")
 def searchsorted(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
     """How many elements of the row lie before a value, or with ``right`` not after it: the row is in order."""
-    given = settings(op, "sorted values")
+    given = settings(op, "sorted values" if "searchsorted" in op.callee.data else "values sorted")
     right = given.get("side", "right" if given.get("right") else "left") == "right"
     if given.get("sorter") is not None or not isinstance(given["values"], Reg):
         raise NotLowered("searchsorted has a rule for rows that are in order themselves")
@@ -163,7 +163,7 @@ def einsum(k: KernelBuilder, op: AtenOp, place: Place) -> Tile:
 
 @computes(AtenOp)
 def operator(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    rule = OPERATORS.get(op.callee.data)
+    rule = of_operator(OPERATORS, op.callee.data)
     if rule is None:
         raise NotLowered(f"{op.callee.data} has no rule")
     return rule(k, op, place)
@@ -172,7 +172,7 @@ def operator(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
 @expands(AtenOp)
 def smaller(op: Any, builder: Builder) -> list[SSAValue]:
     """Operators that one kernel cannot compute, as smaller ops."""
-    expansion = OPERATOR_EXPANSIONS.get(op.callee.data)
+    expansion = of_operator(OPERATOR_EXPANSIONS, op.callee.data)
     if expansion is None:
         raise NotLowered(f"{op.callee.data} has no rule")
     return expansion(op, builder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 from xdsl.builder import Builder
@@ -84,9 +85,10 @@ def ranked(k: KernelBuilder, op: Any, result: int, place: Place, dim: int, desce
             found = at(axis.symbol)
             if found.dtype in ("i1", "ui8"):
                 found = cast(k, found, "i32")
-        return select(k, here, found, number(k, 0, found.dtype))
+        return select(k, here, found, number(k, -inf if found.dtype in types.FLOATS else 0, found.dtype))
 
-    total = reduced(k, "add", extent, place, chosen)
+    moves_floats = result == 0 and types.dtype(op.input) in types.FLOATS
+    total = reduced(k, "max" if moves_floats else "add", extent, place, chosen)  # 0 + -0 would not be -0
     return cast(k, total, types.dtype(op.results[result]))
 
 
