@@ -22,7 +22,7 @@ from forgec import __version__
 from forgec.backends.kernel_cache import KernelCache, kernel_key, versions
 from forgec.backends.triton.alone import compile_alone
 from forgec.backends.triton.printer import TritonSource, print_kernel, without_comments
-from forgec.diagnostics import ForgeError, error
+from forgec.diagnostics import Diagnostic, ForgeError, error
 from forgec.ir.tile.kernel import KernelOp
 from forgec.runtime.symbolic import Bounds
 
@@ -32,7 +32,7 @@ SHARED_BYTES = {"sm_80": 166912, "sm_90a": 232448, "sm_100a": 232448}
 """
 ALIGNMENT = 16
 """Bytes of an aligned pointer, and what an aligned integer is divisible by."""
-SERIALIZED = re.compile(r"\(C75\d\d\)|\bC75\d\d\b")
+SERIALIZED = re.compile(r"\bC75\d\d\b.*serialized")
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,10 @@ def compile_kernel(
     return CompiledKernel.from_bytes(made)
 
 
+class SerializedProducts(ForgeError):
+    """FORGE-B006: what ptxas does when it cannot keep apart the registers of products that run on their own."""
+
+
 def compile_source(
     source: TritonSource,
     architecture: str,
@@ -124,7 +128,13 @@ def compile_source(
     warps = _warps(source)
     stages = 3 if source.has_dot and source.has_loop else 1
     while True:
-        found = _compile(source, architecture, aligned, warps, stages)
+        try:
+            found = _compile(source, architecture, aligned, warps, stages)
+        except SerializedProducts:
+            if stages == 1:
+                raise
+            stages = 1  # loads no longer stand between products that run on their own
+            continue
         if found.shared_bytes <= SHARED_BYTES[architecture]:
             return found
         if stages == 1:
@@ -307,11 +317,8 @@ def _assemble(ptx: str, architecture: str, name: str) -> tuple[bytes, str]:
             raise error("FORGE-B006", f"ptxas refused kernel {name} for {architecture}", notes=(log.strip()[-2000:],))
         if SERIALIZED.search(log):
             lines = [line.strip() for line in log.splitlines() if SERIALIZED.search(line)]
-            raise error(
-                "FORGE-B006",
-                f"ptxas serialises asynchronous matrix products of kernel {name} for {architecture}",
-                notes=tuple(dict.fromkeys(lines)),
-            )
+            message = f"ptxas serialises asynchronous matrix products of kernel {name} for {architecture}"
+            raise SerializedProducts([Diagnostic("FORGE-B006", message, notes=tuple(dict.fromkeys(lines)))])
         return binary.read_bytes(), log
 
 
