@@ -14,8 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(sys.argv[1])
-sys.path[:] = [str(FOLDER / "packages"), *sys.path]
+FOLDER = Path(sys.argv[1] if __name__ == "__main__" else ".")
+if __name__ == "__main__":
+    sys.path[:] = [str(FOLDER / "packages"), *sys.path]
 
 
 def described(value: Any) -> Any:
