@@ -127,13 +127,17 @@ def compile_source(
         )
     warps = _warps(source)
     stages = 3 if source.has_dot and source.has_loop else 1
+    others = [count for count in (8, 4) if count != warps]
     while True:
         try:
             found = _compile(source, architecture, aligned, warps, stages)
         except SerializedProducts:
-            if stages == 1:
+            if stages > 1:  # loads no longer stand between products that run on their own
+                stages = 1
+            elif others:  # other warps hold other parts of the result
+                warps = others.pop(0)
+            else:
                 raise
-            stages = 1  # loads no longer stand between products that run on their own
             continue
         if found.shared_bytes <= SHARED_BYTES[architecture]:
             return found
