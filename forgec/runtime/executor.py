@@ -32,8 +32,8 @@ FRAMES_PER_LANE = 16
 FEW_REGISTERS = 20_000
 """A frame costs about 1 kB for each register of its entry."""
 
-Slot: TypeAlias = "tuple[list[Any] | dict[str, Any], Any]"
-"""A container and the index or key in it: where a tensor has to be put."""
+Slot: TypeAlias = "tuple[Any, Any]"
+"""A list and an index in it, or a dict and a key: where a tensor has to be put."""
 
 
 Step: TypeAlias = "tuple[Callable[..., Any], list[Any], dict[str, Any], tuple[After, list[Slot]] | None]"
@@ -180,24 +180,24 @@ class Frame:
         call = operation.call
         return _taking_numbers(call, numbers) if numbers else call
 
-    def _place(self, container: list[Any] | dict[str, Any], key: Any, value: Arg) -> None:
+    def _place(self, container: Any, key: Any, value: Arg) -> None:
         """Puts an argument where the launch finds it, or notes where it will have to be put."""
         if isinstance(value, Reg):
             if self.executable.is_transient(value.id):
                 self.slots.setdefault(value.id, []).append((container, key))
             else:
-                container[key] = self.tensor(value.id)  # type: ignore[index]
+                container[key] = self.tensor(value.id)
         elif isinstance(value, SymExpr):
-            container[key] = evaluate(value, self.binding.values)  # type: ignore[index]
+            container[key] = evaluate(value, self.binding.values)
         elif isinstance(value, EntryRef):
-            container[key] = value  # type: ignore[index]
+            container[key] = value
         elif isinstance(value, tuple):
             items: list[Any] = [None] * len(value)
             for index, item in enumerate(value):
                 self._place(items, index, item)
-            container[key] = items  # type: ignore[index]
+            container[key] = items
         else:
-            container[key] = self.library.constant(value)  # type: ignore[index]
+            container[key] = self.library.constant(value)
 
     def tensor(self, number: int) -> Tensor:
         """The tensor of a register that stays the same from call to call."""
@@ -305,7 +305,7 @@ class Frame:
         _, args, kwargs, _ = self.steps[number]
         written = {Reg(number) for number in launch.writes}
         slots = _slots(args, kwargs, launch, written)
-        return [container[key] for container, key in slots]  # type: ignore[index]
+        return [container[key] for container, key in slots]
 
     def follow(self, after: After, arguments: list[Slot], result: Any) -> None:
         """What happens between a launch and the next one."""
@@ -335,7 +335,7 @@ class Frame:
         if not library.lies_as(tensor, shape, strides):
             return library.laid_out(tensor, dtype, shape, strides)
         for container, key in arguments:
-            if library.may_share(container[key], tensor):  # type: ignore[index]
+            if library.may_share(container[key], tensor):
                 return library.clone(tensor)
         return tensor
 
@@ -378,7 +378,7 @@ class Frame:
     def assign(self, number: int, tensor: Tensor) -> None:
         """Puts a tensor, and the views of it, where launches and results expect them."""
         for container, key in self.slots.get(number, ()):
-            container[key] = tensor  # type: ignore[index]
+            container[key] = tensor
         if number in self.addresses.moving:
             self.addresses.take(number, tensor)
         for leaf in self.executable.leaves.get(number, ()):
@@ -389,7 +389,7 @@ class Frame:
     def release(self, number: int) -> None:
         """Forgets a tensor and the views of it, so that its memory is freed with its last reference."""
         for container, key in self.slots.get(number, ()):
-            container[key] = None  # type: ignore[index]
+            container[key] = None
         self.addresses.held.pop(number, None)
         for view in self.executable.views.get(number, ()):
             self.release(view)
@@ -462,13 +462,13 @@ def _slots(args: list[Any], kwargs: dict[str, Any], launch: Launch, wanted: set[
     """Where a launch's arguments hold tensors: all of them, or those of the wanted registers."""
     found: list[Slot] = []
 
-    def visit(container: list[Any] | dict[str, Any], key: Any, value: Arg) -> None:
+    def visit(container: Any, key: Any, value: Arg) -> None:
         if isinstance(value, Reg):
             if wanted is None or value in wanted:
                 found.append((container, key))
         elif isinstance(value, tuple):
             for index, item in enumerate(value):
-                visit(container[key], index, item)  # type: ignore[index]
+                visit(container[key], index, item)
 
     for index, value in enumerate(launch.args):
         visit(args, index, value)

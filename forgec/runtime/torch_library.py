@@ -162,7 +162,7 @@ class TorchLibrary:
 def _over(owner: torch.Tensor, dtype: str, shape: Sequence[int], strides: Sequence[int], offset: int) -> torch.Tensor:
     """A tensor over another one's storage; ``offset`` in elements from its start."""
     built = torch.empty(0, dtype=dtypes.torch_dtype(dtype), device=owner.device)
-    return built.set_(owner.untyped_storage(), offset, shape, strides)  # type: ignore[call-overload]
+    return built.set_(owner.untyped_storage(), offset, shape, strides)  # type: ignore[call-overload] - torch's stubs lack it
 
 
 def _from_array(value: Any) -> torch.Tensor | None:

@@ -94,7 +94,7 @@ class TileEmitter:
         if self.location is not None:
             op.location = self.location
         self.scopes[self.depth].block.add_op(op)
-        return op.results[0] if op.results else None  # type: ignore[return-value]
+        return op.results[0] if op.results else None  # type: ignore[return-value] - nobody asks for that of a store
 
     @contextmanager
     def at_depth(self, depth: int) -> Iterator[None]:
@@ -363,7 +363,7 @@ def _literal(number: bool | int | float, dtype: str) -> Attribute:
         return IntegerAttr.from_index_int_value(int(number))
     kind = types.ELEMENT_TYPES[dtype]
     if dtype in types.FLOATS:
-        return FloatAttr(float(number), kind)  # type: ignore[arg-type]
+        return FloatAttr(float(number), kind)  # type: ignore[arg-type] - a dtype of floats
     if dtype == "ui8":
         kind = types.ELEMENT_TYPES["i8"]
-    return IntegerAttr(int(number), kind)  # type: ignore[arg-type]
+    return IntegerAttr(int(number), kind)  # type: ignore[arg-type] - a dtype of integers
