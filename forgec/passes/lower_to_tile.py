@@ -20,6 +20,7 @@ from forgec.ir.cost import launches_kernel
 from forgec.ir.locations import inherit
 from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.control import FromIndexOp
+from forgec.ir.ops.experts import MoeOp
 from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.module import AtenOp, ConstantOp, ParamRefOp, StateReadOp
 from forgec.ir.ops.shape import CopyOp, ViewOp, is_free
@@ -65,6 +66,7 @@ class LowerToTile(ModulePass):
         kernels: dict[str, KernelOp] = {}
         known = KnownGroups(self.without)
         if self.panel:
+            _expand_experts(op)
             pack_weights(op, self.panel, known)
         for block in [b for b in blocks(op) if not isinstance(b.parent_op(), FusedOp)]:
             for current in list(block.ops):
@@ -87,6 +89,20 @@ def _is_candidate(op: Operation) -> bool:
         return False
     known = type(op) in all_rules() or type(op) in UPDATES or type(op) in EXPANSIONS
     return isinstance(op, FusedOp) or known or hasattr(op, "decompose")
+
+
+def _expand_experts(module: ModuleOp) -> None:
+    """Write mixtures of experts as the ops that they consist of, among which are products whose weights are packed."""
+    all_rules()  # which say how
+    for block in [b for b in blocks(module) if not isinstance(b.parent_op(), FusedOp)]:
+        for op in list(block.ops):
+            if isinstance(op, FusedOp) and any(isinstance(inner, MoeOp) for inner in op.inner):
+                parts = _parts(_without_literals(op, block)) or []
+            else:
+                parts = [op]
+            for part in parts:
+                if isinstance(part, MoeOp):
+                    _parts(part)
 
 
 def _say_why_it_stays(op: Operation) -> None:

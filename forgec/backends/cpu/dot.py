@@ -60,12 +60,15 @@ def dot_tile(
     *,
     transposed: bool,
     vector_bytes: int,
+    span: Sequence[Place] = (),
 ) -> None:
-    """Compute the product into ``buffer``, which may be where the accumulator is read from, place by place."""
+    """Compute the product into ``buffer``, which may be where the accumulator is read from, place by place. ``span``
+    are the first row that is added to and the one after the last.
+    """
     rows, columns = accumulator.shape
     total = lhs.shape[1]
     lhs, rhs = (_as(side, accumulator.element) for side in (lhs, rhs))
-    if rows <= FEW_ROWS and transposed and rhs.is_contiguous(1):
+    if rows <= FEW_ROWS and transposed and rhs.is_contiguous(1) and not span:
         _along_sum(k, lhs, rhs, accumulator, buffer)
         return
     parts = rhs.operands if isinstance(rhs, MultiplyAdd) else ()
@@ -79,12 +82,15 @@ def dot_tile(
     height = min(height, REGISTERS[vector_bytes] // REGISTERS_ACROSS - 2)
     limit = lhs.end(0)
     ends = rows if limit is None else k.max(k.min(rows, limit), 0)
+    begin: Place = 0
+    if span:
+        begin, ends = k.max(span[0], 0), k.min(span[1], ends)
     direct = lhs.before_end(0)
     again = vectors > block and not direct.is_plain
     crowded = rows > height and _crowds(direct)
     strip = k.buffer(lhs.element, (height, total), spread=True) if crowded and vectors <= block else None
     if strip is None and (again or crowded):
-        lhs = stored(k, direct, spread=True, rows=None if limit is None else ends)
+        lhs = stored(k, direct, spread=True, rows=None if limit is None and not span else ends)
     else:
         lhs = direct
     if not rhs.is_contiguous(1) or (rows > height and not rhs.is_plain):
@@ -130,22 +136,25 @@ def dot_tile(
             buffer.write(k, value, cell)
 
     def rows_of(column: Place, width: int) -> None:
-        if isinstance(ends, int):
+        if isinstance(ends, int) and begin == 0:
             even = _even(ends, height)
             _in_blocks(k, ends, even, lambda row, size: tile_of(row, size, column, width))
             return
         whole = k.mul(k.floordiv(ends, height), height)
-        k.loop(0, whole, height, lambda row, _: tile_of(row, height, column, width) or ())
+        if span:
+            whole = k.add(begin, k.mul(k.floordiv(k.max(k.sub(ends, begin), 0), height), height))
+        k.loop(begin, whole, height, lambda row, _: tile_of(row, height, column, width) or ())
         few, last = min(FEW_ROWS, height), k.sub(ends, 1)
         k.loop(whole, ends, few, lambda row, _: tile_of(row, few, column, width, last) or ())
 
     _in_blocks(k, vectors, block, lambda column, width: rows_of(k.mul(column, lanes), width))
-    if limit is not None and not _is_in(accumulator, buffer):
-        shape = (rows, columns)
-        loop_nest(
-            k, shape, accumulator.width, lambda at: buffer.write(k, k.read(accumulator, at), at),
-            [(ends, rows), (0, columns)],
-        )  # fmt: skip
+    if (limit is not None or span) and not _is_in(accumulator, buffer):
+        for others in ((0, k.min(begin, rows)), (k.max(ends, begin), rows)):
+            if others != (0, 0):
+                loop_nest(
+                    k, (rows, columns), accumulator.width, lambda at: buffer.write(k, k.read(accumulator, at), at),
+                    [others, (0, columns)],
+                )  # fmt: skip
 
 
 def _summed(

@@ -328,6 +328,7 @@ class _Lowering:
         dot_tile(
             self.k, self.tiles[op.lhs], self.tiles[op.rhs], accumulator, buffer,
             transposed=op.transposed is not None, vector_bytes=self.vector_bytes,
+            span=[self.place(row) for row in op.rows],
         )  # fmt: skip
         self.tiles[op.result] = Stored(buffer)
 

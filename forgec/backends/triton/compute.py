@@ -155,6 +155,8 @@ def dot(writer: Writer, op: DotOp) -> None:
     result = (rows, columns)
     accumulator = writer[op.accumulator]
     starts_at_zero = accumulator.literal == 0 and accumulator.literal is not None
+    if op.rows:
+        left = _within_rows(writer, op, left, rows)
     if kind in NARROW[2:]:  # exact in float16; the tensor cores would add float8 products with too few bits
         left, right = (writer.cast(text, element(op.lhs), "float16") for text in (left, right))
         kind = "float16"
@@ -184,6 +186,13 @@ def dot(writer: Writer, op: DotOp) -> None:
         if not starts_at_zero:
             found = binary("+", accumulator, found)
     writer.define(op.result, replace(found, shape=result), op, "product")
+
+
+def _within_rows(writer: Writer, op: DotOp, left: Text, rows: int) -> Text:
+    """Zeros for the rows that are not added to."""
+    first, last = (writer[place].at(Level.SUM) for place in op.rows)
+    mask = f"((tl.arange(0, {rows}) >= {first}) & (tl.arange(0, {rows}) < {last}))[:, None]"
+    return call("tl.where", mask, left.code, "0", shape=left.shape)
 
 
 def _turned(text: Text) -> Text:

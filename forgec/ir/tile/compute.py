@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from xdsl.dialects.builtin import IntAttr, StringAttr, TensorType, UnitAttr
+from xdsl.dialects.builtin import IndexType, IntAttr, StringAttr, TensorType, UnitAttr
 from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.irdl import (
     AnyAttr,
@@ -158,7 +158,8 @@ class DotOp(TileOp):
 
     Operands are multiplied exactly as their element type says and summed in the accumulator's element type (f32 for
     floats of at most 32 bits, f64, i32 or i64 for integers); ``precision`` ``"tf32"`` allows operands of f32 to be
-    rounded to 10 bits, ``"ieee"`` (the default) does not. The order of the sum is free.
+    rounded to 10 bits, ``"ieee"`` (the default) does not. The order of the sum is free. With ``rows %first to %last``
+    (two places, in a list) only the rows from ``%first`` up to ``%last`` are added to, as far as the tile has them.
     """
 
     name = "tile.dot"
@@ -168,17 +169,27 @@ class DotOp(TileOp):
     lhs = operand_def(TensorType)
     rhs = operand_def(TensorType)
     accumulator = operand_def(T)
+    rows = var_operand_def(IndexType)
     transposed = opt_prop_def(UnitAttr)
     precision = prop_def(StringAttr, default_value=StringAttr("ieee"))
     result = result_def(T)
 
     assembly_format = (
-        "$lhs `,` $rhs `into` $accumulator (`transposed` $transposed^)? (`precision` custom<Bare>($precision)^)? "
+        "$lhs `,` $rhs `into` $accumulator (`rows` $rows^)? (`transposed` $transposed^)? (`precision` custom<Bare>($precision)^)? "
         "attr-dict `:` type($lhs) `,` type($rhs) `->` type($accumulator)"
     )
 
-    def __init__(self, lhs: SSAValue, rhs: SSAValue, accumulator: SSAValue, *, transposed: bool = False) -> None:
-        self.set_up([lhs, rhs, accumulator], accumulator.type, {"transposed": UnitAttr()} if transposed else {})
+    def __init__(
+        self,
+        lhs: SSAValue,
+        rhs: SSAValue,
+        accumulator: SSAValue,
+        *,
+        transposed: bool = False,
+        rows: Sequence[SSAValue] = (),
+    ) -> None:
+        properties = {"transposed": UnitAttr()} if transposed else {}
+        self.set_up([lhs, rhs, accumulator, *rows], accumulator.type, properties)
 
     def verify_(self) -> None:
         left, right, result = extents(self.lhs), extents(self.rhs), extents(self.accumulator)
@@ -188,6 +199,8 @@ class DotOp(TileOp):
             raise VerifyException("tile.dot multiplies [m, k] by [k, n] into [m, n]")
         if element(self.lhs) != element(self.rhs):
             raise VerifyException("tile.dot multiplies tiles of one element type")
+        if len(self.rows) not in (0, 2):
+            raise VerifyException("tile.dot takes the first of its rows and the one after the last, or none")
         if self.precision.data not in ("ieee", "tf32"):
             raise VerifyException(f"there is no precision {self.precision.data!r}")
         self.expect(self.accumulator.type)

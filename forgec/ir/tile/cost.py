@@ -245,6 +245,8 @@ class _Walk:
         match op:
             case scf.ForOp():
                 turns = self.places.turns(op)
+                if turns is None:
+                    turns = self._turns_if_any(op)
                 self.is_exact &= turns is not None and self.places.middle(turns) == turns
                 times = 1 if turns is None else self.places.middle(turns)
                 outside, self.repeated = self.repeated, self.repeated * times
@@ -269,6 +271,8 @@ class _Walk:
             case compute.DotOp():
                 self.dots[tile_bytes(op.lhs) + tile_bytes(op.rhs)] = None
                 (rows, inner), columns = extents(op.lhs), extents(op.result)[1]
+                if op.rows:
+                    rows = self._share(op, rows)
                 self.dot_code = self.dot_code + rows * columns * inner
                 work = 2 * rows * inner * (-(-columns // DOT_COLUMNS) * DOT_COLUMNS)
                 return ProgramCost(dot_flops=2 * rows * columns * inner, tile_bytes=_touched(op), dot_work=work)
@@ -279,6 +283,22 @@ class _Walk:
             case arith.ConstantOp():
                 return ProgramCost()
         return self._computed(op, op.results[0]) if op.results else ProgramCost()
+
+    def _turns_if_any(self, loop: scf.ForOp) -> Extent | None:
+        """How often a loop runs whose end is a choice between a place that is known and nothing."""
+        end, first, step = loop.ub.owner, self.places.of(loop.lb), self.places.of(loop.step)
+        if not isinstance(end, arith.SelectOp) or first != 0 or step is None:
+            return None
+        most, least = self.places.of(end.lhs), self.places.of(end.rhs)
+        return (most + step - 1) // step if most is not None and least == 0 else None
+
+    def _share(self, op: compute.DotOp, rows: Extent) -> Extent:
+        """The rows that a product of some of them adds to, which the turns of the outermost loop share."""
+        outer = op.parent_op()
+        while outer is not None and isinstance(above := outer.parent_op(), scf.ForOp):
+            outer = above
+        turns = self.places.turns(outer) if isinstance(outer, scf.ForOp) else None
+        return rows if turns is None else (rows + turns - 1) // sym_max(turns, 1)
 
     def _computed(self, op: Operation, value: SSAValue) -> ProgramCost:
         """One operation for each element of a value; on floats, if it is one of those."""

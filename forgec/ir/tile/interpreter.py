@@ -407,9 +407,13 @@ class _Program:
                 return self._pad(op, operands[0], operands[1:])
         raise error("FORGE-I003", f"{op.name} has no reference implementation")
 
-    def _dot(self, op: compute.DotOp, left: Any, right: Any, accumulator: Any) -> Any:
+    def _dot(self, op: compute.DotOp, left: Any, right: Any, accumulator: Any, *rows: Any) -> Any:
         right = right.T if op.transposed is not None else right
-        return accumulator + self.torch.matmul(left.to(accumulator.dtype), right.to(accumulator.dtype))
+        total = accumulator + self.torch.matmul(left.to(accumulator.dtype), right.to(accumulator.dtype))
+        if not rows:
+            return total
+        place = self.torch.arange(total.shape[0])[:, None]
+        return self.torch.where((place >= rows[0]) & (place < rows[1]), total, accumulator)
 
     def _reduce(self, kind: str, value: Any, axis: int) -> Any:
         torch = self.torch

@@ -13,7 +13,7 @@ from xdsl.rewriter import Rewriter
 from forgec.ir import types
 from forgec.ir.attributes import ExtentAttr, ExtentsAttr, IntsAttr, ScalarAttr
 from forgec.ir.ops.base import ForgeOp
-from forgec.ir.ops.contraction import LinearOp
+from forgec.ir.ops.contraction import GroupedMatmulOp, LinearOp
 from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.index import EmbeddingOp
@@ -25,7 +25,7 @@ from forgec.ir.tile.kernel import KernelOp
 from forgec.ir.tile.memory import GatherOp, LoadOp, ViewOp
 from forgec.ir.tile.types import extents
 from forgec.passes.layers import Layers
-from forgec.passes.rewriting import erase_unused
+from forgec.passes.rewriting import blocks, erase_unused
 from forgec.passes.shared_weights import Replacement, Weight, computed_param, grouped, weights_of
 from forgec.passes.tiles.group import KnownGroups
 from forgec.passes.tiles.kernel_builder import PANEL_ROWS, NotLowered
@@ -34,31 +34,46 @@ from forgec.runtime.symbolic import Extent
 
 @dataclass(frozen=True)
 class Form:
-    """How a weight [rows, columns] is stored: perhaps as [columns, rows]; and how it will be, in panels of rows."""
+    """How a weight [rows, columns] is stored: perhaps as [columns, rows]; and how it will be, in panels of rows. A
+    ``stack`` of so many of them, [stack, rows, columns], has the panels of one after those of the other.
+    """
 
     dtype: str
     rows: int
     columns: int
     turned: bool
     panel: int
+    stack: int | None = None
+
+    @property
+    def before(self) -> list[int]:
+        """The extents before those of a matrix."""
+        return [] if self.stack is None else [self.stack]
+
+    @property
+    def turn(self) -> IntsAttr:
+        """The permutation that turns a weight."""
+        return IntsAttr([1, 0] if self.stack is None else [0, 2, 1])
 
     @property
     def packed(self) -> types.AnyTensorType:
-        return types.tensor(self.dtype, [-(-self.rows // self.panel), self.columns, self.panel])
+        panels = -(-self.rows // self.panel) * (self.stack or 1)
+        return types.tensor(self.dtype, [panels, self.columns, self.panel])
 
     def pack(self, stored: SSAValue) -> list[ForgeOp]:
         """The ops that make panels of the weight as it is stored."""
         ops: list[ForgeOp] = []
         rows = stored
         if self.turned:
-            ops.append(TransposeOp.make([rows], {"permutation": IntsAttr([1, 0])}))
+            ops.append(TransposeOp.make([rows], {"permutation": self.turn}))
             rows = ops[-1].results[0]
         count, columns, panel = types.shape(self.packed)
-        if (missing := count * panel - self.rows) != 0:
+        if missing := -self.rows % self.panel:
+            nothing = [0 for _ in self.before]
             properties = {
                 "mode": StringAttr("constant"),
-                "low": ExtentsAttr([0, 0]),
-                "high": ExtentsAttr([missing, 0]),
+                "low": ExtentsAttr([*nothing, 0, 0]),
+                "high": ExtentsAttr([*nothing, missing, 0]),
                 "value": ScalarAttr.of(0.0 if self.dtype in types.FLOATS else 0),
             }
             ops.append(PadOp.make([rows], properties))
@@ -69,12 +84,12 @@ class Form:
 
     def unpack(self, packed: SSAValue) -> list[ForgeOp]:
         """The ops that read panels as [rows, columns]."""
-        count, columns, panel = types.shape(self.packed)
+        padded = -(-self.rows // self.panel) * self.panel
         turned = TransposeOp.make([packed], {"permutation": IntsAttr([0, 2, 1])})
-        ops: list[ForgeOp] = [turned, _reshaped(turned.results[0], [count * panel, columns])]
-        if count * panel != self.rows:
-            properties = {"dim": IntAttr(0), "start": ExtentAttr(0), "step": ExtentAttr(1)}
-            kind = types.tensor(self.dtype, [self.rows, columns])
+        ops: list[ForgeOp] = [turned, _reshaped(turned.results[0], [*self.before, padded, self.columns])]
+        if padded != self.rows:
+            properties = {"dim": IntAttr(len(self.before)), "start": ExtentAttr(0), "step": ExtentAttr(1)}
+            kind = types.tensor(self.dtype, [*self.before, self.rows, self.columns])
             ops.append(SliceOp.create(operands=ops[-1].results, properties=properties, result_types=[kind]))
         return ops
 
@@ -88,8 +103,13 @@ def pack_weights(module: ModuleOp, panel: int, known: KnownGroups) -> None:
 
     A weight [N, K], or its transpose, becomes a parameter [ceil(N / panel), K, panel], filled up with zeros, that its
     users read as [N, K] through a transpose and a reshape. Embeddings that share the weight read it so as well; what
-    anything else reads stays as it is. Each group is lowered to see whether its tiles are whole panels.
+    anything else reads stays as it is. Each group is lowered to see whether its tiles are whole panels. The weights of
+    grouped products, [G, K, N] or transposes of [G, N, K], become [G * ceil(N / panel), K, panel].
     """
+    for block in blocks(module):
+        for op in list(block.ops):
+            if isinstance(op, GroupedMatmulOp) and not isinstance(op.parent_op(), FusedOp):
+                _grouped_with_transpose(op)
     _Packing(module, panel, known).run()
 
 
@@ -118,17 +138,20 @@ class _Packing:
         kind, shape = types.tensor_type(first), types.shape(first)
         if any(value.type != kind for value in weight.values) or types.dtype(first) not in (*types.FLOATS, *BYTES):
             return None
-        if len(shape) != 2 or not types.is_contiguous(first):
+        if len(shape) not in (2, 3) or not types.is_contiguous(first):
             return None
         readings = {reading for value in weight.values for reading in self._readings(value)}
         turned = {is_turned for name, is_turned in readings if name == "linear"}
         if len(turned) != 1 or ("other", False) in readings or readings >= {("linear", True), ("embedding", False)}:
             return None
         (is_turned,) = turned
-        rows, columns = shape[::-1] if is_turned else shape
+        *before, rows, columns = (*shape[:-2], *(shape[:-3:-1] if is_turned else shape[-2:]))
         if not isinstance(rows, int) or not isinstance(columns, int) or rows * columns == 0:
             return None
-        return Form(types.dtype(first), rows, columns, is_turned, self.panel)
+        stack = before[0] if before else None
+        if stack is not None and (not isinstance(stack, int) or stack == 0):
+            return None
+        return Form(types.dtype(first), rows, columns, is_turned, self.panel, stack)
 
     def _readings(self, value: SSAValue) -> Iterator[tuple[str, bool]]:
         """How a weight is read: by a linear, an embedding or something else; and whether it is transposed before."""
@@ -188,11 +211,29 @@ class _Packing:
         return computed_param(self.module, self.params, self.params[name], "panels", compute)
 
 
+def _grouped_with_transpose(op: GroupedMatmulOp) -> None:
+    """A grouped product, with the transpose of its weight if there is one, as a group."""
+    turned = op.weight.owner
+    if not isinstance(turned, TransposeOp) or list(turned.permutation.data) != [0, 2, 1]:
+        return
+    block = op.parent_block()
+    assert block is not None
+    group = FusedOp.of("grouped_matmul", [turned, op], [op.input, turned.input, op.ends], [op.result])
+    group.location = op.location
+    block.insert_op_before(group, op)
+    group.results[0].name_hint = op.result.name_hint
+    op.result.replace_all_uses_with(group.results[0])
+    Rewriter.erase_op(op)
+    erase_unused(turned.result, TransposeOp)
+
+
 def _reading(op: Operation, index: int) -> str:
     if isinstance(op, LinearOp) and op.operands[index] is not op.input:
         value = op.operands[index]
         if value is op.weight or (value in (op.scales, op.zeros) and types.rank(value) and types.shape(value)[-1] != 1):
             return "linear"
+    if isinstance(op, GroupedMatmulOp) and index == 1:
+        return "linear"
     return "embedding" if isinstance(op, EmbeddingOp) and index == 0 else "other"
 
 
@@ -200,11 +241,12 @@ def _readings(argument: SSAValue) -> Iterator[tuple[str, bool]]:
     """How a group reads one of its arguments."""
     for use in argument.uses:
         op = use.operation
-        if isinstance(op, TransposeOp) and list(op.permutation.data) == [1, 0]:
+        if isinstance(op, TransposeOp) and list(op.permutation.data) in ([1, 0], [0, 2, 1]):
             names = {_reading(inner.operation, inner.index) for inner in op.result.uses}
-            yield ("linear", True) if names == {"linear"} else ("other", False)
+            grouped = all(isinstance(inner.operation, GroupedMatmulOp) for inner in op.result.uses)
+            yield ("linear", not grouped) if names == {"linear"} else ("other", False)
         else:
-            yield _reading(op, use.index), False
+            yield _reading(op, use.index), isinstance(op, GroupedMatmulOp)
 
 
 def _read_packed(group: FusedOp, position: int, packed: SSAValue, form: Form) -> None:
@@ -213,6 +255,8 @@ def _read_packed(group: FusedOp, position: int, packed: SSAValue, form: Form) ->
     old, new = block.args[position], block.insert_arg(packed.type, position)
     new.name_hint = old.name_hint
     ops = form.unpack(new)
+    if form.stack is not None:  # grouped products read [stack, columns, rows]
+        ops.append(TransposeOp.make(ops[-1].results, {"permutation": form.turn}))
     first = block.first_op
     assert first is not None, "a group ends with its yield"
     for op in ops:
@@ -220,11 +264,11 @@ def _read_packed(group: FusedOp, position: int, packed: SSAValue, form: Form) ->
         block.insert_op_before(op, first)
     rows = ops[-1].results[0]
     for use in list(old.uses):
-        if form.turned:
-            use.operation.results[0].replace_all_uses_with(rows)
-            Rewriter.erase_op(use.operation)
-        else:
+        if not isinstance(use.operation, TransposeOp):
             use.operation.operands[use.index] = rows
+            continue
+        use.operation.results[0].replace_all_uses_with(rows)
+        Rewriter.erase_op(use.operation)
     block.erase_arg(old)
     group.operands[position] = packed
 
