@@ -32,6 +32,7 @@ from forgec.passes.tiles.kernel_builder import NotLowered
 from forgec.passes.tiles.panels import pack_weights
 from forgec.passes.tiles.rule import EXPANSIONS
 from forgec.passes.tiles.rules import all_rules
+from forgec.passes.tiles.windows import take_windows
 from forgec.passes.tiles.update import UPDATES, updated_inputs
 
 
@@ -66,6 +67,7 @@ class LowerToTile(ModulePass):
         kernels: dict[str, KernelOp] = {}
         known = KnownGroups(self.without)
         if self.panel:
+            take_windows(op)
             _expand_experts(op)
             pack_weights(op, self.panel, known)
         for block in [b for b in blocks(op) if not isinstance(b.parent_op(), FusedOp)]:

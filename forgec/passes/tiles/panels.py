@@ -21,6 +21,7 @@ from forgec.ir.ops.module import ParamOp, ParamRefOp
 from forgec.ir.ops.quantization import BYTES
 from forgec.ir.ops.shape import ReshapeOp, SliceOp, TransposeOp
 from forgec.ir.ops.spatial import PadOp
+from forgec.ir.ops.windowed_linear import WindowedLinearOp
 from forgec.ir.tile.kernel import KernelOp
 from forgec.ir.tile.memory import GatherOp, LoadOp, ViewOp
 from forgec.ir.tile.types import extents
@@ -232,7 +233,7 @@ def _reading(op: Operation, index: int) -> str:
         value = op.operands[index]
         if value is op.weight or (value in (op.scales, op.zeros) and types.rank(value) and types.shape(value)[-1] != 1):
             return "linear"
-    if isinstance(op, GroupedMatmulOp) and index == 1:
+    if isinstance(op, (GroupedMatmulOp, WindowedLinearOp)) and index == 1:
         return "linear"
     return "embedding" if isinstance(op, EmbeddingOp) and index == 0 else "other"
 
@@ -249,13 +250,18 @@ def _readings(argument: SSAValue) -> Iterator[tuple[str, bool]]:
             yield _reading(op, use.index), isinstance(op, GroupedMatmulOp)
 
 
+def _is_windowed(argument: SSAValue) -> bool:
+    return any(isinstance(use.operation, WindowedLinearOp) for use in argument.uses)
+
+
 def _read_packed(group: FusedOp, position: int, packed: SSAValue, form: Form) -> None:
     """Have a group read a weight in panels instead of an operand."""
     block = group.body.block
+    windowed = _is_windowed(block.args[position])
     old, new = block.args[position], block.insert_arg(packed.type, position)
     new.name_hint = old.name_hint
     ops = form.unpack(new)
-    if form.stack is not None:  # grouped products read [stack, columns, rows]
+    if form.stack is not None and not windowed:  # grouped products read it turned
         ops.append(TransposeOp.make(ops[-1].results, {"permutation": form.turn}))
     first = block.first_op
     assert first is not None, "a group ends with its yield"

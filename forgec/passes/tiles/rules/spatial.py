@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
 from forgec.ir import types
 from forgec.ir.ops import contraction, spatial
+from forgec.ir.ops.windowed_linear import WindowedLinearOp
 from forgec.passes.tiles.arithmetic import binary as apply
 from forgec.passes.tiles.arithmetic import cast, compare, number, work_dtype
 from forgec.passes.tiles.axes import Axis, Place, unflattened
 from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
 from forgec.passes.tiles.reads import inside, read_inside
 from forgec.passes.tiles.rule import computes
-from forgec.passes.tiles.rules.contraction import product
+from forgec.passes.tiles.rules.contraction import accumulator_dtype, dot, from_matrix, matrix_axes, product, zeros
 from forgec.passes.tiles.rules.reduction import neutral, reduced
 from forgec.runtime.symbolic import Extent, floordiv, mod, sym_max, sym_min
+
+ENOUGH_ROWS = 14
+"""Rows that a product takes at once where registers are widest."""
 
 
 @computes(contraction.ConvolutionOp)
@@ -39,6 +44,61 @@ def convolution(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
         return k.value(op.weight, (channel, *unflattened(k.axes, axis.symbol, weight[1:])))
 
     return _with_bias(k, op, _channels(k, op, pixels, factors, prod(weight[1:], start=1), place), channel)
+
+
+@computes(WindowedLinearOp)
+def windowed_linear(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    """For each row of the windows a product: its places and channels lie in memory without gaps, also beyond the end of
+    a place's channels, where those of the next begin.
+    """
+    if op.input not in k.parameters:
+        raise NotLowered("windows are taken of what lies in memory")
+    made, channels = types.shape(op.weight)[1], types.shape(op.input)[-1]
+    batch, channel, *spots = place
+    group, within = k.axes.divide(channel, made)
+    kernel, dtype = list(op.kernel.data), types.dtype(op.result)
+    if op.dilation.data[-1] != 1:
+        kernel.append(1)
+    *outer, last = kernel
+    longest = max(range(len(spots)), key=lambda n: (_useful(k, spots[n]), n))
+    rows, columns = k.tiled(spots[longest]), k.tiled(channel)
+    k.rows |= {axis.name for axis in k.axes.of(spots[longest])}
+    k.columns |= {axis.name for axis in k.axes.of(channel)}
+    if len(rows) > 1 or len(columns) > 1 or any(k.tiled(at) for n, at in enumerate(spots) if n != longest):
+        raise NotLowered("rows and columns of windows are axes of their own")
+    row, column = matrix_axes(k, rows, columns)
+
+    def product_of(taps: Sequence[Extent], number: Extent, total: Tile) -> Tile:
+        axis = k.new_axis(last * channels, "loop", "BK")
+        at = [
+            y * s + tap * d
+            for y, s, d, tap in zip(spots, op.strides.data, op.dilation.data, (*taps, 0), strict=False)
+        ]
+
+        def step(carried: Sequence[Tile]) -> Sequence[Tile]:
+            left = k.load(op.input, (batch, group, *at, axis.symbol))
+            right = k.value(op.weight, (group, within, number * last * channels + axis.symbol))
+            return [dot(k, left, right, carried[0], axis)]
+
+        return k.loop(axis, [total], step)[0]
+
+    total = zeros(k, row, column, accumulator_dtype(dtype))
+    if prod(outer) == 1:
+        total = product_of([0] * len(outer), 0, total)
+    else:
+        taps = k.new_axis(prod(outer), "grid")  # one row of the windows for each iteration
+
+        def body(carried: Sequence[Tile]) -> Sequence[Tile]:
+            return [product_of(unflattened(k.axes, taps.symbol, outer), taps.symbol, carried[0])]
+
+        total = k.loop(taps, [total], body)[0]
+    return _with_bias(k, op, from_matrix(k, total, rows, columns), channel)
+
+
+def _useful(k: KernelBuilder, at: Extent) -> int:
+    """Rows of a product that places along a dimension of the result give, as far as more are better."""
+    count = prod(axis.extent for axis in k.axes.of(at))
+    return min(count, ENOUGH_ROWS) if isinstance(count, int) else ENOUGH_ROWS
 
 
 @computes(contraction.ConvTransposeOp)
