@@ -53,7 +53,17 @@ def loop_nest(
                 level(depth + 1)
             return ()
 
+        rest = (end - start) % count if isinstance(start, int) and isinstance(end, int) else 0
+        if dim == axis and rest and rest & (rest - 1) == 0 and end - start > count:  # shorter vectors, without a mask
+            k.loop(start, end - rest, count, lambda place, _: whole(dim, place, count))
+            k.nested(lambda: whole(dim, end - rest, rest))
+            return
         k.loop(start, end, count, iteration)
+
+    def whole(dim: int, place: Place, count: int) -> Sequence[SSAValue]:
+        places[dim] = place
+        body(At(tuple(places), axis, count) if count > 1 else At(tuple(places)))
+        return ()
 
     level(0)
 

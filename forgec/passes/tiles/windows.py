@@ -23,7 +23,7 @@ from forgec.ir.ops.shape import TransposeOp
 from forgec.ir.ops.spatial import PadOp
 from forgec.ir.ops.windowed_linear import WindowedLinearOp
 from forgec.passes.layers import Layers
-from forgec.passes.rewriting import erase_unused
+from forgec.passes.rewriting import blocks, erase_unused
 from forgec.passes.shared_weights import Replacement, Weight, computed_param, grouped, weights_of
 from forgec.runtime.symbolic import Extent
 
@@ -44,7 +44,9 @@ class Form:
 
 
 def take_windows(module: ModuleOp) -> None:
-    """Write convolutions as ``forge.windowed_linear`` of a copy of the image, where that is faster."""
+    """Write convolutions as ``forge.windowed_linear`` of a copy of the image, where that is faster; depthwise ones take
+    a copy with its padding around it.
+    """
     layers = Layers(module)
     params = {op.sym_name.data: op for op in module.ops if isinstance(op, ParamOp)}
     for weight in weights_of(module, layers):
@@ -53,6 +55,29 @@ def take_windows(module: ModuleOp) -> None:
             _take(weight, form, module, layers, params)
     for layer in layers.callees_first():
         layers.drop_unused(layer)
+    for block in [b for b in blocks(module) if not isinstance(b.parent_op(), FusedOp)]:
+        for op in list(block.ops):
+            inner = list(op.inner) if isinstance(op, FusedOp) else [op]
+            if any(isinstance(each, ConvolutionOp) and _is_depthwise(each) for each in inner):
+                _pad(op if isinstance(op, FusedOp) else grouped(op))
+
+
+def _is_depthwise(op: ConvolutionOp) -> bool:
+    return types.shape(op.weight)[1] == 1 and any(op.padding.data)
+
+
+def _pad(group: FusedOp) -> None:
+    """Have depthwise convolutions of a group read a copy of the image that has the padding."""
+    block = group.body.block
+    for op in list(group.inner):
+        if isinstance(op, ConvolutionOp) and _is_depthwise(op) and op.input in block.args:
+            image = group.operands[list(block.args).index(op.input)]  # type: ignore[arg-type] - it is one of them
+            copy = Block(arg_types=[image.type])
+            emit = Emitter(Builder(InsertPoint.at_end(copy)), op)
+            padded = _padded(emit, copy.args[0], op)
+            op.operands[0] = _argument(group, _before(group, "pad", copy, padded, image))
+            op.padding = IntsAttr([0] * len(op.padding.data))
+    _drop_unused(group)
 
 
 def _form(weight: Weight, layers: Layers) -> Form | None:
@@ -135,6 +160,11 @@ def _rewrite(group: FusedOp, position: int, matrix: SSAValue, form: Form) -> Non
         block.insert_op_before(made, op)
         op.result.replace_all_uses_with(made.result)
         Rewriter.erase_op(op)
+    _drop_unused(group)
+
+
+def _drop_unused(group: FusedOp) -> None:
+    block = group.body.block
     for number in reversed(range(len(block.args))):
         if block.args[number].first_use is None:
             block.erase_arg(block.args[number])
@@ -154,21 +184,28 @@ def _channels_last(group: FusedOp, image: SSAValue, op: ConvolutionOp, form: For
     """A group before another one that copies an image as [B, G, *X, C], with zeros around its places."""
     block = Block(arg_types=[image.type])
     emit = Emitter(Builder(InsertPoint.at_end(block)), op)
-    found: SSAValue = block.args[0]
-    padding: list[Extent] = [0, 0, *op.padding.data]
-    if any(padding):
-        found = emit(
-            PadOp, found, mode=StringAttr("constant"), low=ExtentsAttr(padding), high=ExtentsAttr(padding),
-            value=ScalarAttr.of(0.0),
-        )  # fmt: skip
+    found = _padded(emit, block.args[0], op)
     batch, _, *places = types.shape(found)
     found = emit.reshape(found, (batch, form.groups, form.channels, *places))
     found = emit(TransposeOp, found, permutation=IntsAttr([0, 1, *range(3, len(places) + 3), 2]))
-    steps = [inner for inner in block.ops]
-    copied = FusedOp.of("channels_last", steps, [block.args[0]], [found])
-    # the copy's operand is the image itself, not the argument of the block that it was built in
+    return _before(group, "channels_last", block, found, image)
+
+
+def _padded(emit: Emitter, image: SSAValue, op: ConvolutionOp) -> SSAValue:
+    padding: list[Extent] = [0, 0, *op.padding.data]
+    if not any(padding):
+        return image
+    return emit(
+        PadOp, image, mode=StringAttr("constant"), low=ExtentsAttr(padding), high=ExtentsAttr(padding),
+        value=ScalarAttr.of(0.0),
+    )  # fmt: skip
+
+
+def _before(group: FusedOp, kind: str, block: Block, result: SSAValue, image: SSAValue) -> SSAValue:
+    """A group before another one that does with an image what a block does with its argument."""
+    copied = FusedOp.of(kind, list(block.ops), [block.args[0]], [result])
     copied.operands[0] = image
-    copied.location = op.location
+    copied.location = group.location
     outer = group.parent_block()
     assert outer is not None
     outer.insert_op_before(copied, group)

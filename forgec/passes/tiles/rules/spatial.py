@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product as indices
 from math import prod
 from typing import Any
+
+from xdsl.dialects import math
 
 from forgec.ir import types
 from forgec.ir.ops import contraction, spatial
@@ -19,6 +22,8 @@ from forgec.passes.tiles.rules.contraction import accumulator_dtype, dot, from_m
 from forgec.passes.tiles.rules.reduction import neutral, reduced
 from forgec.runtime.symbolic import Extent, floordiv, mod, sym_max, sym_min
 
+UNROLLED = 64
+"""Places of a kernel that are written out."""
 ENOUGH_ROWS = 14
 """Rows that a product takes at once where registers are widest."""
 
@@ -29,6 +34,9 @@ def convolution(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     image, weight = types.shape(op.input), types.shape(op.weight)
     batch, channel, *spots = place
     per_group = weight[1]
+    if per_group == 1 and not any(op.padding.data) and all(isinstance(n, int) for n in weight[2:]):
+        if prod(weight[2:]) <= UNROLLED:
+            return _depthwise(k, op, place)
     group = 0 if op.groups.data == 1 else k.axes.divide(channel, weight[0] // op.groups.data)[0]
 
     def pixels(axis: Axis) -> Tile:
@@ -130,6 +138,26 @@ def transposed_convolution(k: KernelBuilder, op: Any, result: int, place: Place)
         return k.value(op.weight, (group * per_group + first, within, *taps))
 
     return _with_bias(k, op, _channels(k, op, pixels, factors, prod(shape, start=1), place), channel)
+
+
+def _depthwise(k: KernelBuilder, op: Any, place: Place) -> Tile:
+    """The sum over the places of the kernel, written out: each reads the image at all places of a tile."""
+    weight = types.shape(op.weight)
+    batch, channel, *spots = place
+    wide = work_dtype(types.dtype(op.result))
+    source, _ = k.axes.divide(channel, weight[0] // op.groups.data)
+    total: Tile | None = None
+    for taps in indices(*(range(extent) for extent in weight[2:])):
+        at = [y * s + tap * d for y, tap, s, d in zip(spots, taps, op.strides.data, op.dilation.data, strict=True)]
+        read = cast(k, k.value(op.input, (batch, source, *at)), wide)
+        factor = cast(k, k.value(op.weight, (channel, 0, *taps)), wide)
+        if total is None:
+            total = apply(k, "mul", *k.aligned(read, factor))
+        else:
+            read, factor, total = k.aligned(read, factor, total)
+            total = Tile(k.add(math.FmaOp(read.value, factor.value, total.value)), total.axes, wide)
+    assert total is not None, "a kernel has places"
+    return _with_bias(k, op, total, channel)
 
 
 def _channels(k: KernelBuilder, op: Any, pixels: Any, factors: Any, extent: Extent, place: Place) -> Tile:
