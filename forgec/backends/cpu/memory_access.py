@@ -225,6 +225,8 @@ class Loaded(Tile):
             if dim != at.axis:
                 ok = conjunction(k, ok, k.e.icmp("ult", k.ssa(place), k.ssa(self.memory.shape[dim])))
                 continue
+            if k.is_below(place, k.sub(self.memory.shape[dim], at.lanes)):
+                continue
             mask = conjunction(k, mask, lanes_below(k, k.sub(self.memory.shape[dim], place), at.lanes))
             if not k.nonnegative(place):
                 before = lanes_below(k, k.sub(0, place), at.lanes)
