@@ -22,6 +22,8 @@ from forgec.ir.tile.types import block_type, extents
 CHEAP = 4
 """A tile whose computation costs so many simple ops is computed again rather than stored."""
 _MUCH = 100
+LONGEST_CHAIN = 64
+"""Ops one after the other that one loop nest computes at most: what a scan's steps, written out, are stored after."""
 
 
 def is_tile(value: SSAValue) -> bool:
@@ -56,6 +58,7 @@ class Placement:
     def __post_init__(self) -> None:
         self._written = {self.kernel.parameters[position] for position in self.kernel.writes.data}
         self._cost_of(self.kernel.body)
+        self._cut_chains(self.kernel.body, {})
         self._place(self.kernel.body)
 
     def _cost_of(self, region: Region) -> None:
@@ -65,6 +68,20 @@ class Placement:
                     self._costs[result] = self._cost(op)
                 for inner in op.regions:
                     self._cost_of(inner)
+
+    def _cut_chains(self, region: Region, lengths: dict[SSAValue, int]) -> None:
+        """Store tiles that too many ops lead to. ``lengths`` are those of the chains that end in deferred tiles."""
+        for block in region.blocks:
+            for op in block.ops:
+                if is_deferred(op) and is_tile(op.results[0]):
+                    length = 1 + max((lengths.get(operand, 0) for operand in op.operands), default=0)
+                    if length >= LONGEST_CHAIN:
+                        self.stored.add(op.results[0])
+                        self._costs[op.results[0]] = 1
+                    else:
+                        lengths[op.results[0]] = length
+                for inner in op.regions:
+                    self._cut_chains(inner, lengths)
 
     def _cost(self, op: Operation) -> int:
         if not is_deferred(op) or not is_tile(op.results[0]):
