@@ -317,6 +317,13 @@ func.func @forward(%cache: !forge.state<tensor<4xf32>>, %x: tensor<4xf32>) -> !f
 %r = forge.convolution %x, %w strides [1] padding [1] dilation [1] groups 1 :
     (tensor<2x4x?xf32, #forge.tensor<[s0]>>, tensor<6x4x3xf32>) -> tensor<2x6x?xf32, #forge.tensor<[s0]>>
 
+%r = forge.windowed_linear %x, %w bias %b kernel [3, 2] strides [2, 1] dilation [1, 2] :
+    (tensor<1x2x9x?x4xf32, #forge.tensor<[s0]>>, tensor<2x3x24xf32>, tensor<6xf32>)
+    -> tensor<1x6x4x?xf32, #forge.tensor<[s0 - 2]>>
+
+%r = forge.windowed_linear %x, %w kernel [3] strides [1] dilation [1] :
+    (tensor<2x1x?x4xf32, #forge.tensor<[s0]>>, tensor<1x6x12xf32>) -> tensor<2x6x?xf32, #forge.tensor<[s0 - 2]>>
+
 %r = forge.conv_transpose %x, %w bias %b strides [2] padding [1] output_padding [1] dilation [1] groups 2 :
     (tensor<2x4x?xf32, #forge.tensor<[s0]>>, tensor<4x3x3xf32>, tensor<6xf32>)
     -> tensor<2x6x?xf32, #forge.tensor<[s0 * 2]>>
