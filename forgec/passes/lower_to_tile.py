@@ -32,8 +32,8 @@ from forgec.passes.tiles.kernel_builder import NotLowered
 from forgec.passes.tiles.panels import pack_weights
 from forgec.passes.tiles.rule import EXPANSIONS
 from forgec.passes.tiles.rules import all_rules
-from forgec.passes.tiles.windows import take_windows
 from forgec.passes.tiles.update import UPDATES, updated_inputs
+from forgec.passes.tiles.windows import take_windows
 
 
 @dataclass(frozen=True)

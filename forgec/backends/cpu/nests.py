@@ -53,11 +53,12 @@ def loop_nest(
                 level(depth + 1)
             return ()
 
-        rest = (end - start) % count if isinstance(start, int) and isinstance(end, int) else 0
-        if dim == axis and rest and rest & (rest - 1) == 0 and end - start > count:  # shorter vectors, without a mask
-            k.loop(start, end - rest, count, lambda place, _: whole(dim, place, count))
-            k.nested(lambda: whole(dim, end - rest, rest))
-            return
+        if dim == axis and isinstance(start, int) and isinstance(end, int):
+            rest = (end - start) % count
+            if rest and rest & (rest - 1) == 0 and end - start > count:  # a shorter vector, without a mask
+                k.loop(start, end - rest, count, lambda place, _: whole(dim, place, count))
+                k.nested(lambda: whole(dim, end - rest, rest))
+                return
         k.loop(start, end, count, iteration)
 
     def whole(dim: int, place: Place, count: int) -> Sequence[SSAValue]:

@@ -63,9 +63,7 @@ class WindowedLinearOp(KeywordFormatOp, ForgeOp):
 
     def extents(self) -> list[Extent]:
         """The spatial extents of the result; raises VerifyException where nothing is left of them."""
-        steps = zip(
-            types.shape(self.input)[2:-1], self.kernel.data, self.strides.data, self.dilation.data, strict=True
-        )
+        steps = zip(types.shape(self.input)[2:-1], self.kernel.data, self.strides.data, self.dilation.data, strict=True)
         found = [(x - d * (k - 1) - 1) // s + 1 for x, k, s, d in steps]
         if any(isinstance(extent, int) and extent < 0 for extent in found):
             raise VerifyException("the kernel is larger than the input")

@@ -175,8 +175,8 @@ class DotOp(TileOp):
     result = result_def(T)
 
     assembly_format = (
-        "$lhs `,` $rhs `into` $accumulator (`rows` $rows^)? (`transposed` $transposed^)? (`precision` custom<Bare>($precision)^)? "
-        "attr-dict `:` type($lhs) `,` type($rhs) `->` type($accumulator)"
+        "$lhs `,` $rhs `into` $accumulator (`rows` $rows^)? (`transposed` $transposed^)? "
+        "(`precision` custom<Bare>($precision)^)? attr-dict `:` type($lhs) `,` type($rhs) `->` type($accumulator)"
     )
 
     def __init__(

@@ -32,7 +32,7 @@ def same(program: Any, model: nn.Module, *args: torch.Tensor) -> None:
         found, own = program(*args), model(*args)
         wide = model.double()(*(a.double() for a in args))
         model.to(own.dtype)
-    assert found.shape == own.shape and found.dtype == own.dtype
+    assert (found.shape, found.dtype) == (own.shape, own.dtype)
     if own.numel():
         scale = wide.abs().max().clamp(min=1e-30)
         assert ((found.double() - wide).abs().max() / scale).item() <= BOUNDS[own.dtype]
@@ -181,7 +181,8 @@ def test_causal_depthwise() -> None:
 
 def test_any_number_of_threads_gives_the_same(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model, x = nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3), nn.Conv2d(64, 64, 3, 1, 1, groups=64)), torch.randn(2, 3, 64, 64)
+    model = nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3), nn.Conv2d(64, 64, 3, 1, 1, groups=64))
+    x = torch.randn(2, 3, 64, 64)
     compiled(model, x).save(tmp_path / "m.forge")
     first, *others = (forgec.load(tmp_path / "m.forge", threads=count)(x) for count in (1, 2, 4))
     assert all(torch.equal(first, other) for other in others)

@@ -34,9 +34,9 @@ def convolution(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     image, weight = types.shape(op.input), types.shape(op.weight)
     batch, channel, *spots = place
     per_group = weight[1]
-    if per_group == 1 and not any(op.padding.data) and all(isinstance(n, int) for n in weight[2:]):
-        if prod(weight[2:]) <= UNROLLED:
-            return _depthwise(k, op, place)
+    kernel = [extent for extent in weight[2:] if isinstance(extent, int)]
+    if per_group == 1 and not any(op.padding.data) and len(kernel) == len(spots) and prod(kernel) <= UNROLLED:
+        return _depthwise(k, op, place, kernel)
     group = 0 if op.groups.data == 1 else k.axes.divide(channel, weight[0] // op.groups.data)[0]
 
     def pixels(axis: Axis) -> Tile:
@@ -79,8 +79,7 @@ def windowed_linear(k: KernelBuilder, op: Any, result: int, place: Place) -> Til
     def product_of(taps: Sequence[Extent], number: Extent, total: Tile) -> Tile:
         axis = k.new_axis(last * channels, "loop", "BK")
         at = [
-            y * s + tap * d
-            for y, s, d, tap in zip(spots, op.strides.data, op.dilation.data, (*taps, 0), strict=False)
+            y * s + tap * d for y, s, d, tap in zip(spots, op.strides.data, op.dilation.data, (*taps, 0), strict=False)
         ]
 
         def step(carried: Sequence[Tile]) -> Sequence[Tile]:
@@ -140,14 +139,14 @@ def transposed_convolution(k: KernelBuilder, op: Any, result: int, place: Place)
     return _with_bias(k, op, _channels(k, op, pixels, factors, prod(shape, start=1), place), channel)
 
 
-def _depthwise(k: KernelBuilder, op: Any, place: Place) -> Tile:
+def _depthwise(k: KernelBuilder, op: Any, place: Place, kernel: Sequence[int]) -> Tile:
     """The sum over the places of the kernel, written out: each reads the image at all places of a tile."""
     weight = types.shape(op.weight)
     batch, channel, *spots = place
     wide = work_dtype(types.dtype(op.result))
     source, _ = k.axes.divide(channel, weight[0] // op.groups.data)
     total: Tile | None = None
-    for taps in indices(*(range(extent) for extent in weight[2:])):
+    for taps in indices(*map(range, kernel)):
         at = [y * s + tap * d for y, tap, s, d in zip(spots, taps, op.strides.data, op.dilation.data, strict=True)]
         read = cast(k, k.value(op.input, (batch, source, *at)), wide)
         factor = cast(k, k.value(op.weight, (channel, 0, *taps)), wide)
