@@ -26,6 +26,7 @@ from forgec.ir.ops import (
     spatial,
     unary,
     window,
+    windowed_linear,
 )
 
 FAMILIES = (
@@ -49,6 +50,7 @@ FAMILIES = (
     experts,
     index,
     window,
+    windowed_linear,
 )
 
 

@@ -158,8 +158,8 @@ class DotOp(TileOp):
 
     Operands are multiplied exactly as their element type says and summed in the accumulator's element type (f32 for
     floats of at most 32 bits, f64, i32 or i64 for integers); ``precision`` ``"tf32"`` allows operands of f32 to be
-    rounded to 10 bits, ``"ieee"`` (the default) does not. The order of the sum is free. With ``rows %first to %last``
-    (two places, in a list) only the rows from ``%first`` up to ``%last`` are added to, as far as the tile has them.
+    rounded to 10 bits, ``"ieee"`` (the default) does not. The order of the sum is free. With ``rows %first,
+    %end`` only the rows from the one place up to the other are added to, as far as the tile has them.
     """
 
     name = "tile.dot"
