@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 
 from xdsl.ir import Attribute, SSAValue
 
-from forgec.backends.cpu.emitter import Emitter
-from forgec.backends.cpu.llvm_types import is_float, size_bytes, vector
+from forgec.backends.cpu.dot_along_sum import ROWS as ROWS_ALONG_SUM
+from forgec.backends.cpu.dot_along_sum import dot_along_sum, multiply_add
+from forgec.backends.cpu.llvm_types import size_bytes
 from forgec.backends.cpu.nests import loop_nest, stored
 from forgec.backends.cpu.places import Place
 from forgec.backends.cpu.scaled_sum import scaled_sum
@@ -32,9 +33,7 @@ from forgec.backends.cpu.tiles import (
 )
 
 FEW_ROWS = 4
-"""So many rows at most are computed along the sum; and the rest of a number of rows that is not known, at a time."""
-COLUMNS = 4
-"""Columns that are computed at once along the sum."""
+"""So many rows are few: they read whole rows of ``rhs``. And the rest of an unknown number is taken so many at a time."""
 REGISTERS = {64: 32, 32: 16}
 """Registers by their size in bytes: AVX-512 has twice as many as AVX2."""
 PAGE = 4096
@@ -45,10 +44,6 @@ ACCUMULATORS = 8
 """Accumulators that multiply-adds in flight need: four cycles of two of them."""
 REGISTERS_ACROSS = 2
 """Registers of a row of the result that are accumulated at once: what one element of ``lhs`` is multiplied with."""
-
-
-def multiply_add(e: Emitter, a: SSAValue, b: SSAValue, acc: SSAValue) -> SSAValue:
-    return e.fma(a, b, acc) if is_float(acc.type) else e.add(acc, e.mul(a, b))
 
 
 def dot_tile(
@@ -65,8 +60,8 @@ def dot_tile(
     rows, columns = accumulator.shape
     total = lhs.shape[1]
     lhs, rhs = (_as(side, accumulator.element) for side in (lhs, rhs))
-    if rows <= FEW_ROWS and transposed and rhs.is_contiguous(1):
-        _along_sum(k, lhs, rhs, accumulator, buffer)
+    if rows <= ROWS_ALONG_SUM and transposed and rhs.is_contiguous(1):
+        dot_along_sum(k, lhs, rhs, accumulator, buffer, vector_bytes=vector_bytes)
         return
     parts = rhs.operands if isinstance(rhs, MultiplyAdd) else ()
     if transposed:
@@ -75,6 +70,8 @@ def dot_tile(
     per_vector = max(1, lanes * size_bytes(accumulator.element) // vector_bytes)
     vectors = -(-columns // lanes)
     block = min(vectors, max(1, REGISTERS_ACROSS // per_vector))
+    if rows <= FEW_ROWS and vectors > block:
+        block = _even(vectors, max(block, (REGISTERS[vector_bytes] - 4) // per_vector // (rows + 1)))
     height = (REGISTERS[vector_bytes] - block * per_vector - 1) // (block * per_vector)
     height = min(height, REGISTERS[vector_bytes] // REGISTERS_ACROSS - 2)
     limit = lhs.end(0)
@@ -91,6 +88,7 @@ def dot_tile(
         rhs = stored(k, rhs)
     steps = STEPS if rhs.is_plain else 2 * STEPS
     steps = max(1, steps * FEW_ROWS // max(rows, FEW_ROWS)) if not rhs.is_plain or rows <= FEW_ROWS else 1
+    steps = max(1, steps * REGISTERS_ACROSS // max(block * per_vector, REGISTERS_ACROSS))
     k.begin_nest()
 
     def tile_of(row: Place, height: int, column: Place, width: int, last: Place | None = None) -> None:
@@ -226,40 +224,3 @@ def _as(side: Tile, element: Attribute) -> Tile:
     if side.element == element:
         return side
     return Elementwise(element, side.shape, lambda e, values: e.convert(values[0], element), [side])
-
-
-def _along_sum(k: Kernel, lhs: Tile, rhs: Tile, accumulator: Tile, buffer: Buffer) -> None:
-    """Few rows, ``rhs`` as [n, k]: lanes along the sum, which read both sides as they are stored."""
-    rows, columns = accumulator.shape
-    total = lhs.shape[1]
-    if columns > COLUMNS:
-        lhs = stored(k, lhs)
-    k.begin_nest()
-    lanes = lane_count(total, size_bytes(accumulator.element))
-    kind = accumulator.element if lanes == 1 else vector(accumulator.element, lanes)
-    whole = total // lanes * lanes
-
-    def columns_from(first: Place, width: int) -> None:
-        def step(place: Place, acc: list[SSAValue], active: SSAValue | None = None) -> list[SSAValue]:
-            def read(side: Tile, row: Place) -> SSAValue:
-                value = k.read(side, At((row, place)) if lanes == 1 else At((row, place), 1, lanes, active))
-                return value if active is None else k.e.select(active, value, 0)
-
-            left = [read(lhs, r) for r in range(rows)]
-            right = [read(rhs, k.add(first, c)) for c in range(width)]
-            return [multiply_add(k.e, left[r], right[c], acc[r * width + c]) for r in range(rows) for c in range(width)]
-
-        sums = k.loop(0, whole, lanes, step, [k.e.const(kind, 0)] * (rows * width))
-        if whole < total:
-            sums = list(k.nested(lambda: step(whole, sums, lanes_below(k, total - whole, lanes))))
-        for r in range(rows):
-            for c in range(width):
-                cell = At((r, k.add(first, c)))
-                value = k.e.reduce("add", sums[r * width + c])
-                value = k.e.combine("add", k.read(accumulator, cell), value)
-                buffer.write(k, value, cell)
-
-    size = min(COLUMNS, columns)
-    k.loop(0, columns // size * size, size, lambda first, _: columns_from(first, size) or ())
-    if rest := columns % size:
-        k.nested(lambda: columns_from(columns - rest, rest) or ())
