@@ -16,7 +16,7 @@ from xdsl.ir import Attribute, SSAValue
 from forgec.backends.cpu.dot_along_sum import ROWS as ROWS_ALONG_SUM
 from forgec.backends.cpu.dot_along_sum import dot_along_sum, multiply_add
 from forgec.backends.cpu.llvm_types import size_bytes
-from forgec.backends.cpu.nests import loop_nest, stored
+from forgec.backends.cpu.nests import loop_nest, stored, write
 from forgec.backends.cpu.places import Place
 from forgec.backends.cpu.scaled_sum import scaled_sum
 from forgec.backends.cpu.tiles import (
@@ -33,11 +33,15 @@ from forgec.backends.cpu.tiles import (
 )
 
 FEW_ROWS = 4
-"""So many rows are few: they read whole rows of ``rhs``. And the rest of an unknown number is taken so many at a time."""
+"""The rest of an unknown number of rows is computed so many at a time; so few take ``rhs`` as it is."""
 REGISTERS = {64: 32, 32: 16}
 """Registers by their size in bytes: AVX-512 has twice as many as AVX2."""
 PAGE = 4096
 """Bytes after which first-level caches (64 sets of 64 bytes) begin again."""
+SPAN = 8 << 10
+"""Bytes of rows of ``rhs`` that few rows of the result (no more than have their lanes along a sum) multiply with before
+they go on: each comes from memory once, and its neighbours with it.
+"""
 STEPS = 8
 """Steps of a sum that are written out at once where ``rhs`` is computed while it is read, or few rows read it."""
 ACCUMULATORS = 8
@@ -70,10 +74,12 @@ def dot_tile(
     per_vector = max(1, lanes * size_bytes(accumulator.element) // vector_bytes)
     vectors = -(-columns // lanes)
     block = min(vectors, max(1, REGISTERS_ACROSS // per_vector))
-    if rows <= FEW_ROWS and vectors > block:
-        block = _even(vectors, max(block, (REGISTERS[vector_bytes] - 4) // per_vector // (rows + 1)))
+    few = rows <= ROWS_ALONG_SUM and vectors > block and rhs.is_contiguous(1) and lhs.end(0) is None and not parts
+    if few:  # whole rows of rhs, as they lie in memory
+        block = _even(vectors, max(block, (REGISTERS[vector_bytes] - 2) // per_vector // 2))
     height = (REGISTERS[vector_bytes] - block * per_vector - 1) // (block * per_vector)
     height = min(height, REGISTERS[vector_bytes] // REGISTERS_ACROSS - 2)
+    span = _span(total, SPAN // (columns * size_bytes(accumulator.element))) if few and rows > height else total
     limit = lhs.end(0)
     ends = rows if limit is None else k.max(k.min(rows, limit), 0)
     direct = lhs.before_end(0)
@@ -89,7 +95,12 @@ def dot_tile(
     steps = STEPS if rhs.is_plain else 2 * STEPS
     steps = max(1, steps * FEW_ROWS // max(rows, FEW_ROWS)) if not rhs.is_plain or rows <= FEW_ROWS else 1
     steps = max(1, steps * REGISTERS_ACROSS // max(block * per_vector, REGISTERS_ACROSS))
+    if span < total:
+        if not _is_in(accumulator, buffer):
+            write(k, accumulator, buffer)
+        accumulator = Stored(buffer)
     k.begin_nest()
+    begin: Place = 0
 
     def tile_of(row: Place, height: int, column: Place, width: int, last: Place | None = None) -> None:
         """One block of the result: ``height`` rows of ``width`` vectors; those after ``last`` are the same again."""
@@ -123,7 +134,7 @@ def dot_tile(
         if parts and rows <= FEW_ROWS and total % lanes == 0:
             sums = scaled_sum(k, lhs, parts, places, [at(0, c) for c in range(width)], total, lanes, first)
         else:
-            sums = _summed(k, total, steps, step, first)
+            sums = _summed(k, span, steps, lambda place, acc: step(k.add(begin, place), acc), first)
         for value, cell in zip(sums, cells, strict=True):
             buffer.write(k, value, cell)
 
@@ -137,7 +148,12 @@ def dot_tile(
         few, last = min(FEW_ROWS, height), k.sub(ends, 1)
         k.loop(whole, ends, few, lambda row, _: tile_of(row, few, column, width, last) or ())
 
-    _in_blocks(k, vectors, block, lambda column, width: rows_of(k.mul(column, lanes), width))
+    def part(place: Place) -> None:
+        nonlocal begin
+        begin = place
+        _in_blocks(k, vectors, block, lambda column, width: rows_of(k.mul(column, lanes), width))
+
+    k.loop(0, total, span, lambda place, _: part(place) or ())
     if limit is not None and not _is_in(accumulator, buffer):
         shape = (rows, columns)
         loop_nest(
@@ -207,6 +223,12 @@ def _even(count: int, most: int) -> int:
     """How many to take at a time, at most so many, that the last time there are about as many."""
     times = -(-count // most)
     return -(-count // times) if times else most
+
+
+def _span(total: int, most: int) -> int:
+    """How much of a sum is taken at a time: a divisor of it, if there is one that is not small; else all."""
+    found = next(size for size in range(max(1, min(most, total)), 0, -1) if total % size == 0)
+    return found if 2 * found > min(most, total) else total
 
 
 def _in_blocks(k: Kernel, extent: int, size: int, body: Callable[[Place, int], None]) -> None:

@@ -17,7 +17,9 @@ ROWS = 8
 REGISTERS = {64: 24, 32: 12}
 """Registers for accumulators, by their size in bytes: a quarter is left for what is multiplied."""
 STEPS = 8
-"""Vectors along a sum that are written out at once, at most."""
+"""Vectors along a sum that are written out at once, at most: rows of ``rhs`` are read one after the other."""
+PRODUCTS = 96
+"""Multiply-adds that are written out at once, about."""
 
 
 def dot_along_sum(k: Kernel, lhs: Tile, rhs: Tile, accumulator: Tile, buffer: Buffer, *, vector_bytes: int) -> None:
@@ -30,14 +32,15 @@ def dot_along_sum(k: Kernel, lhs: Tile, rhs: Tile, accumulator: Tile, buffer: Bu
     total = lhs.shape[1]
     count = lane_count(total, size_bytes(accumulator.element))
     registers = max(1, count * size_bytes(accumulator.element) // vector_bytes)
-    at_once = max(1, REGISTERS[vector_bytes] // registers // rows)
+    whole = total // count * count
+    unrolled = next(n for n in range(STEPS, 0, -1) if whole // count % n == 0)
+    at_once = max(1, min(REGISTERS[vector_bytes] // registers, PRODUCTS // unrolled) // rows)
     size = min(columns, VECTOR_BYTES // size_bytes(accumulator.element), at_once)
     size = 1 << (size.bit_length() - 1)
     if columns > size:
         lhs = stored(k, lhs)
     k.begin_nest()
     kind = accumulator.element if count == 1 else vector(accumulator.element, count)
-    whole = total // count * count
 
     def columns_from(first: Place, width: int) -> None:
         def read(side: Tile, row: Place, place: Place, active: SSAValue | None = None) -> SSAValue:
@@ -54,9 +57,6 @@ def dot_along_sum(k: Kernel, lhs: Tile, rhs: Tile, accumulator: Tile, buffer: Bu
                         n = r * width + c
                         found[n] = multiply_add(k.e, read(lhs, r, place, active), right, found[n])
             return found
-
-        unrolled = max(1, min(STEPS, 64 // (rows * width)))
-        unrolled = max(n for n in range(1, unrolled + 1) if whole // count % n == 0) if whole else 1
 
         def several(place: Place, acc: list[SSAValue]) -> Sequence[SSAValue]:
             return steps([k.add(place, number * count) for number in range(unrolled)], acc)

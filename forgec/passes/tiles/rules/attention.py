@@ -39,16 +39,26 @@ class _Attention:
         *batch, self.head, self.row, self.feature = place
         self.batch = tuple(batch)
         self.columns = types.shape(op.key)[-2]
-        heads, kv_heads = types.shape(op.query)[-3], types.shape(op.key)[-3]
-        group = heads // kv_heads
-        self.kv_head = k.axes.divide(self.head, group)[0] if kv_heads != 1 else 0
+        self.kv_head, inner = self._heads()
         self.work = "f64" if op.softmax_dtype.data == "f64" or types.dtype(op.query) == "f64" else "f32"
         want_whole(k, self.feature, types.shape(op.value)[-1])
-        k.rows |= {axis.name for axis in k.axes.of(self.row)}
-        k.batch |= {axis.name for at in (*batch, self.head) for axis in k.axes.of(at)}
-        self.row_axes, self.column_axes = k.tiled(self.row), k.tiled(self.feature)
-        if k.tiled(*batch, self.head) or len(self.row_axes) > 1 or len(self.column_axes) > 1:
+        rows, outer = (self.row, (self.head,)) if inner is None else (inner, (self.kv_head,))
+        k.rows |= {axis.name for axis in k.axes.of(rows)}
+        k.batch |= {axis.name for at in (*batch, *outer) for axis in k.axes.of(at)}
+        self.row_axes, self.column_axes = k.tiled(rows), k.tiled(self.feature)
+        if k.tiled(*batch, *outer) or len(self.row_axes) > 1 or len(self.column_axes) > 1:
             raise NotLowered("rows and features of this attention are not axes of their own")
+
+    def _heads(self) -> tuple[Extent, Extent | None]:
+        """The head of keys and values, and the place of the query's head among those that share it, if those are the
+        rows: where each has one query, so that keys and values are read once for all.
+        """
+        heads, kv_heads = types.shape(self.op.query)[-3], types.shape(self.op.key)[-3]
+        outer, inner = (0, self.head) if kv_heads == 1 else self.k.axes.divide(self.head, heads // kv_heads)
+        if self.row != 0 or isinstance(inner, int):
+            return outer, None
+        shared = set(self.k.axes.of(inner)) & set(self.k.axes.of(outer))  # a first run: the axis is not split yet
+        return outer, None if shared or len(self.k.axes.of(inner)) != 1 else inner
 
     def run(self) -> Tile:
         k, op = self.k, self.op
@@ -115,7 +125,7 @@ class _Attention:
         if kept is not None:
             score = select(k, kept, score, number(k, -_INFINITY, self.work))
         score = k.pad(score, axis, -_INFINITY)
-        highest = apply(k, "max", greatest, reduce_tile(k, "max", score, axis))
+        highest = apply(k, "max", greatest, reduce_tile(k, "maxnum", score, axis))
         weights = self._exponential(score, highest)
         decay = self._exponential(greatest, highest)
         weight = apply(k, "add", apply(k, "mul", weight, decay), reduce_tile(k, "add", weights, axis))
@@ -197,8 +207,8 @@ class _Attention:
         operands: list[SSAValue] = []
         low = self.row
         high = self.row
-        if self.row_axes:
-            (rows,) = self.row_axes
+        if k.tiled(self.row):
+            (rows,) = k.tiled(self.row)
             if self.row != rows.symbol:
                 return None, None
             operands = [k.start(rows)]
