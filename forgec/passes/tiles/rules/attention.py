@@ -202,8 +202,31 @@ class _Attention:
     def _bounds(self, axis: Axis) -> tuple[SSAValue | None, SSAValue | None]:
         """The first key and the end of the keys that some row of the tile may keep; None for the first and the last."""
         k, op = self.k, self.op
-        if op.prefix is not None or (op.causal is None and op.window is None and op.chunk is None):
-            return None, None
+        structured = op.prefix is None and not (op.causal is None and op.window is None and op.chunk is None)
+        first, end = self._structure_bounds(axis) if structured else (None, None)
+        if op.keys is not None:
+            last = self._end_of_keys()
+            end = last if end is None else k.add(compute.IndexOp(sym_min(symbol("p0"), symbol("p1")), [end, last]))
+        return first, end
+
+    def _end_of_keys(self) -> SSAValue:
+        """The place after the last column that ``keys`` keeps."""
+        k, op = self.k, self.op
+        assert op.keys is not None, "asked only where there are some"
+        axis = k.new_axis(self.columns, "loop", "BN")
+
+        def body(carried: Sequence[Tile]) -> Sequence[Tile]:
+            place = cast(k, k.index(axis.symbol + 1), "i32")
+            kept = select(k, self._by_column(op.keys, axis), place, number(k, 0, "i32"))
+            return [apply(k, "max", carried[0], reduce_tile(k, "max", kept, axis))]
+
+        found = cast(k, k.loop(axis, [number(k, 0, "i32")], body)[0], "index")
+        found = apply(k, "max", found, k.constant(0, "index"))  # so that it is seen to be no place outside
+        return apply(k, "min", found, k.index(self.columns)).value
+
+    def _structure_bounds(self, axis: Axis) -> tuple[SSAValue | None, SSAValue | None]:
+        """The same, by causal, window and chunk."""
+        k, op = self.k, self.op
         operands: list[SSAValue] = []
         low = self.row
         high = self.row
