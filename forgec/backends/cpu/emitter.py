@@ -164,8 +164,8 @@ class Emitter(ValueEmitter):
     # -- reductions --
 
     def combine(self, kind: str, a: SSAValue, b: SSAValue, *, signed: bool = True) -> SSAValue:
-        """One step of a reduction: ``add mul min max`` (NaN-propagating in floats), ``maxnum`` (``b`` if it is greater: of floats
-        that are NaN only ``a`` can show), ``and or xor``.
+        """One step of a reduction: ``add mul min max`` (NaN-propagating in floats), ``maxnum`` (``b`` if it is
+        greater, else ``a``), ``and or xor``.
         """
         if kind == "maxnum":
             return self.select(self.fcmp("ogt", b, a), b, a)

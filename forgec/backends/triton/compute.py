@@ -231,8 +231,8 @@ def reduce(writer: Writer, op: ReduceOp) -> None:
 
 
 _NAMES = {
-    "add": "total", "mul": "product", "max": "largest", "maxnum": "largest", "min": "smallest", "and": "all_of", "or": "any_of",
-    "argmax": "place", "argmin": "place",
+    "add": "total", "mul": "product", "max": "largest", "maxnum": "largest", "min": "smallest", "and": "all_of",
+    "or": "any_of", "argmax": "place", "argmin": "place",
 }  # fmt: skip
 
 

@@ -200,9 +200,10 @@ REDUCTIONS = ("add", "mul", "max", "maxnum", "min", "and", "or", "argmax", "argm
 class ReduceOp(TileOp):
     """Combines the elements along ``axis``, which the result lacks (a scalar where it was the only one).
 
-    ``kind``: ``add`` and ``mul`` in any order; ``max`` and ``min`` give NaN if there is one, ``maxnum``
-    (on floats) the greatest number all the same, -inf if there is none; ``and`` and ``or`` on booleans or integers; ``argmax`` and ``argmin`` give the place (``index``) of the first largest or smallest
-    element, where NaN is larger and smaller than any number.
+    ``kind``: ``add`` and ``mul`` in any order; ``max`` and ``min`` give NaN if there is one, ``maxnum`` (on floats) the
+    greatest number all the same, -inf if there is none; ``and`` and ``or`` on booleans or integers; ``argmax`` and
+    ``argmin`` give the place (``index``) of the first largest or smallest element, where NaN is larger and smaller than
+    any number.
     """
 
     name = "tile.reduce"

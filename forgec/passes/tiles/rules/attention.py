@@ -30,23 +30,30 @@ _INFINITY = float("inf")
 
 @computes(AttentionOp)
 def attention(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    return _Attention(k, op, place).run()
+    return Attention(k, op, place).run()
 
 
-class _Attention:
-    def __init__(self, k: KernelBuilder, op: AttentionOp, place: Place) -> None:
+class Attention:
+    """The attention of a place of the result: to all columns, or to those of one of several parts of ``extent``."""
+
+    def __init__(
+        self, k: KernelBuilder, op: AttentionOp, place: Place, part: Extent = 0, extent: int | None = None
+    ) -> None:
         self.k, self.op = k, op
         *batch, self.head, self.row, self.feature = place
         self.batch = tuple(batch)
-        self.columns = types.shape(op.key)[-2]
+        self.all_columns = types.shape(op.key)[-2]
+        self.columns = self.all_columns if extent is None else extent
+        self.first = 0 if extent is None else part * extent
+        self.is_ragged = extent is not None and self.all_columns % extent != 0
         self.kv_head, inner = self._heads()
         self.work = "f64" if op.softmax_dtype.data == "f64" or types.dtype(op.query) == "f64" else "f32"
         want_whole(k, self.feature, types.shape(op.value)[-1])
         rows, outer = (self.row, (self.head,)) if inner is None else (inner, (self.kv_head,))
         k.rows |= {axis.name for axis in k.axes.of(rows)}
-        k.batch |= {axis.name for at in (*batch, *outer) for axis in k.axes.of(at)}
+        k.batch |= {axis.name for at in (*batch, *outer, part) for axis in k.axes.of(at)}
         self.row_axes, self.column_axes = k.tiled(rows), k.tiled(self.feature)
-        if k.tiled(*batch, *outer) or len(self.row_axes) > 1 or len(self.column_axes) > 1:
+        if k.tiled(*batch, *outer, part) or len(self.row_axes) > 1 or len(self.column_axes) > 1:
             raise NotLowered("rows and features of this attention are not axes of their own")
 
     def _heads(self) -> tuple[Extent, Extent | None]:
@@ -62,6 +69,25 @@ class _Attention:
 
     def run(self) -> Tile:
         k, op = self.k, self.op
+        query, (total, _, weight) = self._summed(op.sinks)
+        found = apply(k, "div", *k.aligned(total, weight))
+        if op.may_have_empty_rows:
+            empty = compare(k, "eq", weight, number(k, 0.0, self.work))
+            found = select(k, empty, self._empty(*query), found)
+        return cast(k, from_matrix(k, found, self.row_axes, self.column_axes), types.dtype(op.result))
+
+    def part(self) -> list[Tile]:
+        """The sum of products, the greatest score and the sum of exponentials of a part of the columns, the two last
+        for each feature alike; sinks are left out.
+        """
+        k = self.k
+        _, (total, greatest, weight) = self._summed(None)
+        found = [total, *(k.spread(each, total.axes) for each in (greatest, weight))]
+        return [from_matrix(k, each, self.row_axes, self.column_axes) for each in found]
+
+    def _summed(self, sinks: SSAValue | None) -> tuple[tuple[Tile, Axis], list[Tile]]:
+        """The query, and what the loop over the columns leaves."""
+        k = self.k
         query = self._query()
         row, column = matrix_axes(k, self.row_axes, self.column_axes)
         axis = k.new_axis(self.columns, "loop", "BN")
@@ -69,19 +95,18 @@ class _Attention:
         self.end = end
         least = k.spread(number(k, -_INFINITY, self.work), (row,))
         start = [zeros(k, row, column, self.work), least, k.spread(number(k, 0.0, self.work), (row,))]
-        if op.sinks is not None:
-            sink = k.spread(cast(k, k.value(op.sinks, (self.head,)), self.work), (row,))
+        if sinks is not None:
+            sink = k.spread(cast(k, k.value(sinks, (self.head,)), self.work), (row,))
             start[1], start[2] = sink, self._exponential(sink, sink)
 
         def body(carried: Sequence[Tile]) -> Sequence[Tile]:
             return self._step(axis, row, query, carried)
 
-        total, _, weight = k.loop(axis, start, body, first, end)
-        found = apply(k, "div", *k.aligned(total, weight))
-        if op.may_have_empty_rows:
-            empty = compare(k, "eq", weight, number(k, 0.0, self.work))
-            found = select(k, empty, self._empty(*query), found)
-        return cast(k, from_matrix(k, found, self.row_axes, self.column_axes), types.dtype(op.result))
+        return query, k.loop(axis, start, body, first, end)
+
+    def _column(self, axis: Axis) -> Extent:
+        """The column that a place along the axis of the loop is."""
+        return self.first + axis.symbol
 
     def _read(self, value: SSAValue, *tail: Extent) -> Tile:
         shape = types.shape(value)
@@ -129,7 +154,7 @@ class _Attention:
         weights = self._exponential(score, highest)
         decay = self._exponential(greatest, highest)
         weight = apply(k, "add", apply(k, "mul", weight, decay), reduce_tile(k, "add", weights, axis))
-        value = self._read(op.value, self.kv_head, axis.symbol, self.feature)
+        value = self._read(op.value, self.kv_head, self._column(axis), self.feature)
         if kept is not None:  # what no row of the tile keeps is not read: 0 · NaN would be NaN
             read = self._read_columns(axis, kept)
             value = select(k, read, value, number(k, 0.0, value.dtype))
@@ -140,7 +165,7 @@ class _Attention:
         """Which columns some row of the tile keeps. Under causal alone those are the columns before the loop's end."""
         k, op = self.k, self.op
         others = (op.mask, op.keys, op.prefix, op.window, op.chunk)
-        if self.end is not None and all(other is None for other in others):
+        if self.end is not None and not self.is_ragged and all(other is None for other in others):
             return compare(k, "lt", k.index(axis.symbol), Tile(self.end, (), "index"))
         for each in kept.axes:
             if each is not axis:
@@ -151,7 +176,7 @@ class _Attention:
         return "f64" if types.dtype(self.op.query) == "f64" else "f32"
 
     def _key(self, axis: Axis, features: Axis) -> Tile:
-        return self._read(self.op.key, self.kv_head, axis.symbol, features.symbol)
+        return self._read(self.op.key, self.kv_head, self._column(axis), features.symbol)
 
     def _mask(self, axis: Axis) -> Tile:
         assert self.op.mask is not None, "asked only where there is one"
@@ -159,12 +184,12 @@ class _Attention:
 
     def _scores(self, value: SSAValue, axis: Axis) -> Tile:
         """What has a number for each score."""
-        place = (*self.batch, self.head, self.row, axis.symbol)
+        place = (*self.batch, self.head, self.row, self._column(axis))
         return self.k.value(value, broadcast_place(place, types.shape(value)))
 
     def _by_column(self, value: SSAValue, axis: Axis) -> Tile:
         """What has a number for each column."""
-        return self.k.value(value, broadcast_place((*self.batch, axis.symbol), types.shape(value)))
+        return self.k.value(value, broadcast_place((*self.batch, self._column(axis)), types.shape(value)))
 
     def _kept(self, axis: Axis) -> Tile | None:
         """Which positions are attended; None if all are."""
@@ -180,6 +205,8 @@ class _Attention:
         found += [] if places is None else [places]
         if op.keys is not None:
             found.append(self._by_column(op.keys, axis))
+        if self.is_ragged:
+            found.append(compare(k, "lt", k.index(self._column(axis)), k.index(self.all_columns)))
         return k.every(found)
 
     def _positions(self, axis: Axis) -> list[Tile]:
@@ -187,15 +214,16 @@ class _Attention:
         k, op = self.k, self.op
         found: list[Tile] = []
         position, zero = self.row + op.position_offset, k.constant(0, "index")
+        column = self._column(axis)
         if op.causal is not None:
-            found.append(compare(k, "ge", k.index(position - axis.symbol), zero))
+            found.append(compare(k, "ge", k.index(position - column), zero))
         if op.window is not None:
             window = k.constant(op.window.data, "index")
-            found.append(compare(k, "lt", k.index(position - axis.symbol), window))
+            found.append(compare(k, "lt", k.index(position - column), window))
             if op.causal is None:
-                found.append(compare(k, "lt", k.index(axis.symbol - position), window))
+                found.append(compare(k, "lt", k.index(column - position), window))
         if op.chunk is not None:
-            same = floordiv(position, op.chunk.data) - floordiv(axis.symbol, op.chunk.data)
+            same = floordiv(position, op.chunk.data) - floordiv(column, op.chunk.data)
             found.append(compare(k, "eq", k.index(same), zero))
         return found
 
@@ -241,7 +269,7 @@ class _Attention:
             low = high = symbol("p0")
         low, high = low + op.position_offset, high + op.position_offset
         firsts: list[Extent] = [0]
-        ends: list[Extent] = [self.columns]
+        ends: list[Extent] = [self.all_columns]
         if op.causal is not None:
             ends.append(high + 1)
         if op.window is not None:
@@ -251,6 +279,11 @@ class _Attention:
         if op.chunk is not None:
             firsts.append(floordiv(low, op.chunk.data) * op.chunk.data)
             ends.append((floordiv(high, op.chunk.data) + 1) * op.chunk.data)
+        if self.first != 0:
+            assert not operands, "a part has rows of one position"
+            low = sym_max(0, sym_max(*firsts) - self.first)
+            end = k.index(sym_max(0, sym_min(*ends, self.first + self.columns) - self.first))
+            return k.index(floordiv(low, axis.size) * axis.size).value, end.value
         first = floordiv(sym_max(*firsts), axis.size) * axis.size
         end = sym_max(0, sym_min(*ends))
         return (
@@ -271,4 +304,4 @@ class _Attention:
             return cast(k, self._read(op.value, self.kv_head, axis.symbol, self.feature), self.work)
 
         places = (*self.batch, self.kv_head, self.feature)
-        return mean(k, reduced(k, "add", self.columns, places, element), self.columns)
+        return mean(k, reduced(k, "add", self.all_columns, places, element), self.all_columns)
