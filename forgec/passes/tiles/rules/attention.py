@@ -39,13 +39,13 @@ class Attention:
     def __init__(
         self, k: KernelBuilder, op: AttentionOp, place: Place, part: Extent = 0, extent: int | None = None
     ) -> None:
+        """``extent`` divides the number of columns."""
         self.k, self.op = k, op
         *batch, self.head, self.row, self.feature = place
         self.batch = tuple(batch)
         self.all_columns = types.shape(op.key)[-2]
         self.columns = self.all_columns if extent is None else extent
         self.first = 0 if extent is None else part * extent
-        self.is_ragged = extent is not None and self.all_columns % extent != 0
         self.kv_head, inner = self._heads()
         self.work = "f64" if op.softmax_dtype.data == "f64" or types.dtype(op.query) == "f64" else "f32"
         want_whole(k, self.feature, types.shape(op.value)[-1])
@@ -165,7 +165,7 @@ class Attention:
         """Which columns some row of the tile keeps. Under causal alone those are the columns before the loop's end."""
         k, op = self.k, self.op
         others = (op.mask, op.keys, op.prefix, op.window, op.chunk)
-        if self.end is not None and not self.is_ragged and all(other is None for other in others):
+        if self.end is not None and all(other is None for other in others):
             return compare(k, "lt", k.index(axis.symbol), Tile(self.end, (), "index"))
         for each in kept.axes:
             if each is not axis:
@@ -205,8 +205,6 @@ class Attention:
         found += [] if places is None else [places]
         if op.keys is not None:
             found.append(self._by_column(op.keys, axis))
-        if self.is_ragged:
-            found.append(compare(k, "lt", k.index(self._column(axis)), k.index(self.all_columns)))
         return k.every(found)
 
     def _positions(self, axis: Axis) -> list[Tile]:
