@@ -237,13 +237,13 @@ class Attention:
 
     def _end_of_keys(self) -> SSAValue:
         """The place after the last column that ``keys`` keeps."""
-        k, op = self.k, self.op
-        assert op.keys is not None, "asked only where there are some"
+        k, keys = self.k, self.op.keys
+        assert keys is not None, "asked only where there are some"
         axis = k.new_axis(self.columns, "loop", "BN")
 
         def body(carried: Sequence[Tile]) -> Sequence[Tile]:
             place = cast(k, k.index(axis.symbol + 1), "i32")
-            kept = select(k, self._by_column(op.keys, axis), place, number(k, 0, "i32"))
+            kept = select(k, self._by_column(keys, axis), place, number(k, 0, "i32"))
             return [apply(k, "max", carried[0], reduce_tile(k, "max", kept, axis))]
 
         found = cast(k, k.loop(axis, [number(k, 0, "i32")], body)[0], "index")

@@ -205,13 +205,12 @@ def attention_part(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile
 
 def part_extent(op: AttentionOp) -> int | None:
     """How many columns a part shall have; None for an attention that is one kernel."""
-    *batch, heads, columns, _ = types.shape(op.key)
-    rows = types.shape(op.query)[-2]
-    counts = (*batch, *types.shape(op.query)[:-3], heads)
-    if rows != 1 or not isinstance(columns, int) or any(not isinstance(count, int) for count in counts):
+    columns = types.shape(op.key)[-2]
+    batch = types.broadcast(types.shape(op.query)[:-3], types.shape(op.key)[:-3])
+    programs = prod([*batch, types.shape(op.key)[-3]], start=1)
+    if types.shape(op.query)[-2] != 1 or not isinstance(columns, int) or not isinstance(programs, int):
         return None
-    programs = heads * max(prod(batch), prod(types.shape(op.query)[:-3]))
-    if columns < 2 * PART or programs >= PROGRAMS or (op.may_have_empty_rows and op.empty_value is None):
+    if programs >= PROGRAMS or (op.may_have_empty_rows and op.empty_value is None):
         return None
     least = max(PART, -(-columns // PARTS))
     return next((extent for extent in range(least, columns // 2 + 1) if columns % extent == 0), None)
