@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 
 from xdsl.ir import Attribute, SSAValue
 
+from forgec.backends.cpu.dot_along_sum import PRODUCTS, dot_along_sum, multiply_add
 from forgec.backends.cpu.dot_along_sum import ROWS as ROWS_ALONG_SUM
-from forgec.backends.cpu.dot_along_sum import dot_along_sum, multiply_add
 from forgec.backends.cpu.llvm_types import size_bytes
 from forgec.backends.cpu.nests import loop_nest, stored, write
 from forgec.backends.cpu.places import Place
@@ -94,7 +94,8 @@ def dot_tile(
         rhs = stored(k, rhs)
     steps = STEPS if rhs.is_plain else 2 * STEPS
     steps = max(1, steps * FEW_ROWS // max(rows, FEW_ROWS)) if not rhs.is_plain or rows <= FEW_ROWS else 1
-    steps = max(1, steps * REGISTERS_ACROSS // max(block * per_vector, REGISTERS_ACROSS))
+    if few:
+        steps = max(1, min(steps, PRODUCTS // (min(rows, height) * block)))
     if span < total:
         if not _is_in(accumulator, buffer):
             write(k, accumulator, buffer)

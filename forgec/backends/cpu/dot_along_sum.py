@@ -18,7 +18,7 @@ REGISTERS = {64: 24, 32: 12}
 """Registers for accumulators, by their size in bytes: a quarter is left for what is multiplied."""
 STEPS = 8
 """Vectors along a sum that are written out at once, at most: rows of ``rhs`` are read one after the other."""
-PRODUCTS = 96
+PRODUCTS = 64
 """Multiply-adds that are written out at once, about."""
 
 
