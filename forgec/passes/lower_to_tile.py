@@ -18,6 +18,7 @@ from forgec.ir import types
 from forgec.ir.attributes import ExtentsAttr, IntsAttr, StateType, SymType
 from forgec.ir.cost import launches_kernel
 from forgec.ir.locations import inherit
+from forgec.ir.ops.attention import AttentionOp
 from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.control import FromIndexOp
 from forgec.ir.ops.experts import MoeOp
@@ -32,6 +33,7 @@ from forgec.passes.tiles.kernel_builder import NotLowered
 from forgec.passes.tiles.panels import pack_weights
 from forgec.passes.tiles.rule import EXPANSIONS
 from forgec.passes.tiles.rules import all_rules
+from forgec.passes.tiles.rules.attention_parts import part_extent
 from forgec.passes.tiles.update import UPDATES, updated_inputs
 from forgec.passes.tiles.windows import take_windows
 
@@ -71,11 +73,7 @@ class LowerToTile(ModulePass):
             _expand_experts(op)
             pack_weights(op, self.panel, known)
         for block in [b for b in blocks(op) if not isinstance(b.parent_op(), FusedOp)]:
-            for current in list(block.ops):
-                if _is_candidate(current):
-                    _lower(current, block, kernels, known)
-                else:
-                    _say_why_it_stays(current)
+            _lower_all(list(block.ops), block, kernels, known)
         for kernel in kernels.values():
             op.body.block.add_op(kernel)
 
@@ -134,6 +132,9 @@ def _say_why_it_stays(op: Operation) -> None:
 
 
 def _lower(op: Operation, block: Block, kernels: dict[str, KernelOp], known: KnownGroups) -> None:
+    if _has_parts(op) and (parts := _parts(op)) is not None:
+        _lower_all(parts, block, kernels, known)
+        return
     if isinstance(op, FusedOp):
         op = _without_literals(op, block)
     elif type(op) in UPDATES and sum(operand is op.destination for operand in op.operands) > 1:  # type: ignore[attr-defined]
@@ -151,11 +152,7 @@ def _lower(op: Operation, block: Block, kernels: dict[str, KernelOp], known: Kno
         if parts is None:
             missed(op, f"{_kind(op)} has no kernel: {reason}")
             return
-        for part in parts:
-            if _is_candidate(part):
-                _lower(part, block, kernels, known)
-            else:
-                _say_why_it_stays(part)
+        _lower_all(parts, block, kernels, known)
         return
     finally:
         if group is not op:
@@ -173,6 +170,21 @@ def _lower(op: Operation, block: Block, kernels: dict[str, KernelOp], known: Kno
     )
     block.insert_op_before(inherit(launch, op), op)
     _replace(op, launch.results)
+
+
+def _lower_all(ops: Sequence[Operation], block: Block, kernels: dict[str, KernelOp], known: KnownGroups) -> None:
+    for op in ops:
+        if _is_candidate(op):
+            _lower(op, block, kernels, known)
+        else:
+            _say_why_it_stays(op)
+
+
+def _has_parts(op: Operation) -> bool:
+    """True of an attention that is faster as several kernels, alone or with rearrangements that cost nothing."""
+    inner = list(op.inner) if isinstance(op, FusedOp) else [op]
+    found = [each for each in inner if not (isinstance(each, ViewOp) and is_free(each))]
+    return len(found) == 1 and isinstance(found[0], AttentionOp) and part_extent(found[0]) is not None
 
 
 def _without_literals(group: FusedOp, block: Block) -> FusedOp:

@@ -169,7 +169,7 @@ def _choices(
     kernel: KernelOp, machine: TileMachine, uses: Mapping[str, SymbolUse], fixed: Mapping[str, int]
 ) -> list[tuple[int, ...]] | None:
     """For each tile parameter the extents that it may have; None if a whole extent is not bounded."""
-    in_dots, summed = _names_in_dots(kernel), _names_summed(kernel)
+    in_dots, summed, rows = _names_in_dots(kernel), _names_summed(kernel), _names_of_rows(kernel)
     found: list[tuple[int, ...]] = []
     for parameter in kernel.tiles.data:
         largest = most(parameter.extent, uses)
@@ -185,6 +185,8 @@ def _choices(
             sizes = _over(machine, largest, parameter.name in in_dots)
             if isinstance(parameter.extent, int) and parameter.name in summed and machine.whole_multiple:
                 sizes = _dividing(parameter.extent, sizes, machine)
+            if parameter.name in rows and largest is not None and largest < machine.whole_multiple:
+                sizes = (max(1, largest),)  # few rows read the other factor once, for all
             found.append(sizes)
     return found
 
@@ -224,6 +226,13 @@ def _names_in_dots(kernel: KernelOp) -> set[str]:
     """The names in extents of products' operands."""
     dots = [op for op in kernel.walk() if isinstance(op, DotOp)]
     return {name for op in dots for v in (op.lhs, op.rhs) for extent in extents(v) for name in free_symbols(extent)}
+
+
+def _names_of_rows(kernel: KernelOp) -> set[str]:
+    """The names in extents of products' rows that are no columns of another, nor summed."""
+    dots = [op for op in kernel.walk() if isinstance(op, DotOp)]
+    rows = {name for op in dots for name in free_symbols(extents(op.lhs)[0])}
+    return rows - {name for op in dots for extent in extents(op.rhs) for name in free_symbols(extent)}
 
 
 def _names_summed(kernel: KernelOp) -> set[str]:

@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 
 from xdsl.ir import Attribute, SSAValue
 
-from forgec.backends.cpu.emitter import Emitter
-from forgec.backends.cpu.llvm_types import is_float, size_bytes, vector
-from forgec.backends.cpu.nests import loop_nest, stored
+from forgec.backends.cpu.dot_along_sum import PRODUCTS, dot_along_sum, multiply_add
+from forgec.backends.cpu.dot_along_sum import ROWS as ROWS_ALONG_SUM
+from forgec.backends.cpu.llvm_types import size_bytes
+from forgec.backends.cpu.nests import loop_nest, stored, write
 from forgec.backends.cpu.places import Place
 from forgec.backends.cpu.scaled_sum import scaled_sum
 from forgec.backends.cpu.tiles import (
@@ -32,23 +33,21 @@ from forgec.backends.cpu.tiles import (
 )
 
 FEW_ROWS = 4
-"""So many rows at most are computed along the sum; and the rest of a number of rows that is not known, at a time."""
-COLUMNS = 4
-"""Columns that are computed at once along the sum."""
+"""The rest of an unknown number of rows is computed so many at a time; so few take ``rhs`` as it is."""
 REGISTERS = {64: 32, 32: 16}
 """Registers by their size in bytes: AVX-512 has twice as many as AVX2."""
 PAGE = 4096
 """Bytes after which first-level caches (64 sets of 64 bytes) begin again."""
+SLAB = 8 << 10
+"""Bytes of rows of ``rhs`` that few rows of the result (no more than have their lanes along a sum) multiply with before
+they go on: each comes from memory once, and its neighbours with it.
+"""
 STEPS = 8
 """Steps of a sum that are written out at once where ``rhs`` is computed while it is read, or few rows read it."""
 ACCUMULATORS = 8
 """Accumulators that multiply-adds in flight need: four cycles of two of them."""
 REGISTERS_ACROSS = 2
 """Registers of a row of the result that are accumulated at once: what one element of ``lhs`` is multiplied with."""
-
-
-def multiply_add(e: Emitter, a: SSAValue, b: SSAValue, acc: SSAValue) -> SSAValue:
-    return e.fma(a, b, acc) if is_float(acc.type) else e.add(acc, e.mul(a, b))
 
 
 def dot_tile(
@@ -68,8 +67,8 @@ def dot_tile(
     rows, columns = accumulator.shape
     total = lhs.shape[1]
     lhs, rhs = (_as(side, accumulator.element) for side in (lhs, rhs))
-    if rows <= FEW_ROWS and transposed and rhs.is_contiguous(1) and not span:
-        _along_sum(k, lhs, rhs, accumulator, buffer)
+    if rows <= ROWS_ALONG_SUM and transposed and rhs.is_contiguous(1) and not span:
+        dot_along_sum(k, lhs, rhs, accumulator, buffer, vector_bytes=vector_bytes)
         return
     parts = rhs.operands if isinstance(rhs, MultiplyAdd) else ()
     if transposed:
@@ -78,8 +77,13 @@ def dot_tile(
     per_vector = max(1, lanes * size_bytes(accumulator.element) // vector_bytes)
     vectors = -(-columns // lanes)
     block = min(vectors, max(1, REGISTERS_ACROSS // per_vector))
+    few = rows <= ROWS_ALONG_SUM and vectors > block and rhs.is_contiguous(1) and lhs.end(0) is None
+    few = few and not parts and not span
+    if few:  # whole rows of rhs, as they lie in memory
+        block = _even(vectors, max(block, (REGISTERS[vector_bytes] - 2) // per_vector // 2))
     height = (REGISTERS[vector_bytes] - block * per_vector - 1) // (block * per_vector)
     height = min(height, REGISTERS[vector_bytes] // REGISTERS_ACROSS - 2)
+    slab = _slab(total, SLAB // (columns * size_bytes(accumulator.element))) if few and rows > height else total
     limit = lhs.end(0)
     ends = rows if limit is None else k.max(k.min(rows, limit), 0)
     begin: Place = 0
@@ -97,7 +101,14 @@ def dot_tile(
         rhs = stored(k, rhs)
     steps = STEPS if rhs.is_plain else 2 * STEPS
     steps = max(1, steps * FEW_ROWS // max(rows, FEW_ROWS)) if not rhs.is_plain or rows <= FEW_ROWS else 1
+    if few:
+        steps = max(1, min(steps, PRODUCTS // (min(rows, height) * block)))
+    if slab < total:
+        if not _is_in(accumulator, buffer):
+            write(k, accumulator, buffer)
+        accumulator = Stored(buffer)
     k.begin_nest()
+    summed_from: Place = 0
 
     def tile_of(row: Place, height: int, column: Place, width: int, last: Place | None = None) -> None:
         """One block of the result: ``height`` rows of ``width`` vectors; those after ``last`` are the same again."""
@@ -131,7 +142,7 @@ def dot_tile(
         if parts and rows <= FEW_ROWS and total % lanes == 0:
             sums = scaled_sum(k, lhs, parts, places, [at(0, c) for c in range(width)], total, lanes, first)
         else:
-            sums = _summed(k, total, steps, step, first)
+            sums = _summed(k, slab, steps, lambda place, acc: step(k.add(summed_from, place), acc), first)
         for value, cell in zip(sums, cells, strict=True):
             buffer.write(k, value, cell)
 
@@ -147,7 +158,12 @@ def dot_tile(
         few, last = min(FEW_ROWS, height), k.sub(ends, 1)
         k.loop(whole, ends, few, lambda row, _: tile_of(row, few, column, width, last) or ())
 
-    _in_blocks(k, vectors, block, lambda column, width: rows_of(k.mul(column, lanes), width))
+    def slab_from(place: Place) -> None:
+        nonlocal summed_from
+        summed_from = place
+        _in_blocks(k, vectors, block, lambda column, width: rows_of(k.mul(column, lanes), width))
+
+    k.loop(0, total, slab, lambda place, _: slab_from(place) or ())
     if (limit is not None or span) and not _is_in(accumulator, buffer):
         for others in ((0, k.min(begin, rows)), (k.max(ends, begin), rows)):
             if others != (0, 0):
@@ -220,6 +236,12 @@ def _even(count: int, most: int) -> int:
     return -(-count // times) if times else most
 
 
+def _slab(total: int, most: int) -> int:
+    """How much of a sum is taken at a time: a divisor of it, if there is one that is not small; else all."""
+    found = next(size for size in range(max(1, min(most, total)), 0, -1) if total % size == 0)
+    return found if 2 * found > min(most, total) else total
+
+
 def _in_blocks(k: Kernel, extent: int, size: int, body: Callable[[Place, int], None]) -> None:
     whole = extent // size * size
     k.loop(0, whole, size, lambda place, _: body(place, size) or ())
@@ -235,40 +257,3 @@ def _as(side: Tile, element: Attribute) -> Tile:
     if side.element == element:
         return side
     return Elementwise(element, side.shape, lambda e, values: e.convert(values[0], element), [side])
-
-
-def _along_sum(k: Kernel, lhs: Tile, rhs: Tile, accumulator: Tile, buffer: Buffer) -> None:
-    """Few rows, ``rhs`` as [n, k]: lanes along the sum, which read both sides as they are stored."""
-    rows, columns = accumulator.shape
-    total = lhs.shape[1]
-    if columns > COLUMNS:
-        lhs = stored(k, lhs)
-    k.begin_nest()
-    lanes = lane_count(total, size_bytes(accumulator.element))
-    kind = accumulator.element if lanes == 1 else vector(accumulator.element, lanes)
-    whole = total // lanes * lanes
-
-    def columns_from(first: Place, width: int) -> None:
-        def step(place: Place, acc: list[SSAValue], active: SSAValue | None = None) -> list[SSAValue]:
-            def read(side: Tile, row: Place) -> SSAValue:
-                value = k.read(side, At((row, place)) if lanes == 1 else At((row, place), 1, lanes, active))
-                return value if active is None else k.e.select(active, value, 0)
-
-            left = [read(lhs, r) for r in range(rows)]
-            right = [read(rhs, k.add(first, c)) for c in range(width)]
-            return [multiply_add(k.e, left[r], right[c], acc[r * width + c]) for r in range(rows) for c in range(width)]
-
-        sums = k.loop(0, whole, lanes, step, [k.e.const(kind, 0)] * (rows * width))
-        if whole < total:
-            sums = list(k.nested(lambda: step(whole, sums, lanes_below(k, total - whole, lanes))))
-        for r in range(rows):
-            for c in range(width):
-                cell = At((r, k.add(first, c)))
-                value = k.e.reduce("add", sums[r * width + c])
-                value = k.e.combine("add", k.read(accumulator, cell), value)
-                buffer.write(k, value, cell)
-
-    size = min(COLUMNS, columns)
-    k.loop(0, columns // size * size, size, lambda first, _: columns_from(first, size) or ())
-    if rest := columns % size:
-        k.nested(lambda: columns_from(columns - rest, rest) or ())

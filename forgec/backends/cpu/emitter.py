@@ -164,7 +164,11 @@ class Emitter(ValueEmitter):
     # -- reductions --
 
     def combine(self, kind: str, a: SSAValue, b: SSAValue, *, signed: bool = True) -> SSAValue:
-        """One step of a reduction: ``add mul min max`` (NaN-propagating in floats), ``and or xor``."""
+        """One step of a reduction: ``add mul min max`` (NaN-propagating in floats), ``maxnum`` (``b`` if it is
+        greater, else ``a``), ``and or xor``.
+        """
+        if kind == "maxnum":
+            return self.select(self.fcmp("ogt", b, a), b, a)
         if is_float(a.type):
             return {"add": self.fadd, "mul": self.fmul, "min": self.fmin, "max": self.fmax}[kind](a, b)
         if kind in ("min", "max"):

@@ -240,8 +240,8 @@ def reduce(writer: Writer, op: ReduceOp) -> None:
 
 
 _NAMES = {
-    "add": "total", "mul": "product", "max": "largest", "min": "smallest", "and": "all_of", "or": "any_of",
-    "argmax": "place", "argmin": "place",
+    "add": "total", "mul": "product", "max": "largest", "maxnum": "largest", "min": "smallest", "and": "all_of",
+    "or": "any_of", "argmax": "place", "argmin": "place",
 }  # fmt: skip
 
 
@@ -254,6 +254,8 @@ def _reduction(writer: Writer, text: Text, kind: str, dtype: str, place: str) ->
     match kind:
         case "add":
             found = call("tl.sum", text.code, place)
+        case "maxnum":
+            found = call("tl.max", text.code, place)
         case "max" | "min" if not floats:
             found = call(f"tl.{kind}", text.code, place)
         case _:

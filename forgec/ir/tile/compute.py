@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from xdsl.dialects.builtin import IndexType, IntAttr, StringAttr, TensorType, UnitAttr
+from xdsl.dialects.builtin import AnyFloat, IndexType, IntAttr, StringAttr, TensorType, UnitAttr
 from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.irdl import (
     AnyAttr,
@@ -206,16 +206,17 @@ class DotOp(TileOp):
         self.expect(self.accumulator.type)
 
 
-REDUCTIONS = ("add", "mul", "max", "min", "and", "or", "argmax", "argmin")
+REDUCTIONS = ("add", "mul", "max", "maxnum", "min", "and", "or", "argmax", "argmin")
 
 
 @irdl_op_definition
 class ReduceOp(TileOp):
     """Combines the elements along ``axis``, which the result lacks (a scalar where it was the only one).
 
-    ``kind``: ``add`` and ``mul`` in any order; ``max`` and ``min`` give NaN if there is one; ``and`` and ``or`` on
-    booleans or integers; ``argmax`` and ``argmin`` give the place (``index``) of the first largest or smallest
-    element, where NaN is larger and smaller than any number.
+    ``kind``: ``add`` and ``mul`` in any order; ``max`` and ``min`` give NaN if there is one, ``maxnum`` (on floats) the
+    greatest number all the same, -inf if there is none; ``and`` and ``or`` on booleans or integers; ``argmax`` and
+    ``argmin`` give the place (``index``) of the first largest or smallest element, where NaN is larger and smaller than
+    any number.
     """
 
     name = "tile.reduce"
@@ -235,6 +236,8 @@ class ReduceOp(TileOp):
     def verify_(self) -> None:
         if self.kind.data not in REDUCTIONS:
             raise VerifyException(f"there is no reduction {self.kind.data!r}")
+        if self.kind.data == "maxnum" and not isinstance(element(self.input), AnyFloat):
+            raise VerifyException("the reduction maxnum is of floats")
         if not 0 <= self.axis.data < len(extents(self.input)):
             raise VerifyException(f"the operand has no axis {self.axis.data}")
         self.expect(_reduced(self.kind.data, self.input, self.axis.data))

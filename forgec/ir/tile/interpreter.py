@@ -426,6 +426,8 @@ class _Program:
                 return value.prod(axis, dtype=value.dtype)
             case "max":
                 return value.amax(axis)
+            case "maxnum":
+                return torch.where(value.isnan(), -torch.inf, value).amax(axis)
             case "min":
                 return value.amin(axis)
             case "and":

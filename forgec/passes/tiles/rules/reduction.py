@@ -37,7 +37,7 @@ def neutral(kind: str, dtype: str) -> bool | int | float:
         return False if dtype == "i1" else 0
     if kind in ("mul", "and"):
         return True if dtype == "i1" else (-1 if kind == "and" else 1)
-    least = kind in ("max", "argmax")
+    least = kind in ("max", "maxnum", "argmax")
     if dtype in types.FLOATS:
         return -_INFINITY if least else _INFINITY
     if dtype == "i1":
