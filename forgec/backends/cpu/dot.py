@@ -64,7 +64,7 @@ def dot_tile(
     """Compute the product into ``buffer``, which may be where the accumulator is read from, place by place."""
     rows, columns = accumulator.shape
     total = lhs.shape[1]
-    lhs, rhs = (_as(side, accumulator.element) for side in (lhs, rhs))
+    lhs, rhs = (converted(side, accumulator.element) for side in (lhs, rhs))
     if rows <= FEW_ROWS and transposed and rhs.is_contiguous(1):
         _along_sum(k, lhs, rhs, accumulator, buffer)
         return
@@ -222,7 +222,8 @@ def _is_in(tile: Tile, buffer: Buffer) -> bool:
     return isinstance(tile, Stored) and tile.buffer is buffer
 
 
-def _as(side: Tile, element: Attribute) -> Tile:
+def converted(side: Tile, element: Attribute) -> Tile:
+    """The tile with elements of another type."""
     if side.element == element:
         return side
     return Elementwise(element, side.shape, lambda e, values: e.convert(values[0], element), [side])
