@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from xdsl.ir import Attribute, SSAValue
 
 from forgec.backends.cpu.emitter import Emitter
-from forgec.backends.cpu.llvm_types import is_float, size_bytes, vector
+from forgec.backends.cpu.llvm_types import i8, is_float, size_bytes, vector
 from forgec.backends.cpu.nests import loop_nest, stored
 from forgec.backends.cpu.places import Place
 from forgec.backends.cpu.scaled_sum import scaled_sum
@@ -30,15 +30,18 @@ from forgec.backends.cpu.tiles import (
     lane_count,
     lanes_below,
 )
+from forgec.ir.tile.cache_sets import crowds
 
 FEW_ROWS = 4
-"""So many rows at most are computed along the sum; and the rest of a number of rows that is not known, at a time."""
+"""So many rows at most are computed along the sum; of so many memory is as fast as they are."""
+RESTS = (8, 4, 1)
+"""How many rows are taken at a time of what is left of a number of rows that is not known."""
 COLUMNS = 4
 """Columns that are computed at once along the sum."""
 REGISTERS = {64: 32, 32: 16}
 """Registers by their size in bytes: AVX-512 has twice as many as AVX2."""
-PAGE = 4096
-"""Bytes after which first-level caches (64 sets of 64 bytes) begin again."""
+LINE = 64
+"""Bytes that are read from memory at once."""
 STEPS = 8
 """Steps of a sum that are written out at once where ``rhs`` is computed while it is read, or few rows read it."""
 ACCUMULATORS = 8
@@ -64,6 +67,7 @@ def dot_tile(
     """Compute the product into ``buffer``, which may be where the accumulator is read from, place by place."""
     rows, columns = accumulator.shape
     total = lhs.shape[1]
+    ahead = _Ahead(k, rhs, transposed)
     lhs, rhs = (converted(side, accumulator.element) for side in (lhs, rhs))
     if rows <= FEW_ROWS and transposed and rhs.is_contiguous(1):
         _along_sum(k, lhs, rhs, accumulator, buffer)
@@ -77,11 +81,12 @@ def dot_tile(
     block = min(vectors, max(1, REGISTERS_ACROSS // per_vector))
     height = (REGISTERS[vector_bytes] - block * per_vector - 1) // (block * per_vector)
     height = min(height, REGISTERS[vector_bytes] // REGISTERS_ACROSS - 2)
+    rests = [size for size in RESTS if size < min(height, rows)]
     limit = lhs.end(0)
     ends = rows if limit is None else k.max(k.min(rows, limit), 0)
     direct = lhs.before_end(0)
     again = vectors > block and not direct.is_plain
-    crowded = rows > height and _crowds(direct)
+    crowded = rows > height and crowds(direct.apart(0), height)
     strip = k.buffer(lhs.element, (height, total), spread=True) if crowded and vectors <= block else None
     if strip is None and (again or crowded):
         lhs = stored(k, direct, spread=True, rows=None if limit is None else ends)
@@ -110,8 +115,11 @@ def dot_tile(
             _copy_rows(k, lhs, places, strip)
             left_at = list(range(height))
         source = lhs if strip is None else Stored(strip)
+        fetch = ahead.rows(row, height, ends) if vectors == width else None
 
         def step(place: Place, acc: list[SSAValue]) -> Sequence[SSAValue]:
+            if fetch is not None:
+                fetch(place)
             right = [k.read(rhs, at(place, c)) for c in range(width)]
             found: list[SSAValue] = []
             for r in range(height):
@@ -134,10 +142,14 @@ def dot_tile(
             even = _even(ends, height)
             _in_blocks(k, ends, even, lambda row, size: tile_of(row, size, column, width))
             return
-        whole = k.mul(k.floordiv(ends, height), height)
-        k.loop(0, whole, height, lambda row, _: tile_of(row, height, column, width) or ())
-        few, last = min(FEW_ROWS, height), k.sub(ends, 1)
-        k.loop(whole, ends, few, lambda row, _: tile_of(row, few, column, width, last) or ())
+        last, done = k.sub(ends, 1), k.mul(k.floordiv(ends, height), height)
+        k.loop(0, done, height, lambda row, _: tile_of(row, height, column, width) or ())
+        for size, left in zip(rests, (*rests[1:], 0), strict=True):
+            # Blocks of this size, until no more rows are left than one of the next size has.
+            times = k.floordiv(k.add(k.max(k.sub(k.sub(ends, done), left), 0), size - 1), size)
+            until = k.add(done, k.mul(times, size))
+            k.loop(done, until, size, lambda row, _, size=size: tile_of(row, size, column, width, last) or ())
+            done = until
 
     _in_blocks(k, vectors, block, lambda column, width: rows_of(k.mul(column, lanes), width))
     if limit is not None and not _is_in(accumulator, buffer):
@@ -146,6 +158,40 @@ def dot_tile(
             k, shape, accumulator.width, lambda at: buffer.write(k, k.read(accumulator, at), at),
             [(ends, rows), (0, columns)],
         )  # fmt: skip
+
+
+class _Ahead:
+    """Reading the rows of ``rhs`` that follow those of this product while this one is computed.
+
+    Where its rows fill memory without gaps, as in a panel of weights, the next product of a sum or of a program reads
+    what follows. Each block of rows asks for its share of that, in all steps alike, so that memory never waits.
+    """
+
+    def __init__(self, k: Kernel, rhs: Tile, transposed: bool) -> None:
+        self.k = k
+        steps, columns = rhs.shape[::-1] if transposed else rhs.shape
+        self.rhs = Transpose(rhs, (1, 0)) if transposed else rhs
+        self.step_bytes = columns * size_bytes(rhs.element)
+        self.bytes = steps * self.step_bytes
+        self.is_dense = self.rhs.is_plain and self.rhs.apart(0) == self.step_bytes and self.rhs.is_contiguous(1)
+
+    def rows(self, row: Place, height: int, ends: Place) -> Callable[[Place], None] | None:
+        """What a block of rows, of so many, does before a step."""
+        k = self.k
+        start = self.rhs.address(k, (0, 0)) if self.is_dense else None
+        if start is None or height <= FEW_ROWS:  # these are no faster than memory anyhow, and ask for it in time
+            return None
+        share = k.floordiv(self.bytes, ends)
+        each = k.floordiv(k.add(height * self.step_bytes, k.sub(ends, 1)), ends)
+        most = min(each, self.step_bytes) if isinstance(each, int) else self.step_bytes
+        start = k.address(start, k.add(k.mul(row, share), self.bytes), i8)
+
+        def fetch(place: Place) -> None:
+            address = k.address(start, k.mul(place, each), i8)
+            for line in range(0, most, LINE):
+                k.e.prefetch(k.address(address, line, i8))
+
+        return fetch
 
 
 def _summed(
@@ -179,12 +225,6 @@ def _summed(
         ]
         turns = (turns + 1) // 2
     return k.loop(whole, total, 1, step, sums)
-
-
-def _crowds(tile: Tile) -> bool:
-    """True if rows of a tile in memory begin in few sets of a cache, so that a block of them pushes itself out."""
-    apart = tile.apart(0)
-    return apart is not None and apart != 0 and apart % PAGE == 0
 
 
 def _copy_rows(k: Kernel, tile: Tile, rows: Sequence[Place], buffer: Buffer) -> None:

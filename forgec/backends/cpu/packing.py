@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from math import gcd
 
 from xdsl.dialects import scf
 from xdsl.ir import Attribute, BlockArgument, SSAValue
@@ -23,24 +22,8 @@ from forgec.backends.cpu.nests import write
 from forgec.backends.cpu.places import Place
 from forgec.backends.cpu.tiles import At, Buffer, Kernel, Stored, Tile
 from forgec.ir.tile import compute, memory
+from forgec.ir.tile.cache_sets import PACKED_LIMIT, crowds
 from forgec.ir.tile.types import element
-
-PACKED_LIMIT = 576 << 10
-"""Bytes of a kernel's packed factors: with what else a program has in use, they fit the second level of caches (1 MiB)."""
-PAGE = 4096
-"""Bytes after which first-level caches (64 sets of 64 bytes) begin again."""
-WAYS = 4
-"""Rows whose elements at one place may lie in the same set: half of what a set holds."""
-ROWS = 14
-"""Rows that are read side by side, at most."""
-
-
-def crowds(apart: int | None, rows: int) -> bool:
-    """True if so many rows, ``apart`` bytes from one to the next, lie in few sets of a cache."""
-    if apart is None or apart == 0:
-        return False
-    return -(-min(rows, ROWS) * max(gcd(apart, PAGE), 64) // PAGE) > WAYS
-
 
 @dataclass(frozen=True)
 class Factor:
