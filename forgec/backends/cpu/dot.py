@@ -67,7 +67,7 @@ def dot_tile(
     """Compute the product into ``buffer``, which may be where the accumulator is read from, place by place."""
     rows, columns = accumulator.shape
     total = lhs.shape[1]
-    ahead = _Ahead(k, rhs, transposed)
+    source_of_rhs = rhs
     lhs, rhs = (converted(side, accumulator.element) for side in (lhs, rhs))
     if rows <= FEW_ROWS and transposed and rhs.is_contiguous(1):
         _along_sum(k, lhs, rhs, accumulator, buffer)
@@ -81,7 +81,6 @@ def dot_tile(
     block = min(vectors, max(1, REGISTERS_ACROSS // per_vector))
     height = (REGISTERS[vector_bytes] - block * per_vector - 1) // (block * per_vector)
     height = min(height, REGISTERS[vector_bytes] // REGISTERS_ACROSS - 2)
-    rests = [size for size in RESTS if size < min(height, rows)]
     limit = lhs.end(0)
     ends = rows if limit is None else k.max(k.min(rows, limit), 0)
     direct = lhs.before_end(0)
@@ -97,6 +96,8 @@ def dot_tile(
     steps = STEPS if rhs.is_plain else 2 * STEPS
     steps = max(1, steps * FEW_ROWS // max(rows, FEW_ROWS)) if not rhs.is_plain or rows <= FEW_ROWS else 1
     k.begin_nest()
+    parts_of_rest = [] if isinstance(ends, int) else _rest(k, ends, height, rows)
+    ahead = _Ahead(k, source_of_rhs, transposed, ends, [until for size, until in parts_of_rest if size > FEW_ROWS])
 
     def tile_of(row: Place, height: int, column: Place, width: int, last: Place | None = None) -> None:
         """One block of the result: ``height`` rows of ``width`` vectors; those after ``last`` are the same again."""
@@ -115,7 +116,7 @@ def dot_tile(
             _copy_rows(k, lhs, places, strip)
             left_at = list(range(height))
         source = lhs if strip is None else Stored(strip)
-        fetch = ahead.rows(row, height, ends) if vectors == width else None
+        fetch = ahead.rows(row, height) if vectors == width else None
 
         def step(place: Place, acc: list[SSAValue]) -> Sequence[SSAValue]:
             if fetch is not None:
@@ -139,17 +140,12 @@ def dot_tile(
 
     def rows_of(column: Place, width: int) -> None:
         if isinstance(ends, int):
-            even = _even(ends, height)
-            _in_blocks(k, ends, even, lambda row, size: tile_of(row, size, column, width))
+            _in_blocks(k, ends, height, lambda row, size: tile_of(row, size, column, width))
             return
         last, done = k.sub(ends, 1), k.mul(k.floordiv(ends, height), height)
         k.loop(0, done, height, lambda row, _: tile_of(row, height, column, width) or ())
-        for size, left in zip(rests, (*rests[1:], 0), strict=True):
-            # Blocks of this size, until no more rows are left than one of the next size has.
-            times = k.floordiv(k.add(k.max(k.sub(k.sub(ends, done), left), 0), size - 1), size)
-            until = k.add(done, k.mul(times, size))
-            k.loop(done, until, size, lambda row, _, size=size: tile_of(row, size, column, width, last) or ())
-            done = until
+        for (size, until), start in zip(parts_of_rest, (done, *(until for _, until in parts_of_rest)), strict=False):
+            k.loop(start, until, size, lambda row, _, size=size: tile_of(row, size, column, width, last) or ())
 
     _in_blocks(k, vectors, block, lambda column, width: rows_of(k.mul(column, lanes), width))
     if limit is not None and not _is_in(accumulator, buffer):
@@ -164,26 +160,30 @@ class _Ahead:
     """Reading the rows of ``rhs`` that follow those of this product while this one is computed.
 
     Where its rows fill memory without gaps, as in a panel of weights, the next product of a sum or of a program reads
-    what follows. Each block of rows asks for its share of that, in all steps alike, so that memory never waits.
+    what follows. Each block of rows asks for its share of that, in all steps alike, so that memory never waits. Few
+    rows are no faster than memory, which the processor reads ahead by itself then.
     """
 
-    def __init__(self, k: Kernel, rhs: Tile, transposed: bool) -> None:
+    def __init__(self, k: Kernel, rhs: Tile, transposed: bool, ends: Place, parts: Sequence[Place]) -> None:
+        """``ends`` is how many rows there are, the last of ``parts`` how many of them are in blocks that ask."""
         self.k = k
         steps, columns = rhs.shape[::-1] if transposed else rhs.shape
         self.rhs = Transpose(rhs, (1, 0)) if transposed else rhs
         self.step_bytes = columns * size_bytes(rhs.element)
         self.bytes = steps * self.step_bytes
+        self.asking = k.max(parts[-1], 1) if parts else ends
         self.is_dense = self.rhs.is_plain and self.rhs.apart(0) == self.step_bytes and self.rhs.is_contiguous(1)
 
-    def rows(self, row: Place, height: int, ends: Place) -> Callable[[Place], None] | None:
+    def rows(self, row: Place, height: int) -> Callable[[Place], None] | None:
         """What a block of rows, of so many, does before a step."""
         k = self.k
-        start = self.rhs.address(k, (0, 0)) if self.is_dense else None
-        if start is None or height <= FEW_ROWS:  # these are no faster than memory anyhow, and ask for it in time
+        start = self.rhs.address(k, (0, 0)) if self.is_dense and height > FEW_ROWS else None
+        if start is None:
             return None
-        share = k.floordiv(self.bytes, ends)
-        each = k.floordiv(k.add(height * self.step_bytes, k.sub(ends, 1)), ends)
-        most = min(each, self.step_bytes) if isinstance(each, int) else self.step_bytes
+        share = k.floordiv(self.bytes, self.asking)
+        each = k.floordiv(k.add(height * self.step_bytes, k.sub(self.asking, 1)), self.asking)
+        each = k.min(each, self.step_bytes)
+        most = each if isinstance(each, int) else self.step_bytes
         start = k.address(start, k.add(k.mul(row, share), self.bytes), i8)
 
         def fetch(place: Place) -> None:
@@ -192,6 +192,19 @@ class _Ahead:
                 k.e.prefetch(k.address(address, line, i8))
 
         return fetch
+
+
+def _rest(k: Kernel, ends: Place, height: int, rows: int) -> list[tuple[int, Place]]:
+    """How the rows that are left after blocks of ``height`` are divided: sizes of blocks, and where each size ends."""
+    sizes = [size for size in RESTS if size < min(height, rows)]
+    done = k.mul(k.floordiv(ends, height), height)
+    found: list[tuple[int, Place]] = []
+    for size, left in zip(sizes, (*sizes[1:], 0), strict=True):
+        # Until no more rows are left than a block of the next size has.
+        times = k.floordiv(k.add(k.max(k.sub(k.sub(ends, done), left), 0), size - 1), size)
+        done = k.add(done, k.mul(times, size))
+        found.append((size, done))
+    return found
 
 
 def _summed(
@@ -245,17 +258,18 @@ def _copy_rows(k: Kernel, tile: Tile, rows: Sequence[Place], buffer: Buffer) -> 
         k.nested(lambda: chunk(whole, lanes_below(k, total - whole, lanes)))
 
 
-def _even(count: int, most: int) -> int:
-    """How many to take at a time, at most so many, that the last time there are about as many."""
-    times = -(-count // most)
-    return -(-count // times) if times else most
-
-
-def _in_blocks(k: Kernel, extent: int, size: int, body: Callable[[Place, int], None]) -> None:
-    whole = extent // size * size
-    k.loop(0, whole, size, lambda place, _: body(place, size) or ())
-    if whole < extent:
-        k.nested(lambda: body(whole, extent - whole) or ())
+def _in_blocks(k: Kernel, extent: int, most: int, body: Callable[[Place, int], None]) -> None:
+    """The fewest blocks of at most so many, all about as large."""
+    if extent <= 0:
+        return
+    times = -(-extent // most)
+    small, larger = divmod(extent, times)
+    middle = larger * (small + 1)
+    for start, end, size in ((0, middle, small + 1), (middle, extent, small)):
+        if end - start == size:
+            k.nested(lambda start=start, size=size: body(start, size) or ())
+        else:
+            k.loop(start, end, size, lambda place, _, size=size: body(place, size) or ())
 
 
 def _is_in(tile: Tile, buffer: Buffer) -> bool:
