@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from xdsl.dialects import scf
-from xdsl.ir import Attribute, BlockArgument, SSAValue
+from xdsl.ir import Attribute, SSAValue
 
 from forgec.backends.cpu.dot import converted
 from forgec.backends.cpu.elementwise import llvm_element
@@ -24,6 +24,7 @@ from forgec.backends.cpu.tiles import At, Buffer, Kernel, Stored, Tile
 from forgec.ir.tile import compute, memory
 from forgec.ir.tile.cache_sets import PACKED_LIMIT, crowds
 from forgec.ir.tile.types import element
+
 
 @dataclass(frozen=True)
 class Factor:
