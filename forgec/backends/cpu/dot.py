@@ -116,7 +116,7 @@ def dot_tile(
             _copy_rows(k, lhs, places, strip)
             left_at = list(range(height))
         source = lhs if strip is None else Stored(strip)
-        fetch = ahead.rows(row, height) if vectors == width else None
+        fetch = ahead.block(row, height, column, width * lanes)
 
         def step(place: Place, acc: list[SSAValue]) -> Sequence[SSAValue]:
             if fetch is not None:
@@ -169,26 +169,30 @@ class _Ahead:
         self.k = k
         steps, columns = rhs.shape[::-1] if transposed else rhs.shape
         self.rhs = Transpose(rhs, (1, 0)) if transposed else rhs
+        self.columns = columns
         self.step_bytes = columns * size_bytes(rhs.element)
         self.bytes = steps * self.step_bytes
         self.asking = k.max(parts[-1], 1) if parts else ends
         self.is_dense = self.rhs.is_plain and self.rhs.apart(0) == self.step_bytes and self.rhs.is_contiguous(1)
 
-    def rows(self, row: Place, height: int) -> Callable[[Place], None] | None:
-        """What a block of rows, of so many, does before a step."""
+    def block(self, row: Place, height: int, column: Place, width: int) -> Callable[[Place], None] | None:
+        """What a block of the result does before a step. Columns are gone through before rows."""
         k = self.k
-        start = self.rhs.address(k, (0, 0)) if self.is_dense and height > FEW_ROWS else None
+        rows = self.asking if isinstance(self.asking, int) else height
+        start = self.rhs.address(k, (0, 0)) if self.is_dense and rows > FEW_ROWS else None
         if start is None:
             return None
-        share = k.floordiv(self.bytes, self.asking)
-        each = k.floordiv(k.add(height * self.step_bytes, k.sub(self.asking, 1)), self.asking)
-        each = k.min(each, self.step_bytes)
-        most = each if isinstance(each, int) else self.step_bytes
-        start = k.address(start, k.add(k.mul(row, share), self.bytes), i8)
+        width = min(width, self.columns)
+        elements = k.mul(self.asking, self.columns)
+        share = k.floordiv(self.bytes, elements)
+        each = k.floordiv(k.add(height * width * self.step_bytes, k.sub(elements, 1)), elements)
+        most = k.min(each, self.step_bytes)
+        first = k.add(k.mul(column, self.asking), k.mul(row, width))
+        start = k.address(start, k.add(k.mul(first, share), self.bytes), i8)
 
         def fetch(place: Place) -> None:
-            address = k.address(start, k.mul(place, each), i8)
-            for line in range(0, most, LINE):
+            address = k.address(start, k.mul(place, most), i8)
+            for line in range(0, most if isinstance(most, int) else self.step_bytes, LINE):
                 k.e.prefetch(k.address(address, line, i8))
 
         return fetch
