@@ -38,8 +38,8 @@ RESTS = (8, 4, 1)
 """How many rows are taken at a time of what is left of a number of rows that is not known."""
 COLUMNS = 4
 """Columns that are computed at once along the sum."""
-REGISTERS = {64: 32, 32: 16}
-"""Registers by their size in bytes: AVX-512 has twice as many as AVX2."""
+REGISTERS = {64: 32, 32: 16, 16: 32}
+"""Registers by their size in bytes: AVX-512 and NEON have twice as many as AVX2."""
 LINE = 64
 """Bytes that are read from memory at once."""
 STEPS = 8
@@ -80,7 +80,7 @@ def dot_tile(
     vectors = -(-columns // lanes)
     block = min(vectors, max(1, REGISTERS_ACROSS // per_vector))
     height = (REGISTERS[vector_bytes] - block * per_vector - 1) // (block * per_vector)
-    height = min(height, REGISTERS[vector_bytes] // REGISTERS_ACROSS - 2)
+    height = min(height, REGISTERS[vector_bytes] // REGISTERS_ACROSS - 2, rows)
     limit = lhs.end(0)
     ends = rows if limit is None else k.max(k.min(rows, limit), 0)
     direct = lhs.before_end(0)
@@ -203,7 +203,7 @@ def _rest(k: Kernel, ends: Place, height: int, rows: int) -> list[tuple[int, Pla
     sizes = [size for size in RESTS if size < min(height, rows)]
     done = k.mul(k.floordiv(ends, height), height)
     found: list[tuple[int, Place]] = []
-    for size, left in zip(sizes, (*sizes[1:], 0), strict=True):
+    for size, left in zip(sizes, [*sizes[1:], 0], strict=False):
         # Until no more rows are left than a block of the next size has.
         times = k.floordiv(k.add(k.max(k.sub(k.sub(ends, done), left), 0), size - 1), size)
         done = k.add(done, k.mul(times, size))
