@@ -115,7 +115,8 @@ def check(
     assert bool(((found.double() - exact).abs() <= allowed).all())
     apart_by_one = run(native, [x, packed, y], symbols, [*range(programs + 1)])
     in_three = run(native, [x, packed, y], symbols, [0, programs // 3, programs // 2, programs])
-    assert torch.equal(found, apart_by_one) and torch.equal(found, in_three)
+    assert torch.equal(found, apart_by_one)
+    assert torch.equal(found, in_three)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -145,8 +146,13 @@ def test_rows_that_lie_a_page_apart(level: str, rows: int) -> None:
 
 
 def test_which_rows_crowd_a_cache() -> None:
-    assert crowds(4096, 8) and crowds(16384, 5) and crowds(2048, 14)
-    assert not crowds(4096, 4) and not crowds(3072, 14) and not crowds(4000, 14) and not crowds(None, 14)
+    assert crowds(4096, 8)
+    assert crowds(16384, 5)
+    assert crowds(2048, 14)
+    assert not crowds(4096, 4)
+    assert not crowds(3072, 14)
+    assert not crowds(4000, 14)
+    assert not crowds(None, 14)
     assert not crowds(0, 14)
 
 
