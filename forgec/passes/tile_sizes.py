@@ -12,6 +12,7 @@ from xdsl.ir import Attribute
 
 from forgec.ir import types
 from forgec.ir.ops.module import SymbolOp
+from forgec.ir.tile.cache_sets import PACKED_LIMIT, crowds, left_factors
 from forgec.ir.tile.compute import DotOp
 from forgec.ir.tile.cost import KernelCost, item_bytes, kernel_cost
 from forgec.ir.tile.kernel import KernelOp, LaunchOp
@@ -27,6 +28,8 @@ the best of them the parameters of each section of the kernel are then varied by
 """
 NARROW_PRODUCTS = 16
 """Multiply-adds of 16-bit floats that make as much code as one of wider floats: matrix instructions do many at once."""
+COPIED_FACTOR = 1.15
+"""How much longer products take on a CPU whose left factor is copied for each block of its rows."""
 REFINEMENTS = 2
 """How often they are varied."""
 
@@ -95,6 +98,7 @@ def estimates(
         return cost, []
     parameters = [parameter.name for parameter in kernel.tiles.data]
     narrow = _dots_are_narrow(kernel)
+    factors = list(dict.fromkeys(left_factors(kernel))) if machine.whole_multiple else []
     ops = sum(1 for _ in kernel.walk())
     tiles = sorted({extents(result) for op in kernel.walk() for result in op.results} - {()}, key=str)
     found: dict[tuple[int, ...], Candidate] = {}
@@ -103,7 +107,7 @@ def estimates(
         if chosen not in found:
             bindings = dict(zip(parameters, chosen, strict=True))
             values = {**typical, **bindings}
-            found[chosen] = _estimate(cost, machine, bindings, values, narrow, ops, _largest(tiles, values))
+            found[chosen] = _estimate(cost, machine, bindings, values, narrow, ops, _largest(tiles, values), factors)
         return _rank(found[chosen], machine)
 
     few = _thinned(choices)
@@ -183,6 +187,8 @@ def _choices(
             found.append((max(size, machine.dot_least) if parameter.name in in_dots else size,))
         else:
             sizes = _over(machine, largest, parameter.name in in_dots)
+            if isinstance(parameter.extent, int) and parameter.name in rows and machine.whole_multiple:
+                sizes = _even(parameter.extent, sizes)
             if isinstance(parameter.extent, int) and parameter.name in summed and machine.whole_multiple:
                 sizes = _dividing(parameter.extent, sizes, machine)
             if parameter.name in rows and largest is not None and largest < machine.whole_multiple:
@@ -229,10 +235,15 @@ def _names_in_dots(kernel: KernelOp) -> set[str]:
 
 
 def _names_of_rows(kernel: KernelOp) -> set[str]:
-    """The names in extents of products' rows that are no columns of another, nor summed."""
+    """The names in extents of left factors' rows, and of no other side of a product: lanes do not run along these."""
     dots = [op for op in kernel.walk() if isinstance(op, DotOp)]
-    rows = {name for op in dots for name in free_symbols(extents(op.lhs)[0])}
-    return rows - {name for op in dots for extent in extents(op.rhs) for name in free_symbols(extent)}
+    others = {name for op in dots for extent in (extents(op.lhs)[1], *extents(op.rhs)) for name in free_symbols(extent)}
+    return {name for op in dots for name in free_symbols(extents(op.lhs)[0])} - others
+
+
+def _even(extent: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """For each size the least one of which no more are needed: the last tile has about as many rows as the others."""
+    return tuple(sorted({ceil(max(extent, 1) / ceil(max(extent, 1) / size)) for size in sizes}))
 
 
 def _names_summed(kernel: KernelOp) -> set[str]:
@@ -271,6 +282,7 @@ def _estimate(
     narrow: bool,
     ops: int,
     largest: int,
+    factors: Sequence[tuple[Extent, int, int | None]],
 ) -> Candidate:
     """A roofline: a program, of each section of the kernel, takes as long as the slowest of its parts, programs fill
     units in waves, and memory is shared by all; of cores each has its share, so that too few programs leave some of it
@@ -279,6 +291,8 @@ def _estimate(
     live = cost.live_bytes_at(values)
     footprint = evaluate(cost.footprint_bytes, values)
     near_rate = machine.near_rate if live <= machine.near_bytes else machine.middle_rate
+    packed = _packed_bytes(factors, values)
+    copied = COPIED_FACTOR if packed is None else 1.0
     programs = dot_flops = element_ops = line_bytes = far_bytes = 0
     busy = longest = 0.0
     for each, count in cost.sections:
@@ -296,11 +310,12 @@ def _estimate(
         )
         computing = work / (machine.narrow_dot_flops if narrow else machine.dot_flops)
         computing += elements / machine.element_ops
-        program = max(computing, tiles / near_rate, lines / machine.middle_rate)
+        program = copied * max(computing, tiles / near_rate, lines / machine.middle_rate)
         program += machine.program_seconds + ops * machine.op_seconds / len(cost.sections)
         busy, longest = busy + number * program, max(longest, program)
         programs, dot_flops, element_ops = programs + number, dot_flops + number * dots, element_ops + number * elements
         line_bytes, far_bytes = line_bytes + number * lines, far_bytes + number * far
+    far_bytes -= (packed or 0) * programs  # they are packed once for many programs
     again = max(far_bytes - footprint, 0) if footprint > machine.middle_bytes else 0
     moving = (footprint + again) / machine.memory_rate
     waves = ceil(programs / machine.units)
@@ -322,6 +337,16 @@ def _estimate(
         live_bytes=live,
         limit=_broken_limit(cost, machine, values, live, largest, narrow),
     )
+
+
+def _packed_bytes(factors: Sequence[tuple[Extent, int, int | None]], values: Mapping[str, int]) -> int | None:
+    """The bytes of products' left factors that a program finds packed; None if they do not fit the memory for them."""
+    taken = 0
+    for rows, row_bytes, apart in factors:
+        count = evaluate(rows, values)
+        if count > 1 and (apart is None or crowds(apart, count)):
+            taken += count * row_bytes
+    return taken if taken <= PACKED_LIMIT else None
 
 
 def _broken_limit(

@@ -32,7 +32,8 @@ class Kernel:
     (``symbols``). ``checks`` are the messages of its run-time checks, in the order of the numbers that it returns.
 
     ``serial``: its programs must run in order, one at a time, because they may write the same elements. Else any thread
-    may run any of them at any time. ``cost_ns`` is an estimate of how long one program takes.
+    may run any of them at any time. ``cost_ns`` is an estimate of how long one program takes; ``together`` how many
+    that follow one another are best run by one thread, because they do once what each would do alone.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Kernel:
     checks: tuple[str, ...] = ()
     serial: bool = False
     cost_ns: int = 1000
+    together: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,7 @@ def to_json(tables: Sequence[KernelTable]) -> dict[str, Any]:
                 "checks": list(kernel.checks),
                 "serial": kernel.serial,
                 "cost_ns": kernel.cost_ns,
+                "together": kernel.together,
             }
             for kernel in shared
         ],
@@ -213,7 +216,7 @@ def _driver(data: object) -> Driver:
 
 
 def _kernel(data: object) -> Kernel:
-    fields = _object(data, ("name", "parameters", "symbols", "checks", "serial", "cost_ns"))
+    fields = _object(data, ("name", "parameters", "symbols", "checks", "serial", "cost_ns", "together"))
     name, checks = fields["name"], fields["checks"]
     if not isinstance(name, str):
         raise ValueError("a kernel has a name")
@@ -222,12 +225,13 @@ def _kernel(data: object) -> Kernel:
         raise ValueError(f"parameters and symbols of kernel '{name[:80]}' are numbers")
     if not isinstance(checks, list) or not all(isinstance(text, str) and len(text) <= MAX_TEXT for text in checks):
         raise ValueError(f"the checks of kernel '{name[:80]}' are texts")
-    serial, cost_ns = fields["serial"], fields["cost_ns"]
+    serial, cost_ns, together = fields["serial"], fields["cost_ns"], fields["together"]
     if type(serial) is not bool:
         raise ValueError(f"serial of kernel '{name[:80]}' is true or false")
-    if not _is_number(cost_ns) or cost_ns < 1:
-        raise ValueError(f"cost_ns of kernel '{name[:80]}' is a number of at least 1")
-    return Kernel(name, 0, parameters, symbols, tuple(checks), serial, cost_ns)
+    for key, number in (("cost_ns", cost_ns), ("together", together)):
+        if not _is_number(number) or number < 1:
+            raise ValueError(f"{key} of kernel '{name[:80]}' is a number of at least 1")
+    return Kernel(name, 0, parameters, symbols, tuple(checks), serial, cost_ns, together)
 
 
 def _is_number(value: object) -> bool:

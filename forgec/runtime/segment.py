@@ -25,6 +25,8 @@ CHUNK_NS = 2_000
 """A thread takes programs for about so long at a time, which is long beside the step that gives them out."""
 TOGETHER_NS = 10_000
 """A launch with less work than this is done before other threads are any help: barriers cost about 1 µs."""
+CHUNKS = 8
+"""Programs that are best run together are so nevertheless in so many parts, which are for several threads."""
 TEAM_NS = 50_000
 """With less work than this for all, the team is not woken: a thread that sleeps takes 5 to 50 µs to come."""
 
@@ -81,7 +83,7 @@ def chunk_of(kernel: Kernel, programs: int) -> int:
     """How many programs of a launch a thread takes at least at a time; ``ALONE`` when one thread runs all of them."""
     if kernel.serial or programs * kernel.cost_ns < TOGETHER_NS:
         return ALONE
-    chunk = -(-CHUNK_NS // kernel.cost_ns)
+    chunk = max(-(-CHUNK_NS // kernel.cost_ns), min(kernel.together, programs // CHUNKS))
     return chunk if chunk < programs else ALONE
 
 

@@ -383,6 +383,7 @@ BREACHES: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
     ("a number of at least 1", lambda d: d["kernels"][0].update(cost_ns=0)),
     ("a number of at least 1", lambda d: d["kernels"][0].update(cost_ns=True)),
     ("a number of at least 1", lambda d: d["kernels"][0].update(cost_ns=1 << 62)),
+    ("together of kernel", lambda d: d["kernels"][0].update(together=0)),
     ("an object with", lambda d: d["images"][0].pop("driver")),
     ("an object with", lambda d: d["images"][0].update(driver=None)),
     ("an object with", lambda d: d["images"][0]["driver"].update(extra=1)),

@@ -110,6 +110,7 @@ def test_how_launches_are_split() -> None:
     assert chunk_of(kernel, 19) == 0
     assert chunk_of(kernel, 0) == 0
     assert chunk_of(replace(kernel, cost_ns=1 << 40), 1) == 0
+    assert [chunk_of(replace(kernel, cost_ns=1 << 40, together=4), count) for count in (4, 24, 64)] == [1, 3, 4]
     assert chunk_of(replace(kernel, serial=True), 1000) == 0
 
 

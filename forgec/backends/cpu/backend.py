@@ -16,7 +16,7 @@ from forgec.backends import aten
 from forgec.backends.aten.table import LOWERINGS
 from forgec.backends.base import Backend
 from forgec.backends.cpu import driver
-from forgec.backends.cpu.concurrency import cost_ns, is_serial
+from forgec.backends.cpu.concurrency import cost_ns, is_serial, together
 from forgec.backends.kernel_cache import KernelCache, kernel_key, versions
 from forgec.backends.plan_builder import Place, PlanBuilder
 from forgec.diagnostics import error
@@ -176,7 +176,9 @@ def _entry(kernel: KernelOp, functions: Mapping[str, int]) -> Kernel:
             checks[op.number.data] = op.message.data
     messages = tuple(checks.get(number, "") for number in range(1, max(checks, default=0) + 1))
     parameters, symbols = len(kernel.parameters), len(kernel.symbol_names)
-    return Kernel(name, functions[name], parameters, symbols, messages, is_serial(kernel), cost_ns(kernel))
+    return Kernel(
+        name, functions[name], parameters, symbols, messages, is_serial(kernel), cost_ns(kernel), together(kernel)
+    )
 
 
 BACKEND = Backend(

@@ -15,7 +15,7 @@ from xdsl.ir import Attribute, SSAValue
 
 from forgec.backends.cpu.dot_along_sum import PRODUCTS, dot_along_sum, multiply_add
 from forgec.backends.cpu.dot_along_sum import ROWS as ROWS_ALONG_SUM
-from forgec.backends.cpu.llvm_types import size_bytes
+from forgec.backends.cpu.llvm_types import i8, size_bytes
 from forgec.backends.cpu.nests import loop_nest, stored, write
 from forgec.backends.cpu.places import Place
 from forgec.backends.cpu.scaled_sum import scaled_sum
@@ -31,13 +31,16 @@ from forgec.backends.cpu.tiles import (
     lane_count,
     lanes_below,
 )
+from forgec.ir.tile.cache_sets import crowds
 
 FEW_ROWS = 4
-"""The rest of an unknown number of rows is computed so many at a time; so few take ``rhs`` as it is."""
-REGISTERS = {64: 32, 32: 16}
-"""Registers by their size in bytes: AVX-512 has twice as many as AVX2."""
-PAGE = 4096
-"""Bytes after which first-level caches (64 sets of 64 bytes) begin again."""
+"""Of so many rows memory is as fast as their products are: nothing is read ahead for them."""
+RESTS = (8, 4, 1)
+"""How many rows are taken at a time of what is left of a number of rows that is not known."""
+REGISTERS = {64: 32, 32: 16, 16: 32}
+"""Registers by their size in bytes: AVX-512 and NEON have twice as many as AVX2."""
+LINE = 64
+"""Bytes that are read from memory at once."""
 SLAB = 8 << 10
 """Bytes of rows of ``rhs`` that few rows of the result (no more than have their lanes along a sum) multiply with before
 they go on: each comes from memory once, and its neighbours with it.
@@ -66,7 +69,8 @@ def dot_tile(
     """
     rows, columns = accumulator.shape
     total = lhs.shape[1]
-    lhs, rhs = (_as(side, accumulator.element) for side in (lhs, rhs))
+    source_of_rhs = rhs
+    lhs, rhs = (converted(side, accumulator.element) for side in (lhs, rhs))
     if rows <= ROWS_ALONG_SUM and transposed and rhs.is_contiguous(1) and not span:
         dot_along_sum(k, lhs, rhs, accumulator, buffer, vector_bytes=vector_bytes)
         return
@@ -82,7 +86,7 @@ def dot_tile(
     if few:  # whole rows of rhs, as they lie in memory
         block = _even(vectors, max(block, (REGISTERS[vector_bytes] - 2) // per_vector // 2))
     height = (REGISTERS[vector_bytes] - block * per_vector - 1) // (block * per_vector)
-    height = min(height, REGISTERS[vector_bytes] // REGISTERS_ACROSS - 2)
+    height = min(height, REGISTERS[vector_bytes] // REGISTERS_ACROSS - 2, rows)
     slab = _slab(total, SLAB // (columns * size_bytes(accumulator.element))) if few and rows > height else total
     limit = lhs.end(0)
     ends = rows if limit is None else k.max(k.min(rows, limit), 0)
@@ -91,7 +95,7 @@ def dot_tile(
         begin, ends = k.max(span[0], 0), k.min(span[1], ends)
     direct = lhs.before_end(0)
     again = vectors > block and not direct.is_plain
-    crowded = rows > height and _crowds(direct)
+    crowded = rows > height and crowds(direct.apart(0), height)
     strip = k.buffer(lhs.element, (height, total), spread=True) if crowded and vectors <= block else None
     if strip is None and (again or crowded):
         lhs = stored(k, direct, spread=True, rows=None if limit is None and not span else ends)
@@ -109,6 +113,9 @@ def dot_tile(
         accumulator = Stored(buffer)
     k.begin_nest()
     summed_from: Place = 0
+    count = k.max(k.sub(ends, begin), 0) if span else ends
+    parts_of_rest = [] if isinstance(count, int) and not span else _rest(k, count, height, rows)
+    ahead = _Ahead(k, source_of_rhs, transposed, count, [until for size, until in parts_of_rest if size > FEW_ROWS])
 
     def tile_of(row: Place, height: int, column: Place, width: int, last: Place | None = None) -> None:
         """One block of the result: ``height`` rows of ``width`` vectors; those after ``last`` are the same again."""
@@ -127,8 +134,11 @@ def dot_tile(
             _copy_rows(k, lhs, places, strip)
             left_at = list(range(height))
         source = lhs if strip is None else Stored(strip)
+        fetch = ahead.block(k.sub(row, begin), height, column, width * lanes)
 
         def step(place: Place, acc: list[SSAValue]) -> Sequence[SSAValue]:
+            if fetch is not None:
+                fetch(place)
             right = [k.read(rhs, at(place, c)) for c in range(width)]
             found: list[SSAValue] = []
             for r in range(height):
@@ -147,16 +157,14 @@ def dot_tile(
             buffer.write(k, value, cell)
 
     def rows_of(column: Place, width: int) -> None:
-        if isinstance(ends, int) and begin == 0:
-            even = _even(ends, height)
-            _in_blocks(k, ends, even, lambda row, size: tile_of(row, size, column, width))
+        if isinstance(count, int) and not span:
+            _in_blocks(k, count, height, lambda row, size: tile_of(row, size, column, width))
             return
-        whole = k.mul(k.floordiv(ends, height), height)
-        if span:
-            whole = k.add(begin, k.mul(k.floordiv(k.max(k.sub(ends, begin), 0), height), height))
-        k.loop(begin, whole, height, lambda row, _: tile_of(row, height, column, width) or ())
-        few, last = min(FEW_ROWS, height), k.sub(ends, 1)
-        k.loop(whole, ends, few, lambda row, _: tile_of(row, few, column, width, last) or ())
+        last, done = k.sub(ends, 1), k.mul(k.floordiv(count, height), height)
+        k.loop(begin, k.add(begin, done), height, lambda row, _: tile_of(row, height, column, width) or ())
+        for (size, until), start in zip(parts_of_rest, (done, *(until for _, until in parts_of_rest)), strict=False):
+            first, end = k.add(begin, start), k.add(begin, until)
+            k.loop(first, end, size, lambda row, _, size=size: tile_of(row, size, column, width, last) or ())
 
     def slab_from(place: Place) -> None:
         nonlocal summed_from
@@ -171,6 +179,61 @@ def dot_tile(
                     k, (rows, columns), accumulator.width, lambda at: buffer.write(k, k.read(accumulator, at), at),
                     [others, (0, columns)],
                 )  # fmt: skip
+
+
+class _Ahead:
+    """Reading the rows of ``rhs`` that follow those of this product while this one is computed.
+
+    Where its rows fill memory without gaps, as in a panel of weights, the next product of a sum or of a program reads
+    what follows. Each block of rows asks for its share of that, in all steps alike, so that memory never waits. Few
+    rows are no faster than memory, which the processor reads ahead by itself then.
+    """
+
+    def __init__(self, k: Kernel, rhs: Tile, transposed: bool, ends: Place, parts: Sequence[Place]) -> None:
+        """``ends`` is how many rows there are, the last of ``parts`` how many of them are in blocks that ask."""
+        self.k = k
+        steps, columns = rhs.shape[::-1] if transposed else rhs.shape
+        self.rhs = Transpose(rhs, (1, 0)) if transposed else rhs
+        self.columns = columns
+        self.step_bytes = columns * size_bytes(rhs.element)
+        self.bytes = steps * self.step_bytes
+        self.asking = k.max(parts[-1], 1) if parts else ends
+        self.is_dense = self.rhs.is_plain and self.rhs.apart(0) == self.step_bytes and self.rhs.is_contiguous(1)
+
+    def block(self, row: Place, height: int, column: Place, width: int) -> Callable[[Place], None] | None:
+        """What a block of the result does before a step. Columns are gone through before rows."""
+        k = self.k
+        rows = self.asking if isinstance(self.asking, int) else height
+        start = self.rhs.address(k, (0, 0)) if self.is_dense and rows > FEW_ROWS else None
+        if start is None:
+            return None
+        width = min(width, self.columns)
+        elements = k.mul(self.asking, self.columns)
+        share = k.floordiv(self.bytes, elements)
+        each = k.floordiv(k.add(height * width * self.step_bytes, k.sub(elements, 1)), elements)
+        most = k.min(each, self.step_bytes)
+        first = k.add(k.mul(column, self.asking), k.mul(row, width))
+        start = k.address(start, k.add(k.mul(first, share), self.bytes), i8)
+
+        def fetch(place: Place) -> None:
+            address = k.address(start, k.mul(place, most), i8)
+            for line in range(0, most if isinstance(most, int) else self.step_bytes, LINE):
+                k.e.prefetch(k.address(address, line, i8))
+
+        return fetch
+
+
+def _rest(k: Kernel, ends: Place, height: int, rows: int) -> list[tuple[int, Place]]:
+    """How the rows that are left after blocks of ``height`` are divided: sizes of blocks, and where each size ends."""
+    sizes = [size for size in RESTS if size < min(height, rows)]
+    done = k.mul(k.floordiv(ends, height), height)
+    found: list[tuple[int, Place]] = []
+    for size, left in zip(sizes, [*sizes[1:], 0], strict=False):
+        # Until no more rows are left than a block of the next size has.
+        times = k.floordiv(k.add(k.max(k.sub(k.sub(ends, done), left), 0), size - 1), size)
+        done = k.add(done, k.mul(times, size))
+        found.append((size, done))
+    return found
 
 
 def _summed(
@@ -206,12 +269,6 @@ def _summed(
     return k.loop(whole, total, 1, step, sums)
 
 
-def _crowds(tile: Tile) -> bool:
-    """True if rows of a tile in memory begin in few sets of a cache, so that a block of them pushes itself out."""
-    apart = tile.apart(0)
-    return apart is not None and apart != 0 and apart % PAGE == 0
-
-
 def _copy_rows(k: Kernel, tile: Tile, rows: Sequence[Place], buffer: Buffer) -> None:
     """Some rows of a tile, side by side in the first-level cache."""
     total = tile.shape[1]
@@ -242,18 +299,26 @@ def _slab(total: int, most: int) -> int:
     return found if 2 * found > min(most, total) else total
 
 
-def _in_blocks(k: Kernel, extent: int, size: int, body: Callable[[Place, int], None]) -> None:
-    whole = extent // size * size
-    k.loop(0, whole, size, lambda place, _: body(place, size) or ())
-    if whole < extent:
-        k.nested(lambda: body(whole, extent - whole) or ())
+def _in_blocks(k: Kernel, extent: int, most: int, body: Callable[[Place, int], None]) -> None:
+    """The fewest blocks of at most so many, all about as large."""
+    if extent <= 0:
+        return
+    times = -(-extent // most)
+    small, larger = divmod(extent, times)
+    middle = larger * (small + 1)
+    for start, end, size in ((0, middle, small + 1), (middle, extent, small)):
+        if end - start == size:
+            k.nested(lambda start=start, size=size: body(start, size) or ())
+        else:
+            k.loop(start, end, size, lambda place, _, size=size: body(place, size) or ())
 
 
 def _is_in(tile: Tile, buffer: Buffer) -> bool:
     return isinstance(tile, Stored) and tile.buffer is buffer
 
 
-def _as(side: Tile, element: Attribute) -> Tile:
+def converted(side: Tile, element: Attribute) -> Tile:
+    """The tile with elements of another type."""
     if side.element == element:
         return side
     return Elementwise(element, side.shape, lambda e, values: e.convert(values[0], element), [side])

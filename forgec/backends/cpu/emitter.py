@@ -24,6 +24,7 @@ from functools import cache
 from xdsl.dialects import llvm
 from xdsl.dialects.builtin import DenseArrayBase, IntegerAttr
 from xdsl.ir import Attribute, Block, Region, SSAValue
+from xdsl.traits import IsTerminator
 
 from forgec.backends.cpu import llvm_ops
 from forgec.backends.cpu.llvm_types import (
@@ -160,6 +161,24 @@ class Emitter(ValueEmitter):
             "alignment": _ALIGNMENT[alignment],
         }
         return self._insert_in_entry(llvm.AllocaOp.create(operands=(size,), result_types=(PTR,), properties=properties))
+
+    def variable(self, type: Attribute) -> SSAValue:
+        """The address of a number in the function's frame that is 0 when the function begins."""
+        pointer = self.alloca(type)
+        store = llvm.StoreOp.create(
+            operands=(self.zero(type), pointer), properties={"alignment": _align(type, None), "ordering": _ORDERING}
+        )
+        last = self.entry.last_op
+        if last is not None and last.has_trait(IsTerminator):
+            self.entry.insert_op_before(store, last)
+        else:
+            self.entry.add_op(store)
+        return pointer
+
+    def prefetch(self, pointer: SSAValue) -> None:
+        """Ask for the line of an address, whatever is there, in the second-level cache."""
+        operands = (pointer, self.const(i32, 0), self.const(i32, 2), self.const(i32, 1))
+        self._intrinsic("llvm.prefetch", operands, (), (pointer.type,))
 
     # -- reductions --
 

@@ -247,6 +247,9 @@ class Loaded(Tile):
         stride = self.memory.strides[axis]
         return stride * size_bytes(self.element) if isinstance(stride, int) else None
 
+    def address(self, k: Kernel, places: Sequence[Place]) -> SSAValue | None:
+        return self.memory.address(k, places)
+
     def end(self, axis: int) -> Place | None:
         return self._ends[axis] if self.other == 0 else None
 

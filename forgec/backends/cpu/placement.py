@@ -52,11 +52,13 @@ class Placement:
 
     kernel: KernelOp
     stored: set[SSAValue] = field(default_factory=set)
+    written: set[SSAValue] = field(default_factory=set)
+    """Parameters."""
     _costs: dict[SSAValue, int] = field(default_factory=dict)
     _readers: dict[SSAValue, frozenset[tuple[Operation, int]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._written = {self.kernel.parameters[position] for position in self.kernel.writes.data}
+        self.written = {self.kernel.parameters[position] for position in self.kernel.writes.data}
         self._cost_of(self.kernel.body)
         self._cut_chains(self.kernel.body, {})
         self._place(self.kernel.body)
@@ -119,7 +121,7 @@ class Placement:
             deeper = deeper or (user.parent is not op.parent and _depth(user) > _depth(op))
             again = again or deeper or (fused and _repeats(user))
         copied = any(isinstance(reader, compute.DotOp) and operand < 2 for reader, operand in readers)
-        if isinstance(op, memory.LoadOp | memory.GatherOp) and self.parameter(op.block) in self._written:
+        if isinstance(op, memory.LoadOp | memory.GatherOp) and self.parameter(op.block) in self.written:
             self.stored.add(value)
         elif (deeper and copied) or ((len(readers) > 1 or again) and self.cost(value) > CHEAP):
             self.stored.add(value)

@@ -23,6 +23,7 @@ from forgec.backends.cpu.emitter import Emitter, function
 from forgec.backends.cpu.llvm_types import PTR, i1, i32, i64
 from forgec.backends.cpu.memory_access import Gathered, Loaded, Memory, inside, scatter_tile, store_tile
 from forgec.backends.cpu.nests import stored
+from forgec.backends.cpu.packing import Factor, Packs, Piece
 from forgec.backends.cpu.placement import Placement, is_deferred, is_tile
 from forgec.backends.cpu.places import Place
 from forgec.backends.cpu.reductions import check_tile, reduce_tile, scan_tile
@@ -111,6 +112,9 @@ class _Lowering:
         self.programs: list[Place] = []
         self.targets: dict[SSAValue, Buffer] = {}
         """Where a product is to be computed."""
+        self.packs = Packs(self.k, lambda block: self.placement.parameter(block) in self.placement.written)
+        self.factors: dict[Operation, Factor] = {}
+        """Loads that read pieces of what is packed."""
         self.yielded: list[SSAValue] = []
 
     # -- the function ------------------------------------------------------------------------------------------------
@@ -255,6 +259,8 @@ class _Lowering:
 
     def deferred_tile(self, op: Operation, shape: tuple[int, ...]) -> Tile:
         match op:
+            case memory.LoadOp() if (factor := self.factors.get(op)) is not None:
+                return Piece(factor, self.place(op.offsets[1]), shape, self.k)
             case memory.LoadOp():
                 offsets = [self.place(offset) for offset in op.offsets]
                 in_bounds = () if op.in_bounds is None else op.in_bounds.data
@@ -338,11 +344,32 @@ class _Lowering:
         arguments = op.body.block.args[1:]
         carried = Carried(self.k, [self.new_buffer(value) if is_tile(value) else None for value in arguments])
         carried.write([self.tiles.get(value) for value in op.iter_args])
+        self.factors.update(self.pack(op))
         form = self.repeated.get(op)
         if form is not None and self.call(op, form, carried):
             self.results(op, carried.buffers, ())
         else:
             self.results(op, carried.buffers, self.iterate(op, carried))
+
+    def pack(self, op: scf.ForOp) -> dict[Operation, Factor]:
+        """Pack the left factors of a loop's products that are better read so."""
+        first, last, step = (self.place(bound) for bound in (op.lb, op.ub, op.step))
+        if not isinstance(first, int) or not isinstance(last, int) or not isinstance(step, int):
+            return {}
+        found: dict[Operation, Factor] = {}
+        for number, (load, kind) in enumerate(self.packs.loads(op)):
+            whole = partial(self.loaded, load, first)
+            factor = self.packs.packed(load, kind, whole, (first, last, step), number)
+            if factor is not None:
+                found[load] = factor
+        return found
+
+    def loaded(self, op: memory.LoadOp, first: int, columns: int) -> Loaded:
+        """What a load in a loop reads in all of its turns: so many columns from the first on."""
+        other = 0 if op.other is None else op.other.value
+        block, rows = self.memories[op.block], self.shape(op.result)[0]
+        in_bounds = () if op.in_bounds is None else op.in_bounds.data
+        return Loaded(self.k, block, [self.place(op.offsets[0]), first], (rows, columns), in_bounds, other)
 
     def iterate(self, op: scf.ForOp, carried: Carried) -> list[SSAValue]:
         """The loop, whose tiles start with what the buffers hold. Gives the last numbers that it carries."""
@@ -377,6 +404,7 @@ class _Lowering:
         """
         passed = Passed(self.k)
         buffers = [passed.buffer(buffer) for buffer in carried.buffers if buffer is not None]
+        factors = [passed.factor(self.factors[inner]) for inner in op.body.block.ops if inner in self.factors]
         symbols = {name: passed.place(place) for name, place in self.symbols.items()}
         scalars, memories = {}, {}
         tiles: dict[SSAValue, Callable[[Kernel, Iterator[SSAValue]], Tile]] = {}
@@ -396,6 +424,8 @@ class _Lowering:
             inner = _Lowering(self.kernel, self.vector_bytes, func, self.placement)
             values = iter(inner.e.arguments)
             inside = Carried(inner.k, [buffer(inner.k, values) for buffer in buffers])
+            read = [load for load in op.body.block.ops if load in self.factors]
+            inner.factors = {load: factor(inner.k, values) for load, factor in zip(read, factors, strict=True)}
             inner.symbols = {name: place(inner.k, values) for name, place in symbols.items()}
             for value in form.captured:  # in the order in which they are passed
                 if value in memories:

@@ -77,6 +77,10 @@ class Tile:
         """The bytes in memory from one place to the next along an axis, where that is a number."""
         return None
 
+    def address(self, k: Kernel, places: Sequence[Place]) -> SSAValue | None:
+        """Where elements are read from memory of others; None for tiles that are computed or lie in the frame."""
+        return None
+
     def end(self, axis: int) -> Place | None:
         """A place along an axis from which on all elements are 0; None if that is not known."""
         return None
@@ -394,6 +398,15 @@ class Transpose(Tile):
     @property
     def is_plain(self) -> bool:
         return self.operand.is_plain
+
+    def apart(self, axis: int) -> int | None:
+        return self.operand.apart(self.permutation[axis])
+
+    def address(self, k: Kernel, places: Sequence[Place]) -> SSAValue | None:
+        turned: list[Place] = [0] * len(self.permutation)
+        for place, axis in zip(places, self.permutation, strict=True):
+            turned[axis] = place
+        return self.operand.address(k, turned)
 
     def end(self, axis: int) -> Place | None:
         return self.operand.end(self.permutation[axis])
