@@ -102,7 +102,7 @@ class Placement:
             deeper = deeper or (user.parent is not op.parent and _depth(user) > _depth(op))
             again = again or deeper or (fused and _repeats(user))
         copied = any(isinstance(reader, compute.DotOp) and operand < 2 for reader, operand in readers)
-        if isinstance(op, memory.LoadOp | memory.GatherOp) and self.parameter(op.block) in self._written:
+        if isinstance(op, memory.LoadOp | memory.GatherOp) and parameter_of(op.block) in self._written:
             self.stored.add(value)
         elif (deeper and copied) or ((len(readers) > 1 or again) and self.cost(value) > CHEAP):
             self.stored.add(value)
@@ -123,11 +123,12 @@ class Placement:
                 readers |= self.readers(user.results[0])
         return frozenset(readers)
 
-    def parameter(self, block: SSAValue) -> SSAValue:
-        """The parameter that a block is a part of."""
-        while isinstance(view := block.owner, memory.ViewOp):
-            block = view.source
-        return block
+
+def parameter_of(block: SSAValue) -> SSAValue:
+    """The parameter that a block is a part of."""
+    while isinstance(view := block.owner, memory.ViewOp):
+        block = view.source
+    return block
 
 
 def _is_plain(op: memory.LoadOp) -> bool:
