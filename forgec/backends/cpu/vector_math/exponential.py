@@ -36,6 +36,8 @@ from forgec.backends.cpu.vector_math.arithmetic import (
     split_exponent,
 )
 
+_TANH_END = 9.02
+"""From here on tanh is less than half an ulp below 1."""
 INF = float("inf")
 NAN = float("nan")
 # Beyond these the exponential is 0 or infinite for certain; within them half its exponent is a normal number's.
@@ -178,11 +180,27 @@ def log1p(e: Emitter, x: SSAValue) -> SSAValue:
     return e.select(e.fcmp("uno", x, x), x, result)
 
 
+def _tanh_32(e: Emitter, a: SSAValue) -> SSAValue:
+    """tanh(a), a ≥ 0, in float32, of t = exp(2 a) − 1: 1 − 2/(t + 2), and below 0.55 a + (t − 2 a − a t)/(t + 2), so
+    that what is divided is the small part of the result.
+    """
+    cut = e.select(e.fcmp("ogt", a, _TANH_END), e.const(a.type, _TANH_END), a)
+    twice = e.fadd(cut, cut)
+    k, r, _ = _reduced(e, twice)
+    power = power_of_two(e, k, a.type)
+    t = e.fma(_expm1_reduced(e, r), power, e.fsub(power, 1.0))
+    near = e.fcmp("olt", a, 0.55)
+    rest = e.select(near, e.fma(e.fneg(cut), t, e.fsub(t, twice)), e.const(a.type, -2.0))
+    return e.fadd(e.select(near, cut, e.const(a.type, 1.0)), e.fdiv(rest, e.fadd(t, 2.0)))
+
+
 @elementary
 def tanh(e: Emitter, x: SSAValue) -> SSAValue:
     a = e.fabs(x)
+    if bits(x.type) == 32:
+        return e.copysign(_tanh_32(e, a), x)
     z = e.fmul(x, x)
-    near = e.fma(e.fmul(z, a), polynomial(e, z, p.TANH[bits(x.type)]), a)
+    near = e.fma(e.fmul(z, a), polynomial(e, z, p.TANH[64]), a)
     far = e.fsub(1.0, e.fdiv(2.0, e.fadd(exp_scaled(e, e.fadd(a, a)), 1.0)))
     return e.copysign(e.select(e.fcmp("olt", a, 0.55), near, far), x)
 
