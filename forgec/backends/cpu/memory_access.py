@@ -16,10 +16,13 @@ from xdsl.ir import Attribute, SSAValue
 
 from forgec.backends.cpu.llvm_types import i1, i64, size_bytes, vector
 from forgec.backends.cpu.llvm_types import lanes as lanes_of
-from forgec.backends.cpu.nests import loop_nest
+from forgec.backends.cpu.nests import Square, loop_nest
 from forgec.backends.cpu.places import Place
 from forgec.backends.cpu.tiles import ONE_BY_ONE, At, Kernel, Tile, lane_axis, lane_count, lanes_below
 
+LINE_BYTES = 64
+TURNED_LANES = 16
+"""The squares in which tiles are turned have at most so many lanes: rows and columns in registers at the same time."""
 STREAMED_ROW, STREAMED_VECTOR = 256, 16
 """Writes past the caches are gathered into lines by a few buffers of the processor: rows have at least so many bytes,
 and vectors, so that lines are whole when they leave."""
@@ -352,14 +355,58 @@ def store_tile(
         start = 0 if k.nonnegative(offset) else k.max(k.sub(0, offset), 0)
         ranges.append((start, k.min(k.sub(extent, offset), count)))
     target = replace(memory, pointer=memory.address(k, offsets))
-    streamed = _streams(k, value, target, ranges, large) if large is not False else None
+    square = _square(k, value, target)
+    nbytes = 0 if square is None else square.nbytes
+    streamed = None if large is False or 0 < nbytes < LINE_BYTES else _streams(k, value, target, ranges, large)
+
+    def line(found: SSAValue, at: At) -> None:
+        stride = 1 if at.axis is None else target.strides[at.axis]
+        put(k, found, target.element, target.address(k, at.places), stride, at, streamed)
 
     def chunk(at: At) -> None:
-        stride = 1 if at.axis is None else target.strides[at.axis]
-        put(k, k.read(value, at), target.element, target.address(k, at.places), stride, at, streamed)
+        line(k.read(value, at), at)
 
-    loop_nest(k, value.shape, value.width, chunk, ranges)
+    if square is None:
+        loop_nest(k, value.shape, value.width, chunk, ranges)
+    else:
+        _store_turned(k, square, ranges, line, chunk)
     return streamed is not None
+
+
+def _square(k: Kernel, value: Tile, target: Memory) -> Square | None:
+    """How a tile is turned that lies otherwise than its target."""
+    axis = lane_axis(value.shape)
+    if axis is None or target.strides[axis] != 1:
+        return None
+    at_most = min(TURNED_LANES, k.e.register_bytes // value.width)
+    return Square.of(value, value.shape, at_most=at_most, line=LINE_BYTES)
+
+
+def _store_turned(
+    k: Kernel,
+    square: Square,
+    ranges: Sequence[tuple[Place, Place]],
+    line: Callable[[SSAValue, At], object],
+    chunk: Callable[[At], object],
+) -> None:
+    """Whole squares are turned; what is left beside and below them, where a tile reaches beyond the block, is written
+    as other tiles are."""
+    shape, whole = square.tile.shape, list(ranges)
+    edges: list[int] = []
+    for dim, size in ((square.axis, square.size * square.count), (square.across, square.size)):
+        start, end = ranges[dim]
+        if (start, end) == (0, shape[dim]):
+            continue
+        edges.append(dim)
+        whole[dim] = start, k.add(start, k.mul(k.floordiv(k.max(k.sub(end, start), 0), size), size))
+    square.nest(k, whole, line)
+    left = list(ranges)
+    for dim in edges:
+        k.begin_nest()
+        loop_nest(
+            k, shape, square.tile.width, chunk, [(whole[d][1], r[1]) if d == dim else r for d, r in enumerate(left)]
+        )
+        left[dim] = whole[dim]
 
 
 def _streams(

@@ -18,7 +18,7 @@ from forgec.passes.tiles.arithmetic import cast, compare, made, number, select, 
 from forgec.passes.tiles.axes import Axis, Place
 from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
 from forgec.passes.tiles.rule import computes
-from forgec.runtime.symbolic import Extent
+from forgec.runtime.symbolic import Extent, free_symbols
 
 WHOLE = 16384
 """Elements of a row that are still kept in one tile; longer rows, and rows whose extent is not known, are looped
@@ -85,7 +85,7 @@ def whole_axis(k: KernelBuilder, extent: Extent, places: Place) -> Axis | None:
     """
     if not isinstance(extent, int) or extent > WHOLE:
         return None
-    k.reduced.add(extent)
+    k.reduced.add((extent, frozenset(name for at in places for name in free_symbols(at))))
     found = k.free_whole_axis(extent, *places)
     return found or k.new_axis(extent, "whole", "BD")
 
