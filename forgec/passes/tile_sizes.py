@@ -182,7 +182,8 @@ def _choices(
             size = machine.whole(largest)
             found.append((max(size, machine.dot_least) if parameter.name in in_dots else size,))
         else:
-            sizes = _over(machine, largest, parameter.name in in_dots)
+            over = machine.over if in_dots else (*machine.over, *machine.over_long)
+            sizes = _over(machine, over, largest, parameter.name in in_dots)
             if isinstance(parameter.extent, int) and parameter.name in summed and machine.whole_multiple:
                 sizes = _dividing(parameter.extent, sizes, machine)
             found.append(sizes)
@@ -207,12 +208,12 @@ def _thinned(choices: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
     return found
 
 
-def _over(machine: TileMachine, largest: int | None, in_dots: bool) -> tuple[int, ...]:
+def _over(machine: TileMachine, over: Sequence[int], largest: int | None, in_dots: bool) -> tuple[int, ...]:
     """Powers of two up to the first that is not below the extent; instead of that one the extent itself, where the
     machine takes a smaller multiple of its lanes for it.
     """
     least = machine.dot_least if in_dots else 1
-    sizes = [size for size in machine.over if size >= least]
+    sizes = [size for size in over if size >= least]
     if largest is not None:
         enough = next((size for size in sizes if size >= largest), sizes[-1])
         whole = max(machine.whole(largest), least)
@@ -270,11 +271,11 @@ def _estimate(
     live = cost.live_bytes_at(values)
     footprint = evaluate(cost.footprint_bytes, values)
     near_rate = machine.near_rate if live <= machine.near_bytes else machine.middle_rate
-    programs = dot_flops = element_ops = line_bytes = far_bytes = 0
+    programs = dot_flops = element_ops = line_bytes = far_bytes = far_runs = 0
     busy = longest = 0.0
     for each, count in cost.sections:
         number = evaluate(count, values)
-        dots, work, elements, lines, tiles, far = (
+        dots, work, elements, lines, tiles, far, runs = (
             evaluate(part, values)
             for part in (
                 each.dot_flops,
@@ -283,6 +284,7 @@ def _estimate(
                 each.line_bytes,
                 each.tile_bytes,
                 each.far_bytes,
+                each.far_runs,
             )
         )
         computing = work / (machine.narrow_dot_flops if narrow else machine.dot_flops)
@@ -292,8 +294,11 @@ def _estimate(
         busy, longest = busy + number * program, max(longest, program)
         programs, dot_flops, element_ops = programs + number, dot_flops + number * dots, element_ops + number * elements
         line_bytes, far_bytes = line_bytes + number * lines, far_bytes + number * far
+        far_runs += number * runs
     again = max(far_bytes - footprint, 0) if footprint > machine.middle_bytes else 0
     moving = (footprint + again) / machine.memory_rate
+    if footprint > machine.middle_bytes and cost.dot_code == 0:
+        moving += far_runs * machine.run_seconds
     waves = ceil(programs / machine.units)
     computing = max(waves * busy / max(programs, 1), longest)
     if not machine.alone_seconds:
