@@ -23,9 +23,9 @@ class TileMachine:
     text: of wide operands each is an instruction of a thread. ``elements_limit`` bounds the elements of one tile.
     ``over`` are the extents that a parameter over an axis may have, ``dot_least`` the least one of an axis of products;
     ``over_long`` those that it may have as well in kernels without products, and ``run_seconds`` what it costs to begin
-    to read or write another row of memory. ``sum_least`` is the least extent that is preferred, where it divides the one
-    along which products sum, to one that reaches beyond the end. ``whole_multiple`` is what whole extents are rounded up
-    to a multiple of; 0: to a power of two.
+    to read or write another row of memory. ``sum_least`` is the least extent that is preferred, where it divides the
+    one along which products sum, to one that reaches beyond the end. ``whole_multiple`` is what whole extents are
+    rounded up to a multiple of; 0: to a power of two.
     """
 
     name: str
