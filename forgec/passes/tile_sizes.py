@@ -94,7 +94,7 @@ def estimates(
     if choices is None:
         return cost, []
     parameters = [parameter.name for parameter in kernel.tiles.data]
-    narrow = _dots_are_narrow(kernel)
+    narrow, near = _dots_are_narrow(kernel), _near_bytes(machine, cost)
     ops = sum(1 for _ in kernel.walk())
     tiles = sorted({extents(result) for op in kernel.walk() for result in op.results} - {()}, key=str)
     found: dict[tuple[int, ...], Candidate] = {}
@@ -104,17 +104,24 @@ def estimates(
             bindings = dict(zip(parameters, chosen, strict=True))
             values = {**typical, **bindings}
             found[chosen] = _estimate(cost, machine, bindings, values, narrow, ops, _largest(tiles, values))
-        return _rank(found[chosen], machine)
+        return _rank(found[chosen], near)
 
     few = _thinned(choices)
     best = min(product(*few), key=estimate)
     for group in _groups(cost, parameters) * (REFINEMENTS if few != choices else 0):
         varied = [choices[n] if n in group else (best[n],) for n in range(len(choices))]
         best = min(product(*_thinned(varied)), key=estimate)
-    return cost, sorted(found.values(), key=lambda candidate: _rank(candidate, machine))
+    return cost, sorted(found.values(), key=lambda candidate: _rank(candidate, near))
 
 
-def _rank(candidate: Candidate, machine: TileMachine) -> tuple[object, ...]:
+def _near_bytes(machine: TileMachine, cost: KernelCost) -> int:
+    """What tiles may fill of the nearest memory. Half of it where there are no products: what such kernels read and
+    write goes through it beside them.
+    """
+    return machine.near_bytes if cost.dot_code != 0 or not machine.over_long else machine.near_bytes // 2
+
+
+def _rank(candidate: Candidate, near_bytes: int) -> tuple[object, ...]:
     """Among estimates that are about the same (often because memory bounds them all): tiles that the nearest memory
     holds, then those that keep units busy for the shortest time, then the larger ones. Of those that break a limit the
     smallest come first.
@@ -123,7 +130,7 @@ def _rank(candidate: Candidate, machine: TileMachine) -> tuple[object, ...]:
         candidate.limit is not None,
         0 if candidate.limit is None else candidate.live_bytes,
         float(f"{candidate.seconds:.2g}"),
-        candidate.live_bytes > machine.near_bytes,
+        candidate.live_bytes > near_bytes,
         float(f"{candidate.busy_seconds:.2g}"),
         candidate.seconds,
         -prod(candidate.bindings.values()),
@@ -270,7 +277,7 @@ def _estimate(
     """
     live = cost.live_bytes_at(values)
     footprint = evaluate(cost.footprint_bytes, values)
-    near_rate = machine.near_rate if live <= machine.near_bytes else machine.middle_rate
+    near_rate = machine.near_rate if live <= _near_bytes(machine, cost) else machine.middle_rate
     programs = dot_flops = element_ops = line_bytes = far_bytes = far_runs = 0
     busy = longest = 0.0
     for each, count in cost.sections:

@@ -166,6 +166,26 @@ def transposed(e: Emitter, lines: list[SSAValue]) -> list[SSAValue]:
     return lines
 
 
+class Kept(Tile):
+    """A tile that is written to memory of the frame where it is first read, element by element once, and read from
+    there after that: when ``is_written`` is set."""
+
+    def __init__(self, tile: Tile, buffer: Buffer) -> None:
+        super().__init__(tile.element, tile.shape, [tile])
+        self.buffers = {**tile.buffers, buffer: True}
+        self.tile, self.stored, self.is_written = tile, Stored(buffer), False
+
+    def read(self, k: Kernel, at: At) -> SSAValue:
+        if self.is_written:
+            return self.stored.read(k, at)
+        value = self.tile.read(k, at)
+        self.stored.buffer.write(k, value, at)
+        return value
+
+    def is_contiguous(self, axis: int) -> bool:
+        return (self.stored if self.is_written else self.tile).is_contiguous(axis)
+
+
 def stored(k: Kernel, tile: Tile, *, spread: bool = False, rows: Place | None = None) -> Stored:
     """The tile in memory: itself if it is there already. Rows from ``rows`` on may hold anything."""
     if isinstance(tile, Stored):

@@ -22,8 +22,8 @@ from forgec.backends.cpu.elementwise import Unsupported, llvm_element
 from forgec.backends.cpu.emitter import Emitter, function
 from forgec.backends.cpu.llvm_types import PTR, i1, i32, i64, size_bytes
 from forgec.backends.cpu.memory_access import Gathered, Loaded, Memory, inside, scatter_tile, store_tile
-from forgec.backends.cpu.nests import stored
-from forgec.backends.cpu.placement import Placement, is_deferred, is_tile, parameter_of
+from forgec.backends.cpu.nests import Kept, stored
+from forgec.backends.cpu.placement import Placement, is_deferred, is_tile, parameter_of, reduced_next
 from forgec.backends.cpu.places import Place
 from forgec.backends.cpu.reductions import check_tile, reduce_tile, scan_tile
 from forgec.backends.cpu.repeated_loops import Form, Passed, repeated_loops
@@ -126,6 +126,8 @@ class _Lowering:
         self.large: dict[SSAValue, bool | SSAValue] = {}
         """Which parameters are written past the caches: those that no cache holds until they are read."""
         self.streams = False
+        self.kept: dict[compute.ReduceOp, list[tuple[SSAValue, Kept]]] = {}
+        """Tiles that are written in the loop nest of a reduction."""
 
     # -- the function ------------------------------------------------------------------------------------------------
 
@@ -259,7 +261,13 @@ class _Lowering:
             self.scalars[result] = self.scalar(op)
             return
         found = self.deferred_tile(op, self.shape(result))
-        self.tiles[result] = stored(self.k, found) if result in self.placement.stored else found
+        if result not in self.placement.stored:
+            self.tiles[result] = found
+        elif found.is_contiguous(len(found.shape) - 1) and (reduction := reduced_next(op)) is not None:
+            self.tiles[result] = kept = Kept(found, self.new_buffer(result))
+            self.kept.setdefault(reduction, []).append((result, kept))
+        else:
+            self.tiles[result] = stored(self.k, found)
 
     def scalar(self, op: Operation) -> SSAValue:
         match op:
@@ -348,6 +356,8 @@ class _Lowering:
             self.scalars[op.result] = found
         else:
             self.tiles[op.result] = Stored(buffer)
+        for value, kept in self.kept.pop(op, ()):
+            kept.is_written, self.tiles[value] = True, kept.stored
 
     def dot(self, op: compute.DotOp) -> None:
         accumulator = self.tiles[op.accumulator]

@@ -316,7 +316,7 @@ def argument_place(k: KernelBuilder, op: Any, others: Sequence[Extent], greatest
 
 @computes(reduction.SoftmaxOp, reduction.LogSoftmaxOp)
 def softmax(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    """Maximum, sum of exponentials, and the quotient, in float32 at least."""
+    """Maximum, sum of exponentials, and the product with the inverse of that, in float32 at least."""
     dtype, shape, dim = types.dtype(op.result), types.shape(op.input), op.dim.data
     if not shape:
         return number(k, 1.0 if isinstance(op, reduction.SoftmaxOp) else 0.0, dtype)
@@ -336,7 +336,8 @@ def softmax(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
 
     total = reduced(k, "add", shape[dim], others, lambda axis: exponent(at(axis.symbol)))
     if isinstance(op, reduction.SoftmaxOp):
-        found = apply(k, "div", exponent(at(place[dim])), total)
+        # One division for a row: a vector of quotients takes as long as ten other operations.
+        found = apply(k, "mul", exponent(at(place[dim])), apply(k, "div", number(k, 1.0, wide), total))
     else:
         found = apply(k, "sub", apply(k, "sub", at(place[dim]), greatest), made(k, math.LogOp, total))
     return cast(k, found, dtype)
