@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 CHUNK_NS = 2_000
 """A thread takes programs for about so long at a time, which is long beside the step that gives them out."""
+LONG_CHUNK_NS, CHUNKS = 20_000, 256
+"""For so long where that leaves so many chunks, enough for all threads: memory is read and written faster in long rows.
+"""
 TOGETHER_NS = 10_000
 """A launch with less work than this is done before other threads are any help: barriers cost about 1 µs."""
 TEAM_NS = 50_000
@@ -81,7 +84,7 @@ def chunk_of(kernel: Kernel, programs: int) -> int:
     """How many programs of a launch a thread takes at least at a time; ``ALONE`` when one thread runs all of them."""
     if kernel.serial or programs * kernel.cost_ns < TOGETHER_NS:
         return ALONE
-    chunk = -(-CHUNK_NS // kernel.cost_ns)
+    chunk = max(-(-CHUNK_NS // kernel.cost_ns), min(-(-LONG_CHUNK_NS // kernel.cost_ns), programs // CHUNKS))
     return chunk if chunk < programs else ALONE
 
 
