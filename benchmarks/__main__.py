@@ -7,7 +7,17 @@ import importlib
 
 from benchmarks.measure import machine
 
-NAMES = ("startup", "compile_time", "kernel_compile", "roofline", "ops", "compile_memory", "latency", "fidelity", "weights")
+NAMES = (
+    "startup",
+    "compile_time",
+    "kernel_compile",
+    "roofline",
+    "ops",
+    "compile_memory",
+    "latency",
+    "fidelity",
+    "weights",
+)
 
 OTHERS = ("peers",)
 """Those that only run when named."""

@@ -1,8 +1,8 @@
 """Ops that memory bounds, on tensors that no cache holds, beside the rate at which the same run copies memory.
 
 ``python -m benchmarks ops [NAME …]``: all, or those whose names begin so. Each op is compiled as a model of its own for
-this machine; its kernels run in one native call, as in an artifact, on memory that has been used before, with one
-thread and with two. What it has to move are its operands and its result, once each. A copy is what is measured so as
+this machine; its kernels run in one native call, as in an artifact, on memory such as the runtime makes (in large
+pages) that has been used before, with one thread and with two. What it has to move are its operands and its result, once each. A copy is what is measured so as
 well: the same bytes from one tensor to another, by the C library, and in two halves for two threads.
 """
 
@@ -32,14 +32,16 @@ from forgec.ir.tile.kernel import KernelOp, LaunchOp
 from forgec.ir.tile.types import block_type
 from forgec.passes.inline_layers import InlineLayers
 from forgec.runtime.code_image import CodeImage
-from forgec.runtime.dtypes import torch_dtype
+from forgec.runtime.dtypes import from_torch
 from forgec.runtime.kernel_launch import Slots
 from forgec.runtime.segment import KernelLaunch, Segment
 from forgec.runtime.symbolic import evaluate
+from forgec.runtime.torch_library import TorchLibrary
 
 SECONDS = 0.3
 """How long an op is run, again and again; the fastest run counts."""
 THREADS = (1, 2)
+LIBRARY = TorchLibrary()
 COPIED = 128 << 20
 """Bytes that the copies read and write."""
 
@@ -64,19 +66,26 @@ class Measured:
     kernels: int
 
 
+def with_large_pages(tensor: torch.Tensor) -> torch.Tensor:
+    """The numbers in memory as the runtime makes it (``forgec.runtime.huge_pages``)."""
+    memory = LIBRARY.empty(from_torch(tensor.dtype) or "", tensor.shape, tensor.stride(), "cpu")
+    return memory.copy_(tensor)
+
+
 def rotate(x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
     """x [heads, places, width], as Llama rotates it; cosine and sine [places, width]."""
     half = x.shape[-1] // 2
     return x * cosine + torch.cat((-x[..., half:], x[..., :half]), -1) * sine
 
 
-def cases(dtype: torch.dtype) -> dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]]:
-    """By name, functions and what they are called with: tensors of 64 MiB in float32."""
+def cases(dtype: torch.dtype, part: int = 1) -> dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]]:
+    """By name, functions and what they are called with: tensors of 64 MiB in float32, or of that by ``part``."""
 
-    def numbers(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    def numbers(rows: int, *others: int) -> torch.Tensor:
+        shape = (max(rows // part, 1), *others)
+        return with_large_pages(torch.randn(*shape, generator=torch.Generator().manual_seed(0)).to(dtype))
 
-    square, rows, width = numbers(4096, 4096), numbers(16384, 1024), numbers(1024)
+    square, rows, width = numbers(4096, 4096), numbers(16384, 1024), numbers(1024 * part)
     return {
         "copy, x + 1": (lambda x: x + 1, (square,)),
         "relu": (torch.relu, (square,)),
@@ -94,17 +103,17 @@ def cases(dtype: torch.dtype) -> dict[str, tuple[Callable[..., Any], tuple[torch
         "layer norm": (lambda x, w, b: F.layer_norm(x, (1024,), w, b), (rows, width, width + 1)),
         "layer norm of a sum": (lambda x, r, w, b: F.layer_norm(x + r, (1024,), w, b), (rows, rows + 1, width, width)),
         "RMS norm": (lambda x, w: F.rms_norm(x, (1024,), w), (rows, width)),
-        "RMS norm, rows of 4096": (lambda x, w: F.rms_norm(x, (4096,), w), (square, numbers(4096))),
+        "RMS norm, rows of 4096": (lambda x, w: F.rms_norm(x, (4096,), w), (square, numbers(4096 * part))),
         "softmax": (lambda x: F.softmax(x, -1), (rows,)),
         "log softmax": (lambda x: F.log_softmax(x, -1), (rows,)),
-        "rotary embedding": (rotate, (numbers(16, 4096, 128), numbers(4096, 128), numbers(4096, 128))),
+        "rotary embedding": (rotate, (numbers(16, 4096, 128), numbers(4096 * part, 128), numbers(4096 * part, 128))),
         "sum of rows": (lambda x: x.sum(-1), (square,)),
         "sum of columns": (lambda x: x.sum(0), (square,)),
         "largest of rows": (lambda x: x.amax(-1), (square,)),
         "transposing copy": (lambda x: x.transpose(0, 1).contiguous(), (square,)),
-        "heads to the front": (lambda x: x.view(4096, 32, 128).transpose(0, 1).contiguous(), (square,)),
+        "heads to the front": (lambda x: x.view(-1, 32, 128).transpose(0, 1).contiguous(), (square,)),
         "concatenation": (lambda x, y: torch.cat((x, y), -1), (numbers(2048, 4096), numbers(2048, 4096))),
-        "embedding": (F.embedding, (torch.randint(0, 32000, (16384,)), numbers(32000, 1024))),
+        "embedding": (F.embedding, (torch.randint(0, 32000 // part, (16384 // part,)), numbers(32000, 1024))),
     }
 
 
@@ -166,7 +175,8 @@ def prepared(
                 assert result is not None or isinstance(value.owner, ParamRefOp), "ops between launches are not run"
                 kind = block_type(parameter)
                 shape = [evaluate(extent, {}) for extent in types.shape(kind)]
-                memory[value] = torch.zeros(shape, dtype=torch_dtype(types.dtype(kind)))
+                strides = [evaluate(stride, {}) for stride in types.strides(kind)]
+                memory[value] = LIBRARY.zeros(types.dtype(kind), shape, strides, "cpu")
             tensors.append(memory[value])
         slots = Slots(len(tensors), [evaluate(extent, {}) for extent in op.extents.data])
         for position, tensor in enumerate(tensors):
@@ -202,7 +212,7 @@ def fastest(call: Callable[[], Any]) -> float:
 
 def copied(threads: int) -> float:
     """Bytes per second, read and written, of a copy by so many threads: the fastest of the C library's and torch's."""
-    source, target = torch.ones(COPIED // 8), torch.zeros(COPIED // 8)
+    source, target = (with_large_pages(torch.ones(COPIED // 8)) for _ in range(2))
     part = nbytes(source) // threads
     copy = ctypes.CDLL(None).memcpy
     copy.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)

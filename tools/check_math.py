@@ -5,7 +5,7 @@
 For each function of one argument the largest error in ulp over all 2³² arguments (``--every N``: over one of N, spread
 evenly), and where it is. The reference is NumPy's or torch's function in float64, whose own error of some ulp there is
 about 2⁻²⁸ ulp here. Of functions of two arguments, which have 2⁶⁴, the tests take samples alone. The exit status is 1
-if a function errs by more than its limit. All functions take about a quarter of an hour on two cores.
+if a function errs by more than its limit. All functions take about half an hour on two cores.
 """
 
 from __future__ import annotations

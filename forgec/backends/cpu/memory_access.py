@@ -177,7 +177,7 @@ def put(
         _masked_store(k, value, element, pointer, at.active, at.lanes)
         return []
 
-    def whole() -> list[SSAValue]:
+    def plainly() -> list[SSAValue]:
         e.store(value, pointer)
         return []
 
@@ -185,10 +185,13 @@ def put(
         e.store(value, pointer, at.lanes * size_bytes(element), streamed=True)
         return []
 
+    def whole() -> list[SSAValue]:
+        return plainly() if streamed is None else e.if_(streamed, past_caches, plainly)
+
     if stride != 1:
         one_by_one()
     elif at.active is None:
-        whole() if streamed is None else e.if_(streamed, past_caches, whole)
+        whole()
     else:
         partial = masked if size_bytes(element) >= 4 else one_by_one
         if isinstance(at.active.owner, llvm.ConstantOp):
