@@ -2,8 +2,9 @@
 
 ``python -m benchmarks ops [NAME …]``: all, or those whose names begin so. Each op is compiled as a model of its own for
 this machine; its kernels run in one native call, as in an artifact, on memory such as the runtime makes (in large
-pages) that has been used before, with one thread and with two. What it has to move are its operands and its result, once each. A copy is what is measured so as
-well: the same bytes from one tensor to another, by the C library, and in two halves for two threads.
+pages) that has been used before, with one thread and with two. What it has to move are its operands and its result,
+once each. A copy is what is measured so as well: the same bytes from one tensor to another, by the C library or by
+torch, whichever is faster. Kernels write large results past the caches, so that they may be faster than that.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from threading import Thread
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812: torch's own abbreviation
+import torch.nn.functional as F
 from xdsl.dialects.builtin import ModuleOp
 
 from benchmarks.kernel_compile import bound_kernels
@@ -162,8 +163,7 @@ def prepared(
     memory: dict[Any, torch.Tensor] = {}
     entry = launches[0].parent
     assert entry is not None
-    inputs = [argument for argument in entry.args]
-    memory.update(zip(inputs, arguments, strict=True))
+    memory.update(zip(entry.args, arguments, strict=True))
     made: list[KernelLaunch] = []
     for number, op in enumerate(launches):
         name = op.kernel.string_value()
@@ -183,8 +183,7 @@ def prepared(
             slots.keep(position, tensor, tensor.data_ptr(), 0)
         programs = prod(evaluate(substituted, {}) for substituted in _grid(op, kernels[name]))
         made.append(KernelLaunch(image.kernels[name], slots, programs, number, None))
-    ends = [value for value in launches[-1].results]
-    outside = [*arguments, *(memory[value] for value in ends)]
+    outside = [*arguments, *(memory[value] for value in launches[-1].results)]
     segments = [Segment(image.driver(), made, threads) for threads in THREADS]
     return segments, outside, len(made), image
 

@@ -93,7 +93,7 @@ def special_errors(ours: Any, exact: Any, error: Any) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print a line for each function."""
-    parser = argparse.ArgumentParser(prog="python -m tools.check_math", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tools.check_math", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(vector_math.UNARY)} (default: all)")
     parser.add_argument("--every", type=int, default=1, help="take one of so many arguments")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))

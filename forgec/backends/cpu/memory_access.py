@@ -430,7 +430,7 @@ def _streams(
                 return None
             bits = e.or_(bits, k.ssa(k.mul(stride, size)))
     aligned = e.icmp("eq", e.and_(bits, nbytes - 1), 0)
-    return aligned if large is True else conjunction(k, aligned, large)
+    return aligned if isinstance(large, bool) else conjunction(k, aligned, large)
 
 
 def scatter_tile(
