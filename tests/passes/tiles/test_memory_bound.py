@@ -39,6 +39,7 @@ def test_tiles_have_long_rows_where_there_is_no_product(columns: int) -> None:
     kind = f"tensor<4096x{columns}xf32>"
     found = kernel(
         f"%y = forge.concat %x, %z dim 1 : ({kind}, {kind}) -> tensor<4096x{2 * columns}xf32>",
-        f"%x: {kind}, %z: {kind}", f"tensor<4096x{2 * columns}xf32>", '@O2,lower-to-tile,bind-tiles{target="cpu:x86-64-v3"}',
+        f"%x: {kind}, %z: {kind}", f"tensor<4096x{2 * columns}xf32>",
+        '@O2,lower-to-tile,bind-tiles{target="cpu:x86-64-v3"}',
     )  # fmt: skip
     assert found.bindings["BN"] >= 1024
