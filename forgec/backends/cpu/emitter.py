@@ -22,7 +22,7 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import cache
 
 from xdsl.dialects import llvm
-from xdsl.dialects.builtin import DenseArrayBase, IntegerAttr
+from xdsl.dialects.builtin import DenseArrayBase, IntegerAttr, UnitAttr
 from xdsl.ir import Attribute, Block, Region, SSAValue
 from xdsl.traits import IsTerminator
 
@@ -102,12 +102,22 @@ class Emitter(ValueEmitter):
         properties: dict[str, Attribute] = {"alignment": _align(type, alignment), "ordering": _ORDERING}
         return self._emit(llvm.LoadOp, (pointer,), type, properties)
 
-    def store(self, value: SSAValue, pointer: SSAValue, alignment: int | None = None) -> None:
-        """Store a scalar or a vector to consecutive elements; see ``load``."""
+    def store(
+        self, value: SSAValue, pointer: SSAValue, alignment: int | None = None, *, streamed: bool = False
+    ) -> None:
+        """Store a scalar or a vector to consecutive elements; see ``load``. ``streamed`` stores go past the caches and
+        do not read the lines first; other threads see them after a ``fence``.
+        """
         if element_type(value.type) == i1:
-            return self.store(self.zext(value, i8), pointer, alignment)
+            return self.store(self.zext(value, i8), pointer, alignment, streamed=streamed)
         properties: dict[str, Attribute] = {"alignment": _align(value.type, alignment), "ordering": _ORDERING}
+        if streamed:
+            properties["nontemporal"] = UnitAttr()
         self.block.add_op(llvm.StoreOp.create(operands=(value, pointer), properties=properties))
+
+    def fence(self) -> None:
+        """Other threads see what was stored before it."""
+        self.block.add_op(llvm_ops.FenceOp.create())
 
     def masked_load(
         self,

@@ -16,10 +16,16 @@ from xdsl.ir import Attribute, SSAValue
 
 from forgec.backends.cpu.llvm_types import i1, i64, size_bytes, vector
 from forgec.backends.cpu.llvm_types import lanes as lanes_of
-from forgec.backends.cpu.nests import loop_nest
+from forgec.backends.cpu.nests import Square, loop_nest
 from forgec.backends.cpu.places import Place
-from forgec.backends.cpu.tiles import ONE_BY_ONE, At, Kernel, Tile, lanes_below
+from forgec.backends.cpu.tiles import ONE_BY_ONE, At, Kernel, Tile, lane_axis, lane_count, lanes_below
 
+LINE_BYTES = 64
+TURNED_LANES = 16
+"""The squares in which tiles are turned have at most so many lanes: rows and columns in registers at the same time."""
+STREAMED_ROW, STREAMED_VECTOR = 256, 16
+"""Writes past the caches are gathered into lines by a few buffers of the processor: rows have at least so many bytes,
+and vectors, so that lines are whole when they leave."""
 MASKED_BYTES = 32
 """Vectors with masks have at most one register of AVX2, and their masks go through an assembly statement of no
 instruction. Where LLVM 22 finds late that a mask has no lane, it replaces it by a number whose sign bit alone is right
@@ -147,8 +153,16 @@ def _read_each(k: Kernel, kind: Attribute, pointers: SSAValue, mask: SSAValue | 
     return e.select(mask, found, e.const(kind, other))
 
 
-def put(k: Kernel, value: SSAValue, element: Attribute, pointer: SSAValue, stride: Place, at: At) -> None:
-    """Write the active lanes, ``stride`` elements apart."""
+def put(
+    k: Kernel,
+    value: SSAValue,
+    element: Attribute,
+    pointer: SSAValue,
+    stride: Place,
+    at: At,
+    streamed: SSAValue | None = None,
+) -> None:
+    """Write the active lanes, ``stride`` elements apart; past the caches where ``streamed`` holds."""
     e = k.e
     if at.lanes == 1:
         e.store(value, pointer)
@@ -163,9 +177,16 @@ def put(k: Kernel, value: SSAValue, element: Attribute, pointer: SSAValue, strid
         _masked_store(k, value, element, pointer, at.active, at.lanes)
         return []
 
-    def whole() -> list[SSAValue]:
+    def plainly() -> list[SSAValue]:
         e.store(value, pointer)
         return []
+
+    def past_caches() -> list[SSAValue]:
+        e.store(value, pointer, at.lanes * size_bytes(element), streamed=True)
+        return []
+
+    def whole() -> list[SSAValue]:
+        return plainly() if streamed is None else e.if_(streamed, past_caches, plainly)
 
     if stride != 1:
         one_by_one()
@@ -320,8 +341,19 @@ def element_addresses(k: Kernel, indices: Sequence[Tile], memory: Memory, at: At
     return k.e.element(memory.pointer, k.ssa(position), memory.element)
 
 
-def store_tile(k: Kernel, value: Tile, memory: Memory, offsets: Sequence[Place], in_bounds: Sequence[int]) -> None:
-    """``tile.store``: only the part of the tile that is inside the block is computed."""
+def store_tile(
+    k: Kernel,
+    value: Tile,
+    memory: Memory,
+    offsets: Sequence[Place],
+    in_bounds: Sequence[int],
+    large: bool | SSAValue = False,
+) -> bool:
+    """``tile.store``: only the part of the tile that is inside the block is computed.
+
+    Of a ``large`` block, which no cache holds until it is read, vectors are written past the caches if they lie in
+    whole pieces of lines: then the lines are not read before they are written. Returns whether it may happen.
+    """
     k.begin_nest()
     ranges: list[tuple[Place, Place]] = []
     for dim, (offset, count, extent) in enumerate(zip(offsets, value.shape, memory.shape, strict=True)):
@@ -331,12 +363,79 @@ def store_tile(k: Kernel, value: Tile, memory: Memory, offsets: Sequence[Place],
         start = 0 if k.nonnegative(offset) else k.max(k.sub(0, offset), 0)
         ranges.append((start, k.min(k.sub(extent, offset), count)))
     target = replace(memory, pointer=memory.address(k, offsets))
+    square = _square(k, value, target)
+    nbytes = 0 if square is None else square.nbytes
+    streamed = None if large is False or 0 < nbytes < LINE_BYTES else _streams(k, value, target, ranges, large)
+
+    def line(found: SSAValue, at: At) -> None:
+        stride = 1 if at.axis is None else target.strides[at.axis]
+        put(k, found, target.element, target.address(k, at.places), stride, at, streamed)
 
     def chunk(at: At) -> None:
-        stride = 1 if at.axis is None else target.strides[at.axis]
-        put(k, k.read(value, at), target.element, target.address(k, at.places), stride, at)
+        line(k.read(value, at), at)
 
-    loop_nest(k, value.shape, value.width, chunk, ranges)
+    if square is None:
+        loop_nest(k, value.shape, value.width, chunk, ranges)
+    else:
+        _store_turned(k, square, ranges, line, chunk)
+    return streamed is not None
+
+
+def _square(k: Kernel, value: Tile, target: Memory) -> Square | None:
+    """How a tile is turned that lies otherwise than its target."""
+    axis = lane_axis(value.shape)
+    if axis is None or target.strides[axis] != 1:
+        return None
+    at_most = min(TURNED_LANES, k.e.register_bytes // value.width)
+    return Square.of(value, value.shape, at_most=at_most, line=LINE_BYTES)
+
+
+def _store_turned(
+    k: Kernel,
+    square: Square,
+    ranges: Sequence[tuple[Place, Place]],
+    line: Callable[[SSAValue, At], object],
+    chunk: Callable[[At], object],
+) -> None:
+    """Whole squares are turned; what is left beside and below them, where a tile reaches beyond the block, is written
+    as other tiles are."""
+    shape, whole = square.tile.shape, list(ranges)
+    edges: list[int] = []
+    for dim, size in ((square.axis, square.size * square.count), (square.across, square.size)):
+        start, end = ranges[dim]
+        if (start, end) == (0, shape[dim]):
+            continue
+        edges.append(dim)
+        whole[dim] = start, k.add(start, k.mul(k.floordiv(k.max(k.sub(end, start), 0), size), size))
+    square.nest(k, whole, line)
+    left = list(ranges)
+    for dim in edges:
+        k.begin_nest()
+        loop_nest(
+            k, shape, square.tile.width, chunk, [(whole[d][1], r[1]) if d == dim else r for d, r in enumerate(left)]
+        )
+        left[dim] = whole[dim]
+
+
+def _streams(
+    k: Kernel, value: Tile, target: Memory, ranges: Sequence[tuple[Place, Place]], large: bool | SSAValue
+) -> SSAValue | None:
+    """Whether every vector of a tile is written to an address that is a multiple of its size; None if never."""
+    axis, size = lane_axis(value.shape), size_bytes(target.element)
+    if axis is None or target.strides[axis] != 1 or ranges[axis][0] != 0 or value.shape[axis] * size < STREAMED_ROW:
+        return None
+    nbytes = lane_count(value.shape[axis], value.width) * size
+    if nbytes < STREAMED_VECTOR:
+        return None
+    e = k.e
+    bits = e.bitcast(target.pointer, i64)
+    for dim, stride in enumerate(target.strides):
+        if dim != axis and value.shape[dim] > 1 and (k.multiple(stride) * size) % nbytes:
+            if isinstance(stride, int):
+                return None
+            bits = e.or_(bits, k.ssa(k.mul(stride, size)))
+    aligned = e.icmp("eq", e.and_(bits, nbytes - 1), 0)
+    return aligned if isinstance(large, bool) else conjunction(k, aligned, large)
 
 
 def scatter_tile(

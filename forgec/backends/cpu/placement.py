@@ -11,7 +11,7 @@ from functools import cache
 
 from xdsl.dialects import arith, scf
 from xdsl.dialects.builtin import TensorType
-from xdsl.ir import BlockArgument, Operation, Region, SSAValue
+from xdsl.ir import Block, BlockArgument, Operation, Region, SSAValue
 
 from forgec.backends.cpu.elementwise import EXPENSIVE
 from forgec.ir import types
@@ -121,7 +121,7 @@ class Placement:
             deeper = deeper or (user.parent is not op.parent and _depth(user) > _depth(op))
             again = again or deeper or (fused and _repeats(user))
         copied = any(isinstance(reader, compute.DotOp) and operand < 2 for reader, operand in readers)
-        if isinstance(op, memory.LoadOp | memory.GatherOp) and self.parameter(op.block) in self.written:
+        if isinstance(op, memory.LoadOp | memory.GatherOp) and parameter_of(op.block) in self.written:
             self.stored.add(value)
         elif (deeper and copied) or ((len(readers) > 1 or again) and self.cost(value) > CHEAP):
             self.stored.add(value)
@@ -142,11 +142,12 @@ class Placement:
                 readers |= self.readers(user.results[0])
         return frozenset(readers)
 
-    def parameter(self, block: SSAValue) -> SSAValue:
-        """The parameter that a block is a part of."""
-        while isinstance(view := block.owner, memory.ViewOp):
-            block = view.source
-        return block
+
+def parameter_of(block: SSAValue) -> SSAValue:
+    """The parameter that a block is a part of."""
+    while isinstance(view := block.owner, memory.ViewOp):
+        block = view.source
+    return block
 
 
 def _is_plain(op: memory.LoadOp) -> bool:
@@ -156,6 +157,32 @@ def _is_plain(op: memory.LoadOp) -> bool:
     inside = set() if op.in_bounds is None else set(op.in_bounds.data)
     wide = types.ITEM_BYTES[types.dtype(block)] >= 4
     return wide and len(inside) == types.rank(block) and (axis is None or types.strides(block)[axis] in (0, 1))
+
+
+def reduced_next(op: Operation) -> compute.ReduceOp | None:
+    """The reduction that is the next loop nest after a deferred op, and reads each element of its tile at the place of
+    one of its own: rows, along their innermost axis.
+    """
+    value, following = op.results[0], op.next_op
+    while following is not None and is_deferred(following):
+        following = following.next_op
+    if not isinstance(following, compute.ReduceOp) or following.axis.data != len(extents(following.input)) - 1:
+        return None
+    return following if _same_places(following.input, value) else None
+
+
+def _same_places(value: SSAValue, of: SSAValue) -> bool:
+    """True if a deferred tile reads another one, and only at its own places."""
+    if value is of:
+        return True
+    owner = value.owner
+    if (
+        isinstance(owner, Block)
+        or not is_deferred(owner)
+        or owner.name.startswith("tile.") != isinstance(owner, compute.PadOp)
+    ):
+        return False
+    return any(extents(v) == extents(value) and _same_places(v, of) for v in owner.operands if is_tile(v))
 
 
 def _depth(op: Operation) -> int:

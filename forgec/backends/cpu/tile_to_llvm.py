@@ -20,11 +20,11 @@ from forgec.backends.cpu.carried import Carried, in_place
 from forgec.backends.cpu.dot import dot_tile
 from forgec.backends.cpu.elementwise import Unsupported, llvm_element
 from forgec.backends.cpu.emitter import Emitter, function
-from forgec.backends.cpu.llvm_types import PTR, i1, i32, i64
+from forgec.backends.cpu.llvm_types import PTR, i1, i32, i64, size_bytes
 from forgec.backends.cpu.memory_access import Gathered, Loaded, Memory, inside, scatter_tile, store_tile
-from forgec.backends.cpu.nests import stored
+from forgec.backends.cpu.nests import Kept, stored
 from forgec.backends.cpu.packing import Factor, Packs, Piece
-from forgec.backends.cpu.placement import Placement, is_deferred, is_tile
+from forgec.backends.cpu.placement import Placement, is_deferred, is_tile, parameter_of, reduced_next
 from forgec.backends.cpu.places import Place
 from forgec.backends.cpu.reductions import check_tile, reduce_tile, scan_tile
 from forgec.backends.cpu.repeated_loops import Form, Passed, repeated_loops
@@ -52,6 +52,8 @@ from forgec.ir.tile.kernel import KernelOp, ProgramIdOp, ReturnOp
 from forgec.ir.tile.types import block_type, element, extents
 from forgec.runtime.symbolic import Extent, substitute
 
+STREAMED_BYTES = 32 << 20
+"""Bytes of a result that no cache holds until the next kernel reads it: the last level's share of a few cores."""
 FRAME_LIMIT = 4 << 20
 """Bytes of tiles in the frame of a kernel: half of the stack that Linux gives threads."""
 
@@ -90,6 +92,15 @@ def _refusal(fault: Unsupported, kernel: KernelOp, op: Operation) -> ForgeError:
     return error("FORGE-B002", message, location=location_of(op))
 
 
+def streamed_parameters(kernel: KernelOp) -> list[SSAValue]:
+    """What a kernel writes and does not read. Kernels with products have none: they are not bound by memory."""
+    if any(isinstance(op, compute.DotOp) for op in kernel.body.walk()):
+        return []
+    reads = [op.block for op in kernel.body.walk() if isinstance(op, memory.LoadOp | memory.GatherOp)]
+    read = {parameter_of(block) for block in reads}
+    return [p for p in (kernel.parameters[n] for n in kernel.writes.data) if p not in read]
+
+
 class _Lowering:
     def __init__(
         self, kernel: KernelOp, vector_bytes: int, func: llvm.FuncOp | None = None, placement: Placement | None = None
@@ -112,10 +123,15 @@ class _Lowering:
         self.programs: list[Place] = []
         self.targets: dict[SSAValue, Buffer] = {}
         """Where a product is to be computed."""
-        self.packs = Packs(self.k, lambda block: self.placement.parameter(block) in self.placement.written)
+        self.packs = Packs(self.k, lambda block: parameter_of(block) in self.placement.written)
         self.factors: dict[Operation, Factor] = {}
         """Loads that read pieces of what is packed."""
         self.yielded: list[SSAValue] = []
+        self.large: dict[SSAValue, bool | SSAValue] = {}
+        """Which parameters are written past the caches: those that no cache holds until they are read."""
+        self.streams = False
+        self.kept: dict[compute.ReduceOp, list[tuple[SSAValue, Kept]]] = {}
+        """Tiles that are written in the loop nest of a reduction."""
 
     # -- the function ------------------------------------------------------------------------------------------------
 
@@ -128,6 +144,7 @@ class _Lowering:
             self.symbols[name] = k.assume_nonnegative(value)
         for number, parameter in enumerate(kernel.parameters):
             self.memories[parameter] = self.memory(parameter, e.load(PTR, e.element(slots, number, i64)))
+        self.large = {parameter: self.is_large(parameter) for parameter in streamed_parameters(kernel)}
         grid = [self.extent(extent) for extent in kernel.grid.data]
         k.assume_nonnegative(begin)
 
@@ -141,7 +158,19 @@ class _Lowering:
             return ()
 
         k.loop(begin, end, 1, program)
+        if self.streams:
+            e.fence()
         e.ret(e.const(i32, 0))
+
+    def is_large(self, parameter: SSAValue) -> bool | SSAValue:
+        """Whether a parameter has so many bytes that it is written past the caches."""
+        memory = self.memories[parameter]
+        nbytes: Place = size_bytes(memory.element)
+        for extent in memory.shape:
+            nbytes = self.k.mul(nbytes, extent)
+        if isinstance(nbytes, int):
+            return nbytes >= STREAMED_BYTES
+        return self.e.icmp("sge", self.k.ssa(nbytes), STREAMED_BYTES)
 
     def block(self, block: Block) -> None:
         """Emit the ops of a block; what it yields is left in ``yielded``."""
@@ -236,7 +265,13 @@ class _Lowering:
             self.scalars[result] = self.scalar(op)
             return
         found = self.deferred_tile(op, self.shape(result))
-        self.tiles[result] = stored(self.k, found) if result in self.placement.stored else found
+        if result not in self.placement.stored:
+            self.tiles[result] = found
+        elif found.is_contiguous(len(found.shape) - 1) and (reduction := reduced_next(op)) is not None:
+            self.tiles[result] = kept = Kept(found, self.new_buffer(result))
+            self.kept.setdefault(reduction, []).append((result, kept))
+        else:
+            self.tiles[result] = stored(self.k, found)
 
     def scalar(self, op: Operation) -> SSAValue:
         match op:
@@ -306,7 +341,9 @@ class _Lowering:
         target = self.memories[op.block]
         value = self.tile(op.value, (1,) * len(target.shape))
         in_bounds = () if op.in_bounds is None else op.in_bounds.data
-        store_tile(self.k, value, target, [self.place(offset) for offset in op.offsets], in_bounds)
+        large = self.large.get(parameter_of(op.block), False)
+        offsets = [self.place(offset) for offset in op.offsets]
+        self.streams |= store_tile(self.k, value, target, offsets, in_bounds, large)
 
     def scatter(self, op: memory.ScatterOp) -> None:
         value = self.tile(op.value)
@@ -325,6 +362,8 @@ class _Lowering:
             self.scalars[op.result] = found
         else:
             self.tiles[op.result] = Stored(buffer)
+        for value, kept in self.kept.pop(op, ()):
+            kept.is_written, self.tiles[value] = True, kept.stored
 
     def dot(self, op: compute.DotOp) -> None:
         accumulator = self.tiles[op.accumulator]

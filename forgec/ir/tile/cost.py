@@ -48,7 +48,8 @@ class ProgramCost:
     each element; ``element_ops`` all operations on elements but the products'. ``bytes_read`` and ``bytes_written`` are
     those of memory, once for each element that a program loads or stores inside its block; ``line_bytes`` the same in
     whole lines of ``LINE_BYTES``, and ``far_bytes`` those of them that a cache does not keep from one program to the
-    next: of parameters of more than ``KEPT_BYTES``. ``tile_bytes`` are the bytes of tiles that ops take and yield: the
+    next: of parameters of more than ``KEPT_BYTES``; ``far_runs`` are the rows of elements side by side that they are
+    in. ``tile_bytes`` are the bytes of tiles that ops take and yield: the
     traffic of registers, or of the first level of cache. ``dot_work`` are the operations of products as machines carry
     them out, ``DOT_COLUMNS`` columns at a time.
     """
@@ -62,6 +63,7 @@ class ProgramCost:
     tile_bytes: Extent = 0
     far_bytes: Extent = 0
     dot_work: Extent = 0
+    far_runs: Extent = 0
 
     def __add__(self, other: ProgramCost) -> ProgramCost:
         return ProgramCost(*(a + b for a, b in zip(self.parts, other.parts, strict=True)))
@@ -85,7 +87,7 @@ class ProgramCost:
         """The measures in order."""
         return (
             self.dot_flops, self.flops, self.element_ops, self.bytes_read, self.bytes_written, self.line_bytes,
-            self.tile_bytes, self.far_bytes, self.dot_work,
+            self.tile_bytes, self.far_bytes, self.dot_work, self.far_runs,
         )  # fmt: skip
 
 
@@ -312,15 +314,18 @@ class _Walk:
     def _moved(self, block: SSAValue, value: SSAValue, *, read: bool) -> ProgramCost:
         """A tile of a block: what is outside, or in the same place, is moved once."""
         parameter = _parameter(block)
-        count, lines, far, traffic = _access(block_type(block), value.type)
+        count, lines, far, traffic, runs = _access(block_type(block), value.type)
         if self._is_chosen(block):
             self.gathered.setdefault(parameter, []).append(count * self.repeated)
         else:
             self.whole.add(parameter)
-        far = 0 if _is_kept(parameter) else far
-        if read:
-            return ProgramCost(bytes_read=count, line_bytes=lines, tile_bytes=traffic, far_bytes=far)
-        return ProgramCost(bytes_written=count, line_bytes=lines, tile_bytes=traffic, far_bytes=far)
+        if _is_kept(parameter):
+            far = runs = 0
+        read_bytes, written_bytes = (count, 0) if read else (0, count)
+        return ProgramCost(
+            bytes_read=read_bytes, bytes_written=written_bytes, line_bytes=lines, tile_bytes=traffic,
+            far_bytes=far, far_runs=runs,
+        )  # fmt: skip
 
     def _is_chosen(self, block: SSAValue) -> bool:
         """True if data tell which part of a parameter a block is."""
@@ -392,9 +397,9 @@ def _counts_alone(index: SSAValue, axis: int) -> bool:
 
 
 @lru_cache(maxsize=1 << 12)
-def _access(kind: AnyTensorType, moved: Attribute) -> tuple[Extent, Extent, Extent, Extent]:
+def _access(kind: AnyTensorType, moved: Attribute) -> tuple[Extent, Extent, Extent, Extent, Extent]:
     """What moving a tile of a block costs: its bytes inside the block, those of the lines, of pairs of lines where its
-    elements are apart, and those of the tile.
+    elements are apart, and those of the tile; and in how many rows of its closest elements it is.
     """
     sizes = extents(moved) or (1,) * types.rank(kind)
     item = types.ITEM_BYTES[types.dtype(kind)]
@@ -404,7 +409,14 @@ def _access(kind: AnyTensorType, moved: Attribute) -> tuple[Extent, Extent, Exte
         if stride != 0
     ]
     count = prod((size for size, _ in dims), start=1)
-    return count * item, _line_bytes(dims, item, LINE_BYTES), _line_bytes(dims, item, PAIR_BYTES), tile_bytes(moved)
+    lines, pairs = (_line_bytes(dims, item, size) for size in (LINE_BYTES, PAIR_BYTES))
+    return count * item, lines, pairs, tile_bytes(moved), _runs(dims)
+
+
+def _runs(dims: Sequence[tuple[Extent, Extent]]) -> Extent:
+    """The rows of a tile in which elements stand side by side."""
+    closest = next((place for place, (_, stride) in enumerate(dims) if stride == 1), None)
+    return prod((size for place, (size, _) in enumerate(dims) if place != closest), start=1)
 
 
 def _line_bytes(dims: Sequence[tuple[Extent, Extent]], item: int, line: int) -> Extent:

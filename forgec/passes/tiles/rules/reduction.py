@@ -18,7 +18,7 @@ from forgec.passes.tiles.arithmetic import cast, compare, made, number, select, 
 from forgec.passes.tiles.axes import Axis, Place
 from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
 from forgec.passes.tiles.rule import computes
-from forgec.runtime.symbolic import Extent
+from forgec.runtime.symbolic import Extent, free_symbols
 
 WHOLE = 16384
 """Elements of a row that are still kept in one tile; longer rows, and rows whose extent is not known, are looped
@@ -85,7 +85,7 @@ def whole_axis(k: KernelBuilder, extent: Extent, places: Place) -> Axis | None:
     """
     if not isinstance(extent, int) or extent > WHOLE:
         return None
-    k.reduced.add(extent)
+    k.reduced.add((extent, frozenset(name for at in places for name in free_symbols(at))))
     found = k.free_whole_axis(extent, *places)
     return found or k.new_axis(extent, "whole", "BD")
 
@@ -316,7 +316,7 @@ def argument_place(k: KernelBuilder, op: Any, others: Sequence[Extent], greatest
 
 @computes(reduction.SoftmaxOp, reduction.LogSoftmaxOp)
 def softmax(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    """Maximum, sum of exponentials, and the quotient, in float32 at least."""
+    """Maximum, sum of exponentials, and the product with the inverse of that, in float32 at least."""
     dtype, shape, dim = types.dtype(op.result), types.shape(op.input), op.dim.data
     if not shape:
         return number(k, 1.0 if isinstance(op, reduction.SoftmaxOp) else 0.0, dtype)
@@ -336,7 +336,8 @@ def softmax(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
 
     total = reduced(k, "add", shape[dim], others, lambda axis: exponent(at(axis.symbol)))
     if isinstance(op, reduction.SoftmaxOp):
-        found = apply(k, "div", exponent(at(place[dim])), total)
+        # One division for a row: a vector of quotients takes as long as ten other operations.
+        found = apply(k, "mul", exponent(at(place[dim])), apply(k, "div", number(k, 1.0, wide), total))
     else:
         found = apply(k, "sub", apply(k, "sub", at(place[dim]), greatest), made(k, math.LogOp, total))
     return cast(k, found, dtype)
