@@ -11,21 +11,25 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from forgec.diagnostics import ForgeError, Location, error
 from forgec.runtime import dtypes
 from forgec.runtime.aten import COPY
-from forgec.runtime.binding import Binding, in_range
+from forgec.runtime.binding import Binding, in_range, invalid
 from forgec.runtime.collector import paused_collector
 from forgec.runtime.control import callable_of, is_control, updated_positions
 from forgec.runtime.executable import After, Executable
 from forgec.runtime.kernel_launch import Addresses, Slots, programs_of, symbol_values
 from forgec.runtime.kernels import is_kernel, kernel_name, parameters_of
+from forgec.runtime.native_copy import copy_of
 from forgec.runtime.plan import Arg, Buffer, EntryRef, Input, Launch, Number, Param, Reg, Register, State, View
 from forgec.runtime.segment import KernelLaunch, Segment
 from forgec.runtime.symbolic import SymExpr, evaluate
 from forgec.runtime.tensor_library import Tensor, TensorLibrary
+
+if TYPE_CHECKING:
+    from forgec.runtime.code_image import LoadedDriver
 
 FRAMES_PER_LANE = 16
 """Frames that a lane keeps, one per entry and call signature, or as many as have few registers in all."""
@@ -120,10 +124,13 @@ class Frame:
 
     def _build_step(self, position: int, end: int) -> Step:
         launch, after = self.entry.launches[position], self.executable.after[end - 1]
-        if is_kernel(launch.op):
+        if self.executable.native[position]:
             driver = self.executable.driver
             assert driver is not None, "check_launches has looked"
-            launches = [self._kernel_launch(number) for number in range(position, end)]
+            launches = [
+                self._kernel_launch(number) if is_kernel(self.entry.launches[number].op) else self._copy(number, driver)
+                for number in range(position, end)
+            ]
             segment = self.segments[position] = Segment(driver, launches, self.executable.threads)
             return segment.run, [], {}, (after, []) if after else None
         args: list[Any] = [None] * len(launch.args)
@@ -149,7 +156,21 @@ class Frame:
             assert isinstance(value, Reg)
             self._place_address(slots, index, value.id)
         programs = programs_of(launch, self.binding.values)
-        return KernelLaunch(loaded, slots, programs, position, self._place_of(launch))
+        return KernelLaunch(loaded.kernel, loaded.address, slots, programs, position, self._place_of(launch))
+
+    def _copy(self, position: int, driver: LoadedDriver) -> KernelLaunch:
+        """A launch that copies, among those of kernels. FORGE-A004 when the shapes do not fit."""
+        launch, binding = self.entry.launches[position], self.binding
+        target, source = (value.id for value in launch.args if isinstance(value, Reg))
+        layouts = [(binding.shapes[number], binding.strides[number]) for number in (target, source)]
+        try:
+            copy = copy_of(dtypes.itemsize(self.entry.registers[target].spec.dtype), layouts[0], layouts[1])
+        except ValueError as reason:
+            raise invalid(binding.values, str(reason)) from None
+        slots = Slots(2, copy.numbers)
+        self._place_address(slots, 0, target)
+        self._place_address(slots, 1, source)
+        return KernelLaunch(copy.kernel, driver.copy, slots, copy.programs, position, self._place_of(launch))
 
     def _place_address(self, slots: Slots, index: int, number: int) -> None:
         """Puts the address of a tensor's first element into a slot, or notes where it will have to be put."""
@@ -300,7 +321,7 @@ class Frame:
 
     def _written(self, number: int) -> list[Tensor]:
         launch = self.entry.launches[self.executable.rows[number][0]]
-        if is_kernel(launch.op):  # it gets addresses, and cannot change a tensor's shape
+        if self.executable.native[self.executable.rows[number][0]]:  # gets addresses, and cannot change a shape
             return []
         _, args, kwargs, _ = self.steps[number]
         written = {Reg(number) for number in launch.writes}

@@ -131,7 +131,7 @@ def object_of(ir: str, cpu: str = "x86-64") -> bytes:
 def native(*names: str, isa: str = "x86-64", features: tuple[str, ...] = ()) -> NativeCode:
     """An image of the named kernels."""
     objects = {name: object_of(KERNELS[name][0]) for name in names}
-    image = link({**objects, "the driver": driver.object_code()})
+    image = link({**objects, **driver.objects()})
     kernels = [Kernel(name, image.functions[name], *KERNELS[name][1:]) for name in names]
     return NativeCode(KernelTable(isa, tuple(kernels), features, driver.place(image.functions)), image.code)
 
