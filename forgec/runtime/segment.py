@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from forgec.diagnostics import ForgeError, Location, error
+from forgec.diagnostics import Diagnostic, ForgeError, Location, OutOfRangeError, error
 from forgec.runtime.driver import ALONE, Job, Record
 from forgec.runtime.team import TEAM
 
@@ -93,6 +93,7 @@ def _work(launch: KernelLaunch) -> int:
 def failure(kernel: Kernel, code: int, place: Location | None) -> ForgeError:
     """What a code that a kernel returned means."""
     if 1 <= code <= len(kernel.checks):
-        return error("FORGE-R014", kernel.checks[code - 1], location=place, notes=(f"kernel '{kernel.name}'",))
+        found = Diagnostic("FORGE-R014", kernel.checks[code - 1], place, (f"kernel '{kernel.name}'",))
+        return OutOfRangeError([found])  # what kernels check is indices
     message = f"kernel '{kernel.name}' returned {code}, and has {len(kernel.checks)} checks"
     return error("FORGE-X001", message, location=place)
