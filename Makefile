@@ -32,7 +32,7 @@ demo: $(STAMP) ## Compile SmolLM2-135M, load the artifact in a new process, answ
 test: $(STAMP) ## Run the tests
 	$(BIN)/python -m pytest -n 2
 
-test-all: $(STAMP) ## Run all tests, also those that check more of the same (-m wide): about five minutes more
+test-all: $(STAMP) ## Run all tests, also those that check more of the same (-m wide): about fifteen minutes more
 	$(BIN)/python -m pytest -n 2 -m "wide or not wide"
 
 check: $(STAMP) ## Lint, format, types, import rules, and whether generated pages are up to date

@@ -38,7 +38,7 @@ def main(threads: int, names: list[str]) -> None:
         descriptor = os.open(FOLDER / f"{name}-{threads}.out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for _ in range(2):
             for leaf in leaves(model(**arguments)):
-                os.write(descriptor, numpy.ascontiguousarray(leaf).reshape(-1).view("uint8"))
+                os.write(descriptor, numpy.ascontiguousarray(leaf).tobytes())
         os.close(descriptor)
         print(name, flush=True)
 
