@@ -38,26 +38,6 @@ WITHOUT_KERNEL: dict[type[Operation], str] = {
 }
 """Why an op of the dialect has no rule."""
 
-CONDITIONS = {
-    "complex numbers have no tiles": "no vector instructions are for them, and their operators (Fourier transforms) "
-    "are libraries of their own; so torch runs what reads or makes them",
-    "the target has no tiles of f8…": "processors do not compute with floats of 8 bits",
-    "it draws random numbers": "the numbers are those that torch's generator gives, whose state the call moves on",
-    "only the data tells the extent of its result": "memory is planned before the call; the runtime takes what the "
-    "operator allocates, and what follows is kernels again",
-    "it takes a number that the program computes while it runs": "extents of a kernel are known when its row of "
-    "launches begins",
-    "a result with gaps between its elements is returned": "kernels store densely, and the caller gets the strides "
-    "that eager PyTorch gives",
-    "rows of more than N elements": "sorting and ranking hold a row in the program's own memory, of which there is so "
-    "much",
-    "numbers between integers have no rule": "torch interpolates integers in fixed point of its own",
-    "booleans do not divide, booleans are not added in memory": "torch refuses these or promotes them first",
-    "NAME has no rule": "an operator without an op of the dialect, which is rare in models: torch runs it, and its "
-    "neighbours stay kernels",
-}
-"""What remarks say of an op that stays, although others of its kind have kernels, and what is behind that."""
-
 
 def kernels_section(architectures: Mapping[str, Mapping[str, Any]]) -> str:
     """What has kernels; ``architectures`` is what ``python -m tools.tiles --record`` found."""
@@ -79,12 +59,9 @@ def kernels_section(architectures: Mapping[str, Mapping[str, Any]]) -> str:
         "",
         f"So do these operators of ATen that have no op of their own: {', '.join(f'`{name}`' for name in named)}.",
         "",
-        "An op stays, and torch runs it, where no kernel can hold what it computes. A remark says so with the line of",
-        "the model (`--remarks=missed`):",
-        "",
-        "| remark | why |",
-        "|---|---|",
-        *(f"| {remark} | {reason} |" for remark, reason in CONDITIONS.items()),
+        "An op stays, and torch runs it, where no kernel can hold what it computes: for its dtype, its extents, or",
+        "because nobody wrote a rule. A remark says so with the line of the model (`--remarks=missed`), and",
+        "[What runs as ATen](tile.md#what-runs-as-aten) says what is behind it.",
         "",
         f"`python -m tools.tiles --record` found of {len(architectures)} architectures of the tests that {native} run",
         f"without torch, with {launches} launches of kernels, and that {single} are one native call. The others:",

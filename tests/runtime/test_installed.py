@@ -1,4 +1,4 @@
-"""``pip install forgec[runtime]`` into an environment of its own: what it takes, and that a language model answers in it.
+"""``pip install forgec[runtime]`` into an environment of its own: its size, and that a language model answers in it.
 
 Needs a package index; skipped where there is none.
 """
@@ -50,7 +50,7 @@ def download(folder: Path) -> None:
     """The wheels that forgec needs to run, and its own."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
     fetched = subprocess.run(
-        [*pip, "--timeout", "10", "--retries", "1", "download", "--only-binary=:all:", "-d", folder, "numpy", "ml_dtypes"],
+        [*pip, "--timeout=10", "--retries=1", "download", "--only-binary=:all:", "-d", folder, "numpy", "ml_dtypes"],
         capture_output=True,
         text=True,
     )  # fmt: skip

@@ -22,6 +22,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="machine code is
 SMALL = 1_000_000
 """Bytes of the interpreter's own objects (plan, frames, signatures), which no program foretells."""
 
+MODULES = 3_000_000
+"""And of the modules that are imported to load a program."""
+
 
 class Wide(torch.nn.Module):
     """Rows that become long, twice, with both in use at once."""
@@ -89,6 +92,6 @@ def test_memory_is_what_was_foretold(folder: Path, name: str) -> None:
     assert found["second_call"] <= found["results"] + SMALL  # both results are kept here
     # Weights are pages of the file, each mapped once and none copied; a tied one is stored once.
     weights = sum(tensor.nbytes for tensor in {id(p): p for p in model.parameters()}.values())
-    assert found["loading"] <= SMALL
+    assert found["loading"] <= MODULES
     assert sum(size for size, _ in found["mapped"]) <= 1.02 * found["file"] + SMALL
     assert found["file"] <= 1.02 * weights + SMALL

@@ -96,15 +96,12 @@ def test_states_of_a_call_that_failed() -> None:
         with pytest.raises(OutOfRangeError):
             session(x, torch.tensor([outside]), table)
         states = session.state_dict()
-        try:
-            session(x, torch.tensor([1]), table)
-        except ForgeError as refused:
-            assert refused.code == "FORGE-R009"
-            session.reset()
-            session(x, torch.tensor([1]), table)
+        if session._broken:
+            with pytest.raises(ForgeError, match="FORGE-R009"):
+                session(x, torch.tensor([1]), table)
         else:
             assert (states["rows"].sum(), states["calls"].item()) == (6, 1)
-            session.reset()
-            session(x, torch.tensor([1]), table)
+        session.reset()
+        session(x, torch.tensor([1]), table)
     session.reset()
     assert session(x, torch.tensor([2]), table).sum() == 6
