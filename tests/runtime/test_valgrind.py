@@ -41,7 +41,7 @@ def test_errors_in_a_log() -> None:
 
 
 @needed
-@pytest.mark.slow
+@pytest.mark.wide
 def test_kernels_are_clean_and_one_that_is_not_is_named(tmp_path: Path) -> None:
     """One run: a kernel reads an element behind its input, and writes an output of which another part stays empty."""
     b = EntryBuilder()

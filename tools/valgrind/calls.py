@@ -31,7 +31,9 @@ def main(threads: int, names: list[str]) -> None:
 
     for name in names:
         stored = numpy.load(FOLDER / f"{name}.npz")
-        given = {key: stored[key] for key in stored}
+        given = {
+            key: stored[key] if stored[key].ndim else stored[key].item() for key in stored
+        }  # options are no arrays
         model = load(FOLDER / f"{name}.forge", threads=threads)
         half = {k.removesuffix(".bf16"): v.view(ml_dtypes.bfloat16) for k, v in given.items() if k.endswith(".bf16")}
         arguments = {**{k: v for k, v in given.items() if not k.endswith(".bf16")}, **half}
