@@ -87,8 +87,12 @@ def _is_candidate(op: Operation) -> bool:
         return False
     if isinstance(op, ConstantOp):
         return False
-    known = type(op) in all_rules() or type(op) in UPDATES or type(op) in EXPANSIONS
-    return isinstance(op, FusedOp) or known or hasattr(op, "decompose")
+    return has_rule(type(op))
+
+
+def has_rule(cls: type[Operation]) -> bool:
+    """Whether ops of a class can become kernels: by a rule, or as the smaller ops that they stand for."""
+    return cls is FusedOp or cls in all_rules() or cls in UPDATES or cls in EXPANSIONS or hasattr(cls, "decompose")
 
 
 def _expand_experts(module: ModuleOp) -> None:

@@ -164,7 +164,7 @@ def check_table(table: KernelTable, code_bytes: int) -> None:
     if driver is not None:
         if driver.abi != ABI:
             raise ValueError(f"its driver has version {driver.abi}, this runtime has {ABI}")
-        if max(driver.run, driver.work) >= code_bytes:
+        if max(driver.run, driver.work, driver.copy) >= code_bytes:
             raise ValueError(f"the driver begins outside of an image of {code_bytes} bytes")
     for kernel in table.kernels:
         if not _NAME.fullmatch(kernel.name):
@@ -205,14 +205,17 @@ def _image(data: object, kernels: Sequence[Kernel]) -> KernelTable:
 
 
 def _driver_data(driver: Driver | None) -> dict[str, int] | None:
-    return None if driver is None else {"abi": driver.abi, "run": driver.run, "work": driver.work}
+    return None if driver is None else {"abi": driver.abi, "run": driver.run, "work": driver.work, "copy": driver.copy}
 
 
 def _driver(data: object) -> Driver:
-    fields = _object(data, ("abi", "run", "work"))
+    version = data.get("abi") if isinstance(data, dict) else None
+    if _is_number(version) and version != ABI:  # first: what else there is may be another
+        raise ValueError(f"its driver has version {version}, this runtime has {ABI}")
+    fields = _object(data, ("abi", "run", "work", "copy"))
     if not all(_is_number(number) for number in fields.values()):
-        raise ValueError("abi, run and work of the driver are numbers")
-    return Driver(fields["run"], fields["work"], fields["abi"])
+        raise ValueError("abi, run, work and copy of the driver are numbers")
+    return Driver(fields["run"], fields["work"], fields["copy"], fields["abi"])
 
 
 def _kernel(data: object) -> Kernel:

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from forgec.diagnostics import ForgeError, Location, error
+from forgec.diagnostics import Diagnostic, ForgeError, Location, OutOfRangeError, error
 from forgec.runtime.driver import ALONE, Job, Record
 from forgec.runtime.team import TEAM
 
 if TYPE_CHECKING:
-    from forgec.runtime.code_image import LoadedDriver, LoadedKernel
+    from forgec.runtime.code_image import LoadedDriver
     from forgec.runtime.kernel_launch import Slots
     from forgec.runtime.kernels import Kernel
 
@@ -38,7 +38,8 @@ TEAM_NS = 50_000
 class KernelLaunch:
     """What a segment needs of a launch. ``position`` is its number in the entry."""
 
-    loaded: LoadedKernel
+    kernel: Kernel
+    address: int
     slots: Slots
     programs: int
     position: int
@@ -57,11 +58,11 @@ class Segment:
         self._threads = threads
         self.failed = launches[0].position
         self._records = (Record * len(self._launches))()
-        chunks = [chunk_of(launch.loaded.kernel, launch.programs) for launch in self._launches]
+        chunks = [chunk_of(launch.kernel, launch.programs) for launch in self._launches]
         if sum(_work(launch) for launch, chunk in zip(self._launches, chunks, strict=True) if chunk) < TEAM_NS:
             chunks = [ALONE] * len(chunks)
         for record, launch, chunk in zip(self._records, self._launches, chunks, strict=True):
-            record.function, record.programs, record.chunk = launch.loaded.address, launch.programs, chunk
+            record.function, record.programs, record.chunk = launch.address, launch.programs, chunk
             record.slots = ctypes.addressof(launch.slots.values)
         shared = [index for index, chunk in enumerate(chunks) if chunk]
         self._is_shared = bool(shared)
@@ -79,7 +80,7 @@ class Segment:
         if code:
             launch = self._launches[self._job.failed]
             self.failed = launch.position
-            raise failure(launch.loaded.kernel, code, launch.place)
+            raise failure(launch.kernel, code, launch.place)
 
 
 def chunk_of(kernel: Kernel, programs: int) -> int:
@@ -92,12 +93,13 @@ def chunk_of(kernel: Kernel, programs: int) -> int:
 
 
 def _work(launch: KernelLaunch) -> int:
-    return launch.programs * launch.loaded.kernel.cost_ns
+    return launch.programs * launch.kernel.cost_ns
 
 
 def failure(kernel: Kernel, code: int, place: Location | None) -> ForgeError:
     """What a code that a kernel returned means."""
     if 1 <= code <= len(kernel.checks):
-        return error("FORGE-R014", kernel.checks[code - 1], location=place, notes=(f"kernel '{kernel.name}'",))
+        found = Diagnostic("FORGE-R014", kernel.checks[code - 1], place, (f"kernel '{kernel.name}'",))
+        return OutOfRangeError([found])  # what kernels check is indices
     message = f"kernel '{kernel.name}' returned {code}, and has {len(kernel.checks)} checks"
     return error("FORGE-X001", message, location=place)

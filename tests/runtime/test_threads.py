@@ -281,7 +281,8 @@ x, y, z = (np.arange(4096, dtype=np.float32) for _ in range(3))
 def launch(position, source, target):
     slots = Slots(2, [])
     slots.values[0], slots.values[1] = source.ctypes.data, target.ctypes.data
-    return KernelLaunch(image.kernels['double_it'], slots, 4096, position, None)
+    double = image.kernels['double_it']
+    return KernelLaunch(double.kernel, double.address, slots, 4096, position, None)
 segment = Segment(image.driver(), [launch(i, *pair) for i, pair in enumerate([(x, y), (y, z)] * 20)], 2)
 for _ in range(50):
     segment.run()

@@ -120,7 +120,7 @@ def native(module: ModuleOp, target: str) -> tuple[NativeCode, ...]:
 def _image(kernels: Sequence[KernelOp], level: str, objects: Mapping[str, bytes]) -> NativeCode:
     from forgec.backends.cpu.link import link
 
-    image = link({**objects, "the driver": driver.object_code()})
+    image = link({**objects, **driver.objects()})
     table = KernelTable(
         level, tuple(_entry(kernel, image.functions) for kernel in kernels), driver=driver.place(image.functions)
     )
