@@ -229,6 +229,8 @@ def _of_op(op: DequantizeOp, dims: Dims) -> Chain:
     atoms, packing, half = dims, None, None
     if op.packing is not None:
         packing = op.packing.data
+        if name not in BYTES:
+            raise Refused(f"its numbers are packed into {name}, not into bytes")
         bytes_ = types.shape(op.quantized)[-1]
         assert isinstance(bytes_, int), "the verifier allows no other"
         row = regrouped(dims[-1], [bytes_ // op.run.data, 2, op.run.data])

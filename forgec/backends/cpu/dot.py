@@ -15,9 +15,10 @@ from xdsl.ir import Attribute, SSAValue
 
 from forgec.backends.cpu.emitter import Emitter
 from forgec.backends.cpu.llvm_types import is_float, size_bytes, vector
+from forgec.backends.cpu.memory_access import read_apart
 from forgec.backends.cpu.nests import loop_nest, stored
 from forgec.backends.cpu.places import Place
-from forgec.backends.cpu.scaled_sum import scaled_sum
+from forgec.backends.cpu.scaled_sum import ScaledTerms, scaled_sum
 from forgec.backends.cpu.tiles import (
     At,
     Buffer,
@@ -37,6 +38,8 @@ COLUMNS = 4
 """Columns that are computed at once along the sum."""
 REGISTERS = {64: 32, 32: 16}
 """Registers by their size in bytes: AVX-512 has twice as many as AVX2."""
+MANY_ROWS = 8
+"""Of more rows multiply-adds take all the time, and numbers of ``lhs`` are better repeated once for all columns."""
 PAGE = 4096
 """Bytes after which first-level caches (64 sets of 64 bytes) begin again."""
 STEPS = 8
@@ -68,10 +71,11 @@ def dot_tile(
     if rows <= FEW_ROWS and transposed and rhs.is_contiguous(1):
         _along_sum(k, lhs, rhs, accumulator, buffer)
         return
-    parts = rhs.operands if isinstance(rhs, MultiplyAdd) else ()
-    if transposed:
-        rhs, parts = Transpose(rhs, (1, 0)), [Transpose(part, (1, 0)) for part in parts]
     lanes = lane_count(columns, size_bytes(accumulator.element))
+    apart = rows <= FEW_ROWS and total % lanes == 0
+    terms = ScaledTerms.of(k, lhs, rhs, transposed) if apart and isinstance(rhs, MultiplyAdd) else None
+    if transposed:
+        rhs = Transpose(rhs, (1, 0))
     per_vector = max(1, lanes * size_bytes(accumulator.element) // vector_bytes)
     vectors = -(-columns // lanes)
     block = min(vectors, max(1, REGISTERS_ACROSS // per_vector))
@@ -110,20 +114,21 @@ def dot_tile(
             _copy_rows(k, lhs, places, strip)
             left_at = list(range(height))
         source = lhs if strip is None else Stored(strip)
+        sources = [source] * width if height > MANY_ROWS else read_apart(k, source, width)
 
         def step(place: Place, acc: list[SSAValue]) -> Sequence[SSAValue]:
             right = [k.read(rhs, at(place, c)) for c in range(width)]
             found: list[SSAValue] = []
             for r in range(height):
-                left = k.read(source, At((left_at[r], place)))
-                left = left if lanes == 1 else k.e.splat(left, lanes)
                 for c in range(width):
+                    left = k.read(sources[c], At((left_at[r], place)))
+                    left = left if lanes == 1 else k.spread(left, lanes)
                     found.append(multiply_add(k.e, left, right[c], acc[r * width + c]))
             return found
 
         first = [k.read(accumulator, cell) for cell in cells]
-        if parts and rows <= FEW_ROWS and total % lanes == 0:
-            sums = scaled_sum(k, lhs, parts, places, [at(0, c) for c in range(width)], total, lanes, first)
+        if terms is not None:
+            sums = scaled_sum(k, terms, places, [at(0, c) for c in range(width)], total, lanes, first)
         else:
             sums = _summed(k, total, steps, step, first)
         for value, cell in zip(sums, cells, strict=True):

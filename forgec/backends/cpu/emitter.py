@@ -161,6 +161,18 @@ class Emitter(ValueEmitter):
         }
         return self._insert_in_entry(llvm.AllocaOp.create(operands=(size,), result_types=(PTR,), properties=properties))
 
+    def prefetch(self, pointer: SSAValue, level: int = 2) -> None:
+        """Ask for the line of an address, whatever is there, in a cache of this level."""
+        operands = (pointer, self.const(i32, 0), self.const(i32, 4 - level), self.const(i32, 1))
+        self._intrinsic("llvm.prefetch", operands, (), (pointer.type,))
+
+    def opaque(self, pointer: SSAValue) -> SSAValue:
+        """The same address, of which LLVM does not know that it is."""
+        found = llvm.InlineAsmOp("", "=r,0", [pointer], [pointer.type])
+        self.block.add_op(found)
+        assert found.res is not None, "it has one"
+        return found.res
+
     # -- reductions --
 
     def combine(self, kind: str, a: SSAValue, b: SSAValue, *, signed: bool = True) -> SSAValue:
