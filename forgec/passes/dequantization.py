@@ -227,6 +227,8 @@ def _of_op(op: DequantizeOp, dims: Dims) -> Chain:
     name = types.dtype(op.quantized)
     assert op.compute is not None, "the verifier wants it"
     atoms, packing, half = dims, None, None
+    if op.zeros_last is not None:
+        raise Refused("its zero points are subtracted after scaling")
     if op.packing is not None:
         packing = op.packing.data
         if name not in BYTES:

@@ -72,6 +72,7 @@ class PackedOp(ForgeOp):
     packing = opt_prop_def(StringAttr)
     high_first = opt_prop_def(UnitAttr)
     run = prop_def(IntAttr, default_value=IntAttr(1))
+    zeros_last = opt_prop_def(UnitAttr)
 
     def unpacked_shape(self, quantized: SSAValue) -> tuple[Extent, ...]:
         """The shape of the numbers in a tensor; raises VerifyException for a packing that it cannot have."""
@@ -103,13 +104,18 @@ class PackedOp(ForgeOp):
         for name, value in (("scales", scales), ("zeros", zeros)):
             if value is not None:
                 check_blocks(name, value, shape)
-        if zeros is not None and types.result_dtype([wide, zeros]) != compute:
+        if self.zeros_last is not None and (zeros is None or scales is None):
+            raise VerifyException("zeros_last says that zeros are subtracted after scaling: both have to be there")
+        if self.zeros_last is None and zeros is not None and types.result_dtype([wide, zeros]) != compute:
             raise VerifyException(f"zeros of {types.dtype(zeros)} cannot be subtracted in {compute}")
         if scales is None:
             return compute
         product = types.result_dtype([wide, scales])
         if product not in types.FLOATS:
             raise VerifyException(f"{compute} and scales of {types.dtype(scales)} are multiplied in {product}")
+        if self.zeros_last is not None and zeros is not None:
+            if types.result_dtype([types.tensor(product, shape), zeros]) != product:
+                raise VerifyException(f"zeros of {types.dtype(zeros)} cannot be subtracted in {product}")
         return product
 
 
@@ -129,10 +135,12 @@ def dequantized(op: PackedOp, ev: Evaluator, quantized: Any, scales: Any, zeros:
     """The meaning of ``forge.dequantize`` on tensors."""
     assert op.compute is not None, "the verifier wants it"
     value = _unpacked(op, ev, quantized).to(ev.dtype(op.compute.data))
-    if zeros is not None:
+    if zeros is not None and op.zeros_last is None:
         value = value - _expanded(zeros, value.shape)
     if scales is not None:
         value = value * _expanded(scales, value.shape)
+    if zeros is not None and op.zeros_last is not None:
+        value = value - _expanded(zeros, value.shape)
     return value.to(dtype)
 
 
@@ -165,7 +173,8 @@ class DequantizeOp(KeywordFormatOp, PackedOp):
 
     The numbers are taken in the dtype ``compute`` (exactly, where it holds them), in which the zero points are
     subtracted: integers wrap. The product is in the dtype that ``compute`` and that of the scales promote to, and is
-    rounded to the result's dtype last. Without scales the numbers themselves are the result. This is DequantizeLinear
+    rounded to the result's dtype last. Without scales the numbers themselves are the result. With ``zeros_last`` the
+    zero points are subtracted from the product instead: ``quantized[i] · scales[block(i)] - zeros[block(i)]``. This is DequantizeLinear
     of ONNX (computed in float32, or in the dtype of the scales) and what ``quantized_decomposed`` and torchao define.
     """
 
@@ -200,8 +209,10 @@ class DequantizeOp(KeywordFormatOp, PackedOp):
         value = self.quantized if self.packing is None else self._unpacked(emit)
         assert self.compute is not None, "the verifier wants it"
         value = _cast(emit, value, self.compute.data)
-        value = value if self.zeros is None else _blockwise(emit, SubOp, value, self.zeros)
+        first, last = (self.zeros, None) if self.zeros_last is None else (None, self.zeros)
+        value = value if first is None else _blockwise(emit, SubOp, value, first)
         value = value if self.scales is None else _blockwise(emit, MulOp, value, self.scales)
+        value = value if last is None else _blockwise(emit, SubOp, value, last)
         return [_cast(emit, value, types.dtype(self.result))]
 
     def _unpacked(self, emit: Emitter) -> SSAValue:

@@ -27,22 +27,28 @@ def dequantize(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     compute = op.compute.data
     value = k.value(op.quantized, place) if op.packing is None else _Packed(k, op, place).number(k)
     value = cast(k, value, compute)
-    if op.zeros is not None:
+    is_last = op.zeros_last is not None
+    if op.zeros is not None and not is_last:
         value = apply(k, "sub", value, _parameter(k, op.zeros, shape, place, compute))
     if op.scales is not None:
         product = op.product_dtype(op.quantized, op.scales, op.zeros)
         value = apply(k, "mul", cast(k, value, product), _parameter(k, op.scales, shape, place, product))
+    if op.zeros is not None and is_last:
+        value = apply(k, "sub", value, _parameter(k, op.zeros, shape, place, value.dtype))
     return cast(k, value, types.dtype(op.result))
 
 
 def _is_exact(op: Any) -> bool:
     """True if float32 holds products of a 4-bit number, or a zero point, and a scale: then ``number · scale - zero ·
-    scale`` is the same bits as what the op says, and the second product is that of a whole block.
+    scale`` is the same bits as what the op says, and the second product is that of a whole block. With ``zeros_last``
+    the product of numbers is enough.
     """
     parameters = [op.zeros, op.scales]
     if None in parameters or op.packing is None or op.packing.data != "u4" or op.compute.data != "f32":
         return False
-    return (types.dtype(op.scales), types.dtype(op.zeros), types.dtype(op.result)) == ("bf16", "ui8", "f32")
+    scales, zeros, result = (types.dtype(value) for value in (op.scales, op.zeros, op.result))
+    fits = zeros == "ui8" if op.zeros_last is None else zeros in ("f16", "bf16", "f32")
+    return scales in ("f16", "bf16") and fits and result == "f32"
 
 
 def _multiply_added(k: KernelBuilder, op: Any, place: Place) -> Tile:
@@ -51,7 +57,9 @@ def _multiply_added(k: KernelBuilder, op: Any, place: Place) -> Tile:
     """
     shape, packed = op.unpacked_shape(op.quantized), _Packed(k, op, place)
     zeros, scales = (_parameter(k, value, shape, place, "f32") for value in (op.zeros, op.scales))
-    offset = apply(k, "mul", made(k, arith.NegfOp, zeros), scales)
+    offset = made(k, arith.NegfOp, zeros)
+    if op.zeros_last is None:
+        offset = apply(k, "mul", offset, scales)
     exponent = cast(k, k.index((127 - 4 * packed.below) * (1 << 23)), "i32")  # the bits of 1, 1/16, 1/256, …
     axes = sorted({*exponent.axes, *scales.axes}, key=lambda axis: axis.order)
     exponent = k.spread(exponent, axes)
