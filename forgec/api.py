@@ -155,6 +155,7 @@ def compile(
     pipeline: str = "@O2",
     fallback: Fallback = "allow",
     weights: Precision | str = "float32",
+    calibration: str | None = None,
     threads: int | None = None,
     max_signatures: int = 8,
     on_phase: Callable[[str], None] | None = None,
@@ -176,7 +177,9 @@ def compile(
     embeddings are rounded to (``"bf16"``, ``"int8"``, ``"int4"``): the pass ``round-weights`` then ends the pipeline.
     ``"gguf:FILE"`` stores them as the GGUF file does that the model was loaded from (Q8_0, Q4_0, Q4_1, Q6_K), which
     changes no value.
-    ``report.weights`` says how far each is from the model's. Raises ForgeError; its ``code`` says why (``forgec
+    ``report.weights`` says how far each is from the model's, and with ``calibration`` ``report.calibration`` what that
+    does to the model's perplexity, or to its outputs: it is a file of token ids (``.npy``, ``.safetensors``, ``.pt``),
+    or ``"examples"`` for the example inputs. Raises ForgeError; its ``code`` says why (``forgec
     explain CODE``). What the compiled program will do otherwise than the model is a ForgecWarning, one for each
     compilation. With ``pass_costs`` each entry of ``report.passes`` says what the pass did to the bytes moved and the
     launches.
@@ -187,6 +190,7 @@ def compile(
         "pipeline": pipeline,
         "fallback": fallback,
         "weights": weights,
+        "calibration": calibration,
         "threads": threads,
         "on_phase": on_phase,
         "instruments": instruments,
@@ -242,6 +246,7 @@ def _compile(
     pipeline: str,
     fallback: Fallback,
     weights: Precision | str,
+    calibration: str | None,
     threads: int | None,
     on_phase: Callable[[str], None] | None,
     instruments: Sequence[Instrument],
@@ -263,6 +268,7 @@ def _compile(
     from forgec.passes.manager import run_pipeline
     from forgec.passes.tile_choices import noted
     from forgec.report import build
+    from forgec.report.calibration import calibrated
     from forgec.report.rounding_errors import errors_of_weights
 
     clock = _Clock(on_phase)
@@ -326,7 +332,11 @@ def _compile(
     )
     warn(captured.warnings)
     text = pipelines.expand(pipeline)
-    return CompiledModel(exported.plan, forge, plan, tensors, params, report, text, target, threads, kernels, tile)
+    made = CompiledModel(exported.plan, forge, plan, tensors, params, report, text, target, threads, kernels, tile)
+    if calibration is not None:
+        with clock.phase("calibration"):
+            report.calibration = calibrated(model, made.session, args, kwargs, calibration)
+    return made
 
 
 def _taken(forge: ModuleOp, tensors: Mapping[str, Any], weights: str) -> Taken:
