@@ -36,7 +36,7 @@ class ParamValues(Mapping[str, Any]):
             return ev.torch.empty_strided(shape, strides, dtype=value.dtype, device=value.device).copy_(value)
 
     def __contains__(self, name: object) -> bool:
-        """Without computing the tensor, as ``Mapping`` would: one that is computed of computed ones is asked for often."""
+        """Without computing the tensor, as ``Mapping`` would: tensors that are computed of others ask for those."""
         return name in self.tensors or name in self.computed
 
     def __iter__(self) -> Iterator[str]:

@@ -9,8 +9,8 @@ A row is divided into blocks. Of 32 numbers (``d`` and ``m`` are float16):
 Of 256 numbers:
 
 - Q6_K: 128 bytes with the lower 4 bits, 64 with the upper 2, 16 scales of 8 bits with sign, ``d``: ``(number - 32) ·
-  (d · scale)``, 16 numbers to the scale. The first half of each part is that of the first 128 numbers: byte i (of 64) of
-  the lower bits holds numbers i and 64 + i, byte i (of 32) of the upper ones i, 32 + i, 64 + i and 96 + i.
+  (d · scale)``, 16 numbers to the scale. The first half of each part is that of the first 128 numbers: byte i (of
+  64) of the lower bits holds numbers i and 64 + i, byte i (of 32) of the upper ones i, 32 + i, 64 + i and 96 + i.
 
 All steps are computed in float32, in which every product here is exact.
 """

@@ -175,9 +175,7 @@ class Rounding:
         for value in weight.values:
             erase_unused(value, ParamRefOp)
 
-    def _param(
-        self, name: str, part: str, rounded: Rounded, known: Mapping[str, ParamOp], is_turned: bool
-    ) -> ParamOp:
+    def _param(self, name: str, part: str, rounded: Rounded, known: Mapping[str, ParamOp], is_turned: bool) -> ParamOp:
         """A parameter that holds a part of a stored one; ``known`` are the parts before it."""
         suffix = rounded.name if part == "numbers" else f"{rounded.name}.{part}"
         compute = _computing(rounded.parts[part], known, is_turned)

@@ -2,11 +2,12 @@
 
 - ``bf16``: to nearest, ties to even. Infinities and NaN stay.
 - ``int8``: numbers from -127 to 127, one scale in float32 for each row, the row's largest magnitude divided by 127.
-- ``int4``: numbers from 0 to 15, eight to the word of 32 bits (two to the byte where 8 does not divide K), and for each group of 32 numbers along K a scale in bfloat16 and a
-  zero point from 0 to 15, so that 0 is among the 16 values and the group's least and greatest number are the ends.
-  Where 32 does not divide K, groups are the largest divisor of K below; a weight whose K is odd, or has no divisor
-  from 8 to 32, is stored as ``int8``. (Without zero points, scales of either sign in float16 or bfloat16, errors of
-  SmolLM2's weights are 5 to 23 % greater, and embeddings would have to stay at 8 bits.)
+- ``int4``: numbers from 0 to 15, eight to the word of 32 bits (two to the byte where 8 does not divide K), and for each
+  group of 32 numbers along K a scale in bfloat16 and a zero point from 0 to 15, so that 0 is among the 16 values and
+  the group's least and greatest number are the ends. Where 32 does not divide K, groups are its largest divisor below;
+  a weight whose K is odd, or has no divisor from 8 to 32, is stored as ``int8``. (Without zero points, scales of either
+  sign in float16 or bfloat16, errors of SmolLM2's weights are 5 to 23 % greater, and embeddings would have to stay at 8
+  bits.)
 
 Numbers are rounded to nearest, ties to even, so what a weight becomes is within half a scale of it; for ``int4`` the
 rounding of the scale (2⁻⁹ of it) may cost the ends of a group 15 · 2⁻⁹ of a scale more. A row (a group) of zeros stays

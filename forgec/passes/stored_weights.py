@@ -17,11 +17,11 @@ from xdsl.ir import Attribute
 
 from forgec.diagnostics import error
 from forgec.ir import types
-from forgec.runtime.dtypes import from_torch
 from forgec.ir.ops.module import ParamOp
 from forgec.passes.round_weights import Rounding
 from forgec.passes.rounded_weights import Rounded
 from forgec.passes.shared_weights import Weight
+from forgec.runtime.dtypes import from_torch
 
 Parts = Mapping[str, Any]
 """``numbers`` [N, K] (one to the element), ``scales`` and perhaps ``zeros`` [N, K / group], as tensors."""
@@ -123,9 +123,7 @@ class _Taking(Rounding):
             used = {number: rows for number, rows in common.items() if rows is not None}
         return _gathered(used, places)
 
-    def _param(
-        self, name: str, part: str, rounded: Rounded, known: Mapping[str, ParamOp], is_turned: bool
-    ) -> ParamOp:
+    def _param(self, name: str, part: str, rounded: Rounded, known: Mapping[str, ParamOp], is_turned: bool) -> ParamOp:
         rows = self.pending[name]
         tensor = rows.parts[part]
         if part == "numbers" and "packing" in rounded.properties:

@@ -320,8 +320,8 @@ def element_addresses(k: Kernel, indices: Sequence[Tile], memory: Memory, at: At
 
 
 def read_apart(k: Kernel, tile: Tile, count: int) -> list[Tile]:
-    """A tile in memory as so many that LLVM takes for different ones: AVX-512 repeats a number of memory in all lanes as
-    part of a multiply-add, at no cost, but LLVM would do that once, by an instruction of its own, for what is read
+    """A tile in memory as so many that LLVM takes for different ones: AVX-512 repeats a number of memory in all lanes
+    as part of a multiply-add, at no cost, but LLVM would do that once, by an instruction of its own, for what is read
     twice.
     """
     if k.e.register_bytes < 64:

@@ -40,8 +40,9 @@ class ScaledTerms:
 
     @classmethod
     def of(cls, k: Kernel, lhs: Tile, rhs: MultiplyAdd, transposed: bool) -> ScaledTerms:
-        """The terms of a product. A factor of the scales that varies along the sum alone, such as one for each place in
-        a word of packed numbers, multiplies ``lhs`` instead, which is stored so: then more steps have a scale in common.
+        """The terms of a product. A factor of the scales that varies along the sum alone, such as one for each place
+        in a word of packed numbers, multiplies ``lhs`` instead, which is stored so: then more steps have a scale in
+        common.
         """
         numbers, scales, offsets = rhs.operands
         scaled, axis = lhs, 1 if transposed else 0

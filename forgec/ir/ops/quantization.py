@@ -113,9 +113,9 @@ class PackedOp(ForgeOp):
         product = types.result_dtype([wide, scales])
         if product not in types.FLOATS:
             raise VerifyException(f"{compute} and scales of {types.dtype(scales)} are multiplied in {product}")
-        if self.zeros_last is not None and zeros is not None:
-            if types.result_dtype([types.tensor(product, shape), zeros]) != product:
-                raise VerifyException(f"zeros of {types.dtype(zeros)} cannot be subtracted in {product}")
+        last = None if self.zeros_last is None else zeros
+        if last is not None and types.result_dtype([types.tensor(product, shape), last]) != product:
+            raise VerifyException(f"zeros of {types.dtype(last)} cannot be subtracted in {product}")
         return product
 
 
@@ -174,7 +174,9 @@ class DequantizeOp(KeywordFormatOp, PackedOp):
     The numbers are taken in the dtype ``compute`` (exactly, where it holds them), in which the zero points are
     subtracted: integers wrap. The product is in the dtype that ``compute`` and that of the scales promote to, and is
     rounded to the result's dtype last. Without scales the numbers themselves are the result. With ``zeros_last`` the
-    zero points are subtracted from the product instead: ``quantized[i] · scales[block(i)] - zeros[block(i)]``. This is DequantizeLinear
+    zero points are subtracted from the product instead: ``quantized[i] · scales[block(i)] - zeros[block(i)]``.
+
+    This is DequantizeLinear
     of ONNX (computed in float32, or in the dtype of the scales) and what ``quantized_decomposed`` and torchao define.
     """
 
