@@ -185,8 +185,8 @@ def in_bytes(rows: StoredRows) -> StoredRows | None:
 def in_words(numbers: Any) -> Any:
     """Numbers from 0 to 15 [N, K], eight to the word."""
     torch = _torch()
-    apart = numbers.to(torch.int32).unflatten(1, (-1, 8))
-    return sum((apart[:, :, place] << 4 * place for place in range(1, 8)), apart[:, :, 0])
+    pairs = numbers.to(torch.uint8).unflatten(1, (-1, 2))
+    return (pairs[:, :, 0] | (pairs[:, :, 1] << 4)).contiguous().view(torch.int32)
 
 
 def _order(parts: Parts) -> list[str]:
