@@ -111,7 +111,8 @@ REFUSED = {
     "packing must be one of": '%r = forge.dequantize %q compute "f32" packing "u2" : (tensor<4xi8>) -> tensor<8xf32>',
     "does not divide into runs": '%r = forge.dequantize %q compute "f32" packing "u4" run 3 : '
     "(tensor<4xi8>) -> tensor<8xf32>",
-    "not in words": '%r = forge.dequantize %q compute "f32" packing "u4" high_first : (tensor<4xi32>) -> tensor<32xf32>',
+    "not in words": '%r = forge.dequantize %q compute "f32" packing "u4" high_first : '
+    "(tensor<4xi32>) -> tensor<32xf32>",
     "both have to be there": '%r = forge.dequantize %q scales %s compute "f32" zeros_last : '
     "(tensor<4xi8>, tensor<4xf32>) -> tensor<4xf32>",
     "there is no packing": '%r = forge.dequantize %q compute "f32" run 2 : (tensor<4xi8>) -> tensor<4xf32>',
