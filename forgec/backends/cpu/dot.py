@@ -16,9 +16,10 @@ from xdsl.ir import Attribute, SSAValue
 from forgec.backends.cpu.dot_along_sum import PRODUCTS, dot_along_sum, multiply_add
 from forgec.backends.cpu.dot_along_sum import ROWS as ROWS_ALONG_SUM
 from forgec.backends.cpu.llvm_types import i8, size_bytes
+from forgec.backends.cpu.memory_access import read_apart
 from forgec.backends.cpu.nests import loop_nest, stored, write
 from forgec.backends.cpu.places import Place
-from forgec.backends.cpu.scaled_sum import scaled_sum
+from forgec.backends.cpu.scaled_sum import ScaledTerms, scaled_sum
 from forgec.backends.cpu.tiles import (
     At,
     Buffer,
@@ -45,6 +46,8 @@ SLAB = 8 << 10
 """Bytes of rows of ``rhs`` that few rows of the result (no more than have their lanes along a sum) multiply with before
 they go on: each comes from memory once, and its neighbours with it.
 """
+MANY_ROWS = 8
+"""Of more rows multiply-adds take all the time, and numbers of ``lhs`` are better repeated once for all columns."""
 STEPS = 8
 """Steps of a sum that are written out at once where ``rhs`` is computed while it is read, or few rows read it."""
 ACCUMULATORS = 8
@@ -74,15 +77,16 @@ def dot_tile(
     if rows <= ROWS_ALONG_SUM and transposed and rhs.is_contiguous(1) and not span:
         dot_along_sum(k, lhs, rhs, accumulator, buffer, vector_bytes=vector_bytes)
         return
-    parts = rhs.operands if isinstance(rhs, MultiplyAdd) else ()
-    if transposed:
-        rhs, parts = Transpose(rhs, (1, 0)), [Transpose(part, (1, 0)) for part in parts]
     lanes = lane_count(columns, size_bytes(accumulator.element))
+    apart = rows <= FEW_ROWS and total % lanes == 0
+    terms = ScaledTerms.of(k, lhs, rhs, transposed) if apart and isinstance(rhs, MultiplyAdd) else None
+    if transposed:
+        rhs = Transpose(rhs, (1, 0))
     per_vector = max(1, lanes * size_bytes(accumulator.element) // vector_bytes)
     vectors = -(-columns // lanes)
     block = min(vectors, max(1, REGISTERS_ACROSS // per_vector))
     few = rows <= ROWS_ALONG_SUM and vectors > block and rhs.is_contiguous(1) and lhs.end(0) is None
-    few = few and not parts and not span
+    few = few and not isinstance(rhs, MultiplyAdd) and not span
     if few:  # whole rows of rhs, as they lie in memory
         block = _even(vectors, max(block, (REGISTERS[vector_bytes] - 2) // per_vector // 2))
     height = (REGISTERS[vector_bytes] - block * per_vector - 1) // (block * per_vector)
@@ -134,6 +138,7 @@ def dot_tile(
             _copy_rows(k, lhs, places, strip)
             left_at = list(range(height))
         source = lhs if strip is None else Stored(strip)
+        sources = [source] * width if height > MANY_ROWS else read_apart(k, source, width)
         fetch = ahead.block(k.sub(row, begin), height, column, width * lanes)
 
         def step(place: Place, acc: list[SSAValue]) -> Sequence[SSAValue]:
@@ -142,15 +147,15 @@ def dot_tile(
             right = [k.read(rhs, at(place, c)) for c in range(width)]
             found: list[SSAValue] = []
             for r in range(height):
-                left = k.read(source, At((left_at[r], place)))
-                left = left if lanes == 1 else k.e.splat(left, lanes)
                 for c in range(width):
+                    left = k.read(sources[c], At((left_at[r], place)))
+                    left = left if lanes == 1 else k.spread(left, lanes)
                     found.append(multiply_add(k.e, left, right[c], acc[r * width + c]))
             return found
 
         first = [k.read(accumulator, cell) for cell in cells]
-        if parts and rows <= FEW_ROWS and total % lanes == 0:
-            sums = scaled_sum(k, lhs, parts, places, [at(0, c) for c in range(width)], total, lanes, first)
+        if terms is not None:
+            sums = scaled_sum(k, terms, places, [at(0, c) for c in range(width)], total, lanes, first)
         else:
             sums = _summed(k, slab, steps, lambda place, acc: step(k.add(summed_from, place), acc), first)
         for value, cell in zip(sums, cells, strict=True):

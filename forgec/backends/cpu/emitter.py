@@ -185,10 +185,17 @@ class Emitter(ValueEmitter):
             self.entry.add_op(store)
         return pointer
 
-    def prefetch(self, pointer: SSAValue) -> None:
-        """Ask for the line of an address, whatever is there, in the second-level cache."""
-        operands = (pointer, self.const(i32, 0), self.const(i32, 2), self.const(i32, 1))
+    def prefetch(self, pointer: SSAValue, level: int = 2) -> None:
+        """Ask for the line of an address, whatever is there, in a cache of this level."""
+        operands = (pointer, self.const(i32, 0), self.const(i32, 4 - level), self.const(i32, 1))
         self._intrinsic("llvm.prefetch", operands, (), (pointer.type,))
+
+    def opaque(self, pointer: SSAValue) -> SSAValue:
+        """The same address, of which LLVM does not know that it is."""
+        found = llvm.InlineAsmOp("", "=r,0", [pointer], [pointer.type])
+        self.block.add_op(found)
+        assert found.res is not None, "it has one"
+        return found.res
 
     # -- reductions --
 

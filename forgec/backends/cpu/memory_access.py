@@ -18,7 +18,17 @@ from forgec.backends.cpu.llvm_types import i1, i64, size_bytes, vector
 from forgec.backends.cpu.llvm_types import lanes as lanes_of
 from forgec.backends.cpu.nests import Square, loop_nest
 from forgec.backends.cpu.places import Place
-from forgec.backends.cpu.tiles import ONE_BY_ONE, At, Kernel, Tile, lane_axis, lane_count, lanes_below
+from forgec.backends.cpu.tiles import (
+    ONE_BY_ONE,
+    At,
+    Broadcast,
+    Kernel,
+    Stored,
+    Tile,
+    lane_axis,
+    lane_count,
+    lanes_below,
+)
 
 LINE_BYTES = 64
 TURNED_LANES = 16
@@ -303,7 +313,7 @@ class Gathered(Tile):
         stride = apart(self.indices, self.memory, at.axis)
         if at.lanes == 1 or stride is not None:
             first = replace(at, axis=None, lanes=1, active=None)
-            pointer = self.memory.address(k, [k.place(k.read(index, first)) for index in self.indices])
+            pointer = self.address(k, first.places)
             if at.lanes == 1:
                 return fetch(k, self.element, pointer, 0, 1, chosen, None, self.other)
             mask = conjunction(k, at.active, chosen)
@@ -315,6 +325,10 @@ class Gathered(Tile):
         pointers = element_addresses(k, self.indices, self.memory, at)
         mask = conjunction(k, at.active, chosen)
         return _read_each(k, vector(self.element, at.lanes), pointers, mask, self.other)
+
+    def address(self, k: Kernel, places: tuple[Place, ...]) -> SSAValue:
+        """The address of an element, whether or not it is read."""
+        return self.memory.address(k, [k.place(k.read(index, At(places))) for index in self.indices])
 
     def is_contiguous(self, axis: int) -> bool:
         return apart(self.indices, self.memory, axis) in (0, 1)
@@ -339,6 +353,28 @@ def element_addresses(k: Kernel, indices: Sequence[Tile], memory: Memory, at: At
     if isinstance(position, int):
         position = k.e.const(vector(i64, at.lanes), position)
     return k.e.element(memory.pointer, k.ssa(position), memory.element)
+
+
+def read_apart(k: Kernel, tile: Tile, count: int) -> list[Tile]:
+    """A tile in memory as so many that LLVM takes for different ones: AVX-512 repeats a number of memory in all lanes
+    as part of a multiply-add, at no cost, but LLVM would do that once, by an instruction of its own, for what is read
+    twice.
+    """
+    if k.e.register_bytes < 64:
+        return [tile] * count
+    return [tile, *(_elsewhere(k, tile) for _ in range(count - 1))]
+
+
+def _elsewhere(k: Kernel, tile: Tile) -> Tile:
+    if isinstance(tile, Stored):
+        return Stored(tile.buffer.at(k.e.opaque(tile.buffer.pointer)))
+    if isinstance(tile, Loaded):
+        found = copy(tile)
+        found.memory = replace(tile.memory, pointer=k.e.opaque(tile.memory.pointer))
+        return found
+    if isinstance(tile, Broadcast):
+        return Broadcast(_elsewhere(k, tile.operand), tile.along, tile.shape)
+    return tile
 
 
 def store_tile(

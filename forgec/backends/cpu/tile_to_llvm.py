@@ -38,6 +38,7 @@ from forgec.backends.cpu.tiles import (
     Kernel,
     MultiplyAdd,
     Padded,
+    Product,
     Range,
     Splat,
     Stored,
@@ -321,7 +322,7 @@ class _Lowering:
                 return Transpose(self.tiles[op.input], op.permutation.data)
             case compute.PadOp():
                 return self.padded(op)
-        kind = MultiplyAdd if isinstance(op, math.FmaOp) else Elementwise
+        kind = {math.FmaOp: MultiplyAdd, arith.MulfOp: Product}.get(type(op), Elementwise)
         return kind(
             llvm_element(element(op.results[0])), shape, elementwise.compute(op),
             [self.tile(operand, shape) for operand in op.operands],

@@ -8,6 +8,7 @@ between.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 from xdsl.ir import Attribute, SSAValue
@@ -182,6 +183,12 @@ class Buffer:
         slack = -(-SLACK // size_bytes(element))
         self.pointer = e.alloca(element, step + slack) if pointer is None else pointer
 
+    def at(self, pointer: SSAValue) -> Buffer:
+        """Memory of the same form elsewhere."""
+        found = copy(self)
+        found.pointer = pointer
+        return found
+
     def address(self, k: Kernel, places: Sequence[Place]) -> SSAValue:
         return k.address_at(self.pointer, places, self.strides, self.element)
 
@@ -343,6 +350,10 @@ class Elementwise(Tile):
 
 class MultiplyAdd(Elementwise):
     """``a · b + c``: three operands, of which products make use where ``b`` and ``c`` are those of many ``a``."""
+
+
+class Product(Elementwise):
+    """``a · b``, of floats."""
 
 
 class Broadcast(Tile):

@@ -18,7 +18,7 @@ from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.index import EmbeddingOp
 from forgec.ir.ops.module import ParamOp, ParamRefOp
-from forgec.ir.ops.quantization import BYTES
+from forgec.ir.ops.quantization import BYTES, WORD
 from forgec.ir.ops.shape import ReshapeOp, SliceOp, TransposeOp
 from forgec.ir.ops.spatial import PadOp
 from forgec.ir.ops.windowed_linear import WindowedLinearOp
@@ -31,6 +31,9 @@ from forgec.passes.shared_weights import Replacement, Weight, computed_param, gr
 from forgec.passes.tiles.group import KnownGroups
 from forgec.passes.tiles.kernel_builder import PANEL_ROWS, NotLowered
 from forgec.runtime.symbolic import Extent
+
+PACKED = (*types.FLOATS, *BYTES, WORD)
+"""Dtypes of weights that are stored in panels."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ class _Packing:
         """None if something else than linears reads the weight, or if it is no matrix of floats."""
         first = weight.values[0]
         kind, shape = types.tensor_type(first), types.shape(first)
-        if any(value.type != kind for value in weight.values) or types.dtype(first) not in (*types.FLOATS, *BYTES):
+        if any(value.type != kind for value in weight.values) or types.dtype(first) not in PACKED:
             return None
         if len(shape) not in (2, 3) or not types.is_contiguous(first):
             return None
