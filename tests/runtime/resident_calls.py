@@ -10,9 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(sys.argv[1])
-sys.path[:] = [str(FOLDER / "packages"), *sys.path]
-
 
 def anonymous_bytes() -> int:
     """Memory of the process's own that it has written."""
@@ -35,14 +32,14 @@ def mapped_bytes(path: Path) -> list[tuple[int, int]]:
     return found
 
 
-def main(name: str) -> dict[str, Any]:
+def main(folder: Path, name: str) -> dict[str, Any]:
     """Two calls: the first one builds what is kept, the second one shows that no more comes."""
     import numpy
 
     from forgec.runtime import load
 
-    path = FOLDER / f"{name}.forge"
-    stored = numpy.load(FOLDER / f"{name}.npz")
+    path = folder / f"{name}.forge"
+    stored = numpy.load(folder / f"{name}.npz")
     given = {key: stored[key] for key in stored}
     begin = anonymous_bytes()
     model = load(path, threads=1)
@@ -74,4 +71,5 @@ def leaves(value: Any) -> list[Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[2])))
+    sys.path[:] = [f"{sys.argv[1]}/packages", *sys.path]
+    print(json.dumps(main(Path(sys.argv[1]), sys.argv[2])))
