@@ -20,6 +20,7 @@ from forgec.backends.cpu.memory_access import read_apart
 from forgec.backends.cpu.nests import loop_nest, stored, write
 from forgec.backends.cpu.places import Place
 from forgec.backends.cpu.scaled_sum import ScaledTerms, scaled_sum
+from forgec.backends.cpu.short_products import Groups
 from forgec.backends.cpu.tiles import (
     At,
     Buffer,
@@ -66,14 +67,19 @@ def dot_tile(
     transposed: bool,
     vector_bytes: int,
     span: Sequence[Place] = (),
+    groups: Groups | None = None,
 ) -> None:
     """Compute the product into ``buffer``, which may be where the accumulator is read from, place by place. ``span``
-    are the first row that is added to and the one after the last.
+    are the first row that is added to and the one after the last. With ``groups`` several products are added at once.
     """
     rows, columns = accumulator.shape
+    source_of_rhs, source_is_turned = rhs, transposed
+    if groups is None:
+        lhs, rhs = (converted(side, accumulator.element) for side in (lhs, rhs))
+    else:
+        lhs, rhs = groups.left(lhs), groups.right(Transpose(rhs, (1, 0)) if transposed else rhs)
+        transposed = False
     total = lhs.shape[1]
-    source_of_rhs = rhs
-    lhs, rhs = (converted(side, accumulator.element) for side in (lhs, rhs))
     if rows <= ROWS_ALONG_SUM and transposed and rhs.is_contiguous(1) and not span:
         dot_along_sum(k, lhs, rhs, accumulator, buffer, vector_bytes=vector_bytes)
         return
@@ -98,7 +104,7 @@ def dot_tile(
     if span:
         begin, ends = k.max(span[0], 0), k.min(span[1], ends)
     direct = lhs.before_end(0)
-    again = vectors > block and not direct.is_plain
+    again = (vectors > block or groups is not None) and not direct.is_plain
     crowded = rows > height and crowds(direct.apart(0), height)
     strip = k.buffer(lhs.element, (height, total), spread=True) if crowded and vectors <= block else None
     if strip is None and (again or crowded):
@@ -115,11 +121,14 @@ def dot_tile(
         if not _is_in(accumulator, buffer):
             write(k, accumulator, buffer)
         accumulator = Stored(buffer)
+    excess = None if groups is None else groups.excess(k, rhs, columns, lanes)
     k.begin_nest()
     summed_from: Place = 0
     count = k.max(k.sub(ends, begin), 0) if span else ends
     parts_of_rest = [] if isinstance(count, int) and not span else _rest(k, count, height, rows)
-    ahead = _Ahead(k, source_of_rhs, transposed, count, [until for size, until in parts_of_rest if size > FEW_ROWS])
+    asking = [until for size, until in parts_of_rest if size > FEW_ROWS]
+    ahead = _Ahead(k, source_of_rhs, source_is_turned, count, asking, 1 if groups is None else groups.size)
+    multiply = multiply_add if groups is None else groups.multiply_add
 
     def tile_of(row: Place, height: int, column: Place, width: int, last: Place | None = None) -> None:
         """One block of the result: ``height`` rows of ``width`` vectors; those after ``last`` are the same again."""
@@ -150,10 +159,13 @@ def dot_tile(
                 for c in range(width):
                     left = k.read(sources[c], At((left_at[r], place)))
                     left = left if lanes == 1 else k.spread(left, lanes)
-                    found.append(multiply_add(k.e, left, right[c], acc[r * width + c]))
+                    found.append(multiply(k.e, left, right[c], acc[r * width + c]))
             return found
 
         first = [k.read(accumulator, cell) for cell in cells]
+        if excess is not None:
+            greater = [k.read(excess, cell.along((0, cell.places[1]), 1)) for cell in cells]
+            first = [k.e.sub(value, more) for value, more in zip(first, greater, strict=True)]
         if terms is not None:
             sums = scaled_sum(k, terms, places, [at(0, c) for c in range(width)], total, lanes, first)
         else:
@@ -194,7 +206,9 @@ class _Ahead:
     rows are no faster than memory, which the processor reads ahead by itself then.
     """
 
-    def __init__(self, k: Kernel, rhs: Tile, transposed: bool, ends: Place, parts: Sequence[Place]) -> None:
+    def __init__(
+        self, k: Kernel, rhs: Tile, transposed: bool, ends: Place, parts: Sequence[Place], rows_of_step: int
+    ) -> None:
         """``ends`` is how many rows there are, the last of ``parts`` how many of them are in blocks that ask."""
         self.k = k
         steps, columns = rhs.shape[::-1] if transposed else rhs.shape
@@ -204,6 +218,7 @@ class _Ahead:
         self.bytes = steps * self.step_bytes
         self.asking = k.max(parts[-1], 1) if parts else ends
         self.is_dense = self.rhs.is_plain and self.rhs.apart(0) == self.step_bytes and self.rhs.is_contiguous(1)
+        self.step_bytes *= rows_of_step
 
     def block(self, row: Place, height: int, column: Place, width: int) -> Callable[[Place], None] | None:
         """What a block of the result does before a step. Columns are gone through before rows."""

@@ -14,7 +14,7 @@ from xdsl.dialects import llvm
 from xdsl.dialects.builtin import IntegerType
 from xdsl.ir import Attribute, SSAValue
 
-from forgec.backends.cpu.llvm_types import i1, i64, size_bytes, vector
+from forgec.backends.cpu.llvm_types import NEON_BYTES, i1, i64, size_bytes, vector
 from forgec.backends.cpu.llvm_types import lanes as lanes_of
 from forgec.backends.cpu.nests import Square, loop_nest
 from forgec.backends.cpu.places import Place
@@ -130,8 +130,10 @@ def _masked_store(
 
 
 def _opaque(k: Kernel, mask: SSAValue, lanes: int, size: int) -> SSAValue:
-    """The mask, of which LLVM knows nothing."""
+    """The mask, of which LLVM knows nothing on x86."""
     e = k.e
+    if e.register_bytes == NEON_BYTES:
+        return mask
     kind = vector(IntegerType(max(8 * size, 128 // lanes)), lanes)
     op = llvm.InlineAsmOp("", "=x,0", [e.sext(mask, kind.element_type)], [kind])
     e.block.add_op(op)

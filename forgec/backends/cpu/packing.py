@@ -12,17 +12,18 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from xdsl.dialects import scf
-from xdsl.ir import Attribute, SSAValue
+from xdsl.ir import Attribute, Operation, SSAValue
 
 from forgec.backends.cpu.dot import converted
 from forgec.backends.cpu.elementwise import llvm_element
-from forgec.backends.cpu.llvm_types import i64, size_bytes
+from forgec.backends.cpu.llvm_types import i8, i64, size_bytes
 from forgec.backends.cpu.memory_access import Loaded
 from forgec.backends.cpu.nests import write
 from forgec.backends.cpu.places import Place
+from forgec.backends.cpu.short_products import Flipped, Groups
 from forgec.backends.cpu.tiles import At, Buffer, Kernel, Stored, Tile
 from forgec.ir.tile import compute, memory
-from forgec.ir.tile.cache_sets import PACKED_LIMIT, crowds
+from forgec.ir.tile.cache_sets import PACKED_LIMIT, crowds, rounded_load
 from forgec.ir.tile.types import element
 
 
@@ -35,6 +36,8 @@ class Factor:
     """Where the loop begins, along the sum."""
     end: Place | None
     """From which row on there is nothing."""
+    flipped: bool = False
+    """True of bytes that are packed greater by 128, without a sign."""
 
 
 class Piece(Tile):
@@ -45,6 +48,7 @@ class Piece(Tile):
         self.whole = Stored(factor.buffer)
         self.start = k.sub(place, factor.first)
         self.buffers = {factor.buffer: False}
+        self.flipped = factor.flipped
         self._end = factor.end
 
     def read(self, k: Kernel, at: At) -> SSAValue:
@@ -62,6 +66,22 @@ class Piece(Tile):
         return self._end if axis == 0 else None
 
 
+@dataclass(frozen=True)
+class Left:
+    """A left factor in a loop: what loads it, what its products read (the same, or what it is rounded to), the type
+    that they are packed in, and whether bytes become greater by 128.
+    """
+
+    load: memory.LoadOp
+    read: Operation
+    kind: Attribute
+    flipped: bool
+
+    def as_packed(self, loaded: Tile) -> Tile:
+        found = converted(converted(loaded, llvm_element(element(self.read.results[0]))), self.kind)
+        return Flipped(found) if self.flipped else found
+
+
 @dataclass
 class Packs:
     """The packed factors of a kernel's function."""
@@ -69,36 +89,39 @@ class Packs:
     k: Kernel
     written: Callable[[SSAValue], bool]
     """Whether the kernel writes a block, or a part of it."""
+    groups: Callable[[compute.DotOp], Groups | None]
+    """How products are grouped."""
     _made: dict[Hashable, tuple[Buffer, SSAValue]] = field(default_factory=dict)
 
-    def loads(self, loop: scf.ForOp) -> list[tuple[memory.LoadOp, Attribute]]:
-        """What loads the left factors of products in a loop along their sums, and the type that they are summed in."""
+    def lefts(self, loop: scf.ForOp) -> list[Left]:
+        """The left factors of products in a loop along their sums."""
         index = loop.body.block.args[0]
-        found: list[tuple[memory.LoadOp, Attribute]] = []
+        found: list[Left] = []
         for op in loop.body.block.ops:
             if not isinstance(op, memory.LoadOp) or len(op.offsets) != 2 or op.offsets[1] is not index:
                 continue
-            users = [(use.operation, use.index) for use in op.result.uses]
-            kinds = {element(user.accumulator) for user, n in users if isinstance(user, compute.DotOp) and n == 0}
-            if len(kinds) != 1 or not all(isinstance(user, compute.DotOp) and n == 0 for user, n in users):
+            read, users = rounded_load(op)
+            dots = [user for user, n in users if isinstance(user, compute.DotOp) and n == 0]
+            if not dots or len(dots) != len(users):
+                continue
+            kinds = {(element(dot.accumulator), self.groups(dot)) for dot in dots}
+            if len(kinds) != 1:
                 continue
             if _is_outside(op.offsets[0], loop) and _is_outside(op.block, loop) and not self.written(op.block):
-                found.append((op, llvm_element(kinds.pop())))
+                kind, groups = kinds.pop()
+                own = llvm_element(kind if groups is None else element(read.results[0]))
+                found.append(Left(op, read, own, groups is not None and own == i8))
         return found
 
     def packed(
-        self,
-        load: memory.LoadOp,
-        kind: Attribute,
-        whole: Callable[[int], Loaded],
-        span: tuple[int, int, int],
-        number: int,
+        self, left: Left, whole: Callable[[int], Loaded], span: tuple[int, int, int], number: int
     ) -> Factor | None:
         """The factor that a load reads pieces of, packed here if it is not there already; None if it need not be.
 
         ``whole(n)`` is the load of ``n`` columns, ``span`` the loop's bounds and step, ``number``
         which of the loop's factors it is.
         """
+        load, kind = left.load, left.kind
         first, last, step = span
         total = -(-(last - first) // step) * step
         tile = whole(total)
@@ -106,11 +129,21 @@ class Packs:
         bytes_ = rows * total * size_bytes(kind)
         if rows == 1 or total <= 0:
             return None
-        if kind == tile.element and not crowds(tile.apart(0), rows):
+        if kind == tile.element and left.read is load and not left.flipped and not crowds(tile.apart(0), rows):
             return None
         k = self.k
         # Besides the address of the first element, these say what the elements are.
-        key = (number, load.block, tile.memory.strides, tuple(tile.checked), tile.other, rows, total, kind)
+        key = (
+            number,
+            load.block,
+            tile.memory.strides,
+            tuple(tile.checked),
+            tile.other,
+            rows,
+            total,
+            kind,
+            left.flipped,
+        )
         if key not in self._made:
             if sum(buffer.bytes for buffer, _ in self._made.values()) + bytes_ > PACKED_LIMIT:
                 return None
@@ -121,12 +154,12 @@ class Packs:
 
         def pack() -> list[SSAValue]:
             ends = None if end is None else k.max(k.min(rows, end), 0)
-            write(k, converted(tile.before_end(0), kind), buffer, ends)
+            write(k, left.as_packed(tile.before_end(0)), buffer, ends)
             k.e.store(address, last_packed)
             return []
 
         k.e.if_(k.e.icmp("ne", address, k.e.load(i64, last_packed)), lambda: list(k.nested(pack)))
-        return Factor(buffer, first, end)
+        return Factor(buffer, first, end, left.flipped)
 
 
 def _is_outside(value: SSAValue, loop: scf.ForOp) -> bool:

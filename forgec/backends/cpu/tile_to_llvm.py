@@ -7,7 +7,7 @@ the value of each symbol. It returns 0, or the number of the check that failed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from functools import partial
 
 from xdsl.dialects import arith, llvm, math, scf
@@ -28,6 +28,7 @@ from forgec.backends.cpu.placement import Placement, is_deferred, is_tile, param
 from forgec.backends.cpu.places import Place
 from forgec.backends.cpu.reductions import check_tile, reduce_tile, scan_tile
 from forgec.backends.cpu.repeated_loops import Form, Passed, repeated_loops
+from forgec.backends.cpu.short_products import Groups
 from forgec.backends.cpu.tiles import (
     VECTOR_BYTES,
     At,
@@ -59,8 +60,11 @@ FRAME_LIMIT = 4 << 20
 """Bytes of tiles in the frame of a kernel: half of the stack that Linux gives threads."""
 
 
-def kernel_functions(kernel: KernelOp, *, vector_bytes: int = VECTOR_BYTES) -> list[llvm.FuncOp]:
-    """The function of a bound kernel, and those that it calls. ``vector_bytes`` is the size of the target's registers.
+def kernel_functions(
+    kernel: KernelOp, *, vector_bytes: int = VECTOR_BYTES, features: Collection[str] = ()
+) -> list[llvm.FuncOp]:
+    """The function of a bound kernel, and those that it calls. ``vector_bytes`` is the size of the target's registers,
+    ``features`` are instructions that it has beyond its level (``short_products.FEATURES``).
 
     Raises:
         ForgeError: FORGE-B002 for a kernel whose tile extents are not bound, or an op or a type that has no code.
@@ -68,7 +72,7 @@ def kernel_functions(kernel: KernelOp, *, vector_bytes: int = VECTOR_BYTES) -> l
     if not kernel.is_bound:
         name = kernel.sym_name.data
         raise error("FORGE-B002", f"the tiles of kernel {name} have no extents", location=location_of(kernel))
-    lowering = _Lowering(kernel, vector_bytes)
+    lowering = _Lowering(kernel, vector_bytes, frozenset(features))
     try:
         lowering.emit()
     except Unsupported as fault:  # of a parameter: ``block`` tells those of ops
@@ -83,9 +87,12 @@ def kernel_functions(kernel: KernelOp, *, vector_bytes: int = VECTOR_BYTES) -> l
     return [lowering.e.func, *lowering.functions.values()]
 
 
-def kernel_module(kernels: Sequence[KernelOp], *, vector_bytes: int = VECTOR_BYTES) -> ModuleOp:
+def kernel_module(
+    kernels: Sequence[KernelOp], *, vector_bytes: int = VECTOR_BYTES, features: Collection[str] = ()
+) -> ModuleOp:
     """A module with the functions of kernels."""
-    return ModuleOp([f for kernel in kernels for f in kernel_functions(kernel, vector_bytes=vector_bytes)])
+    made = (kernel_functions(kernel, vector_bytes=vector_bytes, features=features) for kernel in kernels)
+    return ModuleOp([function for functions in made for function in functions])
 
 
 def _refusal(fault: Unsupported, kernel: KernelOp, op: Operation) -> ForgeError:
@@ -104,13 +111,19 @@ def streamed_parameters(kernel: KernelOp) -> list[SSAValue]:
 
 class _Lowering:
     def __init__(
-        self, kernel: KernelOp, vector_bytes: int, func: llvm.FuncOp | None = None, placement: Placement | None = None
+        self,
+        kernel: KernelOp,
+        vector_bytes: int,
+        features: frozenset[str],
+        func: llvm.FuncOp | None = None,
+        placement: Placement | None = None,
     ) -> None:
         """``func`` is another function than the kernel's own: that of a loop."""
         self.kernel = kernel
         self.vector_bytes = vector_bytes
         self.e = Emitter(function(kernel.sym_name.data, (PTR, PTR, i64, i64), i32) if func is None else func)
         self.e.register_bytes = vector_bytes
+        self.e.features = features
         self.k = Kernel(self.e)
         self.placement = Placement(kernel) if placement is None else placement
         self.repeated = repeated_loops(kernel, self.placement) if func is None else {}
@@ -124,9 +137,9 @@ class _Lowering:
         self.programs: list[Place] = []
         self.targets: dict[SSAValue, Buffer] = {}
         """Where a product is to be computed."""
-        self.packs = Packs(self.k, lambda block: parameter_of(block) in self.placement.written)
+        self.packs = Packs(self.k, lambda block: parameter_of(block) in self.placement.written, self.groups)
         self.factors: dict[Operation, Factor] = {}
-        """Loads that read pieces of what is packed."""
+        """Loads, or their roundings, that read pieces of what is packed."""
         self.yielded: list[SSAValue] = []
         self.large: dict[SSAValue, bool | SSAValue] = {}
         """Which parameters are written past the caches: those that no cache holds until they are read."""
@@ -266,7 +279,7 @@ class _Lowering:
             self.scalars[result] = self.scalar(op)
             return
         found = self.deferred_tile(op, self.shape(result))
-        if result not in self.placement.stored:
+        if result not in self.placement.stored or op in self.factors:
             self.tiles[result] = found
         elif found.is_contiguous(len(found.shape) - 1) and (reduction := reduced_next(op)) is not None:
             self.tiles[result] = kept = Kept(found, self.new_buffer(result))
@@ -295,8 +308,10 @@ class _Lowering:
 
     def deferred_tile(self, op: Operation, shape: tuple[int, ...]) -> Tile:
         match op:
-            case memory.LoadOp() if (factor := self.factors.get(op)) is not None:
-                return Piece(factor, self.place(op.offsets[1]), shape, self.k)
+            case memory.LoadOp() | arith.TruncFOp() if (factor := self.factors.get(op)) is not None:
+                load = op if isinstance(op, memory.LoadOp) else op.input.owner
+                assert isinstance(load, memory.LoadOp), "what is packed is loaded"
+                return Piece(factor, self.place(load.offsets[1]), shape, self.k)
             case memory.LoadOp():
                 offsets = [self.place(offset) for offset in op.offsets]
                 in_bounds = () if op.in_bounds is None else op.in_bounds.data
@@ -374,9 +389,14 @@ class _Lowering:
         dot_tile(
             self.k, self.tiles[op.lhs], self.tiles[op.rhs], accumulator, buffer,
             transposed=op.transposed is not None, vector_bytes=self.vector_bytes,
-            span=[self.place(row) for row in op.rows],
+            span=[self.place(row) for row in op.rows], groups=self.groups(op),
         )  # fmt: skip
         self.tiles[op.result] = Stored(buffer)
+
+    def groups(self, op: compute.DotOp) -> Groups | None:
+        """How the products of a dot are grouped."""
+        (rows, total), columns = self.shape(op.lhs), self.shape(op.result)[1]
+        return Groups.of(self.e, op, llvm_element(element(op.lhs)), rows, columns, total)
 
     # -- control flow --------------------------------------------------------------------------------------------------
 
@@ -397,11 +417,11 @@ class _Lowering:
         if not isinstance(first, int) or not isinstance(last, int) or not isinstance(step, int):
             return {}
         found: dict[Operation, Factor] = {}
-        for number, (load, kind) in enumerate(self.packs.loads(op)):
-            whole = partial(self.loaded, load, first)
-            factor = self.packs.packed(load, kind, whole, (first, last, step), number)
+        for number, left in enumerate(self.packs.lefts(op)):
+            whole = partial(self.loaded, left.load, first)
+            factor = self.packs.packed(left, whole, (first, last, step), number)
             if factor is not None:
-                found[load] = factor
+                found[left.read] = factor
         return found
 
     def loaded(self, op: memory.LoadOp, first: int, columns: int) -> Loaded:
@@ -461,7 +481,7 @@ class _Lowering:
         if key not in self.functions:
             name = f"{self.kernel.sym_name.data}.loop{len(self.functions)}"
             func = function(name, [value.type for value in passed.arguments], internal=True)
-            inner = _Lowering(self.kernel, self.vector_bytes, func, self.placement)
+            inner = _Lowering(self.kernel, self.vector_bytes, self.e.features, func, self.placement)
             values = iter(inner.e.arguments)
             inside = Carried(inner.k, [buffer(inner.k, values) for buffer in buffers])
             read = [load for load in op.body.block.ops if load in self.factors]

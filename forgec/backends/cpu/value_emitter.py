@@ -77,6 +77,8 @@ class ValueEmitter:
         self.fastmath = _NO_FLAGS
         self.register_bytes = 0
         """The size of the target's vector registers, for who asks; 0: not known."""
+        self.features: frozenset[str] = frozenset()
+        """What the target has beyond its level, by LLVM's names."""
         self._constants: dict[tuple[int, bytes], tuple[SSAValue, Attribute]] = {}
         self._integers: dict[tuple[int, int | float], tuple[SSAValue, Attribute]] = {}
         self._last_constant: Operation | None = None

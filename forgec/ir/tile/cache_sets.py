@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import gcd
 
-from xdsl.dialects import scf
+from xdsl.dialects import arith, scf
+from xdsl.ir import Operation
 
 from forgec.ir import types
 from forgec.ir.tile.compute import DotOp
@@ -34,12 +35,22 @@ def crowds(apart: int | None, rows: int) -> bool:
     return -(-min(rows, SIDE_BY_SIDE) * max(gcd(apart, PAGE), 64) // PAGE) > WAYS
 
 
+def rounded_load(load: LoadOp) -> tuple[Operation, list[tuple[Operation, int]]]:
+    """A load, or what its tile is rounded to where nothing else reads it; and what reads that, by operand."""
+    uses = [(use.operation, use.index) for use in load.result.uses]
+    if len(uses) == 1 and isinstance(rounding := uses[0][0], arith.TruncFOp):
+        return rounding, [(use.operation, use.index) for use in rounding.result.uses]
+    return load, uses
+
+
 def left_factors(kernel: KernelOp) -> Iterator[tuple[Extent, int, int | None]]:
     """For each product in a loop along its sum, whose left factor is loaded there: how many rows that has, the bytes of
     a row in the type of the sum, and how many bytes rows are apart, None if they have to be packed in any case.
     """
     for dot in kernel.walk():
         load = dot.lhs.owner if isinstance(dot, DotOp) else None
+        rounds = isinstance(load, arith.TruncFOp)
+        load = load.input.owner if isinstance(load, arith.TruncFOp) else load
         if not isinstance(dot, DotOp) or not isinstance(load, LoadOp) or len(load.offsets) != 2:
             continue
         loop, kind = load.parent_op(), block_type(load.block)
@@ -48,4 +59,4 @@ def left_factors(kernel: KernelOp) -> Iterator[tuple[Extent, int, int | None]]:
             continue
         if isinstance(total, int) and isinstance(stride, int):
             wide, own = item_bytes(element(dot.accumulator)), item_bytes(kind.element_type)
-            yield extents(load.result)[0], total * wide, stride * own if wide == own else None
+            yield extents(load.result)[0], total * wide, stride * own if wide == own and not rounds else None

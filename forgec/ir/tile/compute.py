@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from xdsl.dialects.builtin import AnyFloat, IndexType, IntAttr, StringAttr, TensorType, UnitAttr
+from xdsl.dialects.builtin import AnyFloat, IndexType, IntAttr, StringAttr, TensorType, UnitAttr, bf16, f32
 from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.irdl import (
     AnyAttr,
@@ -158,7 +158,10 @@ class DotOp(TileOp):
 
     Operands are multiplied exactly as their element type says and summed in the accumulator's element type (f32 for
     floats of at most 32 bits, f64, i32 or i64 for integers); ``precision`` ``"tf32"`` allows operands of f32 to be
-    rounded to 10 bits, ``"ieee"`` (the default) does not. The order of the sum is free. With ``rows %first,
+    rounded to 10 bits, ``"ieee"`` (the default) does not. ``"bf16"``, of operands of bf16 summed in f32, allows
+    subnormal operands, products and sums to count as 0, and each product and each sum to be rounded by itself, to the
+    nearest or to odd: of n products the result is off by at most ``n · (2⁻²² Σ |lhs · rhs| + 2⁻¹²⁵)`` and by ``2⁻¹²⁶``
+    times the sum of the magnitudes of factors that meet a subnormal. The order of the sum is free. With ``rows %first,
     %end`` only the rows from the one place up to the other are added to, as far as the tile has them.
     """
 
@@ -187,8 +190,11 @@ class DotOp(TileOp):
         *,
         transposed: bool = False,
         rows: Sequence[SSAValue] = (),
+        precision: str = "ieee",
     ) -> None:
-        properties = {"transposed": UnitAttr()} if transposed else {}
+        properties: dict[str, Attribute] = {"transposed": UnitAttr()} if transposed else {}
+        if precision != "ieee":
+            properties["precision"] = StringAttr(precision)
         self.set_up([lhs, rhs, accumulator, *rows], accumulator.type, properties)
 
     def verify_(self) -> None:
@@ -201,8 +207,10 @@ class DotOp(TileOp):
             raise VerifyException("tile.dot multiplies tiles of one element type")
         if len(self.rows) not in (0, 2):
             raise VerifyException("tile.dot takes the first of its rows and the one after the last, or none")
-        if self.precision.data not in ("ieee", "tf32"):
+        if self.precision.data not in ("ieee", "tf32", "bf16"):
             raise VerifyException(f"there is no precision {self.precision.data!r}")
+        if self.precision.data == "bf16" and (element(self.lhs), element(self.accumulator)) != (bf16, f32):
+            raise VerifyException("products of precision bf16 are of bf16, summed in f32")
         self.expect(self.accumulator.type)
 
 

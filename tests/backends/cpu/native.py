@@ -18,9 +18,12 @@ from forgec.backends.cpu.llvm_types import PTR, element_type, i64, lanes, size_b
 class Native:
     """The functions of a module, by name; ``cpu`` must be one that this machine can execute."""
 
-    def __init__(self, module: ModuleOp, cpu: str = "host") -> None:
+    def __init__(
+        self, module: ModuleOp, cpu: str = "host", features: Sequence[str] = (), vector_bits: int | None = None
+    ) -> None:
         module.verify()
-        self.object = compile_module(module, cpu=cpu)
+        added = ",".join(f"+{name}" for name in features) or None
+        self.object = compile_module(module, cpu=cpu, features=added, vector_bits=vector_bits)
         backing = binding.parse_assembly("")
         machine = binding.Target.from_default_triple().create_target_machine(jit=True, codemodel="small")
         self.engine = binding.create_mcjit_compiler(backing, machine)
