@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from forgec.passes.manager import Instrument
 
 
+class Products(StrEnum):
+    """What products multiply."""
+
+    float32 = "float32"
+    bf16 = "bf16"
+
+
 class Fallback(StrEnum):
     """What to do with an operation that has no native kernel."""
 
@@ -57,6 +64,10 @@ def compile_(
             "precision does to the model's perplexity, or to its outputs.",
         ),
     ] = None,
+    precision: Annotated[
+        Products,
+        typer.Option("--precision", help="What products of float32 round their factors to; sums stay float32."),
+    ] = Products.float32,
     external_weights: Annotated[
         bool, typer.Option("--external-weights", help="Refer to the weights instead of holding them.")
     ] = False,
@@ -101,6 +112,7 @@ def compile_(
                     fallback=fallback.value,
                     weights=weights,
                     calibration=calibration,
+                    precision=precision.value,
                     on_phase=show_phase,
                     instruments=[timing, *_instruments(print_ir_after_all, verify_each)],
                     pass_costs=time_passes or json,

@@ -55,7 +55,8 @@ class LowerToTile(ModulePass):
     remark. Rearrangements that strides express stay as well: the plan makes them views. Values that only kernels see
     lie densely, whatever strides their types had. What has a value of a dtype in ``without`` stays: the target has no
     tiles of it. With ``panel`` (32 for processors) weights of linears are stored as [N / panel, K, panel], where all
-    kernels that read one can read whole panels.
+    kernels that read one can read whole panels; with ``factors`` ``"bf16"`` those of float32 that are only multiplied
+    with are rounded to that, for ``round-factors``.
 
     Order: last, after ``@O2``.
     """
@@ -64,6 +65,7 @@ class LowerToTile(ModulePass):
 
     without: tuple[str, ...] = ()
     panel: int = 0
+    factors: str = ""
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         kernels: dict[str, KernelOp] = {}
@@ -71,7 +73,7 @@ class LowerToTile(ModulePass):
         if self.panel:
             take_windows(op)
             _expand_experts(op)
-            pack_weights(op, self.panel, known)
+            pack_weights(op, self.panel, known, self.factors)
         for block in [b for b in blocks(op) if not isinstance(b.parent_op(), FusedOp)]:
             _lower_all(list(block.ops), block, kernels, known)
         for kernel in kernels.values():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
 
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import ModuleOp, i8
 from xdsl.ir import Attribute
 
 from forgec.ir import types
@@ -199,6 +199,8 @@ def _choices(
                 sizes = _even(parameter.extent, sizes)
             if isinstance(parameter.extent, int) and parameter.name in summed and machine.whole_multiple:
                 sizes = _dividing(parameter.extent, sizes, machine)
+            if parameter.name in summed and machine.whole_multiple:
+                sizes = _multiples(sizes, _summed_at_once(kernel))
             if parameter.name in rows and largest is not None and largest < machine.whole_multiple:
                 sizes = (max(1, largest),)  # few rows read the other factor once, for all
             found.append(sizes)
@@ -269,6 +271,21 @@ def _dividing(extent: int, sizes: tuple[int, ...], machine: TileMachine) -> tupl
         return sizes
     found = {greatest, *(size for size in sizes if extent % size == 0 and size >= machine.sum_least)}
     return tuple(sorted(found))
+
+
+def _summed_at_once(kernel: KernelOp) -> int:
+    """How many products processors' instructions add to a sum at once: four of bytes, two of bfloat16."""
+    sizes = [item_bytes(element(op.lhs)) for op in kernel.walk() if isinstance(op, DotOp) and _is_short(op)]
+    return max((4 // size for size in sizes), default=1)
+
+
+def _is_short(dot: DotOp) -> bool:
+    return dot.precision.data == "bf16" or element(dot.lhs) == i8
+
+
+def _multiples(sizes: tuple[int, ...], of: int) -> tuple[int, ...]:
+    """Each size, or the next multiple of a number."""
+    return tuple(sorted({-(-size // of) * of for size in sizes}))
 
 
 def _dots_are_narrow(kernel: KernelOp) -> bool:

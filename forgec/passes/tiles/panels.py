@@ -21,6 +21,7 @@ from forgec.ir.ops.module import ParamOp, ParamRefOp
 from forgec.ir.ops.quantization import BYTES, WORD
 from forgec.ir.ops.shape import ReshapeOp, SliceOp, TransposeOp
 from forgec.ir.ops.spatial import PadOp
+from forgec.ir.ops.unary import CastOp
 from forgec.ir.ops.windowed_linear import WindowedLinearOp
 from forgec.ir.tile.kernel import KernelOp
 from forgec.ir.tile.memory import GatherOp, LoadOp, ViewOp
@@ -48,6 +49,8 @@ class Form:
     turned: bool
     panel: int
     stack: int | None = None
+    packed_dtype: str = ""
+    """The dtype of what is stored, if it is another one."""
 
     @property
     def before(self) -> list[int]:
@@ -62,7 +65,7 @@ class Form:
     @property
     def packed(self) -> types.AnyTensorType:
         panels = -(-self.rows // self.panel) * (self.stack or 1)
-        return types.tensor(self.dtype, [panels, self.columns, self.panel])
+        return types.tensor(self.packed_dtype or self.dtype, [panels, self.columns, self.panel])
 
     def pack(self, stored: SSAValue) -> list[ForgeOp]:
         """The ops that make panels of the weight as it is stored."""
@@ -84,43 +87,55 @@ class Form:
             rows = ops[-1].results[0]
         ops.append(_reshaped(rows, [count, panel, columns]))
         ops.append(TransposeOp.make(ops[-1].results, {"permutation": IntsAttr([0, 2, 1])}))
+        if self.packed_dtype:
+            ops.append(_cast(ops[-1].results[0], self.packed_dtype))
         return ops
 
     def unpack(self, packed: SSAValue) -> list[ForgeOp]:
         """The ops that read panels as [rows, columns]."""
         padded = -(-self.rows // self.panel) * self.panel
         turned = TransposeOp.make([packed], {"permutation": IntsAttr([0, 2, 1])})
-        ops: list[ForgeOp] = [turned, _reshaped(turned.results[0], [*self.before, padded, self.columns])]
+        packed_as = self.packed_dtype or self.dtype
+        whole = types.tensor(packed_as, [*self.before, padded, self.columns])
+        ops: list[ForgeOp] = [turned, ReshapeOp.create(operands=turned.results, result_types=[whole])]
         if padded != self.rows:
             properties = {"dim": IntAttr(len(self.before)), "start": ExtentAttr(0), "step": ExtentAttr(1)}
-            kind = types.tensor(self.dtype, [*self.before, self.rows, self.columns])
+            kind = types.tensor(packed_as, [*self.before, self.rows, self.columns])
             ops.append(SliceOp.create(operands=ops[-1].results, properties=properties, result_types=[kind]))
+        if self.packed_dtype:
+            ops.append(_cast(ops[-1].results[0], self.dtype))
         return ops
+
+
+def _cast(value: SSAValue, dtype: str) -> ForgeOp:
+    return CastOp.create(operands=[value], result_types=[types.tensor(dtype, types.shape(value))])
 
 
 def _reshaped(value: SSAValue, shape: Sequence[Extent]) -> ForgeOp:
     return ReshapeOp.create(operands=[value], result_types=[types.tensor(types.dtype(value), shape)])
 
 
-def pack_weights(module: ModuleOp, panel: int, known: KnownGroups) -> None:
+def pack_weights(module: ModuleOp, panel: int, known: KnownGroups, factors: str = "") -> None:
     """Store the weights of linears in panels, where kernels can read them so.
 
     A weight [N, K], or its transpose, becomes a parameter [ceil(N / panel), K, panel], filled up with zeros, that its
     users read as [N, K] through a transpose and a reshape. Embeddings that share the weight read it so as well; what
     anything else reads stays as it is. Each group is lowered to see whether its tiles are whole panels. The weights of
-    grouped products, [G, K, N] or transposes of [G, N, K], become [G * ceil(N / panel), K, panel].
+    grouped products, [G, K, N] or transposes of [G, N, K], become [G * ceil(N / panel), K, panel]. Weights of float32
+    that are only multiplied with are rounded to ``factors``, if that is the name of a dtype.
     """
     for block in blocks(module):
         for op in list(block.ops):
             if isinstance(op, GroupedMatmulOp) and not isinstance(op.parent_op(), FusedOp):
                 _grouped_with_transpose(op)
-    _Packing(module, panel, known).run()
+    _Packing(module, panel, known, factors).run()
 
 
 class _Packing:
-    def __init__(self, module: ModuleOp, panel: int, known: KnownGroups) -> None:
+    def __init__(self, module: ModuleOp, panel: int, known: KnownGroups, factors: str) -> None:
         self.module = module
         self.panel = panel
+        self.factors = factors
         self.known = known
         self.layers = Layers(module)
         self.params = {op.sym_name.data: op for op in module.ops if isinstance(op, ParamOp)}
@@ -155,7 +170,25 @@ class _Packing:
         stack = before[0] if before else None
         if stack is not None and (not isinstance(stack, int) or stack == 0):
             return None
-        return Form(types.dtype(first), rows, columns, is_turned, self.panel, stack)
+        is_rounded = types.dtype(first) == "f32" and all(self._is_factor(value) for value in weight.values)
+        return Form(types.dtype(first), rows, columns, is_turned, self.panel, stack, self.factors if is_rounded else "")
+
+    def _is_factor(self, value: SSAValue) -> bool:
+        """True if a weight, or its transpose, is only multiplied with."""
+        for use in value.uses:
+            op = use.operation
+            if isinstance(op, FusedOp):
+                found = self._is_factor(op.body.block.args[use.index])
+            elif isinstance(op, TransposeOp):
+                found = self._is_factor(op.result)
+            elif isinstance(op, CallOp):
+                found = op.callee.root_reference.data in self.layers.functions
+            else:
+                products = (LinearOp, GroupedMatmulOp, WindowedLinearOp)
+                found = isinstance(op, products) and use.index == 1 and op.operands[0] is not value
+            if not found:
+                return False
+        return True
 
     def _readings(self, value: SSAValue) -> Iterator[tuple[str, bool]]:
         """How a weight is read: by a linear, an embedding or something else; and whether it is transposed before."""
