@@ -324,6 +324,9 @@ func.func @forward(%cache: !forge.state<tensor<4xf32>>, %x: tensor<4xf32>) -> !f
 %r = forge.windowed_linear %x, %w kernel [3] strides [1] dilation [1] :
     (tensor<2x1x?x4xf32, #forge.tensor<[s0]>>, tensor<1x6x12xf32>) -> tensor<2x6x?xf32, #forge.tensor<[s0 - 2]>>
 
+%r = forge.byte_linear %x, %w : (tensor<?x5x24xi8, #forge.tensor<[s0]>>, tensor<6x24xi8>)
+    -> tensor<?x5x6xi32, #forge.tensor<[s0]>>
+
 %r = forge.conv_transpose %x, %w bias %b strides [2] padding [1] output_padding [1] dilation [1] groups 2 :
     (tensor<2x4x?xf32, #forge.tensor<[s0]>>, tensor<4x3x3xf32>, tensor<6xf32>)
     -> tensor<2x6x?xf32, #forge.tensor<[s0 * 2]>>

@@ -9,6 +9,7 @@ from forgec.ir.ops import (
     activation,
     attention,
     binary,
+    byte_linear,
     composite,
     contraction,
     control,
@@ -51,6 +52,7 @@ FAMILIES = (
     index,
     window,
     windowed_linear,
+    byte_linear,
 )
 
 

@@ -9,6 +9,7 @@ from forgec.passes.allocate_buffers import AllocateBuffers
 from forgec.passes.bind_tiles import BindTiles
 from forgec.passes.lower_to_plan import LowerToPlan
 from forgec.passes.lower_to_tile import LowerToTile
+from forgec.passes.multiply_bytes import MultiplyBytes
 from forgec.passes.round_factors import RoundFactors
 
 
@@ -20,8 +21,13 @@ def tile_passes(target: str, precision: str = "float32") -> tuple[ModulePass, ..
     if not backend.kernels:
         return ()
     if precision == "float32":
-        return (LowerToTile(backend.without, backend.panel), BindTiles(target))
-    return (LowerToTile(backend.without, backend.panel, precision), RoundFactors(precision), BindTiles(target))
+        return (MultiplyBytes(), LowerToTile(backend.without, backend.panel), BindTiles(target))
+    return (
+        MultiplyBytes(),
+        LowerToTile(backend.without, backend.panel, precision),
+        RoundFactors(precision),
+        BindTiles(target),
+    )
 
 
 def plan_passes(target: str) -> tuple[ModulePass, ...]:

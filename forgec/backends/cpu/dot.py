@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from xdsl.ir import Attribute, SSAValue
+from xdsl.ir import SSAValue
 
 from forgec.backends.cpu.dot_along_sum import PRODUCTS, dot_along_sum, multiply_add
 from forgec.backends.cpu.dot_along_sum import ROWS as ROWS_ALONG_SUM
@@ -20,11 +20,10 @@ from forgec.backends.cpu.memory_access import read_apart
 from forgec.backends.cpu.nests import loop_nest, stored, write
 from forgec.backends.cpu.places import Place
 from forgec.backends.cpu.scaled_sum import ScaledTerms, scaled_sum
-from forgec.backends.cpu.short_products import Groups
+from forgec.backends.cpu.short_products import Groups, converted
 from forgec.backends.cpu.tiles import (
     At,
     Buffer,
-    Elementwise,
     Kernel,
     MultiplyAdd,
     Stored,
@@ -335,10 +334,3 @@ def _in_blocks(k: Kernel, extent: int, most: int, body: Callable[[Place, int], N
 
 def _is_in(tile: Tile, buffer: Buffer) -> bool:
     return isinstance(tile, Stored) and tile.buffer is buffer
-
-
-def converted(side: Tile, element: Attribute) -> Tile:
-    """The tile with elements of another type."""
-    if side.element == element:
-        return side
-    return Elementwise(element, side.shape, lambda e, values: e.convert(values[0], element), [side])

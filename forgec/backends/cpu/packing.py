@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from xdsl.dialects import scf
 from xdsl.ir import Attribute, Operation, SSAValue
 
-from forgec.backends.cpu.dot import converted
 from forgec.backends.cpu.elementwise import llvm_element
 from forgec.backends.cpu.llvm_types import i8, i64, size_bytes
 from forgec.backends.cpu.memory_access import Loaded
 from forgec.backends.cpu.nests import write
 from forgec.backends.cpu.places import Place
-from forgec.backends.cpu.short_products import Flipped, Groups
+from forgec.backends.cpu.short_products import Flipped, Groups, converted
 from forgec.backends.cpu.tiles import At, Buffer, Kernel, Stored, Tile
 from forgec.ir.tile import compute, memory
 from forgec.ir.tile.cache_sets import PACKED_LIMIT, crowds, rounded_load
@@ -109,7 +108,7 @@ class Packs:
                 continue
             if _is_outside(op.offsets[0], loop) and _is_outside(op.block, loop) and not self.written(op.block):
                 kind, groups = kinds.pop()
-                own = llvm_element(kind if groups is None else element(read.results[0]))
+                own = llvm_element(kind) if groups is None else groups.element
                 found.append(Left(op, read, own, groups is not None and own == i8))
         return found
 

@@ -1,5 +1,6 @@
 """Products of short numbers, several at a time: ``vdpbf16ps`` adds two products of bfloat16 to each sum of float32,
-``vpdpbusd`` four products of bytes to each of 32-bit integers.
+``vpdpbusd`` four products of bytes to each of 32-bit integers. Without the latter ``vpmaddwd``, which AVX2 has, adds
+two products of 16 bits.
 
 Neighbours along the sum are taken as one number of 32 bits, a *group*. Of groups a product is a nest as of float32
 (``dot.py``), with another multiply-add and fewer steps.
@@ -14,10 +15,10 @@ from xdsl.ir import Attribute, SSAValue
 
 from forgec.backends.cpu.dot_along_sum import ROWS as ROWS_ALONG_SUM
 from forgec.backends.cpu.emitter import Emitter
-from forgec.backends.cpu.llvm_types import bf16, i8, i32, lanes, size_bytes, vector
+from forgec.backends.cpu.llvm_types import NEON_BYTES, bf16, i8, i16, i32, lanes, size_bytes, vector
 from forgec.backends.cpu.places import Place
-from forgec.backends.cpu.tiles import At, Kernel, Stored, Tile, Transpose, lane_count, lanes_below
-from forgec.backends.cpu.variants import feature_of
+from forgec.backends.cpu.tiles import At, Elementwise, Kernel, Stored, Tile, Transpose, lane_count, lanes_below
+from forgec.backends.cpu.variants import BYTES, feature_of
 from forgec.ir.tile.compute import DotOp
 
 _FLIPPED = 0x80808080
@@ -34,21 +35,23 @@ class Groups:
     @staticmethod
     def of(e: Emitter, dot: DotOp, element: Attribute, rows: int, columns: int, total: int) -> Groups | None:
         """None where the target has no instruction for it, or a few rows are as fast as memory without."""
-        if feature_of(dot) not in e.features:
+        feature = feature_of(dot)
+        if feature is None or (feature not in e.features and (feature != BYTES or e.register_bytes == NEON_BYTES)):
             return None
-        found = Groups(element, size_bytes(i32) // size_bytes(element))
-        wide = lane_count(columns, size_bytes(i32)) * size_bytes(i32)
-        fits = total > 0 and total % found.size == 0 and 16 <= wide <= e.register_bytes
+        short = element if feature in e.features else i16
+        found = Groups(short, size_bytes(i32) // size_bytes(short))
+        fits = total > 0 and total % found.size == 0 and lane_count(columns, size_bytes(i32)) >= 4
         return found if fits and rows > ROWS_ALONG_SUM else None
 
     def left(self, tile: Tile) -> Tile:
         """A left factor [rows, sum] in groups; bytes without a sign."""
         if self.element == i8 and not is_flipped(tile):
             tile = Flipped(tile)
-        return Grouped(tile, self.size)
+        return Grouped(converted(tile, self.element), self.size)
 
     def right(self, tile: Tile) -> Tile:
         """A right factor [sum, columns] in groups."""
+        tile = converted(tile, self.element)
         turned = Transpose(tile, (1, 0))
         if turned.is_contiguous(1) and not tile.is_contiguous(1):
             return Transpose(Grouped(turned, self.size), (1, 0))
@@ -56,7 +59,17 @@ class Groups:
 
     def multiply_add(self, e: Emitter, left: SSAValue, right: SSAValue, acc: SSAValue) -> SSAValue:
         """The sums and the products of a group of both factors."""
-        width = 32 * (lanes(acc.type) or 1)
+        count = lanes(acc.type) or 1
+        width = 32 * count
+        if width > 8 * e.register_bytes:  # no instruction is wider than a register
+            half = count // 2
+            parts = [[e.slice(value, start, half) for value in (left, right, acc)] for start in (0, half)]
+            return e.concat(*(self.multiply_add(e, *values) for values in parts))
+        if self.element == i16:
+            short = vector(i16, 2 * count)
+            name = {128: "llvm.x86.sse2.pmadd.wd", 256: "llvm.x86.avx2.pmadd.wd", 512: "llvm.x86.avx512.pmaddw.d.512"}
+            operands = (e.bitcast(left, short), e.bitcast(right, short))
+            return e.add(acc, e.intrinsic(name[width], operands, acc.type, overloaded=()))
         if self.element == bf16:
             return e.intrinsic(f"llvm.x86.avx512bf16.dpbf16ps.{width}", (acc, left, right), acc.type, overloaded=())
         return e.intrinsic(f"llvm.x86.avx512.vpdpbusd.{width}", (acc, left, right), acc.type, overloaded=())
@@ -185,6 +198,13 @@ class Flipped(Tile):
 
     def before_end(self, axis: int) -> Tile:
         return Flipped(self.operand.before_end(0)) if axis == 0 else self
+
+
+def converted(side: Tile, element: Attribute) -> Tile:
+    """The tile with elements of another type."""
+    if side.element == element:
+        return side
+    return Elementwise(element, side.shape, lambda e, values: e.convert(values[0], element), [side])
 
 
 def is_flipped(tile: Tile) -> bool:

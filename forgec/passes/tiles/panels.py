@@ -13,6 +13,7 @@ from xdsl.rewriter import Rewriter
 from forgec.ir import types
 from forgec.ir.attributes import ExtentAttr, ExtentsAttr, IntsAttr, ScalarAttr
 from forgec.ir.ops.base import ForgeOp
+from forgec.ir.ops.byte_linear import ByteLinearOp
 from forgec.ir.ops.contraction import GroupedMatmulOp, LinearOp
 from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.fused import FusedOp
@@ -269,7 +270,7 @@ def _reading(op: Operation, index: int) -> str:
         value = op.operands[index]
         if value is op.weight or (value in (op.scales, op.zeros) and types.rank(value) and types.shape(value)[-1] != 1):
             return "linear"
-    if isinstance(op, (GroupedMatmulOp, WindowedLinearOp)) and index == 1:
+    if isinstance(op, (ByteLinearOp, GroupedMatmulOp, WindowedLinearOp)) and index == 1:
         return "linear"
     return "embedding" if isinstance(op, EmbeddingOp) and index == 0 else "other"
 

@@ -9,6 +9,7 @@ from xdsl.ir import SSAValue
 
 from forgec.ir import types
 from forgec.ir.ops import contraction
+from forgec.ir.ops.byte_linear import ByteLinearOp
 from forgec.ir.ops.quantization import DequantizeOp
 from forgec.ir.tile import compute
 from forgec.passes.tiles.arithmetic import binary as apply
@@ -151,6 +152,19 @@ def linear(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     if op.bias is not None:
         found = apply(k, "add", found, cast(k, k.value(op.bias, (column,)), found.dtype))
     return cast(k, found, dtype)
+
+
+@computes(ByteLinearOp)
+def byte_linear(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    return product(
+        k,
+        lambda axis: k.value(op.input, (*place[:-1], axis.symbol)),
+        lambda axis: k.value(op.weight, (place[-1], axis.symbol)),
+        types.shape(op.input)[-1],
+        place[:-1],
+        [place[-1]],
+        "i32",
+    )
 
 
 @computes(contraction.MatmulOp)
