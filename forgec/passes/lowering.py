@@ -22,12 +22,8 @@ def tile_passes(target: str, precision: str = "float32") -> tuple[ModulePass, ..
         return ()
     if precision == "float32":
         return (MultiplyBytes(), LowerToTile(backend.without, backend.panel), BindTiles(target))
-    return (
-        MultiplyBytes(),
-        LowerToTile(backend.without, backend.panel, precision),
-        RoundFactors(precision),
-        BindTiles(target),
-    )
+    lowering = LowerToTile(backend.without, backend.panel, precision)
+    return (MultiplyBytes(), lowering, RoundFactors(precision), BindTiles(target))
 
 
 def plan_passes(target: str) -> tuple[ModulePass, ...]:

@@ -19,13 +19,13 @@ from forgec.ir.ops.byte_linear import ByteLinearOp
 from forgec.ir.ops.contraction import LinearOp
 from forgec.ir.ops.decomposition import Emitter, Number
 from forgec.ir.ops.fused import FusedOp
-from forgec.ir.ops.module import AtenOp, ParamOp
+from forgec.ir.ops.module import ParamOp
 from forgec.ir.ops.quantization import DequantizeOp, held_number
 from forgec.ir.ops.reduction import SumOp
 from forgec.ir.ops.shape import TransposeOp
 from forgec.passes.layers import Layers
 from forgec.passes.patterns import applied, missed
-from forgec.passes.rewriting import blocks, erase_unused, replace
+from forgec.passes.rewriting import blocks, erase_unused
 from forgec.passes.shared_weights import Replacement, Weight, computed_param, grouped, weights_of
 
 MOST_STEPS = 1 << 15
@@ -35,9 +35,10 @@ NOT_INTEGERS = "this linear multiplies floats, not the bytes that both sides wer
 
 @dataclass(frozen=True)
 class MultiplyBytes(ModulePass):
-    """Let linears between dequantised tensors of bytes multiply the bytes: ``Σ (q - z) · s · w · t`` is ``(Σ q · w - z ·
-    Σ w) · s · t``, whose sums are exact, where ``q`` has one scale ``s`` and zero point ``z`` for all or for each row,
-    and the weight one scale ``t`` for all or for each of its rows.
+    """Let linears between dequantised tensors of bytes multiply the bytes.
+
+    ``Σ (q - z) · s · w · t`` is ``(Σ q · w - z · Σ w) · s · t``, whose sums are exact, where ``q`` has one scale ``s``
+    and zero point ``z`` for all or for each row, and the weight one scale ``t`` for all or for each of its rows.
 
     Before::
 
@@ -53,7 +54,7 @@ class MultiplyBytes(ModulePass):
 
     The results differ from the model's by its own roundings of float32. Unsigned bytes become signed ones first. Sums
     of a weight are a parameter, so with zero points the weight has to be one; zero points that are tensors are
-    multiplied in float32. ``aten::_int_mm`` is ``forge.byte_linear`` as well. What has zero points for its weight, or
+    multiplied in float32. What has zero points for its weight, or
     scales for groups along the sum, stays, with a remark where it is the only obstacle.
 
     Order: before ``lower-to-tile``, for targets with kernels.
@@ -64,8 +65,8 @@ class MultiplyBytes(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for block in blocks(op):
             for current in list(block.ops):
-                if isinstance(current, AtenOp) and current.callee.data == "aten::_int_mm":
-                    _integer_product(current)
+                if isinstance(current, ByteLinearOp) and not isinstance(current.parent_op(), FusedOp):
+                    grouped(current)  # so that its weight may be packed
         layers = Layers(op)
         params = {param.sym_name.data: param for param in op.ops if isinstance(param, ParamOp)}
         rewriter = _Rewriter(op, layers, params)
@@ -76,24 +77,6 @@ class MultiplyBytes(ModulePass):
                     inner = [each for each in current.inner if isinstance(each, LinearOp)]
                 for linear in inner:
                     rewriter.visit(linear)
-
-
-def _integer_product(op: AtenOp) -> None:
-    left, right = op.operands
-    if (types.dtype(left), types.dtype(right), types.rank(left)) != ("i8", "i8", 2):
-        return
-    new: list[ForgeOp] = []
-    owner = right.owner
-    if isinstance(owner, TransposeOp):
-        weight = owner.input
-    else:
-        new.append(TransposeOp.make([right], {"permutation": IntsAttr([1, 0])}))
-        weight = new[-1].results[0]
-    new.append(ByteLinearOp.make([left, weight], None, [op.results[0].type]))
-    applied(op, "it is forge.byte_linear")
-    replace(op, new[-1].results, new)
-    grouped(new[-1])
-    erase_unused(right, TransposeOp)
 
 
 @dataclass
@@ -195,7 +178,8 @@ class _Rewriter:
         product = emit(ByteLinearOp, taken(numbers), linear.weight)
         zero: SSAValue | Number | None = 0 if source.zeros is None else held_number(source.zeros)
         if zero is None:
-            assert source.zeros is not None and sums is not None, "it is a tensor"
+            assert source.zeros is not None, "it is a tensor"
+            assert sums is not None, "which may not be 0"
             zeros = emit.cast(taken(source.zeros), "f32")
             zeros = emit.binary(SubOp, zeros, offset) if offset else zeros
             sums = emit.cast(taken(sums), "f32")
