@@ -21,6 +21,7 @@ from forgec.ir.ops import (
     order,
     quantization,
     reduction,
+    scan,
     select,
     shape,
     spatial,
@@ -51,6 +52,7 @@ FAMILIES = (
     index,
     window,
     windowed_linear,
+    scan,
 )
 
 

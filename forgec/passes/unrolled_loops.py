@@ -1,0 +1,178 @@
+"""Finding loops that were written out: the same ops again and again, each time on the next slice of the same tensors
+and on what the time before has computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+from xdsl.ir import Block, Operation, OpResult, SSAValue
+from xdsl.traits import is_side_effect_free
+
+from forgec.ir import types
+from forgec.ir.attributes import ExtentAttr
+from forgec.ir.ops.base import ForgeOp
+from forgec.ir.ops.shape import InsertSliceOp, SliceOp
+
+LEAST_STEPS = 4
+"""Steps from which on they are written as a loop."""
+
+Made: TypeAlias = tuple[int, int]
+"""A value of a step: the number of its op in the step, and which of the op's results it is."""
+
+
+@dataclass
+class Family:
+    """Slices of one place each of a tensor along a dimension, by place."""
+
+    source: SSAValue
+    dim: int
+    slices: dict[int, list[SliceOp]] = field(default_factory=dict)
+    first: int = 0
+
+
+@dataclass
+class UnrolledLoop:
+    """``steps[i]`` are the ops of step i, the same in each. ``initial`` are the values that the first step takes where
+    each later one takes what the one before has made.
+    """
+
+    steps: list[list[Operation]]
+    first: int
+    """The place of the slices that the first step takes, of families that begin at 0."""
+    initial: dict[Made, SSAValue]
+    families: dict[SliceOp, Family]
+
+    def value(self, step: int, made: Made) -> SSAValue:
+        """What a step makes."""
+        return self.steps[step][made[0]].results[made[1]]
+
+
+def find_loop(block: Block, tried: set[SSAValue]) -> UnrolledLoop | None:
+    """The first loop of a block whose slices are of tensors that are not among ``tried``, where those that turn out to
+    be none of a loop are put.
+    """
+    ops = list(block.ops)
+    place = {op: number for number, op in enumerate(ops)}
+    families = _families(ops)
+    for op in ops:
+        family = families.get(op) if isinstance(op, SliceOp) else None
+        if family is None or family.source in tried:
+            continue
+        tried.add(family.source)
+        fitting = {
+            each: found
+            for each, found in families.items()
+            if len(found.slices) == len(family.slices) and _place_of(found.source, place) < place[op]
+        }
+        loop = _loop(ops[place[op] :], fitting, len(family.slices))
+        if loop is not None:
+            return loop
+    return None
+
+
+def _place_of(value: SSAValue, place: dict[Operation, int]) -> int:
+    return place.get(value.owner, -1) if isinstance(value.owner, Operation) else -1
+
+
+def _families(ops: Sequence[Operation]) -> dict[SliceOp, Family]:
+    found: dict[tuple[SSAValue, int], Family] = {}
+    for op in ops:
+        if isinstance(op, SliceOp) and isinstance(op.start.data, int) and types.shape(op.result)[op.dim.data] == 1:
+            family = found.setdefault((op.input, op.dim.data), Family(op.input, op.dim.data))
+            family.slices.setdefault(op.start.data, []).append(op)
+    families: dict[SliceOp, Family] = {}
+    for family in found.values():
+        starts = sorted(family.slices)
+        if len(starts) >= LEAST_STEPS and all(after == before + 1 for before, after in pairwise(starts)):
+            family.first = starts[0]
+            families.update({op: family for ops in family.slices.values() for op in ops})
+    return families
+
+
+def _loop(ops: Sequence[Operation], families: dict[SliceOp, Family], count: int) -> UnrolledLoop | None:
+    """The loop that the steps over some families of ``count`` slices are; ``ops`` are those from the first on."""
+    step_of: dict[Operation, int] = {}
+    steps: list[list[Operation]] = [[] for _ in range(count)]
+    for op in ops:
+        if isinstance(op, SliceOp) and op in families:
+            step = op.start.data - families[op].first  # type: ignore[operator] - a number, as of all in a family
+        else:
+            inner = (value for nested in op.walk() for value in nested.operands) if op.regions else op.operands
+            step = max((step_of.get(v.owner, -1) for v in inner if isinstance(v, OpResult)), default=-1)
+        if step >= 0:
+            step_of[op] = step  # type: ignore[assignment] - a number
+            steps[step].append(op)  # type: ignore[index]
+    position = {op: number for each in steps for number, op in enumerate(each)}
+    model = _Signatures(step_of, position, families)
+    template = [model.of(op, 2) for op in steps[2]]
+    size = len(template)
+    if not size or any(not _is_plain(op) for op in steps[2]) or len(steps[-1]) < size:
+        return None
+    for step in range(3, count):
+        same = step == count - 1 or len(steps[step]) == size
+        if not same or any(model.of(op, step) != known for op, known in zip(steps[step], template, strict=False)):
+            return None
+    for first in (0, 1):
+        initial = model.initial(steps[first], first, template) if len(steps[first]) == size else None
+        if initial is not None and (first == 1 or _continues(model, steps[1], template)):
+            return UnrolledLoop([each[:size] for each in steps[first:]], first, initial, families)
+    return None
+
+
+def _continues(model: _Signatures, step: Sequence[Operation], template: Sequence[Any]) -> bool:
+    return [model.of(op, 1) for op in step] == template
+
+
+def _is_plain(op: Operation) -> bool:
+    return isinstance(op, ForgeOp) and is_side_effect_free(op) and not op.regions
+
+
+@dataclass
+class _Signatures:
+    """What an op of a step does, in terms that are the same in each step."""
+
+    step_of: dict[Operation, int]
+    position: dict[Operation, int]
+    families: dict[SliceOp, Family]
+
+    def of(self, op: Operation, step: int) -> Any:
+        """Kind, attributes, types and operands of an op."""
+        return self._kind(op, step), tuple(self._operand(value, step) for value in op.operands)
+
+    def _kind(self, op: Operation, step: int) -> Any:
+        properties = dict(op.properties)
+        if isinstance(op, SliceOp) and op in self.families:
+            properties.pop("start")
+        elif isinstance(op, InsertSliceOp) and isinstance(op.start.data, int):
+            properties["start"] = ExtentAttr(op.start.data - step + (1 << 40))
+        kinds = tuple((types.dtype(v), types.shape(v)) for v in (*op.operands, *op.results))
+        return type(op), tuple(sorted(properties.items())), tuple(sorted(op.attributes.items(), key=str)), kinds
+
+    def _operand(self, value: SSAValue, step: int) -> Any:
+        owner = value.owner
+        at = self.step_of.get(owner) if isinstance(value, OpResult) else None  # type: ignore[arg-type] - an op
+        if at is None:
+            return "same", value
+        made = (self.position[owner], value.index)  # type: ignore[index, union-attr] - the result of an op
+        if at == step:
+            return "own", made
+        return ("before", made) if at == step - 1 else ("other", value)
+
+    def initial(self, ops: Sequence[Operation], step: int, template: Sequence[Any]) -> dict[Made, SSAValue] | None:
+        """What a step takes where the template takes what the step before has made; None if it is no such step."""
+        found: dict[Made, SSAValue] = {}
+        for op, (kind, operands) in zip(ops, template, strict=True):
+            if self._kind(op, step) != kind or len(op.operands) != len(operands):
+                return None
+            for value, (origin, wanted) in zip(op.operands, operands, strict=True):
+                own = self._operand(value, step)
+                if origin == "before" and own[0] != "own":
+                    if found.setdefault(wanted, value) is not value:
+                        return None
+                elif own != (origin, wanted):
+                    return None
+        return found
