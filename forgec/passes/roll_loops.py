@@ -85,10 +85,10 @@ class _Rolling:
         self.block = block
         self.loop = loop
         self.count = len(loop.steps)
-        self.members = {op: step for step, ops in enumerate(loop.steps) for op in ops}
-        self.template = loop.steps[1]
+        self.members = {op: step for step, ops in enumerate(loop.steps) for op in ops if op is not None}
+        self.template = [op for op in loop.steps[1] if op is not None]  # all are there
         self.position = {op: number for number, op in enumerate(self.template)}
-        self.before = {value: made for made in loop.initial for value in [loop.value(0, made)]}
+        self.before = {value: made for made in loop.initial if (value := loop.value(0, made)) is not None}
         """What the second step takes of the first, by value."""
 
     def run(self) -> None:
@@ -129,8 +129,8 @@ class _Rolling:
                 continue
             last = self.loop.value(self.count - 1, made)
             inner = [self.loop.value(step, made) for step in range(self.count - 1)]
-            alone = all(value.has_one_use() for value in inner)
-            if alone and types.shape(op.source)[op.dim.data] == 1 and op.source.owner in self.position and last.first_use is not None:
+            alone = last is not None and all(value is not None and value.has_one_use() for value in inner)
+            if alone and types.shape(op.source)[op.dim.data] == 1 and op.source.owner in self.position:
                 found[made] = op
         return found
 
@@ -139,7 +139,7 @@ class _Rolling:
         found: dict[Made, None] = {}
         for step, ops in enumerate(self.loop.steps):
             for number, op in enumerate(ops):
-                for index, value in enumerate(op.results):
+                for index, value in enumerate([] if op is None else op.results):
                     made = (number, index)
                     if all(use.operation in self.members for use in value.uses):
                         continue
@@ -154,13 +154,12 @@ class _Rolling:
         """An op before all users of the loop's values and after all that it takes; None if there is none."""
         order = {op: number for number, op in enumerate(self.block.ops)}
         users = []
-        for ops in self.loop.steps:
-            for op in ops:
-                for result in op.results:
-                    for use in result.uses:
-                        user = self.block.find_ancestor_op_in_block(use.operation)
-                        if user is not None and user not in self.members:
-                            users.append(user)
+        for op in self.members:
+            for result in op.results:
+                for use in result.uses:
+                    user = self.block.find_ancestor_op_in_block(use.operation)
+                    if user is not None and user not in self.members:
+                        users.append(user)
         if not users:
             return None
         first = min(users, key=order.__getitem__)
@@ -257,7 +256,7 @@ class _Rolling:
     ) -> list[SSAValue]:
         """The step's ops on the arguments of the region; what it yields for the values wanted."""
         taken = iter(arguments)
-        values: dict[SSAValue, SSAValue] = {self.loop.value(0, made): next(taken) for made in carried}
+        values: dict[SSAValue | None, SSAValue] = {self.loop.value(0, made): next(taken) for made in carried}
         slices = {each: next(taken) for each in over}
         values.update({value: next(taken) for value in shared})
         needed = self._needed(wanted)
@@ -313,8 +312,9 @@ class _Rolling:
         stacked = dict(zip(made, group.results[len(carried) :], strict=True))
         for each, value in zip(carried, group.results, strict=False):
             old = self.loop.value(last, each)
-            value.name_hint = old.name_hint
-            self._redirect(old, value)
+            if old is not None:
+                value.name_hint = old.name_hint
+                self._redirect(old, value)
         for each in written:
             op = self.loop.steps[0][each[0]]
             assert isinstance(op, InsertSliceOp) and isinstance(op.start.data, int), "seen before"
@@ -323,20 +323,22 @@ class _Rolling:
             if (start, shape[dim]) != (0, self.count):
                 place = {"dim": IntAttr(dim), "start": ExtentAttr(start), "step": ExtentAttr(1)}
                 moved = emit(InsertSliceOp, moved, self.loop.initial[each], **place)
-            self._redirect(self.loop.value(last, each), moved)
+            old = self.loop.value(last, each)
+            assert old is not None, "seen before"
+            self._redirect(old, moved)
         for each in results:
             self._concats(stacked[each], each)
             for step in range(self.count):
                 old = self.loop.value(step, each)
-                if all(use.operation in self.members for use in old.uses):
+                if old is None or all(use.operation in self.members for use in old.uses):
                     continue
                 if step == last and each in carried:
                     continue
                 one = emit.reshape(emit.slice(stacked[each], 0, step, 1), types.shape(old))
                 self._redirect(old, one)
-        for ops in reversed(self.loop.steps):
-            for op in reversed(ops):
-                Rewriter.erase_op(op)
+        order = {op: number for number, op in enumerate(self.block.ops)}
+        for op in sorted(self.members, key=order.__getitem__, reverse=True):
+            Rewriter.erase_op(op)
         for op in reversed(list(self.block.ops)):
             unused = op.results and all(result.first_use is None for result in op.results)
             if unused and isinstance(op, (ElementwiseOp, ViewOp)):
@@ -348,12 +350,12 @@ class _Rolling:
     def _concats(self, stacked: SSAValue, made: Made) -> None:
         """Concatenations of what all steps make are the stacked results, with the dimension of steps elsewhere."""
         values = [self.loop.value(step, made) for step in range(self.count)]
-        for use in list(values[0].uses):
+        for use in list(values[0].uses) if values[0] is not None else ():
             op = use.operation
             if not isinstance(op, ConcatOp) or op in self.members:
                 continue
             inputs, begin = list(op.inputs), use.index
-            if inputs[begin : begin + self.count] != values:
+            if inputs[begin : begin + self.count] != values:  # type: ignore[comparison-overlap]
                 continue
             emit = Emitter(Builder(InsertPoint.before(op)), op)
             merged = self._unstacked(emit, stacked, op.dim.data)

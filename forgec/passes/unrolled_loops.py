@@ -36,19 +36,20 @@ class Family:
 
 @dataclass
 class UnrolledLoop:
-    """``steps[i]`` are the ops of step i, the same in each. ``initial`` are the values that the first step takes where
+    """``steps[i]`` are the ops of step i, the same in each but for those that nothing needed (None). ``initial`` are the values that the first step takes where
     each later one takes what the one before has made.
     """
 
-    steps: list[list[Operation]]
+    steps: list[list[Operation | None]]
     first: int
     """The place of the slices that the first step takes, of families that begin at 0."""
     initial: dict[Made, SSAValue]
     families: dict[SliceOp, Family]
 
-    def value(self, step: int, made: Made) -> SSAValue:
-        """What a step makes."""
-        return self.steps[step][made[0]].results[made[1]]
+    def value(self, step: int, made: Made) -> SSAValue | None:
+        """What a step makes; None where nothing needed it."""
+        op = self.steps[step][made[0]]
+        return None if op is None else op.results[made[1]]
 
 
 def find_loop(block: Block, tried: set[SSAValue]) -> UnrolledLoop | None:
@@ -63,10 +64,11 @@ def find_loop(block: Block, tried: set[SSAValue]) -> UnrolledLoop | None:
         if family is None or family.source in tried:
             continue
         tried.add(family.source)
+        second = min(place[each] for each in family.slices[family.first + 1])
         fitting = {
             each: found
             for each, found in families.items()
-            if len(found.slices) == len(family.slices) and _place_of(found.source, place) < place[op]
+            if len(found.slices) == len(family.slices) and _place_of(found.source, place) < second
         }
         loop = _loop(ops[place[op] :], fitting, len(family.slices))
         if loop is not None:
@@ -95,9 +97,12 @@ def _families(ops: Sequence[Operation]) -> dict[SliceOp, Family]:
 
 def _loop(ops: Sequence[Operation], families: dict[SliceOp, Family], count: int) -> UnrolledLoop | None:
     """The loop that the steps over some families of ``count`` slices are; ``ops`` are those from the first on."""
+    families = dict(families)
     step_of: dict[Operation, int] = {}
     steps: list[list[Operation]] = [[] for _ in range(count)]
     for op in ops:
+        if isinstance(op, SliceOp) and op in families and op.input.owner in step_of:
+            del families[op]  # it is a slice of what a step makes
         if isinstance(op, SliceOp) and op in families:
             step = op.start.data - families[op].first  # type: ignore[operator] - a number, as of all in a family
         else:
@@ -106,21 +111,40 @@ def _loop(ops: Sequence[Operation], families: dict[SliceOp, Family], count: int)
         if step >= 0:
             step_of[op] = step  # type: ignore[assignment] - a number
             steps[step].append(op)  # type: ignore[index]
-    position = {op: number for each in steps for number, op in enumerate(each)}
+    position = {op: number for each in steps[:3] for number, op in enumerate(each)}
     model = _Signatures(step_of, position, families)
     template = [model.of(op, 2) for op in steps[2]]
     size = len(template)
-    if not size or any(not _is_plain(op) for op in steps[2]) or len(steps[-1]) < size:
+    if not size or any(not _is_plain(op) for op in steps[2]):
         return None
+    matched: list[list[Operation | None]] = [list(each) for each in steps[:3]]
     for step in range(3, count):
-        same = step == count - 1 or len(steps[step]) == size
-        if not same or any(model.of(op, step) != known for op, known in zip(steps[step], template, strict=False)):
+        found = _aligned(model, steps[step], step, template)
+        if sum(op is not None for op in found) < len(steps[step]) and step < count - 1:
             return None
+        matched.append(found)
     for first in (0, 1):
         initial = model.initial(steps[first], first, template) if len(steps[first]) == size else None
         if initial is not None and (first == 1 or _continues(model, steps[1], template)):
-            return UnrolledLoop([each[:size] for each in steps[first:]], first, initial, families)
+            return UnrolledLoop(matched[first:], first, initial, families)
     return None
+
+
+def _aligned(
+    model: _Signatures, ops: Sequence[Operation], step: int, template: Sequence[Any]
+) -> list[Operation | None]:
+    """For each op of the template the step's, if it has one. What comes after the loop is no part of its last step."""
+    found: list[Operation | None] = []
+    rest = iter(ops)
+    op = next(rest, None)
+    for number, known in enumerate(template):
+        if op is not None and model.of(op, step) == known:
+            model.position[op] = number
+            found.append(op)
+            op = next(rest, None)
+        else:
+            found.append(None)
+    return found
 
 
 def _continues(model: _Signatures, step: Sequence[Operation], template: Sequence[Any]) -> bool:
@@ -157,7 +181,7 @@ class _Signatures:
         at = self.step_of.get(owner) if isinstance(value, OpResult) else None  # type: ignore[arg-type] - an op
         if at is None:
             return "same", value
-        made = (self.position[owner], value.index)  # type: ignore[index, union-attr] - the result of an op
+        made = (self.position.get(owner, -1), value.index)  # type: ignore[arg-type, union-attr] - the result of an op
         if at == step:
             return "own", made
         return ("before", made) if at == step - 1 else ("other", value)
