@@ -5,7 +5,7 @@ and on what the time before has computed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -26,7 +26,7 @@ Made: TypeAlias = tuple[int, int]
 
 @dataclass
 class Family:
-    """Slices of one place each of a tensor along a dimension, by place."""
+    """Slices of one place each of a tensor along a dimension, by place, without a gap from ``first`` on."""
 
     source: SSAValue
     dim: int
@@ -42,7 +42,7 @@ class UnrolledLoop:
 
     steps: list[list[Operation | None]]
     first: int
-    """The place of the slices that the first step takes, of families that begin at 0."""
+    """How many slices of each family come before that of the first step."""
     initial: dict[Made, SSAValue]
     families: dict[SliceOp, Family]
 
@@ -65,15 +65,25 @@ def find_loop(block: Block, tried: set[SSAValue]) -> UnrolledLoop | None:
             continue
         tried.add(family.source)
         second = min(place[each] for each in family.slices[family.first + 1])
-        fitting = {
-            each: found
-            for each, found in families.items()
-            if len(found.slices) == len(family.slices) and _place_of(found.source, place) < second
-        }
+        fitting: dict[SliceOp, Family] = {}
+        for each, found in families.items():
+            first = _first(found, family)
+            if first is None or _place_of(found.source, place) >= second:
+                continue
+            if each.start.data in range(first, first + len(family.slices)):
+                fitting[each] = replace(found, first=first)
         loop = _loop(ops[place[op] :], fitting, len(family.slices))
         if loop is not None:
             return loop
     return None
+
+
+def _first(family: Family, anchor: Family) -> int | None:
+    """Which slice of a family is that of the first step; None if it has not as many as the steps."""
+    count = len(anchor.slices)
+    if all(start in family.slices for start in anchor.slices):
+        return anchor.first
+    return family.first if len(family.slices) == count else None
 
 
 def _place_of(value: SSAValue, place: dict[Operation, int]) -> int:
