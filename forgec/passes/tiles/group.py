@@ -32,6 +32,7 @@ from forgec.passes.tiles.parts import parts_of
 from forgec.passes.tiles.rules import all_rules
 from forgec.passes.tiles.scans import ScanOutput, scan_of, scan_output
 from forgec.passes.tiles.section import Output, Section, programs_of
+from forgec.passes.tiles.sorting import RowOutput, argsort_of
 from forgec.passes.tiles.tidy import tidy
 from forgec.passes.tiles.update import UPDATES, update_of
 from forgec.runtime.symbolic import Extent, SymExpr, free_symbols, symbol
@@ -133,7 +134,10 @@ def lower_group(group: FusedOp, dying: Collection[int] = ()) -> Lowered:
     parameters: dict[SSAValue, SSAValue] = {
         body.args[number]: argument for number, argument in zip(read, block.args, strict=False)
     }
-    if scan is None:
+    argsort = argsort_of(body)
+    if argsort is not None:
+        sections = _sections([RowOutput(argsort, block.args[-1])])
+    elif scan is None:
         outputs = [
             output
             for value, argument, op in zip(last.operands, block.args[len(read) :], changing, strict=True)
@@ -196,7 +200,7 @@ def _decompose(body: Block, rules: dict[type[Operation], Rule]) -> None:
     while current is not None:
         following = current.next_op
         quantized = isinstance(current, LinearOp) and current.is_quantized
-        known = type(current) in rules or type(current) in UPDATES
+        known = type(current) in rules or type(current) in UPDATES or current is argsort_of(body)
         if isinstance(current, ScanOp):
             _decompose(current.body.block, rules)
         elif (not known or quantized) and not isinstance(current, YieldOp):
@@ -211,7 +215,7 @@ def _decompose(body: Block, rules: dict[type[Operation], Rule]) -> None:
         current = following
 
 
-def _sections(outputs: Sequence[Output | ScanOutput]) -> list[Section]:
+def _sections(outputs: Sequence[Output | ScanOutput | RowOutput]) -> list[Section]:
     """The results, and parts of results, by shape: what has one shape is computed by the same programs."""
     found: dict[tuple[Extent, ...], Section] = {}
     for output in outputs:
