@@ -35,6 +35,7 @@ from forgec.passes.tiles.rule import EXPANSIONS
 from forgec.passes.tiles.rules import all_rules
 from forgec.passes.tiles.rules.attention_parts import part_extent
 from forgec.passes.tiles.sorting import take_sorts
+from forgec.passes.tiles.transposed import take_transposed
 from forgec.passes.tiles.update import UPDATES, updated_inputs
 from forgec.passes.tiles.windows import take_windows
 
@@ -70,6 +71,7 @@ class LowerToTile(ModulePass):
         kernels: dict[str, KernelOp] = {}
         known = KnownGroups(self.without)
         if self.panel:
+            take_transposed(op)
             take_windows(op)
             take_sorts(op)
             _expand_experts(op)
