@@ -44,8 +44,8 @@ class Form:
 
 
 def take_windows(module: ModuleOp) -> None:
-    """Write convolutions as ``forge.windowed_linear`` of a copy of the image, where that is faster; depthwise ones take
-    a copy with its padding around it.
+    """Write convolutions as ``forge.windowed_linear`` of a copy of the image, where that is faster; those of few
+    channels in each group take a copy with its padding around it.
     """
     layers = Layers(module)
     params = {op.sym_name.data: op for op in module.ops if isinstance(op, ParamOp)}
@@ -58,19 +58,19 @@ def take_windows(module: ModuleOp) -> None:
     for block in [b for b in blocks(module) if not isinstance(b.parent_op(), FusedOp)]:
         for op in list(block.ops):
             inner = list(op.inner) if isinstance(op, FusedOp) else [op]
-            if any(isinstance(each, ConvolutionOp) and _is_depthwise(each) for each in inner):
+            if any(isinstance(each, ConvolutionOp) and _is_narrow(each) for each in inner):
                 _pad(op if isinstance(op, FusedOp) else grouped(op))
 
 
-def _is_depthwise(op: ConvolutionOp) -> bool:
-    return types.shape(op.weight)[1] == 1 and any(op.padding.data)
+def _is_narrow(op: ConvolutionOp) -> bool:
+    return (types.shape(op.weight)[1] == 1 or op.groups.data > 1) and any(op.padding.data)
 
 
 def _pad(group: FusedOp) -> None:
-    """Have depthwise convolutions of a group read a copy of the image that has the padding."""
+    """Have convolutions of few channels in each group read a copy of the image that has the padding."""
     block = group.body.block
     for op in list(group.inner):
-        if isinstance(op, ConvolutionOp) and _is_depthwise(op) and op.input in block.args:
+        if isinstance(op, ConvolutionOp) and _is_narrow(op) and op.input in block.args:
             image = group.operands[list(block.args).index(op.input)]  # type: ignore[arg-type] - it is one of them
             copy = Block(arg_types=[image.type])
             emit = Emitter(Builder(InsertPoint.at_end(copy)), op)
