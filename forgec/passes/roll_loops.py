@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 from xdsl.builder import Builder
@@ -26,7 +25,7 @@ from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.module import YieldOp
 from forgec.ir.ops.reduction import ReductionOp, SumOp
 from forgec.ir.ops.scan import ScanOp, argument_types
-from forgec.ir.ops.shape import BroadcastOp, ConcatOp, CopyOp, InsertSliceOp, ReshapeOp, SliceOp, TransposeOp, ViewOp
+from forgec.ir.ops.shape import ConcatOp, InsertSliceOp, SliceOp, TransposeOp, ViewOp
 from forgec.passes.patterns import missed
 from forgec.passes.rewriting import blocks
 from forgec.passes.tiles.group import lower_group
@@ -317,7 +316,8 @@ class _Rolling:
                 self._redirect(old, value)
         for each in written:
             op = self.loop.steps[0][each[0]]
-            assert isinstance(op, InsertSliceOp) and isinstance(op.start.data, int), "seen before"
+            assert isinstance(op, InsertSliceOp), "seen before"
+            assert isinstance(op.start.data, int), "of slices with other places steps are not the same"
             dim, start, shape = op.dim.data, op.start.data, types.shape(op.destination)
             moved = self._unstacked(emit, stacked[each], dim)
             if (start, shape[dim]) != (0, self.count):
@@ -379,13 +379,16 @@ def _may_be_part(op: Operation) -> bool:
         if min(len(left), len(right)) < 2:
             return False
         return 1 in (left[-2], right[-1], left[-1]) and types.dtype(op.result) in types.FLOATS
-    return isinstance(op, PARTS) and not isinstance(op, (CopyOp, BroadcastOp, ReshapeOp)) or isinstance(op, ViewOp)
+    return isinstance(op, PARTS)
 
 
 def _product(emit: Emitter, left: SSAValue, right: SSAValue, shape: Sequence[Any]) -> SSAValue:
     """A product with a vector, or of two, as a sum of products."""
     dtype = types.dtype(left)
-    left, right = emit.cast(left, "f32" if dtype != "f64" else dtype), emit.cast(right, "f32" if dtype != "f64" else dtype)
+    left, right = (
+        emit.cast(left, "f32" if dtype != "f64" else dtype),
+        emit.cast(right, "f32" if dtype != "f64" else dtype),
+    )
     rows, columns = types.shape(left), types.shape(right)
     left = emit.reshape(left, (*rows, 1))
     right = emit.reshape(right, (*columns[:-2], 1, *columns[-2:]))

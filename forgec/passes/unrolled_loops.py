@@ -36,7 +36,8 @@ class Family:
 
 @dataclass
 class UnrolledLoop:
-    """``steps[i]`` are the ops of step i, the same in each but for those that nothing needed (None). ``initial`` are the values that the first step takes where
+    """``steps[i]`` are the ops of step i, the same in each but for those that nothing needed (None). ``initial`` are
+    the values that the first step takes where
     each later one takes what the one before has made.
     """
 
@@ -114,13 +115,14 @@ def _loop(ops: Sequence[Operation], families: dict[SliceOp, Family], count: int)
         if isinstance(op, SliceOp) and op in families and op.input.owner in step_of:
             del families[op]  # it is a slice of what a step makes
         if isinstance(op, SliceOp) and op in families:
-            step = op.start.data - families[op].first  # type: ignore[operator] - a number, as of all in a family
+            assert isinstance(op.start.data, int), "as all of a family"
+            step = op.start.data - families[op].first
         else:
             inner = (value for nested in op.walk() for value in nested.operands) if op.regions else op.operands
             step = max((step_of.get(v.owner, -1) for v in inner if isinstance(v, OpResult)), default=-1)
         if step >= 0:
-            step_of[op] = step  # type: ignore[assignment] - a number
-            steps[step].append(op)  # type: ignore[index]
+            step_of[op] = step
+            steps[step].append(op)
     position = {op: number for each in steps[:3] for number, op in enumerate(each)}
     model = _Signatures(step_of, position, families)
     template = [model.of(op, 2) for op in steps[2]]

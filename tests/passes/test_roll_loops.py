@@ -106,7 +106,9 @@ def test_scans_are_those_of_eager(
     eager = function(*args)
     found = [forgec.compile(model, args, target=target)(*args) for target in ("cpu:host", "cpu:aten")]
     for ours in found:
-        for got, want, near in zip(*(each if isinstance(each, tuple) else (each,) for each in (ours, exact, eager)), strict=True):
+        for got, want, near in zip(
+            *(each if isinstance(each, tuple) else (each,) for each in (ours, exact, eager)), strict=True
+        ):
             assert got.dtype == near.dtype
             error = (near.double() - want).abs().max()
             assert (got.double() - want).abs().max() <= 3 * error + 1e-6

@@ -9,8 +9,12 @@ from xdsl.ir import SSAValue
 
 from forgec.backends.cpu.emitter import Emitter
 from forgec.backends.cpu.llvm_types import i32, i64
+from forgec.backends.cpu.memory_access import Memory
+from forgec.backends.cpu.tiles import Kernel
 from forgec.backends.cpu.value_emitter import Operand
 from forgec.ir import types
+from forgec.ir.tile.memory import SortOp
+from forgec.ir.tile.types import block_type
 
 BUCKETS = 256
 _INFINITY = {"f16": 0x7C00, "bf16": 0x7F80, "f32": 0x7F800000, "f64": 0x7FF0000000000000}
@@ -51,13 +55,14 @@ def _signed(number: int, top: int) -> int:
     return number - 2 * top if number >= top else number
 
 
-def sort_row(keys: Keys, places: SSAValue, count: Operand) -> None:
-    """Write the places of a row's elements in order to ``places`` (``count`` of i64). Until the end the two halves of
+def sort_row(k: Kernel, op: SortOp, row: Memory, target: Memory) -> None:
+    """``tile.sort``. Until the end the two halves of
     that memory hold places of 32 bits: each turn goes from one to the other, by one byte of the keys. A byte that is
     the same in all keys has no turn.
     """
-    e, digits = keys.e, keys.item_bytes
-    length = e.const(i64, count) if isinstance(count, int) else count
+    e = k.e
+    keys = Keys(e, row.pointer, k.ssa(row.strides[0]), types.dtype(block_type(op.block)), op.descending is not None)
+    places, length, digits = target.pointer, k.ssa(row.shape[0]), keys.item_bytes
     counters = e.alloca(i32, digits * BUCKETS)
 
     def sort() -> list[SSAValue]:
@@ -83,11 +88,17 @@ def sort_row(keys: Keys, places: SSAValue, count: Operand) -> None:
         _widen(e, places, last, length)
         return []
 
-    e.if_(e.icmp("sgt", length, 0), sort, lambda: [])
+    e.if_(e.icmp("sgt", length, 0), sort, list)
 
 
 def _turn(
-    keys: Keys, counters: SSAValue, begin: SSAValue, shift: SSAValue, places: SSAValue, source: SSAValue, count: SSAValue
+    keys: Keys,
+    counters: SSAValue,
+    begin: SSAValue,
+    shift: SSAValue,
+    places: SSAValue,
+    source: SSAValue,
+    count: SSAValue,
 ) -> SSAValue:
     """Move the places from the half that begins at ``source`` to the other, whose beginning is the result."""
     e = keys.e

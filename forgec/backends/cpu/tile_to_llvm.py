@@ -28,7 +28,7 @@ from forgec.backends.cpu.placement import Placement, is_deferred, is_tile, param
 from forgec.backends.cpu.places import Place
 from forgec.backends.cpu.reductions import check_tile, reduce_tile, scan_tile
 from forgec.backends.cpu.repeated_loops import Form, Passed, repeated_loops
-from forgec.backends.cpu.sorting import Keys, sort_row
+from forgec.backends.cpu.sorting import sort_row
 from forgec.backends.cpu.tiles import (
     VECTOR_BYTES,
     At,
@@ -198,7 +198,7 @@ class _Lowering:
             case memory.ScatterOp():
                 self.scatter(op)
             case memory.SortOp():
-                self.sort(op)
+                sort_row(self.k, op, self.memories[op.block], self.memories[op.places])
             case memory.CheckOp():
                 check_tile(self.k, self.tile(op.condition), op.number.data)
             case compute.ReduceOp():
@@ -356,11 +356,6 @@ class _Lowering:
         kind = "any" if op.combine is None else op.combine.data
         combine = None if kind == "any" else partial(combine_in_memory, self.e, kind)
         scatter_tile(self.k, value, self.memories[op.block], indices, mask, combine)
-
-    def sort(self, op: memory.SortOp) -> None:
-        row, places = self.memories[op.block], self.memories[op.places]
-        keys = Keys(self.e, row.pointer, row.strides[0], types.dtype(block_type(op.block)), op.descending is not None)
-        sort_row(keys, places.pointer, row.shape[0])
 
     def reduce(self, op: compute.ReduceOp) -> None:
         tile = self.tiles[op.input]

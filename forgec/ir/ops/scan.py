@@ -147,7 +147,8 @@ class ScanOp(ForgeOp):
             for value, dim in zip(self.over, self.dims.data, strict=True):
                 shape = types.shape(value)
                 slices.append(emit.reshape(emit.slice(value, dim, step, 1), (*shape[:dim], *shape[dim + 1 :])))
-            mapping = dict(zip(block.args, [*carried, *slices, *self.shared], strict=True))
+            given = [*carried, *slices, *self.shared]
+            mapping: dict[SSAValue, SSAValue] = dict(zip(block.args, given, strict=True))
             for op in block.ops:
                 if isinstance(op, ForgeOp):
                     builder.insert(inherit(op.clone(mapping), self))

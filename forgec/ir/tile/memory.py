@@ -255,9 +255,7 @@ class SortOp(_Access):
     assembly_format = "$block `into` $places (`descending` $descending^)? attr-dict `:` type($block) `,` type($places)"
 
     def __init__(self, block: SSAValue, places: SSAValue, descending: bool) -> None:
-        super().__init__(
-            operands=[block, places], properties={"descending": UnitAttr()} if descending else {}
-        )
+        super().__init__(operands=[block, places], properties={"descending": UnitAttr()} if descending else {})
 
     def verify_(self) -> None:
         keys, places = block_type(self.block), block_type(self.places)

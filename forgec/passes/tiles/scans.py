@@ -18,8 +18,8 @@ from forgec.runtime.symbolic import Extent
 
 
 def scan_of(body: Block, values: Sequence[SSAValue]) -> ScanOp | None:
-    """The scan of a group's body whose results are all of the scan's, in order; None of other groups. Raises NotLowered where
-    a scan is only a part of what a group yields.
+    """The scan of a group's body whose results are all of the scan's, in order; None of other groups. Raises
+    NotLowered where a scan is only a part of what a group yields.
     """
     scans = [op for op in body.ops if isinstance(op, ScanOp)]
     if not scans:
@@ -64,12 +64,9 @@ class ScanOutput:
             k.bound.update({argument: _same(k, value) for argument, value in shared})
             k.stepped.update(dict.fromkeys(_changing(scan), k.depth))
             following = [
-                cast(k, k.value(value, at), types.dtype(value))
-                for value, at in zip(scan.yielded, places, strict=False)
+                cast(k, k.value(value, at), types.dtype(value)) for value, at in zip(scan.yielded, places, strict=False)
             ]
-            for value, parameter, dims in zip(
-                scan.yielded[count:], self.parameters[count:], self.made, strict=True
-            ):
+            for value, parameter, dims in zip(scan.yielded[count:], self.parameters[count:], self.made, strict=True):
                 at = _picked(place, dims)
                 given = k.value(value, at)
                 k.store(given, parameter, (steps.symbol, *at), tuple(a for a in axes if a in k.tiled(*at)))
@@ -135,8 +132,8 @@ class _Classes:
 def scan_output(
     scan: ScanOp, parameters: Sequence[SSAValue], rules: dict[type[Operation], Rule], values: dict[SSAValue, SSAValue]
 ) -> ScanOutput:
-    """How a scan is written. A trial of one step, with an axis for each dimension, tells which dimensions are one: those
-    along which a value is read at the same places. Raises NotLowered where a step reads others.
+    """How a scan is written. A trial of one step, with an axis for each dimension, tells which dimensions are one:
+    those along which a value is read at the same places. Raises NotLowered where a step reads others.
     """
     count, block = len(scan.carried), scan.body.block
     axes, classes = Axes(), _Classes()
@@ -198,7 +195,9 @@ def _arranged(
             if name not in number_of:
                 number_of[name] = len(shape)
                 shape.append(axis.extent)
-    mixed = {number_of[classes.find(name)] for name in axes.known if name not in own and classes.find(name) in number_of}
+    mixed = {
+        number_of[classes.find(name)] for name in axes.known if name not in own and classes.find(name) in number_of
+    }
 
     def dims(each: Sequence[Axis | None]) -> list[int | None]:
         return [None if axis is None else number_of[classes.find(axis.name)] for axis in each]
@@ -208,5 +207,3 @@ def _arranged(
     if any(not isinstance(shape[dim], int) or shape[dim] > WHOLE for dim in whole):  # type: ignore[operator]
         raise NotLowered("a step needs all places of a dimension that is too long for a tile")
     return ScanOutput(scan, parameters, tuple(shape), found[: len(carried)], found[len(carried) :], frozenset(whole))
-
-

@@ -88,7 +88,7 @@ class RowOutput:
         """Sort the row at a place."""
         k.batch |= {axis.name for axis in k.axes.of_all(place)}
         rows = [_row(k, parameter, place) for parameter in (k.parameters[self.sort.input], self.parameter)]
-        k.add(memory.SortOp(*rows, self.sort.descending is not None))
+        k.add(memory.SortOp(rows[0], rows[1], self.sort.descending is not None))
 
 
 def _row(k: KernelBuilder, parameter: SSAValue, place: Place) -> SSAValue:

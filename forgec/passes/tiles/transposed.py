@@ -83,7 +83,9 @@ def _phases_of(op: Operation, index: int) -> Phases | None:
 
 def _take(weight: Weight, phases: Phases, module: ModuleOp, layers: Layers, params: dict[str, ParamOp]) -> None:
     made = {
-        name: computed_param(module, params, params[name], "phases", lambda emit, stored, _: _weight(emit, stored, phases))
+        name: computed_param(
+            module, params, params[name], "phases", lambda emit, stored, _: _weight(emit, stored, phases)
+        )
         for name in weight.names
     }
     weights = Replacement(layers, made)
@@ -104,7 +106,7 @@ def _take(weight: Weight, phases: Phases, module: ModuleOp, layers: Layers, para
 
 
 def _weight(emit: Emitter, stored: SSAValue, phases: Phases) -> SSAValue:
-    """[O * prod(strides), C / groups, *taps]: for each channel, then each of the strides, its places, last ones first."""
+    """[O * prod(strides), C / groups, *taps]: of each channel, and each of the strides, the places, last ones first."""
     count, groups = len(phases.kernel), phases.groups
     steps = list(zip(phases.taps, phases.strides, phases.kernel, strict=True))
     more = [taps * s - k for taps, s, k in steps]
@@ -134,7 +136,9 @@ def _rewrite(group: FusedOp, position: int, weight: SSAValue, phases: Phases) ->
         bias = None
         if op.bias is not None:
             given = outside.get(op.bias, op.bias)  # type: ignore[call-overload] - an argument of the group
-            bias = emit.reshape(emit.broadcast(emit.reshape(given, (channels, 1)), (channels, each)), (channels * each,))
+            bias = emit.reshape(
+                emit.broadcast(emit.reshape(given, (channels, 1)), (channels, each)), (channels * each,)
+            )
         ones = IntsAttr([1] * count)
         settings = {
             "strides": ones, "padding": IntsAttr([taps - 1 for taps in phases.taps]), "dilation": ones,

@@ -34,5 +34,8 @@ def test_results_are_those_of_float64(
     found = forgec.compile(model, (x,), target="cpu:host")(x)
     expected = model.double()(x.double())
     torch.testing.assert_close(
-        found.double(), expected, rtol=1e-5 if dtype == torch.float32 else 3e-2, atol=1e-5 if dtype == torch.float32 else 2e-2
+        found.double(),
+        expected,
+        rtol=1e-5 if dtype == torch.float32 else 3e-2,
+        atol=1e-5 if dtype == torch.float32 else 2e-2,
     )
