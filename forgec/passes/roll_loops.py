@@ -32,7 +32,7 @@ from forgec.passes.tiles.group import lower_group
 from forgec.passes.tiles.kernel_builder import NotLowered
 from forgec.passes.unrolled_loops import Made, UnrolledLoop, find_loop
 
-PARTS = (ElementwiseOp, ViewOp, ReductionOp, MatmulOp, FullOp, InsertSliceOp)
+PARTS = (ElementwiseOp, ViewOp, ReductionOp, MatmulOp, FullOp)
 """What a step may do."""
 
 
@@ -97,7 +97,8 @@ class _Rolling:
         results = self._results(written, carried)
         if results is None or not carried:
             return
-        wrong = next((op for op in self.template if not _may_be_part(op)), None)
+        needed = self._needed([*carried, *results, *written])
+        wrong = next((op for op in self.template if op in needed and not _may_be_part(op)), None)
         if wrong is not None:
             missed(wrong, f"{wrong.name} in each of {self.count} equal steps keeps them from being a loop")
             return

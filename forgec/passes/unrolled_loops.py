@@ -37,8 +37,7 @@ class Family:
 @dataclass
 class UnrolledLoop:
     """``steps[i]`` are the ops of step i, the same in each but for those that nothing needed (None). ``initial`` are
-    the values that the first step takes where
-    each later one takes what the one before has made.
+    the values that the first step takes where each later one takes what the one before has made.
     """
 
     steps: list[list[Operation | None]]

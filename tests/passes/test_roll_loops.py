@@ -121,3 +121,17 @@ def test_threads_do_not_change_a_scan() -> None:
     compiled = [forgec.compile(model, args, target="cpu:host", threads=threads) for threads in (1, 2, 4)]
     first, *others = [each(*args) for each in compiled]
     assert all(torch.equal(a, b) for other in others for a, b in zip(first, other, strict=True))
+
+
+def test_a_history_that_is_read_is_no_result_of_steps() -> None:
+    """Each step reads what all before it have written: the tensor is passed on as a whole."""
+
+    def history(x: torch.Tensor) -> torch.Tensor:
+        out = torch.zeros_like(x)
+        for i in range(x.shape[0]):
+            out[i] = x[i] + out.sum(0)
+        return out
+
+    x = torch.randn(5, 8)
+    found = forgec.compile(Recurrence(history).eval(), (x,), target="cpu:host")(x)
+    torch.testing.assert_close(found, history(x), rtol=1e-5, atol=1e-5)
