@@ -205,7 +205,7 @@ class _Rolling:
             argument.name_hint = self.template[made_[0]].results[made_[1]].name_hint
         yielded = self._body(block, arguments, carried, over, shared, [*carried, *made])
         block.add_op(YieldOp.create(operands=yielded))
-        scan = ScanOp(self.count, carried_in, slices, dims, with_, Region(block))
+        scan = ScanOp.of(self.count, carried_in, slices, dims, with_, Region(block))
         outer.add_op(inherit(scan, self.template[-1]))
         outer.add_op(YieldOp.create(operands=list(scan.results)))
         return FusedOp.with_region("scan", outer, list(inputs)), list(made)

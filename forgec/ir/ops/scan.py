@@ -70,21 +70,23 @@ class ScanOp(ForgeOp):
 
     traits = traits_def(ForgeEffects(), IsolatedFromAbove())
 
-    def __init__(
-        self,
+    @classmethod
+    def of(
+        cls,
         steps: int,
         carried: Sequence[SSAValue],
         over: Sequence[SSAValue],
         dims: Sequence[int],
         shared: Sequence[SSAValue],
         body: Any,
-    ) -> None:
+    ) -> Self:
+        """Build the op around a region that ends with ``forge.yield``."""
         last = body.block.last_op
         assert isinstance(last, YieldOp), "a region ends with its yield"
         count = len(carried)
         kinds = [types.tensor(types.dtype(value), types.shape(value)) for value in last.operands[:count]]
         kinds += [types.tensor(types.dtype(v), (steps, *types.shape(v))) for v in last.operands[count:]]
-        super().__init__(
+        return cls.build(
             operands=[list(carried), list(over), list(shared)],
             result_types=[kinds],
             properties={"steps": IntAttr(steps), "dims": IntsAttr(dims)},
@@ -207,7 +209,7 @@ class ScanOp(ForgeOp):
         region = parser.parse_region([name.resolve(kind) for name, kind in zip(names, kinds, strict=True)])
         parser.parse_punctuation(":")
         results = parser.parse_comma_separated_list(parser.Delimiter.NONE, parser.parse_type)
-        op = cls(steps, values["carried"], values["over"], dims, values["with"], region)
+        op = cls.of(steps, values["carried"], values["over"], dims, values["with"], region)
         if list(op.result_types) != results:
             parser.raise_error(f"a scan yields {', '.join(map(str, op.result_types))}")
         if attributes is not None:
