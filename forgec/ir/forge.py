@@ -22,6 +22,7 @@ from forgec.ir.ops import (
     order,
     quantization,
     reduction,
+    scan,
     select,
     shape,
     spatial,
@@ -53,6 +54,7 @@ FAMILIES = (
     window,
     windowed_linear,
     byte_linear,
+    scan,
 )
 
 

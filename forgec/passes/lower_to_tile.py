@@ -34,6 +34,8 @@ from forgec.passes.tiles.panels import pack_weights
 from forgec.passes.tiles.rule import EXPANSIONS
 from forgec.passes.tiles.rules import all_rules
 from forgec.passes.tiles.rules.attention_parts import part_extent
+from forgec.passes.tiles.sorting import take_sorts
+from forgec.passes.tiles.transposed import take_transposed
 from forgec.passes.tiles.update import UPDATES, updated_inputs
 from forgec.passes.tiles.windows import take_windows
 
@@ -71,7 +73,9 @@ class LowerToTile(ModulePass):
         kernels: dict[str, KernelOp] = {}
         known = KnownGroups(self.without)
         if self.panel:
+            take_transposed(op)
             take_windows(op)
+            take_sorts(op)
             _expand_experts(op)
             pack_weights(op, self.panel, known, self.factors)
         for block in [b for b in blocks(op) if not isinstance(b.parent_op(), FusedOp)]:

@@ -29,6 +29,7 @@ from forgec.backends.cpu.places import Place
 from forgec.backends.cpu.reductions import check_tile, reduce_tile, scan_tile
 from forgec.backends.cpu.repeated_loops import Form, Passed, repeated_loops
 from forgec.backends.cpu.short_products import Groups
+from forgec.backends.cpu.sorting import sort_row
 from forgec.backends.cpu.tiles import (
     VECTOR_BYTES,
     At,
@@ -209,6 +210,8 @@ class _Lowering:
                 self.store(op)
             case memory.ScatterOp():
                 self.scatter(op)
+            case memory.SortOp():
+                sort_row(self.k, op, self.memories[op.block], self.memories[op.places])
             case memory.CheckOp():
                 check_tile(self.k, self.tile(op.condition), op.number.data)
             case compute.ReduceOp():

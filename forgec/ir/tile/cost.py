@@ -27,6 +27,8 @@ from forgec.ir.tile.places import Places
 from forgec.ir.tile.types import block_type, element, extents
 from forgec.runtime.symbolic import Extent, evaluate, substitute, sym_max, sym_min
 
+SORT_OPS = 4
+"""Operations for each byte of an element that is sorted."""
 LINE_BYTES = 64
 """What memory moves at once: a cache line of x86-64 and arm64, two sectors of an NVIDIA GPU."""
 PAIR_BYTES = 128
@@ -270,6 +272,8 @@ class _Walk:
                 return self._elements(op, op.result, reads=True, writes=False)
             case memory.ScatterOp():
                 return self._elements(op, op.value, reads=op.combine is not None, writes=True)
+            case memory.SortOp():
+                return self._sorted(op)
             case compute.DotOp():
                 self.dots[tile_bytes(op.lhs) + tile_bytes(op.rhs)] = None
                 (rows, inner), columns = extents(op.lhs), extents(op.result)[1]
@@ -334,6 +338,15 @@ class _Walk:
                 return True
             block = view.source
         return False
+
+    def _sorted(self, op: memory.SortOp) -> ProgramCost:
+        kind = block_type(op.block)
+        (count,), size = types.shape(kind), types.ITEM_BYTES[types.dtype(kind)]
+        read, written = size * count, 8 * count
+        return ProgramCost(
+            element_ops=SORT_OPS * size * count, bytes_read=read, bytes_written=written, line_bytes=read + written,
+            tile_bytes=2 * size * written,
+        )  # fmt: skip
 
     def _elements(
         self, op: memory.GatherOp | memory.ScatterOp, value: SSAValue, *, reads: bool, writes: bool

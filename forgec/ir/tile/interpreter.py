@@ -282,6 +282,9 @@ class _Program:
             case memory.ScatterOp():
                 self._scatter(op, operands)
                 return []
+            case memory.SortOp():
+                self._sort(op, *operands)
+                return []
             case memory.CheckOp():
                 if not bool(operands[0].all()):
                     raise error("FORGE-R007", op.message.data)
@@ -375,6 +378,12 @@ class _Program:
             block.write(places[chosen], stored, self.number)
         else:
             block.combine(places[chosen], stored, self.number, op.combine.data)
+
+    def _sort(self, op: memory.SortOp, block: Memory, places: Memory) -> None:
+        count = self.torch.arange(*block.shape)
+        keys = block.read(block.addresses([count]), self.number)
+        order = self.torch.sort(keys, stable=True, descending=op.descending is not None).indices
+        places.write(places.addresses([count]), order, self.number)
 
     def _stored(self, value: Any, block: Memory) -> Any:
         """Bits of signless tiles as the block's elements have them."""

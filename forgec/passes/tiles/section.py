@@ -58,7 +58,8 @@ class Section:
     their number in mixed radix.
     """
 
-    outputs: list[Output]
+    outputs: list[Any]
+    """``Output``, or what writes several results by itself (``scans.ScanOutput``)."""
     shape: tuple[Extent, ...]
     axes: Axes = field(default_factory=Axes)
     dims: list[list[Axis]] = field(default_factory=list)

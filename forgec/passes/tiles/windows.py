@@ -44,8 +44,8 @@ class Form:
 
 
 def take_windows(module: ModuleOp) -> None:
-    """Write convolutions as ``forge.windowed_linear`` of a copy of the image, where that is faster; depthwise ones take
-    a copy with its padding around it.
+    """Write convolutions as ``forge.windowed_linear`` of a copy of the image, where that is faster; those of few
+    channels in each group take a copy with its padding around it.
     """
     layers = Layers(module)
     params = {op.sym_name.data: op for op in module.ops if isinstance(op, ParamOp)}
@@ -58,26 +58,26 @@ def take_windows(module: ModuleOp) -> None:
     for block in [b for b in blocks(module) if not isinstance(b.parent_op(), FusedOp)]:
         for op in list(block.ops):
             inner = list(op.inner) if isinstance(op, FusedOp) else [op]
-            if any(isinstance(each, ConvolutionOp) and _is_depthwise(each) for each in inner):
+            if any(isinstance(each, ConvolutionOp) and _is_narrow(each) for each in inner):
                 _pad(op if isinstance(op, FusedOp) else grouped(op))
 
 
-def _is_depthwise(op: ConvolutionOp) -> bool:
-    return types.shape(op.weight)[1] == 1 and any(op.padding.data)
+def _is_narrow(op: ConvolutionOp) -> bool:
+    return (types.shape(op.weight)[1] == 1 or op.groups.data > 1) and any(op.padding.data)
 
 
 def _pad(group: FusedOp) -> None:
-    """Have depthwise convolutions of a group read a copy of the image that has the padding."""
+    """Have convolutions of few channels in each group read a copy of the image that has the padding."""
     block = group.body.block
     for op in list(group.inner):
-        if isinstance(op, ConvolutionOp) and _is_depthwise(op) and op.input in block.args:
+        if isinstance(op, ConvolutionOp) and _is_narrow(op) and op.input in block.args:
             image = group.operands[list(block.args).index(op.input)]  # type: ignore[arg-type] - it is one of them
             copy = Block(arg_types=[image.type])
             emit = Emitter(Builder(InsertPoint.at_end(copy)), op)
             padded = _padded(emit, copy.args[0], op)
-            op.operands[0] = _argument(group, _before(group, "pad", copy, padded, image))
+            op.operands[0] = add_argument(group, _before(group, "pad", copy, padded, image))
             op.padding = IntsAttr([0] * len(op.padding.data))
-    _drop_unused(group)
+    drop_unused(group)
 
 
 def _form(weight: Weight, layers: Layers) -> Form | None:
@@ -88,11 +88,11 @@ def _form(weight: Weight, layers: Layers) -> Form | None:
             op = use.operation
             if isinstance(op, CallOp) and op.callee.root_reference.data in layers.functions:
                 continue
-            forms |= {_form_of(inner, index) for inner, index in _readers(op, use.index)}
+            forms |= {_form_of(inner, index) for inner, index in readers_of(op, use.index)}
     return forms.pop() if len(forms) == 1 else None
 
 
-def _readers(op: Operation, index: int) -> Iterator[tuple[Operation, int]]:
+def readers_of(op: Operation, index: int) -> Iterator[tuple[Operation, int]]:
     """The ops that read an operand of an op, which may be a group."""
     if not isinstance(op, FusedOp):
         yield op, index
@@ -148,11 +148,11 @@ def _rewrite(group: FusedOp, position: int, matrix: SSAValue, form: Form) -> Non
     """Replace the convolutions of a group that take an operand for their weight."""
     block = group.body.block
     weight = block.args[position]
-    own = _argument(group, matrix)
+    own = add_argument(group, matrix)
     for op in [use.operation for use in weight.uses]:
         assert isinstance(op, ConvolutionOp), "seen before"
         image = group.operands[list(block.args).index(op.input)]  # type: ignore[arg-type] - it is one of them
-        windows = _argument(group, _channels_last(group, image, op, form))
+        windows = add_argument(group, _channels_last(group, image, op, form))
         properties = {"kernel": IntsAttr(form.kernel), "strides": op.strides, "dilation": op.dilation}
         operands = [windows, own, *([] if op.bias is None else [op.bias])]
         made = WindowedLinearOp.make(operands, properties, [op.result.type], op.location)
@@ -160,10 +160,10 @@ def _rewrite(group: FusedOp, position: int, matrix: SSAValue, form: Form) -> Non
         block.insert_op_before(made, op)
         op.result.replace_all_uses_with(made.result)
         Rewriter.erase_op(op)
-    _drop_unused(group)
+    drop_unused(group)
 
 
-def _drop_unused(group: FusedOp) -> None:
+def drop_unused(group: FusedOp) -> None:
     block = group.body.block
     for number in reversed(range(len(block.args))):
         if block.args[number].first_use is None:
@@ -171,7 +171,7 @@ def _drop_unused(group: FusedOp) -> None:
             group.operands = [operand for n, operand in enumerate(group.operands) if n != number]
 
 
-def _argument(group: FusedOp, value: SSAValue) -> SSAValue:
+def add_argument(group: FusedOp, value: SSAValue) -> SSAValue:
     """One more operand of a group, inside."""
     block = group.body.block
     argument = block.insert_arg(value.type, len(block.args))

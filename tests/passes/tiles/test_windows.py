@@ -161,6 +161,20 @@ def test_depthwise(shape: tuple[int, ...], options: dict[str, Any], times: int) 
     same(compiled(model, x), model, x)
 
 
+@pytest.mark.parametrize(
+    ("channels", "made", "options"),
+    [
+        (8, 16, {"kernel_size": 3, "padding": 1, "groups": 4}),
+        (12, 6, {"kernel_size": 5, "padding": 2, "stride": 2, "groups": 2}),
+        (8, 16, {"kernel_size": 1, "groups": 4}),
+    ],
+)
+def test_few_channels_in_each_group(channels: int, made: int, options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model, x = nn.Conv2d(channels, made, **options), torch.randn(2, channels, 9, 11)
+    same(compiled(model, x), model, x)
+
+
 def test_causal_depthwise() -> None:
     """The convolution of a state space model: what is too much at the end is cut off."""
 

@@ -35,8 +35,9 @@ def convolution(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     batch, channel, *spots = place
     per_group = weight[1]
     kernel = [extent for extent in weight[2:] if isinstance(extent, int)]
-    if per_group == 1 and not any(op.padding.data) and len(kernel) == len(spots) and prod(kernel) <= UNROLLED:
-        return _depthwise(k, op, place, kernel)
+    narrow = per_group == 1 or op.groups.data > 1
+    if narrow and not any(op.padding.data) and len(kernel) == len(spots) and prod(kernel) <= UNROLLED:
+        return _narrow(k, op, place, kernel)
     group = 0 if op.groups.data == 1 else k.axes.divide(channel, weight[0] // op.groups.data)[0]
 
     def pixels(axis: Axis) -> Tile:
@@ -139,22 +140,41 @@ def transposed_convolution(k: KernelBuilder, op: Any, result: int, place: Place)
     return _with_bias(k, op, _channels(k, op, pixels, factors, prod(shape, start=1), place), channel)
 
 
-def _depthwise(k: KernelBuilder, op: Any, place: Place, kernel: Sequence[int]) -> Tile:
-    """The sum over the places of the kernel, written out: each reads the image at all places of a tile."""
+def _narrow(k: KernelBuilder, op: Any, place: Place, kernel: Sequence[int]) -> Tile:
+    """The sum over the places of the kernel, written out, and the few channels of a group: each reads the image at all
+    places of a tile.
+    """
     weight = types.shape(op.weight)
     batch, channel, *spots = place
     wide = work_dtype(types.dtype(op.result))
-    source, _ = k.axes.divide(channel, weight[0] // op.groups.data)
+    per_group = weight[1]
+    group, _ = k.axes.divide(channel, weight[0] // op.groups.data)
+
+    def added(at_channel: Extent, total: Tile | None) -> Tile | None:
+        for taps in indices(*map(range, kernel)):
+            at = [y * s + tap * d for y, tap, s, d in zip(spots, taps, op.strides.data, op.dilation.data, strict=True)]
+            read = cast(k, k.value(op.input, (batch, group * per_group + at_channel, *at)), wide)
+            factor = cast(k, k.value(op.weight, (channel, at_channel, *taps)), wide)
+            if total is None:
+                total = apply(k, "mul", *k.aligned(read, factor))
+            else:
+                read, factor, total = k.aligned(read, factor, total)
+                total = Tile(k.add(math.FmaOp(read.value, factor.value, total.value)), total.axes, wide)
+        return total
+
     total: Tile | None = None
-    for taps in indices(*map(range, kernel)):
-        at = [y * s + tap * d for y, tap, s, d in zip(spots, taps, op.strides.data, op.dilation.data, strict=True)]
-        read = cast(k, k.value(op.input, (batch, source, *at)), wide)
-        factor = cast(k, k.value(op.weight, (channel, 0, *taps)), wide)
-        if total is None:
-            total = apply(k, "mul", *k.aligned(read, factor))
-        else:
-            read, factor, total = k.aligned(read, factor, total)
-            total = Tile(k.add(math.FmaOp(read.value, factor.value, total.value)), total.axes, wide)
+    if isinstance(per_group, int) and per_group * prod(kernel) <= UNROLLED:
+        for each in range(per_group):
+            total = added(each, total)
+    else:
+        axis = k.new_axis(per_group, "grid")
+
+        def body(carried: Sequence[Tile]) -> Sequence[Tile]:
+            found = added(axis.symbol, carried[0])
+            assert found is not None, "it was given a sum"
+            return [found]
+
+        total = k.loop(axis, [k.spread(number(k, 0, wide), k.tiled(*place))], body)[0]
     assert total is not None, "a kernel has places"
     return _with_bias(k, op, total, channel)
 
