@@ -33,6 +33,8 @@ from forgec.backends.cpu.tiles import (
 LINE_BYTES = 64
 TURNED_LANES = 16
 """The squares in which tiles are turned have at most so many lanes: rows and columns in registers at the same time."""
+PAIRED_LANES = 128
+"""Rows of halves whose extent is a multiple of this are computed in pairs of vectors."""
 STREAMED_ROW, STREAMED_VECTOR = 256, 16
 """Writes past the caches are gathered into lines by a few buffers of the processor: rows have at least so many bytes,
 and vectors, so that lines are whole when they leave."""
@@ -401,7 +403,8 @@ def store_tile(
     target = replace(memory, pointer=memory.address(k, offsets))
     square = _square(k, value, target)
     nbytes = 0 if square is None else square.nbytes
-    streamed = None if large is False or 0 < nbytes < LINE_BYTES else _streams(k, value, target, ranges, large)
+    width = _width(k, value, target)
+    streamed = None if large is False or 0 < nbytes < LINE_BYTES else _streams(k, value, width, target, ranges, large)
 
     def line(found: SSAValue, at: At) -> None:
         stride = 1 if at.axis is None else target.strides[at.axis]
@@ -411,10 +414,20 @@ def store_tile(
         line(k.read(value, at), at)
 
     if square is None:
-        loop_nest(k, value.shape, value.width, chunk, ranges)
+        loop_nest(k, value.shape, width, chunk, ranges)
     else:
         _store_turned(k, square, ranges, line, chunk)
     return streamed is not None
+
+
+def _width(k: Kernel, value: Tile, target: Memory) -> int:
+    """The width of elements by which a tile is computed. Halves that were computed in float32 are two registers of
+    AVX-512 at a time, which together are a line of the target, as long as rows are long.
+    """
+    axis, size = lane_axis(value.shape), size_bytes(target.element)
+    if axis is None or size != 2 or value.width != 4 or k.e.register_bytes != LINE_BYTES or target.strides[axis] != 1:
+        return value.width
+    return size if value.shape[axis] % PAIRED_LANES == 0 else value.width
 
 
 def _square(k: Kernel, value: Tile, target: Memory) -> Square | None:
@@ -454,13 +467,13 @@ def _store_turned(
 
 
 def _streams(
-    k: Kernel, value: Tile, target: Memory, ranges: Sequence[tuple[Place, Place]], large: bool | SSAValue
+    k: Kernel, value: Tile, width: int, target: Memory, ranges: Sequence[tuple[Place, Place]], large: bool | SSAValue
 ) -> SSAValue | None:
     """Whether every vector of a tile is written to an address that is a multiple of its size; None if never."""
     axis, size = lane_axis(value.shape), size_bytes(target.element)
     if axis is None or target.strides[axis] != 1 or ranges[axis][0] != 0 or value.shape[axis] * size < STREAMED_ROW:
         return None
-    nbytes = lane_count(value.shape[axis], value.width) * size
+    nbytes = lane_count(value.shape[axis], width) * size
     if nbytes < STREAMED_VECTOR:
         return None
     e = k.e
