@@ -35,6 +35,8 @@ TURNED_LANES = 16
 """The squares in which tiles are turned have at most so many lanes: rows and columns in registers at the same time."""
 PAIRED_LANES = 128
 """Rows of halves whose extent is a multiple of this are computed in pairs of vectors."""
+ROW_AHEAD = 64
+"""Elements in lines of their own that are asked for before they are read."""
 STREAMED_ROW, STREAMED_VECTOR = 256, 16
 """Writes past the caches are gathered into lines by a few buffers of the processor: rows have at least so many bytes,
 and vectors, so that lines are whole when they leave."""
@@ -319,6 +321,8 @@ class Gathered(Tile):
             if at.lanes == 1:
                 return fetch(k, self.element, pointer, 0, 1, chosen, None, self.other)
             mask = conjunction(k, at.active, chosen)
+            if self.width * abs(stride or 0) >= LINE_BYTES:
+                self._ask_ahead(k, first, at, stride or 0)
 
             def load() -> SSAValue:
                 return fetch(k, self.element, pointer, stride or 0, at.lanes, None, mask, self.other)
@@ -331,6 +335,20 @@ class Gathered(Tile):
     def address(self, k: Kernel, places: tuple[Place, ...]) -> SSAValue:
         """The address of an element, whether or not it is read."""
         return self.memory.address(k, [k.place(k.read(index, At(places))) for index in self.indices])
+
+    def _ask_ahead(self, k: Kernel, first: At, at: At, stride: int) -> None:
+        """Elements that each stand in a line of their own, as those of a row of a weight in panels do, come from memory
+        one after the other: those of the tile's next row, or further on in its only one, are asked for meanwhile.
+        """
+        axis = at.axis or 0
+        rows = [dim for dim, extent in enumerate(self.shape[:axis]) if extent > 1]
+        dim, step, last = (rows[-1], 1, 1) if rows else (axis, ROW_AHEAD, at.lanes)
+        places = list(at.places)
+        places[dim] = k.min(k.add(places[dim], step), max(self.shape[dim] - last, 0))
+        ahead = replace(first, places=tuple(places))
+        pointer = self.memory.address(k, [k.place(k.read(index, ahead)) for index in self.indices])
+        for lane in range(at.lanes):
+            k.e.prefetch(k.address(pointer, lane * stride, self.element))
 
     def is_contiguous(self, axis: int) -> bool:
         return apart(self.indices, self.memory, axis) in (0, 1)
