@@ -102,7 +102,10 @@ def cases(dtype: torch.dtype, part: int = 1) -> dict[str, tuple[Callable[..., An
         "SwiGLU": (lambda x, y: F.silu(x) * y, (square, numbers(4096, 4096))),
         "GeGLU, halves of one tensor": (lambda x: F.glu(x), (numbers(2048, 8192),)),
         "layer norm": (lambda x, w, b: F.layer_norm(x, (1024,), w, b), (rows, width, width + 1)),
-        "layer norm of a sum": (lambda x, r, w, b: F.layer_norm(x + r, (1024,), w, b), (rows, numbers(16384, 1024), width, width)),
+        "layer norm of a sum": (
+            lambda x, r, w, b: F.layer_norm(x + r, (1024,), w, b),
+            (rows, numbers(16384, 1024), width, width),
+        ),
         "RMS norm": (lambda x, w: F.rms_norm(x, (1024,), w), (rows, width)),
         "RMS norm, rows of 4096": (lambda x, w: F.rms_norm(x, (4096,), w), (square, numbers(4096 * part))),
         "softmax": (lambda x: F.softmax(x, -1), (rows,)),

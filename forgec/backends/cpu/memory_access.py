@@ -18,6 +18,7 @@ from forgec.backends.cpu.llvm_types import i1, i64, size_bytes, vector
 from forgec.backends.cpu.llvm_types import lanes as lanes_of
 from forgec.backends.cpu.nests import Square, loop_nest
 from forgec.backends.cpu.places import Place
+from forgec.backends.cpu.read_ahead import LINE_BYTES, ask, place_ahead, rows_ahead
 from forgec.backends.cpu.tiles import (
     ONE_BY_ONE,
     At,
@@ -30,13 +31,10 @@ from forgec.backends.cpu.tiles import (
     lanes_below,
 )
 
-LINE_BYTES = 64
 TURNED_LANES = 16
 """The squares in which tiles are turned have at most so many lanes: rows and columns in registers at the same time."""
 PAIRED_LANES = 128
 """Rows of halves whose extent is a multiple of this are computed in pairs of vectors."""
-ROW_AHEAD = 64
-"""Elements in lines of their own that are asked for before they are read."""
 STREAMED_ROW, STREAMED_VECTOR = 256, 16
 """Writes past the caches are gathered into lines by a few buffers of the processor: rows have at least so many bytes,
 and vectors, so that lines are whole when they leave."""
@@ -252,6 +250,8 @@ class Loaded(Tile):
             for dim, (offset, extent) in enumerate(zip(offsets, memory.shape, strict=True))
         ]
         self.other = other
+        self.ahead = 0
+        """How far on in memory, in elements, is what is asked for when an element is read."""
 
     def read(self, k: Kernel, at: At) -> SSAValue:
         ok, mask = None, at.active
@@ -268,7 +268,13 @@ class Loaded(Tile):
                 mask = conjunction(k, mask, k.e.not_(before))
         stride = 0 if at.axis is None else self.memory.strides[at.axis]
         pointer = self.memory.address(k, at.places)
+        if self.ahead and at.lanes > 1 and stride == 1:
+            ask(k, k.address(pointer, self.ahead, self.element), self.element, at.lanes)
         return fetch(k, self.element, pointer, stride, at.lanes, ok, mask, self.other)
+
+    def read_ahead(self, *, reduced: bool) -> None:
+        """Ask for elements before they are read, where that pays."""
+        self.ahead = rows_ahead(self.shape, self.memory.strides, size_bytes(self.element), reduced=reduced)
 
     def is_contiguous(self, axis: int) -> bool:
         stride = self.memory.strides[axis]
@@ -322,7 +328,8 @@ class Gathered(Tile):
                 return fetch(k, self.element, pointer, 0, 1, chosen, None, self.other)
             mask = conjunction(k, at.active, chosen)
             if self.width * abs(stride or 0) >= LINE_BYTES:
-                self._ask_ahead(k, first, at, stride or 0)
+                there = self.address(k, place_ahead(k, self.shape, at.places, at.axis or 0, at.lanes))
+                ask(k, there, self.element, at.lanes, stride or 0)
 
             def load() -> SSAValue:
                 return fetch(k, self.element, pointer, stride or 0, at.lanes, None, mask, self.other)
@@ -335,20 +342,6 @@ class Gathered(Tile):
     def address(self, k: Kernel, places: tuple[Place, ...]) -> SSAValue:
         """The address of an element, whether or not it is read."""
         return self.memory.address(k, [k.place(k.read(index, At(places))) for index in self.indices])
-
-    def _ask_ahead(self, k: Kernel, first: At, at: At, stride: int) -> None:
-        """Elements that each stand in a line of their own, as those of a row of a weight in panels do, come from memory
-        one after the other: those of the tile's next row, or further on in its only one, are asked for meanwhile.
-        """
-        axis = at.axis or 0
-        rows = [dim for dim, extent in enumerate(self.shape[:axis]) if extent > 1]
-        dim, step, last = (rows[-1], 1, 1) if rows else (axis, ROW_AHEAD, at.lanes)
-        places = list(at.places)
-        places[dim] = k.min(k.add(places[dim], step), max(self.shape[dim] - last, 0))
-        ahead = replace(first, places=tuple(places))
-        pointer = self.memory.address(k, [k.place(k.read(index, ahead)) for index in self.indices])
-        for lane in range(at.lanes):
-            k.e.prefetch(k.address(pointer, lane * stride, self.element))
 
     def is_contiguous(self, axis: int) -> bool:
         return apart(self.indices, self.memory, axis) in (0, 1)

@@ -36,7 +36,7 @@ class Native:
         return ctypes.CFUNCTYPE(result, *types)(address)(*values)
 
 
-def _register_bytes(cpu: str) -> int:
+def register_bytes(cpu: str) -> int:
     """The size of vector registers, as the backend tells it for the levels."""
     return {"x86-64-v4": 64, "x86-64-v3": 32}.get((host_level() or "") if cpu == "host" else cpu, 0)
 
@@ -50,7 +50,7 @@ def elementwise(
     """A function of arrays, the inputs and then the result, that applies ``compute`` to a vector at a time."""
     func = function("apply", [PTR] * (len(inputs) + 1) + [i64])
     e = Emitter(func)
-    e.register_bytes = _register_bytes(cpu)
+    e.register_bytes = register_bytes(cpu)
     *pointers, count = e.arguments
     step = lanes(output) or 1
 
