@@ -185,7 +185,8 @@ def prepared(
         for position, tensor in enumerate(tensors):
             slots.keep(position, tensor, tensor.data_ptr(), 0)
         programs = prod(evaluate(substituted, {}) for substituted in _grid(op, kernels[name]))
-        made.append(KernelLaunch(image.kernels[name], slots, programs, number, None))
+        loaded = image.kernels[name]
+        made.append(KernelLaunch(loaded.kernel, loaded.address, slots, programs, number, None))
     outside = [*arguments, *(memory[value] for value in launches[-1].results)]
     segments = [Segment(image.driver(), made, threads) for threads in THREADS]
     return segments, outside, len(made), image
