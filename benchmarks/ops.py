@@ -95,14 +95,17 @@ def cases(dtype: torch.dtype, part: int = 1) -> dict[str, tuple[Callable[..., An
         "tanh": (torch.tanh, (square,)),
         "sigmoid": (torch.sigmoid, (square,)),
         "sin": (torch.sin, (square,)),
-        "log": (torch.log, (square.abs() + 0.5,)),
+        "log": (torch.log, (with_large_pages(square.abs() + 0.5),)),
         "GELU (erf)": (F.gelu, (square,)),
         "GELU (tanh)": (lambda x: F.gelu(x, approximate="tanh"), (square,)),
         "SiLU": (F.silu, (square,)),
         "SwiGLU": (lambda x, y: F.silu(x) * y, (square, numbers(4096, 4096))),
         "GeGLU, halves of one tensor": (lambda x: F.glu(x), (numbers(2048, 8192),)),
         "layer norm": (lambda x, w, b: F.layer_norm(x, (1024,), w, b), (rows, width, width + 1)),
-        "layer norm of a sum": (lambda x, r, w, b: F.layer_norm(x + r, (1024,), w, b), (rows, rows + 1, width, width)),
+        "layer norm of a sum": (
+            lambda x, r, w, b: F.layer_norm(x + r, (1024,), w, b),
+            (rows, numbers(16384, 1024), width, width),
+        ),
         "RMS norm": (lambda x, w: F.rms_norm(x, (1024,), w), (rows, width)),
         "RMS norm, rows of 4096": (lambda x, w: F.rms_norm(x, (4096,), w), (square, numbers(4096 * part))),
         "softmax": (lambda x: F.softmax(x, -1), (rows,)),
@@ -182,7 +185,8 @@ def prepared(
         for position, tensor in enumerate(tensors):
             slots.keep(position, tensor, tensor.data_ptr(), 0)
         programs = prod(evaluate(substituted, {}) for substituted in _grid(op, kernels[name]))
-        made.append(KernelLaunch(image.kernels[name], slots, programs, number, None))
+        loaded = image.kernels[name]
+        made.append(KernelLaunch(loaded.kernel, loaded.address, slots, programs, number, None))
     outside = [*arguments, *(memory[value] for value in launches[-1].results)]
     segments = [Segment(image.driver(), made, threads) for threads in THREADS]
     return segments, outside, len(made), image

@@ -18,6 +18,7 @@ from forgec.backends.cpu.llvm_types import NEON_BYTES, i1, i64, size_bytes, vect
 from forgec.backends.cpu.llvm_types import lanes as lanes_of
 from forgec.backends.cpu.nests import Square, loop_nest
 from forgec.backends.cpu.places import Place
+from forgec.backends.cpu.read_ahead import LINE_BYTES, ask, place_ahead, rows_ahead
 from forgec.backends.cpu.tiles import (
     ONE_BY_ONE,
     At,
@@ -30,9 +31,10 @@ from forgec.backends.cpu.tiles import (
     lanes_below,
 )
 
-LINE_BYTES = 64
 TURNED_LANES = 16
 """The squares in which tiles are turned have at most so many lanes: rows and columns in registers at the same time."""
+PAIRED_LANES = 128
+"""Rows of halves whose extent is a multiple of this are computed in pairs of vectors."""
 STREAMED_ROW, STREAMED_VECTOR = 256, 16
 """Writes past the caches are gathered into lines by a few buffers of the processor: rows have at least so many bytes,
 and vectors, so that lines are whole when they leave."""
@@ -250,6 +252,8 @@ class Loaded(Tile):
             for dim, (offset, extent) in enumerate(zip(offsets, memory.shape, strict=True))
         ]
         self.other = other
+        self.ahead = 0
+        """How far on in memory, in elements, is what is asked for when an element is read."""
 
     def read(self, k: Kernel, at: At) -> SSAValue:
         ok, mask = None, at.active
@@ -266,7 +270,13 @@ class Loaded(Tile):
                 mask = conjunction(k, mask, k.e.not_(before))
         stride = 0 if at.axis is None else self.memory.strides[at.axis]
         pointer = self.memory.address(k, at.places)
+        if self.ahead and at.lanes > 1 and stride == 1:
+            ask(k, k.address(pointer, self.ahead, self.element), self.element, at.lanes)
         return fetch(k, self.element, pointer, stride, at.lanes, ok, mask, self.other)
+
+    def read_ahead(self, *, reduced: bool) -> None:
+        """Ask for elements before they are read, where that pays."""
+        self.ahead = rows_ahead(self.shape, self.memory.strides, size_bytes(self.element), reduced=reduced)
 
     def is_contiguous(self, axis: int) -> bool:
         stride = self.memory.strides[axis]
@@ -319,6 +329,9 @@ class Gathered(Tile):
             if at.lanes == 1:
                 return fetch(k, self.element, pointer, 0, 1, chosen, None, self.other)
             mask = conjunction(k, at.active, chosen)
+            if self.width * abs(stride or 0) >= LINE_BYTES:
+                there = self.address(k, place_ahead(k, self.shape, at.places, at.axis or 0, at.lanes))
+                ask(k, there, self.element, at.lanes, stride or 0)
 
             def load() -> SSAValue:
                 return fetch(k, self.element, pointer, stride or 0, at.lanes, None, mask, self.other)
@@ -403,7 +416,8 @@ def store_tile(
     target = replace(memory, pointer=memory.address(k, offsets))
     square = _square(k, value, target)
     nbytes = 0 if square is None else square.nbytes
-    streamed = None if large is False or 0 < nbytes < LINE_BYTES else _streams(k, value, target, ranges, large)
+    width = _width(k, value, target)
+    streamed = None if large is False or 0 < nbytes < LINE_BYTES else _streams(k, value, width, target, ranges, large)
 
     def line(found: SSAValue, at: At) -> None:
         stride = 1 if at.axis is None else target.strides[at.axis]
@@ -413,10 +427,20 @@ def store_tile(
         line(k.read(value, at), at)
 
     if square is None:
-        loop_nest(k, value.shape, value.width, chunk, ranges)
+        loop_nest(k, value.shape, width, chunk, ranges)
     else:
         _store_turned(k, square, ranges, line, chunk)
     return streamed is not None
+
+
+def _width(k: Kernel, value: Tile, target: Memory) -> int:
+    """The width of elements by which a tile is computed. Halves that were computed in float32 are two registers of
+    AVX-512 at a time, which together are a line of the target, as long as rows are long.
+    """
+    axis, size = lane_axis(value.shape), size_bytes(target.element)
+    if axis is None or size != 2 or value.width != 4 or k.e.register_bytes != LINE_BYTES or target.strides[axis] != 1:
+        return value.width
+    return size if value.shape[axis] % PAIRED_LANES == 0 else value.width
 
 
 def _square(k: Kernel, value: Tile, target: Memory) -> Square | None:
@@ -456,13 +480,13 @@ def _store_turned(
 
 
 def _streams(
-    k: Kernel, value: Tile, target: Memory, ranges: Sequence[tuple[Place, Place]], large: bool | SSAValue
+    k: Kernel, value: Tile, width: int, target: Memory, ranges: Sequence[tuple[Place, Place]], large: bool | SSAValue
 ) -> SSAValue | None:
     """Whether every vector of a tile is written to an address that is a multiple of its size; None if never."""
     axis, size = lane_axis(value.shape), size_bytes(target.element)
     if axis is None or target.strides[axis] != 1 or ranges[axis][0] != 0 or value.shape[axis] * size < STREAMED_ROW:
         return None
-    nbytes = lane_count(value.shape[axis], value.width) * size
+    nbytes = lane_count(value.shape[axis], width) * size
     if nbytes < STREAMED_VECTOR:
         return None
     e = k.e

@@ -19,8 +19,10 @@ from forgec.ir.tile import compute, memory
 from forgec.ir.tile.kernel import KernelOp
 from forgec.ir.tile.types import block_type, extents
 
-CHEAP = 4
-"""A tile whose computation costs so many simple ops is computed again rather than stored."""
+CHEAP, CHEAP_IN_PRODUCT = 6, 2
+"""A tile whose computation costs so many simple ops is computed again rather than stored: to write it and read it takes
+about as long. Products read their factors many times."""
+_LOAD, _LOAD_HALF, _TO_HALF = 2, 3, 7
 _MUCH = 100
 LONGEST_CHAIN = 64
 """Ops one after the other that one loop nest computes at most: what a scan's steps, written out, are stored after."""
@@ -91,10 +93,12 @@ class Placement:
         if isinstance(op, compute.RangeOp | compute.IndexOp):
             return 1 + sum(self.cost(operand) for operand in op.operands)
         if isinstance(op, memory.LoadOp):
-            return CHEAP if _is_plain(op) else _MUCH
+            if not _is_plain(op):
+                return _MUCH
+            return _LOAD if types.ITEM_BYTES[types.dtype(block_type(op.block))] >= 4 else _LOAD_HALF
         if isinstance(op, memory.GatherOp) or op.name in EXPENSIVE:
             return _MUCH
-        own = 0 if isinstance(op, compute.BroadcastOp) else 1
+        own = 0 if isinstance(op, compute.BroadcastOp) else _TO_HALF if isinstance(op, arith.TruncFOp) else 1
         return own + sum(self.cost(operand) for operand in op.operands)
 
     def cost(self, value: SSAValue) -> int:
@@ -123,7 +127,9 @@ class Placement:
         copied = any(isinstance(reader, compute.DotOp) and operand < 2 for reader, operand in readers)
         if isinstance(op, memory.LoadOp | memory.GatherOp) and parameter_of(op.block) in self.written:
             self.stored.add(value)
-        elif (deeper and copied) or ((len(readers) > 1 or again) and self.cost(value) > CHEAP):
+        elif (deeper and copied) or (
+            (len(readers) > 1 or again) and self.cost(value) > (CHEAP_IN_PRODUCT if copied else CHEAP)
+        ):
             self.stored.add(value)
             self._costs[value] = 1
 
@@ -155,8 +161,8 @@ def _is_plain(op: memory.LoadOp) -> bool:
     block = block_type(op.block)
     axis = next((a for a, extent in reversed(list(enumerate(extents(op.result)))) if extent != 1), None)
     inside = set() if op.in_bounds is None else set(op.in_bounds.data)
-    wide = types.ITEM_BYTES[types.dtype(block)] >= 4
-    return wide and len(inside) == types.rank(block) and (axis is None or types.strides(block)[axis] in (0, 1))
+    whole = types.ITEM_BYTES[types.dtype(block)] >= 2
+    return whole and len(inside) == types.rank(block) and (axis is None or types.strides(block)[axis] in (0, 1))
 
 
 def reduced_next(op: Operation) -> compute.ReduceOp | None:

@@ -64,7 +64,7 @@ FRAME_LIMIT = 4 << 20
 def kernel_functions(
     kernel: KernelOp, *, vector_bytes: int = VECTOR_BYTES, features: Collection[str] = ()
 ) -> list[llvm.FuncOp]:
-    """The function of a bound kernel, and those that it calls. ``vector_bytes`` is the size of the target's registers,
+    """The function of a bound kernel, and those that it calls. ``vector_bytes`` is the size of the target's registers, 64 of x86 with AVX-512 alone;
     ``features`` are instructions that it has beyond its level (``short_products.FEATURES``).
 
     Raises:
@@ -145,6 +145,7 @@ class _Lowering:
         self.large: dict[SSAValue, bool | SSAValue] = {}
         """Which parameters are written past the caches: those that no cache holds until they are read."""
         self.streams = False
+        self.has_products = any(isinstance(op, compute.DotOp) for op in kernel.walk())
         self.kept: dict[compute.ReduceOp, list[tuple[SSAValue, Kept]]] = {}
         """Tiles that are written in the loop nest of a reduction."""
 
@@ -319,7 +320,12 @@ class _Lowering:
                 offsets = [self.place(offset) for offset in op.offsets]
                 in_bounds = () if op.in_bounds is None else op.in_bounds.data
                 other = 0 if op.other is None else op.other.value
-                return Loaded(self.k, self.memories[op.block], offsets, shape, in_bounds, other)
+                found = Loaded(self.k, self.memories[op.block], offsets, shape, in_bounds, other)
+                if not self.has_products:
+                    found.read_ahead(
+                        reduced=any(isinstance(each.operation, compute.ReduceOp) for each in op.result.uses)
+                    )
+                return found
             case memory.GatherOp():
                 indices = [self.tile(index, shape) for index in op.indices]
                 mask = None if op.mask is None else self.tile(op.mask, shape)

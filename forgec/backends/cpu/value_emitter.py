@@ -360,10 +360,17 @@ class ValueEmitter:
         if element_type(type) == f16:
             return self._cast(llvm.FPTruncOp, a, f16)
         whole = self.bitcast(a, with_element(a.type, i32))
-        odd = self.and_(self.lshr(whole, 16), 1)
-        rounded = self.add(self.add(whole, 0x7FFF), odd)
+        count = lanes(a.type)
+        if count is not None and self.register_bytes == 64:  # AVX-512 adds under a mask
+            odd = self.icmp("ne", self.and_(whole, 0x10000), 0)
+            rounded = self.add(whole, self.select(odd, self.const(whole.type, 0x8000), 0x7FFF))
+        else:
+            rounded = self.add(self.add(whole, 0x7FFF), self.and_(self.lshr(whole, 16), 1))
         # Of a NaN only the quiet bit is set: the carry could make it an infinity or a zero.
         kept = self.select(self.fcmp("uno", a, a), self.or_(whole, 0x400000), rounded)
+        if count is not None and 4 * count > self.register_bytes == 64:  # one permutation takes of two vectors
+            shorts = self.bitcast(kept, vector(i16, 2 * count))
+            return self.bitcast(self.shuffle(shorts, range(1, 2 * count, 2)), with_element(a.type, bf16))
         return self.bitcast(self.trunc(self.lshr(kept, 16), i16), with_element(a.type, bf16))
 
     def fptosi_sat(self, a: SSAValue, element: IntegerType) -> SSAValue:

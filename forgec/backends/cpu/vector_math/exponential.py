@@ -33,6 +33,8 @@ from forgec.backends.cpu.vector_math.arithmetic import (
     polynomial,
     power_of_two,
     scaled,
+    scaled_in_one_step,
+    scales_in_one_step,
     split_exponent,
 )
 
@@ -87,10 +89,13 @@ def _exp_32(e: Emitter, x: SSAValue, shift: int) -> SSAValue:
     n = e.fsub(shifted, fmt.round_shift)
     high, middle = parts(LN2, 32, 2)
     r = e.fma(n, -middle, e.fma(n, -high, x))
+    value = e.fadd(_expm1_reduced(e, r), 1.0)
+    if scales_in_one_step(e, x.type):
+        return scaled_in_one_step(e, value, e.fadd(n, float(shift)) if shift else n)
     whole = bits_of(e, shifted)
     whole = e.add(whole, shift) if shift else whole
     half = e.ashr(whole, 1)
-    value = e.fmul(e.fadd(_expm1_reduced(e, r), 1.0), power_of_two(e, half, x.type))
+    value = e.fmul(value, power_of_two(e, half, x.type))
     return e.fmul(value, power_of_two(e, e.sub(whole, half), x.type))
 
 

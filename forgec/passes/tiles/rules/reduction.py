@@ -67,7 +67,7 @@ def reduced_in_loop(k: KernelBuilder, kind: str, axis: Axis, element: Element, e
 
     def body(carried: Sequence[Tile]) -> Sequence[Tile]:
         part = reduce_tile(k, kind, element(axis), axis)
-        return [apply(k, kind, *k.aligned(carried[0], part))]
+        return [apply(k, "max" if kind == "maxnum" else kind, *k.aligned(carried[0], part))]
 
     return k.loop(axis, [start(k, kind, axis, element)], body, end=end)[0]
 
@@ -265,7 +265,7 @@ def _finite(k: KernelBuilder, greatest: Tile) -> Tile:
 def logsumexp(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     dtype = types.dtype(op.result)
     wide = work_dtype(dtype)
-    greatest = _finite(k, over(k, op, place, "max", wide, _same))
+    greatest = _finite(k, over(k, op, place, "maxnum", wide, _same))  # a NaN shows in the sum
     total = over(k, op, place, "add", wide, lambda x: made(k, math.ExpOp, apply(k, "sub", x, greatest)))
     return cast(k, apply(k, "add", made(k, math.LogOp, total), greatest), dtype)
 
@@ -329,7 +329,8 @@ def softmax(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     def at(where: Extent) -> Tile:
         return cast(k, k.value(op.input, (*place[:dim], where, *place[dim + 1 :])), wide)
 
-    greatest = reduced(k, "max", shape[dim], others, lambda axis: at(axis.symbol))
+    # A NaN shows in the sum, and with it in all of the row, whatever the maximum is.
+    greatest = reduced(k, "maxnum", shape[dim], others, lambda axis: at(axis.symbol))
 
     def exponent(x: Tile) -> Tile:
         return made(k, math.ExpOp, apply(k, "sub", x, greatest))
