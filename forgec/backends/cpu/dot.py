@@ -202,7 +202,7 @@ def dot_tile(
             buffer.write(k, value, cell)
 
     def rows_of(column: Place, width: int) -> None:
-        if band != "result":
+        if band != "result" or rows <= height:  # one block of rows has nothing to leave out
             rows_between(column, width, begin, ends, count, parts_of_rest)
             return
         after = k.add(column, min(width * lanes, columns))
