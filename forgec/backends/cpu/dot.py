@@ -85,7 +85,7 @@ def dot_tile(
         lhs, rhs = groups.left(lhs), groups.right(Transpose(rhs, (1, 0)) if transposed else rhs)
         transposed = False
     total = lhs.shape[1]
-    low, high = span if band is not None else (0, 0)
+    low, high = (span[0], span[1]) if band is not None else (0, 0)
     span = () if band is not None else span
     if rows <= ROWS_ALONG_SUM and transposed and rhs.is_contiguous(1) and not span:
         rhs = rhs if band != "sum" else Between(rhs, 1, low, k.add(high, rows - 1))
