@@ -67,23 +67,32 @@ def dot_tile(
     vector_bytes: int,
     span: Sequence[Place] = (),
     groups: Groups | None = None,
+    needed: Place | None = None,
+    band: str | None = None,
 ) -> None:
     """Compute the product into ``buffer``, which may be where the accumulator is read from, place by place. ``span``
-    are the first row that is added to and the one after the last. With ``groups`` several products are added at once.
+    are the first row that is added to and the one after the last, or the limits of a ``band`` (``tile.dot``); rows
+    from ``needed`` on may hold anything. With ``groups`` several products are added at once.
     """
     rows, columns = accumulator.shape
     source_of_rhs, source_is_turned = rhs, transposed
+    if groups is not None and band == "sum":  # steps are groups of places then
+        rhs, band = Between(rhs, 1 if transposed else 0, span[0], k.add(span[1], rows - 1)), None
+        span = ()
     if groups is None:
         lhs, rhs = (converted(side, accumulator.element) for side in (lhs, rhs))
     else:
         lhs, rhs = groups.left(lhs), groups.right(Transpose(rhs, (1, 0)) if transposed else rhs)
         transposed = False
     total = lhs.shape[1]
+    low, high = (span[0], span[1]) if band is not None else (0, 0)
+    span = () if band is not None else span
     if rows <= ROWS_ALONG_SUM and transposed and rhs.is_contiguous(1) and not span:
+        rhs = rhs if band != "sum" else Between(rhs, 1, low, k.add(high, rows - 1))
         dot_along_sum(k, lhs, rhs, accumulator, buffer, vector_bytes=vector_bytes)
         return
     lanes = lane_count(columns, size_bytes(accumulator.element))
-    apart = rows <= FEW_ROWS and total % lanes == 0
+    apart = rows <= FEW_ROWS and total % lanes == 0 and band != "sum"
     terms = ScaledTerms.of(k, lhs, rhs, transposed) if apart and isinstance(rhs, MultiplyAdd) else None
     if transposed:
         rhs = Transpose(rhs, (1, 0))
@@ -91,14 +100,15 @@ def dot_tile(
     vectors = -(-columns // lanes)
     block = min(vectors, max(1, REGISTERS_ACROSS // per_vector))
     few = rows <= ROWS_ALONG_SUM and vectors > block and rhs.is_contiguous(1) and lhs.end(0) is None
-    few = few and not isinstance(rhs, MultiplyAdd) and not span
+    few = few and not isinstance(rhs, MultiplyAdd) and not span and needed is None
     if few:  # whole rows of rhs, as they lie in memory
         block = _even(vectors, max(block, (REGISTERS[vector_bytes] - 2) // per_vector // 2))
     height = (REGISTERS[vector_bytes] - block * per_vector - 1) // (block * per_vector)
     height = min(height, REGISTERS[vector_bytes] // REGISTERS_ACROSS - 2, rows)
     slab = _slab(total, SLAB // (columns * size_bytes(accumulator.element))) if few and rows > height else total
     limit = lhs.end(0)
-    ends = rows if limit is None else k.max(k.min(rows, limit), 0)
+    wanted = rows if needed is None else needed
+    ends = wanted if limit is None else k.max(k.min(wanted, limit), 0)
     begin: Place = 0
     if span:
         begin, ends = k.max(span[0], 0), k.min(span[1], ends)
@@ -107,26 +117,42 @@ def dot_tile(
     crowded = rows > height and crowds(direct.apart(0), height)
     strip = k.buffer(lhs.element, (height, total), spread=True) if crowded and vectors <= block else None
     if strip is None and (again or crowded):
-        lhs = stored(k, direct, spread=True, rows=None if limit is None and not span else ends)
+        is_part = limit is not None or needed is not None or bool(span)
+        lhs = stored(k, direct, spread=True, ends=(ends if is_part else None, None))
     else:
         lhs = direct
+    summed_to: Place = total
+    if (
+        rows > FEW_ROWS and not few and terms is None and groups is None
+    ):  # what is after the end of rhs is not copied, but left out
+        before = rhs.before_end(0)
+        tail = rhs.end(0)
+        if tail is not None and before.is_plain and before.is_contiguous(1):
+            rhs, summed_to = before, k.min(k.max(tail, 0), total)
     if not rhs.is_contiguous(1) or (rows > height and not rhs.is_plain):
         rhs = stored(k, rhs)
     steps = STEPS if rhs.is_plain else 2 * STEPS
     steps = max(1, steps * FEW_ROWS // max(rows, FEW_ROWS)) if not rhs.is_plain or rows <= FEW_ROWS else 1
     if few:
         steps = max(1, min(steps, PRODUCTS // (min(rows, height) * block)))
+    banded = band == "sum" and steps == 1 and slab == total and terms is None
+    if band == "sum" and not banded:
+        rhs = Between(rhs, 0, low, k.add(high, rows - 1))
     if slab < total:
         if not _is_in(accumulator, buffer):
-            write(k, accumulator, buffer)
+            write(k, accumulator, buffer, (needed, None))
         accumulator = Stored(buffer)
     excess = None if groups is None else groups.excess(k, rhs, columns, lanes)
     k.begin_nest()
     summed_from: Place = 0
     count = k.max(k.sub(ends, begin), 0) if span else ends
-    parts_of_rest = [] if isinstance(count, int) and not span else _rest(k, count, height, rows)
-    asking = [until for size, until in parts_of_rest if size > FEW_ROWS]
-    ahead = _Ahead(k, source_of_rhs, source_is_turned, count, asking, 1 if groups is None else groups.size)
+    parts_of_rest = [] if isinstance(count, int) else _rest(k, count, height, rows)
+    size = 1 if groups is None else groups.size
+    if limit is None and not span:  # as if all rows were there: that is what most tiles have, and known here
+        ahead = _Ahead(k, source_of_rhs, source_is_turned, rows, (), size)
+    else:
+        asking = [until for size_, until in parts_of_rest if size_ > FEW_ROWS]
+        ahead = _Ahead(k, source_of_rhs, source_is_turned, count, asking, size)
     multiply = multiply_add if groups is None else groups.multiply_add
 
     def tile_of(row: Place, height: int, column: Place, width: int, last: Place | None = None) -> None:
@@ -168,12 +194,26 @@ def dot_tile(
         if terms is not None:
             sums = scaled_sum(k, terms, places, [at(0, c) for c in range(width)], total, lanes, first)
         else:
-            sums = _summed(k, slab, steps, lambda place, acc: step(k.add(summed_from, place), acc), first)
+            part: tuple[Place, Place] = (0, slab if slab < total else summed_to)
+            if banded:
+                part = k.max(k.add(row, low), 0), k.min(k.add(places[-1], high), summed_to)
+            sums = _summed(k, part, steps, lambda place, acc: step(k.add(summed_from, place), acc), first)
         for value, cell in zip(sums, cells, strict=True):
             buffer.write(k, value, cell)
 
     def rows_of(column: Place, width: int) -> None:
-        if isinstance(count, int) and not span:
+        if band != "result" or rows <= height:  # one block of rows has nothing to leave out
+            rows_between(column, width, begin, ends, count, parts_of_rest)
+            return
+        after = k.add(column, min(width * lanes, columns))
+        first, end = k.max(k.add(k.sub(column, high), 1), begin), k.min(k.sub(after, low), ends)
+        number = k.max(k.sub(end, first), 0)
+        rows_between(column, width, first, end, number, _rest(k, number, height, rows))
+
+    def rows_between(
+        column: Place, width: int, begin: Place, ends: Place, count: Place, parts_of_rest: Sequence[tuple[int, Place]]
+    ) -> None:
+        if isinstance(count, int) and begin == 0:
             _in_blocks(k, count, height, lambda row, size: tile_of(row, size, column, width))
             return
         last, done = k.sub(ends, 1), k.mul(k.floordiv(count, height), height)
@@ -189,12 +229,34 @@ def dot_tile(
 
     k.loop(0, total, slab, lambda place, _: slab_from(place) or ())
     if (limit is not None or span) and not _is_in(accumulator, buffer):
-        for others in ((0, k.min(begin, rows)), (k.max(ends, begin), rows)):
+        for others in ((0, k.min(begin, wanted)), (k.max(ends, begin), wanted)):
             if others != (0, 0):
                 loop_nest(
                     k, (rows, columns), accumulator.width, lambda at: buffer.write(k, k.read(accumulator, at), at),
                     [others, (0, columns)],
                 )  # fmt: skip
+
+
+class Between(Tile):
+    """A tile that is 0 outside of ``[start, end)`` along an axis."""
+
+    def __init__(self, operand: Tile, axis: int, start: Place, end: Place) -> None:
+        super().__init__(operand.element, operand.shape, [operand])
+        self.operand, self.axis, self.start, self.stop = operand, axis, start, end
+
+    def read(self, k: Kernel, at: At) -> SSAValue:
+        e, place = k.e, at.places[self.axis]
+        if at.axis == self.axis:
+            before = lanes_below(k, k.sub(self.start, place), at.lanes)
+            inside = e.and_(lanes_below(k, k.sub(self.stop, place), at.lanes), e.not_(before))
+        else:
+            inside = e.and_(
+                e.icmp("sge", k.ssa(place), k.ssa(self.start)), e.icmp("slt", k.ssa(place), k.ssa(self.stop))
+            )
+        return e.select(inside, k.read(self.operand, at), 0)
+
+    def is_contiguous(self, axis: int) -> bool:
+        return self.operand.is_contiguous(axis)
 
 
 class _Ahead:
@@ -257,15 +319,18 @@ def _rest(k: Kernel, ends: Place, height: int, rows: int) -> list[tuple[int, Pla
 
 def _summed(
     k: Kernel,
-    total: int,
+    part: tuple[Place, Place],
     steps: int,
     step: Callable[[Place, list[SSAValue]], Sequence[SSAValue]],
     first: list[SSAValue],
 ) -> list[SSAValue]:
-    """The accumulators after all steps of a sum, of which several are written out at once: what they read in common,
-    such as the byte of two numbers or the scale of a group, is read once. Few accumulators take turns with others that
-    begin at 0, so that one multiply-add need not wait for the last.
+    """The accumulators after all steps of a part of a sum, of which several are written out at once: what they read in
+    common, such as the byte of two numbers or the scale of a group, is read once. Few accumulators take turns with
+    others that begin at 0, so that one multiply-add need not wait for the last.
     """
+    start, total = part
+    if start != 0 or not isinstance(total, int):
+        return k.loop(start, total, 1, step, first)
     whole = total // steps * steps
     turns = max(1, min(steps, ACCUMULATORS // len(first))) if whole > steps else 1
     count = len(first)

@@ -71,12 +71,19 @@ def loop_nest(
     level(0)
 
 
-def write(k: Kernel, tile: Tile, buffer: Buffer, rows: Place | None = None) -> None:
-    """Compute a tile into a buffer, or so many of its rows."""
+def write(k: Kernel, tile: Tile, buffer: Buffer, ends: Sequence[Place | None] = ()) -> None:
+    """Compute a tile into a buffer, or the places before ``ends`` of its axes (None: all)."""
     k.begin_nest()
     if not _write_turned(k, tile, buffer):
-        ranges = None if rows is None else [(0, rows), *((0, extent) for extent in tile.shape[1:])]
+        ranges = ranges_before(ends, tile.shape)
         loop_nest(k, tile.shape, tile.width, lambda at: buffer.write(k, k.read(tile, at), at), ranges)
+
+
+def ranges_before(ends: Sequence[Place | None], shape: Sequence[int]) -> list[tuple[Place, Place]] | None:
+    """The ranges of a nest that stops at some ends; None for a nest over all of a tile."""
+    if all(end is None for end in ends):
+        return None
+    return [(0, extent if end is None else end) for end, extent in zip(ends, shape, strict=True)]
 
 
 def _write_turned(k: Kernel, tile: Tile, buffer: Buffer) -> bool:
@@ -197,10 +204,10 @@ class Kept(Tile):
         return (self.stored if self.is_written else self.tile).is_contiguous(axis)
 
 
-def stored(k: Kernel, tile: Tile, *, spread: bool = False, rows: Place | None = None) -> Stored:
-    """The tile in memory: itself if it is there already. Rows from ``rows`` on may hold anything."""
+def stored(k: Kernel, tile: Tile, *, spread: bool = False, ends: Sequence[Place | None] = ()) -> Stored:
+    """The tile in memory: itself if it is there already. Places from ``ends`` on may hold anything."""
     if isinstance(tile, Stored):
         return tile
     buffer = k.buffer(tile.element, tile.shape, spread=spread)
-    write(k, tile, buffer, rows)
+    write(k, tile, buffer, ends)
     return Stored(buffer)

@@ -153,7 +153,7 @@ class Packs:
 
         def pack() -> list[SSAValue]:
             ends = None if end is None else k.max(k.min(rows, end), 0)
-            write(k, left.as_packed(tile.before_end(0)), buffer, ends)
+            write(k, left.as_packed(tile.before_end(0)), buffer, (ends, None))
             k.e.store(address, last_packed)
             return []
 

@@ -17,11 +17,13 @@ from xdsl.ir import Block, Operation, SSAValue
 from forgec.backends.cpu import elementwise
 from forgec.backends.cpu.atomics import combine_in_memory
 from forgec.backends.cpu.carried import Carried, in_place
+from forgec.backends.cpu.compares import ComparedPlaces
 from forgec.backends.cpu.dot import dot_tile
 from forgec.backends.cpu.elementwise import Unsupported, llvm_element
 from forgec.backends.cpu.emitter import Emitter, function
 from forgec.backends.cpu.llvm_types import PTR, i1, i32, i64, size_bytes
 from forgec.backends.cpu.memory_access import Gathered, Loaded, Memory, inside, scatter_tile, store_tile
+from forgec.backends.cpu.needed import Limit, Needed
 from forgec.backends.cpu.nests import Kept, stored
 from forgec.backends.cpu.packing import Factor, Packs, Piece
 from forgec.backends.cpu.placement import Placement, is_deferred, is_tile, parameter_of, reduced_next
@@ -52,7 +54,7 @@ from forgec.ir import types
 from forgec.ir.locations import location_of
 from forgec.ir.tile import compute, memory
 from forgec.ir.tile.kernel import KernelOp, ProgramIdOp, ReturnOp
-from forgec.ir.tile.types import block_type, element, extents
+from forgec.ir.tile.types import INDEX, block_type, element, extents
 from forgec.runtime.symbolic import Extent, substitute
 
 STREAMED_BYTES = 32 << 20
@@ -64,8 +66,9 @@ FRAME_LIMIT = 4 << 20
 def kernel_functions(
     kernel: KernelOp, *, vector_bytes: int = VECTOR_BYTES, features: Collection[str] = ()
 ) -> list[llvm.FuncOp]:
-    """The function of a bound kernel, and those that it calls. ``vector_bytes`` is the size of the target's registers, 64 of x86 with AVX-512 alone;
-    ``features`` are instructions that it has beyond its level (``short_products.FEATURES``).
+    """The function of a bound kernel, and those that it calls. ``vector_bytes`` is the size of the target's registers,
+    64 of x86 with AVX-512 alone; ``features`` are instructions that it has beyond its level
+    (``short_products.FEATURES``).
 
     Raises:
         ForgeError: FORGE-B002 for a kernel whose tile extents are not bound, or an op or a type that has no code.
@@ -118,6 +121,7 @@ class _Lowering:
         features: frozenset[str],
         func: llvm.FuncOp | None = None,
         placement: Placement | None = None,
+        needed: Needed | None = None,
     ) -> None:
         """``func`` is another function than the kernel's own: that of a loop."""
         self.kernel = kernel
@@ -127,6 +131,9 @@ class _Lowering:
         self.e.features = features
         self.k = Kernel(self.e)
         self.placement = Placement(kernel) if placement is None else placement
+        self.needed = Needed(kernel) if needed is None else needed
+        self.limits: dict[tuple[Limit, int], Place] = {}
+        """What the limits of axes of some extent are, once the places are known that they depend on."""
         self.repeated = repeated_loops(kernel, self.placement) if func is None else {}
         self.functions: dict[Hashable, llvm.FuncOp] = {}
         """The functions that are called, by what they are compiled for."""
@@ -193,6 +200,7 @@ class _Lowering:
         for op in block.ops:
             try:
                 self.op(op)
+                self.know_limits(op)
             except Unsupported as fault:
                 raise _refusal(fault, self.kernel, op) from fault
 
@@ -235,6 +243,24 @@ class _Lowering:
                 self.deferred(op)
             case _:
                 raise Unsupported(op.name)
+
+    def know_limits(self, op: Operation) -> None:
+        """The limits that depend on a place that has just been computed."""
+        for result in op.results:
+            for limit, extent in self.needed.limits.get(result, ()):
+                left = self.k.sub(self.extent(limit.bound), self.place(result))
+                place = self.k.max(self.k.min(left, extent), 0)
+                if place != extent:
+                    self.limits[limit, extent] = self.k.assume_nonnegative(place)
+
+    def ends(self, value: SSAValue) -> tuple[Place | None, ...]:
+        """For each axis of a tile the place from which on it is not needed; None where all of it is."""
+        pairs = zip(self.needed.of(value), extents(value), strict=True)
+        found = [
+            self.limits.get((limit, extent)) if limit is not None and isinstance(extent, int) else None
+            for limit, extent in pairs
+        ]
+        return tuple(found)
 
     # -- values --------------------------------------------------------------------------------------------------------
 
@@ -285,11 +311,18 @@ class _Lowering:
         found = self.deferred_tile(op, self.shape(result))
         if result not in self.placement.stored or op in self.factors:
             self.tiles[result] = found
-        elif found.is_contiguous(len(found.shape) - 1) and (reduction := reduced_next(op)) is not None:
+        elif (reduction := self.written_by(op, found)) is not None:
             self.tiles[result] = kept = Kept(found, self.new_buffer(result))
             self.kept.setdefault(reduction, []).append((result, kept))
         else:
-            self.tiles[result] = stored(self.k, found)
+            self.tiles[result] = stored(self.k, found, ends=self.ends(result))
+
+    def written_by(self, op: Operation, tile: Tile) -> compute.ReduceOp | None:
+        """The reduction in whose loop nest a tile is written: it goes through all that is needed of the tile."""
+        reduction = reduced_next(op) if tile.is_contiguous(len(tile.shape) - 1) else None
+        if reduction is None or self.needed.of(op.results[0])[:-1] == self.needed.of(reduction.result):
+            return reduction
+        return None
 
     def scalar(self, op: Operation) -> SSAValue:
         match op:
@@ -346,6 +379,8 @@ class _Lowering:
                 return Transpose(self.tiles[op.input], op.permutation.data)
             case compute.PadOp():
                 return self.padded(op)
+            case arith.CmpiOp() if element(op.lhs) == INDEX:
+                return ComparedPlaces(op, shape, [self.tile(operand, shape) for operand in op.operands])
         kind = {math.FmaOp: MultiplyAdd, arith.MulfOp: Product}.get(type(op), Elementwise)
         return kind(
             llvm_element(element(op.results[0])), shape, elementwise.compute(op),
@@ -381,7 +416,7 @@ class _Lowering:
     def reduce(self, op: compute.ReduceOp) -> None:
         tile = self.tiles[op.input]
         buffer = self.new_buffer(op.result) if is_tile(op.result) else None
-        found = reduce_tile(self.k, op.kind.data, tile, op.axis.data, buffer)
+        found = reduce_tile(self.k, op.kind.data, tile, op.axis.data, buffer, self.ends(op.result))
         if buffer is None:
             assert found is not None
             self.scalars[op.result] = found
@@ -399,6 +434,7 @@ class _Lowering:
             self.k, self.tiles[op.lhs], self.tiles[op.rhs], accumulator, buffer,
             transposed=op.transposed is not None, vector_bytes=self.vector_bytes,
             span=[self.place(row) for row in op.rows], groups=self.groups(op),
+            needed=self.ends(op.result)[0], band=None if op.band is None else op.band.data,
         )  # fmt: skip
         self.tiles[op.result] = Stored(buffer)
 
@@ -411,7 +447,7 @@ class _Lowering:
 
     def loop(self, op: scf.ForOp) -> None:
         arguments = op.body.block.args[1:]
-        carried = Carried(self.k, [self.new_buffer(value) if is_tile(value) else None for value in arguments])
+        carried = self.carried(arguments)
         carried.write([self.tiles.get(value) for value in op.iter_args])
         self.factors.update(self.pack(op))
         form = self.repeated.get(op)
@@ -419,6 +455,11 @@ class _Lowering:
             self.results(op, carried.buffers, ())
         else:
             self.results(op, carried.buffers, self.iterate(op, carried))
+
+    def carried(self, values: Sequence[SSAValue]) -> Carried:
+        """Buffers for tiles among some values."""
+        buffers = [self.new_buffer(value) if is_tile(value) else None for value in values]
+        return Carried(self.k, buffers, [self.ends(value) for value in values])
 
     def pack(self, op: scf.ForOp) -> dict[Operation, Factor]:
         """Pack the left factors of a loop's products that are better read so."""
@@ -486,13 +527,14 @@ class _Lowering:
                 tiles[value] = tile
             else:
                 return False
-        key = (form.key, tuple(passed.signature))
+        limits = {pair: passed.place(place) for pair, place in self.limits.items()}
+        key = (form.key, tuple(passed.signature), self.needed_in(op, list(limits)))
         if key not in self.functions:
             name = f"{self.kernel.sym_name.data}.loop{len(self.functions)}"
             func = function(name, [value.type for value in passed.arguments], internal=True)
-            inner = _Lowering(self.kernel, self.vector_bytes, self.e.features, func, self.placement)
+            inner = _Lowering(self.kernel, self.vector_bytes, self.e.features, func, self.placement, self.needed)
             values = iter(inner.e.arguments)
-            inside = Carried(inner.k, [buffer(inner.k, values) for buffer in buffers])
+            given = [buffer(inner.k, values) for buffer in buffers]
             read = [load for load in op.body.block.ops if load in self.factors]
             inner.factors = {load: factor(inner.k, values) for load, factor in zip(read, factors, strict=True)}
             inner.symbols = {name: place(inner.k, values) for name, place in symbols.items()}
@@ -503,12 +545,24 @@ class _Lowering:
                     inner.scalars[value] = scalars[value](inner.k, values)
                 else:
                     inner.tiles[value] = tiles[value](inner.k, values)
+            inner.limits = {pair: place(inner.k, values) for pair, place in limits.items()}
+            arguments = op.body.block.args[1:]
+            inside = Carried(inner.k, given, [inner.ends(value) for value in arguments])
             inner.iterate(op, inside)
             inner.e.ret()
             self.k.frame_bytes += inner.k.frame_bytes
             self.functions[key] = func
         self.e.call(self.functions[key], passed.arguments)
         return True
+
+    def needed_in(self, op: scf.ForOp, limits: Sequence[tuple[Limit, int]]) -> Hashable:
+        """What a loop needs of its tiles, by the numbers of limits."""
+        numbers = {pair: number for number, pair in enumerate(limits)}
+        values = [v for each in op.walk() for v in (*each.results, *(a for r in each.regions for a in r.block.args))]
+        return tuple(
+            tuple(numbers.get((limit, extent), -1) for limit, extent in zip(self.needed.of(v), extents(v), strict=True))  # type: ignore[arg-type]
+            for v in values
+        )
 
     def results(self, op: Operation, buffers: Sequence[Buffer | None], numbers: Sequence[SSAValue]) -> None:
         """What the results of an op are: the buffers of tiles, and the numbers of the others."""
@@ -520,7 +574,7 @@ class _Lowering:
                 self.tiles[result] = Stored(buffer)
 
     def branch(self, op: scf.IfOp) -> None:
-        chosen = Carried(self.k, [self.new_buffer(value) if is_tile(value) else None for value in op.results])
+        chosen = self.carried(op.results)
 
         def side(block: Block | None) -> Callable[[], Sequence[SSAValue]]:
             def emit() -> Sequence[SSAValue]:

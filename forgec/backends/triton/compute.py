@@ -155,8 +155,10 @@ def dot(writer: Writer, op: DotOp) -> None:
     result = (rows, columns)
     accumulator = writer[op.accumulator]
     starts_at_zero = accumulator.literal == 0 and accumulator.literal is not None
-    if op.rows:
+    if op.rows and op.band is None:
         left = _within_rows(writer, op, left, rows)
+    if op.band is not None and op.band.data == "sum":
+        right = _read_in_band(writer, op, right, rows, depth)
     if kind in NARROW[2:]:  # exact in float16; the tensor cores would add float8 products with too few bits
         left, right = (writer.cast(text, element(op.lhs), "float16") for text in (left, right))
         kind = "float16"
@@ -193,6 +195,15 @@ def _within_rows(writer: Writer, op: DotOp, left: Text, rows: int) -> Text:
     first, last = (writer[place].at(Level.SUM) for place in op.rows)
     mask = f"((tl.arange(0, {rows}) >= {first}) & (tl.arange(0, {rows}) < {last}))[:, None]"
     return call("tl.where", mask, left.code, "0", shape=left.shape)
+
+
+def _read_in_band(writer: Writer, op: DotOp, right: Text, rows: int, depth: int) -> Text:
+    """Zeros for what no row's band has: 0 · NaN would be NaN."""
+    low, high = (writer[place].at(Level.SUM) for place in op.rows)
+    steps = f"tl.arange(0, {depth})"
+    mask = f"(({steps} >= {low}) & ({steps} < {high} + {rows - 1}))"
+    along = "[None, :]" if op.transposed is not None else "[:, None]"
+    return call("tl.where", mask + along, right.code, "0", shape=right.shape)
 
 
 def _turned(text: Text) -> Text:

@@ -163,6 +163,10 @@ class DotOp(TileOp):
     nearest or to odd: of n products the result is off by at most ``n · (2⁻²² Σ |lhs · rhs| + 2⁻¹²⁵)`` and by ``2⁻¹²⁶``
     times the sum of the magnitudes of factors that meet a subnormal. The order of the sum is free. With ``rows %first,
     %end`` only the rows from the one place up to the other are added to, as far as the tile has them.
+
+    With ``rows %low, %high band "result"`` elements of the result are only defined where ``low <= n - m < high``. With
+    ``band "sum"`` only what has ``low <= k - m < high`` is summed: ``lhs`` is 0 elsewhere, and what no row sums of
+    ``rhs`` is not read. So a backend may leave out of products what causality and windows do.
     """
 
     name = "tile.dot"
@@ -173,13 +177,14 @@ class DotOp(TileOp):
     rhs = operand_def(TensorType)
     accumulator = operand_def(T)
     rows = var_operand_def(IndexType)
+    band = opt_prop_def(StringAttr)
     transposed = opt_prop_def(UnitAttr)
     precision = prop_def(StringAttr, default_value=StringAttr("ieee"))
     result = result_def(T)
 
     assembly_format = (
-        "$lhs `,` $rhs `into` $accumulator (`rows` $rows^)? (`transposed` $transposed^)? "
-        "(`precision` custom<Bare>($precision)^)? attr-dict `:` type($lhs) `,` type($rhs) `->` type($accumulator)"
+        "$lhs `,` $rhs `into` $accumulator (`rows` $rows^)? (`band` custom<Bare>($band)^)? (`transposed` $transposed^)?"
+        " (`precision` custom<Bare>($precision)^)? attr-dict `:` type($lhs) `,` type($rhs) `->` type($accumulator)"
     )
 
     def __init__(
@@ -191,10 +196,13 @@ class DotOp(TileOp):
         transposed: bool = False,
         rows: Sequence[SSAValue] = (),
         precision: str = "ieee",
+        band: str | None = None,
     ) -> None:
         properties: dict[str, Attribute] = {"transposed": UnitAttr()} if transposed else {}
         if precision != "ieee":
             properties["precision"] = StringAttr(precision)
+        if band is not None:
+            properties["band"] = StringAttr(band)
         self.set_up([lhs, rhs, accumulator, *rows], accumulator.type, properties)
 
     def verify_(self) -> None:
@@ -207,6 +215,8 @@ class DotOp(TileOp):
             raise VerifyException("tile.dot multiplies tiles of one element type")
         if len(self.rows) not in (0, 2):
             raise VerifyException("tile.dot takes the first of its rows and the one after the last, or none")
+        if self.band is not None and (self.band.data not in ("result", "sum") or not self.rows):
+            raise VerifyException("tile.dot takes a band of its result or of its sum, between two places")
         if self.precision.data not in ("ieee", "tf32", "bf16"):
             raise VerifyException(f"there is no precision {self.precision.data!r}")
         if self.precision.data == "bf16" and (element(self.lhs), element(self.accumulator)) != (bf16, f32):

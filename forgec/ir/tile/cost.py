@@ -277,7 +277,7 @@ class _Walk:
             case compute.DotOp():
                 self.dots[tile_bytes(op.lhs) + tile_bytes(op.rhs)] = None
                 (rows, inner), columns = extents(op.lhs), extents(op.result)[1]
-                if op.rows:
+                if op.rows and op.band is None:
                     rows = self._share(op, rows)
                 self.dot_code = self.dot_code + rows * columns * inner
                 work = 2 * rows * inner * (-(-columns // DOT_COLUMNS) * DOT_COLUMNS)

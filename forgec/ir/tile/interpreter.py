@@ -418,11 +418,24 @@ class _Program:
 
     def _dot(self, op: compute.DotOp, left: Any, right: Any, accumulator: Any, *rows: Any) -> Any:
         right = right.T if op.transposed is not None else right
+        if op.band is not None and op.band.data == "sum":
+            inside = self._is_in_band(left, rows)
+            left = self.torch.where(inside, left, 0)
+            right = self.torch.where(inside.any(0)[:, None], right, 0)
         total = accumulator + self.torch.matmul(left.to(accumulator.dtype), right.to(accumulator.dtype))
+        if op.band is not None:
+            undefined = op.band.data == "result" and total.is_floating_point()
+            return self.torch.where(self._is_in_band(total, rows), total, self.torch.nan) if undefined else total
         if not rows:
             return total
         place = self.torch.arange(total.shape[0])[:, None]
         return self.torch.where((place >= rows[0]) & (place < rows[1]), total, accumulator)
+
+    def _is_in_band(self, matrix: Any, band: Sequence[int]) -> Any:
+        """Where the column less the row is a number of the band."""
+        rows, columns = (self.torch.arange(extent) for extent in matrix.shape)
+        apart = columns - rows[:, None]
+        return (apart >= band[0]) & (apart < band[1])
 
     def _reduce(self, kind: str, value: Any, axis: int) -> Any:
         torch = self.torch

@@ -176,3 +176,15 @@ def test_threads_make_no_difference() -> None:
     assert torch.equal(found[0], found[2])
     wanted = _Decode()(*(value.double() for value in inputs[:3]), kept)
     torch.testing.assert_close(found[0].double(), wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("modifiers", "first", "end"),
+    [("causal", 0, 20), ("causal offset 30 window 8", 23, 50), ("window 4 offset 9", 6, 32)],
+)
+def test_what_no_row_keeps_is_not_read(modifiers: str, first: int, end: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, inputs = attention(modifiers, 1, 4, 2, 20, 75)
+    inputs[2][:, :, :first] = inputs[2][:, :, end:] = torch.nan
+    wanted, found, _ = results(text, inputs, monkeypatch)
+    assert found.isfinite().all()
+    torch.testing.assert_close(found, wanted, rtol=2e-5, atol=2e-6)

@@ -23,7 +23,7 @@ from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
 from forgec.passes.tiles.rule import computes
 from forgec.passes.tiles.rules.contraction import dot, from_matrix, matrix_axes, zeros
 from forgec.passes.tiles.rules.reduction import mean, reduce_tile, reduced, want_whole, whole_axis
-from forgec.runtime.symbolic import Extent, floordiv, sym_max, sym_min, symbol
+from forgec.runtime.symbolic import Extent, floordiv, free_symbols, sym_max, sym_min, symbol
 
 _INFINITY = float("inf")
 
@@ -70,7 +70,8 @@ class Attention:
     def run(self) -> Tile:
         k, op = self.k, self.op
         query, (total, _, weight) = self._summed(op.sinks)
-        found = apply(k, "div", *k.aligned(total, weight))
+        inverse = apply(k, "div", number(k, 1.0, self.work), weight)
+        found = apply(k, "mul", *k.aligned(total, inverse))
         if op.may_have_empty_rows:
             empty = compare(k, "eq", weight, number(k, 0.0, self.work))
             found = select(k, empty, self._empty(*query), found)
@@ -137,7 +138,8 @@ class Attention:
         """One tile of keys and values."""
         k, op = self.k, self.op
         total, greatest, weight = carried
-        score = dot(k, query[0], self._key(axis, query[1]), zeros(k, row, axis, self._accumulator()), query[1])
+        band, key = self._band(axis), self._key(axis, query[1])
+        score = dot(k, query[0], key, zeros(k, row, axis, self._accumulator()), query[1], band, "result")
         score = apply(k, "mul", cast(k, score, self.work), number(k, op.score_scale, self.work))
         if op.softcap is not None:
             cap = number(k, float(op.softcap.value), self.work)
@@ -155,22 +157,27 @@ class Attention:
         decay = self._exponential(greatest, highest)
         weight = apply(k, "add", apply(k, "mul", weight, decay), reduce_tile(k, "add", weights, axis))
         value = self._read(op.value, self.kv_head, self._column(axis), self.feature)
-        if kept is not None:  # what no row of the tile keeps is not read: 0 · NaN would be NaN
+        if kept is not None and not (band and self._structured_alone()):
+            # What no row of the tile keeps is not read: 0 · NaN would be NaN. A product in a band leaves it out itself.
             read = self._read_columns(axis, kept)
             value = select(k, read, value, number(k, 0.0, value.dtype))
         scaled = apply(k, "mul", *k.aligned(total, decay))
-        return [dot(k, cast(k, weights, value.dtype), value, scaled, axis), highest, weight]
+        return [dot(k, cast(k, weights, value.dtype), value, scaled, axis, band, "sum"), highest, weight]
 
     def _read_columns(self, axis: Axis, kept: Tile) -> Tile:
         """Which columns some row of the tile keeps. Under causal alone those are the columns before the loop's end."""
         k, op = self.k, self.op
-        others = (op.mask, op.keys, op.prefix, op.window, op.chunk)
-        if self.end is not None and all(other is None for other in others):
+        if self.end is not None and op.window is None and self._structured_alone():
             return compare(k, "lt", k.index(axis.symbol), Tile(self.end, (), "index"))
         for each in kept.axes:
             if each is not axis:
                 kept = reduce_tile(k, "or", kept, each)
         return kept
+
+    def _structured_alone(self) -> bool:
+        """Whether causal and window alone say what is kept."""
+        op = self.op
+        return all(other is None for other in (op.mask, op.keys, op.prefix, op.chunk))
 
     def _accumulator(self) -> str:
         return "f64" if types.dtype(self.op.query) == "f64" else "f32"
@@ -224,6 +231,22 @@ class Attention:
             same = floordiv(position, op.chunk.data) - floordiv(column, op.chunk.data)
             found.append(compare(k, "eq", k.index(same), zero))
         return found
+
+    def _band(self, axis: Axis) -> Sequence[SSAValue]:
+        """Between which differences of a column's place in its tile and a row's in its own causal and window keep
+        scores; nothing if they do not say.
+        """
+        k, op = self.k, self.op
+        if op.prefix is not None or (op.causal is None and op.window is None) or not k.tiled(self.row):
+            return ()
+        (rows,) = k.tiled(self.row)
+        if self.row != rows.symbol or self.first != 0:
+            return ()
+        same = symbol("p0") - symbol("p1") + op.position_offset  # where the column is the row's position
+        low = -rows.size if op.window is None else same - op.window.data + 1
+        high = same + (1 if op.causal is not None or op.window is None else op.window.data)
+        starts = [k.start(rows), k.start(axis)]
+        return [k.add(compute.IndexOp(each, starts if free_symbols(each) & {"p0"} else [])) for each in (low, high)]
 
     def _bounds(self, axis: Axis) -> tuple[SSAValue | None, SSAValue | None]:
         """The first key and the end of the keys that some row of the tile may keep; None for the first and the last."""

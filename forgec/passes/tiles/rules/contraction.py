@@ -91,17 +91,24 @@ def from_matrix(k: KernelBuilder, given: Tile, rows: Sequence[Axis], columns: Se
 
 
 def dot(
-    k: KernelBuilder, left: Tile, right: Tile, accumulator: Tile, axis: Axis, within: Sequence[SSAValue] = ()
+    k: KernelBuilder,
+    left: Tile,
+    right: Tile,
+    accumulator: Tile,
+    axis: Axis,
+    within: Sequence[SSAValue] = (),
+    band: str | None = None,
 ) -> Tile:
     """One step of a product: adds ``left · right`` along ``axis`` to an accumulator [row, column], or to its rows from
-    one place up to another.
+    one place up to another, or in a ``band``.
     """
     row, column = accumulator.axes
     a, b = _side(k, left, row, axis), _side(k, right, column, axis)
     dtype = accumulator.dtype
     if left.dtype not in types.FLOATS and left.dtype not in (dtype, "i8"):
         a, b = cast(k, a, dtype), cast(k, b, dtype)
-    made = compute.DotOp(a.value, b.value, accumulator.value, transposed=True, rows=within)
+    band = band if within else None
+    made = compute.DotOp(a.value, b.value, accumulator.value, transposed=True, rows=within, band=band)
     return Tile(k.add(made), accumulator.axes, dtype)
 
 
