@@ -76,17 +76,16 @@ def dot_tile(
     """
     rows, columns = accumulator.shape
     source_of_rhs, source_is_turned = rhs, transposed
+    low, high = (span[0], span[1]) if band is not None else (0, 0)
+    span = () if band is not None else span
     if groups is not None and band == "sum":  # steps are groups of places then
-        rhs, band = Between(rhs, 1 if transposed else 0, span[0], k.add(span[1], rows - 1)), None
-        span = ()
+        rhs, band = Between(rhs, 1 if transposed else 0, low, k.add(high, rows - 1)), None
     if groups is None:
         lhs, rhs = (converted(side, accumulator.element) for side in (lhs, rhs))
     else:
         lhs, rhs = groups.left(lhs), groups.right(Transpose(rhs, (1, 0)) if transposed else rhs)
         transposed = False
     total = lhs.shape[1]
-    low, high = (span[0], span[1]) if band is not None else (0, 0)
-    span = () if band is not None else span
     if rows <= ROWS_ALONG_SUM and transposed and rhs.is_contiguous(1) and not span:
         rhs = rhs if band != "sum" else Between(rhs, 1, low, k.add(high, rows - 1))
         dot_along_sum(k, lhs, rhs, accumulator, buffer, vector_bytes=vector_bytes)
