@@ -14,7 +14,7 @@ from xdsl.dialects import llvm
 from xdsl.dialects.builtin import IntegerType
 from xdsl.ir import Attribute, SSAValue
 
-from forgec.backends.cpu.llvm_types import NEON_BYTES, i1, i64, size_bytes, vector
+from forgec.backends.cpu.llvm_types import NEON_BYTES, bf16, i1, i64, size_bytes, vector
 from forgec.backends.cpu.llvm_types import lanes as lanes_of
 from forgec.backends.cpu.nests import Square, loop_nest
 from forgec.backends.cpu.places import Place
@@ -434,11 +434,13 @@ def store_tile(
 
 
 def _width(k: Kernel, value: Tile, target: Memory) -> int:
-    """The width of elements by which a tile is computed. Halves that were computed in float32 are two registers of
+    """The width of elements by which a tile is computed. bfloat16 that was computed in float32 is two registers of
     AVX-512 at a time, which together are a line of the target, as long as rows are long.
     """
     axis, size = lane_axis(value.shape), size_bytes(target.element)
-    if axis is None or size != 2 or value.width != 4 or k.e.register_bytes != LINE_BYTES or target.strides[axis] != 1:
+    if axis is None or value.width != 4 or k.e.register_bytes != LINE_BYTES or target.strides[axis] != 1:
+        return value.width
+    if target.element != bf16:  # of float16 LLVM writes 512 bits through the caches, whatever is asked for
         return value.width
     return size if value.shape[axis] % PAIRED_LANES == 0 else value.width
 
