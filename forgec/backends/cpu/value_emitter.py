@@ -16,16 +16,15 @@ from xdsl.dialects import llvm
 from xdsl.dialects.builtin import (
     UNKNOWN_LOC,
     DenseArrayBase,
-    DenseIntOrFPElementsAttr,
     FloatAttr,
     IntegerAttr,
     IntegerType,
     StringAttr,
-    VectorType,
 )
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 
 from forgec.backends.cpu import llvm_ops
+from forgec.backends.cpu.constants import constant_attribute, wrapped
 from forgec.backends.cpu.llvm_types import (
     HALVES,
     bf16,
@@ -154,10 +153,10 @@ class ValueEmitter:
         else:
             width = bits(element)
             # An attribute may hold the signed or the unsigned number of the same bits; one form makes equal ones equal.
-            packed = struct.pack(f"{len(values)}q", *(_wrapped(int(v), width) for v in values))
+            packed = struct.pack(f"{len(values)}q", *(wrapped(int(v), width) for v in values))
         key = (id(type), packed)
         if (known := self._constants.get(key)) is None:
-            properties = {"value": _constant_attribute(type, packed)}
+            properties = {"value": constant_attribute(type, packed)}
             op = llvm.ConstantOp.create(result_types=(type,), properties=properties)
             self._constants[key] = known = (
                 self._insert_in_entry(op),
@@ -489,19 +488,3 @@ class ValueEmitter:
 @lru_cache(maxsize=1024)
 def _lanes(mask: tuple[int, ...]) -> DenseArrayBase:
     return DenseArrayBase.from_list(i32, mask)
-
-
-@lru_cache(maxsize=4096)
-def _constant_attribute(type: Attribute, packed: bytes) -> Attribute:
-    """The packed numbers, one or one for each lane, as an attribute. (Packed, zeros differ by their sign.)"""
-    floating = is_float(type)
-    values = struct.unpack(f"{len(packed) // 8}{'d' if floating else 'q'}", packed)
-    if isinstance(type, VectorType):
-        count = type.shape.data[0].data
-        return DenseIntOrFPElementsAttr.from_list(type, values * count if len(values) == 1 else values)  # pyright: ignore
-    return FloatAttr(values[0], type) if floating else IntegerAttr(int(values[0]), type)  # pyright: ignore
-
-
-def _wrapped(value: int, width: int) -> int:
-    value &= (1 << width) - 1
-    return value - (1 << width) if width > 1 and value >> (width - 1) else value
