@@ -13,6 +13,7 @@ NAMES = (
     "kernel_compile",
     "roofline",
     "ops",
+    "products",
     "compile_memory",
     "latency",
     "fidelity",
@@ -21,7 +22,7 @@ NAMES = (
 
 OTHERS = ("peers",)
 """Those that only run when named."""
-OF_MODELS = ("kernel_compile", "roofline", "ops", "peers")
+OF_MODELS = ("kernel_compile", "roofline", "ops", "products", "peers")
 """Those whose further arguments are names of models."""
 
 

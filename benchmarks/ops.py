@@ -180,6 +180,8 @@ def prepared(
                 shape = [evaluate(extent, {}) for extent in types.shape(kind)]
                 strides = [evaluate(stride, {}) for stride in types.strides(kind)]
                 memory[value] = LIBRARY.zeros(types.dtype(kind), shape, strides, "cpu")
+                if isinstance(value.owner, ParamRefOp) and memory[value].is_floating_point():
+                    memory[value].normal_()  # zeros that nobody has written are one page of memory
             tensors.append(memory[value])
         slots = Slots(len(tensors), [evaluate(extent, {}) for extent in op.extents.data])
         for position, tensor in enumerate(tensors):

@@ -79,7 +79,7 @@ class Measured:
 def main(names: Sequence[str] = DEFAULT) -> None:
     """Print a table for each model."""
     level = level_of("cpu:host")
-    machine = Machine(_peak_flops(level), *_memory_rates())
+    machine = Machine(peak_flops(level), *_memory_rates())
     print(
         f"\none thread, {level}: {machine.flops / 1e9:.0f} GFLOP/s in registers, {machine.read / 1e9:.1f} GB/s read, "
         f"{machine.copied / 1e9:.1f} GB/s copied"
@@ -195,7 +195,7 @@ def _tensor(kind: types.AnyTensorType, symbols: Mapping[str, int]) -> torch.Tens
     return memory.as_strided(shape, strides)
 
 
-def _peak_flops(level: str, count: int = 12, turns: int = 200_000) -> float:
+def peak_flops(level: str, count: int = 12, turns: int = 200_000) -> float:
     """Operations per second of multiply-adds of float32 that wait for nothing."""
     lanes = vector_bits(level) // 32
     kind = f"<{lanes} x float>"
