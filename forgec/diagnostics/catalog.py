@@ -68,6 +68,12 @@ CATALOG: dict[str, Entry] = {
         "are integers or as short already, state that the model changes, or read by something else too.",
         "The notes name the weights and the reasons. Leave out --weights.",
     ),
+    "FORGE-U010": Entry(
+        "not a graph, machine or schedule",
+        "A file or value that should describe a dependence graph, a machine or a schedule has fields that are missing, "
+        "unknown or out of range, or names something that it does not define.",
+        "The message and its notes name each place. docs/scheduling.md describes the files.",
+    ),
     "FORGE-C001": Entry(
         "the model could not be exported",
         "torch.export refused the model or the model raised an exception while it was traced.",
