@@ -202,12 +202,16 @@ def check(graph: Graph) -> None:
             raise error("FORGE-U010", f"op {op.name} of graph {graph.name} has a negative duration or no warps")
     for value in graph.values:
         if value.memory not in MEMORIES:
-            raise error("FORGE-U010", f"value {value.name} is in {value.memory}, which is none of {', '.join(MEMORIES)}")
+            raise error(
+                "FORGE-U010", f"value {value.name} is in {value.memory}, which is none of {', '.join(MEMORIES)}"
+            )
         if value.size < 0 or value.begin < 0 or any(read.release < 0 or read.distance < 0 for read in value.reads):
             raise error("FORGE-U010", f"value {value.name} of graph {graph.name} has a negative size, time or distance")
         for name in (value.producer, *(read.op for read in value.reads)):
             if name not in known:
-                raise error("FORGE-U010", f"value {value.name} names the op {name}, which graph {graph.name} does not have")
+                raise error(
+                    "FORGE-U010", f"value {value.name} names the op {name}, which graph {graph.name} does not have"
+                )
     for dependence in graph.dependences:
         if dependence.distance < 0 or dependence.delay < 0:
             raise error("FORGE-U010", f"a dependence on {dependence.source} has a negative delay or distance")

@@ -138,9 +138,13 @@ class Machine:
             for charge in instruction.charges:
                 unit = self.units.get(charge.unit)
                 if unit is None:
-                    raise error("FORGE-U010", f"{kind} of machine {self.name} uses the unit {charge.unit}, which it has not")
+                    raise error(
+                        "FORGE-U010", f"{kind} of machine {self.name} uses the unit {charge.unit}, which it has not"
+                    )
                 if charge.per_cycle <= 0 or charge.amount > unit.capacity:
-                    raise error("FORGE-U010", f"{kind} of machine {self.name} takes more of {charge.unit} than there is")
+                    raise error(
+                        "FORGE-U010", f"{kind} of machine {self.name} takes more of {charge.unit} than there is"
+                    )
 
     def memory_bytes(self, memory: str) -> int:
         """The bytes of shared or tensor memory that a program may have."""

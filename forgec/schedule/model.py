@@ -64,7 +64,9 @@ class Model:
 
     def __post_init__(self) -> None:
         handover = self.machine.handover
-        self.put, self.get, self.latency = (-(-n // self.quantum) for n in (handover.put, handover.get, handover.latency))
+        self.put, self.get, self.latency = (
+            -(-n // self.quantum) for n in (handover.put, handover.get, handover.latency)
+        )
         # Those that need most registers first: they are apart from each other, so that their groups are known at once.
         self.clusters = sorted(joined_clusters(self.graphs), key=lambda names: -self.least_registers(names))
         self.cluster_of = {name: index for index, names in enumerate(self.clusters) for name in names}
@@ -134,9 +136,7 @@ class Model:
 
     def least_registers(self, names: Sequence[str]) -> int:
         """The least bytes of registers that a cluster needs, over the phases."""
-        return max(
-            least_bytes(graph, [op.name for op in graph.ops if op.name in set(names)]) for graph in self.graphs
-        )
+        return max(least_bytes(graph, [op.name for op in graph.ops if op.name in set(names)]) for graph in self.graphs)
 
     def _too_many_together(self, one: Sequence[str], other: Sequence[str]) -> bool:
         both = {*one, *other}
@@ -220,14 +220,21 @@ class Model:
         work: dict[str, int] = {}
         for op in graph.ops:
             for use in op.uses:
-                work[use.unit] = work.get(use.unit, 0) + use.cycles * use.amount * 4096 // self.machine.units[use.unit].capacity
+                work[use.unit] = (
+                    work.get(use.unit, 0) + use.cycles * use.amount * 4096 // self.machine.units[use.unit].capacity
+                )
         if not work:
             return graph.ops[0].name
         unit = max(work, key=lambda name: work[name])
         return next(op.name for op in graph.ops if any(use.unit == unit for use in op.uses))
 
     def _copies(
-        self, position: cp_model.LinearExprT, size: cp_model.LinearExprT, ii: int, present: cp_model.IntVar | None, name: str
+        self,
+        position: cp_model.LinearExprT,
+        size: cp_model.LinearExprT,
+        ii: int,
+        present: cp_model.IntVar | None,
+        name: str,
     ) -> Iterator[cp_model.IntervalVar]:
         """The interval, and the same one an II later."""
         end: cp_model.LinearExprT = position + size
@@ -309,7 +316,9 @@ class Model:
                         if rest:
                             place: cp_model.LinearExprT = times.slot[op.name]
                             if use.offset % times.ii:
-                                place = self._modulo(place + use.offset % times.ii, 2 * times.ii, times.ii, f"{op.name}@{unit}")
+                                place = self._modulo(
+                                    place + use.offset % times.ii, 2 * times.ii, times.ii, f"{op.name}@{unit}"
+                                )
                             intervals += self._copies(place, rest, times.ii, None, f"{op.name} {unit} {number}")
                             amounts += [use.amount] * 2
                 room = facts.capacity - always
@@ -455,9 +464,9 @@ class Model:
             usable = cp.new_int_var(0, most, f"bytes of {group}")
             for size, literal in self.has_size[group].items():
                 threads = 32 * size
-                cp.add(
-                    usable <= 4 * threads * (facts.granularity * self.grant[group] - facts.reserve)
-                ).only_enforce_if(literal)
+                cp.add(usable <= 4 * threads * (facts.granularity * self.grant[group] - facts.reserve)).only_enforce_if(
+                    literal
+                )
             # An empty group has no bytes, and nothing in it that would need any.
             room = cp.new_int_var(0, most, f"bytes of {group} that come and go")
             cp.add(room == usable - sum(always))

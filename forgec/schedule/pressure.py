@@ -114,7 +114,9 @@ def register_bounds(graph: Graph, machine: Machine) -> list[tuple[str, int]]:
     for first, cap in room(graph, machine).items():
         names = next(names for names in graph.clusters() if names[0] == first)
         mine = set(names)
-        values = [value for value in graph.values if value.memory == "register" and value.producer in mine and value.size]
+        values = [
+            value for value in graph.values if value.memory == "register" and value.producer in mine and value.size
+        ]
         rounds = handed_round(values)
         always = sum(size * distance for _, size, distance in rounds)
         inside = {name for members, _, _ in rounds for name in members}
@@ -124,7 +126,9 @@ def register_bounds(graph: Graph, machine: Machine) -> list[tuple[str, int]]:
             continue
         lives = {value.name: least_life(graph, value) for value in free}
         turns = [value for value in free if 2 * value.size > left]
-        turns += [value for value in free if value not in turns and all(value.size + big.size > left for big in turns)][:1]
+        turns += [value for value in free if value not in turns and all(value.size + big.size > left for big in turns)][
+            :1
+        ]
         area = sum(value.size * lives[value.name] for value in free)
         found.append((first, max(sum(lives[value.name] for value in turns) if turns else 0, -(-area // left))))
     return found

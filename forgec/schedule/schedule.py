@@ -145,4 +145,6 @@ def puts(schedule: Schedule, graph: Graph, op: Op) -> int:
 
 def transfer(machine: Machine, value: Value) -> int:
     """Cycles that a value in registers takes to get to another group's: into shared memory and out of it."""
-    return 2 * machine.rounded(Fraction(value.size, machine.handover.bytes_per_cycle)) if value.memory == "register" else 0
+    return (
+        2 * machine.rounded(Fraction(value.size, machine.handover.bytes_per_cycle)) if value.memory == "register" else 0
+    )

@@ -10,11 +10,12 @@ because CP-SAT refutes it. Where a time limit leaves one of these open, the cert
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from itertools import count
+from functools import cached_property
 
 from ortools.sat.python import cp_model
 
@@ -24,7 +25,10 @@ from forgec.schedule.graph import Graph
 from forgec.schedule.machine import Machine
 from forgec.schedule.model import FAMILIES, Model
 from forgec.schedule.scale import quantum, scaled
-from forgec.schedule.schedule import Bound, Certificate, Group, Phase, Schedule
+from forgec.schedule.schedule import Certificate, Group, Phase, Schedule
+
+LOOKS_SERIAL = 3
+"""After so many refuted intervals it is asked whether there is a schedule at all, which is a solve of its own."""
 
 Kernel = Sequence[Graph]
 """The phases of one kernel at one tile: loops that run one after another with the same groups and buffers."""
@@ -67,6 +71,18 @@ class Solver:
 
 
 @dataclass(frozen=True)
+class Solution:
+    """What the solver says of one kernel at given intervals; times are in units of the quantum."""
+
+    starts: list[dict[str, int]]
+    groups: tuple[Group, ...]
+    depths: dict[str, int]
+    slack: int
+    status: str
+    least_length: int
+
+
+@dataclass(frozen=True)
 class Found:
     """A solution of one kernel: the schedule, and the key by which schedules are compared."""
 
@@ -89,45 +105,39 @@ def schedules(kernels: Sequence[Kernel], machine: Machine, *, k: int = 1, limit:
     """
     began = time.perf_counter()
     solver = Solver(machine, Budget(limit))
-    order = sorted(range(len(kernels)), key=lambda index: least_key(kernels[index], machine))
     found: list[Found] = []
-    fates: list[dict[str, str | int | float]] = []
-    complete = True
-    for index in order:
-        kernel = kernels[index]
-        least = least_key(kernel, machine)
-        fate: dict[str, str | int | float] = {**kernel[0].tile, "least_cost": float(least[0])}
-        fates.append(fate)
-        if len(found) >= k and least >= found[-1].key[:3]:
-            fate["fate"] = "cannot be better"
-            continue
-        worst = found[-1].key[:2] if len(found) >= k else None
-        several, outcome = solve_kernel(kernel, solver, k, worst)
-        fate["fate"] = outcome
-        complete = complete and outcome not in ("timeout", "undecided")
-        found = sorted([*found, *several], key=lambda each: each.key)[:k]
+    searches = [Search(kernel, machine) for kernel in kernels]
+    heap = [(search.key, number) for number, search in enumerate(searches)]
+    heapq.heapify(heap)
+    while heap:
+        key, number = heapq.heappop(heap)
+        if len(found) >= k and key >= found[-1].key[:3]:
+            break
+        search = searches[number]
+        found = sorted([*found, *search.step(solver, k)], key=lambda each: each.key)[:k]
+        if search.fate == "open":
+            heapq.heappush(heap, (search.key, number))
+    complete = not any(search.undecided for search in searches)
     if not found:
         if not complete:
-            raise error("FORGE-P010", f"no schedule of {kernels[0][0].name} was found within the time limit of {limit:g}")
-        raise no_schedule(kernels[order[0]], solver)
+            raise error(
+                "FORGE-P010", f"no schedule of {kernels[0][0].name} was found within the time limit of {limit:g}"
+            )
+        raise no_schedule(min(searches, key=lambda search: least_key(search.kernel, machine)).kernel, solver)
     seconds = time.perf_counter() - began
+    fates = tuple(search.account() for search in searches) if len(searches) > 1 else ()
     results = []
     for each in found:
         certificate = each.schedule.certificate
         assert certificate is not None
-        status = certificate.status if complete else "timeout"
-        results.append(
-            replace(
-                each.schedule,
-                certificate=replace(
-                    certificate,
-                    status=status,
-                    alternatives=tuple(fates) if len(kernels) > 1 else (),
-                    solve_seconds=seconds,
-                    deterministic_time=solver.budget.used,
-                ),
-            )
+        proved = replace(
+            certificate,
+            status=certificate.status if complete else "timeout",
+            alternatives=fates,
+            solve_seconds=seconds,
+            deterministic_time=solver.budget.used,
         )
+        results.append(replace(each.schedule, certificate=proved))
     return results
 
 
@@ -141,8 +151,6 @@ def least_key(kernel: Kernel, machine: Machine) -> tuple[Fraction, Fraction, int
 
 def intervals(bounds: Sequence[int], trips: Sequence[int]) -> Iterator[tuple[int, ...]]:
     """Intervals of all phases from the bounds upward, in the order of the cycles that they cost together."""
-    import heapq
-
     heap = [(sum(ii * n for ii, n in zip(bounds, trips, strict=True)), tuple(bounds))]
     seen = {tuple(bounds)}
     while heap:
@@ -155,61 +163,86 @@ def intervals(bounds: Sequence[int], trips: Sequence[int]) -> Iterator[tuple[int
                 heapq.heappush(heap, (cost + trips[place], longer))
 
 
-def solve_kernel(
-    kernel: Kernel, solver: Solver, k: int, worst: tuple[Fraction, Fraction] | None
-) -> tuple[list[Found], str]:
-    """The best schedules of a kernel at one tile, unless they cost more than ``worst``; and what became of it."""
-    machine = solver.machine
-    sizes = [quantum(graph, machine) for graph in kernel]
-    unit = min(size for size, _ in sizes)
-    graphs = [scaled(graph, unit) for graph in kernel]
-    bounds = [lower_bounds(graph, machine) for graph in graphs]
-    least = [bound[0].cycles for bound in bounds]
-    trips = [graph.trips for graph in kernel]
-    work = sum(graph.work * graph.trips for graph in kernel)
-    traffic = Fraction(sum(graph.traffic * graph.trips for graph in kernel)) / work
-    serial = [serial_interval(graph, machine, unit) for graph in graphs]
-    refuted: list[int] = []
-    undecided: list[int] = []
-    for iis in intervals(least, trips):
-        cost = Fraction(sum(ii * n for ii, n in zip(iis, trips, strict=True)) * unit) / work
-        if worst is not None and (cost, traffic) > worst:
-            return [], "cannot be better"
-        if all(ii > most for ii, most in zip(iis, serial, strict=True)):
-            return [], "undecided" if undecided else "does not fit"
-        if len(refuted) == 3 and not fits(graphs, serial, solver, unit):
-            # Looked at late, since it is a solve of its own that most kernels do not need.
-            return [], "does not fit"
-        found, outcome = solve_at(graphs, iis, solver, k, unit)
-        if outcome == "infeasible":
-            refuted.append(iis[-1] * unit)
-            continue
-        if outcome == "unknown":
-            undecided.append(iis[-1] * unit)
-            if not solver.budget.left:
-                return [], "timeout"
-            continue
-        results = []
-        loss = max(loss for _, loss in sizes)
-        exact = lower_bounds(kernel[-1], machine)
-        for times, groups, depths, slack, status, shortest in found:
-            phases = tuple(
-                Phase(graph, ii * unit, {name: start * unit for name, start in starts.items()})
-                for graph, ii, starts in zip(kernel, iis, times, strict=True)
-            )
-            certificate = Certificate(
-                bounds=exact,
-                status="timeout" if undecided else status,
-                refuted=tuple(sorted(set(refuted))),
-                undecided=tuple(undecided),
-                least_length=shortest * unit,
-                quantum=unit,
-                distortion=loss,
-            )
-            schedule = Schedule(machine.name, phases, groups, depths, certificate, slack * unit)
-            results.append(Found(schedule, (cost, traffic, max(phase.length for phase in phases), -slack * unit)))
-        return results, "solved"
-    raise AssertionError("the intervals have no end")
+class Search:
+    """The search of one kernel at one tile: intervals upward, one at each step.
+
+    ``key``: cost, traffic and length that the schedule of the next interval has at the least. ``fate``: ``open``,
+    ``solved``, ``does not fit``.
+    """
+
+    def __init__(self, kernel: Kernel, machine: Machine) -> None:
+        self.kernel, self.machine = kernel, machine
+        self.fate = "open"
+        self.refuted: list[int] = []
+        self.undecided: list[int] = []
+        sizes = [quantum(graph, machine) for graph in kernel]
+        self.unit = min(size for size, _ in sizes)
+        self.distortion = max(loss for _, loss in sizes)
+        self.graphs = [scaled(graph, self.unit) for graph in kernel]
+        self.trips = [graph.trips for graph in kernel]
+        least = [lower_bounds(graph, machine)[0].cycles for graph in self.graphs]
+        self.intervals = intervals(least, self.trips)
+        self.iis = next(self.intervals)
+
+    @cached_property
+    def serial(self) -> list[int]:
+        """Intervals at which one iteration is over before the next begins."""
+        return [serial_interval(graph, self.machine, self.unit) for graph in self.graphs]
+
+    @property
+    def key(self) -> tuple[Fraction, Fraction, int]:
+        """What a schedule at the next interval costs at the least."""
+        _, traffic, length = least_key(self.kernel, self.machine)
+        work = sum(graph.work * graph.trips for graph in self.kernel)
+        cycles = sum(ii * n for ii, n in zip(self.iis, self.trips, strict=True)) * self.unit
+        return Fraction(cycles) / work, traffic, length
+
+    def account(self) -> dict[str, str | int | float]:
+        """What became of this tile, for the certificate."""
+        fate = "cannot be better" if self.fate == "open" else self.fate
+        return {
+            **self.kernel[0].tile,
+            "least_cost": float(self.key[0]),
+            "refuted": len(self.refuted),
+            "fate": "undecided" if self.undecided else fate,
+        }
+
+    def step(self, solver: Solver, k: int) -> list[Found]:
+        """Solve at the next interval."""
+        if len(self.refuted) == LOOKS_SERIAL and not fits(self.graphs, self.serial, solver, self.unit):
+            self.fate = "does not fit"
+            return []
+        key, iis = self.key, self.iis
+        several, outcome = solve_at(self.graphs, iis, solver, k, self.unit)
+        if outcome in ("infeasible", "unknown"):
+            (self.refuted if outcome == "infeasible" else self.undecided).append(iis[-1] * self.unit)
+            self.iis = next(self.intervals)
+            if outcome == "unknown" and not solver.budget.left:
+                self.fate = "undecided"
+            elif all(ii > most for ii, most in zip(self.iis, self.serial, strict=True)):
+                self.fate = "does not fit"
+            return []
+        self.fate = "solved"
+        return [self.found(solution, key, iis) for solution in several]
+
+    def found(self, solution: Solution, key: tuple[Fraction, Fraction, int], iis: tuple[int, ...]) -> Found:
+        """The schedule of a solution, in cycles."""
+        phases = tuple(
+            Phase(graph, ii * self.unit, {name: start * self.unit for name, start in starts.items()})
+            for graph, ii, starts in zip(self.kernel, iis, solution.starts, strict=True)
+        )
+        certificate = Certificate(
+            bounds=lower_bounds(self.kernel[-1], self.machine),
+            status="timeout" if self.undecided else solution.status,
+            refuted=tuple(sorted(set(self.refuted))),
+            undecided=tuple(self.undecided),
+            least_length=solution.least_length * self.unit,
+            quantum=self.unit,
+            distortion=self.distortion,
+        )
+        slack = solution.slack * self.unit
+        schedule = Schedule(self.machine.name, phases, solution.groups, solution.depths, certificate, slack)
+        return Found(schedule, (key[0], key[1], max(phase.length for phase in phases), -slack))
 
 
 def serial_interval(graph: Graph, machine: Machine, unit: int) -> int:
@@ -222,9 +255,6 @@ def fits(graphs: Sequence[Graph], serial: Sequence[int], solver: Solver, unit: i
     """Whether there is a schedule at all: one without overlap of iterations."""
     _, outcome = solver.run(Model(graphs, serial, solver.machine, unit))
     return outcome != "infeasible"
-
-
-Solution = tuple[list[dict[str, int]], tuple[Group, ...], dict[str, int], int, str, int]
 
 
 def solve_at(
@@ -253,7 +283,7 @@ def solve_at(
             second, result = solver.run(model)
             if result in ("optimal", "feasible"):
                 best, tight = second, round(second.objective_value)
-        found.append((*read_solution(model, best, unit), tight, outcome, shortest))
+        found.append(Solution(*read_solution(model, best), tight, outcome, shortest))
         taken.append(signature(model, best))
     return found, "found"
 
@@ -302,7 +332,7 @@ def exclude(model: Model, taken: Sequence[tuple[tuple[int, ...], ...]]) -> None:
 
 
 def read_solution(
-    model: Model, solver: cp_model.CpSolver, unit: int
+    model: Model, solver: cp_model.CpSolver
 ) -> tuple[list[dict[str, int]], tuple[Group, ...], dict[str, int]]:
     """Starts of each phase (units of the quantum), groups and buffer depths."""
     times = []
