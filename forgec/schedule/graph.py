@@ -44,7 +44,8 @@ class Op:
     code, a few for a copy or a product that runs by itself. ``latency``: cycles after its start when its result may be
     read. ``variable``: the latency is an expectation (a copy from global memory), no promise. ``warps``: how many warps
     have to carry it out together. ``part``: which of several equal sub-tiles it works on; ops that differ in it alone
-    (same ``twin``) may change places, which the solver uses. ``shape`` and ``source`` are for readers.
+    (same ``twin``) may change places, which the solver uses. ``role`` (``load``, ``mma``, ``softmax``), ``shape`` and
+    ``source`` are for readers.
     """
 
     __pydantic_config__ = STRICT
@@ -57,6 +58,7 @@ class Op:
     warps: int = 1
     part: int | None = None
     twin: str | None = None
+    role: str = ""
     shape: tuple[int, ...] = ()
     source: str | None = None
 

@@ -175,6 +175,7 @@ class Machine:
         *,
         part: int | None = None,
         twin: str | None = None,
+        role: str = "",
         shape: tuple[int, ...] = (),
         source: str | None = None,
     ) -> Op:
@@ -213,6 +214,7 @@ class Machine:
             warps=warps,
             part=part,
             twin=twin,
+            role=role,
             shape=shape,
             source=source,
         )

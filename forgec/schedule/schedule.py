@@ -38,13 +38,16 @@ from forgec.schedule.machine import Machine
 
 @dataclass(frozen=True)
 class Group:
-    """Warps that run one instruction stream. ``registers``: of each thread."""
+    """Warps that run one instruction stream. ``registers``: of each thread. ``kind``: the role of its ops (``load``,
+    ``mma``, …), or ``consumer`` where they have several.
+    """
 
     __pydantic_config__ = STRICT
     name: str
     warps: int
     registers: int
     ops: tuple[str, ...]
+    kind: str = "consumer"
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,14 @@ class Schedule:
     def crossing(self, value: Value) -> bool:
         """Whether a group other than the producer's reads the value."""
         return any(self.group_of[read.op] != self.group_of[value.producer] for read in value.reads)
+
+
+def lifetime(graph: Graph, value: Value, starts: Mapping[str, int], ii: int) -> int:
+    """Cycles from acquire to release."""
+    start = starts[value.producer]
+    ends = [start + graph.op(value.producer).latency]
+    ends += [starts[read.op] + read.distance * ii + read.release for read in value.reads]
+    return max(ends) - start - value.begin
 
 
 def gets(schedule: Schedule, graph: Graph, op: Op) -> int:

@@ -25,7 +25,7 @@ from forgec.schedule.graph import Graph
 from forgec.schedule.machine import Machine
 from forgec.schedule.model import FAMILIES, Model
 from forgec.schedule.scale import quantum, scaled
-from forgec.schedule.schedule import Certificate, Group, Phase, Schedule
+from forgec.schedule.schedule import Certificate, Group, Phase, Schedule, lifetime
 
 LOOKS_SERIAL = 3
 """After so many refuted intervals it is asked whether there is a schedule at all, which is a solve of its own."""
@@ -267,14 +267,16 @@ def solve_at(
         model = Model(graphs, iis, solver.machine, unit)
         exclude(model, taken)
         length = sum((times.length for times in model.times), start=0)
-        model.cp.minimize(length)
+        groups = sum((literals[0].negated() for literals in model.has_size), start=0)
+        # The shortest, and of these one with the fewest groups.
+        model.cp.minimize(length * (model.most_groups + 1) + groups)
         first, outcome = solver.run(model)
         if outcome in ("infeasible", "unknown", "model_invalid"):
             if outcome == "model_invalid":
                 raise AssertionError(model.cp.validate())
             return found, "found" if number else outcome
-        shortest = round(first.best_objective_bound)
-        model.cp.add(length <= round(first.objective_value))
+        shortest = round(first.best_objective_bound) // (model.most_groups + 1)
+        model.cp.add(length * (model.most_groups + 1) + groups <= round(first.objective_value))
         slack = smallest_slack(model)
         best, tight = first, 0
         if slack is not None:
@@ -340,7 +342,7 @@ def read_solution(
         starts = {name: solver.value(each.slot[name]) + each.ii * solver.value(each.stage[name]) for name in each.slot}
         least = min(starts.values())
         times.append({name: start - least for name, start in starts.items()})
-    groups = []
+    found: list[Group] = []
     for group in range(model.most_groups):
         members = [
             name
@@ -352,9 +354,34 @@ def read_solution(
             warps = next(size for size, literal in model.has_size[group].items() if solver.value(literal))
             registers = solver.value(model.grant[group]) * model.machine.registers.granularity
             members.sort(key=lambda name: next(starts[name] for starts in times if name in starts))
-            groups.append(Group(f"group.{group}", warps, registers, tuple(members)))
-    depths = {name: solver.value(variable) for name, variable in model.depth.items()}
-    return times, tuple(groups), depths
+            roles = {model.ops[name].role for name in members}
+            kind = roles.pop() if len(roles) == 1 else "consumer"
+            found.append(Group("", warps, registers, tuple(members), kind or "group"))
+    return times, named_groups(found), least_depths(model, times, found)
+
+
+def named_groups(groups: list[Group]) -> tuple[Group, ...]:
+    """Those that load first; each called by its kind, with a number where there are several."""
+    groups.sort(key=lambda group: (group.kind == "consumer", group.warps, group.ops[0]))
+    kinds = [group.kind for group in groups]
+    return tuple(
+        replace(group, name=group.kind if kinds.count(group.kind) == 1 else f"{group.kind}.{kinds[:number].count(group.kind)}")
+        for number, group in enumerate(groups)
+    )
+
+
+def least_depths(model: Model, times: list[dict[str, int]], groups: list[Group]) -> dict[str, int]:
+    """The fewest buffers of each value at these times."""
+    group_of = {name: number for number, group in enumerate(groups) for name in group.ops}
+    depths: dict[str, int] = {}
+    for each, starts in zip(model.times, times, strict=True):
+        for value in each.graph.values:
+            life = lifetime(each.graph, value, starts, each.ii)
+            if any(group_of[read.op] != group_of[value.producer] for read in value.reads):
+                ends = [starts[read.op] + read.distance * each.ii + read.release for read in value.reads]
+                life = max(life, max(ends) - starts[value.producer] - value.begin + model.latency)
+            depths[value.name] = max(depths.get(value.name, 1), -(-life // each.ii))
+    return depths
 
 
 def no_schedule(kernel: Kernel, solver: Solver) -> Exception:
