@@ -2,7 +2,7 @@
 
 What ``forgec explain CODE`` prints and docs/errors.md lists.
 
-Families: U usage, C capture, I intermediate representation, P passes, B backends, A artifact, R run time,
+Families: U usage, C capture, I intermediate representation, P passes, S schedules, B backends, A artifact, R run time,
 V verification, X internal.
 """
 
@@ -182,6 +182,18 @@ CATALOG: dict[str, Entry] = {
         "expected diagnostics do not match",
         "--verify-diagnostics compares the diagnostics of each piece with its `expected-error` comments.",
         "Mend the comment or the IR.",
+    ),
+    "FORGE-S001": Entry(
+        "no schedule fits",
+        "A loop has no legal schedule on the machine at any interval, with any of its tiles: its buffers, registers, "
+        "warps or streams need more than there is. The constraints named are in conflict, and without any one of them "
+        "there is a schedule.",
+        "Take smaller tiles or fewer sub-tiles, or a machine with more of what the message names.",
+    ),
+    "FORGE-S002": Entry(
+        "no schedule within the time limit",
+        "The solver neither found a schedule nor proved that there is none before its time was over.",
+        "Raise --time-limit. This says nothing about whether a schedule exists.",
     ),
     "FORGE-B001": Entry(
         "an operation has no native kernel",

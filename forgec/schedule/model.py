@@ -208,11 +208,9 @@ class Model:
         length = cp.new_int_var(critical_path(graph), horizon + ii, "length")
         within = {(source, target) for source, target, _, distance in graph.precedences() if distance == 0}
         firsts = [op for op in graph.ops if not any(target == op.name for _, target in within)]
-        lasts = [op for op in graph.ops if not any(source == op.name for source, _ in within)]
-        for op in {op.name: op for op in (*lasts, *graph.ops)}.values():
+        for op in graph.ops:
             for first in firsts:
-                if op in lasts or op.span > op.latency:
-                    cp.add(length >= start[op.name] + op.span - start[first.name])
+                cp.add(length >= start[op.name] + op.span - start[first.name])
         return Times(graph, ii, slot, stage, start, length)
 
     def _anchor(self, graph: Graph) -> str:

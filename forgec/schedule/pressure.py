@@ -126,9 +126,9 @@ def register_bounds(graph: Graph, machine: Machine) -> list[tuple[str, int]]:
             continue
         lives = {value.name: least_life(graph, value) for value in free}
         turns = [value for value in free if 2 * value.size > left]
-        turns += [value for value in free if value not in turns and all(value.size + big.size > left for big in turns)][
-            :1
-        ]
+        if turns:
+            least = turns[-1].size
+            turns += [value for value in free if value not in turns and value.size + least > left][:1]
         area = sum(value.size * lives[value.name] for value in free)
-        found.append((first, max(sum(lives[value.name] for value in turns) if turns else 0, -(-area // left))))
+        found.append((first, max(sum(lives[value.name] for value in turns), -(-area // left))))
     return found

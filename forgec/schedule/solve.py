@@ -100,8 +100,8 @@ def schedules(kernels: Sequence[Kernel], machine: Machine, *, k: int = 1, limit:
         limit: deterministic time for all of it.
 
     Raises:
-        ForgecError: FORGE-P009 where no kernel fits the machine, with a least set of constraints that conflict;
-            FORGE-P010 where the limit ended the search before any was found.
+        ForgecError: FORGE-S001 where no kernel fits the machine, with a least set of constraints that conflict;
+            FORGE-S002 where the limit ended the search before any was found.
     """
     began = time.perf_counter()
     solver = Solver(machine, Budget(limit))
@@ -121,7 +121,7 @@ def schedules(kernels: Sequence[Kernel], machine: Machine, *, k: int = 1, limit:
     if not found:
         if not complete:
             raise error(
-                "FORGE-P010", f"no schedule of {kernels[0][0].name} was found within the time limit of {limit:g}"
+                "FORGE-S002", f"no schedule of {kernels[0][0].name} was found within the time limit of {limit:g}"
             )
         raise no_schedule(min(searches, key=lambda search: least_key(search.kernel, machine)).kernel, solver)
     seconds = time.perf_counter() - began
@@ -399,7 +399,7 @@ def no_schedule(kernel: Kernel, solver: Solver) -> Exception:
             without.add(family)
     conflict = [family for family in FAMILIES if family not in without]
     return error(
-        "FORGE-P009",
+        "FORGE-S001",
         f"{kernel[0].name} does not fit machine {solver.machine.name}: {', '.join(conflict)} conflict",
         notes=tuple(f"without the constraints on {family} there is a schedule" for family in conflict),
     )
