@@ -304,11 +304,12 @@ def search(
     ops = list(graph.ops)
     hop = machine.handover.latency
     edges = []
+    op_of = {op.name: op for op in ops}
     for value in graph.values:
         copies = 2 * -(-value.size // machine.handover.bytes_per_cycle) if value.memory == "register" else 0
         for read in value.reads:
             apart = home[read.op] != home[value.producer]
-            delay = graph.op(value.producer).latency + (hop + copies if apart else 0)
+            delay = op_of[value.producer].latency + (hop + copies if apart else 0)
             edges.append((value.producer, read.op, delay - read.distance * ii))
     for each in graph.dependences:
         apart = home[each.source] != home[each.target]
@@ -368,13 +369,26 @@ def search(
 
 
 def complete(graph: Graph, machine: Machine, ii: int, starts: dict[str, int], groups: tuple[Group, ...]) -> bool:
-    """Whether starts, with the fewest buffers, make a legal schedule."""
+    """Whether starts, with the fewest buffers, fit the memories and registers; ``search`` has seen to the rest."""
     home = {name: number for number, group in enumerate(groups) for name in group.ops}
-    depths = {}
+    taken = {"shared": graph.resident.get("shared", 0), "tensor": graph.resident.get("tensor", 0)}
+    live: Counter[tuple[int, int]] = Counter()
     for value in graph.values:
         acquire = starts[value.producer] + value.begin
-        hop = machine.handover.latency if any(home[r.op] != home[value.producer] for r in value.reads) else 0
+        homes = {home[value.producer], *(home[read.op] for read in value.reads)}
         ends = [starts[value.producer] + graph.op(value.producer).latency]
-        ends += [starts[r.op] + r.distance * ii + r.release + hop for r in value.reads]
-        depths[value.name] = max(1, -(-(max(ends) - acquire) // ii))
-    return is_legal(Schedule(machine.name, (Phase(graph, ii, dict(starts)),), groups, depths), machine)
+        ends += [starts[read.op] + read.distance * ii + read.release for read in value.reads]
+        freed = max([ends[0], *(end + (machine.handover.latency if len(homes) > 1 else 0) for end in ends[1:])])
+        depth = max(1, -(-(freed - acquire) // ii))
+        if value.memory == "register":
+            if len(homes) > 1:
+                taken["shared"] += depth * value.size
+            for cycle in range(acquire, max(ends)):
+                for group in homes:
+                    live[group, cycle % ii] += value.size
+        else:
+            taken[value.memory] += depth * value.size
+    if taken["shared"] > machine.shared_bytes or taken["tensor"] > machine.tensor_bytes:
+        return False
+    rooms = [max(0, 4 * 32 * g.warps * (g.registers - machine.registers.reserve)) for g in groups]
+    return all(size <= rooms[group] for (group, _), size in live.items())
