@@ -1,7 +1,7 @@
 """Lower bounds of the initiation interval, each with the name of what it comes from.
 
-ResMII and RecMII of Rau (1996), section 2.2, and the bound of the streams: ops that values in registers tie to one group
-share its instruction stream.
+ResMII and RecMII of Rau (1996), section 2.2; the bound of the streams (ops that values in registers tie to one group
+share its instruction stream); and that of registers (``pressure.py``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whether a schedule is legal, by the definition in ``schedule.py`` and nothing else.
 
-Independent of the solver: no OR-tools, no code of the model. Everything is recomputed from the graph, the machine and the
-times that the schedule states; what it says of itself (a certificate) is compared with what is found.
+Independent of the solver: no OR-tools, no code of the model. Everything is recomputed from the graph, the machine and
+the times that the schedule states; what it says of itself (a certificate) is compared with what is found.
 """
 
 from __future__ import annotations
@@ -87,9 +87,7 @@ def streams(schedule: Schedule, phase: Phase, machine: Machine) -> Iterator[Viol
                 value.producer == op.name and bool(readers_elsewhere(schedule, value)) for value in phase.graph.values
             )
             start = phase.starts[op.name]
-            for cycle in range(
-                start - taken * machine.handover.get, start + op.issue + given * machine.handover.put
-            ):
+            for cycle in range(start - taken * machine.handover.get, start + op.issue + given * machine.handover.put):
                 busy[cycle % phase.ii] += 1
         most = max(busy.values(), default=0)
         if most > 1:
@@ -126,7 +124,9 @@ def dependences(schedule: Schedule, phase: Phase, machine: Machine) -> Iterator[
             delay += machine.handover.latency
             if value is not None and value.memory == "register":
                 if not value.crossing:
-                    yield Violation("dependences", f"{value.name} is in registers, and {target} in another group reads it")
+                    yield Violation(
+                        "dependences", f"{value.name} is in registers, and {target} in another group reads it"
+                    )
                 rate = machine.handover.bytes_per_cycle
                 copy = -(-value.size // rate)
                 delay += 2 * -(-copy // machine.round_to) * machine.round_to
@@ -198,7 +198,9 @@ def registers(schedule: Schedule, phase: Phase, machine: Machine) -> Iterator[Vi
         most = max(live.values(), default=0)
         room = 4 * 32 * group.warps * (group.registers - machine.registers.reserve)
         if most > max(room, 0):
-            yield Violation("registers", f"{group.name} has {most} bytes live in registers, and room for {max(room, 0)}")
+            yield Violation(
+                "registers", f"{group.name} has {most} bytes live in registers, and room for {max(room, 0)}"
+            )
 
 
 def warps(schedule: Schedule, machine: Machine) -> Iterator[Violation]:

@@ -1,4 +1,4 @@
-"""Graphs, machines and schedules as JSON (machines as TOML too), read and checked by pydantic against their dataclasses."""
+"""Graphs, machines and schedules as JSON (machines as TOML too), checked by pydantic against their dataclasses."""
 
 from __future__ import annotations
 

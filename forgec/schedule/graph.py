@@ -70,9 +70,9 @@ class Op:
 
 @dataclass(frozen=True)
 class Read:
-    """``op`` reads a value made ``distance`` iterations earlier, and is done with it ``release`` cycles after its start.
+    """``op`` reads a value of ``distance`` iterations earlier, and is done with it ``release`` cycles after it starts.
 
-    0 says that the reader overwrites it in place as soon as it starts.
+    A release of 0 says that the reader overwrites it in place.
     """
 
     __pydantic_config__ = STRICT
@@ -85,8 +85,9 @@ class Read:
 class Value:
     """The result of ``producer``, of ``size`` bytes (of the whole group: all threads together, for registers).
 
-    Its storage is taken ``begin`` cycles after the producer's start. ``crossing``: a value in registers may be handed to
-    another group, through shared memory, where it needs as many bytes; else its readers are in the producer's group.
+    Its storage is taken ``begin`` cycles after the producer's start. ``crossing``: a value in registers may be handed
+    to another group, through shared memory, where it needs as many bytes; else its readers are in the producer's
+    group.
     """
 
     __pydantic_config__ = STRICT
@@ -146,7 +147,7 @@ class Graph:
         return {op.name: position for position, op in enumerate(self.ops)}
 
     def precedences(self) -> Iterator[tuple[str, str, int, int]]:
-        """``(source, target, delay, distance)`` of every value's reads and of every dependence, without what crossing costs."""
+        """``(source, target, delay, distance)`` of all reads and dependences, without what crossing costs."""
         latency = {op.name: op.latency for op in self.ops}
         for value in self.values:
             for read in value.reads:
@@ -186,7 +187,7 @@ class Graph:
 
 
 def check(graph: Graph) -> None:
-    """Raise FORGE-U010 where a graph is no graph: names twice or unknown, negative durations, a cycle within one iteration."""
+    """Raise FORGE-U010 where a graph is none: names twice or unknown, negative times, a cycle in one iteration."""
     names = [op.name for op in graph.ops]
     known = set(names)
     if not names:
@@ -208,7 +209,7 @@ def check(graph: Graph) -> None:
                 "FORGE-U010", f"value {value.name} is in {value.memory}, which is none of {', '.join(MEMORIES)}"
             )
         if value.size < 0 or value.begin < 0 or any(read.release < 0 or read.distance < 0 for read in value.reads):
-            raise error("FORGE-U010", f"value {value.name} of graph {graph.name} has a negative size, time or distance")
+            raise error("FORGE-U010", f"value {value.name} of {graph.name} has a negative size, time or distance")
         for name in (value.producer, *(read.op for read in value.reads)):
             if name not in known:
                 raise error(
@@ -219,7 +220,7 @@ def check(graph: Graph) -> None:
             raise error("FORGE-U010", f"a dependence on {dependence.source} has a negative delay or distance")
         for name in (dependence.source, dependence.target):
             if name not in known:
-                raise error("FORGE-U010", f"a dependence names the op {name}, which graph {graph.name} does not have")
+                raise error("FORGE-U010", f"a dependence names op {name}, which {graph.name} does not have")
     if graph.work <= 0:
         raise error("FORGE-U010", f"graph {graph.name} does no work: {graph.work}")
     order_in_iteration(graph)

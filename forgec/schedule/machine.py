@@ -32,7 +32,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Charge:
-    """An instruction holds ``amount`` of ``unit``: one cycle for ``per_cycle`` items, and ``start`` cycles before them."""
+    """An instruction holds ``amount`` of ``unit``: ``start`` cycles, and one for each ``per_cycle`` items."""
 
     __pydantic_config__ = STRICT
     unit: str
@@ -71,9 +71,9 @@ class Instruction:
 class Registers:
     """The register file of a multiprocessor, in registers of 4 bytes.
 
-    A thread is granted a multiple of ``granularity`` from ``least`` to ``most``, ``reserve`` of which hold addresses and
-    counters. Grants are made to ``group_warps`` warps at once: a group of fewer takes as many. ``uniform``: all threads
-    of a kernel have the same grant.
+    A thread is granted a multiple of ``granularity`` from ``least`` to ``most``, ``reserve`` of which hold addresses
+    and counters. Grants are made to ``group_warps`` warps at once: a group of fewer takes as many. ``uniform``: all
+    threads of a kernel have the same grant.
     """
 
     __pydantic_config__ = STRICT
@@ -109,8 +109,8 @@ class Machine:
     """One multiprocessor, and how many of them there are.
 
     ``isolate`` says which ops are kept apart, so that none waits in line behind something of unknown duration:
-    ``none``; ``loads``: ops of variable latency have groups of their own; ``waits``: ops that read what these bring, too,
-    unless values in registers tie them to others.
+    ``none``; ``loads``: ops of variable latency have groups of their own; ``waits``: ops that read what these bring,
+    too, unless values in registers tie them to others.
     """
 
     __pydantic_config__ = STRICT
@@ -179,7 +179,7 @@ class Machine:
         shape: tuple[int, ...] = (),
         source: str | None = None,
     ) -> Op:
-        """An op that carries out ``work``: items of each kind of instruction, interleaved where there are several kinds.
+        """An op that carries out ``work``: items of each kind of instruction, interleaved if there are several kinds.
 
         Its units are held from its start on for as long as each has to; the warps' stream, where an instruction is
         synchronous, for as long as the longest of them.

@@ -4,16 +4,18 @@ Decided together: starts, groups, buffer depths, register grants. The constraint
 same order, each of a *family* that can be left out by name, by which a conflict is explained. Times are in units of a
 quantum (``scale.py``).
 
-Modulo resources (Rau 1996, section 3.1; as intervals): what an op holds is an interval from its slot in [0, II) on, and
-the same one an interval later. Within one window of II both copies show what is held at each slot, as long as nothing is
-held for longer than II.
+Modulo resources (Rau 1996, section 3.1; as intervals): what an op holds is an interval from its slot in [0, II) on,
+and the same one an II later. Within one window of II both copies show what is held at each slot, as long as nothing
+is held for longer than II.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
 
 from ortools.sat.python import cp_model
 
@@ -53,7 +55,7 @@ class Times:
 
 @dataclass
 class Model:
-    """The problem of ``graphs`` (scaled) at the intervals ``iis``. ``without``: families of constraints that are left out."""
+    """The problem of ``graphs`` (scaled) at the intervals ``iis``. ``without``: families that are left out."""
 
     graphs: Sequence[Graph]
     iis: Sequence[int]
@@ -215,11 +217,12 @@ class Model:
 
     def _anchor(self, graph: Graph) -> str:
         """An op of the unit that has most to do."""
-        work: dict[str, int] = {}
+        work: dict[str, Fraction] = {}
         for op in graph.ops:
             for use in op.uses:
                 work[use.unit] = (
-                    work.get(use.unit, 0) + use.cycles * use.amount * 4096 // self.machine.units[use.unit].capacity
+                    work.get(use.unit, Fraction(0))
+                    + use.cycles * use.amount * 4096 // self.machine.units[use.unit].capacity
                 )
         if not work:
             return graph.ops[0].name
@@ -228,14 +231,14 @@ class Model:
 
     def _copies(
         self,
-        position: cp_model.LinearExprT,
-        size: cp_model.LinearExprT,
+        position: cp_model.LinearExpr,
+        size: cp_model.IntVar | int,
         ii: int,
         present: cp_model.IntVar | None,
         name: str,
     ) -> Iterator[cp_model.IntervalVar]:
         """The interval, and the same one an II later."""
-        end: cp_model.LinearExprT = position + size
+        end: cp_model.LinearExpr = position + size
         if not isinstance(size, int):
             # An interval's end may be of one variable only.
             end = self.cp.new_int_var(-2 * ii, 3 * ii, f"end of {name}")
@@ -254,7 +257,7 @@ class Model:
 
     # 1. Streams
 
-    def _handover_ops(self, times: Times, op: Op) -> tuple[cp_model.LinearExprT, cp_model.LinearExprT, int]:
+    def _handover_ops(self, times: Times, op: Op) -> tuple[cp_model.LinearExpr | int, cp_model.LinearExpr | int, int]:
         """Cycles of the stream before and after an op for what it takes over and hands on, and the most of both."""
         takes = [
             self.crossed_to(value, op.name)
@@ -264,7 +267,11 @@ class Model:
         gives = [self.crossed(value) for value in times.graph.values if value.producer == op.name]
         before = [self.get * each for each in takes if not isinstance(each, int)]
         after = [self.put * each for each in gives if not isinstance(each, int)]
-        return sum(before), sum(after), self.get * len(before) + self.put * len(after)
+        return (
+            cp_model.LinearExpr.sum(before),
+            cp_model.LinearExpr.sum(after),
+            self.get * len(before) + self.put * len(after),
+        )
 
     def crossed_to(self, value: Value, op: str) -> cp_model.IntVar | int:
         """Whether this reader of a value is in another group than its producer."""
@@ -280,10 +287,10 @@ class Model:
                 if op.issue + most == 0:
                     continue
                 if most:
-                    size: cp_model.LinearExprT = self.cp.new_int_var(op.issue, op.issue + most, f"stream of {op.name}")
+                    size: cp_model.IntVar | int = self.cp.new_int_var(op.issue, op.issue + most, f"stream of {op.name}")
                     self.cp.add(size == op.issue + before + after)
-                    position: cp_model.LinearExprT = self.cp.new_int_var(-most, times.ii, f"get of {op.name}")
-                    self.cp.add(position == times.slot[op.name] - before)
+                    position: cp_model.IntVar = self.cp.new_int_var(-most, times.ii, f"get of {op.name}")
+                    self.cp.add(position + before == times.slot[op.name])
                     self.cp.add(size <= times.ii)
                 else:
                     size, position = op.issue, times.slot[op.name]
@@ -312,7 +319,7 @@ class Model:
                         whole, rest = divmod(use.cycles, times.ii)
                         always += whole * use.amount
                         if rest:
-                            place: cp_model.LinearExprT = times.slot[op.name]
+                            place: cp_model.LinearExpr = times.slot[op.name]
                             if use.offset % times.ii:
                                 place = self._modulo(
                                     place + use.offset % times.ii, 2 * times.ii, times.ii, f"{op.name}@{unit}"
@@ -418,7 +425,7 @@ class Model:
                 self._live_registers(times, horizon + 2 * times.ii)
 
     def _live_registers(self, times: Times, horizon: int) -> None:
-        """At each slot, what is live in a group's registers: whole intervals' worth always, the rest for a part of each."""
+        """At each slot, what is live in registers: whole intervals' worth always, the rest for a part of each."""
         facts, cp = self.machine.registers, self.cp
         lives: dict[str, cp_model.IntVar] = {}
         ranges: list[tuple[Value, cp_model.IntVar, cp_model.IntVar, cp_model.IntVar, set[int]]] = []
@@ -442,7 +449,7 @@ class Model:
         for group in range(self.most_groups):
             intervals: list[cp_model.IntervalVar] = []
             demands: list[int] = []
-            always: list[cp_model.LinearExprT] = []
+            always: list[cp_model.LinearExpr] = []
             for value, place, rest, whole, clusters in ranges:
                 literals = [self.member[c][group] for c in clusters if group < len(self.member[c])]
                 if not literals:
@@ -467,7 +474,7 @@ class Model:
                 )
             # An empty group has no bytes, and nothing in it that would need any.
             room = cp.new_int_var(0, most, f"bytes of {group} that come and go")
-            cp.add(room == usable - sum(always))
+            cp.add(room + cp_model.LinearExpr.sum(always) == usable)
             cp.add_cumulative(intervals, demands, room)
             # Implied, and what refutes most tiles that do not fit: the least that a cluster needs, and areas.
             for index, names in enumerate(self.clusters):
@@ -480,7 +487,7 @@ class Model:
     # Symmetry
 
     def _twins(self) -> None:
-        """Of ops that only differ in their part, a smaller part starts at a smaller slot, by the first op of each part."""
+        """Of ops that only differ in their part, a smaller part starts earlier, by the first op of each part."""
         for times in self.times[:1]:
             firsts: dict[str, list[Op]] = {}
             for op in times.graph.ops:
@@ -488,7 +495,7 @@ class Model:
                     firsts.setdefault(op.twin or "", []).append(op)
             if firsts:
                 row = sorted(next(iter(firsts.values())), key=lambda op: op.part or 0)
-                for one, other in zip(row, row[1:], strict=False):
+                for one, other in pairwise(row):
                     self.cp.add(times.start[one.name] <= times.start[other.name])
 
 

@@ -19,7 +19,7 @@ def least_bytes(graph: Graph, names: Sequence[str]) -> int:
     """
     mine = set(names)
     values = [value for value in graph.values if value.memory == "register" and value.producer in mine]
-    rounds = [each for each in handed_round(values)]
+    rounds = handed_round(values)
     always = sum(size * distance for members, size, distance in rounds)
     inside = {name for members, _, _ in rounds for name in members}
     free = [value for value in values if value.name not in inside]
@@ -36,7 +36,7 @@ def least_bytes(graph: Graph, names: Sequence[str]) -> int:
 
 
 def handed_round(values: Sequence[Value]) -> list[tuple[list[str], int, int]]:
-    """Cycles of values of one size, each overwritten in place by the op that makes the next: members, size, distance."""
+    """Rings of values of one size, each overwritten in place by the op that makes the next: members, size, distance."""
     by_producer: dict[str, list[Value]] = {}
     for value in values:
         by_producer.setdefault(value.producer, []).append(value)
@@ -91,7 +91,7 @@ def edges_within(graph: Graph) -> dict[str, list[tuple[str, int]]]:
 
 
 def room(graph: Graph, machine: Machine) -> dict[str, int]:
-    """The most bytes of registers that each cluster may have, by its first op: a thread's limit, and what others leave."""
+    """The most bytes of registers that each cluster may have, by its first op: the limit, and what others leave."""
     facts = machine.registers
     clusters = graph.clusters()
     warps = [max(graph.op(name).warps for name in names) for names in clusters]

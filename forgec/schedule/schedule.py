@@ -1,20 +1,22 @@
 r"""A schedule of loops, and what makes it legal.
 
-**Definition.** A schedule of a graph on a machine gives an initiation interval :math:`II`, for each op :math:`v` a start
-:math:`\sigma_v \ge 0` and a group :math:`\gamma_v`, for each value :math:`x` a number of buffers :math:`D_x \ge 1`, and
-for each group its warps and registers. Iteration :math:`i` runs op :math:`v` from :math:`\sigma_v + i\,II` on. It is legal when
+**Definition.** A schedule of a graph on a machine gives an initiation interval :math:`II`, for each op :math:`v` a
+start :math:`\sigma_v \ge 0` and a group :math:`\gamma_v`, for each value :math:`x` a number of buffers
+:math:`D_x \ge 1`, and for each group its warps and registers. Iteration :math:`i` runs op :math:`v` from
+:math:`\sigma_v + i\,II` on. It is legal when
 
-1. *Streams*: in one group the intervals :math:`[\sigma_v - get_v,\; \sigma_v + issue_v + put_v)` of its ops are disjoint
-   modulo :math:`II`; :math:`get_v` is the machine's ``get`` for each value that :math:`v` reads from another group,
-   :math:`put_v` its ``put`` for each value of :math:`v` that another group reads.
+1. *Streams*: in one group the intervals :math:`[\sigma_v - get_v,\; \sigma_v + issue_v + put_v)` of its ops are
+   disjoint modulo :math:`II`; :math:`get_v` is the machine's ``get`` for each value that :math:`v` reads from another
+   group, :math:`put_v` its ``put`` for each value of :math:`v` that another group reads.
 2. *Units*: at every cycle modulo :math:`II` the amounts that ops hold of a unit are within its capacity.
-3. *Dependences*: :math:`\sigma_t + k\,II \ge \sigma_s + delay + cross`, for a read :math:`delay = latency_s`; ``cross`` is 0
-   within a group, else the hand-over's latency, and for a value in registers the time of two copies of it as well.
+3. *Dependences*: :math:`\sigma_t + k\,II \ge \sigma_s + delay + cross`, for a read :math:`delay = latency_s`;
+   ``cross`` is 0 within a group, else the hand-over's latency, and for a value in registers the time of two copies of
+   it as well.
 4. *Buffers*: :math:`D_x\,II \ge release_x - acquire_x + cross_x`, where :math:`acquire_x = \sigma_p + begin_x`,
-   :math:`release_x` is the last :math:`\sigma_t + k\,II + release` of its readers (at least the end of its producer), and
-   :math:`cross_x` the hand-over's latency if a reader is in another group.
-5. *Memories*: :math:`\sum_x D_x\,size_x` over the values of shared memory, and over those in registers that another
-   group reads, with what is resident is within the machine's; the same for tensor memory.
+   :math:`release_x` is the last :math:`\sigma_t + k\,II + release` of its readers (at least the end of its producer),
+   and :math:`cross_x` the hand-over's latency if a reader is in another group.
+5. *Memories*: :math:`\sum_x D_x\,size_x` over the values of shared memory, and over those in registers that
+   another group reads, with what is resident is within the machine's; the same for tensor memory.
 6. *Registers*: at every cycle modulo :math:`II` the bytes of values in registers that are between acquire and release,
    for the producer's group and for each reader's, are within
    :math:`4 \cdot threads \cdot (registers - reserve)`; all grants together are within the register file.
@@ -72,7 +74,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Bound:
-    """A lower bound of the interval, and what it comes from: ``unit tensor_core``, ``recurrence a -> b``, ``stream a``."""
+    """A lower bound of the interval, and what it comes from: ``unit tensor_core``, ``recurrence a -> b``."""
 
     __pydantic_config__ = STRICT
     name: str
@@ -83,8 +85,8 @@ class Bound:
 class Certificate:
     """What is proved about a schedule.
 
-    ``bounds``: lower bounds of the interval, the largest first. ``refuted``: intervals between the largest bound and the
-    schedule's that the solver proved impossible. ``status``: ``optimal`` (interval and length are the least),
+    ``bounds``: lower bounds of the interval, the largest first. ``refuted``: intervals between the largest bound and
+    the schedule's that the solver proved impossible. ``status``: ``optimal`` (interval and length are the least),
     ``feasible`` (a time limit ended the search for a shorter length), ``timeout`` (the limit left smaller intervals
     undecided). ``quantum``: cycles that times are multiples of; ``distortion``: by how much rounding to them lengthened
     the largest bound. ``alternatives``: other tiles, each with the least cost that it could have and what became of it.

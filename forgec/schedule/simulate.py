@@ -1,8 +1,8 @@
 """A cycle simulator: warp groups that run their ops in order, with bounded channels and units that are held.
 
 Nothing here goes by the clock of the schedule. A group issues its next op as soon as its stream is free, what the op
-reads is there, and the buffers that it writes are empty, as barriers on a GPU make it; of the schedule only the order of
-ops, the groups and the depths of buffers are used. So it shows what a schedule achieves when latencies are not what the
+reads is there, and the buffers that it writes are empty, as barriers on a GPU make it; of the schedule only the order
+of ops, the groups and the depths of buffers are used. So it shows what a schedule achieves when latencies are not what the
 model expects (``latency`` stands in for the variable ones), and whether groups wait for each other for ever.
 """
 
@@ -246,5 +246,3 @@ def simulate(
         name: unit.busy / (unit.capacity * cycles) for name, unit in run.units.items() if unit.busy and cycles
     }
     return Simulation(cycles, per_iteration, utilization, run.events, deadlock)
-
-

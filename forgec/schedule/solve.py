@@ -323,7 +323,7 @@ def signature(model: Model, solver: cp_model.CpSolver) -> tuple[tuple[int, ...],
 def exclude(model: Model, taken: Sequence[tuple[tuple[int, ...], ...]]) -> None:
     """Leave out solutions that were found before."""
     for *stages, groups in taken:
-        differs: list[cp_model.IntVar] = []
+        differs: list[cp_model.LiteralT] = []
         for times, numbers in zip(model.times, stages, strict=True):
             for variable, number in zip(times.stage.values(), numbers, strict=True):
                 literal = model.cp.new_bool_var("")
@@ -365,7 +365,10 @@ def named_groups(groups: list[Group]) -> tuple[Group, ...]:
     groups.sort(key=lambda group: (group.kind == "consumer", group.warps, group.ops[0]))
     kinds = [group.kind for group in groups]
     return tuple(
-        replace(group, name=group.kind if kinds.count(group.kind) == 1 else f"{group.kind}.{kinds[:number].count(group.kind)}")
+        replace(
+            group,
+            name=group.kind if kinds.count(group.kind) == 1 else f"{group.kind}.{kinds[:number].count(group.kind)}",
+        )
         for number, group in enumerate(groups)
     )
 

@@ -1,4 +1,4 @@
-"""Small random graphs and machines, and everything about them by brute force: what the solver and the checker must say."""
+"""Small random graphs and machines, and everything about them by brute force."""
 
 from __future__ import annotations
 
@@ -56,7 +56,12 @@ def random_graph(random: Random, machine: Machine, most_ops: int = 6) -> Graph:
     for number in range(count):
         issue = random.choice((0, 1, 1, 1, 2))
         uses = tuple(
-            Use(unit, random.choice((1, 1, 2)), random.choice((0, 0, 0, 1)), random.randint(1, machine.units[unit].capacity))
+            Use(
+                unit,
+                random.choice((1, 1, 2)),
+                random.choice((0, 0, 0, 1)),
+                random.randint(1, machine.units[unit].capacity),
+            )
             for unit in random.sample(sorted(machine.units), random.choice((0, 1, 1, 2)))
         )
         ops.append(
@@ -80,7 +85,9 @@ def random_graph(random: Random, machine: Machine, most_ops: int = 6) -> Graph:
         memory = random.choice(("register", "register", "shared", "tensor"))
         size = random.choice((1, 2)) if memory != "register" else 128 * random.choice((1, 2))
         crossing = memory == "register" and random.random() < 0.3
-        values.append(Value(f"v{number}", f"op{producer}", memory, size, tuple(reads), random.choice((0, 0, 0, 1)), crossing))
+        values.append(
+            Value(f"v{number}", f"op{producer}", memory, size, tuple(reads), random.choice((0, 0, 0, 1)), crossing)
+        )
     for _ in range(random.randint(0, 2)):
         source, target = random.randrange(count), random.randrange(count)
         distance = random.choice((0, 1)) if target > source else random.choice((1, 2))
@@ -127,9 +134,7 @@ def isolated(schedule: Schedule, machine: Machine) -> bool:
     for phase in schedule.phases:
         variable = {op.name for op in phase.graph.ops if op.variable}
         for cluster in phase.graph.clusters():
-            waits = any(
-                read.op in cluster for v in phase.graph.values if v.producer in variable for read in v.reads
-            )
+            waits = any(read.op in cluster for v in phase.graph.values if v.producer in variable for read in v.reads)
             rank = 2 if variable & set(cluster) else int(waits and machine.isolate == "waits")
             for name in cluster:
                 kind[name] = max(kind.get(name, 0), rank)
@@ -292,9 +297,7 @@ def grants(graph: Graph, machine: Machine, home: dict[str, int]) -> list[tuple[G
 
     extend((), facts.total)
     largest = [r for r in found if not any(o != r and all(a >= b for a, b in zip(o, r, strict=True)) for o in found)]
-    return [
-        tuple(Group(str(n), warps[n], row[n], members[n]) for n in range(count)) for row in largest
-    ]
+    return [tuple(Group(str(n), warps[n], row[n], members[n]) for n in range(count)) for row in largest]
 
 
 def search(

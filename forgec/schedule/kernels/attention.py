@@ -1,7 +1,7 @@
-"""Attention forward: the loop over blocks of keys (FlashAttention, Dao 2023, algorithm 1; in the log2 domain).
+"""Attention forward: the loop over blocks of keys (Dao 2023, algorithm 1; in the log2 domain).
 
-One iteration multiplies the queries of each part (sub-tile of rows) with a block of keys, takes maximum, exponentials and
-sums, rescales the output so far, and adds the product with the block of values.
+One iteration multiplies the queries of each part (sub-tile of rows) with a block of keys, takes maximum, exponentials
+and sums, rescales the output so far, and adds the product with the block of values.
 """
 
 from __future__ import annotations
@@ -139,7 +139,9 @@ def in_tensor_memory(machine: Machine, head: int, dtype: str, parts: int, keys: 
         v_reads.append(Read(output.name, output.latency))
         values += [
             # Weights lie where the scores were, until they have been multiplied.
-            value("s", scores, "tensor", scores_bytes, Read(read.name, read.latency), Read(output.name, output.latency)),
+            value(
+                "s", scores, "tensor", scores_bytes, Read(read.name, read.latency), Read(output.name, output.latency)
+            ),
             value("s_read", read, "register", scores_bytes, Read(top.name, top.issue), Read(exp.name, 0)),
             value("e", exp, "register", scores_bytes, Read(total.name, 0)),
             value("p", total, "register", rows * keys * bytes_each, Read(weights.name, weights.issue)),
