@@ -215,6 +215,8 @@ def check(graph: Graph) -> None:
                 raise error(
                     "FORGE-U010", f"value {value.name} names the op {name}, which graph {graph.name} does not have"
                 )
+        if value.begin > graph.op(value.producer).latency:
+            raise error("FORGE-U010", f"the storage of value {value.name} is taken after the value is there")
     for dependence in graph.dependences:
         if dependence.distance < 0 or dependence.delay < 0:
             raise error("FORGE-U010", f"a dependence on {dependence.source} has a negative delay or distance")

@@ -52,17 +52,15 @@ def scaled(graph: Graph, quantum: int) -> Graph:
 def quantum(graph: Graph, machine: Machine) -> tuple[int, float]:
     """The unit to solve in, and by how much of itself the largest lower bound grows with it.
 
-    The largest power of two that lengthens the bound by no more than ``TOLERANCE``, unless a smaller one (or the common
-    divisor of all times, which costs nothing) makes intervals of at most ``LARGEST`` units.
+    1 for intervals of up to ``LARGEST`` cycles. For longer ones the common divisor of all times and its doubles, until
+    intervals are so short, as long as the bound grows by no more than ``TOLERANCE``. Intervals are multiples of it.
     """
     exact = lower_bounds(graph, machine)[0].cycles
-    best = graph.quantum()
-    loss = 0.0
-    size = best
+    best, loss, size = 1, 0.0, graph.quantum()
     while exact // best > LARGEST:
-        size *= 2
         grown = lower_bounds(scaled(graph, size), machine)[0].cycles * size / exact - 1
         if grown > TOLERANCE:
             break
         best, loss = size, grown
+        size *= 2
     return best, loss

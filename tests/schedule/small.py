@@ -85,9 +85,8 @@ def random_graph(random: Random, machine: Machine, most_ops: int = 6) -> Graph:
         memory = random.choice(("register", "register", "shared", "tensor"))
         size = random.choice((1, 2)) if memory != "register" else 128 * random.choice((1, 2))
         crossing = memory == "register" and random.random() < 0.3
-        values.append(
-            Value(f"v{number}", f"op{producer}", memory, size, tuple(reads), random.choice((0, 0, 0, 1)), crossing)
-        )
+        begin = min(random.choice((0, 0, 0, 1)), ops[producer].latency)
+        values.append(Value(f"v{number}", f"op{producer}", memory, size, tuple(reads), begin, crossing))
     for _ in range(random.randint(0, 2)):
         source, target = random.randrange(count), random.randrange(count)
         distance = random.choice((0, 1)) if target > source else random.choice((1, 2))
@@ -232,13 +231,30 @@ def partitions(count: int) -> Iterator[list[int]]:
     yield from extend([])
 
 
-def best(graph: Graph, machine: Machine, most_ii: int) -> tuple[int, int] | None:
+class TooMuchError(Exception):
+    """There is more to try than was allowed."""
+
+
+class Steps:
+    """How much may still be tried."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def count(self) -> None:
+        """One more."""
+        self.left -= 1
+        if self.left < 0:
+            raise TooMuchError
+
+
+def best(graph: Graph, machine: Machine, most_ii: int, steps: Steps) -> tuple[int, int] | None:
     """The least interval up to ``most_ii`` and the least length at it, by trying everything."""
     for ii in range(1, most_ii + 1):
         lengths = [
             length
             for row in partitions(len(graph.ops))
-            for length in [shortest(graph, machine, ii, row)]
+            for length in [shortest(graph, machine, ii, row, steps)]
             if length is not None
         ]
         if lengths:
@@ -246,7 +262,7 @@ def best(graph: Graph, machine: Machine, most_ii: int) -> tuple[int, int] | None
     return None
 
 
-def shortest(graph: Graph, machine: Machine, ii: int, row: list[int]) -> int | None:
+def shortest(graph: Graph, machine: Machine, ii: int, row: list[int], steps: Steps) -> int | None:
     """The least length with these groups at this interval."""
     home = {op.name: group for op, group in zip(graph.ops, row, strict=True)}
     if not isolated_row(graph, machine, home):
@@ -258,10 +274,10 @@ def shortest(graph: Graph, machine: Machine, ii: int, row: list[int]) -> int | N
     copies = sum(2 * -(-v.size // machine.handover.bytes_per_cycle) for v in graph.values if v.memory == "register")
     most = sum(op.span for op in graph.ops) + sum(d.delay for d in graph.dependences) + copies
     most += (hop + machine.handover.get + machine.handover.put) * len(graph.values) + len(graph.ops) * ii
-    if not any(search(graph, machine, ii, home, most, group) for group in groups):
+    if not any(search(graph, machine, ii, home, most, group, steps) for group in groups):
         return None
     for length in range(critical_path(graph), most + 1):
-        if any(search(graph, machine, ii, home, length, group) for group in groups):
+        if any(search(graph, machine, ii, home, length, group, steps) for group in groups):
             return length
     return None
 
@@ -301,7 +317,13 @@ def grants(graph: Graph, machine: Machine, home: dict[str, int]) -> list[tuple[G
 
 
 def search(
-    graph: Graph, machine: Machine, ii: int, home: dict[str, int], length: int, groups: tuple[Group, ...]
+    graph: Graph,
+    machine: Machine,
+    ii: int,
+    home: dict[str, int],
+    length: int,
+    groups: tuple[Group, ...],
+    steps: Steps,
 ) -> bool:
     """Whether there are starts within ``length``: op after op, what is impossible already is cut off."""
     ops = list(graph.ops)
@@ -347,6 +369,7 @@ def search(
             if source == op.name and target in starts:
                 high = min(high, starts[target] - gap)
         for start in range(low, high + 1):
+            steps.count()
             begin = start - takes * machine.handover.get
             end = start + op.issue + gives * machine.handover.put
             row = [(home[op.name], cycle % ii) for cycle in range(begin, end)]
