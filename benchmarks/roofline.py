@@ -142,7 +142,7 @@ def measured_kernel(
     ]
     turn = itertools.cycle(ctypes.addressof(each) for each in slots)
     seconds = fastest(lambda: function(None, next(turn), 0, programs))
-    flops = programs * (evaluate(cost.program.dot_flops, {}) + evaluate(cost.program.flops, {}))
+    flops = evaluate(cost.launch.dot_flops, {}) + evaluate(cost.launch.flops, {})  # of each section its own programs
     tiles = ",".join(f"{name}={extent}" for name, extent in kernel.bindings.items())
     written = sum(_nbytes(tensors[n]) for n in kernel.writes.data)
     del image

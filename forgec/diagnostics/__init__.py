@@ -1,6 +1,25 @@
 """Diagnostics: facts with a code, the user's line and a way out. A leaf package: compiler and runtime both use it."""
 
-from forgec.diagnostics.diagnostic import Diagnostic, ForgecWarning, ForgeError, Location, Severity, error, warn
+from forgec.diagnostics.diagnostic import (
+    Diagnostic,
+    ForgecWarning,
+    ForgeError,
+    Location,
+    OutOfRangeError,
+    Severity,
+    error,
+    warn,
+)
 from forgec.diagnostics.render import render
 
-__all__ = ["Diagnostic", "ForgeError", "ForgecWarning", "Location", "Severity", "error", "render", "warn"]
+__all__ = [
+    "Diagnostic",
+    "ForgeError",
+    "ForgecWarning",
+    "Location",
+    "OutOfRangeError",
+    "Severity",
+    "error",
+    "render",
+    "warn",
+]

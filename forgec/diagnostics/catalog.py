@@ -354,7 +354,8 @@ CATALOG: dict[str, Entry] = {
     "FORGE-R014": Entry(
         "a kernel's check failed",
         "A kernel found that a value is not what the operation accepts, for example an index outside the table that it "
-        "indexes. What the call would have written is undefined, as after any failed call.",
+        "indexes. What the call would have written is undefined, as after any failed call. The error is also "
+        "an IndexError.",
         "The message says what was checked; the place is the line of the model.",
     ),
     "FORGE-V001": Entry(

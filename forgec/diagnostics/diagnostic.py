@@ -85,7 +85,8 @@ class ForgeError(Exception):
 
     def at(self, location: Location | None) -> ForgeError:
         """The same error; diagnostics without a place get this one."""
-        return ForgeError([d if d.location is not None else replace(d, location=location) for d in self.diagnostics])
+        placed = [d if d.location is not None else replace(d, location=location) for d in self.diagnostics]
+        return type(self)(placed)
 
     def __str__(self) -> str:
         from forgec.diagnostics.render import render
@@ -93,7 +94,11 @@ class ForgeError(Exception):
         return "\n\n".join(render(d) for d in self.diagnostics)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (ForgeError, (self.diagnostics,))
+        return (type(self), (self.diagnostics,))
+
+
+class OutOfRangeError(ForgeError, IndexError):
+    """An index that a kernel was given is outside of what it indexes: what Python and torch have ``IndexError`` for."""
 
 
 def error(

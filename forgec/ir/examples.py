@@ -275,6 +275,8 @@ func.func @forward(%cache: !forge.state<tensor<4xf32>>, %x: tensor<4xf32>) -> !f
 
 %v, %i = forge.topk %x k 2 dim 1 smallest : (tensor<4x8xf32>) -> (tensor<4x2xf32>, tensor<4x2xi64>)
 
+%r = forge.argsort %x descending : (tensor<4x8xf32>) -> tensor<4x8xi64>
+
 %v, %i = forge.max %x dim 1 : (tensor<4x8xf32>) -> (tensor<4xf32>, tensor<4xi64>)
 
 %v, %i = forge.min %x dim 0 keepdim : (tensor<4x8xf32>) -> (tensor<1x8xf32>, tensor<1x8xi64>)
@@ -316,6 +318,16 @@ func.func @forward(%cache: !forge.state<tensor<4xf32>>, %x: tensor<4xf32>) -> !f
 
 %r = forge.convolution %x, %w strides [1] padding [1] dilation [1] groups 1 :
     (tensor<2x4x?xf32, #forge.tensor<[s0]>>, tensor<6x4x3xf32>) -> tensor<2x6x?xf32, #forge.tensor<[s0]>>
+
+%r = forge.windowed_linear %x, %w bias %b kernel [3, 2] strides [2, 1] dilation [1, 2] :
+    (tensor<1x2x9x?x4xf32, #forge.tensor<[s0]>>, tensor<2x3x24xf32>, tensor<6xf32>)
+    -> tensor<1x6x4x?xf32, #forge.tensor<[s0 - 2]>>
+
+%r = forge.windowed_linear %x, %w kernel [3] strides [1] dilation [1] :
+    (tensor<2x1x?x4xf32, #forge.tensor<[s0]>>, tensor<1x6x12xf32>) -> tensor<2x6x?xf32, #forge.tensor<[s0 - 2]>>
+
+%r = forge.byte_linear %x, %w : (tensor<?x5x24xi8, #forge.tensor<[s0]>>, tensor<6x24xi8>)
+    -> tensor<?x5x6xi32, #forge.tensor<[s0]>>
 
 %r = forge.conv_transpose %x, %w bias %b strides [2] padding [1] output_padding [1] dilation [1] groups 2 :
     (tensor<2x4x?xf32, #forge.tensor<[s0]>>, tensor<4x3x3xf32>, tensor<6xf32>)
@@ -485,6 +497,16 @@ func.func @forward(%x: tensor<4x8xf32>, %zero: tensor<i64>) -> tensor<i64> {
   func.return %r : tensor<i64>
 }
 
+func.func @forward(%x: tensor<8x5xf32>, %s: tensor<8xf32>, %d: tensor<f32>) -> tensor<5x8xf32> {
+  %l, %y = forge.scan 5 (carried %c = %s : tensor<8xf32>, over %a = %x dim 1 : tensor<8x5xf32>,
+      with %b = %d : tensor<f32>) {
+    %0 = forge.mul %c, %b : (tensor<8xf32>, tensor<f32>) -> tensor<8xf32>
+    %1 = forge.add %0, %a : (tensor<8xf32>, tensor<8xf32>) -> tensor<8xf32>
+    forge.yield %1, %1 : tensor<8xf32>, tensor<8xf32>
+  } : tensor<8xf32>, tensor<5x8xf32>
+  func.return %y : tensor<5x8xf32>
+}
+
 func.func @forward(%x: tensor<9x8xf32>, %w: tensor<4x8xf32>, %r: tensor<9x4xf32>) -> tensor<9x4xf32> {
   %y = forge.fused "linear" (%a = %x : tensor<9x8xf32>, %b = %w : tensor<4x8xf32>, %c = %r : tensor<9x4xf32>) {
     %0 = forge.linear %a, %b : (tensor<9x8xf32>, tensor<4x8xf32>) -> tensor<9x4xf32>
@@ -518,8 +540,8 @@ def module_of(example: str) -> str:
 def op_name(example: str) -> str:
     """The name of the op that the example is about: the last of its own dialect's that is no companion."""
     if example.startswith("func.func"):
-        shown = ("forge.fused", "forge.state_write", "forge.assert", "forge.item", "forge.from_index", "forge.extent")
-        return next(name for name in shown if f"{name} " in example)
+        shown = ("scan", "fused", "state_write", "assert", "item", "from_index", "extent")
+        return next(f"forge.{name}" for name in shown if f"forge.{name} " in example)
     names = re.findall(r"\b(forge\.[a-z_0-9]+)(?=\s)", example)
     return names[-1] if "param_ref" in example else names[0]
 

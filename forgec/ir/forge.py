@@ -9,6 +9,7 @@ from forgec.ir.ops import (
     activation,
     attention,
     binary,
+    byte_linear,
     composite,
     contraction,
     control,
@@ -21,11 +22,13 @@ from forgec.ir.ops import (
     order,
     quantization,
     reduction,
+    scan,
     select,
     shape,
     spatial,
     unary,
     window,
+    windowed_linear,
 )
 
 FAMILIES = (
@@ -49,6 +52,9 @@ FAMILIES = (
     experts,
     index,
     window,
+    windowed_linear,
+    byte_linear,
+    scan,
 )
 
 

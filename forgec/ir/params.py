@@ -35,6 +35,10 @@ class ParamValues(Mapping[str, Any]):
                 return value
             return ev.torch.empty_strided(shape, strides, dtype=value.dtype, device=value.device).copy_(value)
 
+    def __contains__(self, name: object) -> bool:
+        """Without computing the tensor, as ``Mapping`` would: tensors that are computed of others ask for those."""
+        return name in self.tensors or name in self.computed
+
     def __iter__(self) -> Iterator[str]:
         return iter({**self.tensors, **self.computed})
 

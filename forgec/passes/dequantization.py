@@ -227,8 +227,12 @@ def _of_op(op: DequantizeOp, dims: Dims) -> Chain:
     name = types.dtype(op.quantized)
     assert op.compute is not None, "the verifier wants it"
     atoms, packing, half = dims, None, None
+    if op.zeros_last is not None:
+        raise Refused("its zero points are subtracted after scaling")
     if op.packing is not None:
         packing = op.packing.data
+        if name not in BYTES:
+            raise Refused(f"its numbers are packed into {name}, not into bytes")
         bytes_ = types.shape(op.quantized)[-1]
         assert isinstance(bytes_, int), "the verifier allows no other"
         row = regrouped(dims[-1], [bytes_ // op.run.data, 2, op.run.data])

@@ -12,6 +12,7 @@ from xdsl.passes import ModulePass
 from forgec.ir import types
 from forgec.ir.ops.attention import AttentionOp
 from forgec.ir.ops.base import ElementwiseOp
+from forgec.ir.ops.byte_linear import ByteLinearOp
 from forgec.ir.ops.composite import GluOp, RopeOp
 from forgec.ir.ops.contraction import ConvolutionOp, ConvTransposeOp, GroupedMatmulOp, LinearOp, MatmulOp
 from forgec.ir.ops.experts import MoeOp
@@ -24,7 +25,17 @@ from forgec.passes.norm_rows import NORMS, WIDEST, has_whole_rows, places_in, ro
 from forgec.passes.patterns import missed
 from forgec.runtime.symbolic import Extent
 
-ROOTS = (LinearOp, MatmulOp, GroupedMatmulOp, ConvolutionOp, ConvTransposeOp, AttentionOp, MoeOp, EmbeddingOp)
+ROOTS = (
+    LinearOp,
+    ByteLinearOp,
+    MatmulOp,
+    GroupedMatmulOp,
+    ConvolutionOp,
+    ConvTransposeOp,
+    AttentionOp,
+    MoeOp,
+    EmbeddingOp,
+)
 """Ops that are kernels of their own, whose results pass through registers."""
 JOINING = (ElementwiseOp, RopeOp, GluOp, CopyOp, ReshapeOp)
 REMAINING = (ReductionOp, SoftmaxOp, *NORMS, ConcatOp)

@@ -18,8 +18,10 @@ from forgec.ir import types
 from forgec.ir.attributes import ExtentsAttr, IntsAttr, StateType, SymType
 from forgec.ir.cost import launches_kernel
 from forgec.ir.locations import inherit
+from forgec.ir.ops.attention import AttentionOp
 from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.control import FromIndexOp
+from forgec.ir.ops.experts import MoeOp
 from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.module import AtenOp, ConstantOp, ParamRefOp, StateReadOp
 from forgec.ir.ops.shape import CopyOp, ViewOp, is_free
@@ -31,7 +33,11 @@ from forgec.passes.tiles.kernel_builder import NotLowered
 from forgec.passes.tiles.panels import pack_weights
 from forgec.passes.tiles.rule import EXPANSIONS
 from forgec.passes.tiles.rules import all_rules
+from forgec.passes.tiles.rules.attention_parts import part_extent
+from forgec.passes.tiles.sorting import take_sorts
+from forgec.passes.tiles.transposed import take_transposed
 from forgec.passes.tiles.update import UPDATES, updated_inputs
+from forgec.passes.tiles.windows import take_windows
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,8 @@ class LowerToTile(ModulePass):
     remark. Rearrangements that strides express stay as well: the plan makes them views. Values that only kernels see
     lie densely, whatever strides their types had. What has a value of a dtype in ``without`` stays: the target has no
     tiles of it. With ``panel`` (32 for processors) weights of linears are stored as [N / panel, K, panel], where all
-    kernels that read one can read whole panels.
+    kernels that read one can read whole panels; with ``factors`` ``"bf16"`` those of float32 that are only multiplied
+    with are rounded to that, for ``round-factors``.
 
     Order: last, after ``@O2``.
     """
@@ -60,18 +67,19 @@ class LowerToTile(ModulePass):
 
     without: tuple[str, ...] = ()
     panel: int = 0
+    factors: str = ""
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         kernels: dict[str, KernelOp] = {}
         known = KnownGroups(self.without)
         if self.panel:
-            pack_weights(op, self.panel, known)
+            take_transposed(op)
+            take_windows(op)
+            take_sorts(op)
+            _expand_experts(op)
+            pack_weights(op, self.panel, known, self.factors)
         for block in [b for b in blocks(op) if not isinstance(b.parent_op(), FusedOp)]:
-            for current in list(block.ops):
-                if _is_candidate(current):
-                    _lower(current, block, kernels, known)
-                else:
-                    _say_why_it_stays(current)
+            _lower_all(list(block.ops), block, kernels, known)
         for kernel in kernels.values():
             op.body.block.add_op(kernel)
 
@@ -85,8 +93,26 @@ def _is_candidate(op: Operation) -> bool:
         return False
     if isinstance(op, ConstantOp):
         return False
-    known = type(op) in all_rules() or type(op) in UPDATES or type(op) in EXPANSIONS
-    return isinstance(op, FusedOp) or known or hasattr(op, "decompose")
+    return has_rule(type(op))
+
+
+def has_rule(cls: type[Operation]) -> bool:
+    """Whether ops of a class can become kernels: by a rule, or as the smaller ops that they stand for."""
+    return cls is FusedOp or cls in all_rules() or cls in UPDATES or cls in EXPANSIONS or hasattr(cls, "decompose")
+
+
+def _expand_experts(module: ModuleOp) -> None:
+    """Write mixtures of experts as the ops that they consist of, among which are products whose weights are packed."""
+    all_rules()  # which say how
+    for block in [b for b in blocks(module) if not isinstance(b.parent_op(), FusedOp)]:
+        for op in list(block.ops):
+            if isinstance(op, FusedOp) and any(isinstance(inner, MoeOp) for inner in op.inner):
+                parts = _parts(_without_literals(op, block)) or []
+            else:
+                parts = [op]
+            for part in parts:
+                if isinstance(part, MoeOp):
+                    _parts(part)
 
 
 def _say_why_it_stays(op: Operation) -> None:
@@ -116,6 +142,9 @@ def _say_why_it_stays(op: Operation) -> None:
 
 
 def _lower(op: Operation, block: Block, kernels: dict[str, KernelOp], known: KnownGroups) -> None:
+    if _has_parts(op) and (parts := _parts(op)) is not None:
+        _lower_all(parts, block, kernels, known)
+        return
     if isinstance(op, FusedOp):
         op = _without_literals(op, block)
     elif type(op) in UPDATES and sum(operand is op.destination for operand in op.operands) > 1:  # type: ignore[attr-defined]
@@ -133,11 +162,7 @@ def _lower(op: Operation, block: Block, kernels: dict[str, KernelOp], known: Kno
         if parts is None:
             missed(op, f"{_kind(op)} has no kernel: {reason}")
             return
-        for part in parts:
-            if _is_candidate(part):
-                _lower(part, block, kernels, known)
-            else:
-                _say_why_it_stays(part)
+        _lower_all(parts, block, kernels, known)
         return
     finally:
         if group is not op:
@@ -155,6 +180,21 @@ def _lower(op: Operation, block: Block, kernels: dict[str, KernelOp], known: Kno
     )
     block.insert_op_before(inherit(launch, op), op)
     _replace(op, launch.results)
+
+
+def _lower_all(ops: Sequence[Operation], block: Block, kernels: dict[str, KernelOp], known: KnownGroups) -> None:
+    for op in ops:
+        if _is_candidate(op):
+            _lower(op, block, kernels, known)
+        else:
+            _say_why_it_stays(op)
+
+
+def _has_parts(op: Operation) -> bool:
+    """True of an attention that is faster as several kernels, alone or with rearrangements that cost nothing."""
+    inner = list(op.inner) if isinstance(op, FusedOp) else [op]
+    found = [each for each in inner if not (isinstance(each, ViewOp) and is_free(each))]
+    return len(found) == 1 and isinstance(found[0], AttentionOp) and part_extent(found[0]) is not None
 
 
 def _without_literals(group: FusedOp, block: Block) -> FusedOp:

@@ -23,8 +23,8 @@ PRESETS: dict[str, str] = {
     "@experts": "fuse-moe,canonicalize",
     "@kernels": "fuse-linear,canonicalize,cse,merge-linears,canonicalize,assign-layout,fuse-epilogue,"
     "fuse-elementwise,fuse-indexing",
-    "@O2": "outline-layers{unnamed=false},sink-tables,@attention,@recognize,@experts,select-masked-rows,hoist-tables,"
-    "cse,canonicalize,@kernels,dce",
+    "@O2": "cse,dce,roll-loops,outline-layers{unnamed=false},sink-tables,@attention,@recognize,@experts,"
+    "select-masked-rows,hoist-tables,cse,canonicalize,@kernels,dce",
     "@tile": "lower-to-tile,bind-tiles",
 }
 

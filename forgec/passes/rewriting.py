@@ -10,6 +10,7 @@ from xdsl.ir import Block, Operation, SSAValue
 from xdsl.traits import is_side_effect_free
 
 from forgec.ir.locations import inherit
+from forgec.ir.ops.scan import ScanOp
 
 
 def functions(module: ModuleOp) -> Iterator[FuncOp]:
@@ -20,15 +21,16 @@ def functions(module: ModuleOp) -> Iterator[FuncOp]:
 
 
 def blocks(module: ModuleOp) -> Iterator[Block]:
-    """Every block of every function, outer ones first."""
+    """Every block of every function, outer ones first; what a scan does in each step is one op."""
     for function in functions(module):
         pending = list(function.body.blocks)
         while pending:
             block = pending.pop(0)
             yield block
             for op in block.ops:
-                for region in op.regions:
-                    pending.extend(region.blocks)
+                if not isinstance(op, ScanOp):
+                    for region in op.regions:
+                        pending.extend(region.blocks)
 
 
 def sign(function: FuncOp) -> None:

@@ -69,7 +69,7 @@ class RoundWeights(ModulePass):
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         check_precision(self.to)
         if self.to != "float32":
-            _Rounding(op, self.to).run()
+            Rounding(op, self.to).run()
 
 
 def check_precision(name: object) -> None:
@@ -78,7 +78,9 @@ def check_precision(name: object) -> None:
         raise error("FORGE-U005", f"weights is {name!r}", notes=(f"values: {', '.join(PRECISIONS)}",))
 
 
-class _Rounding:
+class Rounding:
+    """Has linears and embeddings read weights that are stored otherwise."""
+
     def __init__(self, module: ModuleOp, precision: str) -> None:
         self.module = module
         self.precision = precision
@@ -126,8 +128,12 @@ class _Rounding:
             return refuse(f"has the shape {list(map(str, shape))}")
         columns = shape[0] if "turned" in kinds else shape[1]
         assert isinstance(columns, int), "seen above"
-        found = rounding(self.precision, types.dtype(first), columns)
-        return refuse("has no more bits already") if found is None else found
+        found = self._form(weight, types.dtype(first), columns, "turned" in kinds)
+        return refuse(found) if isinstance(found, str) else found
+
+    def _form(self, weight: Weight, dtype: str, columns: int, is_turned: bool) -> Rounded | str:
+        """How a weight with rows of so many numbers is stored, or why it is not stored otherwise."""
+        return rounding(self.precision, dtype, columns) or "has no more bits already"
 
     def _readings(self, value: SSAValue) -> Iterator[tuple[str, Operation]]:
         for use in value.uses:
@@ -148,12 +154,8 @@ class _Rounding:
         made: dict[str, dict[str, ParamOp]] = {part: {} for part in rounded.parts}
         for name in weight.names:
             known: dict[str, ParamOp] = {}
-            for part, compute in rounded.parts.items():
-                suffix = rounded.name if part == "numbers" else f"{rounded.name}.{part}"
-                before = list(known.values())
-                known[part] = made[part][name] = computed_param(
-                    self.module, self.params, self.params[name], suffix, _computing(compute, known, is_turned), before
-                )
+            for part in rounded.parts:
+                known[part] = made[part][name] = self._param(name, part, rounded, known, is_turned)
         parts = {part: Replacement(self.layers, params) for part, params in made.items()}
         for value in weight.values:
             for part in parts.values():
@@ -172,6 +174,12 @@ class _Rounding:
                     _read(op, new, rounded)
         for value in weight.values:
             erase_unused(value, ParamRefOp)
+
+    def _param(self, name: str, part: str, rounded: Rounded, known: Mapping[str, ParamOp], is_turned: bool) -> ParamOp:
+        """A parameter that holds a part of a stored one; ``known`` are the parts before it."""
+        suffix = rounded.name if part == "numbers" else f"{rounded.name}.{part}"
+        compute = _computing(rounded.parts[part], known, is_turned)
+        return computed_param(self.module, self.params, self.params[name], suffix, compute, list(known.values()))
 
     def _in_group(self, group: FusedOp, value: SSAValue, new: Mapping[str, SSAValue], rounded: Rounded) -> None:
         """Have a group read the rounded weight instead of an operand."""

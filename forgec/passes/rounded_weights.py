@@ -2,11 +2,12 @@
 
 - ``bf16``: to nearest, ties to even. Infinities and NaN stay.
 - ``int8``: numbers from -127 to 127, one scale in float32 for each row, the row's largest magnitude divided by 127.
-- ``int4``: numbers from 0 to 15, two to the byte, and for each group of 32 numbers along K a scale in bfloat16 and a
-  zero point from 0 to 15, so that 0 is among the 16 values and the group's least and greatest number are the ends.
-  Where 32 does not divide K, groups are the largest divisor of K below; a weight whose K is odd, or has no divisor
-  from 8 to 32, is stored as ``int8``. (Without zero points, scales of either sign in float16 or bfloat16, errors of
-  SmolLM2's weights are 5 to 23 % greater, and embeddings would have to stay at 8 bits.)
+- ``int4``: numbers from 0 to 15, eight to the word of 32 bits (two to the byte where 8 does not divide K), and for each
+  group of 32 numbers along K a scale in bfloat16 and a zero point from 0 to 15, so that 0 is among the 16 values and
+  the group's least and greatest number are the ends. Where 32 does not divide K, groups are its largest divisor below;
+  a weight whose K is odd, or has no divisor from 8 to 32, is stored as ``int8``. (Without zero points, scales of either
+  sign in float16 or bfloat16, errors of SmolLM2's weights are 5 to 23 % greater, and embeddings would have to stay at 8
+  bits.)
 
 Numbers are rounded to nearest, ties to even, so what a weight becomes is within half a scale of it; for ``int4`` the
 rounding of the scale (2⁻⁹ of it) may cost the ends of a group 15 · 2⁻⁹ of a scale more. A row (a group) of zeros stays
@@ -25,7 +26,7 @@ from forgec.ir import types
 from forgec.ir.attributes import IntsAttr, ScalarAttr
 from forgec.ir.ops.binary import AddOp, BitwiseOrOp, MulOp, ShiftLeftOp, SubOp
 from forgec.ir.ops.decomposition import Emitter
-from forgec.ir.ops.quantization import QuantizeOp
+from forgec.ir.ops.quantization import WORD, QuantizeOp, numbers_in
 from forgec.ir.ops.reduction import AmaxOp, AminOp
 from forgec.ir.ops.unary import AbsOp, ClampOp, NegOp
 
@@ -126,9 +127,18 @@ class _Groups:
         return _quantized(emit, least, [parts["scales"]], "ui8", 0, 15)
 
     def numbers(self, emit: Emitter, weight: SSAValue, parts: Mapping[str, SSAValue]) -> SSAValue:
-        rows, four = types.shape(weight)[0], 4
         found = _quantized(emit, _wide(emit, weight), [parts["scales"], parts["zeros"]], "ui8", 0, 15)
-        pairs = emit.reshape(found, (rows, self.count * self.size // 2, 2))
-        low, high = (emit.slice(pairs, 2, place, 1) for place in (0, 1))
-        packed = emit(BitwiseOrOp, low, emit.binary(ShiftLeftOp, high, four))
-        return emit.reshape(packed, (rows, self.count * self.size // 2))
+        return packed(emit, found)
+
+
+def packed(emit: Emitter, numbers: SSAValue) -> SSAValue:
+    """Numbers from 0 to 15 [N, K], eight to the word, or two to the byte where 8 does not divide K."""
+    rows, columns = types.shape(numbers)
+    assert isinstance(columns, int), "weights have known shapes"
+    dtype = "ui8" if columns % numbers_in(WORD) else WORD
+    count = numbers_in(dtype)
+    apart = emit.reshape(emit.cast(numbers, dtype) if dtype == WORD else numbers, (rows, columns // count, count))
+    found = emit.slice(apart, 2, 0, 1)
+    for place in range(1, count):
+        found = emit(BitwiseOrOp, found, emit.binary(ShiftLeftOp, emit.slice(apart, 2, place, 1), 4 * place))
+    return emit.reshape(found, (rows, columns // count))

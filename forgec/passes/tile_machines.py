@@ -22,8 +22,10 @@ class TileMachine:
     product times ``dot_stages``, ``unrolled_limit`` (None: no limit) the multiply-adds of all products in a kernel's
     text: of wide operands each is an instruction of a thread. ``elements_limit`` bounds the elements of one tile.
     ``over`` are the extents that a parameter over an axis may have, ``dot_least`` the least one of an axis of products;
-    ``sum_least`` the least that is preferred, where it divides the extent along which products sum, to one that reaches
-    beyond the end. ``whole_multiple`` is what whole extents are rounded up to a multiple of; 0: to a power of two.
+    ``over_long`` those that it may have as well in kernels without products, and ``run_seconds`` what it costs to begin
+    to read or write another row of memory. ``sum_least`` is the least extent that is preferred, where it divides the
+    one along which products sum, to one that reaches beyond the end. ``whole_multiple`` is what whole extents are
+    rounded up to a multiple of; 0: to a power of two.
     """
 
     name: str
@@ -45,6 +47,8 @@ class TileMachine:
     unrolled_limit: int | None
     elements_limit: int
     over: tuple[int, ...]
+    over_long: tuple[int, ...]
+    run_seconds: float
     dot_least: int
     sum_least: int
     whole_multiple: int
@@ -77,6 +81,8 @@ CPU = TileMachine(
     unrolled_limit=None,
     elements_limit=1 << 20,
     over=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+    over_long=(512, 1024, 2048),
+    run_seconds=10e-9,  # the hardware fetches ahead within 4 KiB, and only where it has seen some lines of them
     dot_least=1,
     sum_least=64,  # accumulators are read and written once for so many steps
     whole_multiple=16,  # lanes of float32 in 64 bytes
@@ -108,6 +114,8 @@ SM_90A = TileMachine(
     unrolled_limit=_GPU_UNROLLED,
     elements_limit=_GPU_ELEMENTS,
     over=_GPU_OVER,
+    over_long=(),
+    run_seconds=0.0,
     dot_least=_GPU_DOT_LEAST,
     sum_least=_GPU_DOT_LEAST,
     whole_multiple=0,
@@ -133,6 +141,8 @@ SM_80 = TileMachine(
     unrolled_limit=_GPU_UNROLLED,
     elements_limit=_GPU_ELEMENTS,
     over=_GPU_OVER,
+    over_long=(),
+    run_seconds=0.0,
     dot_least=_GPU_DOT_LEAST,
     sum_least=_GPU_DOT_LEAST,
     whole_multiple=0,
@@ -158,6 +168,8 @@ SM_100A = TileMachine(
     unrolled_limit=_GPU_UNROLLED,
     elements_limit=_GPU_ELEMENTS,
     over=_GPU_OVER,
+    over_long=(),
+    run_seconds=0.0,
     dot_least=_GPU_DOT_LEAST,
     sum_least=_GPU_DOT_LEAST,
     whole_multiple=0,

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
 
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import ModuleOp, i8
 from xdsl.ir import Attribute
 
 from forgec.ir import types
 from forgec.ir.ops.module import SymbolOp
+from forgec.ir.tile.cache_sets import PACKED_LIMIT, crowds, left_factors
 from forgec.ir.tile.compute import DotOp
 from forgec.ir.tile.cost import KernelCost, item_bytes, kernel_cost
 from forgec.ir.tile.kernel import KernelOp, LaunchOp
@@ -27,6 +28,8 @@ the best of them the parameters of each section of the kernel are then varied by
 """
 NARROW_PRODUCTS = 16
 """Multiply-adds of 16-bit floats that make as much code as one of wider floats: matrix instructions do many at once."""
+COPIED_FACTOR = 1.15
+"""How much longer products take on a CPU whose left factor is copied for each block of its rows."""
 REFINEMENTS = 2
 """How often they are varied."""
 
@@ -94,7 +97,8 @@ def estimates(
     if choices is None:
         return cost, []
     parameters = [parameter.name for parameter in kernel.tiles.data]
-    narrow = _dots_are_narrow(kernel)
+    narrow, near = _dots_are_narrow(kernel), _near_bytes(machine, cost)
+    factors = list(dict.fromkeys(left_factors(kernel))) if machine.whole_multiple else []
     ops = sum(1 for _ in kernel.walk())
     tiles = sorted({extents(result) for op in kernel.walk() for result in op.results} - {()}, key=str)
     found: dict[tuple[int, ...], Candidate] = {}
@@ -103,18 +107,25 @@ def estimates(
         if chosen not in found:
             bindings = dict(zip(parameters, chosen, strict=True))
             values = {**typical, **bindings}
-            found[chosen] = _estimate(cost, machine, bindings, values, narrow, ops, _largest(tiles, values))
-        return _rank(found[chosen], machine)
+            found[chosen] = _estimate(cost, machine, bindings, values, narrow, ops, _largest(tiles, values), factors)
+        return _rank(found[chosen], near)
 
     few = _thinned(choices)
     best = min(product(*few), key=estimate)
     for group in _groups(cost, parameters) * (REFINEMENTS if few != choices else 0):
         varied = [choices[n] if n in group else (best[n],) for n in range(len(choices))]
         best = min(product(*_thinned(varied)), key=estimate)
-    return cost, sorted(found.values(), key=lambda candidate: _rank(candidate, machine))
+    return cost, sorted(found.values(), key=lambda candidate: _rank(candidate, near))
 
 
-def _rank(candidate: Candidate, machine: TileMachine) -> tuple[object, ...]:
+def _near_bytes(machine: TileMachine, cost: KernelCost) -> int:
+    """What tiles may fill of the nearest memory. Half of it where there are no products: what such kernels read and
+    write goes through it beside them.
+    """
+    return machine.near_bytes if cost.dot_code != 0 or not machine.over_long else machine.near_bytes // 2
+
+
+def _rank(candidate: Candidate, near_bytes: int) -> tuple[object, ...]:
     """Among estimates that are about the same (often because memory bounds them all): tiles that the nearest memory
     holds, then those that keep units busy for the shortest time, then the larger ones. Of those that break a limit the
     smallest come first.
@@ -123,7 +134,7 @@ def _rank(candidate: Candidate, machine: TileMachine) -> tuple[object, ...]:
         candidate.limit is not None,
         0 if candidate.limit is None else candidate.live_bytes,
         float(f"{candidate.seconds:.2g}"),
-        candidate.live_bytes > machine.near_bytes,
+        candidate.live_bytes > near_bytes,
         float(f"{candidate.busy_seconds:.2g}"),
         candidate.seconds,
         -prod(candidate.bindings.values()),
@@ -169,7 +180,7 @@ def _choices(
     kernel: KernelOp, machine: TileMachine, uses: Mapping[str, SymbolUse], fixed: Mapping[str, int]
 ) -> list[tuple[int, ...]] | None:
     """For each tile parameter the extents that it may have; None if a whole extent is not bounded."""
-    in_dots, summed = _names_in_dots(kernel), _names_summed(kernel)
+    in_dots, summed, rows = _names_in_dots(kernel), _names_summed(kernel), _names_of_rows(kernel)
     found: list[tuple[int, ...]] = []
     for parameter in kernel.tiles.data:
         largest = most(parameter.extent, uses)
@@ -182,9 +193,16 @@ def _choices(
             size = machine.whole(largest)
             found.append((max(size, machine.dot_least) if parameter.name in in_dots else size,))
         else:
-            sizes = _over(machine, largest, parameter.name in in_dots)
+            over = machine.over if in_dots else (*machine.over, *machine.over_long)
+            sizes = _over(machine, over, largest, parameter.name in in_dots)
+            if isinstance(parameter.extent, int) and parameter.name in rows and machine.whole_multiple:
+                sizes = _even(parameter.extent, sizes)
             if isinstance(parameter.extent, int) and parameter.name in summed and machine.whole_multiple:
                 sizes = _dividing(parameter.extent, sizes, machine)
+            if parameter.name in summed and machine.whole_multiple:
+                sizes = _multiples(sizes, _summed_at_once(kernel))
+            if parameter.name in rows and largest is not None and largest < machine.whole_multiple:
+                sizes = (max(1, largest),)  # few rows read the other factor once, for all
             found.append(sizes)
     return found
 
@@ -207,12 +225,12 @@ def _thinned(choices: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
     return found
 
 
-def _over(machine: TileMachine, largest: int | None, in_dots: bool) -> tuple[int, ...]:
+def _over(machine: TileMachine, over: Sequence[int], largest: int | None, in_dots: bool) -> tuple[int, ...]:
     """Powers of two up to the first that is not below the extent; instead of that one the extent itself, where the
     machine takes a smaller multiple of its lanes for it.
     """
     least = machine.dot_least if in_dots else 1
-    sizes = [size for size in machine.over if size >= least]
+    sizes = [size for size in over if size >= least]
     if largest is not None:
         enough = next((size for size in sizes if size >= largest), sizes[-1])
         whole = max(machine.whole(largest), least)
@@ -224,6 +242,18 @@ def _names_in_dots(kernel: KernelOp) -> set[str]:
     """The names in extents of products' operands."""
     dots = [op for op in kernel.walk() if isinstance(op, DotOp)]
     return {name for op in dots for v in (op.lhs, op.rhs) for extent in extents(v) for name in free_symbols(extent)}
+
+
+def _names_of_rows(kernel: KernelOp) -> set[str]:
+    """The names in extents of left factors' rows, and of no other side of a product: lanes do not run along these."""
+    dots = [op for op in kernel.walk() if isinstance(op, DotOp)]
+    others = {name for op in dots for extent in (extents(op.lhs)[1], *extents(op.rhs)) for name in free_symbols(extent)}
+    return {name for op in dots for name in free_symbols(extents(op.lhs)[0])} - others
+
+
+def _even(extent: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """For each size the least one of which no more are needed: the last tile has about as many rows as the others."""
+    return tuple(sorted({ceil(max(extent, 1) / ceil(max(extent, 1) / size)) for size in sizes}))
 
 
 def _names_summed(kernel: KernelOp) -> set[str]:
@@ -241,6 +271,21 @@ def _dividing(extent: int, sizes: tuple[int, ...], machine: TileMachine) -> tupl
         return sizes
     found = {greatest, *(size for size in sizes if extent % size == 0 and size >= machine.sum_least)}
     return tuple(sorted(found))
+
+
+def _summed_at_once(kernel: KernelOp) -> int:
+    """How many products processors' instructions add to a sum at once: four of bytes, two of bfloat16."""
+    sizes = [item_bytes(element(op.lhs)) for op in kernel.walk() if isinstance(op, DotOp) and _is_short(op)]
+    return max((4 // size for size in sizes), default=1)
+
+
+def _is_short(dot: DotOp) -> bool:
+    return dot.precision.data == "bf16" or element(dot.lhs) == i8
+
+
+def _multiples(sizes: tuple[int, ...], of: int) -> tuple[int, ...]:
+    """Each size, or the next multiple of a number."""
+    return tuple(sorted({-(-size // of) * of for size in sizes}))
 
 
 def _dots_are_narrow(kernel: KernelOp) -> bool:
@@ -262,6 +307,7 @@ def _estimate(
     narrow: bool,
     ops: int,
     largest: int,
+    factors: Sequence[tuple[Extent, int, int | None]],
 ) -> Candidate:
     """A roofline: a program, of each section of the kernel, takes as long as the slowest of its parts, programs fill
     units in waves, and memory is shared by all; of cores each has its share, so that too few programs leave some of it
@@ -269,12 +315,14 @@ def _estimate(
     """
     live = cost.live_bytes_at(values)
     footprint = evaluate(cost.footprint_bytes, values)
-    near_rate = machine.near_rate if live <= machine.near_bytes else machine.middle_rate
-    programs = dot_flops = element_ops = line_bytes = far_bytes = 0
+    near_rate = machine.near_rate if live <= _near_bytes(machine, cost) else machine.middle_rate
+    packed = _packed_bytes(factors, values)
+    copied = COPIED_FACTOR if packed is None else 1.0
+    programs = dot_flops = element_ops = line_bytes = far_bytes = far_runs = 0
     busy = longest = 0.0
     for each, count in cost.sections:
         number = evaluate(count, values)
-        dots, work, elements, lines, tiles, far = (
+        dots, work, elements, lines, tiles, far, runs = (
             evaluate(part, values)
             for part in (
                 each.dot_flops,
@@ -283,17 +331,22 @@ def _estimate(
                 each.line_bytes,
                 each.tile_bytes,
                 each.far_bytes,
+                each.far_runs,
             )
         )
         computing = work / (machine.narrow_dot_flops if narrow else machine.dot_flops)
         computing += elements / machine.element_ops
-        program = max(computing, tiles / near_rate, lines / machine.middle_rate)
+        program = copied * max(computing, tiles / near_rate, lines / machine.middle_rate)
         program += machine.program_seconds + ops * machine.op_seconds / len(cost.sections)
         busy, longest = busy + number * program, max(longest, program)
         programs, dot_flops, element_ops = programs + number, dot_flops + number * dots, element_ops + number * elements
         line_bytes, far_bytes = line_bytes + number * lines, far_bytes + number * far
+        far_runs += number * runs
+    far_bytes -= (packed or 0) * programs  # they are packed once for many programs
     again = max(far_bytes - footprint, 0) if footprint > machine.middle_bytes else 0
     moving = (footprint + again) / machine.memory_rate
+    if footprint > machine.middle_bytes and cost.dot_code == 0:
+        moving += far_runs * machine.run_seconds
     waves = ceil(programs / machine.units)
     computing = max(waves * busy / max(programs, 1), longest)
     if not machine.alone_seconds:
@@ -313,6 +366,16 @@ def _estimate(
         live_bytes=live,
         limit=_broken_limit(cost, machine, values, live, largest, narrow),
     )
+
+
+def _packed_bytes(factors: Sequence[tuple[Extent, int, int | None]], values: Mapping[str, int]) -> int | None:
+    """The bytes of products' left factors that a program finds packed; None if they do not fit the memory for them."""
+    taken = 0
+    for rows, row_bytes, apart in factors:
+        count = evaluate(rows, values)
+        if count > 1 and (apart is None or crowds(apart, count)):
+            taken += count * row_bytes
+    return taken if taken <= PACKED_LIMIT else None
 
 
 def _broken_limit(

@@ -46,6 +46,7 @@ def report(
     remarks: list[Diagnostic],
     choices: Sequence[Choice] = (),
     weights: list[dict[str, Any]] | None = None,
+    precision: str = "float32",
 ) -> Report:
     """The report of a compilation."""
     entries = _entries(plan)
@@ -75,6 +76,7 @@ def report(
         warnings=warnings,
         remarks=remarks,
         weights=weights or [],
+        precision=precision,
     )
 
 

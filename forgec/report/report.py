@@ -54,6 +54,8 @@ class Report:
     peak_bytes_one_thread: int = 0
     fallbacks: list[dict[str, Any]] = field(default_factory=list)
     weights: list[dict[str, Any]] = field(default_factory=list)
+    calibration: dict[str, Any] = field(default_factory=dict)
+    precision: str = "float32"
     warnings: list[Diagnostic] = field(default_factory=list)
     remarks: list[Diagnostic] = field(default_factory=list)
     passes: list[dict[str, Any]] = field(default_factory=list)
@@ -75,7 +77,9 @@ class Report:
         ``weights`` has an entry for each weight that is stored in fewer bits: ``name``, ``precision``, ``bytes_before``
         and ``bytes``, the largest error of an element (``max``) and the root of the mean square (``rms``), both
         relative to the weight's own, and the latter of what it makes of random rows (``output_rms``); errors that are
-        not finite are texts.
+        not finite are texts. ``calibration``, where the compilation was asked for it, has ``perplexity_before`` and
+        ``_after`` and the number of ``tokens``, or ``output_rms``, which is relative to the outputs' own.
+        ``precision`` is what products of float32 round their factors to.
         Without ``times`` the result is a function of model, pipeline and target alone.
         """
         passes = [{k: v for k, v in entry.items() if times or k not in ON_REQUEST} for entry in self.passes]
@@ -97,6 +101,8 @@ class Report:
             "bytes_moved": self.optimized.bytes_moved,
             "fusion_gain_ratio": gain(self.captured.bytes_moved, self.optimized.bytes_moved),
             "weights": self.weights,
+            "calibration": self.calibration,
+            "precision": self.precision,
             "warnings": [warning.to_dict() for warning in self.warnings],
             "passes": passes,
             "bindings": self.bindings,

@@ -75,8 +75,9 @@ def dequantized(precision: str, parts: Mapping[str, Any]) -> Any:
         return numbers.float()
     if "zeros" not in parts:
         return numbers.float() * parts["scales"].float()
-    halves = torch.stack((numbers & 15, numbers >> 4), -1).flatten(-2).float()
-    groups = halves.unflatten(-1, (parts["scales"].shape[-1], -1))
+    count = 8 if numbers.dtype == torch.int32 else 2
+    found = torch.stack([(numbers >> 4 * place) & 15 for place in range(count)], -1).flatten(-2).float()
+    groups = found.unflatten(-1, (parts["scales"].shape[-1], -1))
     return ((groups - parts["zeros"].float().unsqueeze(-1)) * parts["scales"].float().unsqueeze(-1)).flatten(-2)
 
 

@@ -44,16 +44,17 @@ def write_artifact(
     ir: Mapping[str, str] | None = None,
     external_weights: str | os.PathLike[str] | None = None,
     kernels: NativeCode | Sequence[NativeCode] | None = None,
+    precision: str = "float32",
 ) -> None:
     """Writes the artifact, or leaves everything as it was.
 
-    Of ``weights`` only what the plan reads is written, each tensor once: ``aliases`` maps names to others with the
-    same tensor, and names whose sources are one object or the same torch memory are found by themselves. ``ir`` maps
-    a level to its text. ``external_weights`` names a file in the artifact's folder for the weights. ``kernels`` is the
-    machine code of the kernels that the plan launches: an image, or one for each instruction set, all of the
-    same kernels. The bytes are a function of the arguments. FORGE-U004 when the file cannot be written, FORGE-U005 for
-    a wrong place of the weights, FORGE-X001 when a weight is missing or images differ, FORGE-A004 when the plan
-    launches a kernel that is missing or takes other arguments.
+    Of ``weights`` only what the plan reads is written, each tensor once: ``aliases`` maps names to others with the same
+    tensor, and names whose sources are one object or the same torch memory are found by themselves. ``ir`` maps a level
+    to its text. ``external_weights`` names a file in the artifact's folder for the weights. ``kernels`` is the machine
+    code of the kernels that the plan launches: an image, or one for each instruction set, all of the same kernels;
+    ``precision`` what their products of float32 round to. The bytes are a function of the arguments. FORGE-U004 when
+    the file cannot be written, FORGE-U005 for a wrong place of the weights, FORGE-X001 when a weight is missing or
+    images differ, FORGE-A004 when the plan launches a kernel that is missing or takes other arguments.
     """
     path = Path(path)
     outside = None if external_weights is None else Path(external_weights)
@@ -93,7 +94,9 @@ def write_artifact(
             file=None if outside is None else outside.name,
             aliases=tied,
         )
-        described = manifests.build(plan, records, stored, producer=producer or {}, target=target, pipeline=pipeline)
+        described = manifests.build(
+            plan, records, stored, producer=producer or {}, target=target, pipeline=pipeline, precision=precision
+        )
         archive.stored(MANIFEST, print_json(described))
         archive.close()
 

@@ -120,17 +120,15 @@ def is_copy(launch: Launch, entry: Entry) -> bool:
     return target == source and all(result is None for result in launch.results)
 
 
+def is_of_torch(launch: Launch, entry: Entry) -> bool:
+    """Whether torch runs the launch: it is neither a kernel nor something of the runtime's own."""
+    return not (is_kernel(launch.op) or is_control(launch.op) or is_copy(launch, entry))
+
+
 def called_of_torch(plan: Plan) -> tuple[str, ...]:
     """The operations of torch that the plan calls: all that are neither kernels nor the runtime's own, each once."""
     return tuple(
-        sorted(
-            {
-                launch.op
-                for entry in plan.entries
-                for launch in entry.launches
-                if not (is_kernel(launch.op) or is_control(launch.op) or is_copy(launch, entry))
-            }
-        )
+        sorted({launch.op for entry in plan.entries for launch in entry.launches if is_of_torch(launch, entry)})
     )
 
 

@@ -9,8 +9,8 @@ from forgec.diagnostics import ForgeError, error
 from forgec.runtime.control import entry_calls, is_control
 from forgec.runtime.dtypes import ITEMSIZE
 from forgec.runtime.extents import byte_span, overlaps_itself, symbol_sources
-from forgec.runtime.kernels import is_kernel
 from forgec.runtime.linear_scan import Interval, allocate
+from forgec.runtime.native_copy import native_launches
 from forgec.runtime.plan import ALIGNMENT, Buffer, Entry, External, Number, Output, SymbolDecl, TensorSpec, View
 from forgec.runtime.plan_check import registers_of
 from forgec.runtime.symbolic import Extent, SymExpr, evaluate, free_symbols
@@ -236,10 +236,12 @@ def first_writes(entry: Entry) -> dict[int, int]:
 
 
 def rows_of(entry: Entry) -> list[tuple[int, int]]:
-    """The launches in order as rows, first and one past the last: kernels that follow each other are one row."""
+    """The launches in order as rows, first and one past the last: those of machine code that follow each other are one
+    row."""
     rows: list[tuple[int, int]] = []
-    for position, launch in enumerate(entry.launches):
-        if position and is_kernel(launch.op) and is_kernel(entry.launches[position - 1].op):
+    native = native_launches(entry)
+    for position, is_native in enumerate(native):
+        if position and is_native and native[position - 1]:
             rows[-1] = (rows[-1][0], position + 1)
         else:
             rows.append((position, position + 1))

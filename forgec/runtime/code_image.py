@@ -32,11 +32,13 @@ class LoadedKernel:
 
 @dataclass(frozen=True, slots=True)
 class LoadedDriver:
-    """The functions of a driver: ``run(address of a Job)``, and the address of what workers run. It keeps the image."""
+    """The functions of a driver: ``run(address of a Job)``, and the addresses of what workers run and of what copies.
+    It keeps the image."""
 
     image: CodeImage
     run: Callable[[int], int]
     work: int
+    copy: int
 
 
 class CodeImage:
@@ -65,7 +67,8 @@ class CodeImage:
     def driver(self) -> LoadedDriver:
         """The driver, which must be there. It refers to the image, so the image does not refer to it."""
         assert self._driver is not None, "check_launches has looked"
-        return LoadedDriver(self, _RUN(self.address + self._driver.run), self.address + self._driver.work)
+        driver, start = self._driver, self.address
+        return LoadedDriver(self, _RUN(start + driver.run), start + driver.work, start + driver.copy)
 
 
 def _map(native: NativeCode) -> tuple[int, int]:

@@ -3,7 +3,8 @@
 What stands here is the interface: where the driver's functions are, and the memory that Python and they share (the code
 is ``backends/cpu/driver.py``). ``i32 forgec_run(ptr job)`` runs the launches of a ``Job`` in order and returns 0, or
 what the first program returned that failed, whose record is then ``job.failed``. ``ptr forgec_work(ptr seat)`` is what
-a worker's thread runs: it waits for work at its seat in a team until the team is told to quit.
+a worker's thread runs: it waits for work at its seat in a team until the team is told to quit. ``forgec_copy`` copies
+within a row of launches (``native_copy``).
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 
-ABI = 1
+ABI = 2
 """The version of this interface. Images of other versions cannot share a team."""
-RUN, WORK = "forgec_run", "forgec_work"
+RUN, WORK, COPY = "forgec_run", "forgec_work", "forgec_copy"
 MAX_THREADS = 256
 ALONE = 0
 """The chunk of a launch that one thread runs."""
@@ -25,6 +26,7 @@ class Driver:
 
     run: int
     work: int
+    copy: int
     abi: int = ABI
 
 

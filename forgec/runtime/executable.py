@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from forgec.diagnostics import Location
 from forgec.runtime.aten import Operation
 from forgec.runtime.binding import first_writes, returned_roots, row_bounds, rows_of
-from forgec.runtime.kernels import is_kernel
+from forgec.runtime.native_copy import native_launches
 from forgec.runtime.plan import Entry, External, Input, Number, Output, Register, State, SymbolDecl, View
 from forgec.runtime.plan_check import registers_of
 from forgec.runtime.tensor_library import Tensor, TensorLibrary
@@ -59,9 +59,10 @@ class Executable:
     are the plan's.
 
     A register is *transient* when it holds another tensor in each call (inputs, states, outputs, externals);
-    ``views`` lists for each of these its views that are used as tensors (a kernel needs the address only). ``leaves``
-    lists the output leaves that a register fills. ``rows`` are the launches in order, first and one past the last:
-    those of kernels that follow each other are one row, any other launch is one of its own.
+    ``views`` lists for each of these its views that are used as tensors (machine code needs the address only).
+    ``leaves`` lists the output leaves that a register fills. ``rows`` are the launches in order, first and one past the
+    last: those of machine code (``native``: kernels, and copies between them) that follow each other are one row, any
+    other launch is one of its own.
     """
 
     def __init__(
@@ -96,8 +97,9 @@ class Executable:
                 self.leaves.setdefault(number, []).append(leaf)
         self.numbers = [operation.numbers(launch) for operation, launch in zip(operations, entry.launches, strict=True)]
         used = {*self.leaves}
-        for launch in entry.launches:
-            used.update(registers_of(launch) if not is_kernel(launch.op) else ())
+        self.native = native_launches(entry)
+        for launch, is_native in zip(entry.launches, self.native, strict=True):
+            used.update(() if is_native else registers_of(launch))
         self.views: dict[int, list[int]] = {}
         for number in sorted(used):
             register = registers[number]

@@ -12,7 +12,7 @@ class PlainMode:
     All of these are per thread in torch. A class and not a generator: this is entered on every call.
     """
 
-    __slots__ = ("_entered", "_restore_threads", "_threads")
+    __slots__ = ("_entered", "_records", "_restore_threads", "_threads")
 
     def __init__(self, threads: int | None = None) -> None:
         self._threads = threads
@@ -29,8 +29,12 @@ class PlainMode:
             for device in ("cpu", "cuda"):
                 if torch.is_autocast_enabled(device):
                     entered.append(torch.autocast(device, enabled=False))
-        if torch.is_grad_enabled() or entered:  # leaving inference mode switches autograd on
+        self._records = False
+        if entered:  # leaving inference mode switches autograd on
             entered.append(torch.no_grad())
+        elif torch.is_grad_enabled():
+            self._records = True
+            torch._C._set_grad_enabled(False)  # what no_grad does, in a quarter of the time
         for mode in entered:
             mode.__enter__()
         if self._threads is not None:
@@ -46,6 +50,10 @@ class PlainMode:
             import torch
 
             torch.set_num_threads(self._restore_threads)
+        if self._records:
+            import torch
+
+            torch._C._set_grad_enabled(True)
         if self._entered:
             for mode in reversed(self._entered):
                 mode.__exit__(kind, value, trace)

@@ -11,30 +11,31 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from forgec.diagnostics import ForgeError, Location, error
 from forgec.runtime import dtypes
 from forgec.runtime.aten import COPY
-from forgec.runtime.binding import Binding, in_range
+from forgec.runtime.binding import Binding, in_range, invalid
 from forgec.runtime.collector import paused_collector
 from forgec.runtime.control import callable_of, is_control, updated_positions
 from forgec.runtime.executable import After, Executable
 from forgec.runtime.kernel_launch import Addresses, Slots, programs_of, symbol_values
 from forgec.runtime.kernels import is_kernel, kernel_name, parameters_of
+from forgec.runtime.launch_arguments import Slot, slots_of, taking_numbers
+from forgec.runtime.native_copy import copy_of
 from forgec.runtime.plan import Arg, Buffer, EntryRef, Input, Launch, Number, Param, Reg, Register, State, View
 from forgec.runtime.segment import KernelLaunch, Segment
 from forgec.runtime.symbolic import SymExpr, evaluate
 from forgec.runtime.tensor_library import Tensor, TensorLibrary
 
+if TYPE_CHECKING:
+    from forgec.runtime.code_image import LoadedDriver
+
 FRAMES_PER_LANE = 16
 """Frames that a lane keeps, one per entry and call signature, or as many as have few registers in all."""
 FEW_REGISTERS = 20_000
 """A frame costs about 1 kB for each register of its entry."""
-
-Slot: TypeAlias = "tuple[Any, Any]"
-"""A list and an index in it, or a dict and a key: where a tensor has to be put."""
-
 
 Step: TypeAlias = "tuple[Callable[..., Any], list[Any], dict[str, Any], tuple[After, list[Slot]] | None]"
 """A launch, or a row of kernels: what to call with which arguments; what follows it, and where its tensor arguments
@@ -115,15 +116,24 @@ class Frame:
         self.trusted = False
         self.segments: dict[int, Segment] = {}
         self.steps = [self._build_step(*row) for row in executable.rows]
+        addressed = {number for number, _ in executable.states if self._is_only_addressed(number)}
+        self.addressed = [row for row in executable.states if row[0] in addressed]
+        self.assigned = [row for row in executable.states if row[0] not in addressed]
+        self.released = [number for number in executable.transient if number not in addressed]
+        self.generation: object = None
+        """Whose states the slots of kernels have the addresses of."""
 
     # Building
 
     def _build_step(self, position: int, end: int) -> Step:
         launch, after = self.entry.launches[position], self.executable.after[end - 1]
-        if is_kernel(launch.op):
+        if self.executable.native[position]:
             driver = self.executable.driver
             assert driver is not None, "check_launches has looked"
-            launches = [self._kernel_launch(number) for number in range(position, end)]
+            launches = [
+                self._kernel_launch(number) if is_kernel(self.entry.launches[number].op) else self._copy(number, driver)
+                for number in range(position, end)
+            ]
             segment = self.segments[position] = Segment(driver, launches, self.executable.threads)
             return segment.run, [], {}, (after, []) if after else None
         args: list[Any] = [None] * len(launch.args)
@@ -136,7 +146,7 @@ class Frame:
         call = self._callable(position)
         if not after:
             return call, args, kwargs, None
-        arguments = _slots(args, kwargs, launch) if after.may_alias and after.takes else []
+        arguments = slots_of(args, kwargs, launch) if after.may_alias and after.takes else []
         return call, args, kwargs, (after, arguments)
 
     def _kernel_launch(self, position: int) -> KernelLaunch:
@@ -149,7 +159,28 @@ class Frame:
             assert isinstance(value, Reg)
             self._place_address(slots, index, value.id)
         programs = programs_of(launch, self.binding.values)
-        return KernelLaunch(loaded, slots, programs, position, self._place_of(launch))
+        return KernelLaunch(loaded.kernel, loaded.address, slots, programs, position, self._place_of(launch))
+
+    def _copy(self, position: int, driver: LoadedDriver) -> KernelLaunch:
+        """A launch that copies, among those of kernels. FORGE-A004 when the shapes do not fit."""
+        launch, binding = self.entry.launches[position], self.binding
+        target, source = (value.id for value in launch.args if isinstance(value, Reg))
+        layouts = [(binding.shapes[number], binding.strides[number]) for number in (target, source)]
+        try:
+            copy = copy_of(dtypes.itemsize(self.entry.registers[target].spec.dtype), layouts[0], layouts[1])
+        except ValueError as reason:
+            raise invalid(binding.values, str(reason)) from None
+        slots = Slots(2, copy.numbers)
+        self._place_address(slots, 0, target)
+        self._place_address(slots, 1, source)
+        return KernelLaunch(copy.kernel, driver.copy, slots, copy.programs, position, self._place_of(launch))
+
+    def _is_only_addressed(self, number: int) -> bool:
+        """Whether a transient register is used by machine code alone."""
+        shown = (number, *self.executable.views.get(number, ()))
+        return number in self.addresses.moving and not any(
+            each in self.slots or each in self.executable.leaves for each in shown
+        )
 
     def _place_address(self, slots: Slots, index: int, number: int) -> None:
         """Puts the address of a tensor's first element into a slot, or notes where it will have to be put."""
@@ -178,7 +209,7 @@ class Frame:
         if operation is COPY:
             return self.library.copy
         call = operation.call
-        return _taking_numbers(call, numbers) if numbers else call
+        return taking_numbers(call, numbers) if numbers else call
 
     def _place(self, container: Any, key: Any, value: Arg) -> None:
         """Puts an argument where the launch finds it, or notes where it will have to be put."""
@@ -234,10 +265,13 @@ class Frame:
 
     # Running
 
-    def run(self, inputs: Sequence[Tensor], states: Mapping[str, Tensor], progress: Progress) -> list[Any]:
+    def run(
+        self, inputs: Sequence[Tensor], states: Mapping[str, Tensor], progress: Progress, generation: object = None
+    ) -> list[Any]:
         """One call. Returns a tensor for each register among the entry's outputs, None for its other leaves.
 
-        The caller has switched off autograd. FORGE-R007 when an operation fails; then the frame must not be used again.
+        Calls with the same ``generation`` have the same states. The caller has switched off autograd. FORGE-R007 when
+        an operation fails; then the frame must not be used again.
         """
         executable = self.executable
         self.values = self.binding.values
@@ -245,13 +279,17 @@ class Frame:
             self.addresses.follow(self.arenas["cpu"].address)
         for number, tensor in zip(executable.inputs, inputs, strict=True):
             self.assign(number, self._accepted(number, tensor) if self.entry.private else tensor)
-        for number, name in executable.states:
+        if generation is not self.generation:
+            for number, name in self.addressed:
+                self.addresses.point(number, states[name])
+            self.generation = generation
+        for number, name in self.assigned:
             self.assign(number, states[name])
         for number in executable.allocated_first:
             self.allocate(number)
         self._launch_all(progress)
         results = [self._result(leaf, number) for leaf, number in enumerate(self.entry.outputs)]
-        for number in executable.transient:
+        for number in self.released:
             self.release(number)
         self.results = [None] * len(self.results)
         return results
@@ -300,11 +338,11 @@ class Frame:
 
     def _written(self, number: int) -> list[Tensor]:
         launch = self.entry.launches[self.executable.rows[number][0]]
-        if is_kernel(launch.op):  # it gets addresses, and cannot change a tensor's shape
+        if self.executable.native[self.executable.rows[number][0]]:  # gets addresses, and cannot change a shape
             return []
         _, args, kwargs, _ = self.steps[number]
         written = {Reg(number) for number in launch.writes}
-        slots = _slots(args, kwargs, launch, written)
+        slots = slots_of(args, kwargs, launch, written)
         return [container[key] for container, key in slots]
 
     def follow(self, after: After, arguments: list[Slot], result: Any) -> None:
@@ -441,37 +479,3 @@ class Progress:
 
 def is_out_of_memory(reason: BaseException) -> bool:
     return isinstance(reason, MemoryError) or "allocate memory" in str(reason) or "out of memory" in str(reason)
-
-
-def _taking_numbers(call: Callable[..., Any], numbers: Sequence[int | str]) -> Callable[..., Any]:
-    """The call with some arguments, tensors of rank 0, as numbers."""
-
-    def converted(*args: Any, **kwargs: Any) -> Any:
-        values: list[Any] = list(args)
-        for key in numbers:
-            if isinstance(key, int):
-                values[key] = values[key].item()
-            else:
-                kwargs[key] = kwargs[key].item()
-        return call(*values, **kwargs)
-
-    return converted
-
-
-def _slots(args: list[Any], kwargs: dict[str, Any], launch: Launch, wanted: set[Reg] | None = None) -> list[Slot]:
-    """Where a launch's arguments hold tensors: all of them, or those of the wanted registers."""
-    found: list[Slot] = []
-
-    def visit(container: Any, key: Any, value: Arg) -> None:
-        if isinstance(value, Reg):
-            if wanted is None or value in wanted:
-                found.append((container, key))
-        elif isinstance(value, tuple):
-            for index, item in enumerate(value):
-                visit(container[key], index, item)
-
-    for index, value in enumerate(launch.args):
-        visit(args, index, value)
-    for name, value in launch.kwargs:
-        visit(kwargs, name, value)
-    return found

@@ -51,6 +51,10 @@ class Addresses:
     def take(self, number: int, tensor: Tensor) -> None:
         """A transient register has another tensor from here on."""
         self.held[number] = tensor
+        self.point(number, tensor)
+
+    def point(self, number: int, tensor: Tensor) -> None:
+        """The same for a tensor that somebody else keeps."""
         address = self._address_of(tensor)
         for values, index, offset in self.moving[number]:
             values[index] = address + offset

@@ -32,7 +32,8 @@ class Kernel:
     (``symbols``). ``checks`` are the messages of its run-time checks, in the order of the numbers that it returns.
 
     ``serial``: its programs must run in order, one at a time, because they may write the same elements. Else any thread
-    may run any of them at any time. ``cost_ns`` is an estimate of how long one program takes.
+    may run any of them at any time. ``cost_ns`` is an estimate of how long one program takes; ``together`` how many
+    that follow one another are best run by one thread, because they do once what each would do alone.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Kernel:
     checks: tuple[str, ...] = ()
     serial: bool = False
     cost_ns: int = 1000
+    together: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,7 @@ def to_json(tables: Sequence[KernelTable]) -> dict[str, Any]:
                 "checks": list(kernel.checks),
                 "serial": kernel.serial,
                 "cost_ns": kernel.cost_ns,
+                "together": kernel.together,
             }
             for kernel in shared
         ],
@@ -161,7 +164,7 @@ def check_table(table: KernelTable, code_bytes: int) -> None:
     if driver is not None:
         if driver.abi != ABI:
             raise ValueError(f"its driver has version {driver.abi}, this runtime has {ABI}")
-        if max(driver.run, driver.work) >= code_bytes:
+        if max(driver.run, driver.work, driver.copy) >= code_bytes:
             raise ValueError(f"the driver begins outside of an image of {code_bytes} bytes")
     for kernel in table.kernels:
         if not _NAME.fullmatch(kernel.name):
@@ -202,18 +205,21 @@ def _image(data: object, kernels: Sequence[Kernel]) -> KernelTable:
 
 
 def _driver_data(driver: Driver | None) -> dict[str, int] | None:
-    return None if driver is None else {"abi": driver.abi, "run": driver.run, "work": driver.work}
+    return None if driver is None else {"abi": driver.abi, "run": driver.run, "work": driver.work, "copy": driver.copy}
 
 
 def _driver(data: object) -> Driver:
-    fields = _object(data, ("abi", "run", "work"))
+    version = data.get("abi") if isinstance(data, dict) else None
+    if _is_number(version) and version != ABI:  # first: what else there is may be another
+        raise ValueError(f"its driver has version {version}, this runtime has {ABI}")
+    fields = _object(data, ("abi", "run", "work", "copy"))
     if not all(_is_number(number) for number in fields.values()):
-        raise ValueError("abi, run and work of the driver are numbers")
-    return Driver(fields["run"], fields["work"], fields["abi"])
+        raise ValueError("abi, run, work and copy of the driver are numbers")
+    return Driver(fields["run"], fields["work"], fields["copy"], fields["abi"])
 
 
 def _kernel(data: object) -> Kernel:
-    fields = _object(data, ("name", "parameters", "symbols", "checks", "serial", "cost_ns"))
+    fields = _object(data, ("name", "parameters", "symbols", "checks", "serial", "cost_ns", "together"))
     name, checks = fields["name"], fields["checks"]
     if not isinstance(name, str):
         raise ValueError("a kernel has a name")
@@ -222,12 +228,13 @@ def _kernel(data: object) -> Kernel:
         raise ValueError(f"parameters and symbols of kernel '{name[:80]}' are numbers")
     if not isinstance(checks, list) or not all(isinstance(text, str) and len(text) <= MAX_TEXT for text in checks):
         raise ValueError(f"the checks of kernel '{name[:80]}' are texts")
-    serial, cost_ns = fields["serial"], fields["cost_ns"]
+    serial, cost_ns, together = fields["serial"], fields["cost_ns"], fields["together"]
     if type(serial) is not bool:
         raise ValueError(f"serial of kernel '{name[:80]}' is true or false")
-    if not _is_number(cost_ns) or cost_ns < 1:
-        raise ValueError(f"cost_ns of kernel '{name[:80]}' is a number of at least 1")
-    return Kernel(name, 0, parameters, symbols, tuple(checks), serial, cost_ns)
+    for key, number in (("cost_ns", cost_ns), ("together", together)):
+        if not _is_number(number) or number < 1:
+            raise ValueError(f"{key} of kernel '{name[:80]}' is a number of at least 1")
+    return Kernel(name, 0, parameters, symbols, tuple(checks), serial, cost_ns, together)
 
 
 def _is_number(value: object) -> bool:

@@ -61,6 +61,7 @@ def build(
     producer: Mapping[str, str],
     target: str,
     pipeline: str,
+    precision: str = "float32",
 ) -> dict[str, Any]:
     """The manifest as JSON-compatible data."""
     return {
@@ -69,6 +70,7 @@ def build(
         "producer": dict(sorted(producer.items())),
         "target": target,
         "pipeline": pipeline,
+        "precision": precision,
         "entries": [_describe_entry(plan, index) for index, entry in enumerate(plan.entries) if not entry.private],
         "members": {name: _encode_member(record) for name, record in sorted(members.items())},
         "weights": {

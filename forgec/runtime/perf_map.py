@@ -33,7 +33,7 @@ def lines(address: int, nbytes: int, table: KernelTable) -> list[str]:
     """The functions of an image that is mapped at ``address``, in the order in which they stand there."""
     starts = {kernel.offset: kernel.name for kernel in table.kernels}
     if table.driver is not None:
-        starts |= {table.driver.run: "forgec_run", table.driver.work: "forgec_work"}
+        starts |= {table.driver.run: "forgec_run", table.driver.work: "forgec_work", table.driver.copy: "forgec_copy"}
     places = [*sorted(starts), nbytes]
     return [f"{address + start:x} {end - start:x} {starts[start]} [{table.image}]" for start, end in pairwise(places)]
 

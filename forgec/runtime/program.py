@@ -392,7 +392,8 @@ class Program(NotCopied):
         progress = Progress(len(linked.entry.launches))
         session._broken = True
         try:
-            results = self._run(linked, binding, accepted, session._states_in(accepted.library), progress)
+            states = session._states_in(accepted.library)
+            results = self._run(linked, binding, accepted, states, progress, session._generation)
         except BaseException:
             session._broken = progress.position >= linked.first_state_write
             raise
@@ -406,6 +407,7 @@ class Program(NotCopied):
         accepted: Accepted,
         states: Mapping[str, Tensor],
         progress: Progress,
+        generation: object = None,
     ) -> list[Any]:
         try:
             lane = self._lanes.pop()
@@ -414,7 +416,7 @@ class Program(NotCopied):
         progress.position = -1
         try:
             frame = lane.frame(linked.executable, accepted.symbols, binding, accepted.library)
-            results = frame.run(accepted.tensors, states, progress)
+            results = frame.run(accepted.tensors, states, progress, generation)
         except (RuntimeError, MemoryError) as reason:  # what launches raise comes as ForgeError
             if not is_out_of_memory(reason):
                 raise error("FORGE-A004", f"the plan cannot be prepared to run: {reason}") from reason

@@ -12,19 +12,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from forgec.diagnostics import ForgeError, Location, error
+from forgec.diagnostics import Diagnostic, ForgeError, Location, OutOfRangeError, error
 from forgec.runtime.driver import ALONE, Job, Record
 from forgec.runtime.team import TEAM
 
 if TYPE_CHECKING:
-    from forgec.runtime.code_image import LoadedDriver, LoadedKernel
+    from forgec.runtime.code_image import LoadedDriver
     from forgec.runtime.kernel_launch import Slots
     from forgec.runtime.kernels import Kernel
 
 CHUNK_NS = 2_000
 """A thread takes programs for about so long at a time, which is long beside the step that gives them out."""
+LONG_CHUNK_NS, CHUNKS = 20_000, 256
+"""For so long where that leaves so many chunks, enough for all threads: memory is read and written faster in long rows.
+"""
 TOGETHER_NS = 10_000
 """A launch with less work than this is done before other threads are any help: barriers cost about 1 µs."""
+CHUNKS_TOGETHER = 8
+"""Programs that are best run together are so nevertheless in so many parts, which are for several threads."""
 TEAM_NS = 50_000
 """With less work than this for all, the team is not woken: a thread that sleeps takes 5 to 50 µs to come."""
 
@@ -33,7 +38,8 @@ TEAM_NS = 50_000
 class KernelLaunch:
     """What a segment needs of a launch. ``position`` is its number in the entry."""
 
-    loaded: LoadedKernel
+    kernel: Kernel
+    address: int
     slots: Slots
     programs: int
     position: int
@@ -52,11 +58,11 @@ class Segment:
         self._threads = threads
         self.failed = launches[0].position
         self._records = (Record * len(self._launches))()
-        chunks = [chunk_of(launch.loaded.kernel, launch.programs) for launch in self._launches]
+        chunks = [chunk_of(launch.kernel, launch.programs) for launch in self._launches]
         if sum(_work(launch) for launch, chunk in zip(self._launches, chunks, strict=True) if chunk) < TEAM_NS:
             chunks = [ALONE] * len(chunks)
         for record, launch, chunk in zip(self._records, self._launches, chunks, strict=True):
-            record.function, record.programs, record.chunk = launch.loaded.address, launch.programs, chunk
+            record.function, record.programs, record.chunk = launch.address, launch.programs, chunk
             record.slots = ctypes.addressof(launch.slots.values)
         shared = [index for index, chunk in enumerate(chunks) if chunk]
         self._is_shared = bool(shared)
@@ -74,24 +80,26 @@ class Segment:
         if code:
             launch = self._launches[self._job.failed]
             self.failed = launch.position
-            raise failure(launch.loaded.kernel, code, launch.place)
+            raise failure(launch.kernel, code, launch.place)
 
 
 def chunk_of(kernel: Kernel, programs: int) -> int:
     """How many programs of a launch a thread takes at least at a time; ``ALONE`` when one thread runs all of them."""
     if kernel.serial or programs * kernel.cost_ns < TOGETHER_NS:
         return ALONE
-    chunk = -(-CHUNK_NS // kernel.cost_ns)
+    together = min(kernel.together, programs // CHUNKS_TOGETHER)
+    chunk = max(-(-CHUNK_NS // kernel.cost_ns), min(-(-LONG_CHUNK_NS // kernel.cost_ns), programs // CHUNKS), together)
     return chunk if chunk < programs else ALONE
 
 
 def _work(launch: KernelLaunch) -> int:
-    return launch.programs * launch.loaded.kernel.cost_ns
+    return launch.programs * launch.kernel.cost_ns
 
 
 def failure(kernel: Kernel, code: int, place: Location | None) -> ForgeError:
     """What a code that a kernel returned means."""
     if 1 <= code <= len(kernel.checks):
-        return error("FORGE-R014", kernel.checks[code - 1], location=place, notes=(f"kernel '{kernel.name}'",))
+        found = Diagnostic("FORGE-R014", kernel.checks[code - 1], place, (f"kernel '{kernel.name}'",))
+        return OutOfRangeError([found])  # what kernels check is indices
     message = f"kernel '{kernel.name}' returned {code}, and has {len(kernel.checks)} checks"
     return error("FORGE-X001", message, location=place)

@@ -25,6 +25,7 @@ class Session(NotCopied):
         self._program = program
         self._lock = threading.Lock()
         self._states = program.initial_states()
+        self._generation = object()  # another one when the states are other tensors
         self._adopted: dict[str, dict[str, Tensor]] = {}
         self._broken = False
         renew_after_fork(self)
@@ -65,4 +66,5 @@ class Session(NotCopied):
         with self._lock:
             self._states, self._adopted = {}, {}  # first, so that old and new never exist together
             self._states = self._program.initial_states()
+            self._generation = object()
             self._broken = False

@@ -12,6 +12,7 @@ from forgec.runtime import arrays, dtypes
 from forgec.runtime.aten import to_torch
 from forgec.runtime.execution_mode import PlainMode
 from forgec.runtime.extents import same_strides
+from forgec.runtime.huge_pages import LEAST_BYTES, advise
 from forgec.runtime.overlap import share_elements
 from forgec.runtime.plan import TensorSpec
 from forgec.runtime.tensor_library import Leaf, Row
@@ -34,19 +35,21 @@ class TorchLibrary:
     records_gradients = staticmethod(torch.is_grad_enabled)
 
     def empty(self, dtype: str, shape: Sequence[int], strides: Sequence[int], device: str) -> torch.Tensor:
-        return torch.empty_strided(shape, strides, dtype=dtypes.torch_dtype(dtype), device=device)
+        tensor = torch.empty_strided(shape, strides, dtype=dtypes.torch_dtype(dtype), device=device)
+        return _with_large_pages(tensor) if tensor.numel() > LEAST_BYTES // 8 else tensor
 
     def zeros(self, dtype: str, shape: Sequence[int], strides: Sequence[int], device: str) -> torch.Tensor:
         return self.empty(dtype, shape, strides, device).zero_()
 
     def arena(self, nbytes: int, device: str) -> torch.Tensor:
         # torch's CPU allocator aligns to 64 bytes, its CUDA allocator to 512.
-        return torch.empty(nbytes, dtype=torch.uint8, device=device)
+        return _with_large_pages(torch.empty(nbytes, dtype=torch.uint8, device=device))
 
     def grow(self, arena: torch.Tensor, nbytes: int) -> bool:
         storage = arena.untyped_storage()
         storage.resize_(0)  # first, so that nothing is copied and old and new never exist together
         storage.resize_(nbytes)
+        _with_large_pages(arena)
         return True
 
     def over(
@@ -157,6 +160,13 @@ class TorchLibrary:
                 given.copy_(tensor)
         else:
             given[...] = arrays.to_array(tensor)
+
+
+def _with_large_pages(tensor: torch.Tensor) -> torch.Tensor:
+    storage = tensor.untyped_storage()
+    if storage.device.type == "cpu":
+        advise(storage.data_ptr(), storage.nbytes())
+    return tensor
 
 
 def _over(owner: torch.Tensor, dtype: str, shape: Sequence[int], strides: Sequence[int], offset: int) -> torch.Tensor:

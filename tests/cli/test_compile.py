@@ -1,3 +1,4 @@
+import json
 import os
 import pty
 import subprocess
@@ -177,3 +178,15 @@ def test_what_the_model_changes_is_printed_once(tmp_path: Path):
     assert finished.code == 0
     assert finished.err.count("FORGE-C007") == finished.err.count("'last'") == 1
     assert "ForgecWarning" not in finished.err
+
+
+def test_products_of_float32_may_round_what_they_multiply(model: Path, tmp_path: Path):
+    finished = forgec("compile", model, "-o", tmp_path / "m.forge", "--target", "cpu", "--precision", "bf16", "--json")
+    assert finished.code == 0
+    assert json.loads(finished.out)["precision"] == "bf16"
+    shown = forgec("inspect", tmp_path / "m.forge").out
+    assert "factors of products are rounded to bf16" in shown
+    assert "x86-64-v4 with avx512bf16" in " ".join(shown.split())
+    refused = forgec("compile", model, "-o", tmp_path / "m.forge", "--target", "cpu:aten", "--precision", "bf16")
+    assert refused.code == 1
+    assert "FORGE-U005" in refused.err

@@ -16,7 +16,13 @@ from tools.fuzz.batches import Limits, Outcome
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and limits memory")
 
 
-@pytest.mark.parametrize(("target", "count"), [("artifacts", 400), ("texts", 600), ("models", 40)])
+@pytest.mark.parametrize(
+    ("target", "count"),
+    [
+        ("artifacts", 150), ("texts", 400), ("models", 25),
+        *(pytest.param(*case, marks=pytest.mark.wide) for case in (("artifacts", 400), ("texts", 600), ("models", 40))),
+    ],
+)  # fmt: skip
 def test_nothing_is_found(target: str, count: int) -> None:
     command = [sys.executable, "-m", "tools.fuzz", target, "--count", str(count), "--seed", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

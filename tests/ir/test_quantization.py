@@ -78,6 +78,23 @@ def test_packed_numbers(dtype: torch.dtype, packing: str, high_first: bool, run:
     assert dequantize(Q.view(dtype), None, None, **properties).tolist() == expected
 
 
+@pytest.mark.parametrize("packing", ["u4", "s4"])
+def test_eight_numbers_to_the_word(packing: str) -> None:
+    words = torch.randint(-(2**31), 2**31, (3, 5), generator=DICE).to(torch.int32)
+    expected = [[(word >> 4 * place) & 15 for word in row for place in range(8)] for row in words.tolist()]
+    if packing == "s4":
+        expected = [[n - 16 if n > 7 else n for n in row] for row in expected]
+    kind = types.tensor("f32", (3, 40))
+    properties = {"compute": StringAttr("f32"), "packing": StringAttr(packing)}
+    assert run_op(DequantizeOp, [words, None, None], properties, [kind]).tolist() == expected
+
+
+def test_zeros_subtracted_after_scaling() -> None:
+    scale, zero = torch.rand(4, 4, generator=DICE), torch.randn(4, 4, generator=DICE).half()
+    whole, shift = (v.float().repeat_interleave(4, 1) for v in (scale, zero))
+    assert torch.equal(dequantize(Q, scale, zero, zeros_last=UnitAttr()), Q.float() * whole - shift)
+
+
 def test_integers_wrap_where_they_are_subtracted_as_such() -> None:
     q, zero = torch.tensor([[100, -100]], dtype=torch.int8), torch.tensor([[-100]], dtype=torch.int8)
     assert dequantize(q, None, zero, compute=StringAttr("i8")).tolist() == [[-56, 0]]
@@ -94,6 +111,10 @@ REFUSED = {
     "packing must be one of": '%r = forge.dequantize %q compute "f32" packing "u2" : (tensor<4xi8>) -> tensor<8xf32>',
     "does not divide into runs": '%r = forge.dequantize %q compute "f32" packing "u4" run 3 : '
     "(tensor<4xi8>) -> tensor<8xf32>",
+    "not in words": '%r = forge.dequantize %q compute "f32" packing "u4" high_first : '
+    "(tensor<4xi32>) -> tensor<32xf32>",
+    "both have to be there": '%r = forge.dequantize %q scales %s compute "f32" zeros_last : '
+    "(tensor<4xi8>, tensor<4xf32>) -> tensor<4xf32>",
     "there is no packing": '%r = forge.dequantize %q compute "f32" run 2 : (tensor<4xi8>) -> tensor<4xf32>',
     "cannot be subtracted": '%r = forge.dequantize %q zeros %z compute "bf16" : '
     "(tensor<4xi8>, tensor<4xf32>) -> tensor<4xf32>",

@@ -192,7 +192,7 @@ PAIR = {"input_ids": IDS, "decoder_input_ids": IDS + 1, "use_cache": False}
 
 MODELS = [
     pytest.param("GPT2LMHeadModel", {"n_embd": 32, "n_layer": 12, "n_head": 4}, DECODER, {"h": 12}, id="gpt2"),
-    pytest.param("LlamaForCausalLM", {**LLAMA, "num_hidden_layers": 32}, MASKED, {"layers": 32}, id="llama"),
+    pytest.param("LlamaForCausalLM", {**LLAMA, "num_hidden_layers": 9}, MASKED, {"layers": 9}, id="llama"),
     pytest.param(
         "Gemma2ForCausalLM", {**LLAMA, "head_dim": 8, "num_hidden_layers": 6, "sliding_window": 4}, MASKED,
         {"layers": 3, "layers1": 3}, id="gemma2-local-and-global",
@@ -209,6 +209,10 @@ MODELS = [
         {"input_ids": IDS}, {"block": 4}, id="albert-one-layer-called-four-times",
     ),
     pytest.param("MixtralForCausalLM", {**LLAMA, "num_hidden_layers": 3}, DECODER, {"layers": 3}, id="mixtral"),
+    pytest.param(
+        "LlamaForCausalLM", {**LLAMA, "num_hidden_layers": 32}, MASKED, {"layers": 32}, id="llama-32",
+        marks=pytest.mark.wide,
+    ),
 ]  # fmt: skip
 
 

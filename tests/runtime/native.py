@@ -81,6 +81,21 @@ columns.done:
 )
 """y[i, j] = x[i, j] s[i], rows of ``columns`` elements: one program for each row."""
 
+SHIFTED = loop(
+    "shifted",
+    slot("x", 0) + slot("y", 1) + slot("from", 2, "i64") + slot("to", 3, "i64"),
+    """  %read = add i64 %i, %from
+  %read.before = sub i64 %read, 1
+  %x.at = getelementptr float, ptr %x, i64 %read.before
+  %v = load float, ptr %x.at
+  %write = add i64 %i, %to
+  %write.before = sub i64 %write, 1
+  %y.at = getelementptr float, ptr %y, i64 %write.before
+  store float %v, ptr %y.at
+""",
+)
+"""y[i + to - 1] = x[i + from - 1]: outside of them for other numbers than 1."""
+
 COPY = f"""
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 define i32 @copy_bytes(ptr %ctx, ptr %args, i64 %begin, i64 %end) {{
@@ -114,6 +129,7 @@ KERNELS = {
     "double_it": (DOUBLE, 2, 0, ()),
     "scale_rows": (SCALE_ROWS, 3, 1, ()),
     "copy_bytes": (COPY, 2, 1, ()),
+    "shifted": (SHIFTED, 2, 2, ()),
     "take": (TAKE, 3, 1, (CHECKED,)),
 }
 
@@ -131,7 +147,7 @@ def object_of(ir: str, cpu: str = "x86-64") -> bytes:
 def native(*names: str, isa: str = "x86-64", features: tuple[str, ...] = ()) -> NativeCode:
     """An image of the named kernels."""
     objects = {name: object_of(KERNELS[name][0]) for name in names}
-    image = link({**objects, "the driver": driver.object_code()})
+    image = link({**objects, **driver.objects()})
     kernels = [Kernel(name, image.functions[name], *KERNELS[name][1:]) for name in names]
     return NativeCode(KernelTable(isa, tuple(kernels), features, driver.place(image.functions)), image.code)
 

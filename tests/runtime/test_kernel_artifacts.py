@@ -340,7 +340,7 @@ TABLE = KernelTable(
     "x86-64-v3",
     (Kernel("a", 0, 2, 1, ("index out of range",)), Kernel("b", 64, 1, 0, (), True, 20)),
     ("avx512bf16",),
-    Driver(128, 256),
+    Driver(128, 256, 384),
 )
 
 TABLES = (
@@ -383,12 +383,13 @@ BREACHES: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
     ("a number of at least 1", lambda d: d["kernels"][0].update(cost_ns=0)),
     ("a number of at least 1", lambda d: d["kernels"][0].update(cost_ns=True)),
     ("a number of at least 1", lambda d: d["kernels"][0].update(cost_ns=1 << 62)),
+    ("together of kernel", lambda d: d["kernels"][0].update(together=0)),
     ("an object with", lambda d: d["images"][0].pop("driver")),
     ("an object with", lambda d: d["images"][0].update(driver=None)),
     ("an object with", lambda d: d["images"][0]["driver"].update(extra=1)),
     ("are numbers", lambda d: d["images"][0]["driver"].update(run=-1)),
     ("are numbers", lambda d: d["images"][0]["driver"].update(abi=True)),
-    ("version 2, this runtime has 1", lambda d: d["images"][0]["driver"].update(abi=2)),
+    ("version 3, this runtime has 2", lambda d: d["images"][0]["driver"].update(abi=3)),
     ("begins outside of an image", lambda d: d["images"][0]["driver"].update(work=4096)),
     ("begins outside of an image", lambda d: d["images"][0]["driver"].update(run=5000)),
 ]

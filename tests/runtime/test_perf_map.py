@@ -37,7 +37,7 @@ def test_every_function_has_a_line(image: NativeCode, tmp_path: Path, monkeypatc
     text = (tmp_path / f"perf-{os.getpid()}.map").read_text()
     lines = [line.split(maxsplit=2) for line in text.splitlines()]
     names = {name.split()[0] for _, _, name in lines}
-    assert names == {*NAMES, "forgec_run", "forgec_work"}
+    assert names == {*NAMES, "forgec_run", "forgec_work", "forgec_copy"}
     assert len(lines) == 2 * len(names)  # both programs
     table, first = image.table, lines[: len(names)]
     begin = int(first[0][0], 16)

@@ -110,6 +110,7 @@ def test_how_launches_are_split() -> None:
     assert chunk_of(kernel, 19) == 0
     assert chunk_of(kernel, 0) == 0
     assert chunk_of(replace(kernel, cost_ns=1 << 40), 1) == 0
+    assert [chunk_of(replace(kernel, cost_ns=1 << 40, together=4), count) for count in (4, 24, 64)] == [1, 3, 4]
     assert chunk_of(replace(kernel, serial=True), 1000) == 0
 
 
@@ -280,7 +281,8 @@ x, y, z = (np.arange(4096, dtype=np.float32) for _ in range(3))
 def launch(position, source, target):
     slots = Slots(2, [])
     slots.values[0], slots.values[1] = source.ctypes.data, target.ctypes.data
-    return KernelLaunch(image.kernels['double_it'], slots, 4096, position, None)
+    double = image.kernels['double_it']
+    return KernelLaunch(double.kernel, double.address, slots, 4096, position, None)
 segment = Segment(image.driver(), [launch(i, *pair) for i, pair in enumerate([(x, y), (y, z)] * 20)], 2)
 for _ in range(50):
     segment.run()

@@ -11,6 +11,7 @@ from forgec.backends.aten.table import lowers
 from forgec.backends.plan_builder import Place, PlanBuilder
 from forgec.ir import types
 from forgec.ir.ops import attention, composite, norm
+from forgec.ir.ops.byte_linear import ByteLinearOp
 from forgec.ir.ops.contraction import GroupedMatmulOp, LinearOp
 
 
@@ -144,6 +145,8 @@ def covers(op: Operation) -> bool:
     """
     if isinstance(op, LinearOp):
         return not op.is_quantized
+    if isinstance(op, ByteLinearOp):
+        return types.rank(op.input) == 2
     if isinstance(op, GroupedMatmulOp):
         return groups_alike(op)
     if isinstance(op, (norm.LayerNormOp, norm.BatchNormOp)) and len({types.dtype(v) for v in op.operands[1:]}) > 1:

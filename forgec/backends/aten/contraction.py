@@ -7,6 +7,7 @@ from xdsl.ir import SSAValue
 from forgec.backends.aten.table import lowers
 from forgec.backends.plan_builder import PlanBuilder
 from forgec.ir import types
+from forgec.ir.ops.byte_linear import ByteLinearOp
 from forgec.ir.ops.contraction import ConvolutionOp, ConvolvingOp, ConvTransposeOp, GroupedMatmulOp, LinearOp, MatmulOp
 
 
@@ -48,6 +49,12 @@ def _matmul(op: MatmulOp, b: PlanBuilder) -> None:
             b.launch("aten::bmm.out", stacked, [("out", window)], writes=[window])
             return
     b.call("aten::matmul", [op.lhs, op.rhs], [], [op.result])
+
+
+@lowers(ByteLinearOp)
+def _byte_linear(op: ByteLinearOp, b: PlanBuilder) -> None:
+    """Of matrices; others are decomposed before."""
+    b.call("aten::_int_mm", [op.input, b.transposed(b.place(op.weight))], [], [op.result])
 
 
 @lowers(GroupedMatmulOp)

@@ -15,8 +15,8 @@ from xdsl.traits import SymbolTable
 from forgec.backends import aten
 from forgec.backends.aten.table import LOWERINGS
 from forgec.backends.base import Backend
-from forgec.backends.cpu import driver
-from forgec.backends.cpu.concurrency import cost_ns, is_serial
+from forgec.backends.cpu import driver, variants
+from forgec.backends.cpu.concurrency import cost_ns, is_serial, together
 from forgec.backends.kernel_cache import KernelCache, kernel_key, versions
 from forgec.backends.plan_builder import Place, PlanBuilder
 from forgec.diagnostics import error
@@ -62,6 +62,23 @@ def levels_of(target: str) -> tuple[str, ...]:
 def level_of(target: str) -> str:
     """The greatest instruction set of a target."""
     return levels_of(target)[-1]
+
+
+def variants_of(target: str, kernels: Sequence[KernelOp]) -> tuple[str, ...]:
+    """The instruction sets that kernels are compiled for: those of the target, the least first, and with them what
+    the kernels can make use of beyond the greatest level (``x86-64-v4+avx512vnni+avx512bf16``).
+
+    ``cpu:host`` is the one variant that uses most of what this processor has; ``cpu`` has all, of which the best is
+    chosen where it is loaded; a level that is named is that level.
+    """
+    levels = levels_of(target)
+    used = variants.used_by(kernels)
+    if target not in ("cpu", "cpu:host") or levels[-1] != LEVELS[-1] or not used:
+        return levels
+    if target == "cpu":
+        return (*levels, *(variants.joined(LEVELS[-1], used[:count]) for count in range(1, len(used) + 1)))
+    machine = processor.host()
+    return (variants.joined(levels[-1], [n for n in used if processor.refusal(levels[-1], [n], machine) is None]),)
 
 
 def lower_launch(op: LaunchOp, b: PlanBuilder) -> None:
@@ -113,47 +130,54 @@ def native(module: ModuleOp, target: str) -> tuple[NativeCode, ...]:
     The levels share the kernels as they are bound, and with them the plan and its grids.
     """
     kernels = [op for op in module.ops if isinstance(op, KernelOp)]
-    levels = levels_of(target) if kernels else ()
-    return tuple(_image(kernels, level, objects) for level, objects in objects_of(kernels, levels).items())
+    chosen = variants_of(target, kernels) if kernels else ()
+    return tuple(_image(kernels, variant, objects) for variant, objects in objects_of(kernels, chosen).items())
 
 
-def _image(kernels: Sequence[KernelOp], level: str, objects: Mapping[str, bytes]) -> NativeCode:
+def _image(kernels: Sequence[KernelOp], variant: str, objects: Mapping[str, bytes]) -> NativeCode:
     from forgec.backends.cpu.link import link
 
-    image = link({**objects, "the driver": driver.object_code()})
-    table = KernelTable(
-        level, tuple(_entry(kernel, image.functions) for kernel in kernels), driver=driver.place(image.functions)
-    )
+    image = link({**objects, **driver.objects()})
+    level, features = variants.split(variant)
+    entries = tuple(_entry(kernel, image.functions) for kernel in kernels)
+    table = KernelTable(level, entries, features, driver=driver.place(image.functions))
     return NativeCode(table, image.code)
 
 
-def objects_of(kernels: Sequence[KernelOp], levels: Sequence[str]) -> dict[str, dict[str, bytes]]:
-    """The object code of bound kernels, by level of x86-64 and name, out of the cache if it was compiled before.
+def objects_of(kernels: Sequence[KernelOp], chosen: Sequence[str]) -> dict[str, dict[str, bytes]]:
+    """The object code of bound kernels, by instruction set and name, out of the cache if it was compiled before.
+
+    A kernel that makes no use of what a variant has beyond its level is compiled for the level, once for both.
 
     One thread makes LLVM IR of kernels while another one has LLVM compile those before: about half of the time each.
     """
     cache, pending = KernelCache(), list[tuple[str, str, str, Future[bytes]]]()
-    objects: dict[str, dict[str, bytes]] = {level: {} for level in levels}
+    made: dict[tuple[str, str], bytes] = {}
+    wanted = {v: {k.sym_name.data: variants.of_kernel(v, k) for k in kernels} for v in chosen}
     with paused_collector(), ThreadPoolExecutor(1, "forgec-llvm") as llvm:
-        for level in levels:
+        for variant in chosen:
             for kernel in kernels:
                 name = kernel.sym_name.data
-                key = kernel_key(kernel, name, level, versions(Path(__file__).parent, "llvmlite", "xdsl"))
+                own = wanted[variant][name]
+                if (own, name) in made:
+                    continue
+                key = kernel_key(kernel, name, own, versions(Path(__file__).parent, "llvmlite", "xdsl"))
                 found = cache.find(key)
                 if found is None:
-                    pending.append((level, name, key, _compiling(kernel, level, llvm)))
-                objects[level][name] = found or b""  # in the order of the kernels, whatever is compiled
-        for level, name, key, future in pending:
-            objects[level][name] = future.result()
-            cache.keep(key, objects[level][name])
-    return objects
+                    pending.append((own, name, key, _compiling(kernel, own, llvm)))
+                made[own, name] = found or b""
+        for own, name, key, future in pending:
+            made[own, name] = future.result()
+            cache.keep(key, made[own, name])
+    return {variant: {name: made[own, name] for name, own in names.items()} for variant, names in wanted.items()}
 
 
-def _compiling(kernel: KernelOp, level: str, llvm: ThreadPoolExecutor) -> Future[bytes]:
+def _compiling(kernel: KernelOp, variant: str, llvm: ThreadPoolExecutor) -> Future[bytes]:
     from forgec.backends.cpu.compile import compile_printed, printed
 
-    text = printed(lowered_kernel(kernel, level), cpu=level, features="", vector_bits=vector_bits(level))
-    return llvm.submit(compile_printed, text)
+    level, features = variants.split(variant)
+    module, added = lowered_kernel(kernel, variant), ",".join(f"+{name}" for name in features)
+    return llvm.submit(compile_printed, printed(module, cpu=level, features=added, vector_bits=vector_bits(level)))
 
 
 def vector_bits(level: str) -> int:
@@ -161,11 +185,14 @@ def vector_bits(level: str) -> int:
     return 8 * _VECTOR_BYTES[level]
 
 
-def lowered_kernel(kernel: KernelOp, level: str) -> ModuleOp:
-    """The module of LLVM's dialect of one kernel, with vectors as wide as the registers of a level of x86-64."""
+def lowered_kernel(kernel: KernelOp, variant: str) -> ModuleOp:
+    """The module of LLVM's dialect of one kernel, with vectors as wide as the registers of a level of x86-64, and the
+    instructions that the variant has beyond it.
+    """
     from forgec.backends.cpu.tile_to_llvm import kernel_module
 
-    return kernel_module([kernel], vector_bytes=_VECTOR_BYTES[level])
+    level, features = variants.split(variants.of_kernel(variant, kernel))
+    return kernel_module([kernel], vector_bytes=_VECTOR_BYTES[level], features=features)
 
 
 def _entry(kernel: KernelOp, functions: Mapping[str, int]) -> Kernel:
@@ -176,7 +203,9 @@ def _entry(kernel: KernelOp, functions: Mapping[str, int]) -> Kernel:
             checks[op.number.data] = op.message.data
     messages = tuple(checks.get(number, "") for number in range(1, max(checks, default=0) + 1))
     parameters, symbols = len(kernel.parameters), len(kernel.symbol_names)
-    return Kernel(name, functions[name], parameters, symbols, messages, is_serial(kernel), cost_ns(kernel))
+    return Kernel(
+        name, functions[name], parameters, symbols, messages, is_serial(kernel), cost_ns(kernel), together(kernel)
+    )
 
 
 BACKEND = Backend(

@@ -10,6 +10,7 @@ from xdsl.ir import SSAValue
 
 from forgec.backends.cpu.nests import write
 from forgec.backends.cpu.placement import Placement
+from forgec.backends.cpu.places import Place
 from forgec.backends.cpu.tiles import Buffer, Kernel, Stored, Tile
 from forgec.ir.tile import compute
 
@@ -20,23 +21,29 @@ class Carried:
 
     k: Kernel
     buffers: Sequence[Buffer | None]
+    ends: Sequence[Sequence[Place | None]]
+    """Of each tile, the places from which on its axes may hold anything."""
 
     def write(self, tiles: Sequence[Tile | None]) -> None:
         """Give all buffers new contents at once: nothing is overwritten that another tile, or place, still reads."""
-        pairs = [(t, b) for t, b in zip(tiles, self.buffers, strict=True) if t is not None and b is not None]
-        moves = [(t, b) for t, b in pairs if not (isinstance(t, Stored) and t.buffer is b)]
-        copies: list[tuple[Tile, Buffer]] = []
-        direct: list[tuple[Tile, Buffer]] = []
-        for number, (tile, buffer) in enumerate(moves):
-            read_by_others = any(buffer in other.buffers for n, (other, _) in enumerate(moves) if n != number)
+        given = zip(tiles, self.buffers, self.ends, strict=True)
+        moves = [
+            (tile, buffer, ends)
+            for tile, buffer, ends in given
+            if tile is not None and buffer is not None and not (isinstance(tile, Stored) and tile.buffer is buffer)
+        ]
+        copies: list[tuple[Tile, Buffer, Sequence[Place | None]]] = []
+        direct: list[tuple[Tile, Buffer, Sequence[Place | None]]] = []
+        for number, (tile, buffer, ends) in enumerate(moves):
+            read_by_others = any(buffer in other.buffers for n, (other, *_) in enumerate(moves) if n != number)
             if read_by_others or not tile.buffers.get(buffer, True):
                 between = self.k.buffer(buffer.element, buffer.shape)
-                write(self.k, tile, between)
-                copies.append((Stored(between), buffer))
+                write(self.k, tile, between, ends)
+                copies.append((Stored(between), buffer, ends))
             else:
-                direct.append((tile, buffer))
-        for tile, buffer in [*direct, *copies]:
-            write(self.k, tile, buffer)
+                direct.append((tile, buffer, ends))
+        for tile, buffer, ends in [*direct, *copies]:
+            write(self.k, tile, buffer, ends)
 
 
 def in_place(placement: Placement, argument: SSAValue, value: SSAValue) -> bool:

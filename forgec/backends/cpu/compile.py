@@ -22,6 +22,9 @@ from forgec.diagnostics import error
 TRIPLE = "x86_64-unknown-linux-gnu"
 """What objects are for, whatever machine compiles them: images are laid out for it."""
 
+AARCH64 = "aarch64-unknown-linux-gnu"
+"""What assembly can be had for as well, to see what kernels become there: nothing runs it yet."""
+
 STAGES = ("printing", "parsing", "passes", "emission")
 """From a module of LLVM's dialect to an object."""
 
@@ -109,12 +112,18 @@ def compile_text(text: str, *, cpu: str) -> bytes:
 
 
 def assembly(
-    module: ModuleOp, *, cpu: str = "host", features: str | None = None, vector_bits: int | None = None
+    module: ModuleOp,
+    *,
+    cpu: str = "host",
+    features: str | None = None,
+    vector_bits: int | None = None,
+    triple: str = TRIPLE,
 ) -> str:
-    """What ``compile_module`` generates, as assembly to read."""
+    """What ``compile_module`` generates, as assembly to read; of another processor's, given its ``triple``."""
     with _LOCK:
-        machine = _machine(cpu, features)
-        optimized = _optimized(printed(module, cpu=cpu, features=features, vector_bits=vector_bits), machine)
+        machine = _machine(cpu, features, triple)
+        text = Printed(_text(module, vector_bits, triple), cpu, features, _functions(module))
+        optimized = _optimized(text, machine)
         with _loops_as_they_are():
             return machine.emit_assembly(optimized)
 
@@ -138,11 +147,11 @@ def _optimized(printed: Printed, machine: binding.TargetMachine) -> binding.Modu
     return parsed
 
 
-def _text(module: ModuleOp, vector_bits: int | None) -> str:
+def _text(module: ModuleOp, vector_bits: int | None, triple: str = TRIPLE) -> str:
     widths = (
         "" if vector_bits is None else f'"prefer-vector-width"="{vector_bits}" "min-legal-vector-width"="{vector_bits}"'
     )
-    return llvm_text(module, triple=TRIPLE, attributes=widths)
+    return llvm_text(module, triple=triple, attributes=widths)
 
 
 def _parsed(printed: Printed) -> binding.ModuleRef:
@@ -191,11 +200,11 @@ def _loops_as_they_are() -> Iterator[None]:
 
 
 @cache
-def _machine(cpu: str, features: str | None) -> binding.TargetMachine:
+def _machine(cpu: str, features: str | None, triple: str = TRIPLE) -> binding.TargetMachine:
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
     if cpu == "host":
         cpu = binding.get_host_cpu_name()
         features = binding.get_host_cpu_features().flatten() if features is None else features
-    target = binding.Target.from_triple(TRIPLE)
+    target = binding.Target.from_triple(triple)
     return target.create_target_machine(cpu=cpu, features=features or "", opt=2, reloc="pic", codemodel="small")

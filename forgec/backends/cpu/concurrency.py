@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from xdsl.dialects.builtin import IntegerType
 
+from forgec.ir.tile.cache_sets import SIDE_BY_SIDE, crowds, left_factors
 from forgec.ir.tile.cost import kernel_cost
 from forgec.ir.tile.kernel import KernelOp
 from forgec.ir.tile.memory import ScatterOp
@@ -15,6 +16,8 @@ ASSUMED_EXTENT = 128
 DOT_FLOPS, ELEMENT_OPS, LINE_BYTES = 100.0, 4.0, 10.0
 """Per nanosecond, on one core, of what the machine would do at best: an estimate that decides about threads only."""
 PROGRAM_NS = 20
+TOGETHER = 4
+"""Programs that use what the first of them packs: what it costs is about a tenth of a program."""
 
 
 def is_serial(kernel: KernelOp) -> bool:
@@ -28,6 +31,11 @@ def _depends_on_order(op: ScatterOp) -> bool:
     if op.combine is None:  # no two elements meet
         return False
     return op.combine.data == "any" or not isinstance(block_type(op.block).element_type, IntegerType)
+
+
+def together(kernel: KernelOp) -> int:
+    """How many programs one thread should run after one another: several where they read a factor that is packed."""
+    return TOGETHER if any(apart is None or crowds(apart, SIDE_BY_SIDE) for _, _, apart in left_factors(kernel)) else 1
 
 
 def cost_ns(kernel: KernelOp) -> int:

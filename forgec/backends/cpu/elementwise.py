@@ -15,7 +15,19 @@ from xdsl.ir import Attribute, Operation, SSAValue
 
 from forgec.backends.cpu import vector_math
 from forgec.backends.cpu.emitter import Emitter
-from forgec.backends.cpu.llvm_types import FLOATS, bits, element_type, i1, i8, i32, i64, is_float, lanes, with_element
+from forgec.backends.cpu.llvm_types import (
+    FLOATS,
+    NEON_BYTES,
+    bits,
+    element_type,
+    i1,
+    i8,
+    i32,
+    i64,
+    is_float,
+    lanes,
+    with_element,
+)
 from forgec.ir.tile.types import element
 
 Values: TypeAlias = list[SSAValue]
@@ -70,6 +82,8 @@ def _zero_extended(e: Emitter, op: Operation, values: Values) -> SSAValue:
     wide = e.zext(values[0], target)
     count = lanes(wide.type)
     if count is None or element_type(values[0].type) != i8 or target != i32 or 4 * count != e.register_bytes:
+        return wide
+    if e.register_bytes == NEON_BYTES:
         return wide
     opaque = llvm.InlineAsmOp("", "=x,0", [wide], [wide.type])
     e.block.add_op(opaque)

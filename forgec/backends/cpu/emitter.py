@@ -22,8 +22,9 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import cache
 
 from xdsl.dialects import llvm
-from xdsl.dialects.builtin import DenseArrayBase, IntegerAttr
+from xdsl.dialects.builtin import DenseArrayBase, IntegerAttr, UnitAttr
 from xdsl.ir import Attribute, Block, Region, SSAValue
+from xdsl.traits import IsTerminator
 
 from forgec.backends.cpu import llvm_ops
 from forgec.backends.cpu.llvm_types import (
@@ -101,12 +102,22 @@ class Emitter(ValueEmitter):
         properties: dict[str, Attribute] = {"alignment": _align(type, alignment), "ordering": _ORDERING}
         return self._emit(llvm.LoadOp, (pointer,), type, properties)
 
-    def store(self, value: SSAValue, pointer: SSAValue, alignment: int | None = None) -> None:
-        """Store a scalar or a vector to consecutive elements; see ``load``."""
+    def store(
+        self, value: SSAValue, pointer: SSAValue, alignment: int | None = None, *, streamed: bool = False
+    ) -> None:
+        """Store a scalar or a vector to consecutive elements; see ``load``. ``streamed`` stores go past the caches and
+        do not read the lines first; other threads see them after a ``fence``.
+        """
         if element_type(value.type) == i1:
-            return self.store(self.zext(value, i8), pointer, alignment)
+            return self.store(self.zext(value, i8), pointer, alignment, streamed=streamed)
         properties: dict[str, Attribute] = {"alignment": _align(value.type, alignment), "ordering": _ORDERING}
+        if streamed:
+            properties["nontemporal"] = UnitAttr()
         self.block.add_op(llvm.StoreOp.create(operands=(value, pointer), properties=properties))
+
+    def fence(self) -> None:
+        """Other threads see what was stored before it."""
+        self.block.add_op(llvm_ops.FenceOp.create())
 
     def masked_load(
         self,
@@ -161,10 +172,39 @@ class Emitter(ValueEmitter):
         }
         return self._insert_in_entry(llvm.AllocaOp.create(operands=(size,), result_types=(PTR,), properties=properties))
 
+    def variable(self, type: Attribute) -> SSAValue:
+        """The address of a number in the function's frame that is 0 when the function begins."""
+        pointer = self.alloca(type)
+        store = llvm.StoreOp.create(
+            operands=(self.zero(type), pointer), properties={"alignment": _align(type, None), "ordering": _ORDERING}
+        )
+        last = self.entry.last_op
+        if last is not None and last.has_trait(IsTerminator):
+            self.entry.insert_op_before(store, last)
+        else:
+            self.entry.add_op(store)
+        return pointer
+
+    def prefetch(self, pointer: SSAValue, level: int = 2) -> None:
+        """Ask for the line of an address, whatever is there, in a cache of this level."""
+        operands = (pointer, self.const(i32, 0), self.const(i32, 4 - level), self.const(i32, 1))
+        self._intrinsic("llvm.prefetch", operands, (), (pointer.type,))
+
+    def opaque(self, pointer: SSAValue) -> SSAValue:
+        """The same address, of which LLVM does not know that it is."""
+        found = llvm.InlineAsmOp("", "=r,0", [pointer], [pointer.type])
+        self.block.add_op(found)
+        assert found.res is not None, "it has one"
+        return found.res
+
     # -- reductions --
 
     def combine(self, kind: str, a: SSAValue, b: SSAValue, *, signed: bool = True) -> SSAValue:
-        """One step of a reduction: ``add mul min max`` (NaN-propagating in floats), ``and or xor``."""
+        """One step of a reduction: ``add mul min max`` (NaN-propagating in floats), ``maxnum`` (``b`` if it is
+        greater, else ``a``), ``and or xor``.
+        """
+        if kind == "maxnum":
+            return self.select(self.fcmp("ogt", b, a), b, a)
         if is_float(a.type):
             return {"add": self.fadd, "mul": self.fmul, "min": self.fmin, "max": self.fmax}[kind](a, b)
         if kind in ("min", "max"):

@@ -95,6 +95,13 @@ class GEPOp(IRDLOperation):
 
 
 @irdl_op_definition
+class FenceOp(IRDLOperation):
+    """What was written before is seen by other threads before what is written after, also writes past the caches."""
+
+    name = "llvm.fence"
+
+
+@irdl_op_definition
 class CmpXchgOp(IRDLOperation):
     """Writes ``val`` if the integer at ``ptr`` is ``cmp``, in one step for all threads; gives what was there, and
     whether it was that.

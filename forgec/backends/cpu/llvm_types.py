@@ -30,6 +30,10 @@ VOID = LLVMVoidType()
 i8, i16, i32, i64 = IntegerType(8), IntegerType(16), IntegerType(32), IntegerType(64)
 FLOATS = (Float16Type, BFloat16Type, Float32Type, Float64Type)
 HALVES = (Float16Type, BFloat16Type)
+NEON_BYTES = 16
+"""The size of NEON's registers; those of x86 that kernels use are wider. It has no masks, and none of the assembly
+statements that LLVM needs for x86 may stand in its code.
+"""
 
 _FLOAT_BITS = {Float16Type: 16, BFloat16Type: 16, Float32Type: 32, Float64Type: 64}
 _SPELLING = {Float16Type: "half", BFloat16Type: "i16", Float32Type: "float", Float64Type: "double"}
@@ -121,6 +125,7 @@ def mangled(type: Attribute) -> str:
 __all__ = [
     "FLOATS",
     "HALVES",
+    "NEON_BYTES",
     "PTR",
     "VOID",
     "bf16",

@@ -6,7 +6,7 @@ of spare memory and the value by ``other``, so that there is no branch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -14,11 +14,18 @@ from xdsl.dialects import llvm
 from xdsl.dialects.builtin import IntegerType
 from xdsl.ir import Attribute, SSAValue
 
-from forgec.backends.cpu.llvm_types import i1, i64, size_bytes, vector
+from forgec.backends.cpu.llvm_types import NEON_BYTES, i1, i64, size_bytes, vector
 from forgec.backends.cpu.llvm_types import lanes as lanes_of
-from forgec.backends.cpu.nests import loop_nest
 from forgec.backends.cpu.places import Place
-from forgec.backends.cpu.tiles import ONE_BY_ONE, At, Kernel, Tile, lanes_below
+from forgec.backends.cpu.read_ahead import LINE_BYTES, ask, place_ahead, rows_ahead
+from forgec.backends.cpu.tiles import (
+    At,
+    Broadcast,
+    Kernel,
+    Stored,
+    Tile,
+    lanes_below,
+)
 
 MASKED_BYTES = 32
 """Vectors with masks have at most one register of AVX2, and their masks go through an assembly statement of no
@@ -114,8 +121,10 @@ def _masked_store(
 
 
 def _opaque(k: Kernel, mask: SSAValue, lanes: int, size: int) -> SSAValue:
-    """The mask, of which LLVM knows nothing."""
+    """The mask, of which LLVM knows nothing on x86."""
     e = k.e
+    if e.register_bytes == NEON_BYTES:
+        return mask
     kind = vector(IntegerType(max(8 * size, 128 // lanes)), lanes)
     op = llvm.InlineAsmOp("", "=x,0", [e.sext(mask, kind.element_type)], [kind])
     e.block.add_op(op)
@@ -147,8 +156,16 @@ def _read_each(k: Kernel, kind: Attribute, pointers: SSAValue, mask: SSAValue | 
     return e.select(mask, found, e.const(kind, other))
 
 
-def put(k: Kernel, value: SSAValue, element: Attribute, pointer: SSAValue, stride: Place, at: At) -> None:
-    """Write the active lanes, ``stride`` elements apart."""
+def put(
+    k: Kernel,
+    value: SSAValue,
+    element: Attribute,
+    pointer: SSAValue,
+    stride: Place,
+    at: At,
+    streamed: SSAValue | None = None,
+) -> None:
+    """Write the active lanes, ``stride`` elements apart; past the caches where ``streamed`` holds."""
     e = k.e
     if at.lanes == 1:
         e.store(value, pointer)
@@ -163,9 +180,16 @@ def put(k: Kernel, value: SSAValue, element: Attribute, pointer: SSAValue, strid
         _masked_store(k, value, element, pointer, at.active, at.lanes)
         return []
 
-    def whole() -> list[SSAValue]:
+    def plainly() -> list[SSAValue]:
         e.store(value, pointer)
         return []
+
+    def past_caches() -> list[SSAValue]:
+        e.store(value, pointer, at.lanes * size_bytes(element), streamed=True)
+        return []
+
+    def whole() -> list[SSAValue]:
+        return plainly() if streamed is None else e.if_(streamed, past_caches, plainly)
 
     if stride != 1:
         one_by_one()
@@ -217,6 +241,8 @@ class Loaded(Tile):
             for dim, (offset, extent) in enumerate(zip(offsets, memory.shape, strict=True))
         ]
         self.other = other
+        self.ahead = 0
+        """How far on in memory, in elements, is what is asked for when an element is read."""
 
     def read(self, k: Kernel, at: At) -> SSAValue:
         ok, mask = None, at.active
@@ -225,13 +251,21 @@ class Loaded(Tile):
             if dim != at.axis:
                 ok = conjunction(k, ok, k.e.icmp("ult", k.ssa(place), k.ssa(self.memory.shape[dim])))
                 continue
+            if k.is_below(place, k.sub(self.memory.shape[dim], at.lanes)):
+                continue
             mask = conjunction(k, mask, lanes_below(k, k.sub(self.memory.shape[dim], place), at.lanes))
             if not k.nonnegative(place):
                 before = lanes_below(k, k.sub(0, place), at.lanes)
                 mask = conjunction(k, mask, k.e.not_(before))
         stride = 0 if at.axis is None else self.memory.strides[at.axis]
         pointer = self.memory.address(k, at.places)
+        if self.ahead and at.lanes > 1 and stride == 1:
+            ask(k, k.address(pointer, self.ahead, self.element), self.element, at.lanes)
         return fetch(k, self.element, pointer, stride, at.lanes, ok, mask, self.other)
+
+    def read_ahead(self, *, reduced: bool) -> None:
+        """Ask for elements before they are read, where that pays."""
+        self.ahead = rows_ahead(self.shape, self.memory.strides, size_bytes(self.element), reduced=reduced)
 
     def is_contiguous(self, axis: int) -> bool:
         stride = self.memory.strides[axis]
@@ -244,6 +278,9 @@ class Loaded(Tile):
     def apart(self, axis: int) -> int | None:
         stride = self.memory.strides[axis]
         return stride * size_bytes(self.element) if isinstance(stride, int) else None
+
+    def address(self, k: Kernel, places: Sequence[Place]) -> SSAValue | None:
+        return self.memory.address(k, places)
 
     def end(self, axis: int) -> Place | None:
         return self._ends[axis] if self.other == 0 else None
@@ -277,10 +314,13 @@ class Gathered(Tile):
         stride = apart(self.indices, self.memory, at.axis)
         if at.lanes == 1 or stride is not None:
             first = replace(at, axis=None, lanes=1, active=None)
-            pointer = self.memory.address(k, [k.place(k.read(index, first)) for index in self.indices])
+            pointer = self.address(k, first.places)
             if at.lanes == 1:
                 return fetch(k, self.element, pointer, 0, 1, chosen, None, self.other)
             mask = conjunction(k, at.active, chosen)
+            if self.width * abs(stride or 0) >= LINE_BYTES:
+                there = self.address(k, place_ahead(k, self.shape, at.places, at.axis or 0, at.lanes))
+                ask(k, there, self.element, at.lanes, stride or 0)
 
             def load() -> SSAValue:
                 return fetch(k, self.element, pointer, stride or 0, at.lanes, None, mask, self.other)
@@ -289,6 +329,10 @@ class Gathered(Tile):
         pointers = element_addresses(k, self.indices, self.memory, at)
         mask = conjunction(k, at.active, chosen)
         return _read_each(k, vector(self.element, at.lanes), pointers, mask, self.other)
+
+    def address(self, k: Kernel, places: tuple[Place, ...]) -> SSAValue:
+        """The address of an element, whether or not it is read."""
+        return self.memory.address(k, [k.place(k.read(index, At(places))) for index in self.indices])
 
     def is_contiguous(self, axis: int) -> bool:
         return apart(self.indices, self.memory, axis) in (0, 1)
@@ -315,51 +359,23 @@ def element_addresses(k: Kernel, indices: Sequence[Tile], memory: Memory, at: At
     return k.e.element(memory.pointer, k.ssa(position), memory.element)
 
 
-def store_tile(k: Kernel, value: Tile, memory: Memory, offsets: Sequence[Place], in_bounds: Sequence[int]) -> None:
-    """``tile.store``: only the part of the tile that is inside the block is computed."""
-    k.begin_nest()
-    ranges: list[tuple[Place, Place]] = []
-    for dim, (offset, count, extent) in enumerate(zip(offsets, value.shape, memory.shape, strict=True)):
-        if dim in in_bounds or inside(k, offset, count, extent):
-            ranges.append((0, count))
-            continue
-        start = 0 if k.nonnegative(offset) else k.max(k.sub(0, offset), 0)
-        ranges.append((start, k.min(k.sub(extent, offset), count)))
-    target = replace(memory, pointer=memory.address(k, offsets))
-
-    def chunk(at: At) -> None:
-        stride = 1 if at.axis is None else target.strides[at.axis]
-        put(k, k.read(value, at), target.element, target.address(k, at.places), stride, at)
-
-    loop_nest(k, value.shape, value.width, chunk, ranges)
+def read_apart(k: Kernel, tile: Tile, count: int) -> list[Tile]:
+    """A tile in memory as so many that LLVM takes for different ones: AVX-512 repeats a number of memory in all lanes
+    as part of a multiply-add, at no cost, but LLVM would do that once, by an instruction of its own, for what is read
+    twice.
+    """
+    if k.e.register_bytes < 64:
+        return [tile] * count
+    return [tile, *(_elsewhere(k, tile) for _ in range(count - 1))]
 
 
-def scatter_tile(
-    k: Kernel,
-    value: Tile,
-    memory: Memory,
-    indices: Sequence[Tile],
-    mask: Tile | None,
-    combine: Callable[[SSAValue, SSAValue], None] | None,
-) -> None:
-    """``tile.scatter``; ``combine(address, value)`` changes one element, in one step for all threads."""
-    k.begin_nest()
-
-    def chunk(at: At) -> None:
-        chosen = None if mask is None else k.read(mask, at)
-        if at.lanes > 1:
-            put_each(k, k.read(value, at), element_addresses(k, indices, memory, at), conjunction(k, at.active, chosen))
-            return
-
-        def one() -> list[SSAValue]:
-            pointer = memory.address(k, [k.place(k.read(index, at)) for index in indices])
-            element = k.read(value, at)
-            k.e.store(element, pointer) if combine is None else combine(pointer, element)
-            return []
-
-        if chosen is None:
-            one()
-        else:
-            k.e.if_(chosen, lambda: list(k.nested(one)))
-
-    loop_nest(k, value.shape, value.width if combine is None else ONE_BY_ONE, chunk)
+def _elsewhere(k: Kernel, tile: Tile) -> Tile:
+    if isinstance(tile, Stored):
+        return Stored(tile.buffer.at(k.e.opaque(tile.buffer.pointer)))
+    if isinstance(tile, Loaded):
+        found = copy(tile)
+        found.memory = replace(tile.memory, pointer=k.e.opaque(tile.memory.pointer))
+        return found
+    if isinstance(tile, Broadcast):
+        return Broadcast(_elsewhere(k, tile.operand), tile.along, tile.shape)
+    return tile

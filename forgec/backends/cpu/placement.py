@@ -11,7 +11,7 @@ from functools import cache
 
 from xdsl.dialects import arith, scf
 from xdsl.dialects.builtin import TensorType
-from xdsl.ir import BlockArgument, Operation, Region, SSAValue
+from xdsl.ir import Block, BlockArgument, Operation, Region, SSAValue
 
 from forgec.backends.cpu.elementwise import EXPENSIVE
 from forgec.ir import types
@@ -19,9 +19,13 @@ from forgec.ir.tile import compute, memory
 from forgec.ir.tile.kernel import KernelOp
 from forgec.ir.tile.types import block_type, extents
 
-CHEAP = 4
-"""A tile whose computation costs so many simple ops is computed again rather than stored."""
+CHEAP, CHEAP_IN_PRODUCT = 6, 2
+"""A tile whose computation costs so many simple ops is computed again rather than stored: to write it and read it takes
+about as long. Products read their factors many times."""
+_LOAD, _LOAD_HALF, _TO_HALF = 2, 3, 7
 _MUCH = 100
+LONGEST_CHAIN = 64
+"""Ops one after the other that one loop nest computes at most: what a scan's steps, written out, are stored after."""
 
 
 def is_tile(value: SSAValue) -> bool:
@@ -50,12 +54,15 @@ class Placement:
 
     kernel: KernelOp
     stored: set[SSAValue] = field(default_factory=set)
+    written: set[SSAValue] = field(default_factory=set)
+    """Parameters."""
     _costs: dict[SSAValue, int] = field(default_factory=dict)
     _readers: dict[SSAValue, frozenset[tuple[Operation, int]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._written = {self.kernel.parameters[position] for position in self.kernel.writes.data}
+        self.written = {self.kernel.parameters[position] for position in self.kernel.writes.data}
         self._cost_of(self.kernel.body)
+        self._cut_chains(self.kernel.body, {})
         self._place(self.kernel.body)
 
     def _cost_of(self, region: Region) -> None:
@@ -66,16 +73,32 @@ class Placement:
                 for inner in op.regions:
                     self._cost_of(inner)
 
+    def _cut_chains(self, region: Region, lengths: dict[SSAValue, int]) -> None:
+        """Store tiles that too many ops lead to. ``lengths`` are those of the chains that end in deferred tiles."""
+        for block in region.blocks:
+            for op in block.ops:
+                if is_deferred(op) and is_tile(op.results[0]):
+                    length = 1 + max((lengths.get(operand, 0) for operand in op.operands), default=0)
+                    if length >= LONGEST_CHAIN:
+                        self.stored.add(op.results[0])
+                        self._costs[op.results[0]] = 1
+                    else:
+                        lengths[op.results[0]] = length
+                for inner in op.regions:
+                    self._cut_chains(inner, lengths)
+
     def _cost(self, op: Operation) -> int:
         if not is_deferred(op) or not is_tile(op.results[0]):
             return 0 if not op.results or not is_tile(op.results[0]) else 1
         if isinstance(op, compute.RangeOp | compute.IndexOp):
             return 1 + sum(self.cost(operand) for operand in op.operands)
         if isinstance(op, memory.LoadOp):
-            return CHEAP if _is_plain(op) else _MUCH
+            if not _is_plain(op):
+                return _MUCH
+            return _LOAD if types.ITEM_BYTES[types.dtype(block_type(op.block))] >= 4 else _LOAD_HALF
         if isinstance(op, memory.GatherOp) or op.name in EXPENSIVE:
             return _MUCH
-        own = 0 if isinstance(op, compute.BroadcastOp) else 1
+        own = 0 if isinstance(op, compute.BroadcastOp) else _TO_HALF if isinstance(op, arith.TruncFOp) else 1
         return own + sum(self.cost(operand) for operand in op.operands)
 
     def cost(self, value: SSAValue) -> int:
@@ -102,9 +125,11 @@ class Placement:
             deeper = deeper or (user.parent is not op.parent and _depth(user) > _depth(op))
             again = again or deeper or (fused and _repeats(user))
         copied = any(isinstance(reader, compute.DotOp) and operand < 2 for reader, operand in readers)
-        if isinstance(op, memory.LoadOp | memory.GatherOp) and self.parameter(op.block) in self._written:
+        if isinstance(op, memory.LoadOp | memory.GatherOp) and parameter_of(op.block) in self.written:
             self.stored.add(value)
-        elif (deeper and copied) or ((len(readers) > 1 or again) and self.cost(value) > CHEAP):
+        elif (deeper and copied) or (
+            (len(readers) > 1 or again) and self.cost(value) > (CHEAP_IN_PRODUCT if copied else CHEAP)
+        ):
             self.stored.add(value)
             self._costs[value] = 1
 
@@ -123,11 +148,12 @@ class Placement:
                 readers |= self.readers(user.results[0])
         return frozenset(readers)
 
-    def parameter(self, block: SSAValue) -> SSAValue:
-        """The parameter that a block is a part of."""
-        while isinstance(view := block.owner, memory.ViewOp):
-            block = view.source
-        return block
+
+def parameter_of(block: SSAValue) -> SSAValue:
+    """The parameter that a block is a part of."""
+    while isinstance(view := block.owner, memory.ViewOp):
+        block = view.source
+    return block
 
 
 def _is_plain(op: memory.LoadOp) -> bool:
@@ -135,8 +161,34 @@ def _is_plain(op: memory.LoadOp) -> bool:
     block = block_type(op.block)
     axis = next((a for a, extent in reversed(list(enumerate(extents(op.result)))) if extent != 1), None)
     inside = set() if op.in_bounds is None else set(op.in_bounds.data)
-    wide = types.ITEM_BYTES[types.dtype(block)] >= 4
-    return wide and len(inside) == types.rank(block) and (axis is None or types.strides(block)[axis] in (0, 1))
+    whole = types.ITEM_BYTES[types.dtype(block)] >= 2
+    return whole and len(inside) == types.rank(block) and (axis is None or types.strides(block)[axis] in (0, 1))
+
+
+def reduced_next(op: Operation) -> compute.ReduceOp | None:
+    """The reduction that is the next loop nest after a deferred op, and reads each element of its tile at the place of
+    one of its own: rows, along their innermost axis.
+    """
+    value, following = op.results[0], op.next_op
+    while following is not None and is_deferred(following):
+        following = following.next_op
+    if not isinstance(following, compute.ReduceOp) or following.axis.data != len(extents(following.input)) - 1:
+        return None
+    return following if _same_places(following.input, value) else None
+
+
+def _same_places(value: SSAValue, of: SSAValue) -> bool:
+    """True if a deferred tile reads another one, and only at its own places."""
+    if value is of:
+        return True
+    owner = value.owner
+    if (
+        isinstance(owner, Block)
+        or not is_deferred(owner)
+        or owner.name.startswith("tile.") != isinstance(owner, compute.PadOp)
+    ):
+        return False
+    return any(extents(v) == extents(value) and _same_places(v, of) for v in owner.operands if is_tile(v))
 
 
 def _depth(op: Operation) -> int:

@@ -112,6 +112,14 @@ class Places:
         self._limits[value] = limit
         return value
 
+    def is_below(self, place: Place, bound: Place) -> bool:
+        """True if the number is certain to be at least 0 and at most ``bound``."""
+        value, more = self._parts(place)
+        if not isinstance(bound, int) or more < 0:
+            return False
+        most = 0 if value is None else self._limits.get(value, bound + 2) - 1
+        return most + more <= bound
+
     def nonnegative(self, place: Place) -> bool:
         """True if the number is known not to be negative."""
         if isinstance(place, int):
@@ -330,6 +338,8 @@ class Places:
             if self.nonnegative(start):
                 self.assume_nonnegative(index)
             self._note_multiple(index, gcd(self.multiple(start), step))
+            if isinstance(start, int) and isinstance(end, int) and start >= 0:
+                self.assume_below(index, start + (end - start - 1) // step * step + 1)
             return body(index, values)
 
         return self.e.loop(self.ssa(start), self.ssa(end), self.ssa(step), carried, iteration)

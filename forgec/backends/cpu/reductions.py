@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from xdsl.ir import Attribute, SSAValue
 
 from forgec.backends.cpu.llvm_types import bits, element_type, i1, i32, i64, is_float, lanes, vector, with_element
-from forgec.backends.cpu.nests import loop_nest
+from forgec.backends.cpu.nests import loop_nest, ranges_before
 from forgec.backends.cpu.places import Place
 from forgec.backends.cpu.tiles import ONE_BY_ONE, At, Buffer, Kernel, Tile, counting, lane_axis, lane_count, lanes_below
 
@@ -35,8 +35,11 @@ CHAINS = 4
 """Vectors that are combined on their own, so that none waits for the one before: an addition takes so many cycles."""
 
 
-def reduce_tile(k: Kernel, kind: str, tile: Tile, axis: int, buffer: Buffer | None) -> SSAValue | None:
-    """``tile.reduce`` into a buffer, or to a scalar where ``buffer`` is None (tiles of rank 1).
+def reduce_tile(
+    k: Kernel, kind: str, tile: Tile, axis: int, buffer: Buffer | None, ends: Sequence[Place | None] = ()
+) -> SSAValue | None:
+    """``tile.reduce`` into a buffer, or to a scalar where ``buffer`` is None (tiles of rank 1). Places of the result
+    from ``ends`` on (None: none) are left out.
 
     Lanes run along the innermost axis, or along another one where the elements of that stand side by side. Along the
     axis that is reduced, several vectors are combined in turn, and in the end with one another; across it, several
@@ -91,13 +94,14 @@ def reduce_tile(k: Kernel, kind: str, tile: Tile, axis: int, buffer: Buffer | No
     if buffer is None:
         rows([At(())])
         return found[0]
+    ranges = ranges_before(ends, buffer.shape)
     if axis == across or across is None:
-        loop_nest(k, buffer.shape, ONE_BY_ONE, lambda at: rows([at]))
+        loop_nest(k, buffer.shape, ONE_BY_ONE, lambda at: rows([at]), ranges)
         return None
     lane = across - (across > axis)
     lanes_ = lane_count(buffer.shape[lane], tile.width)
-    if len(buffer.shape) > 1 or buffer.shape[lane] % (lanes_ * CHAINS):
-        loop_nest(k, buffer.shape, tile.width, lambda at: rows([at]), axis=lane)
+    if len(buffer.shape) > 1 or buffer.shape[lane] % (lanes_ * CHAINS) or ranges is not None:
+        loop_nest(k, buffer.shape, tile.width, lambda at: rows([at]), ranges, axis=lane)
         return None
     k.loop(
         0, buffer.shape[lane], lanes_ * CHAINS,

@@ -17,6 +17,7 @@ from xdsl.ir import Attribute, Block, Operation, SSAValue
 
 from forgec.backends.cpu.llvm_types import i64
 from forgec.backends.cpu.memory_access import Memory
+from forgec.backends.cpu.packing import Factor
 from forgec.backends.cpu.placement import Placement, is_tile
 from forgec.backends.cpu.places import Place
 from forgec.backends.cpu.tiles import Buffer, Kernel, Splat, Stored, Tile
@@ -136,6 +137,12 @@ class Passed:
     def buffer(self, buffer: Buffer) -> Callable[[Kernel, Iterator[SSAValue]], Buffer]:
         self._argument(buffer.pointer, ("buffer", buffer.element, buffer.shape, buffer.spread))
         return lambda k, values: Buffer(k.e, buffer.element, buffer.shape, next(values), spread=buffer.spread)
+
+    def factor(self, factor: Factor) -> Callable[[Kernel, Iterator[SSAValue]], Factor]:
+        buffer = self.buffer(factor.buffer)
+        end = None if factor.end is None else self.place(factor.end)
+        self.signature.append(("packed", factor.first, end is None))
+        return lambda k, values: Factor(buffer(k, values), factor.first, None if end is None else end(k, values))
 
     def tile(self, tile: Tile) -> Callable[[Kernel, Iterator[SSAValue]], Tile] | None:
         """None for tiles that are computed where they are read."""

@@ -7,56 +7,49 @@ the value of each symbol. It returns 0, or the number of the check that failed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from functools import partial
 
-from xdsl.dialects import arith, llvm, math, scf
-from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, FloatAttr, IntegerAttr, ModuleOp
+from xdsl.dialects import llvm, scf
+from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Block, Operation, SSAValue
 
-from forgec.backends.cpu import elementwise
-from forgec.backends.cpu.atomics import combine_in_memory
 from forgec.backends.cpu.carried import Carried, in_place
-from forgec.backends.cpu.dot import dot_tile
-from forgec.backends.cpu.elementwise import Unsupported, llvm_element
-from forgec.backends.cpu.emitter import Emitter, function
-from forgec.backends.cpu.llvm_types import PTR, i1, i32, i64
-from forgec.backends.cpu.memory_access import Gathered, Loaded, Memory, inside, scatter_tile, store_tile
-from forgec.backends.cpu.nests import stored
-from forgec.backends.cpu.placement import Placement, is_deferred, is_tile
+from forgec.backends.cpu.elementwise import Unsupported
+from forgec.backends.cpu.emitter import function
+from forgec.backends.cpu.llvm_types import PTR, i1, i32, i64, size_bytes
+from forgec.backends.cpu.lowering import Lowering, refusal
+from forgec.backends.cpu.memory_access import Loaded
+from forgec.backends.cpu.needed import Limit
+from forgec.backends.cpu.packing import Factor
+from forgec.backends.cpu.placement import is_tile, parameter_of
 from forgec.backends.cpu.places import Place
-from forgec.backends.cpu.reductions import check_tile, reduce_tile, scan_tile
-from forgec.backends.cpu.repeated_loops import Form, Passed, repeated_loops
+from forgec.backends.cpu.repeated_loops import Form, Passed
 from forgec.backends.cpu.tiles import (
     VECTOR_BYTES,
-    At,
-    Broadcast,
     Buffer,
-    Elementwise,
-    Index,
     Kernel,
-    MultiplyAdd,
-    Padded,
-    Range,
-    Splat,
     Stored,
     Tile,
-    Transpose,
 )
-from forgec.diagnostics import ForgeError, error
-from forgec.ir import types
+from forgec.diagnostics import error
 from forgec.ir.locations import location_of
 from forgec.ir.tile import compute, memory
-from forgec.ir.tile.kernel import KernelOp, ProgramIdOp, ReturnOp
-from forgec.ir.tile.types import block_type, element, extents
-from forgec.runtime.symbolic import Extent, substitute
+from forgec.ir.tile.kernel import KernelOp
+from forgec.ir.tile.types import extents
 
+STREAMED_BYTES = 32 << 20
+"""Bytes of a result that no cache holds until the next kernel reads it: the last level's share of a few cores."""
 FRAME_LIMIT = 4 << 20
 """Bytes of tiles in the frame of a kernel: half of the stack that Linux gives threads."""
 
 
-def kernel_functions(kernel: KernelOp, *, vector_bytes: int = VECTOR_BYTES) -> list[llvm.FuncOp]:
-    """The function of a bound kernel, and those that it calls. ``vector_bytes`` is the size of the target's registers.
+def kernel_functions(
+    kernel: KernelOp, *, vector_bytes: int = VECTOR_BYTES, features: Collection[str] = ()
+) -> list[llvm.FuncOp]:
+    """The function of a bound kernel, and those that it calls. ``vector_bytes`` is the size of the target's registers,
+    64 of x86 with AVX-512 alone; ``features`` are instructions that it has beyond its level
+    (``short_products.FEATURES``).
 
     Raises:
         ForgeError: FORGE-B002 for a kernel whose tile extents are not bound, or an op or a type that has no code.
@@ -64,11 +57,11 @@ def kernel_functions(kernel: KernelOp, *, vector_bytes: int = VECTOR_BYTES) -> l
     if not kernel.is_bound:
         name = kernel.sym_name.data
         raise error("FORGE-B002", f"the tiles of kernel {name} have no extents", location=location_of(kernel))
-    lowering = _Lowering(kernel, vector_bytes)
+    lowering = _Lowering(kernel, vector_bytes, frozenset(features))
     try:
         lowering.emit()
     except Unsupported as fault:  # of a parameter: ``block`` tells those of ops
-        raise _refusal(fault, kernel, kernel) from fault
+        raise refusal(fault, kernel, kernel) from fault
     if lowering.k.frame_bytes > FRAME_LIMIT:
         raise error(
             "FORGE-B002",
@@ -79,41 +72,25 @@ def kernel_functions(kernel: KernelOp, *, vector_bytes: int = VECTOR_BYTES) -> l
     return [lowering.e.func, *lowering.functions.values()]
 
 
-def kernel_module(kernels: Sequence[KernelOp], *, vector_bytes: int = VECTOR_BYTES) -> ModuleOp:
+def kernel_module(
+    kernels: Sequence[KernelOp], *, vector_bytes: int = VECTOR_BYTES, features: Collection[str] = ()
+) -> ModuleOp:
     """A module with the functions of kernels."""
-    return ModuleOp([f for kernel in kernels for f in kernel_functions(kernel, vector_bytes=vector_bytes)])
+    made = (kernel_functions(kernel, vector_bytes=vector_bytes, features=features) for kernel in kernels)
+    return ModuleOp([function for functions in made for function in functions])
 
 
-def _refusal(fault: Unsupported, kernel: KernelOp, op: Operation) -> ForgeError:
-    message = f"there is no code for {fault} in kernel {kernel.sym_name.data}"
-    return error("FORGE-B002", message, location=location_of(op))
+def streamed_parameters(kernel: KernelOp) -> list[SSAValue]:
+    """What a kernel writes and does not read. Kernels with products have none: they are not bound by memory."""
+    if any(isinstance(op, compute.DotOp) for op in kernel.body.walk()):
+        return []
+    reads = [op.block for op in kernel.body.walk() if isinstance(op, memory.LoadOp | memory.GatherOp)]
+    read = {parameter_of(block) for block in reads}
+    return [p for p in (kernel.parameters[n] for n in kernel.writes.data) if p not in read]
 
 
-class _Lowering:
-    def __init__(
-        self, kernel: KernelOp, vector_bytes: int, func: llvm.FuncOp | None = None, placement: Placement | None = None
-    ) -> None:
-        """``func`` is another function than the kernel's own: that of a loop."""
-        self.kernel = kernel
-        self.vector_bytes = vector_bytes
-        self.e = Emitter(function(kernel.sym_name.data, (PTR, PTR, i64, i64), i32) if func is None else func)
-        self.e.register_bytes = vector_bytes
-        self.k = Kernel(self.e)
-        self.placement = Placement(kernel) if placement is None else placement
-        self.repeated = repeated_loops(kernel, self.placement) if func is None else {}
-        self.functions: dict[Hashable, llvm.FuncOp] = {}
-        """The functions that are called, by what they are compiled for."""
-        self.scalars: dict[SSAValue, SSAValue] = {}
-        self.tiles: dict[SSAValue, Tile] = {}
-        self.memories: dict[SSAValue, Memory] = {}
-        self.bindings = kernel.bindings
-        self.symbols: dict[str, Place] = {**self.bindings}
-        self.programs: list[Place] = []
-        self.targets: dict[SSAValue, Buffer] = {}
-        """Where a product is to be computed."""
-        self.yielded: list[SSAValue] = []
-
-    # -- the function ------------------------------------------------------------------------------------------------
+class _Lowering(Lowering):
+    """A whole function: its loop over programs, and control flow."""
 
     def emit(self) -> None:
         e, k, kernel = self.e, self.k, self.kernel
@@ -124,6 +101,7 @@ class _Lowering:
             self.symbols[name] = k.assume_nonnegative(value)
         for number, parameter in enumerate(kernel.parameters):
             self.memories[parameter] = self.memory(parameter, e.load(PTR, e.element(slots, number, i64)))
+        self.large = {parameter: self.is_large(parameter) for parameter in streamed_parameters(kernel)}
         grid = [self.extent(extent) for extent in kernel.grid.data]
         k.assume_nonnegative(begin)
 
@@ -137,211 +115,66 @@ class _Lowering:
             return ()
 
         k.loop(begin, end, 1, program)
+        if self.streams:
+            e.fence()
         e.ret(e.const(i32, 0))
 
-    def block(self, block: Block) -> None:
-        """Emit the ops of a block; what it yields is left in ``yielded``."""
-        for op in block.ops:
-            try:
-                self.op(op)
-            except Unsupported as fault:
-                raise _refusal(fault, self.kernel, op) from fault
+    def is_large(self, parameter: SSAValue) -> bool | SSAValue:
+        """Whether a parameter has so many bytes that it is written past the caches."""
+        memory = self.memories[parameter]
+        nbytes: Place = size_bytes(memory.element)
+        for extent in memory.shape:
+            nbytes = self.k.mul(nbytes, extent)
+        if isinstance(nbytes, int):
+            return nbytes >= STREAMED_BYTES
+        return self.e.icmp("sge", self.k.ssa(nbytes), STREAMED_BYTES)
 
     def op(self, op: Operation) -> None:
         match op:
-            case ProgramIdOp():
-                self.scalars[op.result] = self.k.ssa(self.programs[op.axis.data])
-            case arith.ConstantOp():
-                self.constant(op)
-            case memory.ViewOp():
-                source = self.memories[op.source]
-                offset = self.place(op.offset)
-                pointer = self.k.address(source.pointer, offset, source.element)
-                self.memories[op.result] = self.memory(op.result, pointer)
-            case memory.StoreOp():
-                self.store(op)
-            case memory.ScatterOp():
-                self.scatter(op)
-            case memory.CheckOp():
-                check_tile(self.k, self.tile(op.condition), op.number.data)
-            case compute.ReduceOp():
-                self.reduce(op)
-            case compute.ScanOp():
-                buffer = self.new_buffer(op.result)
-                scan_tile(self.k, op.kind.data, self.tile(op.input), op.axis.data, buffer)
-                self.tiles[op.result] = Stored(buffer)
-            case compute.DotOp():
-                self.dot(op)
             case scf.ForOp():
                 self.loop(op)
             case scf.IfOp():
                 self.branch(op)
-            case scf.YieldOp():
-                self.yielded = list(op.arguments)
-            case ReturnOp():
-                pass
-            case _ if is_deferred(op):
-                self.deferred(op)
             case _:
-                raise Unsupported(op.name)
-
-    # -- values --------------------------------------------------------------------------------------------------------
-
-    def extent(self, extent: Extent) -> Place:
-        return self.k.evaluate(substitute(extent, self.bindings), self.symbols)
-
-    def shape(self, value: SSAValue) -> tuple[int, ...]:
-        found = tuple(substitute(extent, self.bindings) for extent in extents(value))
-        if not all(isinstance(extent, int) for extent in found):
-            raise Unsupported(f"a tile whose extents are not bound, {value.type},")
-        return tuple(extent for extent in found if isinstance(extent, int))
-
-    def memory(self, block: SSAValue, pointer: SSAValue) -> Memory:
-        tensor = block_type(block)
-        shape = tuple(self.extent(extent) for extent in types.shape(tensor))
-        strides = tuple(self.extent(extent) for extent in types.strides(tensor))
-        return Memory(pointer, llvm_element(tensor.element_type), shape, strides)
-
-    def new_buffer(self, value: SSAValue) -> Buffer:
-        return self.k.buffer(llvm_element(element(value)), self.shape(value))
-
-    def place(self, value: SSAValue) -> Place:
-        return self.k.place(self.scalars[value])
-
-    def tile(self, value: SSAValue, shape: tuple[int, ...] = ()) -> Tile:
-        """The tile that a value is; a scalar is the same everywhere in a tile of ``shape``."""
-        found = self.tiles.get(value)
-        return Splat(self.scalars[value], shape) if found is None else found
-
-    def constant(self, op: arith.ConstantOp) -> None:
-        value = op.value
-        if isinstance(value, DenseIntOrFPElementsAttr):
-            number = next(iter(value.iter_values()))
-            if not value.is_splat() or isinstance(number, tuple):
-                raise Unsupported("a constant tile of several numbers")
-            kind = llvm_element(element(op.result))
-            self.tiles[op.result] = Splat(self.e.const(kind, number), self.shape(op.result))
-        elif isinstance(value, IntegerAttr | FloatAttr):
-            self.scalars[op.result] = self.e.const(llvm_element(op.result.type), value.value.data)
-        else:
-            raise Unsupported(f"a constant of type {op.result.type}")
-
-    def deferred(self, op: Operation) -> None:
-        result = op.results[0]
-        if not is_tile(result):
-            self.scalars[result] = self.scalar(op)
-            return
-        found = self.deferred_tile(op, self.shape(result))
-        self.tiles[result] = stored(self.k, found) if result in self.placement.stored else found
-
-    def scalar(self, op: Operation) -> SSAValue:
-        match op:
-            case compute.IndexOp():
-                values = {f"p{number}": self.place(operand) for number, operand in enumerate(op.inputs)}
-                return self.k.ssa(self.k.evaluate(op.expression.data, {**self.symbols, **values}))
-            case memory.LoadOp() | memory.GatherOp():
-                rank = len(types.shape(block_type(op.block)))
-                access = self.deferred_tile(op, (1,) * rank if isinstance(op, memory.LoadOp) else ())
-                return self.read_scalar(access)
-            case compute.BroadcastOp() | compute.TransposeOp() | compute.PadOp():
-                if isinstance(op, compute.PadOp) or is_tile(op.input):
-                    raise Unsupported(f"{op.name} of a scalar")
-                return self.scalars[op.input]
-        return elementwise.compute(op)(self.e, [self.scalars[operand] for operand in op.operands])
-
-    def read_scalar(self, tile: Tile) -> SSAValue:
-        self.k.begin_nest()
-        return self.k.read(tile, At((0,) * len(tile.shape)))
-
-    def deferred_tile(self, op: Operation, shape: tuple[int, ...]) -> Tile:
-        match op:
-            case memory.LoadOp():
-                offsets = [self.place(offset) for offset in op.offsets]
-                in_bounds = () if op.in_bounds is None else op.in_bounds.data
-                other = 0 if op.other is None else op.other.value
-                return Loaded(self.k, self.memories[op.block], offsets, shape, in_bounds, other)
-            case memory.GatherOp():
-                indices = [self.tile(index, shape) for index in op.indices]
-                mask = None if op.mask is None else self.tile(op.mask, shape)
-                other = 0 if op.other is None else op.other.value
-                return Gathered(self.memories[op.block], indices, mask, shape, other)
-            case compute.IndexOp():
-                names = {f"p{number}": operand for number, operand in enumerate(op.inputs)}
-                tiles = {name: self.tiles[operand] for name, operand in names.items() if is_tile(operand)}
-                values = {name: self.place(operand) for name, operand in names.items() if not is_tile(operand)}
-                return Index(op.expression.data, {**self.symbols, **values}, tiles, shape)
-            case compute.RangeOp():
-                return Range(shape[0])
-            case compute.BroadcastOp():
-                if not is_tile(op.input):
-                    return Splat(self.scalars[op.input], shape)
-                return Broadcast(self.tiles[op.input], op.along.data, shape)
-            case compute.TransposeOp():
-                return Transpose(self.tiles[op.input], op.permutation.data)
-            case compute.PadOp():
-                return self.padded(op)
-        kind = MultiplyAdd if isinstance(op, math.FmaOp) else Elementwise
-        return kind(
-            llvm_element(element(op.results[0])), shape, elementwise.compute(op),
-            [self.tile(operand, shape) for operand in op.operands],
-        )  # fmt: skip
-
-    def padded(self, op: compute.PadOp) -> Tile:
-        operand = self.tiles[op.input]
-        limits: list[Place | None] = []
-        for offset, bound, extent in zip(op.offsets, op.bounds.data, operand.shape, strict=True):
-            start, end = self.place(offset), self.extent(bound)
-            limits.append(None if inside(self.k, start, extent, end) else self.k.sub(end, start))
-        return Padded(operand, limits, op.other.value)
-
-    # -- ops with loops of their own -----------------------------------------------------------------------------------
-
-    def store(self, op: memory.StoreOp) -> None:
-        target = self.memories[op.block]
-        value = self.tile(op.value, (1,) * len(target.shape))
-        in_bounds = () if op.in_bounds is None else op.in_bounds.data
-        store_tile(self.k, value, target, [self.place(offset) for offset in op.offsets], in_bounds)
-
-    def scatter(self, op: memory.ScatterOp) -> None:
-        value = self.tile(op.value)
-        indices = [self.tile(index, value.shape) for index in op.indices]
-        mask = None if op.mask is None else self.tile(op.mask, value.shape)
-        kind = "any" if op.combine is None else op.combine.data
-        combine = None if kind == "any" else partial(combine_in_memory, self.e, kind)
-        scatter_tile(self.k, value, self.memories[op.block], indices, mask, combine)
-
-    def reduce(self, op: compute.ReduceOp) -> None:
-        tile = self.tiles[op.input]
-        buffer = self.new_buffer(op.result) if is_tile(op.result) else None
-        found = reduce_tile(self.k, op.kind.data, tile, op.axis.data, buffer)
-        if buffer is None:
-            assert found is not None
-            self.scalars[op.result] = found
-        else:
-            self.tiles[op.result] = Stored(buffer)
-
-    def dot(self, op: compute.DotOp) -> None:
-        accumulator = self.tiles[op.accumulator]
-        buffer = self.targets.get(op.result)
-        if buffer is None or not accumulator.buffers.get(buffer, True):
-            buffer = self.new_buffer(op.result)
-        dot_tile(
-            self.k, self.tiles[op.lhs], self.tiles[op.rhs], accumulator, buffer,
-            transposed=op.transposed is not None, vector_bytes=self.vector_bytes,
-        )  # fmt: skip
-        self.tiles[op.result] = Stored(buffer)
+                super().op(op)
 
     # -- control flow --------------------------------------------------------------------------------------------------
 
     def loop(self, op: scf.ForOp) -> None:
         arguments = op.body.block.args[1:]
-        carried = Carried(self.k, [self.new_buffer(value) if is_tile(value) else None for value in arguments])
+        carried = self.carried(arguments)
         carried.write([self.tiles.get(value) for value in op.iter_args])
+        self.factors.update(self.pack(op))
         form = self.repeated.get(op)
         if form is not None and self.call(op, form, carried):
             self.results(op, carried.buffers, ())
         else:
             self.results(op, carried.buffers, self.iterate(op, carried))
+
+    def carried(self, values: Sequence[SSAValue]) -> Carried:
+        """Buffers for tiles among some values."""
+        buffers = [self.new_buffer(value) if is_tile(value) else None for value in values]
+        return Carried(self.k, buffers, [self.ends(value) for value in values])
+
+    def pack(self, op: scf.ForOp) -> dict[Operation, Factor]:
+        """Pack the left factors of a loop's products that are better read so."""
+        first, last, step = (self.place(bound) for bound in (op.lb, op.ub, op.step))
+        if not isinstance(first, int) or not isinstance(last, int) or not isinstance(step, int):
+            return {}
+        found: dict[Operation, Factor] = {}
+        for number, left in enumerate(self.packs.lefts(op)):
+            whole = partial(self.loaded, left.load, first)
+            factor = self.packs.packed(left, whole, (first, last, step), number)
+            if factor is not None:
+                found[left.read] = factor
+        return found
+
+    def loaded(self, op: memory.LoadOp, first: int, columns: int) -> Loaded:
+        """What a load in a loop reads in all of its turns: so many columns from the first on."""
+        other = 0 if op.other is None else op.other.value
+        block, rows = self.memories[op.block], self.shape(op.result)[0]
+        in_bounds = () if op.in_bounds is None else op.in_bounds.data
+        return Loaded(self.k, block, [self.place(op.offsets[0]), first], (rows, columns), in_bounds, other)
 
     def iterate(self, op: scf.ForOp, carried: Carried) -> list[SSAValue]:
         """The loop, whose tiles start with what the buffers hold. Gives the last numbers that it carries."""
@@ -376,6 +209,7 @@ class _Lowering:
         """
         passed = Passed(self.k)
         buffers = [passed.buffer(buffer) for buffer in carried.buffers if buffer is not None]
+        factors = [passed.factor(self.factors[inner]) for inner in op.body.block.ops if inner in self.factors]
         symbols = {name: passed.place(place) for name, place in self.symbols.items()}
         scalars, memories = {}, {}
         tiles: dict[SSAValue, Callable[[Kernel, Iterator[SSAValue]], Tile]] = {}
@@ -388,13 +222,16 @@ class _Lowering:
                 tiles[value] = tile
             else:
                 return False
-        key = (form.key, tuple(passed.signature))
+        limits = {pair: passed.place(place) for pair, place in self.limits.items()}
+        key = (form.key, tuple(passed.signature), self.needed_in(op, list(limits)))
         if key not in self.functions:
             name = f"{self.kernel.sym_name.data}.loop{len(self.functions)}"
             func = function(name, [value.type for value in passed.arguments], internal=True)
-            inner = _Lowering(self.kernel, self.vector_bytes, func, self.placement)
+            inner = _Lowering(self.kernel, self.vector_bytes, self.e.features, func, self.placement, self.needed)
             values = iter(inner.e.arguments)
-            inside = Carried(inner.k, [buffer(inner.k, values) for buffer in buffers])
+            given = [buffer(inner.k, values) for buffer in buffers]
+            read = [load for load in op.body.block.ops if load in self.factors]
+            inner.factors = {load: factor(inner.k, values) for load, factor in zip(read, factors, strict=True)}
             inner.symbols = {name: place(inner.k, values) for name, place in symbols.items()}
             for value in form.captured:  # in the order in which they are passed
                 if value in memories:
@@ -403,12 +240,24 @@ class _Lowering:
                     inner.scalars[value] = scalars[value](inner.k, values)
                 else:
                     inner.tiles[value] = tiles[value](inner.k, values)
+            inner.limits = {pair: place(inner.k, values) for pair, place in limits.items()}
+            arguments = op.body.block.args[1:]
+            inside = Carried(inner.k, given, [inner.ends(value) for value in arguments])
             inner.iterate(op, inside)
             inner.e.ret()
             self.k.frame_bytes += inner.k.frame_bytes
             self.functions[key] = func
         self.e.call(self.functions[key], passed.arguments)
         return True
+
+    def needed_in(self, op: scf.ForOp, limits: Sequence[tuple[Limit, int]]) -> Hashable:
+        """What a loop needs of its tiles, by the numbers of limits."""
+        numbers = {pair: number for number, pair in enumerate(limits)}
+        values = [v for each in op.walk() for v in (*each.results, *(a for r in each.regions for a in r.block.args))]
+        return tuple(
+            tuple(numbers.get((limit, extent), -1) for limit, extent in zip(self.needed.of(v), extents(v), strict=True))  # type: ignore[arg-type]
+            for v in values
+        )
 
     def results(self, op: Operation, buffers: Sequence[Buffer | None], numbers: Sequence[SSAValue]) -> None:
         """What the results of an op are: the buffers of tiles, and the numbers of the others."""
@@ -420,7 +269,7 @@ class _Lowering:
                 self.tiles[result] = Stored(buffer)
 
     def branch(self, op: scf.IfOp) -> None:
-        chosen = Carried(self.k, [self.new_buffer(value) if is_tile(value) else None for value in op.results])
+        chosen = self.carried(op.results)
 
         def side(block: Block | None) -> Callable[[], Sequence[SSAValue]]:
             def emit() -> Sequence[SSAValue]:

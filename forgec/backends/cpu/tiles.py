@@ -8,6 +8,7 @@ between.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 from xdsl.ir import Attribute, SSAValue
@@ -75,6 +76,10 @@ class Tile:
 
     def apart(self, axis: int) -> int | None:
         """The bytes in memory from one place to the next along an axis, where that is a number."""
+        return None
+
+    def address(self, k: Kernel, places: Sequence[Place]) -> SSAValue | None:
+        """Where elements are read from memory of others; None for tiles that are computed or lie in the frame."""
         return None
 
     def end(self, axis: int) -> Place | None:
@@ -177,6 +182,12 @@ class Buffer:
         self.bytes = step * size_bytes(element) + SLACK
         slack = -(-SLACK // size_bytes(element))
         self.pointer = e.alloca(element, step + slack) if pointer is None else pointer
+
+    def at(self, pointer: SSAValue) -> Buffer:
+        """Memory of the same form elsewhere."""
+        found = copy(self)
+        found.pointer = pointer
+        return found
 
     def address(self, k: Kernel, places: Sequence[Place]) -> SSAValue:
         return k.address_at(self.pointer, places, self.strides, self.element)
@@ -341,6 +352,10 @@ class MultiplyAdd(Elementwise):
     """``a · b + c``: three operands, of which products make use where ``b`` and ``c`` are those of many ``a``."""
 
 
+class Product(Elementwise):
+    """``a · b``, of floats."""
+
+
 class Broadcast(Tile):
     """Operand axis ``i`` is axis ``along[i]``; extents of 1 are repeated."""
 
@@ -394,6 +409,15 @@ class Transpose(Tile):
     @property
     def is_plain(self) -> bool:
         return self.operand.is_plain
+
+    def apart(self, axis: int) -> int | None:
+        return self.operand.apart(self.permutation[axis])
+
+    def address(self, k: Kernel, places: Sequence[Place]) -> SSAValue | None:
+        turned: list[Place] = [0] * len(self.permutation)
+        for place, axis in zip(places, self.permutation, strict=True):
+            turned[axis] = place
+        return self.operand.address(k, turned)
 
     def end(self, axis: int) -> Place | None:
         return self.operand.end(self.permutation[axis])

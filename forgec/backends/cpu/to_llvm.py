@@ -101,6 +101,7 @@ class _Writer:
         self.types: dict[int, tuple[str, Attribute]] = {}
         self.names: dict[SSAValue, str] = {}
         self.labels: dict[Block, str] = {}
+        self.metadata = ""
 
     def type(self, type: Attribute) -> str:
         known = self.types.get(id(type))
@@ -125,7 +126,8 @@ class _Writer:
             self.function(op)
         header = [f'target triple = "{triple}"'] if triple else []
         declared = [text for name, text in self.declarations.items() if name not in defined]
-        return "\n".join([*header, *declared, *self.lines, f"attributes #0 = {{ {self.attributes} }}", ""])
+        attributes = f"attributes #0 = {{ {self.attributes} }}"
+        return "\n".join([*header, *declared, *self.lines, attributes, self.metadata])
 
     def function(self, op: llvm.FuncOp) -> None:
         inputs = [self.type(t) for t in op.function_type.inputs]
@@ -323,7 +325,11 @@ def _load(writer: _Writer, op: Operation) -> str:
 
 def _store(writer: _Writer, op: Operation) -> str:
     _refuse_atomic(op, "stores")
-    return f"store {writer.typed(op.operands[0])}, {writer.typed(op.operands[1])}{_alignment(op)}"
+    text = f"store {writer.typed(op.operands[0])}, {writer.typed(op.operands[1])}{_alignment(op)}"
+    if "nontemporal" not in op.properties:
+        return text
+    writer.metadata = _NONTEMPORAL
+    return f"{text}, !nontemporal !0"
 
 
 def _gep(writer: _Writer, op: Operation) -> str:
@@ -395,6 +401,7 @@ def _extract_value(writer: _Writer, op: Operation) -> str:
     return f"extractvalue {writer.typed(op.operands[0])}, {', '.join(map(str, position.iter_values()))}"
 
 
+_NONTEMPORAL = "!0 = !{i32 1}"
 _NOT_ATOMIC = IntegerAttr(0, 64).value
 _WRITERS: dict[str, Callable[[_Writer, Operation], str]] = {
     "llvm.icmp": _compare("icmp", _ICMP),
@@ -413,6 +420,7 @@ _WRITERS: dict[str, Callable[[_Writer, Operation], str]] = {
     "llvm.inline_asm": _assembly,
     "llvm.cmpxchg": lambda writer, op: f"cmpxchg {', '.join(map(writer.typed, op.operands))} monotonic monotonic",
     "llvm.extractvalue": _extract_value,
+    "llvm.fence": lambda writer, op: "fence seq_cst",
     "llvm.return": _return,
     "llvm.br": _branch,
     "llvm.cond_br": _branch_if,

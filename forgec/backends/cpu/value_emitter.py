@@ -16,16 +16,15 @@ from xdsl.dialects import llvm
 from xdsl.dialects.builtin import (
     UNKNOWN_LOC,
     DenseArrayBase,
-    DenseIntOrFPElementsAttr,
     FloatAttr,
     IntegerAttr,
     IntegerType,
     StringAttr,
-    VectorType,
 )
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 
 from forgec.backends.cpu import llvm_ops
+from forgec.backends.cpu.constants import constant_attribute, wrapped
 from forgec.backends.cpu.llvm_types import (
     HALVES,
     bf16,
@@ -77,6 +76,8 @@ class ValueEmitter:
         self.fastmath = _NO_FLAGS
         self.register_bytes = 0
         """The size of the target's vector registers, for who asks; 0: not known."""
+        self.features: frozenset[str] = frozenset()
+        """What the target has beyond its level, by LLVM's names."""
         self._constants: dict[tuple[int, bytes], tuple[SSAValue, Attribute]] = {}
         self._integers: dict[tuple[int, int | float], tuple[SSAValue, Attribute]] = {}
         self._last_constant: Operation | None = None
@@ -152,10 +153,10 @@ class ValueEmitter:
         else:
             width = bits(element)
             # An attribute may hold the signed or the unsigned number of the same bits; one form makes equal ones equal.
-            packed = struct.pack(f"{len(values)}q", *(_wrapped(int(v), width) for v in values))
+            packed = struct.pack(f"{len(values)}q", *(wrapped(int(v), width) for v in values))
         key = (id(type), packed)
         if (known := self._constants.get(key)) is None:
-            properties = {"value": _constant_attribute(type, packed)}
+            properties = {"value": constant_attribute(type, packed)}
             op = llvm.ConstantOp.create(result_types=(type,), properties=properties)
             self._constants[key] = known = (
                 self._insert_in_entry(op),
@@ -358,10 +359,17 @@ class ValueEmitter:
         if element_type(type) == f16:
             return self._cast(llvm.FPTruncOp, a, f16)
         whole = self.bitcast(a, with_element(a.type, i32))
-        odd = self.and_(self.lshr(whole, 16), 1)
-        rounded = self.add(self.add(whole, 0x7FFF), odd)
+        count = lanes(a.type)
+        if count is not None and self.register_bytes == 64:  # AVX-512 adds under a mask
+            odd = self.icmp("ne", self.and_(whole, 0x10000), 0)
+            rounded = self.add(whole, self.select(odd, self.const(whole.type, 0x8000), 0x7FFF))
+        else:
+            rounded = self.add(self.add(whole, 0x7FFF), self.and_(self.lshr(whole, 16), 1))
         # Of a NaN only the quiet bit is set: the carry could make it an infinity or a zero.
         kept = self.select(self.fcmp("uno", a, a), self.or_(whole, 0x400000), rounded)
+        if count is not None and 4 * count > self.register_bytes == 64:  # one permutation takes of two vectors
+            shorts = self.bitcast(kept, vector(i16, 2 * count))
+            return self.bitcast(self.shuffle(shorts, range(1, 2 * count, 2)), with_element(a.type, bf16))
         return self.bitcast(self.trunc(self.lshr(kept, 16), i16), with_element(a.type, bf16))
 
     def fptosi_sat(self, a: SSAValue, element: IntegerType) -> SSAValue:
@@ -480,19 +488,3 @@ class ValueEmitter:
 @lru_cache(maxsize=1024)
 def _lanes(mask: tuple[int, ...]) -> DenseArrayBase:
     return DenseArrayBase.from_list(i32, mask)
-
-
-@lru_cache(maxsize=4096)
-def _constant_attribute(type: Attribute, packed: bytes) -> Attribute:
-    """The packed numbers, one or one for each lane, as an attribute. (Packed, zeros differ by their sign.)"""
-    floating = is_float(type)
-    values = struct.unpack(f"{len(packed) // 8}{'d' if floating else 'q'}", packed)
-    if isinstance(type, VectorType):
-        count = type.shape.data[0].data
-        return DenseIntOrFPElementsAttr.from_list(type, values * count if len(values) == 1 else values)  # pyright: ignore
-    return FloatAttr(values[0], type) if floating else IntegerAttr(int(values[0]), type)  # pyright: ignore
-
-
-def _wrapped(value: int, width: int) -> int:
-    value &= (1 << width) - 1
-    return value - (1 << width) if width > 1 and value >> (width - 1) else value

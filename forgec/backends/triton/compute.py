@@ -155,6 +155,10 @@ def dot(writer: Writer, op: DotOp) -> None:
     result = (rows, columns)
     accumulator = writer[op.accumulator]
     starts_at_zero = accumulator.literal == 0 and accumulator.literal is not None
+    if op.rows and op.band is None:
+        left = _within_rows(writer, op, left, rows)
+    if op.band is not None and op.band.data == "sum":
+        right = _read_in_band(writer, op, right, rows, depth)
     if kind in NARROW[2:]:  # exact in float16; the tensor cores would add float8 products with too few bits
         left, right = (writer.cast(text, element(op.lhs), "float16") for text in (left, right))
         kind = "float16"
@@ -184,6 +188,22 @@ def dot(writer: Writer, op: DotOp) -> None:
         if not starts_at_zero:
             found = binary("+", accumulator, found)
     writer.define(op.result, replace(found, shape=result), op, "product")
+
+
+def _within_rows(writer: Writer, op: DotOp, left: Text, rows: int) -> Text:
+    """Zeros for the rows that are not added to."""
+    first, last = (writer[place].at(Level.SUM) for place in op.rows)
+    mask = f"((tl.arange(0, {rows}) >= {first}) & (tl.arange(0, {rows}) < {last}))[:, None]"
+    return call("tl.where", mask, left.code, "0", shape=left.shape)
+
+
+def _read_in_band(writer: Writer, op: DotOp, right: Text, rows: int, depth: int) -> Text:
+    """Zeros for what no row's band has: 0 · NaN would be NaN."""
+    low, high = (writer[place].at(Level.SUM) for place in op.rows)
+    steps = f"tl.arange(0, {depth})"
+    mask = f"(({steps} >= {low}) & ({steps} < {high} + {rows - 1}))"
+    along = "[None, :]" if op.transposed is not None else "[:, None]"
+    return call("tl.where", mask + along, right.code, "0", shape=right.shape)
 
 
 def _turned(text: Text) -> Text:
@@ -231,8 +251,8 @@ def reduce(writer: Writer, op: ReduceOp) -> None:
 
 
 _NAMES = {
-    "add": "total", "mul": "product", "max": "largest", "min": "smallest", "and": "all_of", "or": "any_of",
-    "argmax": "place", "argmin": "place",
+    "add": "total", "mul": "product", "max": "largest", "maxnum": "largest", "min": "smallest", "and": "all_of",
+    "or": "any_of", "argmax": "place", "argmin": "place",
 }  # fmt: skip
 
 
@@ -245,6 +265,8 @@ def _reduction(writer: Writer, text: Text, kind: str, dtype: str, place: str) ->
     match kind:
         case "add":
             found = call("tl.sum", text.code, place)
+        case "maxnum":
+            found = call("tl.max", text.code, place)
         case "max" | "min" if not floats:
             found = call(f"tl.{kind}", text.code, place)
         case _:

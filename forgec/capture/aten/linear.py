@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from forgec.capture.call import Call, Decline, Result, from_aten, index, ints
 from forgec.ir import types
+from forgec.ir.ops.byte_linear import ByteLinearOp
 from forgec.ir.ops.contraction import ConvolutionOp, GroupedMatmulOp, LinearOp, MatmulOp
 from forgec.ir.ops.shape import TransposeOp
 
@@ -30,6 +31,17 @@ def _addmm(call: Call) -> Result:
     turned = types.tensor(types.dtype(weight), (columns, rows), (inner, outer))
     weight = call.emit(TransposeOp, [weight], {"permutation": ints(1, 0)}, turned)
     return call.emit(LinearOp, [call.tensor("mat1"), weight, bias])
+
+
+@from_aten("aten::_int_mm")
+def _int_mm(call: Call) -> Result:
+    """Bytes times bytes, whose right factor is a linear's weight, transposed."""
+    left, right = call.tensor("self"), call.tensor("mat2")
+    if (types.dtype(left), types.dtype(right)) != ("i8", "i8"):
+        raise Decline
+    (inner, columns), (outer, step) = types.shape(right), types.strides(right)
+    turned = types.tensor("i8", (columns, inner), (step, outer))
+    return call.emit(ByteLinearOp, [left, call.emit(TransposeOp, [right], {"permutation": ints(1, 0)}, turned)])
 
 
 @from_aten("aten::_grouped_mm")

@@ -206,13 +206,13 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
         scores = types.numel(self.result) // types.shape(self.value)[-1] * types.shape(self.key)[-2]
         return scores * (2 * types.shape(self.query)[-1] + 2 * types.shape(self.value)[-1] + 5)
 
-    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+    def scores(self, ev: Evaluator, *inputs: Any) -> tuple[Any, Any]:
+        """Scores before masking in ``softmax_dtype`` and which columns each row keeps, both [*B, H, S, T]."""
         torch = ev.torch
-        query, key, value, mask, sinks, keys, prefix, replaced = self.unpack(inputs)
+        query, key, _, mask, _, keys, prefix, replaced = self.unpack(inputs)
         work = ev.dtype(self.softmax_dtype.data)
         columns = key.shape[-2]
-        group = query.shape[-3] // key.shape[-3]
-        key, value = key.repeat_interleave(group, -3), value.repeat_interleave(group, -3)
+        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
         if self.query_scale is not None:
             query = query * self.query_scale.value
         scores = query.to(work) @ key.to(work).transpose(-1, -2) * self.score_scale
@@ -229,6 +229,15 @@ class AttentionOp(KeywordFormatOp, ForgeOp):
         kept = kept & (positions if prefix is None else positions | prefix[..., None, None, :])
         if keys is not None:
             kept = kept & keys[..., None, None, :]
+        return scores, kept
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        torch = ev.torch
+        query, key, value, _, sinks, _, _, _ = self.unpack(inputs)
+        work = ev.dtype(self.softmax_dtype.data)
+        columns = key.shape[-2]
+        value = value.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
+        scores, kept = self.scores(ev, *inputs)
         empty = ~kept.any(-1, keepdim=True)
         if self.empty_row.data == "uniform" and sinks is None:
             scores, kept = scores.masked_fill(empty, 0.0), kept | empty

@@ -105,6 +105,7 @@ class LinearOp(KeywordFormatOp, PackedOp):
     packing = opt_prop_def(StringAttr)
     high_first = opt_prop_def(UnitAttr)
     run = prop_def(IntAttr, default_value=IntAttr(1))
+    zeros_last = opt_prop_def(UnitAttr)
     scale_result = opt_prop_def(UnitAttr)
 
     irdl_options = (AttrSizedOperandSegments(as_property=True),)
@@ -129,7 +130,8 @@ class LinearOp(KeywordFormatOp, PackedOp):
 
     def _plain_weight(self) -> TensorSpec:
         """Dtype and shape of a weight that is not quantised."""
-        said = [self.scales, self.zeros, self.compute, self.packing, self.high_first, self.scale_result]
+        said = [self.scales, self.zeros, self.compute, self.packing, self.high_first, self.zeros_last]
+        said.append(self.scale_result)
         if any(value is not None for value in said) or self.run.data != 1:
             raise VerifyException("scales, zeros and their properties are for quantised weights")
         return types.dtype(self.input), types.shape(self.weight)
@@ -189,7 +191,7 @@ class LinearOp(KeywordFormatOp, PackedOp):
         return [emit(MulOp, result, emit.reshape(scales, [types.numel(scales)]) if types.rank(scales) else scales)]
 
 
-WEIGHT_PROPERTIES = ("compute", "packing", "high_first", "run")
+WEIGHT_PROPERTIES = ("compute", "packing", "high_first", "run", "zeros_last")
 """Properties of a linear that say how its weight is quantised."""
 
 

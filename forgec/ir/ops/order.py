@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from xdsl.builder import Builder
 from xdsl.dialects.builtin import AnyTensorTypeConstr, IntAttr, UnitAttr
+from xdsl.ir import SSAValue
 from xdsl.irdl import irdl_op_definition, operand_def, opt_prop_def, prop_def, result_def
 from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir import types
 from forgec.ir.attributes import ExtentAttr
 from forgec.ir.ops.base import ForgeOp, TensorSpec, check_dim
+from forgec.ir.ops.decomposition import Emitter
 from forgec.runtime.symbolic import Extent
 
 if TYPE_CHECKING:
@@ -58,6 +61,39 @@ class SortOp(_OrderOp):
     def reference(self, ev: Evaluator, *inputs: Any) -> Any:
         settings = {"descending": self.descending is not None, "stable": self.stable is not None}
         return tuple(ev.torch.sort(inputs[0], dim=self.dim.data, **settings))
+
+
+@irdl_op_definition
+class ArgsortOp(ForgeOp):
+    """The places (int64) of the elements of each row, the last dimension, in ascending order, or ``descending``; NaN
+    counts as the greatest, and equal elements keep their order. What sorting of long rows becomes on a processor.
+    """
+
+    name = "forge.argsort"
+
+    input = operand_def(AnyTensorTypeConstr)
+    result = result_def(AnyTensorTypeConstr)
+    descending = opt_prop_def(UnitAttr)
+
+    assembly_format = "$input (`descending` $descending^)? attr-dict `:` functional-type(operands, results)"
+
+    def infer(self) -> Sequence[TensorSpec]:
+        if not types.shape(self.input):
+            raise VerifyException("argsort takes rows")
+        return [("i64", types.shape(self.input))]
+
+    def flops(self) -> Extent:
+        return types.numel(self.input)
+
+    def reference(self, ev: Evaluator, *inputs: Any) -> Any:
+        return ev.torch.sort(inputs[0], dim=-1, descending=self.descending is not None, stable=True).indices
+
+    def decompose(self, builder: Builder) -> list[SSAValue]:
+        """The places of a sort."""
+        flags = {"stable": UnitAttr(), **({} if self.descending is None else {"descending": UnitAttr()})}
+        made = SortOp.make([self.input], {"dim": IntAttr(types.rank(self.input) - 1), **flags})
+        Emitter(builder, self).insert(made)
+        return [made.indices]
 
 
 @irdl_op_definition

@@ -8,7 +8,8 @@ of rank 0 is for the whole tensor; in promotion it yields to tensors, as in torc
 
 A tensor with ``packing`` has two 4-bit numbers in each byte, along its last dimension: ``u4`` from 0 to 15, ``s4`` from
 -8 to 7 (two's complement). In each ``run`` of bytes, the numbers in the lower halves of all bytes come before those in
-the upper halves (the other way round with ``high_first``): a run of 1 interleaves them.
+the upper halves (the other way round with ``high_first``): a run of 1 interleaves them. A packed tensor of ``i32`` has
+eight numbers in each word, the first in the lowest bits: a run of 1 in the bytes of a little-endian machine.
 """
 
 from __future__ import annotations
@@ -55,6 +56,13 @@ SHORT_FLOATS = ("bf16",)
 """Floats that a weight may be stored in beside activations of float32: numbers without scales."""
 BOUNDS = {"i8": (-128, 127), "ui8": (0, 255), "i16": (-(2**15), 2**15 - 1), "i32": (-(2**31), 2**31 - 1)}
 PACKINGS = {"u4": (0, 15), "s4": (-8, 7)}
+WORD = "i32"
+"""The dtype whose elements hold eight numbers of 4 bits."""
+
+
+def numbers_in(dtype: str) -> int:
+    """How many numbers of 4 bits an element holds."""
+    return 2 * types.ITEM_BYTES[dtype]
 
 
 class PackedOp(ForgeOp):
@@ -64,6 +72,7 @@ class PackedOp(ForgeOp):
     packing = opt_prop_def(StringAttr)
     high_first = opt_prop_def(UnitAttr)
     run = prop_def(IntAttr, default_value=IntAttr(1))
+    zeros_last = opt_prop_def(UnitAttr)
 
     def unpacked_shape(self, quantized: SSAValue) -> tuple[Extent, ...]:
         """The shape of the numbers in a tensor; raises VerifyException for a packing that it cannot have."""
@@ -77,11 +86,13 @@ class PackedOp(ForgeOp):
             return shape
         if self.packing.data not in PACKINGS:
             raise VerifyException(f"packing must be one of {', '.join(PACKINGS)}, found {self.packing.data!r}")
-        if not shape or name not in BYTES:
-            raise VerifyException(f"4-bit numbers are packed along the last dimension of {' or '.join(BYTES)}")
+        if not shape or name not in (*BYTES, WORD):
+            raise VerifyException(f"4-bit numbers are packed along the last dimension of {', '.join((*BYTES, WORD))}")
+        if name == WORD and (self.high_first is not None or self.run.data != 1):
+            raise VerifyException("high_first and run say how numbers lie in bytes, not in words")
         if self.run.data < 1 or not isinstance(shape[-1], int) or shape[-1] % self.run.data:
             raise VerifyException(f"a row of {shape[-1]} bytes does not divide into runs of {self.run.data}")
-        return (*shape[:-1], 2 * shape[-1])
+        return (*shape[:-1], numbers_in(name) * shape[-1])
 
     def product_dtype(self, quantized: SSAValue, scales: SSAValue | None, zeros: SSAValue | None) -> str:
         """The dtype in which numbers are scaled; raises VerifyException for parameters that do not fit."""
@@ -93,13 +104,18 @@ class PackedOp(ForgeOp):
         for name, value in (("scales", scales), ("zeros", zeros)):
             if value is not None:
                 check_blocks(name, value, shape)
-        if zeros is not None and types.result_dtype([wide, zeros]) != compute:
+        if self.zeros_last is not None and (zeros is None or scales is None):
+            raise VerifyException("zeros_last says that zeros are subtracted after scaling: both have to be there")
+        if self.zeros_last is None and zeros is not None and types.result_dtype([wide, zeros]) != compute:
             raise VerifyException(f"zeros of {types.dtype(zeros)} cannot be subtracted in {compute}")
         if scales is None:
             return compute
         product = types.result_dtype([wide, scales])
         if product not in types.FLOATS:
             raise VerifyException(f"{compute} and scales of {types.dtype(scales)} are multiplied in {product}")
+        last = None if self.zeros_last is None else zeros
+        if last is not None and types.result_dtype([types.tensor(product, shape), last]) != product:
+            raise VerifyException(f"zeros of {types.dtype(last)} cannot be subtracted in {product}")
         return product
 
 
@@ -119,10 +135,12 @@ def dequantized(op: PackedOp, ev: Evaluator, quantized: Any, scales: Any, zeros:
     """The meaning of ``forge.dequantize`` on tensors."""
     assert op.compute is not None, "the verifier wants it"
     value = _unpacked(op, ev, quantized).to(ev.dtype(op.compute.data))
-    if zeros is not None:
+    if zeros is not None and op.zeros_last is None:
         value = value - _expanded(zeros, value.shape)
     if scales is not None:
         value = value * _expanded(scales, value.shape)
+    if zeros is not None and op.zeros_last is not None:
+        value = value - _expanded(zeros, value.shape)
     return value.to(dtype)
 
 
@@ -136,15 +154,17 @@ def _expanded(parameter: Any, shape: Sequence[int]) -> Any:
 def _unpacked(op: PackedOp, ev: Evaluator, quantized: Any) -> Any:
     if op.packing is None:
         return quantized
-    number = quantized.to(ev.torch.int32) & 255
-    halves = [number & 15, number >> 4]
+    count = 8 if quantized.dtype == ev.torch.int32 else 2
+    number = quantized.to(ev.torch.int32)
+    halves = [(number >> 4 * place) & 15 for place in range(count)]
     if op.packing.data == "s4":
         halves = [(half ^ 8) - 8 for half in halves]
     if op.high_first is not None:
         halves.reverse()
     runs = [half.unflatten(-1, (-1, op.run.data)) for half in halves]
     value = ev.torch.stack(runs, -2).flatten(-3)
-    return value.to(ev.torch.int8 if op.packing.data == "s4" else quantized.dtype)
+    narrow = ev.torch.uint8 if count == 8 else quantized.dtype
+    return value.to(ev.torch.int8 if op.packing.data == "s4" else narrow)
 
 
 @irdl_op_definition
@@ -153,7 +173,10 @@ class DequantizeOp(KeywordFormatOp, PackedOp):
 
     The numbers are taken in the dtype ``compute`` (exactly, where it holds them), in which the zero points are
     subtracted: integers wrap. The product is in the dtype that ``compute`` and that of the scales promote to, and is
-    rounded to the result's dtype last. Without scales the numbers themselves are the result. This is DequantizeLinear
+    rounded to the result's dtype last. Without scales the numbers themselves are the result. With ``zeros_last`` the
+    zero points are subtracted from the product instead: ``quantized[i] · scales[block(i)] - zeros[block(i)]``.
+
+    This is DequantizeLinear
     of ONNX (computed in float32, or in the dtype of the scales) and what ``quantized_decomposed`` and torchao define.
     """
 
@@ -188,14 +211,18 @@ class DequantizeOp(KeywordFormatOp, PackedOp):
         value = self.quantized if self.packing is None else self._unpacked(emit)
         assert self.compute is not None, "the verifier wants it"
         value = _cast(emit, value, self.compute.data)
-        value = value if self.zeros is None else _blockwise(emit, SubOp, value, self.zeros)
+        first, last = (self.zeros, None) if self.zeros_last is None else (None, self.zeros)
+        value = value if first is None else _blockwise(emit, SubOp, value, first)
         value = value if self.scales is None else _blockwise(emit, MulOp, value, self.scales)
+        value = value if last is None else _blockwise(emit, SubOp, value, last)
         return [_cast(emit, value, types.dtype(self.result))]
 
     def _unpacked(self, emit: Emitter) -> SSAValue:
         """The 4-bit numbers, one in each byte."""
         data, four = self.quantized, 4
         assert self.packing is not None, "checked by the caller"
+        if types.dtype(data) == WORD:
+            return self._from_words(emit, signed=self.packing.data == "s4")
         if self.packing.data == "s4":
             data = emit.cast(data, "i8")
             low = emit.binary(ShiftRightOp, emit.binary(ShiftLeftOp, data, four), four)
@@ -211,6 +238,20 @@ class DequantizeOp(KeywordFormatOp, PackedOp):
         parts = [emit.reshape(half, [*lead, count // run, 1, run]) for half in halves]
         whole = emit(ConcatOp, *parts, dim=IntAttr(len(lead) + 1))
         return emit.reshape(whole, [*lead, 2 * count])
+
+    def _from_words(self, emit: Emitter, *, signed: bool) -> SSAValue:
+        """The numbers of words, as i32."""
+        *lead, count = types.shape(self.quantized)
+        parts: list[SSAValue] = []
+        for place in range(numbers_in(WORD)):
+            if signed:
+                lifted = emit.binary(ShiftLeftOp, self.quantized, 28 - 4 * place)
+                part = emit.binary(ShiftRightOp, lifted, 28)
+            else:
+                part = emit.binary(BitwiseAndOp, emit.binary(ShiftRightOp, self.quantized, 4 * place), 15)
+            parts.append(emit.reshape(part, [*lead, count, 1]))
+        whole = emit(ConcatOp, *parts, dim=IntAttr(len(lead) + 1))
+        return emit.reshape(whole, [*lead, count * len(parts)])
 
 
 @irdl_op_definition

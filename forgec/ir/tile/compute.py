@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from xdsl.dialects.builtin import IntAttr, StringAttr, TensorType, UnitAttr
+from xdsl.dialects.builtin import AnyFloat, IndexType, IntAttr, StringAttr, TensorType, UnitAttr, bf16, f32
 from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.irdl import (
     AnyAttr,
@@ -158,7 +158,15 @@ class DotOp(TileOp):
 
     Operands are multiplied exactly as their element type says and summed in the accumulator's element type (f32 for
     floats of at most 32 bits, f64, i32 or i64 for integers); ``precision`` ``"tf32"`` allows operands of f32 to be
-    rounded to 10 bits, ``"ieee"`` (the default) does not. The order of the sum is free.
+    rounded to 10 bits, ``"ieee"`` (the default) does not. ``"bf16"``, of operands of bf16 summed in f32, allows
+    subnormal operands, products and sums to count as 0, and each product and each sum to be rounded by itself, to the
+    nearest or to odd: of n products the result is off by at most ``n · (2⁻²² Σ |lhs · rhs| + 2⁻¹²⁵)`` and by ``2⁻¹²⁶``
+    times the sum of the magnitudes of factors that meet a subnormal. The order of the sum is free. With ``rows %first,
+    %end`` only the rows from the one place up to the other are added to, as far as the tile has them.
+
+    With ``rows %low, %high band "result"`` elements of the result are only defined where ``low <= n - m < high``. With
+    ``band "sum"`` only what has ``low <= k - m < high`` is summed: ``lhs`` is 0 elsewhere, and what no row sums of
+    ``rhs`` is not read. So a backend may leave out of products what causality and windows do.
     """
 
     name = "tile.dot"
@@ -168,17 +176,34 @@ class DotOp(TileOp):
     lhs = operand_def(TensorType)
     rhs = operand_def(TensorType)
     accumulator = operand_def(T)
+    rows = var_operand_def(IndexType)
+    band = opt_prop_def(StringAttr)
     transposed = opt_prop_def(UnitAttr)
     precision = prop_def(StringAttr, default_value=StringAttr("ieee"))
     result = result_def(T)
 
     assembly_format = (
-        "$lhs `,` $rhs `into` $accumulator (`transposed` $transposed^)? (`precision` custom<Bare>($precision)^)? "
-        "attr-dict `:` type($lhs) `,` type($rhs) `->` type($accumulator)"
+        "$lhs `,` $rhs `into` $accumulator (`rows` $rows^)? (`band` custom<Bare>($band)^)? (`transposed` $transposed^)?"
+        " (`precision` custom<Bare>($precision)^)? attr-dict `:` type($lhs) `,` type($rhs) `->` type($accumulator)"
     )
 
-    def __init__(self, lhs: SSAValue, rhs: SSAValue, accumulator: SSAValue, *, transposed: bool = False) -> None:
-        self.set_up([lhs, rhs, accumulator], accumulator.type, {"transposed": UnitAttr()} if transposed else {})
+    def __init__(
+        self,
+        lhs: SSAValue,
+        rhs: SSAValue,
+        accumulator: SSAValue,
+        *,
+        transposed: bool = False,
+        rows: Sequence[SSAValue] = (),
+        precision: str = "ieee",
+        band: str | None = None,
+    ) -> None:
+        properties: dict[str, Attribute] = {"transposed": UnitAttr()} if transposed else {}
+        if precision != "ieee":
+            properties["precision"] = StringAttr(precision)
+        if band is not None:
+            properties["band"] = StringAttr(band)
+        self.set_up([lhs, rhs, accumulator, *rows], accumulator.type, properties)
 
     def verify_(self) -> None:
         left, right, result = extents(self.lhs), extents(self.rhs), extents(self.accumulator)
@@ -188,21 +213,28 @@ class DotOp(TileOp):
             raise VerifyException("tile.dot multiplies [m, k] by [k, n] into [m, n]")
         if element(self.lhs) != element(self.rhs):
             raise VerifyException("tile.dot multiplies tiles of one element type")
-        if self.precision.data not in ("ieee", "tf32"):
+        if len(self.rows) not in (0, 2):
+            raise VerifyException("tile.dot takes the first of its rows and the one after the last, or none")
+        if self.band is not None and (self.band.data not in ("result", "sum") or not self.rows):
+            raise VerifyException("tile.dot takes a band of its result or of its sum, between two places")
+        if self.precision.data not in ("ieee", "tf32", "bf16"):
             raise VerifyException(f"there is no precision {self.precision.data!r}")
+        if self.precision.data == "bf16" and (element(self.lhs), element(self.accumulator)) != (bf16, f32):
+            raise VerifyException("products of precision bf16 are of bf16, summed in f32")
         self.expect(self.accumulator.type)
 
 
-REDUCTIONS = ("add", "mul", "max", "min", "and", "or", "argmax", "argmin")
+REDUCTIONS = ("add", "mul", "max", "maxnum", "min", "and", "or", "argmax", "argmin")
 
 
 @irdl_op_definition
 class ReduceOp(TileOp):
     """Combines the elements along ``axis``, which the result lacks (a scalar where it was the only one).
 
-    ``kind``: ``add`` and ``mul`` in any order; ``max`` and ``min`` give NaN if there is one; ``and`` and ``or`` on
-    booleans or integers; ``argmax`` and ``argmin`` give the place (``index``) of the first largest or smallest
-    element, where NaN is larger and smaller than any number.
+    ``kind``: ``add`` and ``mul`` in any order; ``max`` and ``min`` give NaN if there is one, ``maxnum`` (on floats) the
+    greatest number all the same, -inf if there is none; ``and`` and ``or`` on booleans or integers; ``argmax`` and
+    ``argmin`` give the place (``index``) of the first largest or smallest element, where NaN is larger and smaller than
+    any number.
     """
 
     name = "tile.reduce"
@@ -222,6 +254,8 @@ class ReduceOp(TileOp):
     def verify_(self) -> None:
         if self.kind.data not in REDUCTIONS:
             raise VerifyException(f"there is no reduction {self.kind.data!r}")
+        if self.kind.data == "maxnum" and not isinstance(element(self.input), AnyFloat):
+            raise VerifyException("the reduction maxnum is of floats")
         if not 0 <= self.axis.data < len(extents(self.input)):
             raise VerifyException(f"the operand has no axis {self.axis.data}")
         self.expect(_reduced(self.kind.data, self.input, self.axis.data))

@@ -27,6 +27,8 @@ from forgec.ir.tile.places import Places
 from forgec.ir.tile.types import block_type, element, extents
 from forgec.runtime.symbolic import Extent, evaluate, substitute, sym_max, sym_min
 
+SORT_OPS = 4
+"""Operations for each byte of an element that is sorted."""
 LINE_BYTES = 64
 """What memory moves at once: a cache line of x86-64 and arm64, two sectors of an NVIDIA GPU."""
 PAIR_BYTES = 128
@@ -48,7 +50,8 @@ class ProgramCost:
     each element; ``element_ops`` all operations on elements but the products'. ``bytes_read`` and ``bytes_written`` are
     those of memory, once for each element that a program loads or stores inside its block; ``line_bytes`` the same in
     whole lines of ``LINE_BYTES``, and ``far_bytes`` those of them that a cache does not keep from one program to the
-    next: of parameters of more than ``KEPT_BYTES``. ``tile_bytes`` are the bytes of tiles that ops take and yield: the
+    next: of parameters of more than ``KEPT_BYTES``; ``far_runs`` are the rows of elements side by side that they are
+    in. ``tile_bytes`` are the bytes of tiles that ops take and yield: the
     traffic of registers, or of the first level of cache. ``dot_work`` are the operations of products as machines carry
     them out, ``DOT_COLUMNS`` columns at a time.
     """
@@ -62,6 +65,7 @@ class ProgramCost:
     tile_bytes: Extent = 0
     far_bytes: Extent = 0
     dot_work: Extent = 0
+    far_runs: Extent = 0
 
     def __add__(self, other: ProgramCost) -> ProgramCost:
         return ProgramCost(*(a + b for a, b in zip(self.parts, other.parts, strict=True)))
@@ -85,7 +89,7 @@ class ProgramCost:
         """The measures in order."""
         return (
             self.dot_flops, self.flops, self.element_ops, self.bytes_read, self.bytes_written, self.line_bytes,
-            self.tile_bytes, self.far_bytes, self.dot_work,
+            self.tile_bytes, self.far_bytes, self.dot_work, self.far_runs,
         )  # fmt: skip
 
 
@@ -245,6 +249,8 @@ class _Walk:
         match op:
             case scf.ForOp():
                 turns = self.places.turns(op)
+                if turns is None:
+                    turns = self._turns_if_any(op)
                 self.is_exact &= turns is not None and self.places.middle(turns) == turns
                 times = 1 if turns is None else self.places.middle(turns)
                 outside, self.repeated = self.repeated, self.repeated * times
@@ -266,9 +272,13 @@ class _Walk:
                 return self._elements(op, op.result, reads=True, writes=False)
             case memory.ScatterOp():
                 return self._elements(op, op.value, reads=op.combine is not None, writes=True)
+            case memory.SortOp():
+                return self._sorted(op)
             case compute.DotOp():
                 self.dots[tile_bytes(op.lhs) + tile_bytes(op.rhs)] = None
                 (rows, inner), columns = extents(op.lhs), extents(op.result)[1]
+                if op.rows and op.band is None:
+                    rows = self._share(op, rows)
                 self.dot_code = self.dot_code + rows * columns * inner
                 work = 2 * rows * inner * (-(-columns // DOT_COLUMNS) * DOT_COLUMNS)
                 return ProgramCost(dot_flops=2 * rows * columns * inner, tile_bytes=_touched(op), dot_work=work)
@@ -279,6 +289,22 @@ class _Walk:
             case arith.ConstantOp():
                 return ProgramCost()
         return self._computed(op, op.results[0]) if op.results else ProgramCost()
+
+    def _turns_if_any(self, loop: scf.ForOp) -> Extent | None:
+        """How often a loop runs whose end is a choice between a place that is known and nothing."""
+        end, first, step = loop.ub.owner, self.places.of(loop.lb), self.places.of(loop.step)
+        if not isinstance(end, arith.SelectOp) or first != 0 or step is None:
+            return None
+        most, least = self.places.of(end.lhs), self.places.of(end.rhs)
+        return (most + step - 1) // step if most is not None and least == 0 else None
+
+    def _share(self, op: compute.DotOp, rows: Extent) -> Extent:
+        """The rows that a product of some of them adds to, which the turns of the outermost loop share."""
+        outer = op.parent_op()
+        while outer is not None and isinstance(above := outer.parent_op(), scf.ForOp):
+            outer = above
+        turns = self.places.turns(outer) if isinstance(outer, scf.ForOp) else None
+        return rows if turns is None else (rows + turns - 1) // sym_max(turns, 1)
 
     def _computed(self, op: Operation, value: SSAValue) -> ProgramCost:
         """One operation for each element of a value; on floats, if it is one of those."""
@@ -292,15 +318,18 @@ class _Walk:
     def _moved(self, block: SSAValue, value: SSAValue, *, read: bool) -> ProgramCost:
         """A tile of a block: what is outside, or in the same place, is moved once."""
         parameter = _parameter(block)
-        count, lines, far, traffic = _access(block_type(block), value.type)
+        count, lines, far, traffic, runs = _access(block_type(block), value.type)
         if self._is_chosen(block):
             self.gathered.setdefault(parameter, []).append(count * self.repeated)
         else:
             self.whole.add(parameter)
-        far = 0 if _is_kept(parameter) else far
-        if read:
-            return ProgramCost(bytes_read=count, line_bytes=lines, tile_bytes=traffic, far_bytes=far)
-        return ProgramCost(bytes_written=count, line_bytes=lines, tile_bytes=traffic, far_bytes=far)
+        if _is_kept(parameter):
+            far = runs = 0
+        read_bytes, written_bytes = (count, 0) if read else (0, count)
+        return ProgramCost(
+            bytes_read=read_bytes, bytes_written=written_bytes, line_bytes=lines, tile_bytes=traffic,
+            far_bytes=far, far_runs=runs,
+        )  # fmt: skip
 
     def _is_chosen(self, block: SSAValue) -> bool:
         """True if data tell which part of a parameter a block is."""
@@ -309,6 +338,15 @@ class _Walk:
                 return True
             block = view.source
         return False
+
+    def _sorted(self, op: memory.SortOp) -> ProgramCost:
+        kind = block_type(op.block)
+        (count,), size = types.shape(kind), types.ITEM_BYTES[types.dtype(kind)]
+        read, written = size * count, 8 * count
+        return ProgramCost(
+            element_ops=SORT_OPS * size * count, bytes_read=read, bytes_written=written, line_bytes=read + written,
+            tile_bytes=2 * size * written,
+        )  # fmt: skip
 
     def _elements(
         self, op: memory.GatherOp | memory.ScatterOp, value: SSAValue, *, reads: bool, writes: bool
@@ -372,9 +410,9 @@ def _counts_alone(index: SSAValue, axis: int) -> bool:
 
 
 @lru_cache(maxsize=1 << 12)
-def _access(kind: AnyTensorType, moved: Attribute) -> tuple[Extent, Extent, Extent, Extent]:
+def _access(kind: AnyTensorType, moved: Attribute) -> tuple[Extent, Extent, Extent, Extent, Extent]:
     """What moving a tile of a block costs: its bytes inside the block, those of the lines, of pairs of lines where its
-    elements are apart, and those of the tile.
+    elements are apart, and those of the tile; and in how many rows of its closest elements it is.
     """
     sizes = extents(moved) or (1,) * types.rank(kind)
     item = types.ITEM_BYTES[types.dtype(kind)]
@@ -384,7 +422,14 @@ def _access(kind: AnyTensorType, moved: Attribute) -> tuple[Extent, Extent, Exte
         if stride != 0
     ]
     count = prod((size for size, _ in dims), start=1)
-    return count * item, _line_bytes(dims, item, LINE_BYTES), _line_bytes(dims, item, PAIR_BYTES), tile_bytes(moved)
+    lines, pairs = (_line_bytes(dims, item, size) for size in (LINE_BYTES, PAIR_BYTES))
+    return count * item, lines, pairs, tile_bytes(moved), _runs(dims)
+
+
+def _runs(dims: Sequence[tuple[Extent, Extent]]) -> Extent:
+    """The rows of a tile in which elements stand side by side."""
+    closest = next((place for place, (_, stride) in enumerate(dims) if stride == 1), None)
+    return prod((size for place, (size, _) in enumerate(dims) if place != closest), start=1)
 
 
 def _line_bytes(dims: Sequence[tuple[Extent, Extent]], item: int, line: int) -> Extent:

@@ -282,6 +282,9 @@ class _Program:
             case memory.ScatterOp():
                 self._scatter(op, operands)
                 return []
+            case memory.SortOp():
+                self._sort(op, *operands)
+                return []
             case memory.CheckOp():
                 if not bool(operands[0].all()):
                     raise error("FORGE-R007", op.message.data)
@@ -376,6 +379,12 @@ class _Program:
         else:
             block.combine(places[chosen], stored, self.number, op.combine.data)
 
+    def _sort(self, op: memory.SortOp, block: Memory, places: Memory) -> None:
+        count = self.torch.arange(*block.shape)
+        keys = block.read(block.addresses([count]), self.number)
+        order = self.torch.sort(keys, stable=True, descending=op.descending is not None).indices
+        places.write(places.addresses([count]), order, self.number)
+
     def _stored(self, value: Any, block: Memory) -> Any:
         """Bits of signless tiles as the block's elements have them."""
         return value.view(self.torch.uint8) if block.storage.elements.dtype == self.torch.uint8 else value
@@ -407,9 +416,26 @@ class _Program:
                 return self._pad(op, operands[0], operands[1:])
         raise error("FORGE-I003", f"{op.name} has no reference implementation")
 
-    def _dot(self, op: compute.DotOp, left: Any, right: Any, accumulator: Any) -> Any:
+    def _dot(self, op: compute.DotOp, left: Any, right: Any, accumulator: Any, *rows: Any) -> Any:
         right = right.T if op.transposed is not None else right
-        return accumulator + self.torch.matmul(left.to(accumulator.dtype), right.to(accumulator.dtype))
+        if op.band is not None and op.band.data == "sum":
+            inside = self._is_in_band(left, rows)
+            left = self.torch.where(inside, left, 0)
+            right = self.torch.where(inside.any(0)[:, None], right, 0)
+        total = accumulator + self.torch.matmul(left.to(accumulator.dtype), right.to(accumulator.dtype))
+        if op.band is not None:
+            undefined = op.band.data == "result" and total.is_floating_point()
+            return self.torch.where(self._is_in_band(total, rows), total, self.torch.nan) if undefined else total
+        if not rows:
+            return total
+        place = self.torch.arange(total.shape[0])[:, None]
+        return self.torch.where((place >= rows[0]) & (place < rows[1]), total, accumulator)
+
+    def _is_in_band(self, matrix: Any, band: Sequence[int]) -> Any:
+        """Where the column less the row is a number of the band."""
+        rows, columns = (self.torch.arange(extent) for extent in matrix.shape)
+        apart = columns - rows[:, None]
+        return (apart >= band[0]) & (apart < band[1])
 
     def _reduce(self, kind: str, value: Any, axis: int) -> Any:
         torch = self.torch
@@ -422,6 +448,8 @@ class _Program:
                 return value.prod(axis, dtype=value.dtype)
             case "max":
                 return value.amax(axis)
+            case "maxnum":
+                return torch.where(value.isnan(), -torch.inf, value).amax(axis)
             case "min":
                 return value.amin(axis)
             case "and":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from xdsl.dialects.builtin import IntAttr, StringAttr, TensorType
+from xdsl.dialects.builtin import IntAttr, StringAttr, TensorType, UnitAttr
 from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.irdl import (
     AnyAttr,
@@ -235,6 +235,34 @@ class ScatterOp(_ElementAccess):
         self._check_indices(self.value, self.indices, self.mask)
         if self.combine is not None and self.combine.data not in ("any", "add", "max", "min"):
             raise VerifyException(f"there is no combination {self.combine.data!r}")
+
+
+@irdl_op_definition
+class SortOp(_Access):
+    """Writes to ``places`` (a row of i64) where the elements of the row ``block`` stand, from the least to the greatest
+    or, ``descending``, the other way; equal ones in their order. NaN is greater than all numbers, -0 and 0 are equal.
+    Blocks are of rank 1 and of one extent; the places lie without gaps, and nothing but the op reads or writes them.
+    """
+
+    name = "tile.sort"
+
+    block = operand_def(base(BlockType))
+    places = operand_def(base(BlockType))
+    descending = opt_prop_def(UnitAttr)
+
+    traits = traits_def(MemoryReadEffect(), MemoryWriteEffect())
+
+    assembly_format = "$block `into` $places (`descending` $descending^)? attr-dict `:` type($block) `,` type($places)"
+
+    def __init__(self, block: SSAValue, places: SSAValue, descending: bool) -> None:
+        super().__init__(operands=[block, places], properties={"descending": UnitAttr()} if descending else {})
+
+    def verify_(self) -> None:
+        keys, places = block_type(self.block), block_type(self.places)
+        if types.rank(keys) != 1 or types.shape(keys) != types.shape(places):
+            raise VerifyException("tile.sort takes rows of one extent")
+        if types.dtype(places) != "i64" or types.strides(places) != (1,):
+            raise VerifyException("tile.sort writes places of type i64 without gaps")
 
 
 @irdl_op_definition

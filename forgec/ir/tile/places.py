@@ -1,8 +1,8 @@
 """What the values of type ``index`` in a kernel can be: expressions over symbols, programs and turns of loops.
 
 ``Places`` gives a value as an extent whose symbols are the kernel's symbols, its tile parameters, and one name for each
-thing that counts: ``_program0`` for an axis of the grid, ``_turn0`` for a loop. Each of those is at least 0 and below
-its ``counts``. ``lowest`` and ``highest`` are bounds without them.
+thing that counts: ``_program0`` for an axis of the grid, ``_turn0`` for a loop, ``_value0`` for what is read and
+clamped. Each of those is at least 0 and below its ``counts``. ``lowest`` and ``highest`` are bounds without them.
 """
 
 from __future__ import annotations
@@ -97,6 +97,8 @@ class Places:
                 if isinstance(owner, arith.MuliOp):
                     return left * right
                 return left + right if isinstance(owner, arith.AddiOp) else left - right
+            case arith.MinSIOp():
+                return self._clamped(owner)
             case Block():
                 return self._turn(owner, value)
         return None
@@ -109,6 +111,13 @@ class Places:
         if lower is None or step is None or count is None:
             return None
         return lower + step * self._counter(f"_turn{len(self.counts)}", count)
+
+    def _clamped(self, op: arith.MinSIOp) -> Extent | None:
+        """What is read, and then made at least 0 and at most an extent: it counts as well."""
+        least, most = op.lhs.owner, self.of(op.rhs)
+        if most is None or not isinstance(least, arith.MaxSIOp) or self.of(least.rhs) != 0:
+            return None
+        return self._counter(f"_value{len(self.counts)}", most + 1)
 
     def _counter(self, name: str, count: Extent) -> Extent:
         self.counts.setdefault(name, count)

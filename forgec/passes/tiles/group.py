@@ -19,6 +19,7 @@ from forgec.ir import types
 from forgec.ir.ops.contraction import LinearOp
 from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.module import YieldOp
+from forgec.ir.ops.scan import ScanOp
 from forgec.ir.structure_text import structure_text
 from forgec.ir.tile import compute
 from forgec.ir.tile.elementwise import CmpiOp
@@ -29,7 +30,9 @@ from forgec.passes.tiles.axes import Axes
 from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Rule
 from forgec.passes.tiles.parts import parts_of
 from forgec.passes.tiles.rules import all_rules
+from forgec.passes.tiles.scans import ScanOutput, scan_of, scan_output
 from forgec.passes.tiles.section import Output, Section, programs_of
+from forgec.passes.tiles.sorting import RowOutput, argsort_of
 from forgec.passes.tiles.tidy import tidy
 from forgec.passes.tiles.update import UPDATES, update_of
 from forgec.runtime.symbolic import Extent, SymExpr, free_symbols, symbol
@@ -111,6 +114,7 @@ def lower_group(group: FusedOp, dying: Collection[int] = ()) -> Lowered:
         raise NotLowered("complex numbers have no tiles")
     _decompose(body, rules)
     last = body.last_op
+    scan = scan_of(body, last.operands if last is not None else ())
     assert isinstance(last, YieldOp), "a group ends with its yield"
     changing = [_update(value, dying) for value in last.operands]
     changed = {op.destination.index for op in changing if op is not None}
@@ -130,12 +134,18 @@ def lower_group(group: FusedOp, dying: Collection[int] = ()) -> Lowered:
     parameters: dict[SSAValue, SSAValue] = {
         body.args[number]: argument for number, argument in zip(read, block.args, strict=False)
     }
-    outputs = [
-        output
-        for value, argument, op in zip(last.operands, block.args[len(read) :], changing, strict=True)
-        for output in _outputs(value, argument, op)
-    ]
-    sections = _sections(outputs)
+    argsort = argsort_of(body)
+    if argsort is not None:
+        sections = _sections([RowOutput(argsort, block.args[-1])])
+    elif scan is None:
+        outputs = [
+            output
+            for value, argument, op in zip(last.operands, block.args[len(read) :], changing, strict=True)
+            for output in _outputs(value, argument, op)
+        ]
+        sections = _sections(outputs)
+    else:
+        sections = _sections([scan_output(scan, block.args[len(read) :], rules, parameters)])
     for section in sections:
         section.arrange(rules, parameters)
     builders, grid = _emit(sections, block, rules, parameters, group)
@@ -190,8 +200,10 @@ def _decompose(body: Block, rules: dict[type[Operation], Rule]) -> None:
     while current is not None:
         following = current.next_op
         quantized = isinstance(current, LinearOp) and current.is_quantized
-        known = type(current) in rules or type(current) in UPDATES
-        if (not known or quantized) and not isinstance(current, YieldOp):
+        known = type(current) in rules or type(current) in UPDATES or current is argsort_of(body)
+        if isinstance(current, ScanOp):
+            _decompose(current.body.block, rules)
+        elif (not known or quantized) and not isinstance(current, YieldOp):
             if not hasattr(current, "decompose"):
                 raise NotLowered(f"{current.name} has no rule")
             before = current.prev_op
@@ -203,7 +215,7 @@ def _decompose(body: Block, rules: dict[type[Operation], Rule]) -> None:
         current = following
 
 
-def _sections(outputs: Sequence[Output]) -> list[Section]:
+def _sections(outputs: Sequence[Output | ScanOutput | RowOutput]) -> list[Section]:
     """The results, and parts of results, by shape: what has one shape is computed by the same programs."""
     found: dict[tuple[Extent, ...], Section] = {}
     for output in outputs:

@@ -71,6 +71,10 @@ class KernelBuilder(TileEmitter):
         super().__init__(axes, block)
         self.rules = rules
         self.parameters = parameters
+        self.bound: dict[SSAValue, Callable[[Place], Tile]] = {}
+        """Values that something else than an op of the group computes, at a place."""
+        self.stepped: dict[SSAValue, int] = {}
+        """Values that differ from one iteration of a loop to the next, whatever the place: the loop's depth."""
         self.checks: list[str] = []
 
     # Values
@@ -78,13 +82,15 @@ class KernelBuilder(TileEmitter):
 
     def value(self, value: SSAValue, place: Place) -> Tile:
         """A value of the group at a place (one expression for each of its dimensions)."""
-        depth = self.depth_of(*place)
+        depth = max(self.depth_of(*place), self.stepped.get(value, 0))
         return self.remembered((value, place), depth, lambda: self._compute(value, place))
 
     def _compute(self, value: SSAValue, place: Place) -> Tile:
         op = producer(value)
         if value in self.parameters:
             return self.load(value, place)
+        if value in self.bound:
+            return self.bound[value](place)
         rule = None if op is None else self.rules.get(type(op))
         if op is None or rule is None or not isinstance(op, ForgeOp):
             raise NotLowered(f"{'a value' if op is None else op.name} has no rule")

@@ -58,7 +58,8 @@ class Section:
     their number in mixed radix.
     """
 
-    outputs: list[Output]
+    outputs: list[Any]
+    """``Output``, or what writes several results by itself (``scans.ScanOutput``)."""
     shape: tuple[Extent, ...]
     axes: Axes = field(default_factory=Axes)
     dims: list[list[Axis]] = field(default_factory=list)
@@ -189,9 +190,9 @@ class Section:
         if notes.whole or last is None or last.name in notes.rows | notes.batch:
             return set()
         parts = self._parts(last)
-        return (
-            {last.name} if last.extent in notes.reduced or (parts and parts * last.extent in notes.reduced) else set()
-        )
+        rows = {last.extent, parts * last.extent} if parts else {last.extent}
+        is_reduced = any(extent in rows and last.name not in used for extent, used in notes.reduced)
+        return {last.name} if is_reduced else set()
 
     def _parts(self, axis: Axis) -> int:
         """Of how many parts an axis is one, where the axes before it in its dimension are unrolled; else 0."""

@@ -73,7 +73,7 @@ class TileEmitter:
         self.splits: list[tuple[str, Extent]] = []
         self.unroll_splits: set[tuple[str, Extent]] = set()
         self.whole: set[str] = set()
-        self.reduced: set[Extent] = set()
+        self.reduced: set[tuple[Extent, frozenset[str]]] = set()
         self.parts: dict[Extent, tuple[int, Axis]] = {}
         """Extents of dimensions that are written part by part: how many parts there are, and the axis along one, whole.
         """

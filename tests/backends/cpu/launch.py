@@ -13,7 +13,7 @@ import torch
 from forgec.backends.cpu.tile_to_llvm import kernel_module
 from forgec.ir.tile.interpreter import run_kernel
 from forgec.ir.tile.kernel import KernelOp
-from tests.backends.cpu.native import Native
+from tests.backends.cpu.native import Native, register_bytes
 from tests.ir.build import parse
 
 DTYPES = {
@@ -126,5 +126,4 @@ def agree(
 def compiled(text: str, cpu: str = "x86-64-v3") -> tuple[Native, dict[str, KernelOp]]:
     """The kernels of a text, by name, and their machine code."""
     kernels = kernels_of(text)
-    vector_bytes = 32 if cpu == "x86-64-v3" else 64
-    return Native(kernel_module(kernels, vector_bytes=vector_bytes), cpu), {k.sym_name.data: k for k in kernels}
+    return Native(kernel_module(kernels, vector_bytes=register_bytes(cpu)), cpu), {k.sym_name.data: k for k in kernels}

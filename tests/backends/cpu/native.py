@@ -10,6 +10,7 @@ import numpy as np
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Attribute, SSAValue
 
+from forgec.backends.cpu.backend import host_level
 from forgec.backends.cpu.compile import compile_module
 from forgec.backends.cpu.emitter import Emitter, function
 from forgec.backends.cpu.llvm_types import PTR, element_type, i64, lanes, size_bytes
@@ -18,9 +19,12 @@ from forgec.backends.cpu.llvm_types import PTR, element_type, i64, lanes, size_b
 class Native:
     """The functions of a module, by name; ``cpu`` must be one that this machine can execute."""
 
-    def __init__(self, module: ModuleOp, cpu: str = "host") -> None:
+    def __init__(
+        self, module: ModuleOp, cpu: str = "host", features: Sequence[str] = (), vector_bits: int | None = None
+    ) -> None:
         module.verify()
-        self.object = compile_module(module, cpu=cpu)
+        added = ",".join(f"+{name}" for name in features) or None
+        self.object = compile_module(module, cpu=cpu, features=added, vector_bits=vector_bits)
         backing = binding.parse_assembly("")
         machine = binding.Target.from_default_triple().create_target_machine(jit=True, codemodel="small")
         self.engine = binding.create_mcjit_compiler(backing, machine)
@@ -35,6 +39,11 @@ class Native:
         return ctypes.CFUNCTYPE(result, *types)(address)(*values)
 
 
+def register_bytes(cpu: str) -> int:
+    """The size of vector registers, as the backend tells it for the levels."""
+    return {"x86-64-v4": 64, "x86-64-v3": 32}.get((host_level() or "") if cpu == "host" else cpu, 0)
+
+
 def elementwise(
     compute: Callable[[Emitter, list[SSAValue]], SSAValue],
     inputs: Sequence[Attribute],
@@ -44,6 +53,7 @@ def elementwise(
     """A function of arrays, the inputs and then the result, that applies ``compute`` to a vector at a time."""
     func = function("apply", [PTR] * (len(inputs) + 1) + [i64])
     e = Emitter(func)
+    e.register_bytes = register_bytes(cpu)
     *pointers, count = e.arguments
     step = lanes(output) or 1
 

@@ -10,7 +10,7 @@ from forgec.diagnostics import ForgeError
 from forgec.ir.tile.kernel import KernelOp
 from forgec.passes.bind_tiles import bind
 from tests.backends.cpu.launch import agree
-from tests.backends.cpu.native import Native
+from tests.backends.cpu.native import Native, register_bytes
 from tests.backends.cpu.test_tile_memory import numbers
 from tests.ir.tile.kernels import MATMUL, MATMUL_TYPES, SOFTMAX, SOFTMAX_TYPES, kernel_of
 
@@ -95,7 +95,7 @@ def bound(text: str, types: dict[str, str], **bindings: int) -> KernelOp:
 @pytest.mark.parametrize(("rows", "columns"), [(4, 64), (1, 80), (8, 50), (3, 101)])
 def test_softmax(rows: int, columns: int, cpu: str) -> None:
     kernel = bound(SOFTMAX, SOFTMAX_TYPES, BM=rows, BN=columns)
-    native = Native(kernel_module([kernel]), cpu)
+    native = Native(kernel_module([kernel], vector_bytes=register_bytes(cpu)), cpu)
     for shape in ((7, min(columns, 50)), (rows, columns), (1, 1), (0, 4)):
         x = numbers("f32", *shape)
         if x.numel() > 8:

@@ -37,3 +37,23 @@ builtin.module {
     func.return %1, %2, %3 : tensor<5x64xf32>, tensor<64x16xf32>, tensor<5x64xf32>
   }
 }
+
+// -----
+
+// The panels of one group's weight follow those of the other's: 2 of each. A program takes the rows of each group.
+// CHECK:       forge.param @w.panels : tensor<6x16x32xf32> = {
+// CHECK:         forge.pad %{{.*}} mode "constant" low [0, 0, 0] high [0, 24, 0]
+// CHECK:       func.func @grouped
+// CHECK:         tile.launch @grouped_matmul_{{.*}}tensor<6x16x32xf32>
+// CHECK:       tile.kernel @grouped_matmul
+// CHECK:         tile.load {{.*}} : !tile.block<tensor<16x32xf32>> -> tensor<?x32xf32
+// CHECK:         tile.dot {{.*}} rows %{{.*}}, %{{.*}} transposed
+builtin.module {
+  forge.param @w : tensor<3x40x16xf32>
+  func.func @grouped(%x : tensor<9x16xf32>, %ends : tensor<3xi32>) -> tensor<9x40xf32> {
+    %0 = forge.param_ref @w : tensor<3x40x16xf32>
+    %1 = forge.transpose %0 [0, 2, 1] : (tensor<3x40x16xf32>) -> tensor<3x16x40xf32, #forge.tensor<[], strides = [640, 1, 16]>>
+    %2 = forge.grouped_matmul %x, %1 ends %ends : (tensor<9x16xf32>, tensor<3x16x40xf32, #forge.tensor<[], strides = [640, 1, 16]>>, tensor<3xi32>) -> tensor<9x40xf32>
+    func.return %2 : tensor<9x40xf32>
+  }
+}

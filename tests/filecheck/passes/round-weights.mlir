@@ -13,7 +13,7 @@
 // INT8-NEXT:    forge.linear %x, %[[W]] scales %[[S]] compute "f32"
 // INT4:       forge.param @w.int4.scales : tensor<8x2xbf16> = {
 // INT4:       forge.param @w.int4.zeros : tensor<8x2xui8> = {
-// INT4:       forge.param @w.int4 : tensor<8x32xui8> = {
+// INT4:       forge.param @w.int4 : tensor<8x8xi32> = {
 // INT4:       func.func @linear
 // INT4:         forge.linear %x, %{{.*}} scales %{{.*}} zeros %{{.*}} compute "f32" packing "u4"
 // BF16:       forge.param @w.bf16 : tensor<8x64xbf16> = {

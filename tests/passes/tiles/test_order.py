@@ -110,3 +110,39 @@ def test_zeros_keep_their_signs(dtype: torch.dtype, count: int) -> None:
 class Sorted(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x.sort(stable=True).values, x.topk(5).values
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8]
+)
+@pytest.mark.parametrize(("rows", "extent", "kept"), [(3, 700, 50), (1, 64, 64), (5, 9, 8), (2, 1, 1)])
+def test_the_greatest_few_one_after_the_other(dtype: torch.dtype, rows: int, extent: int, kept: int) -> None:
+    """As a stable sort has them, with NaN before all, infinities that repeat, and zeros of both signs."""
+    x = numbers(rows, extent, dtype=dtype)
+    if dtype.is_floating_point:
+        x[0, ::3] = -float("inf")
+        x[-1, 1::4] = float("nan")
+        x[-1, 2::8], x[-1, 6::8] = 0.0, -0.0
+
+    def greatest(value: Tensor) -> tuple[Tensor, Tensor]:
+        found = value.topk(kept)
+        return found.values, found.indices
+
+    program = forgec.compile(greatest, (x,), target="cpu:x86-64-v3")
+    expected = x.sort(stable=True, descending=True)
+    values, places = program(x)
+    assert torch.equal(places, expected.indices[:, :kept])
+    assert torch.equal(values.nan_to_num(7), expected.values[:, :kept].nan_to_num(7))
+    if dtype.is_floating_point:
+        assert torch.equal(values.signbit() & ~values.isnan(), expected.values[:, :kept].signbit() & ~values.isnan())
+
+
+def test_the_greatest_few_along_another_dimension() -> None:
+    def greatest(value: Tensor) -> tuple[Tensor, Tensor]:
+        found = (value * 2).topk(3, 0)
+        return found.values + 1, found.indices
+
+    x = torch.randperm(40 * 6).reshape(40, 6).float()
+    program = forgec.compile(greatest, (x,), target="cpu:x86-64-v3")
+    for found, expected in zip(program(x), greatest(x), strict=True):
+        assert torch.equal(found, expected)

@@ -9,12 +9,12 @@ from functools import cache, wraps
 from typing import Any
 
 import numpy as np
-from xdsl.dialects.builtin import Float64Type
+from xdsl.dialects.builtin import Float64Type, IntegerType
 from xdsl.dialects.llvm import FastMathAttr
 from xdsl.ir import Attribute, SSAValue
 
 from forgec.backends.cpu.emitter import Emitter
-from forgec.backends.cpu.llvm_types import HALVES, bits, element_type, f64, i32, i64, integer_like
+from forgec.backends.cpu.llvm_types import HALVES, bits, element_type, f64, i32, i64, integer_like, lanes, size_bytes
 from forgec.backends.cpu.value_emitter import Operand
 
 _NO_FLAGS = FastMathAttr(None)
@@ -160,6 +160,28 @@ def scaled(e: Emitter, x: SSAValue, n: SSAValue) -> SSAValue:
     half = e.ashr(n, 1)
     rest = e.sub(n, half)
     return e.fmul(e.fmul(x, power_of_two(e, half, x.type)), power_of_two(e, rest, x.type))
+
+
+_SCALE = {32: "llvm.x86.avx512.mask.scalef.ps.512", 64: "llvm.x86.avx512.mask.scalef.pd.512"}
+_CURRENT_ROUNDING = 4
+
+
+def scales_in_one_step(e: Emitter, like: Attribute) -> bool:
+    """True where the processor multiplies vectors of these by powers of two in one instruction (AVX-512)."""
+    count = lanes(like)
+    return count is not None and e.register_bytes == 64 and (count * size_bytes(element_type(like))) % 64 == 0
+
+
+def scaled_in_one_step(e: Emitter, x: SSAValue, n: SSAValue) -> SSAValue:
+    """x · 2^n of a float n that is an integer, of any size; rounded once."""
+    count = lanes(x.type) or 1
+    whole = 64 // size_bytes(element_type(x.type))
+    if count > whole:
+        halves = [(e.slice(v, 0, count // 2), e.slice(v, count // 2, count // 2)) for v in (x, n)]
+        return e.concat(*(scaled_in_one_step(e, *pair) for pair in zip(*halves, strict=True)))
+    every = e.const(IntegerType(whole), -1)
+    operands = (x, n, e.const(x.type, 0), every, e.const(i32, _CURRENT_ROUNDING))
+    return e.intrinsic(_SCALE[bits(x.type)], operands, x.type, overloaded=())
 
 
 def nearest_integer(e: Emitter, x: SSAValue, factor: Operand) -> tuple[SSAValue, SSAValue]:

@@ -10,11 +10,12 @@ from forgec.backends.cpu.vector_math import polynomials as p
 from forgec.backends.cpu.vector_math.arithmetic import elementary, exact_product, parts, polynomial, through_float64
 from forgec.backends.cpu.vector_math.exponential import exp_scaled
 
+_ERF_BORDER, _ERF_END = 1.1, 3.95
 _TWO_OVER_ROOT_PI = "1.12837916709551257389615890312154517168810125865799771368817"
 
 
 def _near(e: Emitter, x: SSAValue) -> SSAValue:
-    """erf(x), |x| ≤ 1."""
+    """erf(x), |x| ≤ 1, in float64."""
     width = bits(x.type)
     high, low = parts(_TWO_OVER_ROOT_PI, width, 2)
     z = e.fmul(x, x)
@@ -41,16 +42,29 @@ def _complement(e: Emitter, a: SSAValue) -> SSAValue:
     return e.fmul(e.fma(e.fneg(value), error, value), 2.0**-100)
 
 
+def _erf_32(e: Emitter, a: SSAValue) -> SSAValue:
+    """erf(a), a ≥ 0, in float32: 1 less the eighth power of a polynomial, which at the end of the range is less than
+    half an ulp; near 0 an odd polynomial. One chain of operations computes both, with the coefficients of either.
+    """
+    near = e.fcmp("olt", a, _ERF_BORDER)
+    cut = e.select(e.fcmp("ogt", a, _ERF_END), e.const(a.type, _ERF_END), a)
+    t = e.select(near, e.fmul(a, a), cut)
+    value: SSAValue | None = None
+    for c, d in reversed(list(zip(p.ERF_NEAR[32], p.ERF_FAR[32], strict=True))):
+        coefficient = e.select(near, e.const(a.type, c), e.const(a.type, d))
+        value = coefficient if value is None else e.fma(value, t, coefficient)
+    assert value is not None
+    square = e.fmul(value, value)
+    fourth = e.fmul(square, square)
+    return e.select(near, e.fma(value, a, a), e.fma(e.fneg(fourth), fourth, 1.0))
+
+
 @elementary
 def erf(e: Emitter, x: SSAValue) -> SSAValue:
     a = e.fabs(x)
     if bits(x.type) == 32:
-        # erfc from its logarithm; beyond 4 it is less than half an ulp of 1.
-        cut = e.select(e.fcmp("ogt", a, 4.0), e.const(a.type, 4.0), a)
-        complement = exp_scaled(e, polynomial(e, cut, p.LOG_ERFC[32]))
-    else:
-        complement = _complement(e, a)
-    far = e.fsub(1.0, complement)
+        return e.copysign(_erf_32(e, a), x)
+    far = e.fsub(1.0, _complement(e, a))
     return e.copysign(e.select(e.fcmp("olt", a, 1.0), _near(e, a), far), x)
 
 

@@ -33,9 +33,13 @@ from forgec.backends.cpu.vector_math.arithmetic import (
     polynomial,
     power_of_two,
     scaled,
+    scaled_in_one_step,
+    scales_in_one_step,
     split_exponent,
 )
 
+_TANH_END = 9.02
+"""From here on tanh is less than half an ulp below 1."""
 INF = float("inf")
 NAN = float("nan")
 # Beyond these the exponential is 0 or infinite for certain; within them half its exponent is a normal number's.
@@ -51,8 +55,8 @@ def _clamped(e: Emitter, x: SSAValue, low: float, high: float) -> SSAValue:
 
 def _expm1_reduced(e: Emitter, r: SSAValue, low: SSAValue | None = None) -> SSAValue:
     """exp(r + low) − 1, |r| ≤ ln 2/2."""
-    tail = e.fmul(polynomial(e, r, p.EXP[bits(r.type)]), e.fmul(r, r))
-    return e.fadd(r, tail if low is None else e.fadd(tail, low))
+    first = e.fmul(polynomial(e, r, p.EXP[bits(r.type)]), r)
+    return e.fma(first, r, r) if low is None else e.fadd(r, e.fma(first, r, low))
 
 
 def _reduced(e: Emitter, x: SSAValue) -> tuple[SSAValue, SSAValue, SSAValue]:
@@ -67,8 +71,32 @@ def _reduced(e: Emitter, x: SSAValue) -> tuple[SSAValue, SSAValue, SSAValue]:
 
 def exp_scaled(e: Emitter, x: SSAValue, shift: int = 0) -> SSAValue:
     """exp(x) · 2^shift, which may be finite where exp(x) is not."""
-    k, r, low = _reduced(e, _clamped(e, x, *_EXP_RANGE[bits(x.type)]))
+    x = _clamped(e, x, *_EXP_RANGE[bits(x.type)])
+    if bits(x.type) == 32:
+        return _exp_32(e, x, shift)
+    k, r, low = _reduced(e, x)
     return scaled(e, e.fadd(_expm1_reduced(e, r, low), 1.0), e.add(k, shift) if shift else k)
+
+
+def _exp_32(e: Emitter, x: SSAValue, shift: int) -> SSAValue:
+    """The same in float32: what r has lost is a quarter of an ulp of the result, and is left out.
+
+    Halves of the exponent are taken of the bits of the shifted number, whose upper ones the shift to the exponent's
+    place throws away.
+    """
+    fmt = format_of(x)
+    shifted = e.fma(x, parts(LOG2_E, 32, 1)[0], fmt.round_shift)
+    n = e.fsub(shifted, fmt.round_shift)
+    high, middle = parts(LN2, 32, 2)
+    r = e.fma(n, -middle, e.fma(n, -high, x))
+    value = e.fadd(_expm1_reduced(e, r), 1.0)
+    if scales_in_one_step(e, x.type):
+        return scaled_in_one_step(e, value, e.fadd(n, float(shift)) if shift else n)
+    whole = bits_of(e, shifted)
+    whole = e.add(whole, shift) if shift else whole
+    half = e.ashr(whole, 1)
+    value = e.fmul(value, power_of_two(e, half, x.type))
+    return e.fmul(value, power_of_two(e, e.sub(whole, half), x.type))
 
 
 @elementary
@@ -178,11 +206,27 @@ def log1p(e: Emitter, x: SSAValue) -> SSAValue:
     return e.select(e.fcmp("uno", x, x), x, result)
 
 
+def _tanh_32(e: Emitter, a: SSAValue) -> SSAValue:
+    """tanh(a), a ≥ 0, in float32, of t = exp(2 a) − 1: 1 − 2/(t + 2), and below 0.55 a + (t − 2 a − a t)/(t + 2), so
+    that what is divided is the small part of the result.
+    """
+    cut = e.select(e.fcmp("ogt", a, _TANH_END), e.const(a.type, _TANH_END), a)
+    twice = e.fadd(cut, cut)
+    k, r, _ = _reduced(e, twice)
+    power = power_of_two(e, k, a.type)
+    t = e.fma(_expm1_reduced(e, r), power, e.fsub(power, 1.0))
+    near = e.fcmp("olt", a, 0.55)
+    rest = e.select(near, e.fma(e.fneg(cut), t, e.fsub(t, twice)), e.const(a.type, -2.0))
+    return e.fadd(e.select(near, cut, e.const(a.type, 1.0)), e.fdiv(rest, e.fadd(t, 2.0)))
+
+
 @elementary
 def tanh(e: Emitter, x: SSAValue) -> SSAValue:
     a = e.fabs(x)
+    if bits(x.type) == 32:
+        return e.copysign(_tanh_32(e, a), x)
     z = e.fmul(x, x)
-    near = e.fma(e.fmul(z, a), polynomial(e, z, p.TANH[bits(x.type)]), a)
+    near = e.fma(e.fmul(z, a), polynomial(e, z, p.TANH[64]), a)
     far = e.fsub(1.0, e.fdiv(2.0, e.fadd(exp_scaled(e, e.fadd(a, a)), 1.0)))
     return e.copysign(e.select(e.fcmp("olt", a, 0.55), near, far), x)
 

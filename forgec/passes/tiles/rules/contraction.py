@@ -9,6 +9,7 @@ from xdsl.ir import SSAValue
 
 from forgec.ir import types
 from forgec.ir.ops import contraction
+from forgec.ir.ops.byte_linear import ByteLinearOp
 from forgec.ir.ops.quantization import DequantizeOp
 from forgec.ir.tile import compute
 from forgec.passes.tiles.arithmetic import binary as apply
@@ -89,14 +90,25 @@ def from_matrix(k: KernelBuilder, given: Tile, rows: Sequence[Axis], columns: Se
     return given
 
 
-def dot(k: KernelBuilder, left: Tile, right: Tile, accumulator: Tile, axis: Axis) -> Tile:
-    """One step of a product: adds ``left · right`` along ``axis`` to an accumulator [row, column]."""
+def dot(
+    k: KernelBuilder,
+    left: Tile,
+    right: Tile,
+    accumulator: Tile,
+    axis: Axis,
+    within: Sequence[SSAValue] = (),
+    band: str | None = None,
+) -> Tile:
+    """One step of a product: adds ``left · right`` along ``axis`` to an accumulator [row, column], or to its rows from
+    one place up to another, or in a ``band``.
+    """
     row, column = accumulator.axes
     a, b = _side(k, left, row, axis), _side(k, right, column, axis)
     dtype = accumulator.dtype
     if left.dtype not in types.FLOATS and left.dtype not in (dtype, "i8"):
         a, b = cast(k, a, dtype), cast(k, b, dtype)
-    made = compute.DotOp(a.value, b.value, accumulator.value, transposed=True)
+    band = band if within else None
+    made = compute.DotOp(a.value, b.value, accumulator.value, transposed=True, rows=within, band=band)
     return Tile(k.add(made), accumulator.axes, dtype)
 
 
@@ -149,6 +161,19 @@ def linear(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     return cast(k, found, dtype)
 
 
+@computes(ByteLinearOp)
+def byte_linear(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    return product(
+        k,
+        lambda axis: k.value(op.input, (*place[:-1], axis.symbol)),
+        lambda axis: k.value(op.weight, (place[-1], axis.symbol)),
+        types.shape(op.input)[-1],
+        place[:-1],
+        [place[-1]],
+        "i32",
+    )
+
+
 @computes(contraction.MatmulOp)
 def matmul(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     left, right = list(types.shape(op.lhs)), list(types.shape(op.rhs))
@@ -189,6 +214,7 @@ def grouped_matmul(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile
     if len(row_axes) > 1 or len(column_axes) > 1:
         raise NotLowered("rows and columns of grouped products are axes of their own")
     rows, columns = matrix_axes(k, row_axes, column_axes)
+    begin = k.start(rows) if rows.symbol == row else k.scalar(row)  # of the tile
     groups = k.new_axis(count, "grid")  # one group for each iteration
     zero = k.constant(0, "index")
 
@@ -197,13 +223,12 @@ def grouped_matmul(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile
         end = k.number(cast(k, k.value(op.ends, (group,)), "index"))
         before = cast(k, k.value(op.ends, (sym_max(0, group - 1),)), "index")
         first = k.number(select(k, compare(k, "eq", k.index(group), zero), zero, before))
-        inside = k.both(compare(k, "ge", k.index(row - first), zero), compare(k, "lt", k.index(row - end), zero))
+        within = [k.scalar(each - k.number(Tile(begin, (), "index"))) for each in (first, end)]
         axis = k.new_axis(extent, "loop", "BK")
 
         def step(inner: Sequence[Tile]) -> Sequence[Tile]:
             left = k.value(op.input, (row, axis.symbol))
-            left = select(k, inside, left, number(k, 0, left.dtype))
-            return [dot(k, left, k.value(op.weight, (group, axis.symbol, column)), inner[0], axis)]
+            return [dot(k, left, k.value(op.weight, (group, axis.symbol, column)), inner[0], axis, within)]
 
         return k.loop(axis, carried, step, end=_reach(k, row, rows, first, end, extent))
 

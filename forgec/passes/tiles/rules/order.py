@@ -18,18 +18,20 @@ from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.index import ScatterOp
 from forgec.ir.ops.reduction import SumOp
 from forgec.passes.tiles.arithmetic import binary as apply
-from forgec.passes.tiles.arithmetic import cast, compare, number, select
+from forgec.passes.tiles.arithmetic import cast, compare, number, select, work_dtype
 from forgec.passes.tiles.axes import Axis, Place
 from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
 from forgec.passes.tiles.operators import group
 from forgec.passes.tiles.rule import computes, expands
-from forgec.passes.tiles.rules.reduction import argument_place, reduced
+from forgec.passes.tiles.rules.reduction import argument_place, neutral, reduce_tile, reduced, want_whole, whole_axis
 from forgec.runtime.symbolic import Extent
 
 LONGEST = 512
 """Elements of a row that are still ranked in the kernel that needs them: the comparisons are its square, and each tile
 of results makes them anew.
 """
+MOST_ROUNDS = 64
+"""The greatest elements of a row that are found one after the other."""
 LONGEST_RANKED = 16384
 """Elements of a row that are still ranked by a kernel of their own."""
 
@@ -92,8 +94,51 @@ def ranked(k: KernelBuilder, op: Any, result: int, place: Place, dim: int, desce
     return cast(k, total, types.dtype(op.results[result]))
 
 
+def _picked(k: KernelBuilder, op: Any, place: Place) -> Tile:
+    """The places of the greatest elements, i32, one after the other: of those that come after the last one the greatest
+    is taken, and of its equals the first.
+    """
+    dim, shape, count = op.dim.data, types.shape(op.input), types.shape(op.results[0])[op.dim.data]
+    others = (*place[:dim], *place[dim + 1 :])
+
+    def body(carried: Sequence[Tile]) -> Sequence[Tile]:
+        value, last, found = carried
+        axis = whole_axis(k, shape[dim], place)
+        if axis is None:
+            raise NotLowered("rows are too long to be in one tile")
+        given = k.value(op.input, (*place[:dim], axis.symbol, *place[dim + 1 :]))
+        given, at = cast(k, given, value.dtype), cast(k, k.index(axis.symbol), "i32")
+        tie = k.both(_same(k, value, given), compare(k, "gt", at, last))
+        after = apply(k, "or", *k.aligned(_before(k, value, given, True), tie))
+        is_first = compare(k, "eq", k.index(rounds.symbol), k.constant(0, "index"))
+        free = apply(k, "or", *k.aligned(after, is_first))
+        greatest = select(k, free, given, number(k, neutral("max", value.dtype), value.dtype))
+        greatest = reduce_tile(k, "max", greatest, axis)
+        equal = k.both(free, _same(k, given, greatest))
+        first = reduce_tile(k, "min", select(k, equal, at, number(k, shape[dim], "i32")), axis)
+        here = compare(k, "eq", k.index(place[dim]), k.index(rounds.symbol))
+        return [greatest, first, select(k, here, first, found)]
+
+    dtype = types.dtype(op.input)
+    wide = "i32" if dtype in ("i1", "ui8") else work_dtype(dtype)
+    rounds = k.new_axis(count, "grid")
+    rows = k.tiled(*others)
+    start = [k.spread(number(k, 0, wide), rows), k.spread(number(k, 0, "i32"), rows)]
+    return k.loop(rounds, [*start, k.spread(number(k, 0, "i32"), k.tiled(*place))], body)[2]
+
+
 @computes(order.TopkOp)
 def topk(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    shape, dim = types.shape(op.input), op.dim.data
+    count = types.shape(op.results[0])[dim] if shape else 0
+    few = isinstance(count, int) and 0 < count <= MOST_ROUNDS and isinstance(shape[dim], int)
+    if few and op.smallest is None and types.dtype(op.input) not in types.COMPLEX:
+        want_whole(k, place[dim], count)
+        at = k.remembered(("picked", op, place), k.depth_of(*place), lambda: _picked(k, op, place))
+        if result == 1:
+            return cast(k, at, "i64")
+        found = k.value(op.input, (*place[:dim], k.number(cast(k, at, "index")), *place[dim + 1 :]))
+        return found
     return ranked(k, op, result, place, op.dim.data, op.smallest is None)
 
 

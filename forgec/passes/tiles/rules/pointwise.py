@@ -245,13 +245,13 @@ def sigmoid(k: KernelBuilder, x: Tile) -> Tile:
 
 def gelu(k: KernelBuilder, x: Tile, approximate: str) -> Tile:
     """``x · Phi(x)``, exact or by tanh."""
+    if approximate == "tanh":  # (1 + tanh(u))/2 = 1/(1 + exp(-2 u)), which loses nothing where tanh is near -1
+        scale = -2 * numbers.sqrt(2 / numbers.pi)
+        slope = apply(k, "mul", number(k, 0.044715 * scale, x.dtype), apply(k, "mul", x, x))
+        inner = apply(k, "mul", x, apply(k, "add", slope, number(k, scale, x.dtype)))
+        return apply(k, "div", x, _plus_one(k, made(k, math.ExpOp, inner)))
     half, one = number(k, 0.5, x.dtype), number(k, 1.0, x.dtype)
-    if approximate == "tanh":
-        cube = apply(k, "mul", apply(k, "mul", x, x), x)
-        inner = apply(k, "add", x, apply(k, "mul", number(k, 0.044715, x.dtype), cube))
-        curve = made(k, math.TanhOp, apply(k, "mul", number(k, numbers.sqrt(2 / numbers.pi), x.dtype), inner))
-    else:
-        curve = made(k, math.ErfOp, apply(k, "mul", x, number(k, numbers.sqrt(0.5), x.dtype)))
+    curve = made(k, math.ErfOp, apply(k, "mul", x, number(k, numbers.sqrt(0.5), x.dtype)))
     return apply(k, "mul", apply(k, "mul", half, x), apply(k, "add", one, curve))
 
 

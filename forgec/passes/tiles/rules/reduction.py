@@ -18,7 +18,7 @@ from forgec.passes.tiles.arithmetic import cast, compare, made, number, select, 
 from forgec.passes.tiles.axes import Axis, Place
 from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
 from forgec.passes.tiles.rule import computes
-from forgec.runtime.symbolic import Extent
+from forgec.runtime.symbolic import Extent, free_symbols
 
 WHOLE = 16384
 """Elements of a row that are still kept in one tile; longer rows, and rows whose extent is not known, are looped
@@ -37,7 +37,7 @@ def neutral(kind: str, dtype: str) -> bool | int | float:
         return False if dtype == "i1" else 0
     if kind in ("mul", "and"):
         return True if dtype == "i1" else (-1 if kind == "and" else 1)
-    least = kind in ("max", "argmax")
+    least = kind in ("max", "maxnum", "argmax")
     if dtype in types.FLOATS:
         return -_INFINITY if least else _INFINITY
     if dtype == "i1":
@@ -67,7 +67,7 @@ def reduced_in_loop(k: KernelBuilder, kind: str, axis: Axis, element: Element, e
 
     def body(carried: Sequence[Tile]) -> Sequence[Tile]:
         part = reduce_tile(k, kind, element(axis), axis)
-        return [apply(k, kind, *k.aligned(carried[0], part))]
+        return [apply(k, "max" if kind == "maxnum" else kind, *k.aligned(carried[0], part))]
 
     return k.loop(axis, [start(k, kind, axis, element)], body, end=end)[0]
 
@@ -85,7 +85,7 @@ def whole_axis(k: KernelBuilder, extent: Extent, places: Place) -> Axis | None:
     """
     if not isinstance(extent, int) or extent > WHOLE:
         return None
-    k.reduced.add(extent)
+    k.reduced.add((extent, frozenset(name for at in places for name in free_symbols(at))))
     found = k.free_whole_axis(extent, *places)
     return found or k.new_axis(extent, "whole", "BD")
 
@@ -265,7 +265,7 @@ def _finite(k: KernelBuilder, greatest: Tile) -> Tile:
 def logsumexp(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     dtype = types.dtype(op.result)
     wide = work_dtype(dtype)
-    greatest = _finite(k, over(k, op, place, "max", wide, _same))
+    greatest = _finite(k, over(k, op, place, "maxnum", wide, _same))  # a NaN shows in the sum
     total = over(k, op, place, "add", wide, lambda x: made(k, math.ExpOp, apply(k, "sub", x, greatest)))
     return cast(k, apply(k, "add", made(k, math.LogOp, total), greatest), dtype)
 
@@ -316,7 +316,7 @@ def argument_place(k: KernelBuilder, op: Any, others: Sequence[Extent], greatest
 
 @computes(reduction.SoftmaxOp, reduction.LogSoftmaxOp)
 def softmax(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
-    """Maximum, sum of exponentials, and the quotient, in float32 at least."""
+    """Maximum, sum of exponentials, and the product with the inverse of that, in float32 at least."""
     dtype, shape, dim = types.dtype(op.result), types.shape(op.input), op.dim.data
     if not shape:
         return number(k, 1.0 if isinstance(op, reduction.SoftmaxOp) else 0.0, dtype)
@@ -329,14 +329,16 @@ def softmax(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     def at(where: Extent) -> Tile:
         return cast(k, k.value(op.input, (*place[:dim], where, *place[dim + 1 :])), wide)
 
-    greatest = reduced(k, "max", shape[dim], others, lambda axis: at(axis.symbol))
+    # A NaN shows in the sum, and with it in all of the row, whatever the maximum is.
+    greatest = reduced(k, "maxnum", shape[dim], others, lambda axis: at(axis.symbol))
 
     def exponent(x: Tile) -> Tile:
         return made(k, math.ExpOp, apply(k, "sub", x, greatest))
 
     total = reduced(k, "add", shape[dim], others, lambda axis: exponent(at(axis.symbol)))
     if isinstance(op, reduction.SoftmaxOp):
-        found = apply(k, "div", exponent(at(place[dim])), total)
+        # One division for a row: a vector of quotients takes as long as ten other operations.
+        found = apply(k, "mul", exponent(at(place[dim])), apply(k, "div", number(k, 1.0, wide), total))
     else:
         found = apply(k, "sub", apply(k, "sub", at(place[dim]), greatest), made(k, math.LogOp, total))
     return cast(k, found, dtype)

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import product as indices
 from math import prod
 from typing import Any
 
+from xdsl.dialects import math
+
 from forgec.ir import types
 from forgec.ir.ops import contraction, spatial
+from forgec.ir.ops.windowed_linear import WindowedLinearOp
 from forgec.passes.tiles.arithmetic import binary as apply
 from forgec.passes.tiles.arithmetic import cast, compare, number, work_dtype
 from forgec.passes.tiles.axes import Axis, Place, unflattened
 from forgec.passes.tiles.kernel_builder import KernelBuilder, NotLowered, Tile
 from forgec.passes.tiles.reads import inside, read_inside
 from forgec.passes.tiles.rule import computes
-from forgec.passes.tiles.rules.contraction import product
+from forgec.passes.tiles.rules.contraction import accumulator_dtype, dot, from_matrix, matrix_axes, product, zeros
 from forgec.passes.tiles.rules.reduction import neutral, reduced
 from forgec.runtime.symbolic import Extent, floordiv, mod, sym_max, sym_min
+
+UNROLLED = 64
+"""Places of a kernel that are written out."""
+ENOUGH_ROWS = 14
+"""Rows that a product takes at once where registers are widest."""
 
 
 @computes(contraction.ConvolutionOp)
@@ -24,6 +34,10 @@ def convolution(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     image, weight = types.shape(op.input), types.shape(op.weight)
     batch, channel, *spots = place
     per_group = weight[1]
+    kernel = [extent for extent in weight[2:] if isinstance(extent, int)]
+    narrow = per_group == 1 or op.groups.data > 1
+    if narrow and not any(op.padding.data) and len(kernel) == len(spots) and prod(kernel) <= UNROLLED:
+        return _narrow(k, op, place, kernel)
     group = 0 if op.groups.data == 1 else k.axes.divide(channel, weight[0] // op.groups.data)[0]
 
     def pixels(axis: Axis) -> Tile:
@@ -39,6 +53,60 @@ def convolution(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
         return k.value(op.weight, (channel, *unflattened(k.axes, axis.symbol, weight[1:])))
 
     return _with_bias(k, op, _channels(k, op, pixels, factors, prod(weight[1:], start=1), place), channel)
+
+
+@computes(WindowedLinearOp)
+def windowed_linear(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
+    """For each row of the windows a product: its places and channels lie in memory without gaps, also beyond the end of
+    a place's channels, where those of the next begin.
+    """
+    if op.input not in k.parameters:
+        raise NotLowered("windows are taken of what lies in memory")
+    made, channels = types.shape(op.weight)[1], types.shape(op.input)[-1]
+    batch, channel, *spots = place
+    group, within = k.axes.divide(channel, made)
+    kernel, dtype = list(op.kernel.data), types.dtype(op.result)
+    if op.dilation.data[-1] != 1:
+        kernel.append(1)
+    *outer, last = kernel
+    longest = max(range(len(spots)), key=lambda n: (_useful(k, spots[n]), n))
+    rows, columns = k.tiled(spots[longest]), k.tiled(channel)
+    k.rows |= {axis.name for axis in k.axes.of(spots[longest])}
+    k.columns |= {axis.name for axis in k.axes.of(channel)}
+    if len(rows) > 1 or len(columns) > 1 or any(k.tiled(at) for n, at in enumerate(spots) if n != longest):
+        raise NotLowered("rows and columns of windows are axes of their own")
+    row, column = matrix_axes(k, rows, columns)
+
+    def product_of(taps: Sequence[Extent], number: Extent, total: Tile) -> Tile:
+        axis = k.new_axis(last * channels, "loop", "BK")
+        at = [
+            y * s + tap * d for y, s, d, tap in zip(spots, op.strides.data, op.dilation.data, (*taps, 0), strict=False)
+        ]
+
+        def step(carried: Sequence[Tile]) -> Sequence[Tile]:
+            left = k.load(op.input, (batch, group, *at, axis.symbol))
+            right = k.value(op.weight, (group, within, number * last * channels + axis.symbol))
+            return [dot(k, left, right, carried[0], axis)]
+
+        return k.loop(axis, [total], step)[0]
+
+    total = zeros(k, row, column, accumulator_dtype(dtype))
+    if prod(outer) == 1:
+        total = product_of([0] * len(outer), 0, total)
+    else:
+        taps = k.new_axis(prod(outer), "grid")  # one row of the windows for each iteration
+
+        def body(carried: Sequence[Tile]) -> Sequence[Tile]:
+            return [product_of(unflattened(k.axes, taps.symbol, outer), taps.symbol, carried[0])]
+
+        total = k.loop(taps, [total], body)[0]
+    return _with_bias(k, op, from_matrix(k, total, rows, columns), channel)
+
+
+def _useful(k: KernelBuilder, at: Extent) -> int:
+    """Rows of a product that places along a dimension of the result give, as far as more are better."""
+    count = prod(axis.extent for axis in k.axes.of(at))
+    return min(count, ENOUGH_ROWS) if isinstance(count, int) else ENOUGH_ROWS
 
 
 @computes(contraction.ConvTransposeOp)
@@ -70,6 +138,45 @@ def transposed_convolution(k: KernelBuilder, op: Any, result: int, place: Place)
         return k.value(op.weight, (group * per_group + first, within, *taps))
 
     return _with_bias(k, op, _channels(k, op, pixels, factors, prod(shape, start=1), place), channel)
+
+
+def _narrow(k: KernelBuilder, op: Any, place: Place, kernel: Sequence[int]) -> Tile:
+    """The sum over the places of the kernel, written out, and the few channels of a group: each reads the image at all
+    places of a tile.
+    """
+    weight = types.shape(op.weight)
+    batch, channel, *spots = place
+    wide = work_dtype(types.dtype(op.result))
+    per_group = weight[1]
+    group, _ = k.axes.divide(channel, weight[0] // op.groups.data)
+
+    def added(at_channel: Extent, total: Tile | None) -> Tile | None:
+        for taps in indices(*map(range, kernel)):
+            at = [y * s + tap * d for y, tap, s, d in zip(spots, taps, op.strides.data, op.dilation.data, strict=True)]
+            read = cast(k, k.value(op.input, (batch, group * per_group + at_channel, *at)), wide)
+            factor = cast(k, k.value(op.weight, (channel, at_channel, *taps)), wide)
+            if total is None:
+                total = apply(k, "mul", *k.aligned(read, factor))
+            else:
+                read, factor, total = k.aligned(read, factor, total)
+                total = Tile(k.add(math.FmaOp(read.value, factor.value, total.value)), total.axes, wide)
+        return total
+
+    total: Tile | None = None
+    if isinstance(per_group, int) and per_group * prod(kernel) <= UNROLLED:
+        for each in range(per_group):
+            total = added(each, total)
+    else:
+        axis = k.new_axis(per_group, "grid")
+
+        def body(carried: Sequence[Tile]) -> Sequence[Tile]:
+            found = added(axis.symbol, carried[0])
+            assert found is not None, "it was given a sum"
+            return [found]
+
+        total = k.loop(axis, [k.spread(number(k, 0, wide), k.tiled(*place))], body)[0]
+    assert total is not None, "a kernel has places"
+    return _with_bias(k, op, total, channel)
 
 
 def _channels(k: KernelBuilder, op: Any, pixels: Any, factors: Any, extent: Extent, place: Place) -> Tile:

@@ -1,0 +1,1 @@
+"""Machine code of kernels under valgrind's memcheck: ``python -m tools.valgrind``."""
