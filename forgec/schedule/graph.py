@@ -41,11 +41,12 @@ class Op:
     """One op of the loop's body.
 
     ``issue``: cycles for which the instruction stream of its warp group is busy with it: all of them for synchronous
-    code, a few for a copy or a product that runs by itself. ``latency``: cycles after its start when its result may be
-    read. ``variable``: the latency is an expectation (a copy from global memory), no promise. ``warps``: how many warps
-    have to carry it out together. ``part``: which of several equal sub-tiles it works on; ops that differ in it alone
-    (same ``twin``) may change places, which the solver uses. ``role`` (``load``, ``mma``, ``softmax``), ``shape`` and
-    ``source`` are for readers.
+    code, a few for a copy or a product that runs by itself. ``latency``: cycles after its start when its result may
+    be read. ``late``: by how much later that may be without any reader waiting, if this costs no cycles; the latency
+    of something that others use as well is no promise. ``variable``: the latency is an expectation (a copy from
+    global memory), no promise. ``warps``: how many warps have to carry it out together. ``part``: which of several
+    equal sub-tiles it works on; ops that differ in it alone (same ``twin``) may change places, which the solver uses.
+    ``role`` (``load``, ``mma``, ``softmax``), ``shape`` and ``source`` are for readers.
     """
 
     __pydantic_config__ = STRICT
@@ -54,6 +55,7 @@ class Op:
     issue: int
     latency: int
     uses: tuple[Use, ...] = ()
+    late: int = 0
     variable: bool = False
     warps: int = 1
     part: int | None = None
@@ -180,7 +182,9 @@ class Graph:
         """The greatest number of cycles that divides every duration of the graph."""
         result = 0
         for op in self.ops:
-            result = gcd(result, op.issue, op.latency, *(n for use in op.uses for n in (use.cycles, use.offset)))
+            result = gcd(
+                result, op.issue, op.latency, op.late, *(n for use in op.uses for n in (use.cycles, use.offset))
+            )
         for value in self.values:
             result = gcd(result, value.begin, *(read.release for read in value.reads))
         return gcd(result, *(dependence.delay for dependence in self.dependences)) or 1
@@ -200,7 +204,7 @@ def check(graph: Graph) -> None:
         if titles.count(title) > 1:
             raise error("FORGE-U010", f"graph {graph.name} has two values named {title}")
     for op in graph.ops:
-        numbers = (op.issue, op.latency, *(n for use in op.uses for n in (use.cycles, use.offset, use.amount)))
+        numbers = (op.issue, op.latency, op.late, *(n for use in op.uses for n in (use.cycles, use.offset, use.amount)))
         if min(numbers) < 0 or op.warps < 1:
             raise error("FORGE-U010", f"op {op.name} of graph {graph.name} has a negative duration or no warps")
     for value in graph.values:

@@ -45,11 +45,12 @@ class Charge:
 class Instruction:
     """What a kind of instruction costs.
 
-    ``issue``: cycles of its warps' stream where it runs by itself; None: it is synchronous, and its warps are busy for
-    as long as its units are. ``latency``: cycles from the end of its work until the result may be read. ``variable``:
-    an expectation only. ``warps``: how many have to carry it out together. ``rows``, ``column_step``, ``most_columns``,
-    ``depth``: the shape of one instruction of a matrix product (M, N in steps, N, K). ``accumulator`` and ``left``: the
-    memories that may hold the result and the left operand.
+    ``issue``: cycles of its warps' stream where it runs by itself; None: it is synchronous, and its warps are busy
+    for as long as its units are. ``latency``: cycles from the end of its work until the result may be read.
+    ``variable``: an expectation only. ``late``: how much longer than expected it may take, as a part of the expected.
+    ``warps``: how many have to carry it out together. ``rows``, ``column_step``, ``most_columns``, ``depth``: the
+    shape of one instruction of a matrix product (M, N in steps, N, K). ``accumulator`` and ``left``: the memories
+    that may hold the result and the left operand.
     """
 
     __pydantic_config__ = STRICT
@@ -58,6 +59,7 @@ class Instruction:
     issue: int | None = None
     latency: int = 0
     variable: bool = False
+    late: Fraction = Fraction(0)
     warps: int = 1
     rows: int = 0
     column_step: int = 0
@@ -185,7 +187,7 @@ class Machine:
         synchronous, for as long as the longest of them.
         """
         held: dict[str, tuple[Fraction, int]] = {}
-        issue, latency, variable, warps, synchronous = 0, 0, False, 1, Fraction(0)
+        issue, latency, variable, warps, synchronous, late = 0, 0, False, 1, Fraction(0), Fraction(0)
         for kind, items in work.items():
             instruction = self.instruction(kind)
             longest = Fraction(0)
@@ -199,6 +201,7 @@ class Machine:
             issue += instruction.issue or 0
             latency = max(latency, instruction.latency)
             variable = variable or instruction.variable
+            late = max(late, instruction.late)
             warps = max(warps, instruction.warps)
         longest = max((cycles for cycles, _ in held.values()), default=Fraction(0))
         if synchronous:
@@ -210,6 +213,7 @@ class Machine:
             issue=self.rounded(issue),
             latency=self.rounded(longest + latency),
             uses=tuple(Use(unit, self.rounded(cycles), amount=amount) for unit, (cycles, amount) in held.items()),
+            late=self.rounded(late * (longest + latency)),
             variable=variable,
             warps=warps,
             part=part,

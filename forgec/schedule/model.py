@@ -197,6 +197,11 @@ class Model:
             found.append(costs + ii * len(graph.ops))
         return found
 
+    @property
+    def longest(self) -> list[int]:
+        """For each phase a length that no schedule of it exceeds."""
+        return [horizon + ii + 1 for horizon, ii in zip(self.horizons, self.iis, strict=True)]
+
     def _times(self, phase: int) -> Times:
         cp, graph, ii, horizon = self.cp, self.graphs[phase], self.iis[phase], self.horizons[phase]
         most = horizon // ii + 1

@@ -29,6 +29,7 @@ def scaled(graph: Graph, quantum: int) -> Graph:
             op,
             issue=up(op.issue),
             latency=up(op.latency),
+            late=up(op.late),
             uses=tuple(
                 # The end is rounded up by itself: what is held begins at a rounded time.
                 replace(use, offset=use.offset // quantum, cycles=up(use.offset + use.cycles) - use.offset // quantum)

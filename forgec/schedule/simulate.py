@@ -2,8 +2,8 @@
 
 Nothing here goes by the clock of the schedule. A group issues its next op as soon as its stream is free, what the op
 reads is there, and the buffers that it writes are empty, as barriers on a GPU make it; of the schedule only the order
-of ops, the groups and the depths of buffers are used. So it shows what a schedule achieves when latencies are not what the
-model expects (``latency`` stands in for the variable ones), and whether groups wait for each other for ever.
+of ops, the groups and the depths of buffers are used. So it shows what a schedule achieves when latencies are not what
+the model expects (``latency`` stands in for the variable ones), and whether groups wait for each other for ever.
 """
 
 from __future__ import annotations

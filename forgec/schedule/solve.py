@@ -1,8 +1,9 @@
 """The search for the best schedule: tiles by what they can cost at best, intervals upward, then length, then slack.
 
-The objective, in this order: cycles per unit of work, bytes moved from memory per unit of work, length of an iteration,
-the smallest slack of a dependence on a recurrence. At equal interval a solver is free to put an op just where its
-operand arrives by the model's latencies; slack is what is left for their error.
+The objective, in this order: cycles per unit of work; bytes moved from memory per unit of work; how late results may
+be that the graph calls uncertain (``Op.late``) before anything waits; length of an iteration; groups; the smallest
+slack of a dependence that is carried into a later iteration. At equal interval a solver is free to put an op just
+where its operand arrives by the model's latencies; what may be late is left room for their error.
 
 Everything is proved: a tile is left out because its lower bounds cost more than a schedule that was found, an interval
 because CP-SAT refutes it. Where a time limit leaves one of these open, the certificate says ``timeout``.
@@ -268,15 +269,18 @@ def solve_at(
         exclude(model, taken)
         length = sum((times.length for times in model.times), start=0)
         groups = sum((literals[0].negated() for literals in model.has_size), start=0)
-        # The shortest, and of these one with the fewest groups.
-        model.cp.minimize(length * (model.most_groups + 1) + groups)
+        missing = shortfall(model)
+        weight = (model.most_groups + 1) * sum(model.longest)
+        # Latencies that are no promise first; then the shortest, and of these one with the fewest groups.
+        cost = missing * weight + length * (model.most_groups + 1) + groups
+        model.cp.minimize(cost)
         first, outcome = solver.run(model)
         if outcome in ("infeasible", "unknown", "model_invalid"):
             if outcome == "model_invalid":
                 raise AssertionError(model.cp.validate())
             return found, "found" if number else outcome
-        shortest = round(first.best_objective_bound) // (model.most_groups + 1)
-        model.cp.add(length * (model.most_groups + 1) + groups <= round(first.objective_value))
+        shortest = round(first.best_objective_bound) % weight // (model.most_groups + 1)
+        model.cp.add(cost <= round(first.objective_value))
         slack = smallest_slack(model)
         best, tight = first, 0
         if slack is not None:
@@ -288,6 +292,21 @@ def solve_at(
         found.append(Solution(*read_solution(model, best), tight, outcome, shortest))
         taken.append(signature(model, best))
     return found, "found"
+
+
+def shortfall(model: Model) -> cp_model.LinearExpr:
+    """By how many cycles, over all reads, results may be less late than their ops say before a reader waits."""
+    missing: list[cp_model.IntVar] = []
+    for times in model.times:
+        ops = {op.name: op for op in times.graph.ops}
+        for value in times.graph.values:
+            op = ops[value.producer]
+            for read in value.reads if op.late else ():
+                short = model.cp.new_int_var(0, op.late, f"shortfall of {value.name} at {read.op}")
+                slack = times.start[read.op] + read.distance * times.ii - times.start[op.name] - op.latency
+                model.cp.add(short >= op.late - slack)
+                missing.append(short)
+    return cp_model.LinearExpr.sum(missing)
 
 
 def smallest_slack(model: Model) -> cp_model.IntVar | None:

@@ -13,7 +13,7 @@ from forgec.schedule.graph import Dependence, Graph, Op, Read, Value
 from forgec.schedule.machine import Machine
 
 
-def tiles(machine: Machine, head: int, dtype: str) -> Iterator[tuple[int, int]]:
+def tiles(machine: Machine, dtype: str) -> Iterator[tuple[int, int]]:
     """(parts, keys) that the machine's products allow."""
     product = machine.instruction(f"mma.{dtype}")
     for parts in (1, 2, 3):
@@ -36,8 +36,8 @@ def in_registers(machine: Machine, head: int, dtype: str, parts: int, keys: int,
     product = f"mma.{dtype}"
     block = keys * head * bytes_each
     ops: list[Op] = [
-        machine.op("load_k", {"load": block}, shape=(keys, head)),
-        machine.op("load_v", {"load": block}, shape=(keys, head)),
+        machine.op("load_k", {"load": block}, role="load", shape=(keys, head)),
+        machine.op("load_v", {"load": block}, role="load", shape=(keys, head)),
     ]
     values: list[Value] = []
     dependences: list[Dependence] = []
@@ -48,15 +48,15 @@ def in_registers(machine: Machine, head: int, dtype: str, parts: int, keys: int,
         def name(twin: str, part: int = part) -> str:
             return f"{twin}.{part}"
 
-        def op(twin: str, work: dict[str, int], shape: tuple[int, ...], part: int = part) -> Op:
-            return machine.op(f"{twin}.{part}", work, part=part, twin=twin, shape=shape)
+        def op(twin: str, role: str, work: dict[str, int], shape: tuple[int, ...], part: int = part) -> Op:
+            return machine.op(f"{twin}.{part}", work, part=part, twin=twin, role=role, shape=shape)
 
-        scores = op("qk", {product: rows * keys * head}, (rows, keys, head))
-        top = op("max", {"arithmetic": rows * keys}, (rows, keys))
-        exp = op("exp", {"exp2": rows * keys}, (rows, keys))
-        total = op("sum", {"arithmetic": rows * keys * 3 // 2}, (rows, keys))
-        rescale = op("rescale", {"arithmetic": rows * head}, (rows, head))
-        output = op("pv", {product: rows * keys * head}, (rows, head, keys))
+        scores = op("qk", "mma", {product: rows * keys * head}, (rows, keys, head))
+        top = op("max", "softmax", {"arithmetic": rows * keys}, (rows, keys))
+        exp = op("exp", "softmax", {"exp2": rows * keys}, (rows, keys))
+        total = op("sum", "softmax", {"arithmetic": rows * keys * 3 // 2}, (rows, keys))
+        rescale = op("rescale", "correction", {"arithmetic": rows * head}, (rows, head))
+        output = op("pv", "mma", {product: rows * keys * head}, (rows, head, keys))
         ops += [scores, top, exp, total, rescale, output]
         k_reads.append(Read(scores.name, scores.latency))
         v_reads.append(Read(output.name, output.latency))
