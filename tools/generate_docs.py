@@ -24,6 +24,7 @@ FAMILIES = {
     "I": "Intermediate representation",
     "P": "Passes",
     "O": "Optimisation remarks",
+    "S": "Schedules",
     "B": "Backends",
     "A": "Artifact",
     "R": "Run time",

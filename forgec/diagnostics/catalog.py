@@ -2,7 +2,7 @@
 
 What ``forgec explain CODE`` prints and docs/errors.md lists.
 
-Families: U usage, C capture, I intermediate representation, P passes, B backends, A artifact, R run time,
+Families: U usage, C capture, I intermediate representation, P passes, S schedules, B backends, A artifact, R run time,
 V verification, X internal.
 """
 
@@ -67,6 +67,12 @@ CATALOG: dict[str, Entry] = {
         "Weights were to be stored in fewer bits, and no linear or embedding of the model reads one that can be: they "
         "are integers or as short already, state that the model changes, or read by something else too.",
         "The notes name the weights and the reasons. Leave out --weights.",
+    ),
+    "FORGE-U010": Entry(
+        "not a graph, machine or schedule",
+        "A file or value that should describe a dependence graph, a machine or a schedule has fields that are missing, "
+        "unknown or out of range, or names something that it does not define.",
+        "The message and its notes name each place. docs/scheduling.md describes the files.",
     ),
     "FORGE-C001": Entry(
         "the model could not be exported",
@@ -176,6 +182,18 @@ CATALOG: dict[str, Entry] = {
         "expected diagnostics do not match",
         "--verify-diagnostics compares the diagnostics of each piece with its `expected-error` comments.",
         "Mend the comment or the IR.",
+    ),
+    "FORGE-S001": Entry(
+        "no schedule fits",
+        "A loop has no legal schedule on the machine at any interval, with any of its tiles: its buffers, registers, "
+        "warps or streams need more than there is. The constraints named are in conflict, and without any one of them "
+        "there is a schedule.",
+        "Take smaller tiles or fewer sub-tiles, or a machine with more of what the message names.",
+    ),
+    "FORGE-S002": Entry(
+        "no schedule within the time limit",
+        "The solver neither found a schedule nor proved that there is none before its time was over.",
+        "Raise --time-limit. This says nothing about whether a schedule exists.",
     ),
     "FORGE-B001": Entry(
         "an operation has no native kernel",

@@ -1,0 +1,98 @@
+"""Lower bounds of the initiation interval, each with the name of what it comes from.
+
+ResMII and RecMII of Rau (1996), section 2.2; the bound of the streams (ops that values in registers tie to one group
+share its instruction stream); and that of registers (``pressure.py``).
+"""
+
+from __future__ import annotations
+
+from forgec.schedule.graph import Graph, order_in_iteration
+from forgec.schedule.machine import Machine
+from forgec.schedule.pressure import register_bounds
+from forgec.schedule.schedule import Bound
+
+
+def lower_bounds(graph: Graph, machine: Machine) -> tuple[Bound, ...]:
+    """All bounds, the largest first; every legal schedule's interval is at least each of them."""
+    found = unit_bounds(graph, machine) + stream_bounds(graph) + recurrence_bounds(graph)
+    found += [Bound(f"registers of {first}", cycles) for first, cycles in register_bounds(graph, machine) if cycles]
+    return tuple(sorted(found, key=lambda bound: -bound.cycles)) or (Bound("nothing", 1),)
+
+
+def unit_bounds(graph: Graph, machine: Machine) -> list[Bound]:
+    """Work of each unit over its capacity."""
+    held: dict[str, int] = {}
+    for op in graph.ops:
+        for use in op.uses:
+            held[use.unit] = held.get(use.unit, 0) + use.cycles * use.amount
+    return [Bound(f"unit {unit}", -(-work // machine.units[unit].capacity)) for unit, work in held.items() if work]
+
+
+def stream_bounds(graph: Graph) -> list[Bound]:
+    """The cycles that ops of one group take of its stream."""
+    issue = {op.name: op.issue for op in graph.ops}
+    sums = {names[0]: sum(issue[name] for name in names) for names in graph.clusters()}
+    return [Bound(f"stream of {first}", cycles) for first, cycles in sums.items() if cycles]
+
+
+def recurrence_bounds(graph: Graph) -> list[Bound]:
+    """The largest ratio of delay to distance over the cycles of the graph, with the ops of one such cycle.
+
+    By bisection on the interval: one is too small exactly where the graph with edges of weight delay - distance x II
+    has a cycle of positive weight (Lawler 1976).
+    """
+    edges = [edge for edge in graph.precedences() if edge[2] or edge[3]]
+    if not any(distance for *_, distance in edges):
+        return []
+    # A cycle passes each op once, so that its delays are below this sum, and its distance is at least 1.
+    low, high = 0, sum(max(delay for *_, delay, _ in group) for group in by_source(edges).values()) + 1
+    witness: list[str] = []
+    while low < high:
+        middle = (low + high) // 2
+        cycle = positive_cycle(graph, edges, middle)
+        if cycle:
+            low, witness = middle + 1, cycle
+        else:
+            high = middle
+    return [Bound("recurrence " + " -> ".join(witness), low)] if low else []
+
+
+def by_source(edges: list[tuple[str, str, int, int]]) -> dict[str, list[tuple[str, str, int, int]]]:
+    """Edges by their source."""
+    found: dict[str, list[tuple[str, str, int, int]]] = {}
+    for edge in edges:
+        found.setdefault(edge[0], []).append(edge)
+    return found
+
+
+def positive_cycle(graph: Graph, edges: list[tuple[str, str, int, int]], ii: int) -> list[str]:
+    """The ops of a cycle whose delays exceed its distance times ``ii``, or none (Bellman and Ford)."""
+    longest = dict.fromkeys((op.name for op in graph.ops), 0)
+    before: dict[str, str] = {}
+    changed = ""
+    for _ in range(len(longest) + 1):
+        changed = ""
+        for source, target, delay, distance in edges:
+            if longest[source] + delay - distance * ii > longest[target]:
+                longest[target] = longest[source] + delay - distance * ii
+                before[target] = source
+                changed = target
+        if not changed:
+            return []
+    for _ in range(len(longest)):
+        changed = before[changed]
+    cycle = [changed]
+    while before[cycle[-1]] != changed:
+        cycle.append(before[cycle[-1]])
+    return cycle[::-1]
+
+
+def critical_path(graph: Graph) -> int:
+    """The least length of one iteration, were there units, streams and groups enough."""
+    span = {op.name: op.span for op in graph.ops}
+    start = dict.fromkeys(span, 0)
+    edges = by_source([edge for edge in graph.precedences() if edge[3] == 0])
+    for name in order_in_iteration(graph):
+        for _, target, delay, _ in edges.get(name, []):
+            start[target] = max(start[target], start[name] + delay)
+    return max(start[name] + span[name] for name in span)

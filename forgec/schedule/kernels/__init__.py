@@ -1,0 +1,1 @@
+"""Kernels by name, as loops at every tile that they may have."""

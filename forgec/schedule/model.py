@@ -1,0 +1,537 @@
+"""The constraint model: all loops of a kernel at given intervals, as one problem for CP-SAT.
+
+Decided together: starts, groups, buffer depths, register grants. The constraints are those of ``schedule.py``, in the
+same order, each of a *family* that can be left out by name, by which a conflict is explained. Times are in units of a
+quantum (``scale.py``).
+
+Modulo resources (Rau 1996, section 3.1; as intervals): what an op holds is an interval from its slot in [0, II) on,
+and the same one an II later. Within one window of II both copies show what is held at each slot, as long as nothing
+is held for longer than II.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+from itertools import pairwise
+
+from ortools.sat.python import cp_model
+
+from forgec.schedule.bounds import critical_path
+from forgec.schedule.graph import Graph, Op, Value
+from forgec.schedule.machine import Machine
+from forgec.schedule.pressure import least_bytes
+from forgec.schedule.schedule import transfer
+
+FAMILIES = (
+    "streams",
+    "units",
+    "dependences",
+    "buffers",
+    "shared memory",
+    "tensor memory",
+    "registers",
+    "register file",
+    "warps",
+    "isolation",
+)
+MOST_DEPTH = 16
+"""Buffers of one value."""
+
+
+@dataclass
+class Times:
+    """Variables of one loop: ``start`` = II x ``stage`` + ``slot`` for each op."""
+
+    graph: Graph
+    ii: int
+    slot: dict[str, cp_model.IntVar]
+    stage: dict[str, cp_model.IntVar]
+    start: dict[str, cp_model.LinearExpr]
+    length: cp_model.IntVar
+
+
+@dataclass
+class Model:
+    """The problem of ``graphs`` (scaled) at the intervals ``iis``. ``without``: families that are left out."""
+
+    graphs: Sequence[Graph]
+    iis: Sequence[int]
+    machine: Machine
+    quantum: int = 1
+    without: frozenset[str] = frozenset()
+    cp: cp_model.CpModel = field(default_factory=cp_model.CpModel)
+
+    def __post_init__(self) -> None:
+        handover = self.machine.handover
+        self.put, self.get, self.latency = (
+            -(-n // self.quantum) for n in (handover.put, handover.get, handover.latency)
+        )
+        # Those that need most registers first: they are apart from each other, so that their groups are known at once.
+        self.clusters = sorted(joined_clusters(self.graphs), key=lambda names: -self.least_registers(names))
+        self.cluster_of = {name: index for index, names in enumerate(self.clusters) for name in names}
+        self.ops = {op.name: op for graph in self.graphs for op in graph.ops}
+        self.values: dict[str, list[tuple[int, Value]]] = {}
+        for phase, graph in enumerate(self.graphs):
+            for value in graph.values:
+                self.values.setdefault(value.name, []).append((phase, value))
+        self.most_groups = min(len(self.clusters), self.machine.most_warps)
+        self._groups()
+        self.times = [self._times(phase) for phase in range(len(self.graphs))]
+        self._streams()
+        self._units()
+        self._dependences()
+        self._buffers()
+        self._memories()
+        self._registers()
+        self._twins()
+
+    def _on(self, family: str) -> bool:
+        return family not in self.without
+
+    # Groups
+
+    def _groups(self) -> None:
+        """Clusters are put into groups; the first cluster of a group comes after the first of every earlier group."""
+        cp, count = self.cp, len(self.clusters)
+        self.member = [
+            [cp.new_bool_var(f"{names[0]} in {group}") for group in range(min(index + 1, self.most_groups))]
+            for index, names in enumerate(self.clusters)
+        ]
+        for index, row in enumerate(self.member):
+            cp.add_exactly_one(row)
+            for group in range(1, len(row)):
+                earlier = [self.member[k][group - 1] for k in range(index) if group - 1 < len(self.member[k])]
+                cp.add_bool_or([row[group].negated(), *earlier])
+        sizes = sorted({max(self.ops[name].warps for name in names) for names in self.clusters})
+        self.sizes = sizes
+        # What a group has for warps: the most that one of its clusters takes; 0 where it is empty.
+        self.has_size: list[dict[int, cp_model.IntVar]] = []
+        for group in range(self.most_groups):
+            literals = {size: cp.new_bool_var(f"group {group} has {size} warps") for size in (0, *sizes)}
+            cp.add_exactly_one(literals.values())
+            for index in range(count):
+                if group < len(self.member[index]):
+                    need = max(self.ops[name].warps for name in self.clusters[index])
+                    cp.add_bool_or([self.member[index][group].negated(), *(literals[s] for s in sizes if s >= need)])
+            for size in sizes:
+                fitting = [
+                    self.member[index][group]
+                    for index, names in enumerate(self.clusters)
+                    if group < len(self.member[index]) and max(self.ops[name].warps for name in names) == size
+                ]
+                cp.add_bool_or([literals[size].negated(), *fitting])
+            self.has_size.append(literals)
+        if self._on("warps"):
+            cp.add(sum(size * each[size] for each in self.has_size for size in sizes) <= self.machine.most_warps)
+        self._apart: dict[tuple[int, int], cp_model.IntVar] = {}
+        if self._on("isolation"):
+            for a, b in kept_apart(self.graphs, self.machine, self.clusters):
+                self._never_together(a, b)
+        # Implied by registers and streams; said here, it fixes most groups before the search begins.
+        for b in range(count):
+            for a in range(b):
+                if self._too_many_together(self.clusters[a], self.clusters[b]):
+                    self._never_together(a, b)
+
+    def least_registers(self, names: Sequence[str]) -> int:
+        """The least bytes of registers that a cluster needs, over the phases."""
+        return max(least_bytes(graph, [op.name for op in graph.ops if op.name in set(names)]) for graph in self.graphs)
+
+    def _too_many_together(self, one: Sequence[str], other: Sequence[str]) -> bool:
+        both = {*one, *other}
+        facts = self.machine.registers
+        warps = max(self.ops[name].warps for name in both)
+        if self._on("registers"):
+            need = sum(self.least_registers(names) for names in (one, other))
+            if need > 4 * 32 * warps * (facts.most - facts.reserve):
+                return True
+        return self._on("streams") and any(
+            sum(op.issue for op in graph.ops if op.name in both) > ii
+            for graph, ii in zip(self.graphs, self.iis, strict=True)
+        )
+
+    def _never_together(self, a: int, b: int) -> None:
+        for left, right in zip(self.member[a], self.member[b], strict=False):
+            self.cp.add_at_most_one(left, right)
+
+    def apart(self, source: str, target: str) -> cp_model.IntVar | int:
+        """Whether two ops are in different groups: 0, or a literal."""
+        a, b = sorted((self.cluster_of[source], self.cluster_of[target]))
+        if a == b:
+            return 0
+        if (a, b) not in self._apart:
+            literal = self.cp.new_bool_var(f"{source} and {target} apart")
+            for left, right in zip(self.member[a], self.member[b], strict=False):
+                # Both in it: together. One in it and the other not: apart.
+                self.cp.add_bool_or([left.negated(), right.negated(), literal.negated()])
+                self.cp.add_bool_or([left.negated(), right, literal])
+                self.cp.add_bool_or([left, right.negated(), literal])
+            for right in self.member[b][len(self.member[a]) :]:
+                self.cp.add_implication(right, literal)
+            self._apart[a, b] = literal
+        return self._apart[a, b]
+
+    def crossed(self, value: Value) -> cp_model.IntVar | int:
+        """Whether any reader is in another group than the producer: 0, or a literal."""
+        literals = [self.apart(value.producer, read.op) for read in value.reads]
+        present = list({id(each): each for each in literals if not isinstance(each, int)}.values())
+        if len(present) <= 1:
+            return present[0] if present else 0
+        literal = self.cp.new_bool_var(f"{value.name} crosses")
+        self.cp.add_max_equality(literal, present)
+        return literal
+
+    # Times
+
+    @cached_property
+    def horizons(self) -> list[int]:
+        """The longest that one iteration may take: all ops one after another, each after a whole interval."""
+        found = []
+        for graph, ii in zip(self.graphs, self.iis, strict=True):
+            costs = sum(op.span for op in graph.ops) + len(graph.values) * (self.put + self.get + self.latency)
+            costs += sum(-(-transfer(self.machine, value) // self.quantum) for value in graph.values)
+            costs += sum(each.delay for each in graph.dependences)
+            found.append(costs + ii * len(graph.ops))
+        return found
+
+    @property
+    def longest(self) -> list[int]:
+        """For each phase a length that no schedule of it exceeds."""
+        return [horizon + ii + 1 for horizon, ii in zip(self.horizons, self.iis, strict=True)]
+
+    def _times(self, phase: int) -> Times:
+        cp, graph, ii, horizon = self.cp, self.graphs[phase], self.iis[phase], self.horizons[phase]
+        most = horizon // ii + 1
+        slot = {op.name: cp.new_int_var(0, ii - 1, f"slot {op.name}") for op in graph.ops}
+        stage = {op.name: cp.new_int_var(-most, most, f"stage {op.name}") for op in graph.ops}
+        start: dict[str, cp_model.LinearExpr] = {name: ii * stage[name] + slot[name] for name in slot}
+        # A schedule that is moved as a whole is the same schedule: one op stays where it is.
+        anchor = self._anchor(graph)
+        cp.add(slot[anchor] == 0)
+        cp.add(stage[anchor] == 0)
+        length = cp.new_int_var(critical_path(graph), horizon + ii, "length")
+        within = {(source, target) for source, target, _, distance in graph.precedences() if distance == 0}
+        firsts = [op for op in graph.ops if not any(target == op.name for _, target in within)]
+        for op in graph.ops:
+            for first in firsts:
+                cp.add(length >= start[op.name] + op.span - start[first.name])
+        return Times(graph, ii, slot, stage, start, length)
+
+    def _anchor(self, graph: Graph) -> str:
+        """An op of the unit that has most to do."""
+        work: dict[str, Fraction] = {}
+        for op in graph.ops:
+            for use in op.uses:
+                work[use.unit] = (
+                    work.get(use.unit, Fraction(0))
+                    + use.cycles * use.amount * 4096 // self.machine.units[use.unit].capacity
+                )
+        if not work:
+            return graph.ops[0].name
+        unit = max(work, key=lambda name: work[name])
+        return next(op.name for op in graph.ops if any(use.unit == unit for use in op.uses))
+
+    def _copies(
+        self,
+        position: cp_model.LinearExpr,
+        size: cp_model.IntVar | int,
+        ii: int,
+        present: cp_model.IntVar | None,
+        name: str,
+    ) -> Iterator[cp_model.IntervalVar]:
+        """The interval, and the same one an II later."""
+        end: cp_model.LinearExpr = position + size
+        if not isinstance(size, int):
+            # An interval's end may be of one variable only.
+            end = self.cp.new_int_var(-2 * ii, 3 * ii, f"end of {name}")
+        for shift in (0, ii):
+            if present is None:
+                yield self.cp.new_interval_var(position + shift, size, end + shift, name)
+            else:
+                yield self.cp.new_optional_interval_var(position + shift, size, end + shift, present, name)
+
+    def _modulo(self, position: cp_model.LinearExpr, most: int, ii: int, name: str) -> cp_model.IntVar:
+        """A variable in [0, ii) equal to the position modulo ii; the position is at most ``most``."""
+        slot = self.cp.new_int_var(0, ii - 1, name)
+        turns = self.cp.new_int_var(-(most // ii) - 2, most // ii + 2, f"turns of {name}")
+        self.cp.add(position == slot + ii * turns)
+        return slot
+
+    # 1. Streams
+
+    def _handover_ops(self, times: Times, op: Op) -> tuple[cp_model.LinearExpr | int, cp_model.LinearExpr | int, int]:
+        """Cycles of the stream before and after an op for what it takes over and hands on, and the most of both."""
+        takes = [
+            self.crossed_to(value, op.name)
+            for value in times.graph.values
+            if any(read.op == op.name for read in value.reads)
+        ]
+        gives = [self.crossed(value) for value in times.graph.values if value.producer == op.name]
+        before = [self.get * each for each in takes if not isinstance(each, int)]
+        after = [self.put * each for each in gives if not isinstance(each, int)]
+        return (
+            cp_model.LinearExpr.sum(before),
+            cp_model.LinearExpr.sum(after),
+            self.get * len(before) + self.put * len(after),
+        )
+
+    def crossed_to(self, value: Value, op: str) -> cp_model.IntVar | int:
+        """Whether this reader of a value is in another group than its producer."""
+        return self.apart(value.producer, op)
+
+    def _streams(self) -> None:
+        if not self._on("streams"):
+            return
+        for phase, times in enumerate(self.times):
+            lanes: list[list[cp_model.IntervalVar]] = [[] for _ in range(self.most_groups)]
+            for op in times.graph.ops:
+                before, after, most = self._handover_ops(times, op)
+                if op.issue + most == 0:
+                    continue
+                if most:
+                    size: cp_model.IntVar | int = self.cp.new_int_var(op.issue, op.issue + most, f"stream of {op.name}")
+                    self.cp.add(size == op.issue + before + after)
+                    position: cp_model.IntVar = self.cp.new_int_var(-most, times.ii, f"get of {op.name}")
+                    self.cp.add(position + before == times.slot[op.name])
+                    self.cp.add(size <= times.ii)
+                else:
+                    size, position = op.issue, times.slot[op.name]
+                    if size > times.ii:
+                        self.cp.add_bool_or([])
+                cluster = self.cluster_of[op.name]
+                for group, literal in enumerate(self.member[cluster]):
+                    lanes[group] += self._copies(position, size, times.ii, literal, f"{op.name} {phase} {group}")
+            for lane in lanes:
+                self.cp.add_no_overlap(lane)
+
+    # 2. Units
+
+    def _units(self) -> None:
+        if not self._on("units"):
+            return
+        for times in self.times:
+            for unit, facts in self.machine.units.items():
+                intervals: list[cp_model.IntervalVar] = []
+                amounts: list[int] = []
+                always = 0
+                for op in times.graph.ops:
+                    for number, use in enumerate(op.uses):
+                        if use.unit != unit or not use.cycles:
+                            continue
+                        whole, rest = divmod(use.cycles, times.ii)
+                        always += whole * use.amount
+                        if rest:
+                            place: cp_model.LinearExpr = times.slot[op.name]
+                            if use.offset % times.ii:
+                                place = self._modulo(
+                                    place + use.offset % times.ii, 2 * times.ii, times.ii, f"{op.name}@{unit}"
+                                )
+                            intervals += self._copies(place, rest, times.ii, None, f"{op.name} {unit} {number}")
+                            amounts += [use.amount] * 2
+                room = facts.capacity - always
+                if not intervals and room >= 0:
+                    continue
+                if room < 0 or any(amount > room for amount in amounts):
+                    self.cp.add_bool_or([])
+                elif all(2 * amount > room for amount in amounts):
+                    self.cp.add_no_overlap(intervals)
+                else:
+                    self.cp.add_cumulative(intervals, amounts, room)
+
+    # 3. Dependences
+
+    def _dependences(self) -> None:
+        if not self._on("dependences"):
+            return
+        for times in self.times:
+            for value in times.graph.values:
+                latency = self.ops[value.producer].latency
+                copies = -(-transfer(self.machine, value) // self.quantum)
+                for read in value.reads:
+                    extra = (self.latency + copies) * self.apart(value.producer, read.op)
+                    self.cp.add(
+                        times.start[read.op] + read.distance * times.ii >= times.start[value.producer] + latency + extra
+                    )
+            for each in times.graph.dependences:
+                extra = self.latency * self.apart(each.source, each.target)
+                self.cp.add(
+                    times.start[each.target] + each.distance * times.ii >= times.start[each.source] + each.delay + extra
+                )
+
+    # 4. Buffers
+
+    def _buffers(self) -> None:
+        self.depth = {name: self.cp.new_int_var(1, MOST_DEPTH, f"depth {name}") for name in self.values}
+        if not self._on("buffers"):
+            return
+        for name, places in self.values.items():
+            for phase, value in places:
+                times = self.times[phase]
+                acquire = times.start[value.producer] + value.begin
+                room = self.depth[name] * times.ii
+                self.cp.add(room >= times.start[value.producer] + self.ops[value.producer].latency - acquire)
+                for read in value.reads:
+                    release = times.start[read.op] + read.distance * times.ii + read.release
+                    self.cp.add(room >= release - acquire + self.latency * self.crossed(value))
+
+    # 5. Memories
+
+    def _memories(self) -> None:
+        for memory in ("shared", "tensor"):
+            if not self._on(f"{memory} memory"):
+                continue
+            taken: list[cp_model.LinearExprT] = [max(graph.resident.get(memory, 0) for graph in self.graphs)]
+            for name, places in self.values.items():
+                value = max((value for _, value in places), key=lambda value: value.size)
+                if value.memory == memory:
+                    taken.append(value.size * self.depth[name])
+                elif memory == "shared" and value.memory == "register" and value.crossing:
+                    taken.append(value.size * self._if(self.crossed(value), self.depth[name], f"staged {name}"))
+            self.cp.add(sum(taken) <= self.machine.memory_bytes(memory))
+
+    def _if(self, condition: cp_model.IntVar | int, amount: cp_model.IntVar, name: str) -> cp_model.IntVar | int:
+        """The amount where the condition holds, else 0."""
+        if isinstance(condition, int):
+            return amount if condition else 0
+        result = self.cp.new_int_var(0, MOST_DEPTH, name)
+        self.cp.add(result == amount).only_enforce_if(condition)
+        self.cp.add(result == 0).only_enforce_if(condition.negated())
+        return result
+
+    # 6. and 7. Registers
+
+    def _registers(self) -> None:
+        facts = self.machine.registers
+        steps = range(-(-facts.least // facts.granularity), facts.most // facts.granularity + 1)
+        self.grant = [
+            self.cp.new_int_var(steps[0], steps[-1], f"registers of {group} / {facts.granularity}")
+            for group in range(self.most_groups)
+        ]
+        costs: list[cp_model.IntVar] = []
+        threads_at_most = 32 * -(-max(self.sizes) // facts.group_warps) * facts.group_warps
+        for group, grant in enumerate(self.grant):
+            cost = self.cp.new_int_var(0, threads_at_most * facts.most, f"registers granted to {group}")
+            for size, literal in self.has_size[group].items():
+                granted = 32 * -(-size // facts.group_warps) * facts.group_warps
+                self.cp.add(cost == granted * facts.granularity * grant).only_enforce_if(literal)
+            self.cp.add(grant == steps[0]).only_enforce_if(self.has_size[group][0])
+            costs.append(cost)
+        if self._on("register file"):
+            self.cp.add(sum(costs) <= facts.total)
+        if facts.uniform:
+            common = self.cp.new_int_var(steps[0], steps[-1], "registers / granularity")
+            for group, grant in enumerate(self.grant):
+                self.cp.add(grant == common).only_enforce_if(self.has_size[group][0].negated())
+        if self._on("registers"):
+            for times, horizon in zip(self.times, self.horizons, strict=True):
+                self._live_registers(times, horizon + 2 * times.ii)
+
+    def _live_registers(self, times: Times, horizon: int) -> None:
+        """At each slot, what is live in registers: whole intervals' worth always, the rest for a part of each."""
+        facts, cp = self.machine.registers, self.cp
+        lives: dict[str, cp_model.IntVar] = {}
+        ranges: list[tuple[Value, cp_model.IntVar, cp_model.IntVar, cp_model.IntVar, set[int]]] = []
+        for value in times.graph.values:
+            if value.memory != "register" or not value.size:
+                continue
+            acquire = times.start[value.producer] + value.begin
+            life = cp.new_int_var(0, 2 * horizon, f"life of {value.name}")
+            ends = [times.start[value.producer] + self.ops[value.producer].latency]
+            ends += [times.start[read.op] + read.distance * times.ii + read.release for read in value.reads]
+            cp.add_max_equality(life, [end - acquire for end in ends])
+            whole = cp.new_int_var(0, 2 * horizon // times.ii, f"whole lives of {value.name}")
+            rest = cp.new_int_var(0, times.ii - 1, f"rest of the life of {value.name}")
+            cp.add(life == times.ii * whole + rest)
+            lives[value.name] = life
+            place = times.slot[value.producer]
+            if value.begin:
+                place = self._modulo(acquire, horizon, times.ii, f"acquire {value.name}")
+            clusters = {self.cluster_of[name] for name in (value.producer, *(read.op for read in value.reads))}
+            ranges.append((value, place, rest, whole, clusters))
+        for group in range(self.most_groups):
+            intervals: list[cp_model.IntervalVar] = []
+            demands: list[int] = []
+            always: list[cp_model.LinearExpr] = []
+            for value, place, rest, whole, clusters in ranges:
+                literals = [self.member[c][group] for c in clusters if group < len(self.member[c])]
+                if not literals:
+                    continue
+                present = literals[0]
+                if len(literals) > 1:
+                    present = cp.new_bool_var(f"{value.name} in {group}")
+                    cp.add_max_equality(present, literals)
+                intervals += self._copies(place, rest, times.ii, present, f"{value.name} live in {group}")
+                demands += [value.size] * 2
+                here = cp.new_int_var(0, 2 * horizon // times.ii, f"{value.name} always in {group}")
+                cp.add(here >= whole).only_enforce_if(present)
+                always.append(value.size * here)
+            if not intervals:
+                continue
+            most = 4 * 32 * max(self.sizes) * facts.most
+            usable = cp.new_int_var(0, most, f"bytes of {group}")
+            for size, literal in self.has_size[group].items():
+                threads = 32 * size
+                cp.add(usable <= 4 * threads * (facts.granularity * self.grant[group] - facts.reserve)).only_enforce_if(
+                    literal
+                )
+            # An empty group has no bytes, and nothing in it that would need any.
+            room = cp.new_int_var(0, most, f"bytes of {group} that come and go")
+            cp.add(room + cp_model.LinearExpr.sum(always) == usable)
+            cp.add_cumulative(intervals, demands, room)
+            # Implied, and what refutes most tiles that do not fit: the least that a cluster needs, and areas.
+            for index, names in enumerate(self.clusters):
+                if group < len(self.member[index]):
+                    member = self.member[index][group]
+                    cp.add(usable >= self.least_registers(names)).only_enforce_if(member)
+                    area = [value.size * lives[value.name] for value, *_, clusters in ranges if index in clusters]
+                    cp.add(times.ii * usable >= sum(area)).only_enforce_if(member)
+
+    # Symmetry
+
+    def _twins(self) -> None:
+        """Of ops that only differ in their part, a smaller part starts earlier, by the first op of each part."""
+        for times in self.times[:1]:
+            firsts: dict[str, list[Op]] = {}
+            for op in times.graph.ops:
+                if op.part is not None:
+                    firsts.setdefault(op.twin or "", []).append(op)
+            if firsts:
+                row = sorted(next(iter(firsts.values())), key=lambda op: op.part or 0)
+                for one, other in pairwise(row):
+                    self.cp.add(times.start[one.name] <= times.start[other.name])
+
+
+def joined_clusters(graphs: Sequence[Graph]) -> list[list[str]]:
+    """Clusters over all phases: ops of one name are one op's as far as groups go."""
+    found: list[list[str]] = []
+    for graph in graphs:
+        for names in graph.clusters():
+            meeting = [each for each in found if set(each) & set(names)]
+            merged = list(dict.fromkeys(name for each in (*meeting, names) for name in each))
+            place = found.index(meeting[0]) if meeting else len(found)
+            found = [each for each in found if each not in meeting]
+            found.insert(place, merged)
+    return found
+
+
+def kept_apart(graphs: Sequence[Graph], machine: Machine, clusters: Sequence[Sequence[str]]) -> list[tuple[int, int]]:
+    """Pairs of clusters that the machine's ``isolate`` keeps out of one group."""
+    if machine.isolate == "none":
+        return []
+    ops = {op.name: op for graph in graphs for op in graph.ops}
+    waiting = {
+        read.op for graph in graphs for value in graph.values if ops[value.producer].variable for read in value.reads
+    }
+
+    def kind(names: Sequence[str]) -> str:
+        if any(ops[name].variable for name in names):
+            return "variable"
+        if machine.isolate == "waits" and any(name in waiting for name in names):
+            return "waiting"
+        return "fixed"
+
+    kinds = [kind(names) for names in clusters]
+    return [(a, b) for b in range(len(kinds)) for a in range(b) if kinds[a] != kinds[b]]

@@ -1,0 +1,163 @@
+r"""A schedule of loops, and what makes it legal.
+
+**Definition.** A schedule of a graph on a machine gives an initiation interval :math:`II`, for each op :math:`v` a
+start :math:`\sigma_v \ge 0` and a group :math:`\gamma_v`, for each value :math:`x` a number of buffers
+:math:`D_x \ge 1`, and for each group its warps and registers. Iteration :math:`i` runs op :math:`v` from
+:math:`\sigma_v + i\,II` on. It is legal when
+
+1. *Streams*: in one group the intervals :math:`[\sigma_v - get_v,\; \sigma_v + issue_v + put_v)` of its ops are
+   disjoint modulo :math:`II`; :math:`get_v` is the machine's ``get`` for each value that :math:`v` reads from another
+   group, :math:`put_v` its ``put`` for each value of :math:`v` that another group reads.
+2. *Units*: at every cycle modulo :math:`II` the amounts that ops hold of a unit are within its capacity.
+3. *Dependences*: :math:`\sigma_t + k\,II \ge \sigma_s + delay + cross`, for a read :math:`delay = latency_s`;
+   ``cross`` is 0 within a group, else the hand-over's latency, and for a value in registers the time of two copies of
+   it as well.
+4. *Buffers*: :math:`D_x\,II \ge release_x - acquire_x + cross_x`, where :math:`acquire_x = \sigma_p + begin_x`,
+   :math:`release_x` is the last :math:`\sigma_t + k\,II + release` of its readers (at least the end of its producer),
+   and :math:`cross_x` the hand-over's latency if a reader is in another group.
+5. *Memories*: :math:`\sum_x D_x\,size_x` over the values of shared memory, and over those in registers that
+   another group reads, with what is resident is within the machine's; the same for tensor memory.
+6. *Registers*: at every cycle modulo :math:`II` the bytes of values in registers that are between acquire and release,
+   for the producer's group and for each reader's, are within
+   :math:`4 \cdot threads \cdot (registers - reserve)`; all grants together are within the register file.
+7. *Warps*: a group has the warps that its ops take; all together are within the machine's.
+8. *Isolation*, as the machine's ``isolate`` says.
+
+Several loops of a kernel (masked and unmasked blocks of an attention) are *phases*: each has an interval and starts of
+its own; groups, registers and buffers are shared by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+
+from forgec.schedule.graph import STRICT, Graph, Op, Value
+from forgec.schedule.machine import Machine
+
+
+@dataclass(frozen=True)
+class Group:
+    """Warps that run one instruction stream. ``registers``: of each thread. ``kind``: the role of its ops (``load``,
+    ``mma``, …), or ``consumer`` where they have several.
+    """
+
+    __pydantic_config__ = STRICT
+    name: str
+    warps: int
+    registers: int
+    ops: tuple[str, ...]
+    kind: str = "consumer"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One loop with its interval, and the start of each op in cycles."""
+
+    __pydantic_config__ = STRICT
+    graph: Graph
+    ii: int
+    starts: Mapping[str, int]
+
+    @property
+    def length(self) -> int:
+        """Cycles from the first start of an iteration to the end of all its ops."""
+        return max(self.starts[op.name] + op.span for op in self.graph.ops)
+
+    @property
+    def stages(self) -> int:
+        """How many iterations are under way at once."""
+        return max(self.starts[op.name] // self.ii for op in self.graph.ops) + 1
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A lower bound of the interval, and what it comes from: ``unit tensor_core``, ``recurrence a -> b``."""
+
+    __pydantic_config__ = STRICT
+    name: str
+    cycles: int
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What is proved about a schedule.
+
+    ``bounds``: lower bounds of the interval, the largest first. ``refuted``: intervals between the largest bound and
+    the schedule's that the solver proved impossible. ``status``: ``optimal`` (interval and length are the least),
+    ``feasible`` (a time limit ended the search for a shorter length), ``timeout`` (the limit left smaller intervals
+    undecided). ``quantum``: cycles that times are multiples of; ``distortion``: by how much rounding to them lengthened
+    the largest bound. ``alternatives``: other tiles, each with the least cost that it could have and what became of it.
+    """
+
+    __pydantic_config__ = STRICT
+    bounds: tuple[Bound, ...]
+    status: str
+    refuted: tuple[int, ...] = ()
+    undecided: tuple[int, ...] = ()
+    least_length: int = 0
+    quantum: int = 1
+    distortion: float = 0.0
+    alternatives: tuple[Mapping[str, str | int | float], ...] = ()
+    solve_seconds: float = 0.0
+    deterministic_time: float = 0.0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A kernel's schedule: phases that share ``groups`` and ``depths`` (buffers of each value, by name)."""
+
+    __pydantic_config__ = STRICT
+    machine: str
+    phases: tuple[Phase, ...]
+    groups: tuple[Group, ...]
+    depths: Mapping[str, int]
+    certificate: Certificate | None = None
+    slack: int = 0
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def group_of(self) -> dict[str, int]:
+        """The index of each op's group."""
+        return {name: index for index, group in enumerate(self.groups) for name in group.ops}
+
+    @property
+    def cost(self) -> Fraction:
+        """Cycles per unit of work over all phases in their steady state."""
+        cycles = sum(phase.ii * phase.graph.trips for phase in self.phases)
+        return Fraction(cycles) / sum(phase.graph.work * phase.graph.trips for phase in self.phases)
+
+    def crossing(self, value: Value) -> bool:
+        """Whether a group other than the producer's reads the value."""
+        return any(self.group_of[read.op] != self.group_of[value.producer] for read in value.reads)
+
+
+def lifetime(graph: Graph, value: Value, starts: Mapping[str, int], ii: int) -> int:
+    """Cycles from acquire to release."""
+    start = starts[value.producer]
+    ends = [start + graph.op(value.producer).latency]
+    ends += [starts[read.op] + read.distance * ii + read.release for read in value.reads]
+    return max(ends) - start - value.begin
+
+
+def gets(schedule: Schedule, graph: Graph, op: Op) -> int:
+    """How many values an op takes over from other groups."""
+    mine = schedule.group_of[op.name]
+    return sum(
+        any(read.op == op.name for read in value.reads) and schedule.group_of[value.producer] != mine
+        for value in graph.values
+    )
+
+
+def puts(schedule: Schedule, graph: Graph, op: Op) -> int:
+    """How many values an op hands to other groups."""
+    return sum(value.producer == op.name and schedule.crossing(value) for value in graph.values)
+
+
+def transfer(machine: Machine, value: Value) -> int:
+    """Cycles that a value in registers takes to get to another group's: into shared memory and out of it."""
+    return (
+        2 * machine.rounded(Fraction(value.size, machine.handover.bytes_per_cycle)) if value.memory == "register" else 0
+    )

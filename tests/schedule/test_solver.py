@@ -1,0 +1,145 @@
+"""The solver against brute force on small random graphs, and the bounds, certificates and errors that it gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from forgec.diagnostics import ForgeError
+from forgec.schedule.bounds import lower_bounds
+from forgec.schedule.check import check
+from forgec.schedule.graph import Dependence, Graph, Op, Read, Use, Value
+from forgec.schedule.machine import Machine
+from forgec.schedule.schedule import Schedule
+from forgec.schedule.solve import schedules
+from tests.schedule.small import Steps, TooMuchError, best, is_legal, random_graph, random_machine
+
+SEEDS = 560
+COMPARED = 300
+TRIED = 30_000
+"""Partial schedules that brute force may look at: graphs that take more are left out, and counted."""
+
+
+def solved(graph: Graph, machine: Machine) -> Schedule | None:
+    try:
+        return schedules([[graph]], machine)[0]
+    except ForgeError as caught:
+        if caught.code != "FORGE-S001":
+            raise
+        return None
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_interval_and_length_are_those_of_brute_force(part: int) -> None:
+    compared = fitting = 0
+    for seed in range(part * SEEDS // 4, (part + 1) * SEEDS // 4):
+        random = Random(seed)
+        machine = random_machine(random)
+        graph = random_graph(random, machine)
+        schedule = solved(graph, machine)
+        if schedule is not None:
+            assert check(schedule, machine) == []
+            assert is_legal(schedule, machine)
+            assert schedule.certificate is not None
+            assert schedule.certificate.status == "optimal"
+        found = None if schedule is None else (schedule.phases[0].ii, schedule.phases[0].length)
+        try:
+            expected = best(graph, machine, 3 if found is None else found[0], Steps(TRIED))
+        except TooMuchError:
+            continue
+        assert found == expected, f"seed {seed}"
+        compared += 1
+        fitting += found is not None
+    assert compared >= COMPARED // 4
+    assert fitting >= compared // 2
+
+
+def op(name: str, issue: int, latency: int, *uses: Use) -> Op:
+    return Op(name, "op", issue, latency, uses)
+
+
+def machine_of(**changes: object) -> Machine:
+    """A machine with room for everything, changed."""
+    random = random_machine(Random(0))
+    wide = replace(
+        random,
+        shared_bytes=1 << 20,
+        tensor_bytes=1 << 20,
+        most_warps=64,
+        isolate="none",
+        registers=replace(random.registers, total=1 << 20, most=64, reserve=0, uniform=False),
+        handover=replace(random.handover, put=0, get=0, latency=0),
+    )
+    return replace(wide, **changes)  # type: ignore[arg-type]
+
+
+def test_the_bound_of_a_recurrence_names_its_ops() -> None:
+    graph = Graph(
+        "ring",
+        (op("a", 1, 3), op("b", 1, 4), op("c", 1, 1)),
+        dependences=(Dependence("a", "b", 3), Dependence("b", "a", 4, 2), Dependence("b", "c", 4)),
+    )
+    bound = lower_bounds(graph, machine_of())[0]
+    assert bound.cycles == 4  # 7 cycles over a distance of 2
+    assert bound.name in ("recurrence a -> b", "recurrence b -> a")
+
+
+def test_the_bound_of_a_unit_counts_amounts() -> None:
+    machine = machine_of()
+    capacity = machine.units["b"].capacity
+    graph = Graph("units", tuple(op(f"o{n}", 0, 1, Use("b", 5, amount=capacity)) for n in range(3)))
+    assert (lower_bounds(graph, machine)[0].name, lower_bounds(graph, machine)[0].cycles) == ("unit b", 15)
+
+
+def test_a_budget_that_is_too_small_is_explained_by_what_conflicts() -> None:
+    graph = Graph("large", (op("a", 1, 1), op("b", 1, 1)), (Value("v", "a", "shared", 100, (Read("b", 1),)),))
+    with pytest.raises(ForgeError, match="shared memory conflict") as caught:
+        schedules([[graph]], machine_of(shared_bytes=99))
+    assert caught.value.code == "FORGE-S001"
+    assert solved(graph, machine_of(shared_bytes=100)) is not None
+
+
+def test_a_conflict_of_two_constraints_names_both() -> None:
+    # Two loads that may not share a group with the others, and only two warps.
+    loads = tuple(replace(op(f"l{n}", 1, 2), variable=True) for n in range(2))
+    graph = Graph(
+        "warps",
+        (*loads, replace(op("use", 1, 1), warps=2)),
+        tuple(Value(f"v{n}", f"l{n}", "shared", 1, (Read("use", 1),)) for n in range(2)),
+    )
+    with pytest.raises(ForgeError) as caught:
+        schedules([[graph]], machine_of(isolate="loads", most_warps=2))
+    message = str(caught.value)
+    assert "isolation, warps" in message or "warps, isolation" in message
+    assert "memory" not in message
+
+
+def test_the_same_seed_gives_the_same_schedule() -> None:
+    random = Random(7)
+    machine = machine_of()
+    graph = random_graph(random, machine)
+    first, second = (schedules([[graph]], machine)[0] for _ in range(2))
+    assert (first.phases, first.groups, first.depths) == (second.phases, second.groups, second.depths)
+
+
+def test_several_schedules_are_distinct_and_in_order() -> None:
+    graph = Graph("free", (op("a", 1, 2), op("b", 1, 2), op("c", 1, 2)), dependences=(Dependence("a", "b", 2),))
+    machine = machine_of()
+    found = schedules([[graph]], machine, k=4)
+    assert len(found) == 4
+    keys = {(tuple(s.phases[0].starts.items()), tuple(g.ops for g in s.groups)) for s in found}
+    assert len(keys) == 4
+    lengths = [s.phases[0].length for s in found]
+    assert lengths == sorted(lengths)
+    assert all(check(s, machine) == [] for s in found)
+
+
+def test_a_time_limit_is_called_one() -> None:
+    random = Random(3)
+    machine = machine_of()
+    graph = random_graph(random, machine)
+    with pytest.raises(ForgeError) as caught:
+        schedules([[graph]], machine, limit=0.0)
+    assert caught.value.code == "FORGE-S002"
