@@ -3,8 +3,8 @@
 ``python -m benchmarks products [NAME …]``: all, or those whose names begin so. Each is compiled as a model of its own
 for this machine, and its kernels run in one native call, with one thread and with two. The bound is the larger of what
 the multiply-adds take at the rate of the same instructions on registers, and of what the weights (or keys and values)
-take at the rate at which so many threads read memory, both measured by the same run. Of attention only those pairs count
-that no mask leaves out.
+take at the rate at which so many threads read memory, both measured by the same run. Of attention only those pairs
+count that no mask leaves out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from benchmarks.measure import table
 from benchmarks.models import Case
-from benchmarks.ops import THREADS, Op, fastest, measured
+from benchmarks.ops import THREADS, Op, fastest, measured, with_large_pages
 from benchmarks.roofline import peak_flops
 from forgec.backends.cpu.backend import level_of
 
@@ -81,7 +81,7 @@ def attentions() -> Iterator[Product]:
 
 def read_rate(threads: int, nbytes: int = 256 << 20) -> float:
     """Bytes per second that so many threads read together: each sums a part of its own."""
-    parts = torch.ones(nbytes // 4).chunk(threads)
+    parts = with_large_pages(torch.ones(nbytes // 4)).chunk(threads)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
 
