@@ -177,8 +177,9 @@ def compile(
     make machine code for one level of x86-64, ``cpu`` for all in one artifact, ``cpu:aten`` calls torch's operations.
     None: what ``FORGEC_TARGET`` names, else ``cpu:host``, or ``cpu:aten`` where this processor has no level.
     ``pipeline`` is the text of a pass pipeline or a preset (``"@O2"``); ``fallback="error"`` refuses operations that
-    have neither an op nor a kernel of their own; ``dynamic_shapes`` is torch.export's. ``weights`` says what the weights of linears and
-    embeddings are rounded to (``"bf16"``, ``"int8"``, ``"int4"``): the pass ``round-weights`` then ends the pipeline.
+    have neither an op nor a kernel of their own; ``dynamic_shapes`` is torch.export's.
+    ``weights`` says what the weights of linears and embeddings are rounded to
+    (``"bf16"``, ``"int8"``, ``"int4"``): the pass ``round-weights`` then ends the pipeline.
     ``"gguf:FILE"`` stores them as the GGUF file does that the model was loaded from (Q8_0, Q4_0, Q4_1, Q6_K), which
     changes no value.
     ``report.weights`` says how far each is from the model's, and with ``calibration`` ``report.calibration`` what that
