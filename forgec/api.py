@@ -177,8 +177,9 @@ def compile(
     make machine code for one level of x86-64, ``cpu`` for all in one artifact, ``cpu:aten`` calls torch's operations.
     None: what ``FORGEC_TARGET`` names, else ``cpu:host``, or ``cpu:aten`` where this processor has no level.
     ``pipeline`` is the text of a pass pipeline or a preset (``"@O2"``); ``fallback="error"`` refuses operations that
-    have no op of their own; ``dynamic_shapes`` is torch.export's. ``weights`` says what the weights of linears and
-    embeddings are rounded to (``"bf16"``, ``"int8"``, ``"int4"``): the pass ``round-weights`` then ends the pipeline.
+    have neither an op nor a kernel of their own; ``dynamic_shapes`` is torch.export's.
+    ``weights`` says what the weights of linears and embeddings are rounded to
+    (``"bf16"``, ``"int8"``, ``"int4"``): the pass ``round-weights`` then ends the pipeline.
     ``"gguf:FILE"`` stores them as the GGUF file does that the model was loaded from (Q8_0, Q4_0, Q4_1, Q6_K), which
     changes no value.
     ``report.weights`` says how far each is from the model's, and with ``calibration`` ``report.calibration`` what that
@@ -307,13 +308,13 @@ def _compile(
         done = run_pipeline(captured.module, passes, context=ctx, instruments=instruments, costs=costs)
         forge = captured.module
         taken = _taken(forge, captured.tensors, weights) if weights.startswith(GGUF) else None
-        if fallback == "error":
-            _refuse_fallbacks(forge)
     with clock.phase("codegen"):
         plan = forge.clone()
         with noted() as choices:
             lowered = run_pipeline(plan, tile_passes(target, precision), context=ctx, instruments=instruments)
         tile = plan.clone() if backend.kernels else None
+        if fallback == "error":
+            _refuse_fallbacks(forge if tile is None else tile)
         lowered += run_pipeline(plan, plan_passes(target), context=ctx, instruments=instruments)
         kernels = backend.native(plan, target)
         for kernel in [op for op in plan.ops if isinstance(op, KernelOp)]:  # they stand at the level of tiles
@@ -391,7 +392,7 @@ def _check_examples(plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]) 
 
 
 def _refuse_fallbacks(forge: ModuleOp) -> None:
-    """With ``fallback="error"``: every operation without an op of its own, all in one error."""
+    """With ``fallback="error"``: every operation without an op or a kernel of its own, all in one error."""
     from forgec.ir.locations import from_attribute
     from forgec.passes.outlining import occurrences
     from forgec.report.report import is_fallback

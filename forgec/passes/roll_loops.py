@@ -329,6 +329,7 @@ class _Rolling:
             self._redirect(old, moved)
         for each in results:
             self._concats(stacked[each], each)
+            emit = Emitter(Builder(InsertPoint.after(group)), self.template[-1])  # ``at`` may have been a concatenation
             for step in range(self.count):
                 old = self.loop.value(step, each)
                 if old is None or all(use.operation in self.members for use in old.uses):

@@ -86,6 +86,19 @@ def test_fallbacks_can_be_refused(model: Path, tmp_path: Path):
     assert not (tmp_path / "m.forge").exists()
 
 
+@pytest.mark.parametrize(("target", "code"), [("cpu:x86-64-v3", 0), ("cpu:aten", 1)])
+def test_operations_with_kernels_are_no_fallbacks_to_refuse(tmp_path: Path, target: str, code: int):
+    path = tmp_path / "empty.py"
+    path.write_text(
+        "import torch\n\nclass Model(torch.nn.Module):\n    def forward(self, x):\n"
+        "        y = x.new_empty(2, 4)\n        y[:, :2], y[:, 2:] = x, x + 1\n        return y\n\n"
+        "model, example_inputs = Model(), (torch.ones(2, 2),)\n"
+    )
+    finished = forgec("compile", path, "-o", tmp_path / "m.forge", "--fallback", "error", "--target", target)
+    assert finished.code == code
+    assert ("aten::new_empty" in finished.err) == bool(code)
+
+
 @pytest.mark.parametrize(
     ("source", "arguments", "code"),
     [

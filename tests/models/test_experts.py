@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 import forgec
 from tests.models.architectures.row import Row
@@ -61,6 +62,21 @@ def test_weights_taken_for_each_row(name: str) -> None:
     compiled = forgec.compile(model, (), arguments)
     check(row, compiled)
     same(compiled(**arguments), eager(model, arguments))
+
+
+@pytest.mark.parametrize(("hidden", "wide", "chosen"), [(48, 32, 2), (64, 48, 2), (32, 32, 1)])
+def test_weights_that_lie_turned(hidden: int, wide: int, chosen: int) -> None:
+    """GPT-OSS holds the weights of its experts as [experts, in, out], which grouped products take as they are."""
+    torch.manual_seed(0)
+    config = transformers.GptOssConfig(
+        hidden_size=hidden, intermediate_size=wide, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2,
+        head_dim=8, vocab_size=9, num_local_experts=4, num_experts_per_tok=chosen,
+    )  # fmt: skip
+    layer = transformers.GptOssForCausalLM(config).eval().model.layers[0].mlp
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    x = torch.randn(1, 26, hidden)
+    same(forgec.compile(layer, (x,), target="cpu:host")(x)[0], layer(x)[0].detach())
 
 
 def test_dynamic_extents_change_nothing() -> None:

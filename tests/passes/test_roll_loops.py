@@ -65,6 +65,15 @@ def several_states(k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return torch.stack(found, 1)
 
 
+def averaged(gate: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What is passed on is a mean of the state; all states are results, and so is the last one."""
+    state, found = torch.zeros_like(x[:, 0]), []
+    for i in range(x.shape[1]):
+        state = state.mean(0, keepdim=True) * gate[:, i] + x[:, i]
+        found.append(state)
+    return torch.stack(found, 1), state
+
+
 def mixing(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     """Each place of the state needs all others: a product of a matrix is no scan."""
     state = torch.zeros_like(x[0])
@@ -86,6 +95,7 @@ CASES: list[tuple[Callable[..., Any], list[tuple[int, ...]], int]] = [
     (gated, [(2, 7, 40), (2, 7, 40)], 1),
     (delta_rule, [(2, 2, 5, 8), (2, 2, 5, 8), (2, 2, 5, 12), (2, 2, 5)], 1),
     (several_states, [(6, 3, 33), (6, 3, 33)], 1),
+    (averaged, [(2, 6, 20), (2, 6, 20)], 1),
     (mixing, [(5, 4, 8), (8, 8)], 0),
     (reversed_state, [(5, 4, 4)], 0),
 ]

@@ -107,13 +107,15 @@ class Lowering:
         """Tiles that are written in the loop nest of a reduction."""
 
     def block(self, block: Block) -> None:
-        """Emit the ops of a block; what it yields is left in ``yielded``."""
+        """Emit the ops of a block; what it yields is left in ``yielded``. Limits that it computes are its own."""
+        outside = dict(self.limits)
         for op in block.ops:
             try:
                 self.op(op)
                 self.know_limits(op)
             except Unsupported as fault:
                 raise refusal(fault, self.kernel, op) from fault
+        self.limits = outside
 
     def op(self, op: Operation) -> None:
         match op:

@@ -198,7 +198,7 @@ class _Packing:
             if isinstance(op, FusedOp):
                 yield from _readings(op.body.block.args[use.index])
             elif not isinstance(op, CallOp) or op.callee.root_reference.data not in self.layers.functions:
-                yield _reading(op, use.index), False
+                yield _reading(op, use.index), _is_turned(op, use.index)
 
     def _fits(self, weight: Weight, form: Form) -> bool:
         """True if the kernels of all groups that read a weight read whole panels."""
@@ -284,7 +284,12 @@ def _readings(argument: SSAValue) -> Iterator[tuple[str, bool]]:
             grouped = all(isinstance(inner.operation, GroupedMatmulOp) for inner in op.result.uses)
             yield ("linear", not grouped) if names == {"linear"} else ("other", False)
         else:
-            yield _reading(op, use.index), isinstance(op, GroupedMatmulOp)
+            yield _reading(op, use.index), _is_turned(op, use.index)
+
+
+def _is_turned(op: Operation, index: int) -> bool:
+    """True for the weights [G, K, N] of a grouped product."""
+    return isinstance(op, GroupedMatmulOp) and index == 1
 
 
 def _is_windowed(argument: SSAValue) -> bool:
