@@ -8,19 +8,18 @@ from dataclasses import dataclass
 from math import prod
 
 from xdsl.builder import Builder
-from xdsl.dialects.builtin import IntAttr, ModuleOp, StringAttr
+from xdsl.dialects.builtin import IntAttr, ModuleOp
 from xdsl.dialects.func import CallOp
 from xdsl.ir import Operation, SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from forgec.ir import types
-from forgec.ir.attributes import ExtentsAttr, IntsAttr, ScalarAttr
+from forgec.ir.attributes import IntsAttr
 from forgec.ir.ops.contraction import ConvolutionOp, ConvTransposeOp
 from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.module import ParamOp, ParamRefOp
 from forgec.ir.ops.shape import FlipOp, TransposeOp
-from forgec.ir.ops.spatial import PadOp
 from forgec.passes.layers import Layers
 from forgec.passes.rewriting import erase_unused
 from forgec.passes.shared_weights import Replacement, Weight, computed_param, grouped, weights_of
@@ -76,8 +75,10 @@ def _phases_of(op: Operation, index: int) -> Phases | None:
     if len(shape) != types.rank(op.weight) or 0 in shape:
         return None
     taken, made, *kernel = shape
-    steps = zip(kernel, op.strides.data, op.output_padding.data, op.padding.data, strict=True)
-    taps = tuple(-(-(k + max(0, more - p)) // s) for k, s, more, p in steps)
+    steps = list(zip(kernel, op.strides.data, op.output_padding.data, op.padding.data, strict=True))
+    if any(k % s or more > p for k, s, more, p in steps):
+        return None  # a kernel filled up with zeros would make NaN of what is infinite
+    taps = tuple(k // s for k, s, _, _ in steps)
     return Phases(op.groups.data, taken // op.groups.data, made, tuple(kernel), tuple(op.strides.data), taps)
 
 
@@ -108,12 +109,7 @@ def _take(weight: Weight, phases: Phases, module: ModuleOp, layers: Layers, para
 def _weight(emit: Emitter, stored: SSAValue, phases: Phases) -> SSAValue:
     """[O * prod(strides), C / groups, *taps]: of each channel, and each of the strides, the places, last ones first."""
     count, groups = len(phases.kernel), phases.groups
-    steps = list(zip(phases.taps, phases.strides, phases.kernel, strict=True))
-    more = [taps * s - k for taps, s, k in steps]
-    if any(more):
-        low, high = ExtentsAttr([0] * (count + 2)), ExtentsAttr([0, 0, *more])
-        stored = emit(PadOp, stored, mode=StringAttr("constant"), low=low, high=high, value=ScalarAttr.of(0.0))
-    split = [extent for taps, s, _ in steps for extent in (taps, s)]
+    split = [extent for taps, s in zip(phases.taps, phases.strides, strict=True) for extent in (taps, s)]
     found = emit.reshape(stored, (groups, phases.taken, phases.made, *split))
     taps, strides = range(3, 3 + 2 * count, 2), range(4, 4 + 2 * count, 2)
     if any(extent > 1 for extent in phases.taps):

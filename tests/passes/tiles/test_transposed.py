@@ -39,3 +39,13 @@ def test_results_are_those_of_float64(
         rtol=1e-5 if dtype == torch.float32 else 3e-2,
         atol=1e-5 if dtype == torch.float32 else 2e-2,
     )
+
+
+@pytest.mark.parametrize("kernel", [3, 4])
+def test_what_is_not_finite_stays_where_torch_has_it(kernel: int) -> None:
+    torch.manual_seed(0)
+    model = nn.ConvTranspose1d(4, 6, kernel, stride=2).eval()
+    x = torch.randn(2, 4, 19)
+    x[0, 1, 7], x[1, 2, 11] = float("inf"), float("nan")
+    found = forgec.compile(model, (x,), target="cpu:host")(x)
+    torch.testing.assert_close(found, model(x), rtol=1e-5, atol=1e-5, equal_nan=True)
