@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from xdsl.ir import Attribute, Operation, SSAValue
 
+from forgec.backends.triton.helpers import HELPERS
 from forgec.backends.triton.ranges import IndexRanges
 from forgec.backends.triton.text import (
     Level,
@@ -62,7 +63,7 @@ class Writer:
         self.bindings = kernel.bindings
         self.ranges = IndexRanges(kernel, ranges)
         self.index = index
-        self.names = Names((*kernel.symbol_names, *self.bindings))
+        self.names = Names((*kernel.symbol_names, *self.bindings, *HELPERS))
         self.lines: list[str] = []
         self.helpers: dict[str, None] = {}
         self.checks: dict[int, str] = {}
