@@ -32,8 +32,8 @@ PASSES = (
     "fuse-epilogue", "fuse-glu", "fuse-indexing", "fuse-linear", "fuse-moe", "fuse-norm", "fuse-rope", "fuse-softmax",
     "select-masked-rows",
     "group-query-heads", "hoist-tables", "infer-shapes", "inline-kernels", "inline-layers",
-    "materialize-masks", "merge-linears", "outline-control-flow", "outline-layers",
-    "outline-layers{unnamed=false min-ops=3}", "sink-tables",
+    "materialize-masks", "merge-linears", "multiply-bytes", "outline-control-flow", "outline-layers",
+    "outline-layers{unnamed=false min-ops=3}", "roll-loops", "sink-tables",
 )  # fmt: skip
 """Every pass on forge's level. Whatever their order, and however often each runs, a module keeps its value: what the
 standard pipelines order, they order for what is found. Later passes find less in kernels (``inline-kernels`` opens

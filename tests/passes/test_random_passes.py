@@ -59,8 +59,8 @@ def test_graphs_of_any_ops(seed: int) -> None:
     check_permutation(graph, random_order(Seeded(seed), 12))
 
 
-ROUNDING = ("round-weights",)
-"""What changes values on purpose: its tests compare with the rounded weights."""
+ROUNDING = ("round-weights", "round-factors")
+"""What changes values on purpose: their tests compare with rounded weights and factors."""
 
 
 def test_every_pass_is_checked() -> None:
