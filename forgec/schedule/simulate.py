@@ -36,7 +36,7 @@ class Event:
 class Simulation:
     """What happened.
 
-    ``per_iteration``: cycles between the ends of two iterations of the last phase, over the second half of its run.
+    ``per_iteration``: cycles between the ends of two iterations of the last phase, over the middle half of its run.
     ``utilization``: the share of ``cycles`` for which each unit is held. ``deadlock``: for each group that could not go
     on, the op that it could not issue and what that waits for; empty where all is well.
     """
@@ -239,8 +239,7 @@ def simulate(
         if event.phase == len(counts) - 1:
             ends[event.iteration] = max(ends.get(event.iteration, 0), event.done)
     numbers = sorted(ends)
-    middle = len(numbers) // 2
-    rest = numbers[middle:]
+    rest = numbers[len(numbers) // 4 : -(-3 * len(numbers) // 4)]  # neither the filling nor the draining
     per_iteration = (ends[rest[-1]] - ends[rest[0]]) / (len(rest) - 1) if len(rest) > 1 else float(cycles)
     utilization = {
         name: unit.busy / (unit.capacity * cycles) for name, unit in run.units.items() if unit.busy and cycles
