@@ -267,7 +267,7 @@ def shortest(graph: Graph, machine: Machine, ii: int, row: list[int], steps: Ste
     home = {op.name: group for op, group in zip(graph.ops, row, strict=True)}
     if not isolated_row(graph, machine, home):
         return None
-    groups = grants(graph, machine, home)
+    groups = grants(graph, machine, home, steps)
     if not groups:
         return None
     hop = machine.handover.latency
@@ -289,7 +289,7 @@ def isolated_row(graph: Graph, machine: Machine, home: dict[str, int]) -> bool:
     return isolated(schedule, machine) and all(len({home[n] for n in cluster}) == 1 for cluster in graph.clusters())
 
 
-def grants(graph: Graph, machine: Machine, home: dict[str, int]) -> list[tuple[Group, ...]]:
+def grants(graph: Graph, machine: Machine, home: dict[str, int], steps_left: Steps) -> list[tuple[Group, ...]]:
     """The groups with their warps and all maximal divisions of the register file among them."""
     facts = machine.registers
     count = max(home.values()) + 1
@@ -304,6 +304,7 @@ def grants(graph: Graph, machine: Machine, home: dict[str, int]) -> list[tuple[G
     def extend(row: tuple[int, ...], left: int) -> None:
         if left < 0:
             return
+        steps_left.count()
         if len(row) == count:
             found.append(row)
             return
@@ -312,6 +313,8 @@ def grants(graph: Graph, machine: Machine, home: dict[str, int]) -> list[tuple[G
                 extend((*row, step), left - threads[len(row)] * step)
 
     extend((), facts.total)
+    if len(found) > 200:
+        raise TooMuchError
     largest = [r for r in found if not any(o != r and all(a >= b for a, b in zip(o, r, strict=True)) for o in found)]
     return [tuple(Group(str(n), warps[n], row[n], members[n]) for n in range(count)) for row in largest]
 
