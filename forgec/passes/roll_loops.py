@@ -73,7 +73,7 @@ class RollLoops(ModulePass):
         for block in [block for block in blocks(op) if not isinstance(block.parent_op(), FusedOp)]:
             tried: set[SSAValue] = set()
             while (loop := find_loop(block, tried)) is not None:
-                tried |= {loop.families[op].source for ops in loop.steps for op in ops if op in loop.families}  # type: ignore[index]
+                tried |= {loop.families[op].source for ops in loop.steps for op in ops if op in loop.families}  # type: ignore[index] - just looked for
                 _Rolling(block, loop).run()
 
 
@@ -291,7 +291,7 @@ class _Rolling:
             op = pending.pop()
             if op in self.position and op not in found:
                 found.add(op)
-                pending += [] if op in self.loop.families else [v.owner for v in op.operands]  # type: ignore[union-attr]
+                pending += [] if op in self.loop.families else [v.owner for v in op.operands]  # type: ignore[union-attr] - an op by its position
         return found
 
     # Uses
@@ -357,7 +357,7 @@ class _Rolling:
             if not isinstance(op, ConcatOp) or op in self.members:
                 continue
             inputs, begin = list(op.inputs), use.index
-            if inputs[begin : begin + self.count] != values:  # type: ignore[comparison-overlap]
+            if inputs[begin : begin + self.count] != values:  # type: ignore[comparison-overlap] - a value may lack
                 continue
             emit = Emitter(Builder(InsertPoint.before(op)), op)
             merged = self._unstacked(emit, stacked, op.dim.data)

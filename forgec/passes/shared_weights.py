@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from xdsl.builder import Builder
 from xdsl.dialects.builtin import ModuleOp, StringAttr, SymbolRefAttr
+from xdsl.dialects.func import CallOp
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.rewriter import InsertPoint, Rewriter
 
@@ -15,7 +16,7 @@ from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.module import ParamOp, ParamRefOp, YieldOp
 from forgec.passes.layers import Layers
 from forgec.passes.patterns import made_by
-from forgec.passes.rewriting import blocks
+from forgec.passes.rewriting import blocks, erase_unused
 from forgec.passes.tiles.group import alone
 
 Key = str | SSAValue
@@ -89,6 +90,21 @@ class Replacement:
                 passed = [self.of(call.operands[index]) for call in self.layers.calls_of(layer)]
                 self._known[value] = self.layers.add_argument(layer, passed, value.name_hint or "weight")
         return self._known[value]
+
+    def readers(self, weight: Weight) -> Iterator[tuple[FusedOp, list[int], SSAValue]]:
+        """Every op but calls that reads a weight, as a group: where among its operands, and what stands for it now.
+        When all have been seen, readings of the weight that nothing uses any more are erased.
+        """
+        for value in weight.values:
+            self.of(value)
+        for value in weight.values:
+            for use in list(value.uses):
+                op = use.operation
+                if not isinstance(op, CallOp):
+                    group = op if isinstance(op, FusedOp) else grouped(op)
+                    yield group, [n for n, operand in enumerate(group.operands) if operand is value], self.of(value)
+        for value in weight.values:
+            erase_unused(value, ParamRefOp)
 
     def _reference(self, value: SSAValue) -> SSAValue:
         ref = made_by(value, ParamRefOp)

@@ -163,8 +163,8 @@ class Guards:
 
         library = Library()
         before = program.numpy_library, program.library_of, program.bind, Frame.run, Segment.run
-        program.numpy_library = lambda: library  # type: ignore[assignment]
-        program.library_of = lambda leaves, tensors: library  # type: ignore[assignment]
+        program.numpy_library = lambda: library  # type: ignore[assignment] - in place of a method
+        program.library_of = lambda leaves, tensors: library  # type: ignore[assignment] - the same
         program.bind = self.bind  # type: ignore[assignment]
         Frame.run = lambda frame, *args: guards.run_frame(frame, *args)  # type: ignore[method-assign]
         Segment.run = lambda segment: guards.run_segment(segment)  # type: ignore[method-assign]

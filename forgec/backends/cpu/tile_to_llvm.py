@@ -255,7 +255,7 @@ class _Lowering(Lowering):
         numbers = {pair: number for number, pair in enumerate(limits)}
         values = [v for each in op.walk() for v in (*each.results, *(a for r in each.regions for a in r.block.args))]
         return tuple(
-            tuple(numbers.get((limit, extent), -1) for limit, extent in zip(self.needed.of(v), extents(v), strict=True))  # type: ignore[arg-type]
+            tuple(numbers.get((limit, extent), -1) for limit, extent in zip(self.needed.of(v), extents(v), strict=True))  # type: ignore[arg-type] - None is no key, and is not found
             for v in values
         )
 

@@ -18,7 +18,7 @@ from forgec.ir.ops.contraction import GroupedMatmulOp, LinearOp
 from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.index import EmbeddingOp
-from forgec.ir.ops.module import ParamOp, ParamRefOp
+from forgec.ir.ops.module import ParamOp
 from forgec.ir.ops.quantization import BYTES, WORD
 from forgec.ir.ops.shape import ReshapeOp, SliceOp, TransposeOp
 from forgec.ir.ops.spatial import PadOp
@@ -29,7 +29,7 @@ from forgec.ir.tile.memory import GatherOp, LoadOp, ViewOp
 from forgec.ir.tile.types import extents
 from forgec.passes.layers import Layers
 from forgec.passes.rewriting import blocks, erase_unused
-from forgec.passes.shared_weights import Replacement, Weight, computed_param, grouped, weights_of
+from forgec.passes.shared_weights import Replacement, Weight, computed_param, weights_of
 from forgec.passes.tiles.group import KnownGroups
 from forgec.passes.tiles.kernel_builder import PANEL_ROWS, NotLowered
 from forgec.runtime.symbolic import Extent
@@ -227,20 +227,9 @@ class _Packing:
 
     def _pack(self, weight: Weight, form: Form) -> None:
         made = {name: self._packed_param(name, form) for name in weight.names}
-        packed = Replacement(self.layers, made)
-        for value in weight.values:
-            packed.of(value)
-        for value in weight.values:
-            for use in list(value.uses):
-                op = use.operation
-                if isinstance(op, CallOp):
-                    continue
-                group = op if isinstance(op, FusedOp) else grouped(op)
-                for position, operand in enumerate(list(group.operands)):
-                    if operand is value:
-                        _read_packed(group, position, packed.of(value), form)
-        for value in weight.values:
-            erase_unused(value, ParamRefOp)
+        for group, positions, value in Replacement(self.layers, made).readers(weight):
+            for position in positions:
+                _read_packed(group, position, value, form)
 
     def _packed_param(self, name: str, form: Form) -> ParamOp:
         def compute(emit: Emitter, weight: SSAValue, _: object) -> SSAValue:

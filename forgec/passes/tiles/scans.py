@@ -204,6 +204,6 @@ def _arranged(
 
     found = [dims(each) for each in (*carried, *made)]
     whole = {dim for dim in range(len(shape)) if dim in mixed or any(dim not in each for each in found)}
-    if any(not isinstance(shape[dim], int) or shape[dim] > WHOLE for dim in whole):  # type: ignore[operator]
+    if any(not isinstance(shape[dim], int) or shape[dim] > WHOLE for dim in whole):  # type: ignore[operator] - an int by then
         raise NotLowered("a step needs all places of a dimension that is too long for a tile")
     return ScanOutput(scan, parameters, tuple(shape), found[: len(carried)], found[len(carried) :], frozenset(whole))

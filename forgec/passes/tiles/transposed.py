@@ -18,11 +18,10 @@ from forgec.ir.attributes import IntsAttr
 from forgec.ir.ops.contraction import ConvolutionOp, ConvTransposeOp
 from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.fused import FusedOp
-from forgec.ir.ops.module import ParamOp, ParamRefOp
+from forgec.ir.ops.module import ParamOp
 from forgec.ir.ops.shape import FlipOp, TransposeOp
 from forgec.passes.layers import Layers
-from forgec.passes.rewriting import erase_unused
-from forgec.passes.shared_weights import Replacement, Weight, computed_param, grouped, weights_of
+from forgec.passes.shared_weights import Replacement, Weight, computed_param, weights_of
 from forgec.passes.tiles.windows import add_argument, drop_unused, readers_of
 
 
@@ -89,21 +88,10 @@ def _take(weight: Weight, phases: Phases, module: ModuleOp, layers: Layers, para
         )
         for name in weight.names
     }
-    weights = Replacement(layers, made)
-    for value in weight.values:
-        weights.of(value)
-    for value in weight.values:
-        for use in list(value.uses):
-            op = use.operation
-            if isinstance(op, CallOp):
-                continue
-            group = op if isinstance(op, FusedOp) else grouped(op)
-            for position, operand in enumerate(list(group.operands)):
-                if operand is value:
-                    _rewrite(group, position, weights.of(value), phases)
-            drop_unused(group)
-    for value in weight.values:
-        erase_unused(value, ParamRefOp)
+    for group, positions, value in Replacement(layers, made).readers(weight):
+        for position in positions:
+            _rewrite(group, position, value, phases)
+        drop_unused(group)
 
 
 def _weight(emit: Emitter, stored: SSAValue, phases: Phases) -> SSAValue:

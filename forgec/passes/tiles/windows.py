@@ -18,12 +18,12 @@ from forgec.ir.attributes import ExtentsAttr, IntsAttr, ScalarAttr
 from forgec.ir.ops.contraction import ConvolutionOp
 from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.fused import FusedOp
-from forgec.ir.ops.module import ParamOp, ParamRefOp
+from forgec.ir.ops.module import ParamOp
 from forgec.ir.ops.shape import TransposeOp
 from forgec.ir.ops.spatial import PadOp
 from forgec.ir.ops.windowed_linear import WindowedLinearOp
 from forgec.passes.layers import Layers
-from forgec.passes.rewriting import blocks, erase_unused
+from forgec.passes.rewriting import blocks
 from forgec.passes.shared_weights import Replacement, Weight, computed_param, grouped, weights_of
 from forgec.runtime.symbolic import Extent
 
@@ -128,20 +128,9 @@ def _take(weight: Weight, form: Form, module: ModuleOp, layers: Layers, params: 
         return emit.reshape(turned, (form.groups, form.made, prod(form.kernel) * form.channels))
 
     made = {name: computed_param(module, params, params[name], "windows", matrix) for name in weight.names}
-    matrices = Replacement(layers, made)
-    for value in weight.values:
-        matrices.of(value)
-    for value in weight.values:
-        for use in list(value.uses):
-            op = use.operation
-            if isinstance(op, CallOp):
-                continue
-            group = op if isinstance(op, FusedOp) else grouped(op)
-            for position, operand in enumerate(list(group.operands)):
-                if operand is value:
-                    _rewrite(group, position, matrices.of(value), form)
-    for value in weight.values:
-        erase_unused(value, ParamRefOp)
+    for group, positions, value in Replacement(layers, made).readers(weight):
+        for position in positions:
+            _rewrite(group, position, value, form)
 
 
 def _rewrite(group: FusedOp, position: int, matrix: SSAValue, form: Form) -> None:
