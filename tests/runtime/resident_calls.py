@@ -41,6 +41,7 @@ def main(folder: Path, name: str) -> dict[str, Any]:
     path = folder / f"{name}.forge"
     stored = numpy.load(folder / f"{name}.npz")
     given = {key: stored[key] for key in stored}
+    load(folder / "first.forge", threads=1)  # imports what loading and threads need, whose size is Python's affair
     begin = anonymous_bytes()
     model = load(path, threads=1)
     loaded = anonymous_bytes()
