@@ -334,6 +334,7 @@ def _compile(
         pipeline=pipeline,
         before=before,
         forge=forge,
+        tile=tile,
         plan=plan,
         exported=exported.plan,
         passes=[p.to_dict() for p in (*done, *lowered)],

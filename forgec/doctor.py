@@ -13,7 +13,7 @@ from forgec.diagnostics import Diagnostic, ForgeError
 class Diagnosis:
     """``blockers`` are why the model does not compile (none: it does), ``warnings`` what will be different.
 
-    ``fallbacks`` are the operations without an op of their own: as in the report of a compilation, those that were
+    ``fallbacks`` are the operations without an op or a kernel of their own: as in the report of a compilation, those that were
     captured if it ends before the passes, None if it ends before that. ``unseen`` names the part of the model of which
     nothing is known, because even torch's draft export ended before it.
     """
@@ -66,7 +66,7 @@ def diagnose(
     from forgec.capture.draft import draft
     from forgec.ir.context import context
     from forgec.passes import pipelines
-    from forgec.passes.lower_to_plan import LowerToPlan
+    from forgec.passes.lowering import plan_passes, tile_passes
     from forgec.passes.manager import run_pipeline
     from forgec.report import build
     from forgec.report.report import fallbacks
@@ -102,8 +102,10 @@ def diagnose(
         return found
     try:
         run_pipeline(captured.module, passes, context=context())
-        found.fallbacks = fallbacks(captured.module, build.default_bindings(captured.module))
-        run_pipeline(captured.module.clone(), [LowerToPlan(target)], context=context())
+        lowered = captured.module.clone()
+        run_pipeline(lowered, tile_passes(target), context=context())
+        found.fallbacks = fallbacks(captured.module, build.default_bindings(captured.module), lowered)
+        run_pipeline(lowered, plan_passes(target), context=context())
     except ForgeError as failure:
         found.blockers += failure.diagnostics
     return found

@@ -159,7 +159,7 @@ def cuts(plan: Plan, parts: list[Entry]) -> list[str]:
 def _show_fallbacks(out: Console, fallbacks: list[dict[str, Any]]) -> None:
     out.print()
     if not fallbacks:
-        out.print("no fallbacks: every operation has an op of its own")
+        out.print("no fallbacks: every operation has an op or a kernel of its own")
         return
     out.print("fallbacks", style="bold")
     rows = table("count", "operation", "share of FLOPs", "lines of the model", right=("count", "share of FLOPs"))

@@ -132,20 +132,23 @@ def computations(module: ModuleOp) -> Iterator[tuple[ForgeOp, int]]:
             yield op, times
 
 
-def fallbacks(module: ModuleOp, bindings: dict[str, int]) -> list[dict[str, Any]]:
-    """The operators that run as ``forge.aten``: count, the user's lines, and share of the FLOPs of the module."""
+def fallbacks(module: ModuleOp, bindings: dict[str, int], lowered: ModuleOp | None = None) -> list[dict[str, Any]]:
+    """The operators that run as ``forge.aten``: count, the user's lines, and share of the FLOPs of the module.
+
+    ``lowered`` is the module after its lowering to kernels, where the target has any: an operator that has become one
+    is no fallback.
+    """
     counts: dict[str, int] = {}
     flops: dict[str, int] = {}
     lines: dict[str, set[str]] = {}
-    total = 0
-    for op, times in computations(module):
-        cost = times * value_of(op.flops(), bindings)
-        total += cost
+    total = sum(times * value_of(op.flops(), bindings) for op, times in computations(module))
+    left = module if lowered is None else lowered
+    for op, times in computations(left):
         if is_fallback(op):
             name = op.callee.data
             counts[name] = counts.get(name, 0) + times
-            flops[name] = flops.get(name, 0) + cost
-    for op, location in occurrences(module, is_fallback):
+            flops[name] = flops.get(name, 0) + times * value_of(op.flops(), bindings)
+    for op, location in occurrences(left, is_fallback):
         lines.setdefault(op.callee.data, set()).update(map(str, from_attribute(location)[:1]))
     return [
         {
@@ -159,7 +162,7 @@ def fallbacks(module: ModuleOp, bindings: dict[str, int]) -> list[dict[str, Any]
 
 
 def is_fallback(op: Operation) -> TypeGuard[AtenOp]:
-    """True for an operation of the model that has no op of its own."""
+    """True for an operation of the model that has no op, and after the lowering no kernel, of its own."""
     return isinstance(op, AtenOp) and not op.is_naming
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 import forgec
 from forgec.capture.call import ROWS
 from forgec.ir.ops.module import AtenOp
+from forgec.runtime.aten import is_of_torch
 from tests.capture.compare import agree, op_names
 from tests.oracle import Forms
 
@@ -88,6 +89,25 @@ def test_fallbacks_are_reported_with_their_lines() -> None:
     assert {name: entry["count"] for name, entry in found.items()} == {"aten::cummax": 2, "aten::median": 1}
     assert all("tests/capture/test_fallbacks.py:" in line for entry in found.values() for line in entry["lines"])
     assert 0 <= sum(entry["share_of_flops"] for entry in found.values()) <= 1
+
+
+@pytest.mark.parametrize("target", ["cpu", "cpu:aten"])
+def test_what_became_a_kernel_is_no_fallback(target: str) -> None:
+    """Beside what only ATen has: operators without an op, some of which the lowering to kernels knows."""
+
+    def function(a: torch.Tensor, weight: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
+        started = a.new_empty(a.shape).fill_(2.0)
+        return torch.special.i1(a * started) @ torch._weight_norm(weight, norm, 0).t()
+
+    args = (x, torch.linspace(-1, 1, 20).reshape(5, 4), torch.ones(5, 1))
+    compiled = forgec.compile(function, args, target=target)
+    assert compiled.report is not None
+    found = {entry["op"].partition(".")[0] for entry in compiled.report.to_dict()["fallbacks"]}
+    launches = [(launch, entry) for entry in compiled._exported.entries for launch in entry.launches]
+    run = {launch.op.partition(".")[0] for launch, entry in launches if is_of_torch(launch, entry)}
+    assert found <= run
+    assert found == {"cpu": {"aten::special_i1"}, "cpu:aten": {"aten::special_i1", "aten::_weight_norm"}}[target]
+    torch.testing.assert_close(compiled(*args), function(*args))
 
 
 def test_what_draws_random_numbers_is_neither_merged_nor_folded() -> None:
