@@ -97,7 +97,7 @@ def test_what_became_a_kernel_is_no_fallback(target: str) -> None:
 
     def function(a: torch.Tensor, weight: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
         started = a.new_empty(a.shape).fill_(2.0)
-        return torch.special.i1(a * started) @ torch._weight_norm(weight, norm, 0).t()
+        return torch.special.i1(a * started) @ torch.ops.aten._weight_norm(weight, norm, 0).t()
 
     args = (x, torch.linspace(-1, 1, 20).reshape(5, 4), torch.ones(5, 1))
     compiled = forgec.compile(function, args, target=target)
