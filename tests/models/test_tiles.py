@@ -26,15 +26,11 @@ from tests.models.test_architectures import ROWS, TOLERANCE, eager
 TARGET = "cpu:host"
 NAMES = (
     "LlamaForCausalLM", "Gemma2ForCausalLM", "GPT2LMHeadModel", "FalconForCausalLM-alibi", "BertModel",
-    "T5ForConditionalGeneration", "ViTModel", "ConvNextModel",
+    "T5ForConditionalGeneration", "ViTModel", "ConvNextModel", "GptOssForCausalLM", "MambaForCausalLM",
 )  # fmt: skip
 DYNAMIC = ("LlamaForCausalLM",)
-ATEN = {
-    "aten::copy_", "aten::clone", "aten::slice_scatter", "aten::cat.out", "aten::fill_.Scalar", "aten::argmax.out",
-    "aten::upsample_bilinear2d.out", "aten::native_group_norm.out", "aten::group_norm", "aten::gather.out",
-    "aten::_weight_norm_interface",
-}  # fmt: skip
-"""What these models still call of ATen: copies between layouts, and the ops that have no rule."""
+COPIES = {"aten::copy_"}
+"""Between layouts; where the target has machine code for them, torch does not run them."""
 ROW_OF = {row.name: row for row in ROWS}
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="machine code is for Linux on x86-64")
@@ -64,8 +60,7 @@ def test_models_are_kernels(row: Row) -> None:
     compiled = forgec.compile(model, (), arguments, target=TARGET)
     assert_same(compiled(**arguments), eager(model, arguments))
     kernels, others = calls(compiled)
-    assert not others.keys() - ATEN, others
-    assert sum(others.values()) <= sum(kernels.values()) // 10
+    assert not others.keys() - COPIES, others
     report = compiled.report.to_dict()
     assert report["kernel_calls"] == sum(kernels.values())
     assert {f"kernel::{kernel['name']}": kernel["launches"] for kernel in report["kernels"]} == dict(kernels)
@@ -80,7 +75,7 @@ def test_extents_that_vary(row: Row) -> None:
     for sizes in row.others:
         arguments = row.arguments({name: size for name, size in sizes.items() if name in varying})
         assert_same(compiled(**arguments), eager(model, arguments))
-    assert not calls(compiled)[1].keys() - ATEN
+    assert not calls(compiled)[1].keys() - COPIES
 
 
 def llama(layers: int) -> Any:
