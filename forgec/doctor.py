@@ -13,9 +13,9 @@ from forgec.diagnostics import Diagnostic, ForgeError
 class Diagnosis:
     """``blockers`` are why the model does not compile (none: it does), ``warnings`` what will be different.
 
-    ``fallbacks`` are the operations without an op or a kernel of their own: as in the report of a compilation, those that were
-    captured if it ends before the passes, None if it ends before that. ``unseen`` names the part of the model of which
-    nothing is known, because even torch's draft export ended before it.
+    ``fallbacks`` are the operations without an op or a kernel of their own, as in the report of a compilation: those
+    that were captured if it ends before the passes, None if it ends before that. ``unseen`` names the part of the model
+    of which nothing is known, because even torch's draft export ended before it.
     """
 
     blockers: list[Diagnostic] = field(default_factory=list)

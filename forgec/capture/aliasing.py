@@ -23,10 +23,10 @@ from forgec.backends.plan_builder import view_type
 from forgec.ir import types
 from forgec.ir.attributes import ExtentAttr, ExtentsAttr, IntsAttr
 from forgec.ir.layout import all_different, reshape_strides, span_bytes
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.base import ForgeOp, producer
 from forgec.ir.ops.creation import IotaOp
 from forgec.ir.ops.index import IndexPutOp
-from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.shape import BroadcastOp, CopyOp, InsertSliceOp, ReshapeOp, SliceOp, TransposeOp, ViewOp
 from forgec.ir.ops.unary import CastOp
 from forgec.ir.ops.window import InsertWindowOp, WindowOp, is_injective

@@ -22,10 +22,10 @@ from forgec.diagnostics import error
 from forgec.ir import types
 from forgec.ir.attributes import ExtentAttr, ScalarAttr
 from forgec.ir.locations import to_attribute
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.control import AssertOp, ExtentOp, FromIndexOp, ItemOp
 from forgec.ir.ops.creation import FullOp
 from forgec.ir.ops.index import IndexCopyOp, IndexSelectOp
-from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.shape import CopyOp, ReshapeOp
 from forgec.runtime.symbolic import Extent, symbol
 

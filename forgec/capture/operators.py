@@ -35,7 +35,7 @@ from forgec.capture.values import Blocked, Values, literal
 from forgec.diagnostics import ForgeError, error
 from forgec.ir import types, unsupported
 from forgec.ir.locations import to_attribute
-from forgec.ir.ops.module import AtenOp
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.unary import CastOp
 from forgec.runtime.symbolic import Extent, symbol
 

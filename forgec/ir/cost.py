@@ -11,9 +11,10 @@ from xdsl.dialects.func import CallOp, FuncOp
 from xdsl.ir import Operation
 
 from forgec.diagnostics import error
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.fused import FusedOp
-from forgec.ir.ops.module import AtenOp, ConstantOp, ParamRefOp, SymbolOp
+from forgec.ir.ops.module import ConstantOp, ParamRefOp, SymbolOp
 from forgec.ir.ops.shape import is_free
 from forgec.runtime.symbolic import Extent, evaluate
 

@@ -7,6 +7,7 @@ from xdsl.ir import Dialect, Operation
 from forgec.ir import attributes
 from forgec.ir.ops import (
     activation,
+    aten,
     attention,
     binary,
     byte_linear,
@@ -33,6 +34,7 @@ from forgec.ir.ops import (
 
 FAMILIES = (
     module,
+    aten,
     control,
     creation,
     fused,

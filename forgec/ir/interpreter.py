@@ -20,9 +20,10 @@ from forgec.ir.attributes import StateType
 from forgec.ir.evaluator import Evaluator
 from forgec.ir.extents import bind
 from forgec.ir.locations import location_of
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.control import ControlOp, ItemOp
-from forgec.ir.ops.module import AtenOp, ConstraintOp, StateReadOp, StateWriteOp, SymbolOp, YieldOp
+from forgec.ir.ops.module import ConstraintOp, StateReadOp, StateWriteOp, SymbolOp, YieldOp
 from forgec.ir.params import ParamValues
 from forgec.runtime.plan import PREDICATE_SIGNS
 

@@ -38,8 +38,8 @@ from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir import types
 from forgec.ir.attributes import ArgsAttr, ExtentAttr, ExtentsAttr, IntsAttr
+from forgec.ir.ops.aten import operand_text, parse_operands_and_call, references, resolve
 from forgec.ir.ops.format import Bare
-from forgec.ir.ops.module import operand_text, parse_operands_and_call, references, resolve
 from forgec.ir.text import CallArguments, format_call
 from forgec.runtime.control import is_control
 from forgec.runtime.kernels import form_error, is_kernel

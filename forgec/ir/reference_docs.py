@@ -121,7 +121,8 @@ def _contents() -> str:
 
 
 _TITLES = {
-    "module": "Declarations, state and calls",
+    "module": "Declarations and state",
+    "aten": "Calls of ATen",
     "unary": "Pointwise, one operand",
     "binary": "Pointwise, two operands",
     "activation": "Activations",

@@ -7,8 +7,8 @@ from xdsl.ir import Operation, SSAValue
 
 from forgec.ir import types
 from forgec.ir.attributes import ArgsAttr, ExtentAttr, ExtentsAttr, StateType, SymType
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.control import ItemOp
-from forgec.ir.ops.module import AtenOp
 from forgec.runtime.plan_check import symbolic_in
 from forgec.runtime.symbolic import free_symbols
 

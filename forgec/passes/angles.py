@@ -11,10 +11,10 @@ from xdsl.rewriter import InsertPoint
 
 from forgec.ir import types
 from forgec.ir.attributes import ExtentAttr
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.base import producer
 from forgec.ir.ops.binary import BinaryOp, MulOp
 from forgec.ir.ops.decomposition import Emitter
-from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, SliceOp, TransposeOp
 from forgec.ir.ops.unary import CastOp, CosOp, NegOp, SinOp, UnaryOp
 from forgec.passes.features import Features, Tracer

@@ -14,8 +14,9 @@ from xdsl.rewriter import Rewriter
 from forgec.backends.plan_builder import dense, view_type
 from forgec.ir import types
 from forgec.ir.layout import reshape_strides
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.base import ForgeOp, producer
-from forgec.ir.ops.module import AtenOp, ConstantOp, ParamRefOp
+from forgec.ir.ops.module import ConstantOp, ParamRefOp
 from forgec.ir.ops.norm import LayerNormOp, RmsNormOp
 from forgec.ir.ops.shape import CopyOp, ReshapeOp, TransposeOp, ViewOp, is_free
 from forgec.passes.layouts import give_layout, passes_on

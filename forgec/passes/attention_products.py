@@ -9,10 +9,10 @@ from xdsl.ir import Operation, SSAValue
 from xdsl.traits import is_side_effect_free
 
 from forgec.ir import types
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.base import ElementwiseOp, producer
 from forgec.ir.ops.binary import AddOp, DivOp, MaximumOp, MulOp, SubOp
 from forgec.ir.ops.contraction import LinearOp, MatmulOp
-from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.reduction import SumOp
 from forgec.ir.ops.select import MaskedFillOp, WhereOp
 from forgec.ir.ops.shape import ConcatOp, CopyOp, ReshapeOp, TransposeOp, ViewOp

@@ -10,9 +10,9 @@ from math import prod
 from xdsl.ir import Operation, SSAValue
 
 from forgec.ir import types
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.base import producer
 from forgec.ir.ops.binary import AddOp, DivOp, MaximumOp, MulOp, SubOp
-from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.order import MaxOp
 from forgec.ir.ops.reduction import AmaxOp, SoftmaxOp
 from forgec.ir.ops.select import MaskedFillOp, WhereOp

@@ -14,8 +14,9 @@ from xdsl.traits import is_side_effect_free
 
 from forgec.ir import types
 from forgec.ir.literals import literal
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.base import ForgeOp
-from forgec.ir.ops.module import AtenOp, ConstantOp, ParamRefOp
+from forgec.ir.ops.module import ConstantOp, ParamRefOp
 from forgec.ir.ops.quantization import DequantizeOp
 from forgec.ir.ops.shape import ViewOp
 from forgec.ir.symbols import mentioned_symbols

@@ -11,8 +11,8 @@ from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
 from forgec.ir import types
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.contraction import MatmulOp
-from forgec.ir.ops.module import AtenOp
 from forgec.passes.attention_frames import Builder
 from forgec.passes.patterns import substitute
 from forgec.passes.rewriting import blocks

@@ -12,11 +12,12 @@ from xdsl.dialects.builtin import DenseIntOrFPElementsAttr
 from xdsl.ir import Operation, SSAValue
 
 from forgec.ir import types
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.binary import AddOp, EqOp, FloorDivOp
 from forgec.ir.ops.contraction import GroupedMatmulOp, MatmulOp
 from forgec.ir.ops.creation import IotaOp
 from forgec.ir.ops.index import EmbeddingOp, GatherOp, IndexOp, IndexPutOp, IndexSelectOp, ScatterOp
-from forgec.ir.ops.module import AtenOp, ConstantOp
+from forgec.ir.ops.module import ConstantOp
 from forgec.ir.ops.order import SortOp
 from forgec.ir.ops.reduction import CumsumOp, SumOp
 from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, TransposeOp

@@ -12,11 +12,11 @@ from xdsl.passes import ModulePass
 from forgec.ir import types
 from forgec.ir.attributes import ScalarAttr
 from forgec.ir.ops.activation import SwishOp
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.base import producer
 from forgec.ir.ops.binary import AddOp, MulOp
 from forgec.ir.ops.composite import GluOp
 from forgec.ir.ops.contraction import ConvolvingOp, GroupedMatmulOp, LinearOp, MatmulOp
-from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.shape import CopyOp, ReshapeOp, SliceOp, TransposeOp
 from forgec.ir.ops.unary import ClampOp, GeluOp, ReluOp, SigmoidOp, SiluOp
 from forgec.passes.patterns import made_by, missed, only_neighbour, pairs, substitute, through, with_number

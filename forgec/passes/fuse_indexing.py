@@ -12,10 +12,11 @@ from xdsl.passes import ModulePass
 
 from forgec.ir.cost import launches_kernel
 from forgec.ir.locations import fuse
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.base import producer
 from forgec.ir.ops.fused import FusedOp
 from forgec.ir.ops.index import IndexOp, IndexSelectOp
-from forgec.ir.ops.module import AtenOp, YieldOp
+from forgec.ir.ops.module import YieldOp
 from forgec.ir.ops.shape import is_free
 from forgec.passes.constant_places import places_of
 from forgec.passes.fusion import is_repeatable

@@ -11,11 +11,12 @@ from xdsl.passes import ModulePass
 from xdsl.traits import is_side_effect_free
 
 from forgec.ir import types
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.base import ForgeOp, producer
 from forgec.ir.ops.binary import AddOp, MulOp
 from forgec.ir.ops.contraction import ConvolvingOp, GroupedMatmulOp, LinearOp, MatmulOp
 from forgec.ir.ops.fused import FusedOp
-from forgec.ir.ops.module import AtenOp, ConstantOp, ParamRefOp
+from forgec.ir.ops.module import ConstantOp, ParamRefOp
 from forgec.ir.ops.shape import BroadcastOp
 from forgec.passes.attention_frames import Builder
 from forgec.passes.layers import Layers

@@ -17,11 +17,11 @@ from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir import types
 from forgec.ir.attributes import ExtentAttr
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.base import producer
 from forgec.ir.ops.binary import AddOp, BinaryOp, MulOp, SubOp
 from forgec.ir.ops.composite import RopeOp
 from forgec.ir.ops.decomposition import Emitter
-from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.shape import BroadcastOp, ConcatOp, CopyOp, InsertSliceOp, ReshapeOp, SliceOp
 from forgec.ir.ops.unary import CastOp
 from forgec.passes.angles import Tables

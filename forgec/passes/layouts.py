@@ -8,9 +8,9 @@ from xdsl.rewriter import Rewriter
 
 from forgec.backends.plan_builder import view_type
 from forgec.ir import types
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.fused import FusedOp
-from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.shape import CopyOp, ViewOp, is_free
 
 

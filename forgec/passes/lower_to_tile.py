@@ -18,12 +18,13 @@ from forgec.ir import types
 from forgec.ir.attributes import ExtentsAttr, IntsAttr, StateType, SymType
 from forgec.ir.cost import launches_kernel
 from forgec.ir.locations import inherit
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.attention import AttentionOp
 from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.control import FromIndexOp
 from forgec.ir.ops.experts import MoeOp
 from forgec.ir.ops.fused import FusedOp
-from forgec.ir.ops.module import AtenOp, ConstantOp, ParamRefOp, StateReadOp
+from forgec.ir.ops.module import ConstantOp, ParamRefOp, StateReadOp
 from forgec.ir.ops.shape import CopyOp, ViewOp, is_free
 from forgec.ir.tile.kernel import KernelOp, LaunchOp
 from forgec.passes.patterns import missed

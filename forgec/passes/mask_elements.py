@@ -15,10 +15,11 @@ from xdsl.ir import Operation, SSAValue
 from forgec.ir import types
 from forgec.ir.ops import binary as b
 from forgec.ir.ops import unary as u
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.base import producer
 from forgec.ir.ops.creation import IotaOp
 from forgec.ir.ops.index import IndexOp, IndexSelectOp
-from forgec.ir.ops.module import AtenOp, ParamRefOp
+from forgec.ir.ops.module import ParamRefOp
 from forgec.ir.ops.reduction import CumsumOp
 from forgec.ir.ops.select import MaskedFillOp, TrilOp, TriuOp, WhereOp
 from forgec.ir.ops.shape import BroadcastOp, CopyOp, ReshapeOp, SliceOp, TransposeOp

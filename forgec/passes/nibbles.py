@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from xdsl.ir import SSAValue
 
 from forgec.ir import types
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.binary import BinaryOp, BitwiseAndOp, FloorDivOp, RemainderOp, ShiftLeftOp, ShiftRightOp
-from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.quantization import BYTES
 from forgec.ir.ops.unary import CastOp
 from forgec.passes.patterns import made_by, number

@@ -14,11 +14,12 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from forgec.ir import types
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.base import ElementwiseOp, producer
 from forgec.ir.ops.binary import AddOp
 from forgec.ir.ops.composite import GluOp
 from forgec.ir.ops.decomposition import Emitter
-from forgec.ir.ops.module import AtenOp, SymbolOp
+from forgec.ir.ops.module import SymbolOp
 from forgec.ir.ops.norm import LayerNormOp, RmsNormOp
 from forgec.ir.ops.reduction import LogSoftmaxOp, SoftmaxOp
 from forgec.ir.ops.select import TrilOp, TriuOp, WhereOp

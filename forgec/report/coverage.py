@@ -31,7 +31,8 @@ from forgec.capture.effects import functional_form
 from forgec.ir import interpreter, unsupported
 from forgec.ir.forge import FORGE
 from forgec.ir.ops import creation, shape
-from forgec.ir.ops.module import AtenOp, ConstraintOp, YieldOp
+from forgec.ir.ops.aten import AtenOp
+from forgec.ir.ops.module import ConstraintOp, YieldOp
 from forgec.ir.ops.unary import CastOp
 from forgec.ir.unsupported import Unsupported
 from forgec.passes import lower_to_plan

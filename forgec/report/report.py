@@ -14,8 +14,9 @@ from forgec.ir import plan, types
 from forgec.ir.cost import Cost, counted_ops, gain, value_of
 from forgec.ir.layout import span_bytes
 from forgec.ir.locations import from_attribute
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.base import ForgeOp
-from forgec.ir.ops.module import AtenOp, ConstantOp, ParamRefOp
+from forgec.ir.ops.module import ConstantOp, ParamRefOp
 from forgec.passes.manager import gains
 from forgec.passes.outlining import occurrences
 from forgec.runtime.symbolic import Extent, evaluate

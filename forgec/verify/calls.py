@@ -17,7 +17,7 @@ from forgec.diagnostics import ForgeError, error
 from forgec.ir.attributes import StateType
 from forgec.ir.entry import EntryInfo, argument_info
 from forgec.ir.locations import location_of
-from forgec.ir.ops.module import AtenOp
+from forgec.ir.ops.aten import AtenOp
 from forgec.runtime import tree
 from forgec.runtime.plan import Entry, Plan, Reg
 from forgec.runtime.signature import Signature, result_names

@@ -22,10 +22,11 @@ from forgec.ir.locations import to_attribute
 from forgec.ir.ops import binary as b
 from forgec.ir.ops import creation, index, reduction, select, shape
 from forgec.ir.ops import unary as u
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.attention import AttentionOp
 from forgec.ir.ops.base import ForgeOp
 from forgec.ir.ops.contraction import LinearOp, MatmulOp
-from forgec.ir.ops.module import AtenOp, ConstantOp, ParamOp, ParamRefOp, StateReadOp, StateWriteOp
+from forgec.ir.ops.module import ConstantOp, ParamOp, ParamRefOp, StateReadOp, StateWriteOp
 from forgec.ir.ops.norm import LayerNormOp, RmsNormOp
 from forgec.runtime.dtypes import torch_dtype
 from tests.chooser import Chooser

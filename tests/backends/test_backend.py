@@ -14,7 +14,7 @@ from forgec.diagnostics import ForgeError
 from forgec.ir.context import context
 from forgec.ir.examples import FORGE_EXAMPLES, module_of, op_name
 from forgec.ir.interpreter import interpret
-from forgec.ir.ops.module import AtenOp
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.plan_interpreter import interpret_plan
 from forgec.passes.manager import run_pipeline
 from tests.ir.build import parse, random_inputs

@@ -12,7 +12,7 @@ from xdsl.dialects.builtin import StringAttr
 from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir.attributes import ExtentsAttr, IntsAttr, ScalarAttr
-from forgec.ir.ops.module import AtenOp
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.spatial import AvgPoolOp, MaxPoolOp, PadOp
 from tests.backends.operands import (
     DTYPES,

@@ -13,7 +13,8 @@ from xdsl.ir import Operation
 from forgec.capture.attributes import held_tensors
 from forgec.ir.attributes import StateType
 from forgec.ir.entry import ArgumentInfo, argument_info
-from forgec.ir.ops.module import AtenOp, ParamOp
+from forgec.ir.ops.aten import AtenOp
+from forgec.ir.ops.module import ParamOp
 from forgec.runtime.overlap import share_elements
 from tests.oracle import Forms, assert_close, assert_equal, assert_located, clones, lower, tensor_leaves
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 import forgec
 from forgec.capture.call import ROWS
-from forgec.ir.ops.module import AtenOp
+from forgec.ir.ops.aten import AtenOp
 from forgec.runtime.aten import is_of_torch
 from tests.capture.compare import agree, op_names
 from tests.oracle import Forms

@@ -18,7 +18,7 @@ import forgec
 from forgec import ForgeError
 from forgec.diagnostics import Location
 from forgec.ir import plan
-from forgec.ir.ops.module import AtenOp
+from forgec.ir.ops.aten import AtenOp
 from tests.capture.compare import agree
 from tests.oracle import Forms, lower, tensor_leaves
 

@@ -13,10 +13,10 @@ from forgec.ir.attributes import ExtentAttr, IntsAttr, ScalarAttr
 from forgec.ir.ops import binary as b
 from forgec.ir.ops import reduction, shape
 from forgec.ir.ops import unary as u
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.attention import AttentionOp
 from forgec.ir.ops.contraction import MatmulOp
 from forgec.ir.ops.index import IndexSelectOp
-from forgec.ir.ops.module import AtenOp
 from tests.fragments import masks
 from tests.fragments.author import FragmentAuthor
 from tests.fragments.blocks import normalized, rotated

@@ -20,7 +20,8 @@ from forgec.ir import types
 from forgec.ir.attributes import ArgsAttr, ExtentAttr, ExtentsAttr, IntsAttr, ScalarAttr
 from forgec.ir.examples import FORGE_EXAMPLES, module_of, op_name
 from forgec.ir.forge import FORGE
-from forgec.ir.ops.module import AtenOp, ConstantOp
+from forgec.ir.ops.aten import AtenOp
+from forgec.ir.ops.module import ConstantOp
 from forgec.ir.text import format_arg, format_scalar, parse_arg, parse_extent, parse_scalar
 from forgec.runtime.plan import Device, DType, Layout, MemoryFormat, Reg
 from forgec.runtime.symbolic import Extent, sym_max, sym_min, symbol

@@ -16,11 +16,11 @@ from forgec.ir import context, types
 from forgec.ir.cost import module_cost
 from forgec.ir.locations import location_of
 from forgec.ir.ops import activation, binary, norm, reduction, shape, unary
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.attention import AttentionOp
 from forgec.ir.ops.base import producer
 from forgec.ir.ops.composite import GluOp, RopeOp
 from forgec.ir.ops.contraction import MatmulOp
-from forgec.ir.ops.module import AtenOp
 from forgec.passes import pipelines
 from forgec.passes.manager import run_pipeline
 from forgec.passes.patterns import through, with_number

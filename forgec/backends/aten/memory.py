@@ -9,7 +9,7 @@ from forgec.backends.aten.table import into, lowers
 from forgec.backends.plan_builder import Place, PlanBuilder
 from forgec.ir import types
 from forgec.ir.ops import creation, index, shape, window
-from forgec.ir.ops.module import AtenOp
+from forgec.ir.ops.aten import AtenOp
 from forgec.runtime.plan import Reg
 
 

@@ -22,12 +22,12 @@ from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir import types
 from forgec.ir.attributes import IntsAttr, ScalarAttr
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.base import ForgeOp, TensorSpec, check_float, check_index, check_same_dtype
 from forgec.ir.ops.binary import AddOp, MulOp
 from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.format import KeywordFormatOp
 from forgec.ir.ops.index import IndexOp
-from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.quantization import (
     SHORT_FLOATS,
     STORED,

@@ -21,6 +21,7 @@ from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir import types
 from forgec.ir.attributes import IntsAttr, ScalarAttr
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.base import ForgeOp, TensorSpec, check_float, check_index, check_same_dtype
 from forgec.ir.ops.binary import AddOp, FloorDivOp, MulOp
 from forgec.ir.ops.composite import EMIT_ACTIVATION, GluOp, activate, check_activation, gated
@@ -28,7 +29,6 @@ from forgec.ir.ops.contraction import GroupedMatmulOp
 from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.format import KeywordFormatOp
 from forgec.ir.ops.index import IndexOp, ScatterOp
-from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.order import SortOp
 from forgec.ir.ops.reduction import SumOp
 from forgec.ir.ops.shape import TransposeOp

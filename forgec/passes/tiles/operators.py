@@ -9,9 +9,10 @@ from xdsl.builder import Builder
 from xdsl.ir import Block, SSAValue
 from xdsl.rewriter import InsertPoint
 
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.decomposition import Emitter
 from forgec.ir.ops.fused import FusedOp
-from forgec.ir.ops.module import AtenOp, YieldOp
+from forgec.ir.ops.module import YieldOp
 
 
 def group(

@@ -10,7 +10,7 @@ from xdsl.dialects import math
 from xdsl.ir import SSAValue
 
 from forgec.ir import types
-from forgec.ir.ops.module import AtenOp
+from forgec.ir.ops.aten import AtenOp
 from forgec.passes.tiles.arithmetic import binary as apply
 from forgec.passes.tiles.arithmetic import cast, compare, made, number, work_dtype
 from forgec.passes.tiles.axes import Axis, Place, unflattened

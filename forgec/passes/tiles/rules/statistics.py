@@ -12,9 +12,9 @@ from xdsl.ir import SSAValue
 
 from forgec.ir import types
 from forgec.ir.attributes import IntsAttr, ScalarAttr
+from forgec.ir.ops.aten import AtenOp
 from forgec.ir.ops.binary import AddOp, DivOp, MulOp, SubOp
 from forgec.ir.ops.decomposition import Emitter
-from forgec.ir.ops.module import AtenOp
 from forgec.ir.ops.norm import GroupNormOp
 from forgec.ir.ops.reduction import AmaxOp, LogSoftmaxOp, MeanOp, SoftmaxOp, SumOp, VectorNormOp
 from forgec.ir.ops.unary import ExpOp, LogOp, RsqrtOp, SqrtOp
