@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import forgec
 from forgec.ir.interpreter import interpret
 from forgec.ir.plan_interpreter import interpret_plan
 from tests.backends.operands import DTYPES, FLOATS, check, every_dtype, layouts, numbers, pairs, with_numbers
@@ -167,6 +168,13 @@ def test_sums_in_another_dtype() -> None:
 def test_variance() -> None:
     check(lambda a: (a.var(0), a.var(-1, correction=0, keepdim=True), a.var((0, 1), correction=2)),
           [(t,) for t in layouts() if t.dim() == 2 and t.numel()], "var")  # fmt: skip
+
+
+def test_variance_over_dimensions_that_are_large_together() -> None:
+    x = torch.randn(600, 500)
+    compiled = forgec.compile(lambda x: (x.var(), x.std((0, 1)), x.mean()), (x,), target="cpu:host")
+    for given, expected in zip(compiled(x), (x.var(), x.std(), x.mean()), strict=True):
+        torch.testing.assert_close(given, expected)
 
 
 def test_places_of_extremes() -> None:

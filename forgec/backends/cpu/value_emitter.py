@@ -449,8 +449,10 @@ class ValueEmitter:
         return self.shuffle(a, range(start, start + count))
 
     def concat(self, a: SSAValue, b: SSAValue) -> SSAValue:
-        """The lanes of ``a``, then those of ``b``, as many."""
-        count = lanes(a.type) or 0
+        """The lanes of ``a``, then those of ``b``, as many; of two numbers a vector of two lanes."""
+        count = lanes(a.type)
+        if count is None:
+            return self.insert(self.splat(a, 2), b, 1)
         return self.shuffle(a, range(2 * count), b)
 
     # -- intrinsics --

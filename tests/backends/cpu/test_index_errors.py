@@ -1,4 +1,4 @@
-"""Indices out of range: kernels raise where eager PyTorch does, and wrap negative ones where it does."""
+"""Indices out of range, zeros that divide: kernels raise where eager PyTorch does, and wrap indices where it does."""
 
 from __future__ import annotations
 
@@ -105,3 +105,23 @@ def test_states_of_a_call_that_failed() -> None:
         session(x, torch.tensor([1]), table)
     session.reset()
     assert session(x, torch.tensor([2]), table).sum() == 6
+
+
+def whole_quotients(left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return left // right, left % right, torch.fmod(left, right)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.uint8])
+@pytest.mark.parametrize("shape", [(5, 11), (11,), (5, 1), (2, 5, 64)])
+def test_integers_divided_by_what_is_zero_only_beyond_the_end(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    left, right = (
+        torch.randint(0, 50, (5, 1 if shape[-1] == 64 else 11)).to(dtype),
+        torch.randint(1, 9, shape).to(dtype),
+    )
+    compiled = forgec.compile(whole_quotients, (left, right), target="cpu:host")
+    assert all(is_kernel(launch.op) for entry in compiled.plan.entries for launch in entry.launches)
+    for given, expected in zip(compiled(left, right), whole_quotients(left, right), strict=True):
+        torch.testing.assert_close(given, expected, rtol=0, atol=0)
+    right.view(-1)[-1] = 0
+    with pytest.raises(ForgeError, match="ZeroDivisionError"):
+        compiled(left, right)

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import forgec
 from forgec.backends.cpu.compile import assembly
 from forgec.backends.cpu.tile_to_llvm import kernel_module
 from forgec.backends.cpu.variants import FEATURES
@@ -168,3 +169,11 @@ def test_the_inner_loop_keeps_all_sums_in_registers(dtype: str, given_dtype: str
     assert not any(re.match(r"vmov\w+\s+%zmm\d+, ", line) for line in best), "no sum is stored"
     assert sum("(%rsp" in line for line in best) <= 2, "the panel, interleaved"
     assert len(best) <= 28 + 14 + 14, "\n".join(best)
+
+
+@pytest.mark.parametrize("weights", ["float32", "bf16", "int8", "int4"])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_sums_of_a_single_product(weights: str, rows: int) -> None:
+    layer, x = torch.nn.Linear(1, 5).eval(), torch.randn(rows, 1)
+    compiled = forgec.compile(layer, (x,), weights=weights, target="cpu:host")
+    torch.testing.assert_close(compiled(x), layer(x), rtol=1e-2, atol=1e-2)

@@ -24,6 +24,8 @@ WHOLE = 16384
 """Elements of a row that are still kept in one tile; longer rows, and rows whose extent is not known, are looped
 over.
 """
+WHOLE_TILE = 1 << 15
+"""Elements of a tile that holds several axes whole, of which the stack has to have the place."""
 
 Element = Callable[[Axis], Tile]
 """A value along an axis that is reduced."""
@@ -81,9 +83,13 @@ def start(k: KernelBuilder, kind: str, axis: Axis, element: Element) -> Tile:
 
 def whole_axis(k: KernelBuilder, extent: Extent, places: Place) -> Axis | None:
     """An axis with all places in one tile: one that the kernel has and that the result does not use, else a new one;
-    None where rows are too long.
+    None where rows are too long, or as many of them as a tile would have that already holds other axes whole.
     """
     if not isinstance(extent, int) or extent > WHOLE:
+        return None
+    whole = {axis.name: axis.extent for axis in k.axes.of_all(places) if axis.role == "whole"}
+    sizes = (1 << (each - 1).bit_length() for each in (extent, *whole.values()) if isinstance(each, int) and each)
+    if whole and prod(sizes) > WHOLE_TILE:
         return None
     k.reduced.add((extent, frozenset(name for at in places for name in free_symbols(at))))
     found = k.free_whole_axis(extent, *places)
