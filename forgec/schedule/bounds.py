@@ -1,10 +1,14 @@
-"""Lower bounds of the initiation interval, each with the name of what it comes from.
+"""Lower bounds of the initiation interval, each with the name of what it comes from, and of an iteration's length.
 
 ResMII and RecMII of Rau (1996), section 2.2; the bound of the streams (ops that values in registers tie to one group
-share its instruction stream); and that of registers (``pressure.py``).
+share its instruction stream); and that of registers (``pressure.py``). What is held once an interval is held once an
+iteration, too: so units and streams bound the length as they do in a shop (Carlier 1982, "The one-machine sequencing
+problem": the least head, all work, the least tail).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from forgec.schedule.graph import Graph, order_in_iteration
 from forgec.schedule.machine import Machine
@@ -87,12 +91,55 @@ def positive_cycle(graph: Graph, edges: list[tuple[str, str, int, int]], ii: int
     return cycle[::-1]
 
 
-def critical_path(graph: Graph) -> int:
-    """The least length of one iteration, were there units, streams and groups enough."""
-    span = {op.name: op.span for op in graph.ops}
-    start = dict.fromkeys(span, 0)
+def heads(graph: Graph) -> dict[str, int]:
+    """The least time from the first start of an iteration to the start of each op."""
+    start = dict.fromkeys((op.name for op in graph.ops), 0)
     edges = by_source([edge for edge in graph.precedences() if edge[3] == 0])
     for name in order_in_iteration(graph):
         for _, target, delay, _ in edges.get(name, []):
             start[target] = max(start[target], start[name] + delay)
-    return max(start[name] + span[name] for name in span)
+    return start
+
+
+def tails(graph: Graph) -> dict[str, int]:
+    """The least time from the start of each op to the end of its iteration."""
+    left = {op.name: op.span for op in graph.ops}
+    edges = by_source([edge for edge in graph.precedences() if edge[3] == 0])
+    for name in reversed(order_in_iteration(graph)):
+        for _, target, delay, _ in edges.get(name, []):
+            left[name] = max(left[name], delay + left[target])
+    return left
+
+
+def critical_path(graph: Graph) -> int:
+    """The least length of one iteration, were there units, streams and groups enough."""
+    return max(tails(graph).values())
+
+
+def length_bound(graph: Graph, machine: Machine) -> int:
+    """The least length of one iteration: the critical path, and what its ops need of each unit and stream in turn."""
+    head, tail = heads(graph), tails(graph)
+    jobs: dict[str, list[tuple[int, int, int]]] = {}
+    for op in graph.ops:
+        for use in op.uses:
+            end = use.offset + use.cycles
+            job = (head[op.name] + use.offset, use.cycles * use.amount, tail[op.name] - end)
+            jobs.setdefault(use.unit, []).append(job)
+    found = [in_turn(row, machine.units[unit].capacity) for unit, row in jobs.items()]
+    ops = {op.name: op for op in graph.ops}
+    for names in graph.clusters():
+        found.append(in_turn([(head[n], ops[n].issue, tail[n] - ops[n].issue) for n in names if ops[n].issue], 1))
+    return max(critical_path(graph), *found)
+
+
+def in_turn(jobs: Sequence[tuple[int, int, int]], capacity: int) -> int:
+    """The most, over sets of jobs (head, work, tail), of least head + work / capacity + least tail."""
+    most = 0
+    ordered = sorted(jobs, reverse=True)
+    for least_tail in {tail for *_, tail in jobs}:
+        work = 0
+        for head, each, tail in ordered:
+            if tail >= least_tail:
+                work += each
+                most = max(most, head - (-work // capacity) + least_tail)
+    return most

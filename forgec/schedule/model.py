@@ -19,7 +19,8 @@ from itertools import pairwise
 
 from ortools.sat.python import cp_model
 
-from forgec.schedule.bounds import critical_path
+from forgec.schedule import registers
+from forgec.schedule.bounds import length_bound
 from forgec.schedule.graph import Graph, Op, Value
 from forgec.schedule.machine import Machine
 from forgec.schedule.pressure import least_bytes
@@ -51,11 +52,17 @@ class Times:
     stage: dict[str, cp_model.IntVar]
     start: dict[str, cp_model.LinearExpr]
     length: cp_model.IntVar
+    least_length: int
+    anchor: str
 
 
 @dataclass
 class Model:
-    """The problem of ``graphs`` (scaled) at the intervals ``iis``. ``without``: families that are left out."""
+    """The problem of ``graphs`` (scaled) at the intervals ``iis``.
+
+    ``without``: families that are left out. ``measured``: one of them of which is asked how much it would take.
+    ``demands``: what families of sizes take, what there is, and of what.
+    """
 
     graphs: Sequence[Graph]
     iis: Sequence[int]
@@ -63,6 +70,9 @@ class Model:
     quantum: int = 1
     without: frozenset[str] = frozenset()
     cp: cp_model.CpModel = field(default_factory=cp_model.CpModel)
+    measured: str = ""
+    grant: list[cp_model.IntVar] = field(default_factory=list)
+    demands: dict[str, tuple[cp_model.LinearExprT, int, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         handover = self.machine.handover
@@ -85,11 +95,18 @@ class Model:
         self._dependences()
         self._buffers()
         self._memories()
-        self._registers()
+        registers.add(self)
         self._twins()
 
-    def _on(self, family: str) -> bool:
+    def on(self, family: str) -> bool:
+        """Whether the constraints of a family hold."""
         return family not in self.without
+
+    def limit(self, family: str, taken: cp_model.LinearExprT, room: int, what: str) -> None:
+        """What is taken is within what there is, where the family holds."""
+        self.demands[family] = (taken, room, what)
+        if self.on(family):
+            self.cp.add(taken <= room)
 
     # Groups
 
@@ -124,10 +141,10 @@ class Model:
                 ]
                 cp.add_bool_or([literals[size].negated(), *fitting])
             self.has_size.append(literals)
-        if self._on("warps"):
-            cp.add(sum(size * each[size] for each in self.has_size for size in sizes) <= self.machine.most_warps)
+        warps = sum((size * each[size] for each in self.has_size for size in sizes), start=cp_model.LinearExpr.sum([]))
+        self.limit("warps", warps, self.machine.most_warps, "warps")
         self._apart: dict[tuple[int, int], cp_model.IntVar] = {}
-        if self._on("isolation"):
+        if self.on("isolation"):
             for a, b in kept_apart(self.graphs, self.machine, self.clusters):
                 self._never_together(a, b)
         # Implied by registers and streams; said here, it fixes most groups before the search begins.
@@ -144,11 +161,11 @@ class Model:
         both = {*one, *other}
         facts = self.machine.registers
         warps = max(self.ops[name].warps for name in both)
-        if self._on("registers"):
+        if self.on("registers"):
             need = sum(self.least_registers(names) for names in (one, other))
-            if need > 4 * 32 * warps * (facts.most - facts.reserve):
+            if need > 4 * 32 * warps * max(facts.most - facts.reserve, 0):
                 return True
-        return self._on("streams") and any(
+        return self.on("streams") and any(
             sum(op.issue for op in graph.ops if op.name in both) > ii
             for graph, ii in zip(self.graphs, self.iis, strict=True)
         )
@@ -188,14 +205,8 @@ class Model:
 
     @cached_property
     def horizons(self) -> list[int]:
-        """The longest that one iteration may take: all ops one after another, each after a whole interval."""
-        found = []
-        for graph, ii in zip(self.graphs, self.iis, strict=True):
-            costs = sum(op.span for op in graph.ops) + len(graph.values) * (self.put + self.get + self.latency)
-            costs += sum(-(-transfer(self.machine, value) // self.quantum) for value in graph.values)
-            costs += sum(each.delay for each in graph.dependences)
-            found.append(costs + ii * len(graph.ops))
-        return found
+        """The longest that one iteration may take."""
+        return horizons(self.graphs, self.iis, self.machine, self.quantum)
 
     @property
     def longest(self) -> list[int]:
@@ -212,13 +223,14 @@ class Model:
         anchor = self._anchor(graph)
         cp.add(slot[anchor] == 0)
         cp.add(stage[anchor] == 0)
-        length = cp.new_int_var(critical_path(graph), horizon + ii, "length")
+        least = length_bound(graph, self.machine)
+        length = cp.new_int_var(least, max(horizon + ii, least), "length")
         within = {(source, target) for source, target, _, distance in graph.precedences() if distance == 0}
         firsts = [op for op in graph.ops if not any(target == op.name for _, target in within)]
         for op in graph.ops:
             for first in firsts:
                 cp.add(length >= start[op.name] + op.span - start[first.name])
-        return Times(graph, ii, slot, stage, start, length)
+        return Times(graph, ii, slot, stage, start, length, least, anchor)
 
     def _anchor(self, graph: Graph) -> str:
         """An op of the unit that has most to do."""
@@ -234,7 +246,7 @@ class Model:
         unit = max(work, key=lambda name: work[name])
         return next(op.name for op in graph.ops if any(use.unit == unit for use in op.uses))
 
-    def _copies(
+    def copies(
         self,
         position: cp_model.LinearExpr,
         size: cp_model.IntVar | int,
@@ -253,7 +265,7 @@ class Model:
             else:
                 yield self.cp.new_optional_interval_var(position + shift, size, end + shift, present, name)
 
-    def _modulo(self, position: cp_model.LinearExpr, most: int, ii: int, name: str) -> cp_model.IntVar:
+    def modulo(self, position: cp_model.LinearExpr, most: int, ii: int, name: str) -> cp_model.IntVar:
         """A variable in [0, ii) equal to the position modulo ii; the position is at most ``most``."""
         slot = self.cp.new_int_var(0, ii - 1, name)
         turns = self.cp.new_int_var(-(most // ii) - 2, most // ii + 2, f"turns of {name}")
@@ -283,7 +295,7 @@ class Model:
         return self.apart(value.producer, op)
 
     def _streams(self) -> None:
-        if not self._on("streams"):
+        if not self.on("streams"):
             return
         for phase, times in enumerate(self.times):
             lanes: list[list[cp_model.IntervalVar]] = [[] for _ in range(self.most_groups)]
@@ -303,14 +315,14 @@ class Model:
                         self.cp.add_bool_or([])
                 cluster = self.cluster_of[op.name]
                 for group, literal in enumerate(self.member[cluster]):
-                    lanes[group] += self._copies(position, size, times.ii, literal, f"{op.name} {phase} {group}")
+                    lanes[group] += self.copies(position, size, times.ii, literal, f"{op.name} {phase} {group}")
             for lane in lanes:
                 self.cp.add_no_overlap(lane)
 
     # 2. Units
 
     def _units(self) -> None:
-        if not self._on("units"):
+        if not self.on("units"):
             return
         for times in self.times:
             for unit, facts in self.machine.units.items():
@@ -326,10 +338,10 @@ class Model:
                         if rest:
                             place: cp_model.LinearExpr = times.slot[op.name]
                             if use.offset % times.ii:
-                                place = self._modulo(
+                                place = self.modulo(
                                     place + use.offset % times.ii, 2 * times.ii, times.ii, f"{op.name}@{unit}"
                                 )
-                            intervals += self._copies(place, rest, times.ii, None, f"{op.name} {unit} {number}")
+                            intervals += self.copies(place, rest, times.ii, None, f"{op.name} {unit} {number}")
                             amounts += [use.amount] * 2
                 room = facts.capacity - always
                 if not intervals and room >= 0:
@@ -344,7 +356,7 @@ class Model:
     # 3. Dependences
 
     def _dependences(self) -> None:
-        if not self._on("dependences"):
+        if not self.on("dependences"):
             return
         for times in self.times:
             for value in times.graph.values:
@@ -365,7 +377,7 @@ class Model:
 
     def _buffers(self) -> None:
         self.depth = {name: self.cp.new_int_var(1, MOST_DEPTH, f"depth {name}") for name in self.values}
-        if not self._on("buffers"):
+        if not self.on("buffers"):
             return
         for name, places in self.values.items():
             for phase, value in places:
@@ -381,8 +393,6 @@ class Model:
 
     def _memories(self) -> None:
         for memory in ("shared", "tensor"):
-            if not self._on(f"{memory} memory"):
-                continue
             taken: list[cp_model.LinearExprT] = [max(graph.resident.get(memory, 0) for graph in self.graphs)]
             for name, places in self.values.items():
                 value = max((value for _, value in places), key=lambda value: value.size)
@@ -390,7 +400,8 @@ class Model:
                     taken.append(value.size * self.depth[name])
                 elif memory == "shared" and value.memory == "register" and value.crossing:
                     taken.append(value.size * self._if(self.crossed(value), self.depth[name], f"staged {name}"))
-            self.cp.add(sum(taken) <= self.machine.memory_bytes(memory))
+            total = cp_model.LinearExpr.sum(taken)
+            self.limit(f"{memory} memory", total, self.machine.memory_bytes(memory), f"bytes of {memory} memory")
 
     def _if(self, condition: cp_model.IntVar | int, amount: cp_model.IntVar, name: str) -> cp_model.IntVar | int:
         """The amount where the condition holds, else 0."""
@@ -400,94 +411,6 @@ class Model:
         self.cp.add(result == amount).only_enforce_if(condition)
         self.cp.add(result == 0).only_enforce_if(condition.negated())
         return result
-
-    # 6. and 7. Registers
-
-    def _registers(self) -> None:
-        facts = self.machine.registers
-        steps = range(-(-facts.least // facts.granularity), facts.most // facts.granularity + 1)
-        self.grant = [
-            self.cp.new_int_var(steps[0], steps[-1], f"registers of {group} / {facts.granularity}")
-            for group in range(self.most_groups)
-        ]
-        costs: list[cp_model.IntVar] = []
-        threads_at_most = 32 * -(-max(self.sizes) // facts.group_warps) * facts.group_warps
-        for group, grant in enumerate(self.grant):
-            cost = self.cp.new_int_var(0, threads_at_most * facts.most, f"registers granted to {group}")
-            for size, literal in self.has_size[group].items():
-                granted = 32 * -(-size // facts.group_warps) * facts.group_warps
-                self.cp.add(cost == granted * facts.granularity * grant).only_enforce_if(literal)
-            self.cp.add(grant == steps[0]).only_enforce_if(self.has_size[group][0])
-            costs.append(cost)
-        if self._on("register file"):
-            self.cp.add(sum(costs) <= facts.total)
-        if facts.uniform:
-            common = self.cp.new_int_var(steps[0], steps[-1], "registers / granularity")
-            for group, grant in enumerate(self.grant):
-                self.cp.add(grant == common).only_enforce_if(self.has_size[group][0].negated())
-        if self._on("registers"):
-            for times, horizon in zip(self.times, self.horizons, strict=True):
-                self._live_registers(times, horizon + 2 * times.ii)
-
-    def _live_registers(self, times: Times, horizon: int) -> None:
-        """At each slot, what is live in registers: whole intervals' worth always, the rest for a part of each."""
-        facts, cp = self.machine.registers, self.cp
-        lives: dict[str, cp_model.IntVar] = {}
-        ranges: list[tuple[Value, cp_model.IntVar, cp_model.IntVar, cp_model.IntVar, set[int]]] = []
-        for value in times.graph.values:
-            if value.memory != "register" or not value.size:
-                continue
-            acquire = times.start[value.producer] + value.begin
-            life = cp.new_int_var(0, 2 * horizon, f"life of {value.name}")
-            ends = [times.start[value.producer] + self.ops[value.producer].latency]
-            ends += [times.start[read.op] + read.distance * times.ii + read.release for read in value.reads]
-            cp.add_max_equality(life, [end - acquire for end in ends])
-            whole = cp.new_int_var(0, 2 * horizon // times.ii, f"whole lives of {value.name}")
-            rest = cp.new_int_var(0, times.ii - 1, f"rest of the life of {value.name}")
-            cp.add(life == times.ii * whole + rest)
-            lives[value.name] = life
-            place = times.slot[value.producer]
-            if value.begin:
-                place = self._modulo(acquire, horizon, times.ii, f"acquire {value.name}")
-            clusters = {self.cluster_of[name] for name in (value.producer, *(read.op for read in value.reads))}
-            ranges.append((value, place, rest, whole, clusters))
-        for group in range(self.most_groups):
-            intervals: list[cp_model.IntervalVar] = []
-            demands: list[int] = []
-            always: list[cp_model.LinearExpr] = []
-            for value, place, rest, whole, clusters in ranges:
-                literals = [self.member[c][group] for c in clusters if group < len(self.member[c])]
-                if not literals:
-                    continue
-                present = literals[0]
-                if len(literals) > 1:
-                    present = cp.new_bool_var(f"{value.name} in {group}")
-                    cp.add_max_equality(present, literals)
-                intervals += self._copies(place, rest, times.ii, present, f"{value.name} live in {group}")
-                demands += [value.size] * 2
-                here = cp.new_int_var(0, 2 * horizon // times.ii, f"{value.name} always in {group}")
-                cp.add(here >= whole).only_enforce_if(present)
-                always.append(value.size * here)
-            if not intervals:
-                continue
-            most = 4 * 32 * max(self.sizes) * facts.most
-            usable = cp.new_int_var(0, most, f"bytes of {group}")
-            for size, literal in self.has_size[group].items():
-                threads = 32 * size
-                cp.add(usable <= 4 * threads * (facts.granularity * self.grant[group] - facts.reserve)).only_enforce_if(
-                    literal
-                )
-            # An empty group has no bytes, and nothing in it that would need any.
-            room = cp.new_int_var(0, most, f"bytes of {group} that come and go")
-            cp.add(room + cp_model.LinearExpr.sum(always) == usable)
-            cp.add_cumulative(intervals, demands, room)
-            # Implied, and what refutes most tiles that do not fit: the least that a cluster needs, and areas.
-            for index, names in enumerate(self.clusters):
-                if group < len(self.member[index]):
-                    member = self.member[index][group]
-                    cp.add(usable >= self.least_registers(names)).only_enforce_if(member)
-                    area = [value.size * lives[value.name] for value, *_, clusters in ranges if index in clusters]
-                    cp.add(times.ii * usable >= sum(area)).only_enforce_if(member)
 
     # Symmetry
 
@@ -502,6 +425,18 @@ class Model:
                 row = sorted(next(iter(firsts.values())), key=lambda op: op.part or 0)
                 for one, other in pairwise(row):
                     self.cp.add(times.start[one.name] <= times.start[other.name])
+
+
+def horizons(graphs: Sequence[Graph], iis: Sequence[int], machine: Machine, quantum: int) -> list[int]:
+    """For each phase the longest that an iteration may take: all ops after one another, each after an interval."""
+    handover, found = machine.handover, []
+    hop = sum(-(-n // quantum) for n in (handover.put, handover.get, handover.latency))
+    for graph, ii in zip(graphs, iis, strict=True):
+        costs = sum(op.span for op in graph.ops) + len(graph.values) * hop
+        costs += sum(-(-transfer(machine, value) // quantum) for value in graph.values)
+        costs += sum(each.delay for each in graph.dependences)
+        found.append(costs + ii * len(graph.ops))
+    return found
 
 
 def joined_clusters(graphs: Sequence[Graph]) -> list[list[str]]:

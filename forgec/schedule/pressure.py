@@ -23,12 +23,15 @@ def least_bytes(graph: Graph, names: Sequence[str]) -> int:
     always = sum(size * distance for members, size, distance in rounds)
     inside = {name for members, _, _ in rounds for name in members}
     free = [value for value in values if value.name not in inside]
+    latency = {op.name: op.latency for op in graph.ops}
+    # What is there at once and nobody reads is never live.
+    kept = {value.name for value in free if latency[value.producer] or least_life(graph, value) > 0}
     most = 0
     for op in names:
         live = [
             value.size
             for value in free
-            if (value.producer == op and value.begin == 0)
+            if (value.producer == op and value.begin == 0 and value.name in kept)
             or any(read.op == op and read.release > 0 for read in value.reads)
         ]
         most = max(most, sum(live))
@@ -91,14 +94,16 @@ def edges_within(graph: Graph) -> dict[str, list[tuple[str, int]]]:
 
 
 def room(graph: Graph, machine: Machine) -> dict[str, int]:
-    """The most bytes of registers that each cluster may have, by its first op: the limit, and what others leave."""
+    """The most bytes of registers that each cluster may have, by its first op: the limit, and what others leave.
+
+    A cluster may be in a group with one of more warps, and has its threads then.
+    """
     facts = machine.registers
     clusters = graph.clusters()
-    warps = [max(graph.op(name).warps for name in names) for names in clusters]
     least = [least_bytes(graph, names) for names in clusters]
+    own = 4 * 32 * max(op.warps for op in graph.ops) * max(facts.most - facts.reserve, 0)
     found: dict[str, int] = {}
     for index, names in enumerate(clusters):
-        own = 4 * 32 * warps[index] * (facts.most - facts.reserve)
         others = 4 * facts.total - sum(least[:index] + least[index + 1 :])
         found[names[0]] = min(own, others)
     return found
@@ -132,3 +137,19 @@ def register_bounds(graph: Graph, machine: Machine) -> list[tuple[str, int]]:
         area = sum(value.size * lives[value.name] for value in free)
         found.append((first, max(sum(lives[value.name] for value in turns), -(-area // left))))
     return found
+
+
+def cannot_fit(graph: Graph, machine: Machine) -> bool:
+    """Whether there is no schedule at any interval, by sizes alone.
+
+    One buffer of each value, the least that each cluster needs of registers (in all, and of what its threads may
+    have), and the warps of one cluster.
+    """
+    for memory in ("shared", "tensor"):
+        taken = sum(value.size for value in graph.values if value.memory == memory)
+        if taken + graph.resident.get(memory, 0) > machine.memory_bytes(memory):
+            return True
+    facts, warps = machine.registers, max(op.warps for op in graph.ops)
+    least = [least_bytes(graph, names) for names in graph.clusters()]
+    most = 4 * 32 * warps * max(facts.most - facts.reserve, 0)
+    return max(least) > most or sum(least) > 4 * facts.total or warps > machine.most_warps

@@ -50,18 +50,18 @@ def scaled(graph: Graph, quantum: int) -> Graph:
     return replace(graph, ops=ops, values=values, dependences=dependences)
 
 
-def quantum(graph: Graph, machine: Machine) -> tuple[int, float]:
-    """The unit to solve in, and by how much of itself the largest lower bound grows with it.
+def quantum(graph: Graph, machine: Machine, exact: int) -> tuple[int, float, int]:
+    """The unit to solve in, by how much of itself the largest lower bound (``exact``) grows with it, and it in units.
 
     1 for intervals of up to ``LARGEST`` cycles. For longer ones the common divisor of all times and its doubles, until
     intervals are so short, as long as the bound grows by no more than ``TOLERANCE``. Intervals are multiples of it.
     """
-    exact = lower_bounds(graph, machine)[0].cycles
-    best, loss, size = 1, 0.0, graph.quantum()
+    best, loss, bound, size = 1, 0.0, exact, graph.quantum()
     while exact // best > LARGEST:
-        grown = lower_bounds(scaled(graph, size), machine)[0].cycles * size / exact - 1
+        units = lower_bounds(scaled(graph, size), machine)[0].cycles
+        grown = units * size / exact - 1
         if grown > TOLERANCE:
             break
-        best, loss = size, grown
+        best, loss, bound = size, grown, units
         size *= 2
-    return best, loss
+    return best, loss, bound

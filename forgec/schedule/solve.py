@@ -6,7 +6,8 @@ slack of a dependence that is carried into a later iteration. At equal interval 
 where its operand arrives by the model's latencies; what may be late is left room for their error.
 
 Everything is proved: a tile is left out because its lower bounds cost more than a schedule that was found, an interval
-because CP-SAT refutes it. Where a time limit leaves one of these open, the certificate says ``timeout``.
+because CP-SAT refutes it. Where a time limit leaves one of these open, the certificate says ``timeout``, and the
+schedule is the best of what iterative modulo scheduling (``heuristic.py``) and the solver found.
 """
 
 from __future__ import annotations
@@ -21,23 +22,44 @@ from functools import cached_property
 from ortools.sat.python import cp_model
 
 from forgec.diagnostics import error
-from forgec.schedule.bounds import critical_path, lower_bounds
+from forgec.schedule.bounds import length_bound, lower_bounds
+from forgec.schedule.conflict import no_schedule
 from forgec.schedule.graph import Graph
+from forgec.schedule.heuristic import Costs, Guess, Problem, guess_from, guesses
 from forgec.schedule.machine import Machine
-from forgec.schedule.model import FAMILIES, Model
+from forgec.schedule.model import Model, horizons, joined_clusters, kept_apart
+from forgec.schedule.pressure import cannot_fit
 from forgec.schedule.scale import quantum, scaled
-from forgec.schedule.schedule import Certificate, Group, Phase, Schedule, lifetime
+from forgec.schedule.schedule import Certificate, Phase, Schedule
+from forgec.schedule.solution import (
+    Solution,
+    exclude,
+    guessed_solution,
+    hint,
+    hint_guess,
+    read_solution,
+    shortfall,
+    signature,
+    smallest_slack,
+)
 
-LOOKS_SERIAL = 3
+LOOKS_SERIAL = 2
 """After so many refuted intervals it is asked whether there is a schedule at all, which is a solve of its own."""
-
+SHARE = 0.4
+"""The part of what is left of the time that one solve may take."""
+LARGE = 24
+"""Ops from which on the solver starts from a schedule of the heuristic."""
+SECOND = 0.15
+"""CP-SAT's deterministic time of one second on such models, as measured: less than 1, since no relaxation is solved."""
 Kernel = Sequence[Graph]
 """The phases of one kernel at one tile: loops that run one after another with the same groups and buffers."""
+Key = tuple[Fraction, Fraction, int, int, int, int]
+"""Cost and traffic per unit of work, missing lateness, length, groups, and the negative of the slack."""
 
 
 @dataclass
 class Budget:
-    """Deterministic time for all of a search (about seconds of one core), and what it has used of it."""
+    """Deterministic time for all of a search, in about seconds of one core, and what it has used of it."""
 
     limit: float = 60.0
     used: float = 0.0
@@ -56,7 +78,7 @@ class Solver:
     budget: Budget = field(default_factory=Budget)
     seed: int = 0
 
-    def run(self, model: Model, hint: cp_model.CpSolver | None = None) -> tuple[cp_model.CpSolver, str]:
+    def run(self, model: Model, share: float = SHARE) -> tuple[cp_model.CpSolver, str]:
         """Solve a model with one worker: ``optimal``, ``feasible``, ``infeasible`` or ``unknown``."""
         if not self.budget.left:
             return cp_model.CpSolver(), "unknown"
@@ -65,75 +87,77 @@ class Solver:
         solver.parameters.random_seed = self.seed
         # Times are integers in disjunctions: the linear relaxation says nothing of them, and costs most of the time.
         solver.parameters.linearization_level = 0
-        solver.parameters.max_deterministic_time = self.budget.left
+        solver.parameters.max_deterministic_time = max(self.budget.left * share * SECOND, 1e-3)
         status = solver.solve(model.cp)
-        self.budget.used += solver.response_proto.deterministic_time
-        return solver, solver.status_name(status).lower()
-
-
-@dataclass(frozen=True)
-class Solution:
-    """What the solver says of one kernel at given intervals; times are in units of the quantum."""
-
-    starts: list[dict[str, int]]
-    groups: tuple[Group, ...]
-    depths: dict[str, int]
-    slack: int
-    status: str
-    least_length: int
+        self.budget.used += solver.response_proto.deterministic_time / SECOND
+        name = solver.status_name(status).lower()
+        if name == "model_invalid":
+            raise AssertionError(model.cp.validate())
+        return solver, name
 
 
 @dataclass(frozen=True)
 class Found:
     """A solution of one kernel: the schedule, and the key by which schedules are compared."""
 
+    search: Search
     schedule: Schedule
-    key: tuple[Fraction, Fraction, int, int]
+    key: Key
 
 
-def schedules(kernels: Sequence[Kernel], machine: Machine, *, k: int = 1, limit: float = 60.0) -> list[Schedule]:
+def schedules(
+    kernels: Sequence[Kernel], machine: Machine, *, k: int = 1, limit: float = 60.0, seed: int = 0
+) -> list[Schedule]:
     """The ``k`` best distinct schedules of a kernel that may be had at several tiles, the best first.
 
     Args:
         kernels: one for each choice of tile.
         machine: what they run on.
-        k: how many; two are distinct where a stage, a group or the tile differs.
-        limit: deterministic time for all of it.
+        k: how many; two are distinct where a stage, a group, the interval or the tile differs.
+        limit: deterministic time for all of it, in about seconds of one core.
+        seed: of the solver; a schedule depends on nothing but the arguments.
 
     Raises:
         ForgecError: FORGE-S001 where no kernel fits the machine, with a least set of constraints that conflict;
             FORGE-S002 where the limit ended the search before any was found.
     """
     began = time.perf_counter()
-    solver = Solver(machine, Budget(limit))
+    solver = Solver(machine, Budget(limit), seed)
     found: list[Found] = []
     searches = [Search(kernel, machine) for kernel in kernels]
-    heap = [(search.key, number) for number, search in enumerate(searches)]
+    heap = [(search.key, number) for number, search in enumerate(searches) if search.fate == "open"]
     heapq.heapify(heap)
     while heap:
         key, number = heapq.heappop(heap)
-        if len(found) >= k and key >= found[-1].key[:3]:
+        if len(found) >= k and key >= found[-1].key:
             break
         search = searches[number]
         found = sorted([*found, *search.step(solver, k)], key=lambda each: each.key)[:k]
         if search.fate == "open":
             heapq.heappush(heap, (search.key, number))
-    complete = not any(search.undecided for search in searches)
+    open_ones = [search for search in searches if search.undecided]
     if not found:
-        if not complete:
+        for search in sorted(open_ones, key=lambda search: search.key):
+            found = search.guessed()
+            if found:
+                break
+    if not found:
+        if open_ones:
             raise error(
                 "FORGE-S002", f"no schedule of {kernels[0][0].name} was found within the time limit of {limit:g}"
             )
-        raise no_schedule(min(searches, key=lambda search: least_key(search.kernel, machine)).kernel, solver)
+        first = min(searches, key=lambda search: search.key)
+        raise no_schedule(first.kernel, first.graphs, first.serial, first.unit, solver.machine, solver.run)
+    if open_ones:
+        found = improved(found, open_ones, solver, k)
     seconds = time.perf_counter() - began
     fates = tuple(search.account() for search in searches) if len(searches) > 1 else ()
     results = []
     for each in found:
-        certificate = each.schedule.certificate
-        assert certificate is not None
+        certificate = each.search.certified(each.schedule)
         proved = replace(
             certificate,
-            status=certificate.status if complete else "timeout",
+            status=status_of(each, open_ones),
             alternatives=fates,
             solve_seconds=seconds,
             deterministic_time=solver.budget.used,
@@ -142,12 +166,21 @@ def schedules(kernels: Sequence[Kernel], machine: Machine, *, k: int = 1, limit:
     return results
 
 
-def least_key(kernel: Kernel, machine: Machine) -> tuple[Fraction, Fraction, int]:
-    """Cost, traffic and length that no schedule of the kernel can be below."""
-    cycles = sum(lower_bounds(graph, machine)[0].cycles * graph.trips for graph in kernel)
-    work = sum(graph.work * graph.trips for graph in kernel)
-    traffic = sum(graph.traffic * graph.trips for graph in kernel)
-    return Fraction(cycles) / work, Fraction(traffic) / work, max(critical_path(graph) for graph in kernel)
+def status_of(found: Found, undecided: Sequence[Search]) -> str:
+    """Of the certificate: whether what is undecided could cost less, or as much in less length."""
+    if any(search.least_open[:2] < found.key[:2] for search in undecided):
+        return "timeout"
+    shorter = any(search.least_open < found.key for search in undecided)
+    assert found.schedule.certificate is not None
+    return "feasible" if shorter else found.schedule.certificate.status
+
+
+def improved(found: list[Found], searches: Sequence[Search], solver: Solver, k: int) -> list[Found]:
+    """Better schedules of kernels whose least intervals are undecided, by halving what is between, while time lasts."""
+    for search in sorted(searches, key=lambda search: search.key):
+        more = search.halve(solver) if k == 1 else []
+        found = sorted([*found, *more], key=lambda each: each.key)[:k]
+    return found
 
 
 def intervals(bounds: Sequence[int], trips: Sequence[int]) -> Iterator[tuple[int, ...]]:
@@ -167,36 +200,57 @@ def intervals(bounds: Sequence[int], trips: Sequence[int]) -> Iterator[tuple[int
 class Search:
     """The search of one kernel at one tile: intervals upward, one at each step.
 
-    ``key``: cost, traffic and length that the schedule of the next interval has at the least. ``fate``: ``open``,
-    ``solved``, ``does not fit``.
+    ``key``: what the schedule of the next interval has at the least. ``fate``: ``open``, ``solved``, ``does not fit``,
+    ``undecided``. ``least_open``: what a schedule at the least undecided interval has at the least.
     """
 
     def __init__(self, kernel: Kernel, machine: Machine) -> None:
         self.kernel, self.machine = kernel, machine
-        self.fate = "open"
         self.refuted: list[int] = []
         self.undecided: list[int] = []
-        sizes = [quantum(graph, machine) for graph in kernel]
-        self.unit = min(size for size, _ in sizes)
-        self.distortion = max(loss for _, loss in sizes)
-        self.graphs = [scaled(graph, self.unit) for graph in kernel]
+        self.best: tuple[int, ...] | None = None
         self.trips = [graph.trips for graph in kernel]
-        least = [lower_bounds(graph, machine)[0].cycles for graph in self.graphs]
+        self.work = sum((graph.work * graph.trips for graph in kernel), start=Fraction(0))
+        self.traffic = Fraction(sum(graph.traffic * graph.trips for graph in kernel)) / self.work
+        self.bounds = [lower_bounds(graph, machine) for graph in kernel]
+        self.length = sum(length_bound(graph, machine) for graph in kernel)
+        self.fate = "does not fit" if any(cannot_fit(graph, machine) for graph in kernel) else "open"
+        sizes = [quantum(graph, machine, row[0].cycles) for graph, row in zip(kernel, self.bounds, strict=True)]
+        self.unit = min(size for size, *_ in sizes)
+        self.distortion = max(loss for _, loss, _ in sizes)
+        least = [
+            bound if size == self.unit else lower_bounds(scaled(graph, self.unit), machine)[0].cycles
+            for graph, (size, _, bound) in zip(kernel, sizes, strict=True)
+        ]
         self.intervals = intervals(least, self.trips)
         self.iis = next(self.intervals)
+        self.least_open = self.key
+
+    @cached_property
+    def graphs(self) -> list[Graph]:
+        """The phases in units of the quantum."""
+        return [scaled(graph, self.unit) for graph in self.kernel]
 
     @cached_property
     def serial(self) -> list[int]:
-        """Intervals at which one iteration is over before the next begins."""
-        return [serial_interval(graph, self.machine, self.unit) for graph in self.graphs]
+        """Intervals at which one iteration is over before the next begins: what does not fit then never does."""
+        return horizons(self.graphs, [1] * len(self.graphs), self.machine, self.unit)
+
+    @cached_property
+    def problem(self) -> Problem:
+        """For the heuristic."""
+        clusters = joined_clusters(self.graphs)
+        apart = frozenset(kept_apart(self.graphs, self.machine, clusters))
+        return Problem(self.graphs, self.machine, Costs.of(self.machine, self.unit), clusters, apart)
+
+    def cycles(self, iis: Sequence[int]) -> int:
+        """Of all phases in their steady state."""
+        return sum(ii * n for ii, n in zip(iis, self.trips, strict=True)) * self.unit
 
     @property
-    def key(self) -> tuple[Fraction, Fraction, int]:
-        """What a schedule at the next interval costs at the least."""
-        _, traffic, length = least_key(self.kernel, self.machine)
-        work = sum(graph.work * graph.trips for graph in self.kernel)
-        cycles = sum(ii * n for ii, n in zip(self.iis, self.trips, strict=True)) * self.unit
-        return Fraction(cycles) / work, traffic, length
+    def key(self) -> Key:
+        """What a schedule at the next interval has at the least."""
+        return Fraction(self.cycles(self.iis)) / self.work, self.traffic, 0, self.length, 1, -(10**9)
 
     def account(self) -> dict[str, str | int | float]:
         """What became of this tile, for the certificate."""
@@ -210,218 +264,141 @@ class Search:
 
     def step(self, solver: Solver, k: int) -> list[Found]:
         """Solve at the next interval."""
-        if len(self.refuted) == LOOKS_SERIAL and not fits(self.graphs, self.serial, solver, self.unit):
-            self.fate = "does not fit"
-            return []
-        key, iis = self.key, self.iis
-        several, outcome = solve_at(self.graphs, iis, solver, k, self.unit)
-        if outcome in ("infeasible", "unknown"):
-            (self.refuted if outcome == "infeasible" else self.undecided).append(iis[-1] * self.unit)
-            self.iis = next(self.intervals)
-            if outcome == "unknown" and not solver.budget.left:
-                self.fate = "undecided"
-            elif all(ii > most for ii, most in zip(self.iis, self.serial, strict=True)):
+        if len(self.refuted) == LOOKS_SERIAL and self.best is None:
+            _, outcome = solver.run(Model(self.graphs, self.serial, self.machine, self.unit))
+            if outcome == "infeasible":
                 self.fate = "does not fit"
-            return []
-        self.fate = "solved"
-        return [self.found(solution, key, iis) for solution in several]
+                return []
+        iis = self.iis
+        several, outcome = self.solve(iis, solver, k)
+        self.best = self.best or (iis if several else None)
+        if outcome == "unknown":
+            self.fate = "undecided"
+            self.least_open = self.key
+            self.undecided.append(iis[-1] * self.unit)
+            return several or self.guessed()
+        if outcome == "infeasible":
+            self.refuted.append(iis[-1] * self.unit)
+        before = self.key[0]
+        self.iis = next(self.intervals)
+        if len(several) >= k and self.key[0] > before:
+            self.fate = "solved"
+        elif all(ii > most for ii, most in zip(self.iis, self.serial, strict=True)):
+            self.fate = "solved" if self.best else "does not fit"
+        return several
 
-    def found(self, solution: Solution, key: tuple[Fraction, Fraction, int], iis: tuple[int, ...]) -> Found:
+    def solve(self, iis: tuple[int, ...], solver: Solver, k: int) -> tuple[list[Found], str]:
+        """Up to ``k`` schedules at these intervals."""
+        guess = None
+        if sum(len(graph.ops) for graph in self.graphs) >= LARGE:
+            found = list(guesses(self.problem, iis))
+            guess = min(found, key=lambda each: each.length(self.graphs), default=None)
+        several, outcome = solve_at(self.graphs, iis, solver, k, self.unit, guess)
+        if outcome == "unknown" and guess is not None and not several:
+            several, outcome = [self.solution_of(guess)], "found"
+        return [self.found(solution, iis) for solution in several], outcome
+
+    def solution_of(self, guess: Guess) -> Solution:
+        """A schedule of the heuristic."""
+        return guessed_solution(self.problem, guess, self.graphs)
+
+    def guessed(self) -> list[Found]:
+        """A schedule at longer intervals by the heuristic, which proves nothing."""
+        guess = guess_from(self.problem, self.iis, self.serial)
+        if guess is None:
+            return []
+        self.best = guess.iis
+        return [self.found(self.solution_of(guess), guess.iis)]
+
+    def halve(self, solver: Solver) -> list[Found]:
+        """Schedules at intervals between the least undecided one and the best found, by bisection."""
+        low, found = self.iis, []
+        while solver.budget.left:
+            if self.best is None:
+                middle = tuple(self.serial)
+            else:
+                middle = tuple((one + other) // 2 for one, other in zip(low, self.best, strict=True))
+            if middle in (low, self.best):
+                break
+            several, outcome = self.solve(middle, solver, 1)
+            if several:
+                self.best = middle
+                found += several
+                continue
+            (self.refuted if outcome == "infeasible" else self.undecided).append(middle[-1] * self.unit)
+            if self.best is None:
+                break
+            low = middle
+        return found
+
+    def found(self, solution: Solution, iis: tuple[int, ...]) -> Found:
         """The schedule of a solution, in cycles."""
         phases = tuple(
             Phase(graph, ii * self.unit, {name: start * self.unit for name, start in starts.items()})
             for graph, ii, starts in zip(self.kernel, iis, solution.starts, strict=True)
         )
         certificate = Certificate(
-            bounds=lower_bounds(self.kernel[-1], self.machine),
-            status="timeout" if self.undecided else solution.status,
-            refuted=tuple(sorted(set(self.refuted))),
-            undecided=tuple(self.undecided),
+            bounds=self.bounds[-1],
+            status=solution.status,
             least_length=solution.least_length * self.unit,
             quantum=self.unit,
             distortion=self.distortion,
         )
         slack = solution.slack * self.unit
         schedule = Schedule(self.machine.name, phases, solution.groups, solution.depths, certificate, slack)
-        return Found(schedule, (key[0], key[1], max(phase.length for phase in phases), -slack))
+        length = sum(phase.length for phase in phases)
+        cost = Fraction(self.cycles(iis)) / self.work
+        return Found(
+            self, schedule, (cost, self.traffic, solution.missing * self.unit, length, len(solution.groups), -slack)
+        )
 
-
-def serial_interval(graph: Graph, machine: Machine, unit: int) -> int:
-    """An interval at which one iteration is over before the next begins: whatever does not fit then never does."""
-    model = Model([graph], [1], machine, unit, frozenset(FAMILIES))
-    return model.horizons[0]
-
-
-def fits(graphs: Sequence[Graph], serial: Sequence[int], solver: Solver, unit: int) -> bool:
-    """Whether there is a schedule at all: one without overlap of iterations."""
-    _, outcome = solver.run(Model(graphs, serial, solver.machine, unit))
-    return outcome != "infeasible"
+    def certified(self, schedule: Schedule) -> Certificate:
+        """The certificate of a schedule, with what became of smaller intervals at its tile."""
+        assert schedule.certificate is not None
+        ii = schedule.phases[-1].ii
+        refuted = sorted({each for each in self.refuted if each < ii})
+        undecided = {each for each in self.undecided if each < ii}
+        if undecided and len(self.kernel) == 1:
+            # Between the first that was not decided and this one nothing is known but what was refuted.
+            undecided = set(range(min(undecided), ii, self.unit)) - set(refuted)
+        return replace(schedule.certificate, refuted=tuple(refuted), undecided=tuple(sorted(undecided)))
 
 
 def solve_at(
-    graphs: Sequence[Graph], iis: Sequence[int], solver: Solver, k: int, unit: int
+    graphs: Sequence[Graph], iis: Sequence[int], solver: Solver, k: int, unit: int, guess: Guess | None = None
 ) -> tuple[list[Solution], str]:
-    """Up to ``k`` solutions at these intervals: least length, then most slack; and ``infeasible`` or ``unknown``."""
+    """Up to ``k`` solutions at these intervals, the best first; and ``found``, ``infeasible`` or ``unknown``.
+
+    ``infeasible`` where there are fewer than ``k``, each of which is there: then there are no others.
+    """
     found: list[Solution] = []
     taken: list[tuple[tuple[int, ...], ...]] = []
-    for number in range(k):
+    for _ in range(k):
         model = Model(graphs, iis, solver.machine, unit)
         exclude(model, taken)
-        length = sum((times.length for times in model.times), start=0)
-        groups = sum((literals[0].negated() for literals in model.has_size), start=0)
-        missing = shortfall(model)
-        weight = (model.most_groups + 1) * sum(model.longest)
-        # Latencies that are no promise first; then the shortest, and of these one with the fewest groups.
-        cost = missing * weight + length * (model.most_groups + 1) + groups
+        if guess is not None and not taken:
+            hint_guess(model, guess)
+        # Latencies that are no promise first; then the shortest.
+        missing, weight = shortfall(model), sum(model.longest) + 1
+        cost = missing * weight + sum((times.length for times in model.times), start=0)
         model.cp.minimize(cost)
         first, outcome = solver.run(model)
-        if outcome in ("infeasible", "unknown", "model_invalid"):
-            if outcome == "model_invalid":
-                raise AssertionError(model.cp.validate())
-            return found, "found" if number else outcome
-        shortest = round(first.best_objective_bound) % weight // (model.most_groups + 1)
+        if outcome in ("infeasible", "unknown"):
+            return found, "found" if found and outcome == "infeasible" else outcome
+        lateness, length = divmod(round(first.objective_value), weight)
+        proved = divmod(round(first.best_objective_bound), weight)
+        least = proved[1] if proved[0] == lateness else 0
+        # Of the shortest those with the fewest groups, and of these one with most slack.
         model.cp.add(cost <= round(first.objective_value))
+        groups = sum((literals[0].negated() for literals in model.has_size), start=0)
         slack = smallest_slack(model)
-        best, tight = first, 0
-        if slack is not None:
-            hint(model, first)
-            model.cp.maximize(slack)
-            second, result = solver.run(model)
-            if result in ("optimal", "feasible"):
-                best, tight = second, round(second.objective_value)
-        found.append(Solution(*read_solution(model, best), tight, outcome, shortest))
+        hint(model, first)
+        model.cp.minimize(groups * (max(iis) + 1) - (0 if slack is None else slack))
+        second, result = solver.run(model)
+        best = second if result in ("optimal", "feasible") else first
+        tight = 0 if slack is None else best.value(slack)
+        status = "optimal" if least == length else "feasible"
+        least = max(least, sum(times.least_length for times in model.times))
+        found.append(Solution(*read_solution(model, best), tight, lateness, status, least))
         taken.append(signature(model, best))
     return found, "found"
-
-
-def shortfall(model: Model) -> cp_model.LinearExpr:
-    """By how many cycles, over all reads, results may be less late than their ops say before a reader waits."""
-    missing: list[cp_model.IntVar] = []
-    for times in model.times:
-        ops = {op.name: op for op in times.graph.ops}
-        for value in times.graph.values:
-            op = ops[value.producer]
-            for read in value.reads if op.late else ():
-                short = model.cp.new_int_var(0, op.late, f"shortfall of {value.name} at {read.op}")
-                slack = times.start[read.op] + read.distance * times.ii - times.start[op.name] - op.latency
-                model.cp.add(short >= op.late - slack)
-                missing.append(short)
-    return cp_model.LinearExpr.sum(missing)
-
-
-def smallest_slack(model: Model) -> cp_model.IntVar | None:
-    """A variable: the least slack over the dependences that carry something into a later iteration."""
-    slacks: list[cp_model.LinearExprT] = []
-    for times in model.times:
-        for source, target, delay, distance in times.graph.precedences():
-            if distance:
-                slacks.append(times.start[target] + distance * times.ii - times.start[source] - delay)
-    if not slacks:
-        return None
-    least = model.cp.new_int_var(0, max(model.iis), "slack")
-    for each in slacks:
-        model.cp.add(least <= each)
-    return least
-
-
-def hint(model: Model, solver: cp_model.CpSolver) -> None:
-    """Start the next solve from this solution."""
-    model.cp.clear_hints()
-    for times in model.times:
-        for variable in (*times.slot.values(), *times.stage.values()):
-            model.cp.add_hint(variable, solver.value(variable))
-
-
-def signature(model: Model, solver: cp_model.CpSolver) -> tuple[tuple[int, ...], ...]:
-    """What makes a solution distinct: the stages of each phase, and the groups."""
-    stages = tuple(tuple(solver.value(stage) for stage in times.stage.values()) for times in model.times)
-    groups = tuple(next(g for g, literal in enumerate(row) if solver.value(literal)) for row in model.member)
-    return (*stages, groups)
-
-
-def exclude(model: Model, taken: Sequence[tuple[tuple[int, ...], ...]]) -> None:
-    """Leave out solutions that were found before."""
-    for *stages, groups in taken:
-        differs: list[cp_model.LiteralT] = []
-        for times, numbers in zip(model.times, stages, strict=True):
-            for variable, number in zip(times.stage.values(), numbers, strict=True):
-                literal = model.cp.new_bool_var("")
-                model.cp.add(variable != number).only_enforce_if(literal)
-                differs.append(literal)
-        differs += [row[group].negated() for row, group in zip(model.member, groups, strict=True)]
-        model.cp.add_bool_or(differs)
-
-
-def read_solution(
-    model: Model, solver: cp_model.CpSolver
-) -> tuple[list[dict[str, int]], tuple[Group, ...], dict[str, int]]:
-    """Starts of each phase (units of the quantum), groups and buffer depths."""
-    times = []
-    for each in model.times:
-        starts = {name: solver.value(each.slot[name]) + each.ii * solver.value(each.stage[name]) for name in each.slot}
-        least = min(starts.values())
-        times.append({name: start - least for name, start in starts.items()})
-    found: list[Group] = []
-    for group in range(model.most_groups):
-        members = [
-            name
-            for index, names in enumerate(model.clusters)
-            if group < len(model.member[index]) and solver.value(model.member[index][group])
-            for name in names
-        ]
-        if members:
-            warps = next(size for size, literal in model.has_size[group].items() if solver.value(literal))
-            registers = solver.value(model.grant[group]) * model.machine.registers.granularity
-            members.sort(key=lambda name: next(starts[name] for starts in times if name in starts))
-            roles = {model.ops[name].role for name in members}
-            kind = roles.pop() if len(roles) == 1 else "consumer"
-            found.append(Group("", warps, registers, tuple(members), kind or "group"))
-    return times, named_groups(found), least_depths(model, times, found)
-
-
-def named_groups(groups: list[Group]) -> tuple[Group, ...]:
-    """Those that load first; each called by its kind, with a number where there are several."""
-    groups.sort(key=lambda group: (group.kind == "consumer", group.warps, group.ops[0]))
-    kinds = [group.kind for group in groups]
-    return tuple(
-        replace(
-            group,
-            name=group.kind if kinds.count(group.kind) == 1 else f"{group.kind}.{kinds[:number].count(group.kind)}",
-        )
-        for number, group in enumerate(groups)
-    )
-
-
-def least_depths(model: Model, times: list[dict[str, int]], groups: list[Group]) -> dict[str, int]:
-    """The fewest buffers of each value at these times."""
-    group_of = {name: number for number, group in enumerate(groups) for name in group.ops}
-    depths: dict[str, int] = {}
-    for each, starts in zip(model.times, times, strict=True):
-        for value in each.graph.values:
-            life = lifetime(each.graph, value, starts, each.ii)
-            if any(group_of[read.op] != group_of[value.producer] for read in value.reads):
-                ends = [starts[read.op] + read.distance * each.ii + read.release for read in value.reads]
-                life = max(life, max(ends) - starts[value.producer] - value.begin + model.latency)
-            depths[value.name] = max(depths.get(value.name, 1), -(-life // each.ii))
-    return depths
-
-
-def no_schedule(kernel: Kernel, solver: Solver) -> Exception:
-    """The error for a kernel that fits at no interval, with an irreducible set of families in conflict.
-
-    By a deletion filter: a family without which there still is no schedule is left out for good.
-    """
-    unit = min(quantum(graph, solver.machine)[0] for graph in kernel)
-    graphs = [scaled(graph, unit) for graph in kernel]
-    serial = [serial_interval(graph, solver.machine, unit) for graph in graphs]
-    without: set[str] = set()
-    for family in FAMILIES:
-        _, outcome = solver.run(Model(graphs, serial, solver.machine, unit, frozenset(without | {family})))
-        if outcome == "infeasible":
-            without.add(family)
-    conflict = [family for family in FAMILIES if family not in without]
-    return error(
-        "FORGE-S001",
-        f"{kernel[0].name} does not fit machine {solver.machine.name}: {', '.join(conflict)} conflict",
-        notes=tuple(f"without the constraints on {family} there is a schedule" for family in conflict),
-    )

@@ -26,7 +26,7 @@ def random_machine(random: Random) -> Machine:
             granularity=2,
             least=2,
             most=random.choice((6, 16)),
-            reserve=random.choice((0, 1)),
+            reserve=random.choice((0, 1, 3)),
             group_warps=random.choice((1, 2)),
             source=SOURCE,
             uniform=random.random() < 0.2,

@@ -136,10 +136,23 @@ def test_several_schedules_are_distinct_and_in_order() -> None:
     assert all(check(s, machine) == [] for s in found)
 
 
-def test_a_time_limit_is_called_one() -> None:
+def test_a_time_limit_is_called_one_and_still_gives_a_schedule() -> None:
     random = Random(3)
     machine = machine_of()
     graph = random_graph(random, machine)
+    schedule = schedules([[graph]], machine, limit=0.0)[0]
+    assert check(schedule, machine) == []
+    certificate = schedule.certificate
+    assert certificate is not None
+    ii, bound = schedule.phases[0].ii, certificate.bounds[0].cycles
+    assert certificate.status == ("timeout" if ii > bound else "feasible")
+    assert certificate.undecided == tuple(range(bound, ii))
+
+
+def test_a_time_limit_before_anything_is_found_is_an_error() -> None:
+    # One warp for two ops that each take it, and values that must not be in one group: the heuristic has no answer.
+    loads = tuple(replace(op(f"l{n}", 1, 2), variable=True) for n in range(2))
+    graph = Graph("none", (*loads, op("use", 1, 1)), (Value("v", "l0", "shared", 1, (Read("use", 1),)),))
     with pytest.raises(ForgeError) as caught:
-        schedules([[graph]], machine, limit=0.0)
+        schedules([[graph]], machine_of(isolate="loads", most_warps=1), limit=0.0)
     assert caught.value.code == "FORGE-S002"

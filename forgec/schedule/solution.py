@@ -1,0 +1,211 @@
+"""What is asked of a model beside its constraints, and what is read from a solution of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ortools.sat.python import cp_model
+
+from forgec.schedule.bounds import length_bound
+from forgec.schedule.graph import Graph, Op
+from forgec.schedule.heuristic import Guess, Problem, grants
+from forgec.schedule.model import Model
+from forgec.schedule.schedule import Group, lifetime
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What the solver says of one kernel at given intervals; times are in units of the quantum.
+
+    ``missing``: by how much results may be less late than their ops say. ``least_length``: what is proved of the
+    length. ``status``: ``optimal`` where the length is the least, ``feasible`` where a limit ended the search for it.
+    """
+
+    starts: list[dict[str, int]]
+    groups: tuple[Group, ...]
+    depths: dict[str, int]
+    slack: int
+    missing: int
+    status: str
+    least_length: int
+
+
+def shortfall(model: Model) -> cp_model.LinearExpr:
+    """By how many cycles, over all reads, results may be less late than their ops say before a reader waits."""
+    missing: list[cp_model.IntVar] = []
+    for times in model.times:
+        ops = {op.name: op for op in times.graph.ops}
+        for value in times.graph.values:
+            op = ops[value.producer]
+            for read in value.reads if op.late else ():
+                short = model.cp.new_int_var(0, op.late, f"shortfall of {value.name} at {read.op}")
+                slack = times.start[read.op] + read.distance * times.ii - times.start[op.name] - op.latency
+                model.cp.add(short >= op.late - slack)
+                missing.append(short)
+    return cp_model.LinearExpr.sum(missing)
+
+
+def smallest_slack(model: Model) -> cp_model.IntVar | None:
+    """A variable: the least slack over the dependences that carry something into a later iteration."""
+    slacks: list[cp_model.LinearExprT] = []
+    for times in model.times:
+        for source, target, delay, distance in times.graph.precedences():
+            if distance:
+                slacks.append(times.start[target] + distance * times.ii - times.start[source] - delay)
+    if not slacks:
+        return None
+    least = model.cp.new_int_var(0, max(model.iis), "slack")
+    for each in slacks:
+        model.cp.add(least <= each)
+    return least
+
+
+def hint(model: Model, solver: cp_model.CpSolver) -> None:
+    """Start the next solve from this solution."""
+    model.cp.clear_hints()
+    for times in model.times:
+        for variable in (*times.slot.values(), *times.stage.values()):
+            model.cp.add_hint(variable, solver.value(variable))
+
+
+def signature(model: Model, solver: cp_model.CpSolver) -> tuple[tuple[int, ...], ...]:
+    """What makes a solution distinct: the stages of each phase, and the groups."""
+    stages = tuple(tuple(solver.value(stage) for stage in times.stage.values()) for times in model.times)
+    groups = tuple(next(g for g, literal in enumerate(row) if solver.value(literal)) for row in model.member)
+    return (*stages, groups)
+
+
+def exclude(model: Model, taken: Sequence[tuple[tuple[int, ...], ...]]) -> None:
+    """Leave out solutions that were found before."""
+    for *stages, groups in taken:
+        differs: list[cp_model.LiteralT] = []
+        for times, numbers in zip(model.times, stages, strict=True):
+            for variable, number in zip(times.stage.values(), numbers, strict=True):
+                literal = model.cp.new_bool_var("")
+                model.cp.add(variable != number).only_enforce_if(literal)
+                differs.append(literal)
+        differs += [row[group].negated() for row, group in zip(model.member, groups, strict=True)]
+        model.cp.add_bool_or(differs)
+
+
+def hint_guess(model: Model, guess: Guess) -> None:
+    """Start the solve from a schedule of the heuristic, moved so that the model's anchor is where it has to be."""
+    for times, starts in zip(model.times, guess.starts, strict=True):
+        moved = starts[times.anchor]
+        for name, start in starts.items():
+            stage, slot = divmod(start - moved, times.ii)
+            model.cp.add_hint(times.slot[name], slot)
+            model.cp.add_hint(times.stage[name], stage)
+    # Groups count from the first cluster of each.
+    rows = [sorted(model.cluster_of[name] for name in names) for names in guess.members]
+    for group, row in enumerate(sorted(rows)):
+        for index, literals in enumerate(model.member):
+            if group < len(literals):
+                model.cp.add_hint(literals[group], index in row)
+
+
+def guessed_solution(problem: Problem, guess: Guess, graphs: Sequence[Graph]) -> Solution:
+    """A schedule of the heuristic, as the solver gives them."""
+    starts = [{name: start - min(row.values()) for name, start in row.items()} for row in guess.starts]
+    ops = {op.name: op for graph in graphs for op in graph.ops}
+    groups = named_groups(
+        [
+            group_of(names, warps, registers, starts, ops)
+            for names, (warps, registers) in zip(guess.members, grants(problem, guess), strict=True)
+        ]
+    )
+    depths = least_depths(graphs, guess.iis, problem.costs.latency, starts, groups)
+    slack = min(
+        (
+            row[target] + distance * ii - row[source] - delay
+            for graph, ii, row in zip(graphs, guess.iis, starts, strict=True)
+            for source, target, delay, distance in graph.precedences()
+            if distance
+        ),
+        default=0,
+    )
+    missing = sum(
+        max(
+            0,
+            ops[value.producer].late
+            - row[read.op]
+            - read.distance * ii
+            + row[value.producer]
+            + ops[value.producer].latency,
+        )
+        for graph, ii, row in zip(graphs, guess.iis, starts, strict=True)
+        for value in graph.values
+        for read in value.reads
+        if ops[value.producer].late
+    )
+    least = sum(length_bound(graph, problem.machine) for graph in graphs)
+    return Solution(starts, groups, depths, slack, missing, "feasible", least)
+
+
+def read_solution(
+    model: Model, solver: cp_model.CpSolver
+) -> tuple[list[dict[str, int]], tuple[Group, ...], dict[str, int]]:
+    """Starts of each phase (units of the quantum), groups and buffer depths."""
+    times = []
+    for each in model.times:
+        starts = {name: solver.value(each.slot[name]) + each.ii * solver.value(each.stage[name]) for name in each.slot}
+        least = min(starts.values())
+        times.append({name: start - least for name, start in starts.items()})
+    found: list[Group] = []
+    for group in range(model.most_groups):
+        members = [
+            name
+            for index, names in enumerate(model.clusters)
+            if group < len(model.member[index]) and solver.value(model.member[index][group])
+            for name in names
+        ]
+        if members:
+            warps = next(size for size, literal in model.has_size[group].items() if solver.value(literal))
+            registers = solver.value(model.grant[group]) * model.machine.registers.granularity
+            found.append(group_of(members, warps, registers, times, model.ops))
+    groups = named_groups(found)
+    return times, groups, least_depths(model.graphs, model.iis, model.latency, times, groups)
+
+
+def group_of(
+    names: Sequence[str], warps: int, registers: int, starts: Sequence[Mapping[str, int]], ops: Mapping[str, Op]
+) -> Group:
+    """A group without a name yet: its ops in the order of their starts, and its kind by their roles."""
+    members = sorted(names, key=lambda name: (next(row[name] for row in starts if name in row), name))
+    roles = {ops[name].role for name in members}
+    kind = roles.pop() if len(roles) == 1 else "consumer"
+    return Group("", warps, registers, tuple(members), kind or "group")
+
+
+def named_groups(groups: list[Group]) -> tuple[Group, ...]:
+    """Those that load first; each called by its kind, with a number where there are several."""
+    groups.sort(key=lambda group: (group.kind == "consumer", group.warps, group.ops[0]))
+    kinds = [group.kind for group in groups]
+    return tuple(
+        replace(
+            group,
+            name=group.kind if kinds.count(group.kind) == 1 else f"{group.kind}.{kinds[:number].count(group.kind)}",
+        )
+        for number, group in enumerate(groups)
+    )
+
+
+def least_depths(
+    graphs: Sequence[Graph],
+    iis: Sequence[int],
+    latency: int,
+    times: Sequence[Mapping[str, int]],
+    groups: Sequence[Group],
+) -> dict[str, int]:
+    """The fewest buffers of each value at these times."""
+    group_of = {name: number for number, group in enumerate(groups) for name in group.ops}
+    depths: dict[str, int] = {}
+    for graph, ii, starts in zip(graphs, iis, times, strict=True):
+        for value in graph.values:
+            life = lifetime(graph, value, starts, ii)
+            if any(group_of[read.op] != group_of[value.producer] for read in value.reads):
+                ends = [starts[read.op] + read.distance * ii + read.release for read in value.reads]
+                life = max(life, max(ends) - starts[value.producer] - value.begin + latency)
+            depths[value.name] = max(depths.get(value.name, 1), -(-life // ii))
+    return depths
