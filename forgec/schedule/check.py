@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from forgec.schedule.graph import Graph, Op, Value
 from forgec.schedule.machine import Machine
-from forgec.schedule.schedule import Phase, Schedule
+from forgec.schedule.schedule import Phase, Schedule, rank
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ def check(schedule: Schedule, machine: Machine) -> list[Violation]:
         found += dependences(schedule, phase, machine)
         found += buffers(schedule, phase, machine)
         found += registers(schedule, phase, machine)
+        found += order(schedule, phase)
     found += memories(schedule, machine)
     found += warps(schedule, machine)
     found += isolation(schedule, machine)
@@ -148,15 +149,11 @@ def buffers(schedule: Schedule, phase: Phase, machine: Machine) -> Iterator[Viol
     """4: a buffer is not written again before its last reader is done with it."""
     for value in phase.graph.values:
         acquire, release = life(schedule, phase, value)
-        if readers_elsewhere(schedule, value):
-            # The producer by itself needs no signal that it is done.
-            release = max(
-                release,
-                *(
-                    phase.starts[read.op] + read.distance * phase.ii + read.release + machine.handover.latency
-                    for read in value.reads
-                ),
-            )
+        # The producer by itself needs no signal that it is done; and it starts after its readers have.
+        hop = machine.handover.latency if readers_elsewhere(schedule, value) else 0
+        for read in value.reads:
+            at = phase.starts[read.op] + read.distance * phase.ii
+            release = max(release, at + max(read.release, value.begin) + hop)
         lacking = release - acquire - schedule.depths[value.name] * phase.ii
         if lacking > 0:
             yield Violation(
@@ -247,6 +244,65 @@ def cluster_kind(graph: Graph, cluster: list[str], machine: Machine) -> str:
         return "variable"
     waiting = {read.op for value in graph.values if ops[value.producer].variable for read in value.reads}
     return "waiting" if machine.isolate == "waits" and waiting & set(cluster) else "fixed"
+
+
+def waits(schedule: Schedule, phase: Phase) -> Iterator[tuple[str, str, int, str]]:
+    """``(source, target, distance, why)``: the target of so many iterations later cannot start before the source has.
+
+    The order in which groups run their ops, values that are read, and buffers that have to be empty.
+    """
+    place = rank(phase, schedule.depths)
+    for group in schedule.groups:
+        stages = {name: phase.starts[name] // phase.ii for name in group.ops if name in place}
+        row = sorted(stages, key=lambda name: (phase.starts[name] % phase.ii, place[name]))
+        for number, name in enumerate(row):
+            after = row[(number + 1) % len(row)]
+            turn = stages[name] - stages[after] + (number + 1 == len(row))
+            yield name, after, turn, f"{after} comes after {name} in {group.name}"
+    for value in phase.graph.values:
+        depth = schedule.depths[value.name]
+        for read in value.reads:
+            yield value.producer, read.op, read.distance, f"{read.op} reads {value.name}"
+            # What overwrites a value in place reads it as it does.
+            if read.op != value.producer or depth > read.distance:
+                yield (
+                    read.op,
+                    value.producer,
+                    depth - read.distance,
+                    f"{value.producer} waits for a buffer of {value.name}",
+                )
+    for each in phase.graph.dependences:
+        yield each.source, each.target, each.distance, f"{each.target} waits for {each.source}"
+
+
+def order(schedule: Schedule, phase: Phase) -> Iterator[Violation]:
+    """9: groups that run their ops in order, and wait for values and buffers, do not wait for each other for ever.
+
+    A cycle of waits over no more than 0 iterations is found as one of negative length, where each wait is as long as
+    its iterations times the number of ops and one, less one (Bellman and Ford).
+    """
+    edges = list(waits(schedule, phase))
+    scale = len(phase.starts) + 1
+    least = dict.fromkeys(phase.starts, 0)
+    before: dict[str, tuple[str, str]] = {}
+    changed = ""
+    for _ in range(scale):
+        changed = ""
+        for source, target, distance, why in edges:
+            length = distance * scale - 1
+            if least[source] + length < least[target]:
+                least[target] = least[source] + length
+                before[target] = (source, why)
+                changed = target
+        if not changed:
+            return
+    for _ in range(scale):
+        changed = before[changed][0]
+    cycle, name = [before[changed][1]], before[changed][0]
+    while name != changed:
+        name, why = before[name]
+        cycle.append(why)
+    yield Violation("order", "groups wait for each other for ever: " + "; ".join(reversed(cycle)))
 
 
 def certificate(schedule: Schedule) -> Iterator[Violation]:

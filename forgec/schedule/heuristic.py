@@ -15,7 +15,7 @@ from fractions import Fraction
 
 from forgec.schedule.graph import Graph, Op, Value
 from forgec.schedule.machine import Machine
-from forgec.schedule.schedule import lifetime, transfer
+from forgec.schedule.schedule import freed, lifetime, transfer
 
 PATIENCE = 6
 """How often an op may be placed, on average: Rau's budget ratio."""
@@ -195,8 +195,8 @@ class Loop:
                 extra = costs.latency + copies if apart else 0
                 yield value.producer, read.op, latency + extra - read.distance * ii
                 if value.name in depths:
-                    freed = read.distance * ii + read.release + hop - value.begin
-                    yield read.op, value.producer, freed - depths[value.name] * ii
+                    until = read.distance * ii + freed(value, read) + hop - value.begin
+                    yield read.op, value.producer, until - depths[value.name] * ii
         for each in self.graph.dependences:
             apart = self.home[each.source] != self.home[each.target]
             yield each.source, each.target, each.delay + (costs.latency if apart else 0) - each.distance * ii
@@ -362,9 +362,10 @@ def buffers(problem: Problem, guess: Guess, home: Mapping[str, int]) -> dict[str
     for graph, ii, starts in zip(problem.graphs, guess.iis, guess.starts, strict=True):
         for value in graph.values:
             life = lifetime(graph, value, starts, ii)
-            if any(home[read.op] != home[value.producer] for read in value.reads):
-                ends = [starts[read.op] + read.distance * ii + read.release for read in value.reads]
-                life = max(life, max(ends) - starts[value.producer] - value.begin + problem.costs.latency)
+            crosses = any(home[read.op] != home[value.producer] for read in value.reads)
+            hop = problem.costs.latency if crosses else 0
+            ends = [starts[read.op] + read.distance * ii + freed(value, read) + hop for read in value.reads]
+            life = max([life, *(end - starts[value.producer] - value.begin for end in ends)])
             depths[value.name] = max(depths.get(value.name, 1), -(-life // ii))
     return depths
 

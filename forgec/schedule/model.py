@@ -24,7 +24,7 @@ from forgec.schedule.bounds import length_bound
 from forgec.schedule.graph import Graph, Op, Value
 from forgec.schedule.machine import Machine
 from forgec.schedule.pressure import least_bytes
-from forgec.schedule.schedule import transfer
+from forgec.schedule.schedule import freed, transfer
 
 FAMILIES = (
     "streams",
@@ -220,7 +220,7 @@ class Model:
         stage = {op.name: cp.new_int_var(-most, most, f"stage {op.name}") for op in graph.ops}
         start: dict[str, cp_model.LinearExpr] = {name: ii * stage[name] + slot[name] for name in slot}
         # A schedule that is moved as a whole is the same schedule: one op stays where it is.
-        anchor = self._anchor(graph)
+        anchor = anchor_of(graph, self.machine)
         cp.add(slot[anchor] == 0)
         cp.add(stage[anchor] == 0)
         least = length_bound(graph, self.machine)
@@ -231,20 +231,6 @@ class Model:
             for first in firsts:
                 cp.add(length >= start[op.name] + op.span - start[first.name])
         return Times(graph, ii, slot, stage, start, length, least, anchor)
-
-    def _anchor(self, graph: Graph) -> str:
-        """An op of the unit that has most to do."""
-        work: dict[str, Fraction] = {}
-        for op in graph.ops:
-            for use in op.uses:
-                work[use.unit] = (
-                    work.get(use.unit, Fraction(0))
-                    + use.cycles * use.amount * 4096 // self.machine.units[use.unit].capacity
-                )
-        if not work:
-            return graph.ops[0].name
-        unit = max(work, key=lambda name: work[name])
-        return next(op.name for op in graph.ops if any(use.unit == unit for use in op.uses))
 
     def copies(
         self,
@@ -386,7 +372,7 @@ class Model:
                 room = self.depth[name] * times.ii
                 self.cp.add(room >= times.start[value.producer] + self.ops[value.producer].latency - acquire)
                 for read in value.reads:
-                    release = times.start[read.op] + read.distance * times.ii + read.release
+                    release = times.start[read.op] + read.distance * times.ii + freed(value, read)
                     self.cp.add(room >= release - acquire + self.latency * self.crossed(value))
 
     # 5. Memories
@@ -437,6 +423,19 @@ def horizons(graphs: Sequence[Graph], iis: Sequence[int], machine: Machine, quan
         costs += sum(each.delay for each in graph.dependences)
         found.append(costs + ii * len(graph.ops))
     return found
+
+
+def anchor_of(graph: Graph, machine: Machine) -> str:
+    """The op that stays at 0: the first of the unit that has most to do."""
+    work: dict[str, Fraction] = {}
+    for op in graph.ops:
+        for use in op.uses:
+            held = Fraction(use.cycles * use.amount, machine.units[use.unit].capacity)
+            work[use.unit] = work.get(use.unit, Fraction(0)) + held
+    if not work:
+        return graph.ops[0].name
+    unit = max(work, key=lambda name: work[name])
+    return next(op.name for op in graph.ops if any(use.unit == unit for use in op.uses))
 
 
 def joined_clusters(graphs: Sequence[Graph]) -> list[list[str]]:

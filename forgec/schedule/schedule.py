@@ -13,8 +13,9 @@ start :math:`\sigma_v \ge 0` and a group :math:`\gamma_v`, for each value :math:
    ``cross`` is 0 within a group, else the hand-over's latency, and for a value in registers the time of two copies of
    it as well.
 4. *Buffers*: :math:`D_x\,II \ge release_x - acquire_x + cross_x`, where :math:`acquire_x = \sigma_p + begin_x`,
-   :math:`release_x` is the last :math:`\sigma_t + k\,II + release` of its readers (at least the end of its producer),
-   and :math:`cross_x` the hand-over's latency if a reader is in another group.
+   :math:`release_x` is the last :math:`\sigma_t + k\,II + \max(release, begin_x)` of its readers (at least the end
+   of its producer; a producer starts no earlier than the readers whose buffer it takes), and
+   :math:`cross_x` the hand-over's latency if a reader is in another group.
 5. *Memories*: :math:`\sum_x D_x\,size_x` over the values of shared memory, and over those in registers that
    another group reads, with what is resident is within the machine's; the same for tensor memory.
 6. *Registers*: at every cycle modulo :math:`II` the bytes of values in registers that are between acquire and release,
@@ -22,6 +23,9 @@ start :math:`\sigma_v \ge 0` and a group :math:`\gamma_v`, for each value :math:
    :math:`4 \cdot threads \cdot (registers - reserve)`; all grants together are within the register file.
 7. *Warps*: a group has the warps that its ops take; all together are within the machine's.
 8. *Isolation*, as the machine's ``isolate`` says.
+9. *Order*: a group runs its ops in the order of their starts (those of one time as ``rank`` says), and waits for what
+   it reads and for buffers to be empty. Nothing waits for itself: no cycle of orders and waits goes over 0 iterations
+   or fewer. By 3 and 4 no wait goes backward in time, so that this is open only between ops that start at one time.
 
 Several loops of a kernel (masked and unmasked blocks of an attention) are *phases*: each has an interval and starts of
 its own; groups, registers and buffers are shared by name.
@@ -34,7 +38,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 
-from forgec.schedule.graph import STRICT, Graph, Op, Value
+from forgec.schedule.graph import STRICT, Graph, Op, Read, Value
 from forgec.schedule.machine import Machine
 
 
@@ -140,6 +144,33 @@ def lifetime(graph: Graph, value: Value, starts: Mapping[str, int], ii: int) -> 
     ends = [start + graph.op(value.producer).latency]
     ends += [starts[read.op] + read.distance * ii + read.release for read in value.reads]
     return max(ends) - start - value.begin
+
+
+def rank(phase: Phase, depths: Mapping[str, int]) -> dict[str, int]:
+    """The order in which a group runs ops that start at the same time: what is waited for first.
+
+    Ops wait for what they read, and those that write a buffer again for its readers; where both start at one time,
+    this is their order. Else it is that of the graph.
+    """
+    graph = phase.graph
+    edges = [(source, target, distance) for source, target, _, distance in graph.precedences()]
+    for value in graph.values:
+        edges += [(read.op, value.producer, depths.get(value.name, 1) - read.distance) for read in value.reads]
+    first: dict[str, set[str]] = {op.name: set() for op in graph.ops}
+    for source, target, distance in edges:
+        if source != target and phase.starts[target] + distance * phase.ii == phase.starts[source]:
+            first[target].add(source)
+    found: dict[str, int] = {}
+    while len(found) < len(first):
+        left = [name for name in first if name not in found]
+        name = next((name for name in left if first[name] <= found.keys()), left[0])
+        found[name] = len(found)
+    return found
+
+
+def freed(value: Value, read: Read) -> int:
+    """Cycles from the start of a reader until its buffer may be written again, whose writer starts after the reader."""
+    return max(read.release, value.begin)
 
 
 def gets(schedule: Schedule, graph: Graph, op: Op) -> int:

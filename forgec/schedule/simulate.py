@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from forgec.schedule.graph import Graph, Op, Value
 from forgec.schedule.machine import Machine
-from forgec.schedule.schedule import Schedule, gets, puts, transfer
+from forgec.schedule.schedule import Schedule, gets, puts, rank, transfer
 
 Latency = Callable[[Op, int], int]
 """Of an op in an iteration, in cycles."""
@@ -69,7 +69,8 @@ def programs(schedule: Schedule, trips: Sequence[int]) -> list[list[_Step]]:
             for turn in range(count)
             for op in phase.graph.ops
         ]
-        for step in sorted(steps, key=lambda step: step.due):
+        place = rank(phase, schedule.depths)
+        for step in sorted(steps, key=lambda step: (step.due, place[step.op.name])):
             found[schedule.group_of[step.op.name]].append(step)
         first += count
         base += count * phase.ii

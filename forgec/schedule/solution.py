@@ -11,7 +11,7 @@ from forgec.schedule.bounds import length_bound
 from forgec.schedule.graph import Graph, Op
 from forgec.schedule.heuristic import Guess, Problem, grants
 from forgec.schedule.model import Model
-from forgec.schedule.schedule import Group, lifetime
+from forgec.schedule.schedule import Group, freed, lifetime
 
 
 @dataclass(frozen=True)
@@ -204,8 +204,8 @@ def least_depths(
     for graph, ii, starts in zip(graphs, iis, times, strict=True):
         for value in graph.values:
             life = lifetime(graph, value, starts, ii)
-            if any(group_of[read.op] != group_of[value.producer] for read in value.reads):
-                ends = [starts[read.op] + read.distance * ii + read.release for read in value.reads]
-                life = max(life, max(ends) - starts[value.producer] - value.begin + latency)
+            hop = latency if any(group_of[read.op] != group_of[value.producer] for read in value.reads) else 0
+            ends = [starts[read.op] + read.distance * ii + freed(value, read) + hop for read in value.reads]
+            life = max([life, *(end - starts[value.producer] - value.begin for end in ends)])
             depths[value.name] = max(depths.get(value.name, 1), -(-life // ii))
     return depths

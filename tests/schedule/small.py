@@ -199,10 +199,14 @@ def phase_is_legal(schedule: Schedule, phase: Phase, machine: Machine, home: dic
                 if at < done + ((machine.handover.latency + copies) if apart else 0):
                     return False
                 release = max(release, at + read.release)
-            freed = max([done, *((turn + r.distance) * ii + phase.starts[r.op] + r.release + hop for r in value.reads)])
-            again = (turn + schedule.depths[value.name]) * ii + phase.starts[value.producer] + value.begin
-            if again < freed:
+            again = (turn + schedule.depths[value.name]) * ii + phase.starts[value.producer]
+            if again + value.begin < done:
                 return False
+            for read in value.reads:
+                at = (turn + read.distance) * ii + phase.starts[read.op]
+                # The writer takes the storage when the reader is done, and starts after the reader has.
+                if again + value.begin < at + read.release + hop or again < at + hop:
+                    return False
             if value.memory == "register":
                 for group in {home[value.producer], *(home[read.op] for read in value.reads)}:
                     for cycle in range(begun + value.begin, release):
@@ -351,7 +355,7 @@ def search(
             room = max(0, 4 * 32 * mine.warps * (mine.registers - machine.registers.reserve))
         most = room // max(value.size, 1) + (value.memory == "register")
         for read in value.reads:
-            gap = read.distance * ii + read.release + (hop if crosses else 0) - value.begin - most * ii
+            gap = read.distance * ii + max(read.release - value.begin, 0) + (hop if crosses else 0) - most * ii
             edges.append((read.op, value.producer, gap))
     starts: dict[str, int] = {}
     streams: set[tuple[int, int]] = set()
@@ -407,7 +411,9 @@ def complete(graph: Graph, machine: Machine, ii: int, starts: dict[str, int], gr
         homes = {home[value.producer], *(home[read.op] for read in value.reads)}
         ends = [starts[value.producer] + graph.op(value.producer).latency]
         ends += [starts[read.op] + read.distance * ii + read.release for read in value.reads]
-        freed = max([ends[0], *(end + (machine.handover.latency if len(homes) > 1 else 0) for end in ends[1:])])
+        hop = machine.handover.latency if len(homes) > 1 else 0
+        started = [starts[read.op] + read.distance * ii + value.begin for read in value.reads]
+        freed = max([ends[0], *(end + hop for end in (*ends[1:], *started))])
         depth = max(1, -(-(freed - acquire) // ii))
         if value.memory == "register":
             if len(homes) > 1:
