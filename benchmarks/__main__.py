@@ -20,7 +20,7 @@ NAMES = (
     "weights",
 )
 
-OTHERS = ("peers",)
+OTHERS = ("peers", "schedule_growth")
 """Those that only run when named."""
 OF_MODELS = ("kernel_compile", "roofline", "ops", "products", "peers")
 """Those whose further arguments are names of models."""
@@ -34,8 +34,10 @@ def main() -> None:
         help=f"{', '.join((*NAMES, *OTHERS))} (default: all but {', '.join(OTHERS)}); "
         f"after one of {', '.join(OF_MODELS)}, names of models",
     )  # fmt: skip
-    names = parser.parse_args().names
+    names = [name.replace("-", "_") for name in parser.parse_args().names]
     with_models = names[:1] and names[0] in OF_MODELS
+    if with_models:
+        names[1:] = parser.parse_args().names[1:]
     unknown = [] if with_models else [name for name in names if name not in (*NAMES, *OTHERS)]
     if unknown:
         parser.error(f"there is no benchmark {unknown[0]!r}: {', '.join((*NAMES, *OTHERS))}")
