@@ -7,10 +7,30 @@ and sums, rescales the output so far, and adds the product with the block of val
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 
+from forgec.diagnostics import error
 from forgec.schedule.graph import Dependence, Graph, Op, Read, Value
+from forgec.schedule.kernels.problem import Problem
 from forgec.schedule.machine import Machine
+
+SIZES = {"batch": 1, "heads": 32, "head": 128, "seq": 4096}
+"""Of attention forward: ``head`` is the head dimension, ``seq`` the number of queries and of keys."""
+
+
+def forward(problem: Problem) -> list[tuple[Graph, ...]]:
+    """The loop over all keys, at each tile."""
+    machine, head = problem.machine, problem.multiple("head", problem.mma.depth)
+    found: list[tuple[Graph, ...]] = []
+    for parts, keys in tiles(machine, problem.dtype):
+        for memory in problem.mma.accumulator:
+            make = {"register": in_registers, "tensor": in_tensor_memory}.get(memory)
+            if make is None:
+                raise error("FORGE-U010", f"products of machine {machine.name} are left in {memory}")
+            graph = make(machine, head, problem.dtype, parts, keys, problem.bytes_each)
+            found.append((replace(graph, trips=-(-problem.sizes["seq"] // keys)),))
+    return found
 
 
 def tiles(machine: Machine, dtype: str) -> Iterator[tuple[int, int]]:
