@@ -46,17 +46,19 @@ class Instruction:
     """What a kind of instruction costs.
 
     ``issue``: cycles of its warps' stream where it runs by itself; None: it is synchronous, and its warps are busy
-    for as long as its units are. ``latency``: cycles from the end of its work until the result may be read.
+    for as long as its units are. ``issue_per_cycle``: items that they issue a cycle beside that, where threads issue
+    an asynchronous copy piece by piece. ``latency``: cycles from the end of its work until the result may be read.
     ``variable``: an expectation only. ``late``: how much longer than expected it may take, as a part of the expected.
     ``warps``: how many have to carry it out together. ``rows``, ``column_step``, ``most_columns``, ``depth``: the
     shape of one instruction of a matrix product (M, N in steps, N, K). ``accumulator`` and ``left``: the memories
-    that may hold the result and the left operand.
+    that may hold the result and the left operand; ``right``: the right operand.
     """
 
     __pydantic_config__ = STRICT
     charges: tuple[Charge, ...]
     source: str
     issue: int | None = None
+    issue_per_cycle: Fraction | None = None
     latency: int = 0
     variable: bool = False
     late: Fraction = Fraction(0)
@@ -67,6 +69,7 @@ class Instruction:
     depth: int = 0
     accumulator: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    right: tuple[str, ...] = ("shared",)
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ class Machine:
                     raise error(
                         "FORGE-U010", f"{kind} of machine {self.name} uses the unit {charge.unit}, which it has not"
                     )
-                if charge.per_cycle <= 0 or charge.amount > unit.capacity:
+                if charge.per_cycle <= 0 or not 0 < charge.amount <= unit.capacity:
                     raise error(
                         "FORGE-U010", f"{kind} of machine {self.name} takes more of {charge.unit} than there is"
                     )
@@ -187,7 +190,8 @@ class Machine:
         synchronous, for as long as the longest of them.
         """
         held: dict[str, tuple[Fraction, int]] = {}
-        issue, latency, variable, warps, synchronous, late = 0, 0, False, 1, Fraction(0), Fraction(0)
+        issue, synchronous, late = Fraction(0), Fraction(0), Fraction(0)
+        latency, variable, warps = 0, False, 1
         for kind, items in work.items():
             instruction = self.instruction(kind)
             longest = Fraction(0)
@@ -199,6 +203,8 @@ class Machine:
             if instruction.issue is None:
                 synchronous += longest
             issue += instruction.issue or 0
+            if instruction.issue_per_cycle:
+                issue += Fraction(items) / instruction.issue_per_cycle
             latency = max(latency, instruction.latency)
             variable = variable or instruction.variable
             late = max(late, instruction.late)
@@ -206,7 +212,7 @@ class Machine:
         longest = max((cycles for cycles, _ in held.values()), default=Fraction(0))
         if synchronous:
             # Instructions of several kinds overlap, but for what one unit has to do for all of them.
-            issue = max(issue, self.rounded(longest))
+            issue = max(issue, longest)
         return Op(
             name=name,
             kind="+".join(work),

@@ -313,7 +313,10 @@ class Model:
         if not self._on("units"):
             return
         for times in self.times:
+            implied = implied_units(times.graph, self.machine)
             for unit, facts in self.machine.units.items():
+                if unit in implied:
+                    continue
                 intervals: list[cp_model.IntervalVar] = []
                 amounts: list[int] = []
                 always = 0
@@ -504,9 +507,43 @@ class Model:
                     self.cp.add(times.start[one.name] <= times.start[other.name])
 
 
+def implied_units(graph: Graph, machine: Machine) -> set[str]:
+    """Units that nothing needs to be said of: whoever holds one holds another for as long, which only one op may."""
+    found: set[str] = set()
+    users = {unit: [op for op in graph.ops if any(use.unit == unit for use in op.uses)] for unit in machine.units}
+    for unit, ops in users.items():
+        for other, others in users.items():
+            uses = [use for op in others for use in op.uses if use.unit == other]
+            if other == unit or other in found or any(2 * use.amount <= machine.units[other].capacity for use in uses):
+                continue
+            if all(
+                use.amount <= machine.units[unit].capacity
+                and any(
+                    more.unit == other
+                    and more.offset <= use.offset
+                    and use.offset + use.cycles <= more.offset + more.cycles
+                    for more in op.uses
+                )
+                for op in ops
+                for use in op.uses
+                if use.unit == unit
+            ):
+                found.add(unit)
+                break
+    return found
+
+
 def joined_clusters(graphs: Sequence[Graph]) -> list[list[str]]:
-    """Clusters over all phases: ops of one name are one op's as far as groups go."""
+    """Clusters over all phases: ops of one name are one op's as far as groups go.
+
+    Values in registers that have one name and may not cross are one storage, so that their ops are in one group.
+    """
     found: list[list[str]] = []
+    storages: dict[str, set[str]] = {}
+    for graph in graphs:
+        for value in graph.values:
+            if not value.may_cross():
+                storages.setdefault(value.name, set()).add(value.producer)
     for graph in graphs:
         for names in graph.clusters():
             meeting = [each for each in found if set(each) & set(names)]
@@ -514,6 +551,11 @@ def joined_clusters(graphs: Sequence[Graph]) -> list[list[str]]:
             place = found.index(meeting[0]) if meeting else len(found)
             found = [each for each in found if each not in meeting]
             found.insert(place, merged)
+    for producers in storages.values():
+        first, *others = [names for names in found if set(names) & producers]
+        for names in others:
+            first += names
+            found.remove(names)
     return found
 
 

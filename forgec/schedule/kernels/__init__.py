@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from forgec.diagnostics import error
 from forgec.schedule.graph import Graph
-from forgec.schedule.kernels import attention
+from forgec.schedule.kernels import attention, decode, gemm
 from forgec.schedule.kernels.problem import BYTES, Problem
 from forgec.schedule.machine import Machine
 
@@ -25,6 +25,12 @@ class Recipe:
 
 RECIPES: Mapping[str, Recipe] = {
     "attention-fwd": Recipe(attention.SIZES, attention.forward),
+    "attention-fwd-causal": Recipe(attention.SIZES, attention.causal),
+    "attention-decode": Recipe(decode.SIZES, decode.decode),
+    "gemm": Recipe(gemm.SIZES, gemm.plain),
+    "gemm-epilogue": Recipe(gemm.SIZES, gemm.with_epilogue),
+    "grouped-gemm": Recipe(gemm.GROUPED_SIZES, gemm.grouped),
+    "rms-norm-gemm": Recipe(gemm.SIZES, gemm.with_norm),
 }
 NAMES: tuple[str, ...] = tuple(RECIPES)
 

@@ -1,13 +1,15 @@
-"""What all kernels share: sizes, dtypes, the choices of a matrix product's shape, and which tiles cannot fit."""
+"""What all kernels share: sizes, dtypes, operands of matrix products, and which tiles cannot fit."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from forgec.diagnostics import error
 from forgec.schedule.graph import Graph
 from forgec.schedule.machine import Instruction, Machine
+from forgec.schedule.pressure import least_bytes
 
 BYTES = {"bf16": 2, "f16": 2, "fp8": 1}
 """Of an element, by the name that machines' products have for its dtype."""
@@ -21,6 +23,11 @@ class Problem:
     machine: Machine
     sizes: Mapping[str, int]
     dtype: str
+
+    @property
+    def title(self) -> str:
+        """The name and the dtype, for graphs."""
+        return f"{self.name} {self.dtype}"
 
     @property
     def product(self) -> str:
@@ -37,6 +44,32 @@ class Problem:
         """Of an element of the operands."""
         return BYTES[self.dtype]
 
+    @property
+    def sums(self) -> str:
+        """The memory that products leave their sums in: ``register`` or ``tensor``.
+
+        Raises:
+            ForgeError: FORGE-U010, where the machine names neither.
+        """
+        for memory in self.mma.accumulator:
+            if memory in ("register", "tensor"):
+                return memory
+        raise error(
+            "FORGE-U010",
+            f"{self.product} of machine {self.machine.name} leaves its sums in {', '.join(self.mma.accumulator)}",
+            notes=("kernels are made for sums in register or tensor memory",),
+        )
+
+    @property
+    def shares_copies(self) -> bool:
+        """Whether all warps take part in each copy, because the machine keeps no group for copies alone."""
+        return self.machine.isolate == "none" and self.machine.instruction("load").warps > 1
+
+    @property
+    def row_choices(self) -> tuple[int, ...]:
+        """Rows of a part: those of one product, or of two, which read what is to the right for the one price."""
+        return (self.mma.rows, 2 * self.mma.rows)
+
     def multiple(self, key: str, of: int) -> int:
         """The size of that key.
 
@@ -51,6 +84,38 @@ class Problem:
             )
         return size
 
+    def multiply(
+        self, rows: int, columns: int, depth: int, left: str = "shared", *, across: bool = False
+    ) -> dict[str, int]:
+        """The work of a product of [rows, depth] with [depth, columns].
+
+        Operands come out of shared memory, the left one only where ``left`` says so. Where they have to be in
+        registers, each warp reads what its own part of the result needs: all columns, or a share of them if results
+        may be spread over warps ``across`` columns as well.
+        """
+        mma = self.mma
+        left_bytes = rows * depth * self.bytes_each if left == "shared" else 0
+        right_bytes = columns * depth * self.bytes_each
+        if "shared" in mma.right:
+            read = left_bytes + right_bytes * -(-rows // mma.rows)
+        else:
+            splits = [
+                down for down in range(1, mma.warps + 1) if mma.warps % down == 0 and (across or down == mma.warps)
+            ]
+            read = min(left_bytes * (mma.warps // down) + right_bytes * down for down in splits)
+        return {self.product: rows * columns * depth, "operand": read}
+
+    def columns(self, step: int, most: int | None = None) -> range:
+        """Columns of a product in steps, up to what one instruction may have."""
+        step = max(step, self.mma.column_step)
+        step = -(-step // self.mma.column_step) * self.mma.column_step
+        return range(step, min(self.mma.most_columns, most or self.mma.most_columns) + 1, step)
+
+    def filling(self, programs: int) -> Fraction:
+        """The share of multiprocessors that have a program to run, over all rounds of them."""
+        rounds = -(-programs // self.machine.multiprocessors)
+        return Fraction(programs, rounds * self.machine.multiprocessors)
+
     def may_fit(self, kernel: Sequence[Graph]) -> bool:
         """Whether one buffer of each value is within the machine's memories; if not, no schedule is."""
         for memory in ("shared", "tensor"):
@@ -62,4 +127,16 @@ class Problem:
             resident = max(graph.resident.get(memory, 0) for graph in kernel)
             if resident + sum(sizes.values()) > self.machine.memory_bytes(memory):
                 return False
-        return True
+        return all(self._registers_may_fit(graph) for graph in kernel)
+
+    def _registers_may_fit(self, graph: Graph) -> bool:
+        """Whether each cluster's least need of registers is within a grant, and all needs within the file."""
+        facts = self.machine.registers
+        total = 0
+        for names in graph.clusters():
+            warps = max(graph.op(name).warps for name in names)
+            need = least_bytes(graph, names)
+            if need > 4 * 32 * warps * (facts.most - facts.reserve):
+                return False
+            total += need
+        return total <= 4 * facts.total
