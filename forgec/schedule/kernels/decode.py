@@ -17,6 +17,8 @@ from forgec.schedule.kernels.problem import Problem
 
 SIZES = {"batch": 16, "heads": 32, "kv_heads": 8, "head": 128, "queries": 1, "seq": 8192}
 """``queries``: of each sequence (more than one where several tokens are tried at once); ``seq``: keys of each."""
+FILLING = 2
+"""Iterations' worth of time that each program takes beside its iterations: its pipeline fills and drains."""
 
 
 def decode(problem: Problem) -> list[tuple[Graph, ...]]:
@@ -46,6 +48,7 @@ def decode(problem: Problem) -> list[tuple[Graph, ...]]:
             splits = splits_of(heads, -(-sizes["seq"] // (parts * keys)), problem.machine.multiprocessors)
             trips = -(-sizes["seq"] // (parts * keys * splits))
             filled = problem.filling(heads * splits) * Fraction(sizes["seq"], trips * parts * keys * splits)
+            filled *= Fraction(trips, trips + FILLING)
             work = Fraction(2 * parts * queries * keys * sizes["head"]) * filled
             found.append((replace(graph, work=work, trips=trips, tile={**graph.tile, "splits": splits}),))
     return found
@@ -55,6 +58,6 @@ def splits_of(heads: int, blocks: int, multiprocessors: int) -> int:
     """Into how many programs each head's blocks are split, so that the last is done the earliest; the fewest such."""
 
     def rounds(splits: int) -> int:
-        return -(-heads * splits // multiprocessors) * -(-blocks // splits)
+        return -(-heads * splits // multiprocessors) * (-(-blocks // splits) + FILLING)
 
     return min(range(1, min(blocks, 2 * multiprocessors) + 1), key=lambda splits: (rounds(splits), splits))

@@ -127,16 +127,40 @@ class Problem:
             resident = max(graph.resident.get(memory, 0) for graph in kernel)
             if resident + sum(sizes.values()) > self.machine.memory_bytes(memory):
                 return False
-        return all(self._registers_may_fit(graph) for graph in kernel)
+        return self._registers_may_fit(kernel)
 
-    def _registers_may_fit(self, graph: Graph) -> bool:
-        """Whether each cluster's least need of registers is within a grant, and all needs within the file."""
+    def _registers_may_fit(self, kernel: Sequence[Graph]) -> bool:
+        """Whether the least need of each cluster is within a grant, and all needs of a phase within the file."""
         facts = self.machine.registers
-        total = 0
-        for names in graph.clusters():
-            warps = max(graph.op(name).warps for name in names)
-            need = least_bytes(graph, names)
-            if need > 4 * 32 * warps * (facts.most - facts.reserve):
+        warps = warps_of(kernel)
+        for graph in kernel:
+            total = 0
+            for names in graph.clusters():
+                need = least_bytes(graph, names)
+                if need > 4 * 32 * warps[names[0]] * (facts.most - facts.reserve):
+                    return False
+                total += need
+            if total > 4 * facts.total:
                 return False
-            total += need
-        return total <= 4 * facts.total
+        return True
+
+
+def warps_of(kernel: Sequence[Graph]) -> dict[str, int]:
+    """For each op the most warps that any op takes which has to be in its group, over all phases.
+
+    Ops are tied by values in registers that may not cross, which are one storage where they have one name.
+    """
+    sets: list[tuple[set[str], set[str]]] = []
+    for graph in kernel:
+        for names in graph.clusters():
+            ops = set(names)
+            storages = {value.name for value in graph.values if value.producer in ops and not value.may_cross()}
+            for other in [each for each in sets if each[0] & ops or each[1] & storages]:
+                sets.remove(other)
+                ops, storages = ops | other[0], storages | other[1]
+            sets.append((ops, storages))
+    found: dict[str, int] = {}
+    for ops, _ in sets:
+        most = max(op.warps for graph in kernel for op in graph.ops if op.name in ops)
+        found |= dict.fromkeys(ops, most)
+    return found
