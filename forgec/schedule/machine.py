@@ -189,6 +189,7 @@ class Machine:
         Its units are held from its start on for as long as each has to; the warps' stream, where an instruction is
         synchronous, for as long as the longest of them.
         """
+        # Of each unit: cycles times amount, and the largest amount. Interleaved, they are as much of the largest.
         held: dict[str, tuple[Fraction, int]] = {}
         issue, synchronous, late = Fraction(0), Fraction(0), Fraction(0)
         latency, variable, warps = 0, False, 1
@@ -198,7 +199,7 @@ class Machine:
             for charge in instruction.charges:
                 cycles = charge.start + Fraction(items) / charge.per_cycle
                 before, amount = held.get(charge.unit, (Fraction(0), 0))
-                held[charge.unit] = (before + cycles, max(amount, charge.amount))
+                held[charge.unit] = (before + cycles * charge.amount, max(amount, charge.amount))
                 longest = max(longest, cycles)
             if instruction.issue is None:
                 synchronous += longest
@@ -209,7 +210,8 @@ class Machine:
             variable = variable or instruction.variable
             late = max(late, instruction.late)
             warps = max(warps, instruction.warps)
-        longest = max((cycles for cycles, _ in held.values()), default=Fraction(0))
+        times = {unit: (area / amount, amount) for unit, (area, amount) in held.items()}
+        longest = max((cycles for cycles, _ in times.values()), default=Fraction(0))
         if synchronous:
             # Instructions of several kinds overlap, but for what one unit has to do for all of them.
             issue = max(issue, longest)
@@ -218,7 +220,7 @@ class Machine:
             kind="+".join(work),
             issue=self.rounded(issue),
             latency=self.rounded(longest + latency),
-            uses=tuple(Use(unit, self.rounded(cycles), amount=amount) for unit, (cycles, amount) in held.items()),
+            uses=tuple(Use(unit, self.rounded(cycles), amount=amount) for unit, (cycles, amount) in times.items()),
             late=self.rounded(late * (longest + latency)),
             variable=variable,
             warps=warps,
