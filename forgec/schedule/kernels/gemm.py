@@ -171,7 +171,8 @@ def over_columns(
             loop.value("norm", finish, "register", rows * 4, Read(finish.name, 0, 1))
         if residual:
             blocks[part].read_by(finish)
-        store = loop.op("store", "store", {"store": size}, (rows, wide), part)
+        # The role is that of all copies: the group that loads stores as well.
+        store = loop.op("store", "load", {"store": size}, (rows, wide), part)
         loop.value("out", finish, "shared", size, Read(store.name, store.latency))
     return loop.graph(
         f"{problem.name} {problem.dtype} epilogue",
