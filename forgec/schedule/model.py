@@ -21,6 +21,7 @@ from ortools.sat.python import cp_model
 
 from forgec.schedule.bounds import critical_path
 from forgec.schedule.graph import Graph, Op, Value
+from forgec.schedule.implied import implied_units
 from forgec.schedule.machine import Machine
 from forgec.schedule.pressure import least_bytes
 from forgec.schedule.schedule import transfer
@@ -505,32 +506,6 @@ class Model:
                 row = sorted(next(iter(firsts.values())), key=lambda op: op.part or 0)
                 for one, other in pairwise(row):
                     self.cp.add(times.start[one.name] <= times.start[other.name])
-
-
-def implied_units(graph: Graph, machine: Machine) -> set[str]:
-    """Units that nothing needs to be said of: whoever holds one holds another for as long, which only one op may."""
-    found: set[str] = set()
-    users = {unit: [op for op in graph.ops if any(use.unit == unit for use in op.uses)] for unit in machine.units}
-    for unit, ops in users.items():
-        for other, others in users.items():
-            uses = [use for op in others for use in op.uses if use.unit == other]
-            if other == unit or other in found or any(2 * use.amount <= machine.units[other].capacity for use in uses):
-                continue
-            if all(
-                use.amount <= machine.units[unit].capacity
-                and any(
-                    more.unit == other
-                    and more.offset <= use.offset
-                    and use.offset + use.cycles <= more.offset + more.cycles
-                    for more in op.uses
-                )
-                for op in ops
-                for use in op.uses
-                if use.unit == unit
-            ):
-                found.add(unit)
-                break
-    return found
 
 
 def joined_clusters(graphs: Sequence[Graph]) -> list[list[str]]:

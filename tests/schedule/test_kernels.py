@@ -11,7 +11,8 @@ from forgec.diagnostics import ForgeError
 from forgec.schedule import files
 from forgec.schedule.bounds import lower_bounds
 from forgec.schedule.check import check
-from forgec.schedule.graph import Op
+from forgec.schedule.graph import Graph, Op, Use
+from forgec.schedule.implied import implied_units
 from forgec.schedule.kernels import NAMES
 from forgec.schedule.kernels import named as kernel_named
 from forgec.schedule.kernels.problem import warps_of
@@ -189,3 +190,26 @@ def test_interleaved_work_holds_a_unit_for_what_its_kinds_need_together() -> Non
 
     assert area(both) == pytest.approx(area(arithmetic) + area(exp), rel=0.1)
     assert both.issue < arithmetic.issue + exp.issue
+
+
+def test_units_that_others_imply_are_left_out_of_the_model() -> None:
+    hopper, ampere = named("sm_90a"), named("sm_80")
+    (graph,) = next(graphs for graphs in kernel("gemm", "sm_90a") if graphs[0].tile["BN"] == 256)
+    # Operands are read for less time than they are multiplied, and copies come from main memory as they go by.
+    assert implied_units(graph, hopper) == {"shared", "memory", "sfu", "issue"}
+    (graph,) = next(graphs for graphs in kernel("gemm", "sm_90a", m=64) if graphs[0].tile["BN"] == 256)
+    assert "memory" not in implied_units(graph, hopper)
+    (graph,) = next(graphs for graphs in kernel("attention-fwd", "sm_80") if graphs[0].tile["BM"] == 64)
+    # Warps that read all keys for 16 rows each take longer to read than to multiply.
+    assert "shared" not in implied_units(graph, ampere)
+
+
+def test_a_unit_that_one_op_holds_twice_is_not_implied() -> None:
+    hopper = named("sm_90a")
+    wide = Use("tensor_core", 8)
+    once = Graph("once", (Op("a", "a", 0, 8, (wide, Use("shared", 8))), Op("b", "b", 0, 8, (wide, Use("shared", 4)))))
+    assert "shared" in implied_units(once, hopper)
+    later = Graph("later", (Op("a", "a", 0, 8, (wide, Use("shared", 8, 1))),))
+    assert "shared" not in implied_units(later, hopper)
+    twice = Graph("twice", (Op("a", "a", 0, 8, (wide, Use("shared", 8), Use("shared", 8))),))
+    assert "shared" not in implied_units(twice, hopper)
