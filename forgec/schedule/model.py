@@ -12,7 +12,7 @@ is held for longer than II.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
@@ -22,6 +22,7 @@ from ortools.sat.python import cp_model
 from forgec.schedule import registers
 from forgec.schedule.bounds import length_bound
 from forgec.schedule.graph import Graph, Op, Value
+from forgec.schedule.implied import implied_units
 from forgec.schedule.machine import Machine
 from forgec.schedule.pressure import least_bytes
 from forgec.schedule.schedule import freed, transfer
@@ -82,7 +83,7 @@ class Model:
         # Those that need most registers first: they are apart from each other, so that their groups are known at once.
         self.clusters = sorted(joined_clusters(self.graphs), key=lambda names: -self.least_registers(names))
         self.cluster_of = {name: index for index, names in enumerate(self.clusters) for name in names}
-        self.ops = {op.name: op for graph in self.graphs for op in graph.ops}
+        self.ops = joined_ops(self.graphs)
         self.values: dict[str, list[tuple[int, Value]]] = {}
         for phase, graph in enumerate(self.graphs):
             for value in graph.values:
@@ -311,7 +312,10 @@ class Model:
         if not self.on("units"):
             return
         for times in self.times:
+            implied = implied_units(times.graph, self.machine)
             for unit, facts in self.machine.units.items():
+                if unit in implied:
+                    continue
                 intervals: list[cp_model.IntervalVar] = []
                 amounts: list[int] = []
                 always = 0
@@ -346,7 +350,7 @@ class Model:
             return
         for times in self.times:
             for value in times.graph.values:
-                latency = self.ops[value.producer].latency
+                latency = times.graph.op(value.producer).latency
                 copies = -(-transfer(self.machine, value) // self.quantum)
                 for read in value.reads:
                     extra = (self.latency + copies) * self.apart(value.producer, read.op)
@@ -370,7 +374,8 @@ class Model:
                 times = self.times[phase]
                 acquire = times.start[value.producer] + value.begin
                 room = self.depth[name] * times.ii
-                self.cp.add(room >= times.start[value.producer] + self.ops[value.producer].latency - acquire)
+                latency = times.graph.op(value.producer).latency
+                self.cp.add(room >= times.start[value.producer] + latency - acquire)
                 for read in value.reads:
                     release = times.start[read.op] + read.distance * times.ii + freed(value, read)
                     self.cp.add(room >= release - acquire + self.latency * self.crossed(value))
@@ -381,11 +386,20 @@ class Model:
         for memory in ("shared", "tensor"):
             taken: list[cp_model.LinearExprT] = [max(graph.resident.get(memory, 0) for graph in self.graphs)]
             for name, places in self.values.items():
-                value = max((value for _, value in places), key=lambda value: value.size)
-                if value.memory == memory:
-                    taken.append(value.size * self.depth[name])
-                elif memory == "shared" and value.memory == "register" and value.crossing:
-                    taken.append(value.size * self._if(self.crossed(value), self.depth[name], f"staged {name}"))
+                sizes: list[cp_model.LinearExprT] = []
+                for size in {value.size for _, value in places if value.memory == memory}:
+                    sizes.append(size * self.depth[name])
+                for _, value in places if memory == "shared" else ():
+                    if value.memory == "register" and value.crossing:
+                        sizes.append(value.size * self._if(self.crossed(value), self.depth[name], f"staged {name}"))
+                if len(sizes) > 1:
+                    # The phases have one ring, as large as it has to be in any of them.
+                    most = MOST_DEPTH * max(value.size for _, value in places)
+                    largest = self.cp.new_int_var(0, most, f"{memory} bytes of {name}")
+                    for size in sizes:
+                        self.cp.add(largest >= size)
+                    sizes = [largest]
+                taken += sizes
             total = cp_model.LinearExpr.sum(taken)
             self.limit(f"{memory} memory", total, self.machine.memory_bytes(memory), f"bytes of {memory} memory")
 
@@ -439,15 +453,31 @@ def anchor_of(graph: Graph, machine: Machine) -> str:
 
 
 def joined_clusters(graphs: Sequence[Graph]) -> list[list[str]]:
-    """Clusters over all phases: ops of one name are one op's as far as groups go."""
+    """Clusters over all phases: ops of one name are one op's as far as groups go, and what phases keep in registers
+    under one name is one storage."""
     found: list[list[str]] = []
+    storages: list[set[str]] = []
     for graph in graphs:
         for names in graph.clusters():
-            meeting = [each for each in found if set(each) & set(names)]
-            merged = list(dict.fromkeys(name for each in (*meeting, names) for name in each))
-            place = found.index(meeting[0]) if meeting else len(found)
-            found = [each for each in found if each not in meeting]
+            kept = {value.name for value in graph.values if value.producer in names and not value.may_cross()}
+            meeting = [n for n, each in enumerate(found) if set(each) & set(names) or storages[n] & kept]
+            merged = list(dict.fromkeys(name for each in (*(found[n] for n in meeting), names) for name in each))
+            kept = kept.union(*(storages[n] for n in meeting))
+            place = meeting[0] if meeting else len(found)
+            found = [each for n, each in enumerate(found) if n not in meeting]
+            storages = [each for n, each in enumerate(storages) if n not in meeting]
             found.insert(place, merged)
+            storages.insert(place, kept)
+    return found
+
+
+def joined_ops(graphs: Sequence[Graph]) -> dict[str, Op]:
+    """What ops of one name are, over all phases, for the groups they are in: warps, and whether one is variable."""
+    found: dict[str, Op] = {}
+    for graph in graphs:
+        for op in graph.ops:
+            other = found.get(op.name, op)
+            found[op.name] = replace(other, warps=max(op.warps, other.warps), variable=op.variable or other.variable)
     return found
 
 
@@ -455,7 +485,7 @@ def kept_apart(graphs: Sequence[Graph], machine: Machine, clusters: Sequence[Seq
     """Pairs of clusters that the machine's ``isolate`` keeps out of one group."""
     if machine.isolate == "none":
         return []
-    ops = {op.name: op for graph in graphs for op in graph.ops}
+    ops = joined_ops(graphs)
     waiting = {
         read.op for graph in graphs for value in graph.values if ops[value.producer].variable for read in value.reads
     }

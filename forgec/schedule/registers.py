@@ -59,7 +59,7 @@ def live(model: Model, times: Times, horizon: int, beyond: cp_model.IntVar | Non
             continue
         acquire = times.start[value.producer] + value.begin
         life = cp.new_int_var(0, 2 * horizon, f"life of {value.name}")
-        ends = [times.start[value.producer] + model.ops[value.producer].latency]
+        ends = [times.start[value.producer] + times.graph.op(value.producer).latency]
         ends += [times.start[read.op] + read.distance * times.ii + read.release for read in value.reads]
         cp.add_max_equality(life, [end - acquire for end in ends])
         whole = cp.new_int_var(0, 2 * horizon // times.ii, f"whole lives of {value.name}")

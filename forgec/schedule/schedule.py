@@ -20,7 +20,8 @@ start :math:`\sigma_v \ge 0` and a group :math:`\gamma_v`, for each value :math:
    another group reads, with what is resident is within the machine's; the same for tensor memory.
 6. *Registers*: at every cycle modulo :math:`II` the bytes of values in registers that are between acquire and release,
    for the producer's group and for each reader's, are within
-   :math:`4 \cdot threads \cdot (registers - reserve)`; all grants together are within the register file.
+   :math:`4 \cdot threads \cdot (registers - reserve)`; all grants together are within the register file. What is in
+   registers and may not cross is in one group, also where several phases have a value of one name: it is one storage.
 7. *Warps*: a group has the warps that its ops take; all together are within the machine's.
 8. *Isolation*, as the machine's ``isolate`` says.
 9. *Order*: a group runs its ops in the order of their starts (those of one time as ``rank`` says), and waits for what
@@ -28,7 +29,13 @@ start :math:`\sigma_v \ge 0` and a group :math:`\gamma_v`, for each value :math:
    or fewer. By 3 and 4 no wait goes backward in time, so that this is open only between ops that start at one time.
 
 Several loops of a kernel (masked and unmasked blocks of an attention) are *phases*: each has an interval and starts of
-its own; groups, registers and buffers are shared by name.
+its own; groups, registers and buffers are shared by name. Values of one name are one value, in one ring: a read at
+distance :math:`k` in the first iterations of a phase reads what the last iterations of the phase before left.
+
+10. *Transitions*: a phase of :math:`n` iterations from :math:`B` on is followed by the next one from
+   :math:`B + n\,II + T` on, :math:`T \ge 0`: what draining the one and filling the other costs beyond their steady
+   states. Over all instances of both (``unrolled.py``), not modulo anything, rules 1 to 4 and 6 hold, and a value of
+   both is produced in their order. At :math:`T = 0` the next loop begins as the next iteration would have.
 """
 
 from __future__ import annotations
@@ -111,7 +118,10 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A kernel's schedule: phases that share ``groups`` and ``depths`` (buffers of each value, by name)."""
+    """A kernel's schedule: phases that share ``groups`` and ``depths`` (buffers of each value, by name).
+
+    ``transitions``: the cycles lost between each phase and the next.
+    """
 
     __pydantic_config__ = STRICT
     machine: str
@@ -121,6 +131,7 @@ class Schedule:
     certificate: Certificate | None = None
     slack: int = 0
     keys: Mapping[str, str] = field(default_factory=dict)
+    transitions: tuple[int, ...] = ()
 
     @cached_property
     def group_of(self) -> dict[str, int]:

@@ -27,7 +27,7 @@ from forgec.schedule.conflict import no_schedule
 from forgec.schedule.graph import Graph
 from forgec.schedule.heuristic import Costs, Guess, Problem, guess_from, guesses
 from forgec.schedule.machine import Machine
-from forgec.schedule.model import Model, horizons, joined_clusters, kept_apart
+from forgec.schedule.model import Model, horizons, joined_clusters, joined_ops, kept_apart
 from forgec.schedule.pressure import cannot_fit
 from forgec.schedule.scale import quantum, scaled
 from forgec.schedule.schedule import Certificate, Phase, Schedule
@@ -42,9 +42,12 @@ from forgec.schedule.solution import (
     signature,
     smallest_slack,
 )
+from forgec.schedule.transition import with_transitions
 
 LOOKS_SERIAL = 2
 """After so many refuted intervals it is asked whether there is a schedule at all, which is a solve of its own."""
+MORE_TO_FOLLOW = 8
+"""Where no phase may follow the one before in what was found, so many more solutions are looked at."""
 SHARE = 0.4
 """The part of what is left of the time that one solve may take."""
 LARGE = 24
@@ -88,7 +91,12 @@ class Solver:
         # Times are integers in disjunctions: the linear relaxation says nothing of them, and costs most of the time.
         solver.parameters.linearization_level = 0
         solver.parameters.max_deterministic_time = max(self.budget.left * share * SECOND, 1e-3)
-        status = solver.solve(model.cp)
+        try:
+            status = solver.solve(model.cp)
+        except IndexError:
+            # OR-tools 9.15 fails in its search for symmetries of some small models.
+            solver.parameters.symmetry_level = 0
+            status = solver.solve(model.cp)
         self.budget.used += solver.response_proto.deterministic_time / SECOND
         name = solver.status_name(status).lower()
         if name == "model_invalid":
@@ -212,15 +220,16 @@ class Search:
         self.trips = [graph.trips for graph in kernel]
         self.work = sum((graph.work * graph.trips for graph in kernel), start=Fraction(0))
         self.traffic = Fraction(sum(graph.traffic * graph.trips for graph in kernel)) / self.work
-        self.bounds = [lower_bounds(graph, machine) for graph in kernel]
+        wide = with_joined_warps(kernel)
+        self.bounds = [lower_bounds(graph, machine) for graph in wide]
         self.length = sum(length_bound(graph, machine) for graph in kernel)
-        self.fate = "does not fit" if any(cannot_fit(graph, machine) for graph in kernel) else "open"
-        sizes = [quantum(graph, machine, row[0].cycles) for graph, row in zip(kernel, self.bounds, strict=True)]
+        self.fate = "does not fit" if any(cannot_fit(graph, machine) for graph in wide) else "open"
+        sizes = [quantum(graph, machine, row[0].cycles) for graph, row in zip(wide, self.bounds, strict=True)]
         self.unit = min(size for size, *_ in sizes)
         self.distortion = max(loss for _, loss, _ in sizes)
         least = [
             bound if size == self.unit else lower_bounds(scaled(graph, self.unit), machine)[0].cycles
-            for graph, (size, _, bound) in zip(kernel, sizes, strict=True)
+            for graph, (size, _, bound) in zip(wide, sizes, strict=True)
         ]
         self.intervals = intervals(least, self.trips)
         self.iis = next(self.intervals)
@@ -296,7 +305,17 @@ class Search:
         several, outcome = solve_at(self.graphs, iis, solver, k, self.unit, guess)
         if outcome == "unknown" and guess is not None and not several:
             several, outcome = [self.solution_of(guess)], "found"
-        return [self.found(solution, iis) for solution in several], outcome
+        results = self.following(several, iis)
+        if several and not results:
+            several, _ = solve_at(self.graphs, iis, solver, k + MORE_TO_FOLLOW, self.unit)
+            results = self.following(several, iis)[:k]
+            # There may be one with a transition among those that were not looked at.
+            outcome = outcome if results else "unknown"
+        return results, outcome
+
+    def following(self, several: Sequence[Solution], iis: tuple[int, ...]) -> list[Found]:
+        """Those whose phases can follow each other."""
+        return [each for solution in several if (each := self.found(solution, iis))]
 
     def solution_of(self, guess: Guess) -> Solution:
         """A schedule of the heuristic."""
@@ -308,7 +327,7 @@ class Search:
         if guess is None:
             return []
         self.best = guess.iis
-        return [self.found(self.solution_of(guess), guess.iis)]
+        return self.following([self.solution_of(guess)], guess.iis)
 
     def halve(self, solver: Solver) -> list[Found]:
         """Schedules at intervals between the least undecided one and the best found, by bisection."""
@@ -331,8 +350,8 @@ class Search:
             low = middle
         return found
 
-    def found(self, solution: Solution, iis: tuple[int, ...]) -> Found:
-        """The schedule of a solution, in cycles."""
+    def found(self, solution: Solution, iis: tuple[int, ...]) -> Found | None:
+        """The schedule of a solution, in cycles; None where a phase cannot follow the one before."""
         phases = tuple(
             Phase(graph, ii * self.unit, {name: start * self.unit for name, start in starts.items()})
             for graph, ii, starts in zip(self.kernel, iis, solution.starts, strict=True)
@@ -346,6 +365,11 @@ class Search:
         )
         slack = solution.slack * self.unit
         schedule = Schedule(self.machine.name, phases, solution.groups, solution.depths, certificate, slack)
+        if len(phases) > 1:
+            following = with_transitions(schedule, self.machine)
+            if following is None:
+                return None
+            schedule = following
         length = sum(phase.length for phase in phases)
         cost = Fraction(self.cycles(iis)) / self.work
         return Found(
@@ -362,6 +386,13 @@ class Search:
             # Between the first that was not decided and this one nothing is known but what was refuted.
             undecided = set(range(min(undecided), ii, self.unit)) - set(refuted)
         return replace(schedule.certificate, refuted=tuple(refuted), undecided=tuple(sorted(undecided)))
+
+
+def with_joined_warps(kernel: Kernel) -> list[Graph]:
+    """The phases, with the warps that ops have because of what their registers share with ops of other phases."""
+    ops = joined_ops(kernel)
+    warps = {name: max(ops[each].warps for each in names) for names in joined_clusters(kernel) for name in names}
+    return [replace(graph, ops=tuple(replace(op, warps=warps[op.name]) for op in graph.ops)) for graph in kernel]
 
 
 def solve_at(
