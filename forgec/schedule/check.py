@@ -8,19 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from forgec.schedule.graph import Graph, Op, Value
+from forgec.schedule.check_unrolled import check_unrolled
+from forgec.schedule.graph import Value
 from forgec.schedule.machine import Machine
 from forgec.schedule.schedule import Phase, Schedule
-
-
-@dataclass(frozen=True)
-class Violation:
-    """One broken rule: ``rule`` is a heading of the definition, ``text`` says who breaks it by how much."""
-
-    rule: str
-    text: str
+from forgec.schedule.unrolled import Segment, unroll
+from forgec.schedule.violation import Violation
 
 
 def check(schedule: Schedule, machine: Machine) -> list[Violation]:
@@ -37,6 +31,7 @@ def check(schedule: Schedule, machine: Machine) -> list[Violation]:
     found += memories(schedule, machine)
     found += warps(schedule, machine)
     found += isolation(schedule, machine)
+    found += transitions(schedule, machine)
     found += certificate(schedule)
     return found
 
@@ -62,6 +57,8 @@ def structure(schedule: Schedule, machine: Machine) -> Iterator[Violation]:
             for use in op.uses:
                 if use.unit not in machine.units:
                     yield Violation("structure", f"machine {machine.name} has no unit {use.unit}")
+    if len(schedule.transitions) != len(schedule.phases) - 1 or min(schedule.transitions, default=0) < 0:
+        yield Violation("structure", f"{len(schedule.phases)} phases, and transitions {schedule.transitions}")
 
 
 def group_of(schedule: Schedule, name: str) -> int:
@@ -206,10 +203,9 @@ def registers(schedule: Schedule, phase: Phase, machine: Machine) -> Iterator[Vi
 def warps(schedule: Schedule, machine: Machine) -> Iterator[Violation]:
     """6 and 7: grants are possible ones and within the register file; groups have the warps that their ops take."""
     facts = machine.registers
-    ops = {op.name: op for phase in schedule.phases for op in phase.graph.ops}
     granted = 0
     for group in schedule.groups:
-        need = max(ops[name].warps for name in group.ops)
+        need = max(op.warps for phase in schedule.phases for op in phase.graph.ops if op.name in group.ops)
         if group.warps < need:
             yield Violation("warps", f"{group.name} has {group.warps} warps, and ops of {need}")
         if group.registers % facts.granularity or not facts.least <= group.registers <= facts.most:
@@ -228,25 +224,52 @@ def isolation(schedule: Schedule, machine: Machine) -> Iterator[Violation]:
     """8: nothing waits in line behind what may take any time."""
     if machine.isolate == "none":
         return
-    kinds: dict[str, str] = {}
+    clusters: list[set[str]] = []
+    variable: set[str] = set()
+    waiting: set[str] = set()
     for phase in schedule.phases:
-        for cluster in phase.graph.clusters():
-            kind = cluster_kind(phase.graph, cluster, machine)
-            for name in cluster:
-                kinds[name] = max(kinds.get(name, ""), kind, key=("", "fixed", "waiting", "variable").index)
+        mine = {op.name for op in phase.graph.ops if op.variable}
+        variable |= mine
+        waiting |= {read.op for value in phase.graph.values if value.producer in mine for read in value.reads}
+        for cluster in map(set, phase.graph.clusters()):
+            # Ops that one phase keeps together are together in all.
+            for other in [each for each in clusters if each & cluster]:
+                clusters.remove(other)
+                cluster |= other
+            clusters.append(cluster)
+    kinds: dict[str, str] = {}
+    for cluster in clusters:
+        waits = machine.isolate == "waits" and waiting & cluster
+        kinds |= dict.fromkeys(cluster, "variable" if variable & cluster else "waiting" if waits else "fixed")
     for group in schedule.groups:
         found = {kinds[name] for name in group.ops}
         if len(found) > 1:
             yield Violation("isolation", f"{group.name} has ops that are {' and '.join(sorted(found))}")
 
 
-def cluster_kind(graph: Graph, cluster: list[str], machine: Machine) -> str:
-    """Whether ops that stay together are of variable latency, wait for such ops, or neither."""
-    ops: dict[str, Op] = {op.name: op for op in graph.ops}
-    if any(ops[name].variable for name in cluster):
-        return "variable"
-    waiting = {read.op for value in graph.values if ops[value.producer].variable for read in value.reads}
-    return "waiting" if machine.isolate == "waits" and waiting & set(cluster) else "fixed"
+def transitions(schedule: Schedule, machine: Machine) -> Iterator[Violation]:
+    """9: where one phase ends and the next begins, all rules hold for each instance of an op."""
+    if len(schedule.phases) < 2:
+        return
+    # More iterations than are under way at once or tied together by values bring nothing new.
+    deep = []
+    for phase in schedule.phases:
+        far = [read.distance for value in phase.graph.values for read in value.reads]
+        far += [each.distance for each in phase.graph.dependences]
+        ends = [phase.starts[op.name] + op.span for op in phase.graph.ops]
+        ends += [phase.starts[op.name] + use.offset + use.cycles for op in phase.graph.ops for use in op.uses]
+        ends += [phase.starts[read.op] + read.release for value in phase.graph.values for read in value.reads]
+        depth = max((schedule.depths[value.name] for value in phase.graph.values), default=1)
+        deep.append(max(ends) // phase.ii + max(far, default=0) + depth + 1)
+    told = [min(phase.graph.trips, most) for phase, most in zip(schedule.phases, deep, strict=True)]
+    homes = {name: number for number, group in enumerate(schedule.groups) for name in group.ops}
+    for counts in [deep] if told == deep else [deep, told]:
+        base, segments = 0, []
+        for phase, count, delay in zip(schedule.phases, counts, (*schedule.transitions, 0), strict=True):
+            segments.append(Segment(phase.graph, phase.ii, phase.starts, count, base))
+            base += count * phase.ii + delay
+        for each in check_unrolled(unroll(segments, homes), schedule.groups, schedule.depths, machine):
+            yield Violation("transitions", f"{each.rule}, with {counts} iterations: {each.text}")
 
 
 def certificate(schedule: Schedule) -> Iterator[Violation]:

@@ -12,7 +12,7 @@ is held for longer than II.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
@@ -72,7 +72,7 @@ class Model:
         # Those that need most registers first: they are apart from each other, so that their groups are known at once.
         self.clusters = sorted(joined_clusters(self.graphs), key=lambda names: -self.least_registers(names))
         self.cluster_of = {name: index for index, names in enumerate(self.clusters) for name in names}
-        self.ops = {op.name: op for graph in self.graphs for op in graph.ops}
+        self.ops = joined_ops(self.graphs)
         self.values: dict[str, list[tuple[int, Value]]] = {}
         for phase, graph in enumerate(self.graphs):
             for value in graph.values:
@@ -348,7 +348,7 @@ class Model:
             return
         for times in self.times:
             for value in times.graph.values:
-                latency = self.ops[value.producer].latency
+                latency = times.graph.op(value.producer).latency
                 copies = -(-transfer(self.machine, value) // self.quantum)
                 for read in value.reads:
                     extra = (self.latency + copies) * self.apart(value.producer, read.op)
@@ -372,7 +372,8 @@ class Model:
                 times = self.times[phase]
                 acquire = times.start[value.producer] + value.begin
                 room = self.depth[name] * times.ii
-                self.cp.add(room >= times.start[value.producer] + self.ops[value.producer].latency - acquire)
+                latency = times.graph.op(value.producer).latency
+                self.cp.add(room >= times.start[value.producer] + latency - acquire)
                 for read in value.reads:
                     release = times.start[read.op] + read.distance * times.ii + read.release
                     self.cp.add(room >= release - acquire + self.latency * self.crossed(value))
@@ -385,11 +386,19 @@ class Model:
                 continue
             taken: list[cp_model.LinearExprT] = [max(graph.resident.get(memory, 0) for graph in self.graphs)]
             for name, places in self.values.items():
-                value = max((value for _, value in places), key=lambda value: value.size)
-                if value.memory == memory:
-                    taken.append(value.size * self.depth[name])
-                elif memory == "shared" and value.memory == "register" and value.crossing:
-                    taken.append(value.size * self._if(self.crossed(value), self.depth[name], f"staged {name}"))
+                sizes: list[cp_model.LinearExprT] = []
+                for size in {value.size for _, value in places if value.memory == memory}:
+                    sizes.append(size * self.depth[name])
+                for _, value in places if memory == "shared" else ():
+                    if value.memory == "register" and value.crossing:
+                        sizes.append(value.size * self._if(self.crossed(value), self.depth[name], f"staged {name}"))
+                if len(sizes) > 1:
+                    # The phases have one ring, as large as it has to be in any of them.
+                    largest = self.cp.new_int_var(0, self.machine.memory_bytes(memory), f"{memory} bytes of {name}")
+                    for size in sizes:
+                        self.cp.add(largest >= size)
+                    sizes = [largest]
+                taken += sizes
             self.cp.add(sum(taken) <= self.machine.memory_bytes(memory))
 
     def _if(self, condition: cp_model.IntVar | int, amount: cp_model.IntVar, name: str) -> cp_model.IntVar | int:
@@ -439,7 +448,7 @@ class Model:
                 continue
             acquire = times.start[value.producer] + value.begin
             life = cp.new_int_var(0, 2 * horizon, f"life of {value.name}")
-            ends = [times.start[value.producer] + self.ops[value.producer].latency]
+            ends = [times.start[value.producer] + times.graph.op(value.producer).latency]
             ends += [times.start[read.op] + read.distance * times.ii + read.release for read in value.reads]
             cp.add_max_equality(life, [end - acquire for end in ends])
             whole = cp.new_int_var(0, 2 * horizon // times.ii, f"whole lives of {value.name}")
@@ -517,11 +526,21 @@ def joined_clusters(graphs: Sequence[Graph]) -> list[list[str]]:
     return found
 
 
+def joined_ops(graphs: Sequence[Graph]) -> dict[str, Op]:
+    """What ops of one name are, over all phases, for the groups they are in: warps, and whether one is variable."""
+    found: dict[str, Op] = {}
+    for graph in graphs:
+        for op in graph.ops:
+            other = found.get(op.name, op)
+            found[op.name] = replace(other, warps=max(op.warps, other.warps), variable=op.variable or other.variable)
+    return found
+
+
 def kept_apart(graphs: Sequence[Graph], machine: Machine, clusters: Sequence[Sequence[str]]) -> list[tuple[int, int]]:
     """Pairs of clusters that the machine's ``isolate`` keeps out of one group."""
     if machine.isolate == "none":
         return []
-    ops = {op.name: op for graph in graphs for op in graph.ops}
+    ops = joined_ops(graphs)
     waiting = {
         read.op for graph in graphs for value in graph.values if ops[value.producer].variable for read in value.reads
     }

@@ -24,7 +24,13 @@ start :math:`\sigma_v \ge 0` and a group :math:`\gamma_v`, for each value :math:
 8. *Isolation*, as the machine's ``isolate`` says.
 
 Several loops of a kernel (masked and unmasked blocks of an attention) are *phases*: each has an interval and starts of
-its own; groups, registers and buffers are shared by name.
+its own; groups, registers and buffers are shared by name. Values of one name are one value, in one ring: a read at
+distance :math:`k` in the first iterations of a phase reads what the last iterations of the phase before left.
+
+9. *Transitions*: a phase of :math:`n` iterations from :math:`B` on is followed by the next one from
+   :math:`B + n\,II + T` on, :math:`T \ge 0`: what draining the one and filling the other costs beyond their steady
+   states. Over all instances of both (``unrolled.py``), not modulo anything, rules 1 to 4 and 6 hold, and a value of
+   both is produced in their order. At :math:`T = 0` the next loop begins as the next iteration would have.
 """
 
 from __future__ import annotations
@@ -107,7 +113,10 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A kernel's schedule: phases that share ``groups`` and ``depths`` (buffers of each value, by name)."""
+    """A kernel's schedule: phases that share ``groups`` and ``depths`` (buffers of each value, by name).
+
+    ``transitions``: the cycles lost between each phase and the next.
+    """
 
     __pydantic_config__ = STRICT
     machine: str
@@ -117,6 +126,7 @@ class Schedule:
     certificate: Certificate | None = None
     slack: int = 0
     keys: Mapping[str, str] = field(default_factory=dict)
+    transitions: tuple[int, ...] = ()
 
     @cached_property
     def group_of(self) -> dict[str, int]:

@@ -8,12 +8,14 @@ the model expects (``latency`` stands in for the variable ones), and whether gro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from forgec.schedule.graph import Graph, Op, Value
+from forgec.schedule.graph import Op
 from forgec.schedule.machine import Machine
-from forgec.schedule.schedule import Schedule, gets, puts, transfer
+from forgec.schedule.schedule import Group, Schedule, transfer
+from forgec.schedule.transition import segments
+from forgec.schedule.unrolled import Instance, Unrolled, Wait, unroll
 
 Latency = Callable[[Op, int], int]
 """Of an op in an iteration, in cycles."""
@@ -21,7 +23,10 @@ Latency = Callable[[Op, int], int]
 
 @dataclass(frozen=True)
 class Event:
-    """One op of one iteration as it ran: cycles of its start, of the end of its issue, and of its result."""
+    """One op of one iteration as it ran: cycles of its start, of the end of its issue, and of its result.
+
+    ``iteration`` counts over all phases.
+    """
 
     group: str
     op: str
@@ -46,34 +51,6 @@ class Simulation:
     utilization: dict[str, float]
     events: list[Event]
     deadlock: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class _Step:
-    """One op of one iteration: ``number`` counts iterations over all phases."""
-
-    phase: int
-    graph: Graph
-    op: Op
-    number: int
-    due: int
-
-
-def programs(schedule: Schedule, trips: Sequence[int]) -> list[list[_Step]]:
-    """What each group does, in order: the ops of all iterations by the schedule's times, one phase after the other."""
-    found: list[list[_Step]] = [[] for _ in schedule.groups]
-    first = base = 0
-    for index, (phase, count) in enumerate(zip(schedule.phases, trips, strict=True)):
-        steps = [
-            _Step(index, phase.graph, op, first + turn, base + turn * phase.ii + phase.starts[op.name])
-            for turn in range(count)
-            for op in phase.graph.ops
-        ]
-        for step in sorted(steps, key=lambda step: step.due):
-            found[schedule.group_of[step.op.name]].append(step)
-        first += count
-        base += count * phase.ii
-    return found
 
 
 class _Unit:
@@ -102,96 +79,89 @@ class _Unit:
         self.busy += cycles * amount
 
 
-class _Run:
-    """The state of one simulation."""
+class Run:
+    """The state of one simulation of what was unrolled."""
 
-    def __init__(self, schedule: Schedule, machine: Machine, trips: Sequence[int], latency: Latency) -> None:
-        self.schedule, self.machine, self.latency = schedule, machine, latency
-        self.programs = programs(schedule, trips)
+    def __init__(
+        self,
+        unrolled: Unrolled,
+        groups: Sequence[Group],
+        depths: Mapping[str, int],
+        machine: Machine,
+        latency: Latency | None = None,
+    ) -> None:
+        self.groups, self.machine = groups, machine
+        self.latency = latency or (lambda op, _: op.latency)
+        self.instances = unrolled.instances
+        self.numbers = numbers(unrolled)
+        self.programs: list[list[int]] = [[] for _ in groups]
+        for index in sorted(range(len(self.instances)), key=lambda index: self.instances[index].start):
+            self.programs[self.instances[index].group].append(index)
+        self.waits: list[list[Wait]] = [[] for _ in self.instances]
+        for wait in unrolled.waits:
+            self.waits[wait.target].append(wait)
+        self.emptied: list[list[tuple[int, int, str, int]]] = [[] for _ in self.instances]
+        """What an instance needs for its buffers: an instance, how long after its start or (-1) its end it is done
+        with the buffer, the value's name, and by how much earlier than its storage is taken the instance starts."""
+        for name, ring in unrolled.rings.items():
+            for old, new in zip(ring, ring[depths[name] :], strict=False):
+                hop = machine.handover.latency if unrolled.crosses(old) else 0
+                row = self.emptied[new.producer]
+                if old.producer != new.producer:
+                    row.append((old.producer, -1, name, new.value.begin))
+                # One that reads the old value as it writes the new one in its place does not wait for itself.
+                row += [
+                    (reader, release + hop, name, new.value.begin)
+                    for reader, release in old.reads
+                    if reader != new.producer
+                ]
         self.units = {name: _Unit(unit.capacity) for name, unit in machine.units.items()}
-        self.free = [0] * len(self.programs)
-        self.at = [0] * len(self.programs)
-        self.started: dict[tuple[str, int], int] = {}
-        self.done: dict[tuple[str, int], int] = {}
-        self.released: dict[tuple[str, str, int], int] = {}
-        """When a reader was done with the instance of a value."""
-        self.events: list[Event] = []
-        self.last_number = sum(trips)
+        self.free = [0] * len(groups)
+        self.at = [0] * len(groups)
+        self.started: dict[int, int] = {}
+        self.done: dict[int, int] = {}
+        self.order: list[int] = []
+        self.issued: dict[int, int] = {}
 
-    def ready(self, step: _Step) -> tuple[int, str]:
-        """When what an op waits for is there; or -1 and what has not happened yet."""
-        time, schedule, hop = 0, self.schedule, self.machine.handover.latency
-        mine = schedule.group_of[step.op.name]
-        for value in step.graph.values:
-            for read in value.reads:
-                if read.op == step.op.name and (number := step.number - read.distance) >= 0:
-                    done = self.done.get((value.producer, number))
-                    if done is None:
-                        return -1, f"the value {value.name}"
-                    apart = schedule.group_of[value.producer] != mine
-                    time = max(time, done + (hop + transfer(self.machine, value) if apart else 0))
-        for each in step.graph.dependences:
-            if each.target == step.op.name and (number := step.number - each.distance) >= 0:
-                begun = self.started.get((each.source, number))
-                if begun is None:
-                    return -1, f"the op {each.source}"
-                apart = schedule.group_of[each.source] != mine
-                time = max(time, begun + each.delay + (hop if apart else 0))
-        for value in step.graph.values:
-            if value.producer == step.op.name:
-                emptied, missing = self._emptied(step, value)
-                if missing:
-                    return -1, missing
-                time = max(time, emptied - value.begin)
+    def ready(self, index: int) -> tuple[int, str]:
+        """When what an instance waits for is there; or -1 and what has not happened yet."""
+        time, hop, mine = 0, self.machine.handover.latency, self.instances[index].group
+        for wait in self.waits[index]:
+            begun = self.started.get(wait.source)
+            source = self.instances[wait.source]
+            if begun is None:
+                return -1, f"the value {wait.value.name}" if wait.value else f"the op {source.op.name}"
+            there = wait.delay + (begun if wait.value is None else self.done[wait.source])
+            if source.group != mine:
+                there += hop + (transfer(self.machine, wait.value) if wait.value else 0)
+            time = max(time, there)
+        for other, after, name, begin in self.emptied[index]:
+            if other not in self.started:
+                return -1, f"an empty buffer of {name}, which {self.instances[other].op.name} reads"
+            time = max(time, (self.done[other] if after < 0 else self.started[other] + after) - begin)
         return time, ""
 
-    def _emptied(self, step: _Step, value: Value) -> tuple[int, str]:
-        """When a buffer for a value is empty; or which reader has not been there."""
-        number = step.number - self.schedule.depths[value.name]
-        if number < 0:
-            return 0, ""
-        hop = self.machine.handover.latency if self.schedule.crossing(value) else 0
-        time = self.done.get((value.producer, number), 0)
-        for read in value.reads:
-            reader = number + read.distance
-            if reader >= step.number and read.op == step.op.name:
-                # It reads the old instance as it writes the new one in its place.
-                continue
-            released = self.released.get((value.name, read.op, number))
-            if released is None and reader < self.last_number:
-                return -1, f"an empty buffer of {value.name}, which {read.op} reads"
-            time = max(time, (released or 0) + hop)
-        return time, ""
-
-    def issue(self, group: int, step: _Step, ready: int) -> None:
+    def issue(self, group: int, index: int, ready: int) -> None:
         """Run an op."""
-        machine, op = self.machine, step.op
-        wait = gets(self.schedule, step.graph, op) * machine.handover.get
-        start = self.earliest(group, step, ready)
-        for use in op.uses:
+        machine, each = self.machine, self.instances[index]
+        wait = each.gets * machine.handover.get
+        start = self.earliest(group, each, ready)
+        for use in each.op.uses:
             self.units[use.unit].hold(start + use.offset, use.cycles, use.amount, start - wait)
-        issued = start + op.issue + puts(self.schedule, step.graph, op) * machine.handover.put
-        done = start + (self.latency(op, step.number) if op.variable else op.latency)
-        self.started[op.name, step.number] = start
-        self.done[op.name, step.number] = done
-        for value in step.graph.values:
-            for read in value.reads:
-                if read.op == op.name:
-                    self.released[value.name, op.name, step.number - read.distance] = start + read.release
-        self.free[group] = issued
+        self.free[group] = self.issued[index] = start + each.op.issue + each.puts * machine.handover.put
+        latency = self.latency(each.op, self.numbers[index]) if each.op.variable else each.op.latency
+        self.started[index], self.done[index] = start, start + latency
         self.at[group] += 1
-        name = self.schedule.groups[group].name
-        self.events.append(Event(name, op.name, step.phase, step.number, start, issued, done))
+        self.order.append(index)
 
-    def earliest(self, group: int, step: _Step, ready: int) -> int:
+    def earliest(self, group: int, each: Instance, ready: int) -> int:
         """When an op can start: its stream and its units are free."""
-        wait = gets(self.schedule, step.graph, step.op) * self.machine.handover.get
-        start = max(self.free[group] + wait, ready)
+        start = max(self.free[group] + each.gets * self.machine.handover.get, ready)
         while True:
             later = max(
                 (
                     self.units[use.unit].first(start + use.offset, use.cycles, use.amount) - use.offset
-                    for use in step.op.uses
+                    for use in each.op.uses
                     if use.cycles
                 ),
                 default=start,
@@ -208,19 +178,53 @@ class _Run:
             for group, program in enumerate(self.programs):
                 if self.at[group] == len(program):
                     continue
-                step = program[self.at[group]]
-                ready, missing = self.ready(step)
+                index = program[self.at[group]]
+                each = self.instances[index]
+                ready, missing = self.ready(index)
                 if missing:
-                    waiting[self.schedule.groups[group].name] = f"{step.op.name} waits for {missing}"
+                    waiting[self.groups[group].name] = f"{each.op.name} waits for {missing}"
                     continue
-                start = self.earliest(group, step, ready)
-                if best is None or (start, step.due) < best[:2]:
-                    best = (start, step.due, group)
+                start = self.earliest(group, each, ready)
+                if best is None or (start, each.start) < best[:2]:
+                    best = (start, each.start, group)
             if best is None:
                 return waiting
             group = best[2]
-            step = self.programs[group][self.at[group]]
-            self.issue(group, step, self.ready(step)[0])
+            index = self.programs[group][self.at[group]]
+            self.issue(group, index, self.ready(index)[0])
+
+    def event(self, index: int, place: int) -> Event:
+        """What an instance did."""
+        each = self.instances[index]
+        return Event(
+            self.groups[each.group].name,
+            each.op.name,
+            place,
+            self.numbers[index],
+            self.started[index],
+            self.issued[index],
+            self.done[index],
+        )
+
+    def utilization(self, cycles: int) -> dict[str, float]:
+        """The share of ``cycles`` for which each unit was held."""
+        return {name: unit.busy / (unit.capacity * cycles) for name, unit in self.units.items() if unit.busy and cycles}
+
+
+def numbers(unrolled: Unrolled) -> list[int]:
+    """The iteration of each instance, counted over its chain."""
+    before, chains = [], {}
+    for segment in unrolled.segments:
+        before.append(chains.get(segment.chain, 0))
+        chains[segment.chain] = before[-1] + segment.trips
+    return [before[each.segment] + each.iteration for each in unrolled.instances]
+
+
+def middle(ends: Mapping[int, int], cycles: int) -> float:
+    """Cycles from one end to the next, over the middle half: neither the filling nor the draining."""
+    numbered = sorted(ends)
+    rest = numbered[len(numbered) // 4 : -(-3 * len(numbered) // 4)]
+    return (ends[rest[-1]] - ends[rest[0]]) / (len(rest) - 1) if len(rest) > 1 else float(cycles)
 
 
 def simulate(
@@ -231,17 +235,13 @@ def simulate(
     ``latency`` gives that of ops which are variable, for each iteration; the expected one unless told.
     """
     counts = list(trips) if trips is not None else [32] * len(schedule.phases)
-    run = _Run(schedule, machine, counts, latency or (lambda op, _: op.latency))
+    unrolled = unroll(segments(schedule, counts), schedule.group_of)
+    run = Run(unrolled, schedule.groups, schedule.depths, machine, latency)
     deadlock = run.run()
-    cycles = max((event.done for event in run.events), default=0)
+    events = [run.event(index, run.instances[index].segment) for index in run.order]
+    cycles = max((event.done for event in events), default=0)
     ends: dict[int, int] = {}
-    for event in run.events:
+    for event in events:
         if event.phase == len(counts) - 1:
             ends[event.iteration] = max(ends.get(event.iteration, 0), event.done)
-    numbers = sorted(ends)
-    rest = numbers[len(numbers) // 4 : -(-3 * len(numbers) // 4)]  # neither the filling nor the draining
-    per_iteration = (ends[rest[-1]] - ends[rest[0]]) / (len(rest) - 1) if len(rest) > 1 else float(cycles)
-    utilization = {
-        name: unit.busy / (unit.capacity * cycles) for name, unit in run.units.items() if unit.busy and cycles
-    }
-    return Simulation(cycles, per_iteration, utilization, run.events, deadlock)
+    return Simulation(cycles, middle(ends, cycles), run.utilization(cycles), events, deadlock)

@@ -27,9 +27,13 @@ from forgec.schedule.machine import Machine
 from forgec.schedule.model import FAMILIES, Model
 from forgec.schedule.scale import quantum, scaled
 from forgec.schedule.schedule import Certificate, Group, Phase, Schedule, lifetime
+from forgec.schedule.transition import with_transitions
 
 LOOKS_SERIAL = 3
 """After so many refuted intervals it is asked whether there is a schedule at all, which is a solve of its own."""
+
+MORE_TO_FOLLOW = 8
+"""Where no phase may follow the one before in what was found, so many more solutions are looked at."""
 
 Kernel = Sequence[Graph]
 """The phases of one kernel at one tile: loops that run one after another with the same groups and buffers."""
@@ -66,7 +70,12 @@ class Solver:
         # Times are integers in disjunctions: the linear relaxation says nothing of them, and costs most of the time.
         solver.parameters.linearization_level = 0
         solver.parameters.max_deterministic_time = self.budget.left
-        status = solver.solve(model.cp)
+        try:
+            status = solver.solve(model.cp)
+        except IndexError:
+            # OR-tools 9.15 fails in its search for symmetries of some small models.
+            solver.parameters.symmetry_level = 0
+            status = solver.solve(model.cp)
         self.budget.used += solver.response_proto.deterministic_time
         return solver, solver.status_name(status).lower()
 
@@ -223,11 +232,20 @@ class Search:
             elif all(ii > most for ii, most in zip(self.iis, self.serial, strict=True)):
                 self.fate = "does not fit"
             return []
+        results = [each for solution in several if (each := self.found(solution, key, iis))]
+        if not results:
+            several, _ = solve_at(self.graphs, iis, solver, k + MORE_TO_FOLLOW, self.unit)
+            results = [each for solution in several if (each := self.found(solution, key, iis))][:k]
+        if not results:
+            # There may be one with a transition among those that were not looked at.
+            self.undecided.append(iis[-1] * self.unit)
+            self.iis = next(self.intervals)
+            return []
         self.fate = "solved"
-        return [self.found(solution, key, iis) for solution in several]
+        return results
 
-    def found(self, solution: Solution, key: tuple[Fraction, Fraction, int], iis: tuple[int, ...]) -> Found:
-        """The schedule of a solution, in cycles."""
+    def found(self, solution: Solution, key: tuple[Fraction, Fraction, int], iis: tuple[int, ...]) -> Found | None:
+        """The schedule of a solution, in cycles; None where a phase cannot follow the one before."""
         phases = tuple(
             Phase(graph, ii * self.unit, {name: start * self.unit for name, start in starts.items()})
             for graph, ii, starts in zip(self.kernel, iis, solution.starts, strict=True)
@@ -243,6 +261,11 @@ class Search:
         )
         slack = solution.slack * self.unit
         schedule = Schedule(self.machine.name, phases, solution.groups, solution.depths, certificate, slack)
+        if len(phases) > 1:
+            following = with_transitions(schedule, self.machine)
+            if following is None:
+                return None
+            schedule = following
         return Found(schedule, (key[0], key[1], max(phase.length for phase in phases), -slack))
 
 

@@ -1,0 +1,150 @@
+"""Several loops of one kernel: solved as brute force says, and followed by each other as soon as may be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from random import Random
+
+import pytest
+
+from forgec.diagnostics import ForgeError
+from forgec.schedule import machine
+from forgec.schedule.check import check
+from forgec.schedule.graph import Graph, Op, Read, Value
+from forgec.schedule.kernels import attention
+from forgec.schedule.machine import Machine
+from forgec.schedule.schedule import Schedule
+from forgec.schedule.simulate import simulate
+from forgec.schedule.solve import schedules
+from tests.schedule.phases import follows, least_length, two_phases
+from tests.schedule.small import Steps, TooMuchError, is_legal, random_machine
+
+TRIED = 3_000
+"""Starts that brute force may look at for one kernel: those that take more are left out, and counted."""
+
+
+def solved(kernel: tuple[Graph, Graph], machine: Machine) -> Schedule | None:
+    try:
+        return schedules([kernel], machine)[0]
+    except ForgeError as caught:
+        if caught.code != "FORGE-S001":
+            raise
+        return None
+
+
+def test_cycles_and_lengths_of_two_phases_are_those_of_brute_force() -> None:
+    compared = 0
+    for seed in range(30):
+        random = Random(seed)
+        machine = random_machine(random)
+        kernel = two_phases(random, machine)
+        schedule, steps = solved(kernel, machine), Steps(TRIED)
+        trips = [graph.trips for graph in kernel]
+        try:
+            if schedule is None:
+                for iis in product(range(1, 4), repeat=2):
+                    assert least_length(kernel, machine, iis, 10, steps) is None, f"seed {seed} at {iis}"
+            else:
+                found = [phase.ii for phase in schedule.phases]
+                length = sum(phase.length for phase in schedule.phases)
+                cost = sum(ii * n for ii, n in zip(found, trips, strict=True))
+                for iis in product(range(1, cost + 1), repeat=2):
+                    if sum(ii * n for ii, n in zip(iis, trips, strict=True)) < cost:
+                        assert least_length(kernel, machine, iis, length + 3, steps) is None, f"seed {seed} at {iis}"
+                assert least_length(kernel, machine, found, length, steps) == length, f"seed {seed}"
+        except TooMuchError:
+            continue
+        compared += 1
+    assert compared >= 12
+
+
+def test_phases_follow_each_other_as_soon_as_brute_force_lets_them() -> None:
+    fitting = delayed = 0
+    for seed in range(110):
+        random = Random(seed)
+        machine = random_machine(random)
+        schedule = solved(two_phases(random, machine, 4), machine)
+        if schedule is None:
+            continue
+        assert check(schedule, machine) == [], f"seed {seed}"
+        assert is_legal(schedule, machine)
+        assert follows(schedule, machine, [8, 8])
+        for sooner in range(schedule.transitions[0]):
+            assert not follows(replace(schedule, transitions=(sooner,)), machine, [8, 8]), f"seed {seed}: {sooner}"
+        ran = simulate(schedule, machine, [8, 8])
+        assert ran.deadlock == {}
+        first, second = (
+            [(event.start, event.done) for event in ran.events if event.phase == number] for number in (0, 1)
+        )
+        assert min(first) <= min(second)
+        assert max(end for _, end in first) <= max(end for _, end in second)
+        fitting, delayed = fitting + 1, delayed + (schedule.transitions[0] > 0)
+    assert fitting >= 80
+    assert delayed >= 4
+
+
+def test_what_is_rejected_of_two_phases_is_what_goes_wrong() -> None:
+    tried = legal = 0
+    for seed in range(36):
+        random = Random(seed)
+        machine = random_machine(random)
+        schedule = solved(two_phases(random, machine, 4), machine)
+        if schedule is None:
+            continue
+        for _ in range(20):
+            number = random.randrange(2)
+            phases = list(schedule.phases)
+            starts = dict(phases[number].starts)
+            name = random.choice(sorted(starts))
+            starts[name] = max(0, starts[name] + random.choice((-2, -1, 1, 2)))
+            if random.random() < 0.6:
+                phases[number] = replace(phases[number], starts=starts)
+            delay = max(0, schedule.transitions[0] + random.choice((-2, -1, 0, 0, 1, 2)))
+            depths = {each: max(1, depth - (random.random() < 0.1)) for each, depth in schedule.depths.items()}
+            other = replace(schedule, phases=tuple(phases), transitions=(delay,), depths=depths, certificate=None)
+            told = [phase.graph.trips for phase in phases]
+            runs = is_legal(other, machine) and all(follows(other, machine, counts) for counts in ([9, 9], told))
+            assert (check(other, machine) == []) == runs, f"seed {seed}: {check(other, machine)}"
+            tried, legal = tried + 1, legal + runs
+    assert tried >= 500
+    assert tried // 5 <= legal <= tried * 4 // 5
+
+
+def test_a_value_of_both_phases_has_one_ring() -> None:
+    wide = replace(random_machine(Random(0)), shared_bytes=8, isolate="none", most_warps=8)
+
+    def phase(name: str, size: int, release: int) -> Graph:
+        ops = (Op("a", "op", 1, 1), Op("b", "op", 1, 1))
+        return Graph(name, ops, (Value("v", "a", "shared", size, (Read("b", release),)),))
+
+    # Three buffers in one phase and four bytes in the other: twelve bytes, of which there are eight.
+    schedule = solved((phase("long", 1, 5), phase("large", 4, 1)), wide)
+    assert schedule is not None
+    assert check(schedule, wide) == []
+    assert schedule.depths["v"] <= 2
+    alone = solved((phase("long", 1, 5), phase("large", 1, 1)), wide)
+    assert alone is not None
+    assert alone.phases[0].ii < schedule.phases[0].ii
+
+
+@pytest.mark.parametrize("masked_trips", [1, 2])
+def test_causal_attention_is_two_phases(masked_trips: int) -> None:
+    hopper = machine.named("sm_90a")
+    loop = replace(attention.in_registers(hopper, 128, "bf16", 2, 128, 2), trips=15)
+    ops = []
+    for op in loop.ops:
+        if op.twin == "max":
+            masked = hopper.op(op.name, {"arithmetic": 2 * 64 * 128}, part=op.part, twin=op.twin, role=op.role)
+            op = replace(masked, shape=op.shape)
+        ops.append(op)
+    masked = replace(loop, name="masked", ops=tuple(ops), trips=masked_trips)
+    schedule = schedules([[loop, masked]], hopper)[0]
+    assert check(schedule, hopper) == []
+    assert schedule.certificate is not None
+    assert schedule.certificate.status == "optimal"
+    ran = simulate(schedule, hopper, [15, masked_trips])
+    assert ran.deadlock == {}
+    stated = sum(phase.ii * phase.graph.trips for phase in schedule.phases) + sum(schedule.transitions)
+    assert ran.cycles <= stated + schedule.phases[-1].length
+    assert ran.cycles >= 0.95 * stated
