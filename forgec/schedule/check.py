@@ -232,7 +232,12 @@ def isolation(schedule: Schedule, machine: Machine) -> Iterator[Violation]:
         variable |= mine
         waiting |= {read.op for value in phase.graph.values if value.producer in mine for read in value.reads}
         for cluster in map(set, phase.graph.clusters()):
-            # Ops that one phase keeps together are together in all.
+            # Ops that one phase keeps together are together in all, and registers of one name are the same ones.
+            cluster |= {
+                f"registers {value.name}"
+                for value in phase.graph.values
+                if value.producer in cluster and value.memory == "register" and not value.crossing
+            }
             for other in [each for each in clusters if each & cluster]:
                 clusters.remove(other)
                 cluster |= other

@@ -514,15 +514,21 @@ class Model:
 
 
 def joined_clusters(graphs: Sequence[Graph]) -> list[list[str]]:
-    """Clusters over all phases: ops of one name are one op's as far as groups go."""
+    """Clusters over all phases: ops of one name are one op's as far as groups go, and what phases keep in registers
+    under one name is one storage."""
     found: list[list[str]] = []
+    storages: list[set[str]] = []
     for graph in graphs:
         for names in graph.clusters():
-            meeting = [each for each in found if set(each) & set(names)]
-            merged = list(dict.fromkeys(name for each in (*meeting, names) for name in each))
-            place = found.index(meeting[0]) if meeting else len(found)
-            found = [each for each in found if each not in meeting]
+            kept = {value.name for value in graph.values if value.producer in names and not value.may_cross()}
+            meeting = [n for n, each in enumerate(found) if set(each) & set(names) or storages[n] & kept]
+            merged = list(dict.fromkeys(name for each in (*(found[n] for n in meeting), names) for name in each))
+            kept = kept.union(*(storages[n] for n in meeting))
+            place = meeting[0] if meeting else len(found)
+            found = [each for n, each in enumerate(found) if n not in meeting]
+            storages = [each for n, each in enumerate(storages) if n not in meeting]
             found.insert(place, merged)
+            storages.insert(place, kept)
     return found
 
 

@@ -9,10 +9,11 @@ the model expects (``latency`` stands in for the variable ones), and whether gro
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from forgec.schedule.graph import Op
 from forgec.schedule.machine import Machine
+from forgec.schedule.persistent import Persistent, unroll_turns
 from forgec.schedule.schedule import Group, Schedule, transfer
 from forgec.schedule.transition import segments
 from forgec.schedule.unrolled import Instance, Unrolled, Wait, unroll
@@ -244,4 +245,23 @@ def simulate(
     for event in events:
         if event.phase == len(counts) - 1:
             ends[event.iteration] = max(ends.get(event.iteration, 0), event.done)
+    return Simulation(cycles, middle(ends, cycles), run.utilization(cycles), events, deadlock)
+
+
+def simulate_turns(schedule: Persistent, machine: Machine, turns: int, latency: Latency | None = None) -> Simulation:
+    """Run a persistent schedule for so many turns; ``iteration`` of events is the turn, ``per_iteration`` its cycles.
+
+    ``latency`` as of ``simulate``, by the iteration within each loop.
+    """
+    unrolled = unroll_turns(schedule, turns)
+    run = Run(unrolled, schedule.groups, schedule.depths, machine, latency)
+    deadlock = run.run()
+    events: list[Event] = []
+    ends: dict[int, int] = {}
+    for index in run.order:
+        segment = unrolled.segments[run.instances[index].segment]
+        event = replace(run.event(index, segment.place), iteration=segment.turn)
+        events.append(event)
+        ends[segment.turn] = max(ends.get(segment.turn, 0), event.done)
+    cycles = max(ends.values(), default=0)
     return Simulation(cycles, middle(ends, cycles), run.utilization(cycles), events, deadlock)

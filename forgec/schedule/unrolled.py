@@ -25,7 +25,8 @@ from forgec.schedule.graph import Graph, Op, Value
 
 @dataclass(frozen=True)
 class Segment:
-    """``trips`` iterations of a graph, from ``base`` on. ``place`` is for readers: which part of a kernel it is."""
+    """``trips`` iterations of a graph, from ``base`` on. ``place`` and ``turn`` are for readers: which part of a kernel
+    it is, and of which turn of a persistent one."""
 
     graph: Graph
     ii: int
@@ -34,6 +35,7 @@ class Segment:
     base: int
     chain: str = "loop"
     place: int = 0
+    turn: int = 0
 
 
 @dataclass

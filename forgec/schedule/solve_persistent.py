@@ -1,0 +1,301 @@
+"""The search for persistent schedules: the loop first, by itself; then turns of tiles around it.
+
+The second solve is one of the same model (``model.py``) with a graph in which the solved loop is one op for each of its
+groups (``reduce.py``). What it proves is about all placements of this loop; that another schedule of the loop, with
+a longer interval, made shorter turns, is not looked at. Where all groups are as busy as the bound says, or a unit is,
+there is none that does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from itertools import pairwise
+
+from ortools.sat.python import cp_model
+
+from forgec.diagnostics import ForgeError, error
+from forgec.schedule.bounds import lower_bounds
+from forgec.schedule.graph import Graph
+from forgec.schedule.machine import Machine
+from forgec.schedule.model import FAMILIES, Model, joined_clusters, kept_apart
+from forgec.schedule.persistent import Persistent, Placed
+from forgec.schedule.reduce import Reduced, reduced
+from forgec.schedule.scale import scaled
+from forgec.schedule.schedule import Bound, Certificate, Schedule
+from forgec.schedule.solve import LOOKS_SERIAL, Budget, Solver, read_solution, schedules
+from forgec.schedule.solve import Search as LoopSearch
+from forgec.schedule.tile import Tile
+
+
+def persistent(
+    tiles: Sequence[Tile], machine: Machine, *, copies: Sequence[int] = (1, 2), limit: float = 60.0
+) -> Persistent:
+    """The best persistent schedule of a kernel that may be had at several tiles.
+
+    Args:
+        tiles: one for each choice.
+        machine: what it runs on.
+        copies: how many tiles a turn may have, each with consumers of its own.
+        limit: deterministic time for each loop, and for the turns of each.
+
+    Raises:
+        ForgeError: FORGE-S001 where nothing fits, FORGE-S002 where the limit ended the search before any was found.
+    """
+    best: Persistent | None = None
+    fault: ForgeError | None = None
+    for tile in sorted(tiles, key=lambda tile: (least_cost(tile, machine), tile.name)):
+        if best is not None and least_cost(tile, machine) >= best.cost:
+            break
+        for count in copies:
+            try:
+                found = turns(tile, machine, count, limit)
+            except ForgeError as caught:
+                if caught.code not in ("FORGE-S001", "FORGE-S002"):
+                    raise
+                # That a turn of one tile does not fit says more than that one of two does not.
+                fault = fault or caught
+                continue
+            if best is None or found.cost < best.cost:
+                best = found
+    if best is None:
+        assert fault is not None
+        raise fault
+    return best
+
+
+def least_cost(tile: Tile, machine: Machine) -> Fraction:
+    """Cycles per unit of work that no schedule is below: what units have to do for one tile."""
+    held: dict[str, int] = {}
+    for graph in tile.graphs:
+        for op in graph.ops:
+            for use in op.uses:
+                held[use.unit] = held.get(use.unit, 0) + use.cycles * use.amount * graph.trips
+    cycles = max((Fraction(work, machine.units[unit].capacity) for unit, work in held.items()), default=Fraction(0))
+    return cycles / tile.work
+
+
+def turns(
+    tile: Tile, machine: Machine, copies: int = 1, limit: float = 60.0, loop: Schedule | None = None
+) -> Persistent:
+    """The persistent schedule of one tile with so many tiles in a turn.
+
+    ``loop``: the schedule of its phases, if there is one already.
+
+    Raises:
+        ForgeError: FORGE-S001, FORGE-S002 as ``persistent``.
+    """
+    loops = [loop] if loop is not None else list(loops_of(tile, machine, copies, limit))
+    best: Persistent | None = None
+    for number, each in enumerate(loops):
+        try:
+            found = Search(tile, each, machine, copies, Solver(machine, Budget(limit))).run()
+        except ForgeError:
+            if best is None and number == len(loops) - 1:
+                raise
+            continue
+        if best is None or found.cost < best.cost:
+            best = found
+    assert best is not None
+    return best
+
+
+def loops_of(tile: Tile, machine: Machine, copies: int, limit: float) -> Iterator[Schedule]:
+    """The schedule of the phases with the fewest groups, and one whose parts have groups of their own, which may run
+    ahead of each other in the epilogue."""
+    kernel = with_room(tile, copies)
+    twins: dict[tuple[str, str], list[str]] = {}
+    for graph in tile.phases:
+        for op in graph.ops:
+            if op.part is not None and not op.variable:
+                row = twins.setdefault((graph.name, op.twin or ""), [])
+                row.append(op.name)
+    pairs = [pair for row in twins.values() for pair in pairwise(row)]
+    for solver in (Solver(machine, Budget(limit)), Parted(machine, Budget(limit), pairs=pairs)):
+        search = LoopSearch(kernel, machine)
+        found = []
+        while search.fate == "open" and not found:
+            found = search.step(solver, 1)
+        if not found:
+            if isinstance(solver, Parted):
+                return
+            # Says what conflicts.
+            found_schedule = schedules([kernel], machine, limit=limit)[0]
+        else:
+            found_schedule = found[0].schedule
+        phases = tuple(replace(p, graph=g) for p, g in zip(found_schedule.phases, tile.phases, strict=True))
+        yield replace(found_schedule, phases=phases)
+        if all(found_schedule.group_of[a] != found_schedule.group_of[b] for a, b in pairs):
+            return
+
+
+@dataclass
+class Parted(Solver):
+    """With ops of different parts in different groups."""
+
+    pairs: Sequence[tuple[str, str]] = ()
+
+    def run(self, model: Model, hint: cp_model.CpSolver | None = None) -> tuple[cp_model.CpSolver, str]:
+        """Solve a model."""
+        for one, other in self.pairs:
+            model.cp.add(model.apart(one, other) == 1)
+        return super().run(model, hint)
+
+
+def with_room(tile: Tile, copies: int) -> list[Graph]:
+    """The phases, with room in memory for one buffer of each value of the tile."""
+    ends = [graph.values for graph in (tile.prologue, tile.epilogue) if graph is not None]
+    values = [value for row in (*ends, tile.values) for value in row]
+    found = []
+    for graph in tile.phases:
+        resident = dict(graph.resident)
+        for memory in ("shared", "tensor"):
+            need = copies * sum(value.size for value in values if value.memory == memory)
+            if need:
+                resident[memory] = resident.get(memory, 0) + need
+        found.append(replace(graph, resident=resident))
+    return found
+
+
+@dataclass
+class Search:
+    """Intervals of turns upward from the bound."""
+
+    tile: Tile
+    loop: Schedule
+    machine: Machine
+    copies: int
+    solver: Solver
+    refuted: list[int] = field(default_factory=list)
+    undecided: list[int] = field(default_factory=list)
+
+    def run(self) -> Persistent:
+        """The schedule of the least interval that was found."""
+        began = time.perf_counter()
+        turn = reduced(self.tile, self.loop, self.machine, self.copies)
+        unit = turn.quantum()
+        graph = scaled(turn.graph, unit)
+        bounds = tuple(replace(bound, cycles=bound.cycles * unit) for bound in lower_bounds(graph, self.machine))
+        least = bounds[0].cycles // unit
+        serial = Model([graph], [1], self.machine, unit, frozenset(FAMILIES)).horizons[0]
+        for interval in candidates(least, serial):
+            if len(self.refuted) == LOOKS_SERIAL and interval < serial and self.at(turn, graph, unit, serial) is None:
+                break
+            found = self.at(turn, graph, unit, interval)
+            if found is not None:
+                low = max([least, *(n // unit + 1 for n in (*self.refuted, *self.undecided))])
+                interval, found = self.closer(turn, graph, unit, low, interval, found)
+                return self.result(turn, unit, interval, found, bounds, time.perf_counter() - began)
+        raise error(
+            "FORGE-S002" if self.undecided else "FORGE-S001",
+            f"no persistent schedule of {self.tile.name} with {self.copies} tiles in a turn was found",
+        )
+
+    def closer(
+        self, turn: Reduced, graph: Graph, unit: int, low: int, high: int, found: tuple[Model, cp_model.CpSolver]
+    ) -> tuple[int, tuple[Model, cp_model.CpSolver]]:
+        """Halve what is between the last interval without a schedule and the first with one."""
+        while low < high:
+            middle = (low + high) // 2
+            other = self.at(turn, graph, unit, middle)
+            if other is None:
+                low = middle + 1
+            else:
+                high, found = middle, other
+        return high, found
+
+    def at(self, turn: Reduced, graph: Graph, unit: int, interval: int) -> tuple[Model, cp_model.CpSolver] | None:
+        """A solution at this interval, with the shortest turn."""
+        model = Model([graph], [interval], replace(self.machine, isolate="none"), unit)
+        times = model.times[0]
+        for one, other, delay in turn.rigid:
+            model.cp.add(times.start[other] == times.start[one] + delay // unit)
+        for one, other in turn.together:
+            model.cp.add(model.apart(one, other) == 0)
+        for one, other in (*turn.apart, *self.isolated(turn, model)):
+            model.cp.add(model.apart(one, other) == 1)
+        groups = sum((literals[0].negated() for literals in model.has_size), start=0)
+        model.cp.minimize(times.length * (model.most_groups + 1) + groups)
+        solver, outcome = self.solver.run(model)
+        if outcome in ("optimal", "feasible"):
+            return model, solver
+        assert outcome != "model_invalid", model.cp.validate()
+        (self.refuted if outcome == "infeasible" else self.undecided).append(interval * unit)
+        return None
+
+    def isolated(self, turn: Reduced, model: Model) -> Iterator[tuple[str, str]]:
+        """Pairs of ops that the machine keeps apart, by what the loops' ops are one by one."""
+        graphs = [graph for tile in turn.tiles for graph in (*tile.graphs, tile.links)]
+        stands_for = [[op for name in names for op in turn.members.get(name, (name,))] for names in model.clusters]
+        tied = joined_clusters(graphs)
+        rows = [list(dict.fromkeys(n for each in tied if set(each) & set(row) for n in each)) for row in stands_for]
+        for a, b in kept_apart(graphs, self.machine, rows):
+            yield model.clusters[a][0], model.clusters[b][0]
+
+    def result(
+        self,
+        turn: Reduced,
+        unit: int,
+        interval: int,
+        found: tuple[Model, cp_model.CpSolver],
+        bounds: tuple[Bound, ...],
+        seconds: float,
+    ) -> Persistent:
+        """The schedule of a solution, in cycles."""
+        model, solver = found
+        times, groups, depths = read_solution(model, solver)
+        starts = {name: start * unit for name, start in times[0].items()}
+        placed = []
+        for tile, (name, delay) in zip(turn.tiles, turn.loops, strict=True):
+            base, bases, phases = starts[name] + delay, [], []
+            for phase, graph, after in zip(self.loop.phases, tile.phases, (*self.loop.transitions, 0), strict=True):
+                bases.append(base)
+                base += graph.trips * phase.ii + after
+                renamed = dict(zip((op.name for op in phase.graph.ops), (op.name for op in graph.ops), strict=True))
+                phases.append(
+                    replace(phase, graph=graph, starts={renamed[name]: at for name, at in phase.starts.items()})
+                )
+            ends = [
+                {op.name: starts[op.name] for op in graph.ops} if graph else {}
+                for graph in (tile.prologue, tile.epilogue)
+            ]
+            placed.append(Placed(tile, tuple(phases), tuple(bases), *ends))
+        interval *= unit
+        several = tuple(
+            replace(group, ops=tuple(dict.fromkeys(n for op in group.ops for n in turn.members.get(op, (op,)))))
+            for group in groups
+        )
+        mine = {value.name for tile in turn.tiles for value in tile.values}
+        mine |= {v.name for tile in turn.tiles for g in (tile.prologue, tile.epilogue) if g for v in g.values}
+        between = range(bounds[0].cycles, interval, unit)
+        proved = set(between) <= set(self.refuted)
+        certificate = Certificate(
+            bounds=bounds,
+            status="optimal" if proved else "timeout" if self.undecided else "feasible",
+            refuted=tuple(sorted(self.refuted)),
+            undecided=tuple(sorted(self.undecided)),
+            quantum=unit,
+            solve_seconds=seconds,
+            deterministic_time=self.solver.budget.used,
+        )
+        return Persistent(
+            self.machine.name,
+            interval,
+            tuple(placed),
+            several,
+            {**turn.depths, **{name: depth for name, depth in depths.items() if name in mine}},
+            certificate,
+        )
+
+
+def candidates(least: int, serial: int) -> Iterator[int]:
+    """Intervals from the least on, each twice as far from it as the one before, and the one at which turns do not
+    overlap."""
+    yield least
+    step = 1
+    while least + step < serial:
+        yield least + step
+        step *= 2
+    yield max(serial, least)
