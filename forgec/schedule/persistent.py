@@ -40,7 +40,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class Persistent:
-    """A persistent kernel's schedule: ``interval`` cycles from one turn to the next; a turn makes all ``placed`` tiles."""
+    """A persistent kernel's schedule: ``interval`` cycles from turn to turn, each of which makes all ``placed``."""
 
     __pydantic_config__ = STRICT
     machine: str

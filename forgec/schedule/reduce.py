@@ -287,17 +287,22 @@ class Part:
             key = self.loop_op.get(reader, read.op), read.distance
             reads[key] = max(release, reads.get(key, 0))
         again = tuple(Read(op, release, distance) for (op, distance), release in reads.items())
-        producer, begin = self.plain(value.producer), value.begin
+        producer = self.plain(value.producer)
         if producer not in self.loop_op:
             self.values.append(replace(value, reads=again))
             return
         loop, last = self.loop_op[producer], self.body.last[producer]
         delay = last.start - self.begin_of[producer]
         if value.may_cross():
-            self.values.append(replace(value, producer=loop, begin=begin + delay, reads=again))
+            # Taken from its producer's start on: one that waits for an empty buffer waits before it begins.
+            self.values.append(replace(value, producer=loop, begin=delay, reads=again))
         else:
             mark = self._mark(f"{loop} last {producer}", loop, delay, last.op.latency)
             self.values.append(replace(value, producer=mark, reads=again))
+            # Read before the group's next loop begins: after it, the registers would be those of the next tile's sums.
+            for read in again:
+                if read.op not in self.loop_op.values():
+                    self.dependences.append(Dependence(read.op, loop, read.release, read.distance + 1))
 
     def _dependence(self, each: Dependence) -> None:
         """A dependence of the tile."""

@@ -25,9 +25,12 @@ from forgec.schedule.persistent import Persistent, Placed
 from forgec.schedule.reduce import Reduced, reduced
 from forgec.schedule.scale import scaled
 from forgec.schedule.schedule import Bound, Certificate, Schedule
-from forgec.schedule.solve import LOOKS_SERIAL, Budget, Solver, read_solution, schedules
+from forgec.schedule.solve import LOOKS_SERIAL, Budget, Solver, hint, named_groups, read_solution, schedules
 from forgec.schedule.solve import Search as LoopSearch
 from forgec.schedule.tile import Tile
+
+SHORTEST = 0.5
+"""Deterministic time for making a turn short, once its interval is known."""
 
 
 def persistent(
@@ -187,6 +190,7 @@ class Search:
             if found is not None:
                 low = max([least, *(n // unit + 1 for n in (*self.refuted, *self.undecided))])
                 interval, found = self.closer(turn, graph, unit, low, interval, found)
+                found = self.shortest(*found)
                 return self.result(turn, unit, interval, found, bounds, time.perf_counter() - began)
         raise error(
             "FORGE-S002" if self.undecided else "FORGE-S001",
@@ -207,7 +211,7 @@ class Search:
         return high, found
 
     def at(self, turn: Reduced, graph: Graph, unit: int, interval: int) -> tuple[Model, cp_model.CpSolver] | None:
-        """A solution at this interval, with the shortest turn."""
+        """A solution at this interval."""
         model = Model([graph], [interval], replace(self.machine, isolate="none"), unit)
         times = model.times[0]
         for one, other, delay in turn.rigid:
@@ -216,14 +220,20 @@ class Search:
             model.cp.add(model.apart(one, other) == 0)
         for one, other in (*turn.apart, *self.isolated(turn, model)):
             model.cp.add(model.apart(one, other) == 1)
-        groups = sum((literals[0].negated() for literals in model.has_size), start=0)
-        model.cp.minimize(times.length * (model.most_groups + 1) + groups)
         solver, outcome = self.solver.run(model)
         if outcome in ("optimal", "feasible"):
             return model, solver
         assert outcome != "model_invalid", model.cp.validate()
         (self.refuted if outcome == "infeasible" else self.undecided).append(interval * unit)
         return None
+
+    def shortest(self, model: Model, found: cp_model.CpSolver) -> tuple[Model, cp_model.CpSolver]:
+        """The solution with the shortest turn, and of these one with few groups, as far as a short search finds it."""
+        groups = sum((literals[0].negated() for literals in model.has_size), start=0)
+        hint(model, found)
+        model.cp.minimize(model.times[0].length * (model.most_groups + 1) + groups)
+        solver, outcome = Solver(self.machine, Budget(SHORTEST)).run(model)
+        return (model, solver) if outcome in ("optimal", "feasible") else (model, found)
 
     def isolated(self, turn: Reduced, model: Model) -> Iterator[tuple[str, str]]:
         """Pairs of ops that the machine keeps apart, by what the loops' ops are one by one."""
@@ -246,6 +256,11 @@ class Search:
         """The schedule of a solution, in cycles."""
         model, solver = found
         times, groups, depths = read_solution(model, solver)
+        roles = {op.name: op.role for op in turn.graph.ops if op.kind == "loop"}
+        # What has a part of the loop is called by what it does there.
+        groups = named_groups(
+            [replace(group, kind=next((roles[op] for op in group.ops if op in roles), group.kind)) for group in groups]
+        )
         starts = {name: start * unit for name, start in times[0].items()}
         placed = []
         for tile, (name, delay) in zip(turn.tiles, turn.loops, strict=True):
