@@ -143,7 +143,8 @@ def link(
         group = found.instances[readers[0]].group
         first = readers[0]
         if in_loop(found, first):
-            first = min((index for index in loop_of(found, later, group)), key=lambda index: getting(found, index))
+            found.waits.append(Wait(producer, first, 0, value))
+            first = min(loop_of(found, later, group), key=lambda index: getting(found, index))
         found.waits.append(Wait(producer, first, 0, value))
         if group != home and first not in takers:
             takers.add(first)
@@ -176,13 +177,13 @@ def loop_of(found: Unrolled, mine: list[int], group: int) -> Iterator[int]:
                         yield index
 
 
-def getting(found: Unrolled, index: int) -> tuple[int, int]:
-    """An order in which the first op of a stream comes first: what it takes over counts as well."""
+def getting(found: Unrolled, index: int) -> tuple[bool, int, int]:
+    """An order in which the first of a stream comes first; what takes nothing of it comes last."""
     each = found.instances[index]
-    return each.start, -each.gets
+    return not (each.op.issue or each.gets or each.puts), each.start, -each.gets
 
 
 def issued(found: Unrolled, index: int) -> tuple[int, int]:
-    """An order in which the last op of a stream comes last."""
+    """An order in which the last of a stream comes last."""
     each = found.instances[index]
-    return each.start, each.op.issue + each.puts
+    return each.start + each.op.issue, each.op.issue + each.puts

@@ -301,8 +301,8 @@ class Part:
             self.values.append(replace(value, producer=mark, reads=again))
             # Read before the group's next loop begins: after it, the registers would be those of the next tile's sums.
             for read in again:
-                if read.op not in self.loop_op.values():
-                    self.dependences.append(Dependence(read.op, loop, read.release, read.distance + 1))
+                if read.op not in self.loop_op.values() and read.distance <= 1:
+                    self.dependences.append(Dependence(read.op, loop, read.release, 1 - read.distance))
 
     def _dependence(self, each: Dependence) -> None:
         """A dependence of the tile."""
