@@ -453,8 +453,7 @@ def anchor_of(graph: Graph, machine: Machine) -> str:
 
 
 def joined_clusters(graphs: Sequence[Graph]) -> list[list[str]]:
-    """Clusters over all phases: ops of one name are one op's as far as groups go, and what phases keep in registers
-    under one name is one storage."""
+    """Clusters over all phases, where ops of one name are one op, and registers of one name are one storage."""
     found: list[list[str]] = []
     storages: list[set[str]] = []
     for graph in graphs:
