@@ -18,8 +18,8 @@ from forgec.ir.tile.compute import DotOp, IndexOp, RangeOp, ReduceOp, ScanOp, Tr
 from forgec.ir.tile.elementwise import ErfcOp, RemFOp
 from forgec.ir.tile.kernel import KernelOp
 from forgec.ir.tile.memory import GatherOp, LoadOp
-from forgec.ir.tile.types import element, extents
-from forgec.passes.schedule.body import bytes_of, size
+from forgec.ir.tile.types import element
+from forgec.passes.schedule.body import bytes_of, known_extents, size
 from forgec.schedule.machine import Instruction, Machine
 
 EXPONENTIALS = (math.ExpOp, math.Exp2Op)
@@ -81,11 +81,8 @@ def product(kernel: KernelOp, op: DotOp, machine: Machine) -> tuple[str, Instruc
             notes=("it has " + ", ".join(sorted(machine.instructions)),),
         )
     instruction = machine.instructions[kind]
-    rows, columns = (extent for extent in extents(op.result))
-    depth = extents(op.lhs)[1]
-    size(op.result), size(op.lhs)
-    assert isinstance(rows, int) and isinstance(columns, int) and isinstance(depth, int), "size has seen to it"
-    shape = (rows, columns, depth)
+    rows, columns = known_extents(op.result)
+    shape = (rows, columns, known_extents(op.lhs)[1])
     steps = (instruction.rows or 1, instruction.column_step or 1, instruction.depth or 1)
     whole = 1
     for extent, step in zip(shape, steps, strict=True):

@@ -1,9 +1,9 @@
 """What a loop's ops are to a scheduler: which cost nothing, which run by themselves, and what flows between the others.
 
 An op of the body is *free* where it only says which elements are meant, or repeats them: index arithmetic, views,
-constants, broadcasts, transposed factors of products. Free ops belong to no op of the graph: whoever reads their results
-computes them again. What is left are *nodes*: copies (``tile.load``, ``tile.gather``), products (``tile.dot``), stores,
-and synchronous code.
+constants, broadcasts, transposed factors of products. Free ops belong to no op of the graph: whoever reads their
+results computes them again. What is left are *nodes*: copies (``tile.load``, ``tile.gather``), products
+(``tile.dot``), stores, and synchronous code.
 """
 
 from __future__ import annotations
@@ -248,10 +248,14 @@ def _is_within(block: Block, op: Operation) -> bool:
     return False
 
 
-def size(value: SSAValue) -> int:
-    """The elements of a tile; 1 of a scalar."""
+def known_extents(value: SSAValue) -> tuple[int, ...]:
+    """The extents of a tile, which are numbers.
+
+    Raises:
+        ForgecError: FORGE-U010, where they are not.
+    """
     found = extents(value)
-    known = [extent for extent in found if isinstance(extent, int)]
+    known = tuple(extent for extent in found if isinstance(extent, int))
     if len(known) < len(found):
         owner = value.owner
         raise error(
@@ -260,7 +264,12 @@ def size(value: SSAValue) -> int:
             location=None if isinstance(owner, Block) else location_of(owner),
             help="bind the kernel's tile parameters first: bind-tiles",
         )
-    return prod(known)
+    return known
+
+
+def size(value: SSAValue) -> int:
+    """The elements of a tile; 1 of a scalar."""
+    return prod(known_extents(value))
 
 
 def bytes_of(value: SSAValue) -> int:

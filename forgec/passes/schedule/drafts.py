@@ -42,6 +42,7 @@ class DraftValue:
     size: int
     kernel_value: SSAValue | None = None
     reads: list[DraftRead] = field(default_factory=list)
+    begin: int = 0
     crossing: bool = False
 
     def add(self, reader: DraftOp, release: int, distance: int = 0) -> None:
@@ -84,7 +85,9 @@ def value_in_parts(draft: DraftValue, parts: int) -> Iterator[Value]:
             for other in [part] if part is not None else _parts(read.reader.apart, parts):
                 reads.append(Read(read.reader.name(other), read.release, read.distance))
         name = draft.name if part is None else f"{draft.name}.{part}"
-        yield Value(name, draft.producer.name(part), draft.memory, draft.size, tuple(reads), crossing=draft.crossing)
+        yield Value(
+            name, draft.producer.name(part), draft.memory, draft.size, tuple(reads), draft.begin, draft.crossing
+        )
 
 
 def dependences_in_parts(drafts: Iterable[DraftDependence], parts: int) -> Iterator[Dependence]:

@@ -48,7 +48,7 @@ class Extracted:
     ``ops``: the ops of the loop's body that an op of the graph carries out, in the body's order; none for what only the
     machine needs (a copy out of tensor memory). ``NAME.1`` of part 1 stands for the same ops as ``NAME.0``. Ops of the
     body that are in none of them are free (addresses, constants, broadcasts, transposed factors): whoever reads their
-    results computes them again. ``values``: the value of the kernel that a value of the graph holds; a value may be held
+    results computes them again. ``values``: the value of the kernel that a value of the graph holds; one may be held
     by several, where it is copied from one memory into another or where several groups have it. ``axis``: the axis of
     the grid along which ``parts`` are neighbours; None where nothing is divided into parts: then ops are named without
     a number.
@@ -96,8 +96,10 @@ def extract(
 def phases(
     kernel: KernelOp, machine: Machine, *, parts: int = 1, shape: Mapping[str, int] | None = None
 ) -> list[Extracted]:
-    """The graphs of all loops of a kernel, in the order in which they run. Ops and values of several loops have one name
-    where they are the same copy or the same product. Raises as ``extract``.
+    """The graphs of all loops of a kernel, in the order in which they run.
+
+    Ops and values of several loops have one name where they are the same copy or the same product. Raises as
+    ``extract``.
     """
     found = loops_of(kernel)
     if not found:

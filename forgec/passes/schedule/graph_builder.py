@@ -10,15 +10,19 @@ from xdsl.dialects import arith
 from xdsl.dialects.builtin import TensorType
 from xdsl.ir import Block, Operation, SSAValue
 
-from forgec.diagnostics import error
+from forgec.diagnostics import Location, error
 from forgec.ir.locations import location_of
 from forgec.ir.tile.compute import DotOp, ReduceOp
 from forgec.ir.tile.memory import SortOp
-from forgec.ir.tile.types import extents
 from forgec.passes.schedule.amounts import EXPONENTIALS, product, synchronous
-from forgec.passes.schedule.body import Body, bytes_of, is_copy, is_store, size
+from forgec.passes.schedule.body import Body, bytes_of, is_copy, is_store, known_extents, size
 from forgec.passes.schedule.drafts import (
-    DraftDependence, DraftOp, DraftValue, dependences_in_parts, op_in_parts, value_in_parts
+    DraftDependence,
+    DraftOp,
+    DraftValue,
+    dependences_in_parts,
+    op_in_parts,
+    value_in_parts,
 )  # fmt: skip
 from forgec.passes.schedule.placement import Placement
 from forgec.passes.schedule.stretches import Stretches
@@ -129,9 +133,7 @@ class GraphBuilder:
             first = draft.nodes[0]
             if not isinstance(first, DotOp):
                 return 0
-            depth = extents(first.lhs)[1]
-            assert isinstance(depth, int), "the kernel's extents are bound"
-            return size(first.result) * depth * times
+            return size(first.result) * known_extents(first.lhs)[1] * times
         if any(is_copy(node) for node in self.body.nodes):
             return size(draft.nodes[0].results[0]) * times if is_copy(draft.nodes[0]) else 0
         return sum(max((size(result) for result in node.results), default=0) for node in draft.nodes) * times
@@ -149,18 +151,18 @@ class GraphBuilder:
         elif is_copy(first):
             op = self.op(
                 f"load_{self.title(first.results[0])}", {"load": bytes_of(first.results[0])}, "load",
-                _shape(first.results[0]), stretch
+                known_extents(first.results[0]), stretch
             )  # fmt: skip
         elif is_store(first):
             op = self.op(
                 f"store_{self._parameter_name(first)}", {"store": bytes_of(first.operands[0])}, "store",
-                _shape(first.operands[0]), stretch
+                known_extents(first.operands[0]), stretch
             )  # fmt: skip
         else:
             widest = max(
                 (value for value in values if isinstance(value.type, TensorType)), key=size, default=values[0]
             ) if values else None  # fmt: skip
-            shape = () if widest is None else _shape(widest)
+            shape = () if widest is None else known_extents(widest)
             op = self.op(self._synchronous_name(stretch), synchronous(stretch), self.synchronous_role, shape, stretch)
             op = self.carried_out_together(op)
         draft = DraftOp(op, apart, tuple(stretch))
@@ -184,17 +186,15 @@ class GraphBuilder:
         source = None if place is None else f"{place.file}:{place.line}"
         return self.machine.op(name, work, role=role, shape=shape, source=source)
 
-    def need(self, work: Mapping[str, int], place: object, role: str) -> None:
+    def need(self, work: Mapping[str, int], place: Location | None, role: str) -> None:
         """Raises FORGE-U010 unless the machine has the instructions for some work."""
-        from forgec.diagnostics import Location
-
         for kind in work:
             if kind not in self.machine.instructions:
                 raise error(
                     "FORGE-U010",
                     f"machine {self.machine.name} has no instruction {kind}, which kernel "
                     f"{self.body.kernel.sym_name.data} needs ({role})",
-                    location=place if isinstance(place, Location) else None,
+                    location=place,
                     notes=("it has " + ", ".join(sorted(self.machine.instructions)),),
                 )
 
@@ -265,7 +265,3 @@ class GraphBuilder:
                     continue
                 found[(id(source), id(target), distance)] = DraftDependence(source, target, source.op.latency, distance)
         self.dependences += found.values()
-
-
-def _shape(value: SSAValue) -> tuple[int, ...]:
-    return tuple(extent for extent in extents(value) if isinstance(extent, int))

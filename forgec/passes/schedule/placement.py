@@ -13,7 +13,8 @@
 - Tiles from outside of the loop are resident: in shared memory as factors, else in registers of each group that reads
   them, where they stand for a value that is handed from iteration to iteration in place.
 
-A stretch overwrites what it reads element by element with a result of the same extents that has as many bytes at least.
+A stretch overwrites what it reads element by element with a result of the same extents. Where that has fewer bits, all
+of the old value counts until the stretch is done, and from then on the new one.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from xdsl.ir import Operation, SSAValue
 from forgec.ir.tile.compute import DotOp, ScanOp, TransposeOp
 from forgec.ir.tile.types import extents
 from forgec.passes.schedule.amounts import product, synchronous
-from forgec.passes.schedule.body import bytes_of, is_copy, is_store
+from forgec.passes.schedule.body import bytes_of, is_copy, is_store, known_extents
 from forgec.passes.schedule.drafts import DraftOp, DraftValue
 from forgec.schedule.graph import Value
 from forgec.schedule.machine import Instruction
@@ -120,7 +121,7 @@ class Placement:
         plain = by_memory.pop("register", [])
         through = by_memory.pop("tensor", [])
         folded = bool(through) and not plain and self._rewrites_sums(producer)
-        if plain or (through and not folded) or not by_memory and not through:
+        if plain or (through and not folded) or (not by_memory and not through):
             draft = self._value(value, producer, "register")
             self._read_plainly(draft, plain)
             if through:
@@ -246,10 +247,13 @@ class Placement:
 
     def _write_tensor(self, value: SSAValue, draft: DraftValue, uses: list[Use]) -> None:
         """A computed factor is written into tensor memory, in the place of sums that it was computed of."""
-        shape = tuple(extent for extent in extents(value) if isinstance(extent, int))
         name, moved = draft.name, bytes_of(value)
         op = self.builder.op(
-            f"write_{name}", {"write_tensor": moved}, draft.producer.op.role, shape, list(draft.producer.nodes)
+            f"write_{name}",
+            {"write_tensor": moved},
+            draft.producer.op.role,
+            known_extents(value),
+            list(draft.producer.nodes),
         )
         write = DraftOp(self.builder.carried_out_together(op), draft.producer.apart)
         self.builder.ops.insert(self.builder.ops.index(draft.producer) + 1, write)
@@ -302,7 +306,7 @@ class Placement:
     # Registers that are written again, and what is resident
 
     def _overwrite(self) -> None:
-        """Results take the place of what was read for them."""
+        """Results take the place of what was read for them, element by element."""
         for op in self.builder.ops:
             if not op.nodes or op.op.role in ("load", "store", "mma"):
                 continue
@@ -310,20 +314,25 @@ class Placement:
             for draft in sorted(made, key=lambda each: -each.size):
                 # What an op hands to itself first: an accumulator has one place for all iterations.
                 for other in sorted(self.builder.values, key=lambda each: (each.producer is not op, -each.size)):
-                    if self._takes_the_place(op, draft, other):
-                        self.taken.add(id(other))
+                    if not self._takes_the_place(op, draft, other):
+                        continue
+                    self.taken.add(id(other))
+                    if other.size > draft.size:  # fewer bits, which are all there is when the op is done
+                        draft.begin = min(op.op.issue, op.op.latency)
+                    else:
                         for read in other.reads:
                             if read.reader is op:
                                 read.release = 0
-                        break
+                    break
 
     def _takes_the_place(self, op: DraftOp, made: DraftValue, other: DraftValue) -> bool:
-        if other.memory != "register" or id(other) in self.taken or not 0 < other.size <= made.size:
+        if other.memory != "register" or id(other) in self.taken or not other.size:
             return False
         if sum(read.reader is op for read in other.reads) != 1:
             return False
         first, second = made.kernel_value, other.kernel_value
-        assert first is not None and second is not None, "values in registers are those of the kernel"
+        assert first is not None, "values in registers are those of the kernel"
+        assert second is not None, "the same"
         return extents(first) == extents(second) and self._element_by_element(op, second)
 
     def _element_by_element(self, op: DraftOp, value: SSAValue) -> bool:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from xdsl.ir import Operation, SSAValue
 
 from forgec.ir.tile.compute import DotOp
+from forgec.ir.tile.types import BlockType
 from forgec.passes.schedule.amounts import is_narrowing
 from forgec.passes.schedule.body import Body, is_copy, is_store, size
 
@@ -51,10 +52,10 @@ class Stretches:
         self.number = {node: position for position, node in enumerate(self.nodes)}
         self.apart = set(apart)
         self.edges = [
-            Edge(self.number[source.value.owner], self.number[node], source.distance)
+            Edge(self.number[owner], self.number[node], source.distance)
             for node in self.nodes
             for source in body.reads(node)
-            if source.value.owner in self.number
+            if isinstance(owner := source.value.owner, Operation) and owner in self.number
         ]
         self.largest = max((self._items(node) for node in self.nodes), default=1)
         self.home: list[int] = []
@@ -117,7 +118,7 @@ class Stretches:
     def _items(self, node: Operation) -> int:
         """The elements of the largest tile that a node makes or reads as it is."""
         values = (*node.results, *node.operands)
-        return max((size(value) for value in values if not _is_block(value)), default=1)
+        return max((size(value) for value in values if not isinstance(value.type, BlockType)), default=1)
 
     def _results(self, node: Operation) -> int:
         return max((size(value) for value in node.results), default=1)
@@ -211,9 +212,3 @@ class Stretches:
             for sources in waits.values():
                 sources.discard(ready)
         return order
-
-
-def _is_block(value: SSAValue) -> bool:
-    from forgec.ir.tile.types import BlockType
-
-    return isinstance(value.type, BlockType)
