@@ -37,10 +37,10 @@ class ExtractScheduleGraph(ModulePass):
             \\"values\\": [{\\"name\\": \\"d\\", \\"producer\\": \\"dot\\", \\"memory\\": \\"register\\", …}]}"]} {
           …
 
-    There is one string for each innermost loop of tiles, in the order in which they run; `forgec schedule` reads each as
-    a file. ``target`` is a machine's name or file, ``parts`` the number of neighbouring programs that become one. A
-    kernel without such a loop is left alone; so is, with a remark, one that the machine has no instructions for, or that
-    cannot be divided into the parts. Docs: scheduling.md.
+    There is one string for each innermost loop of tiles, in the order in which they run: a graph as `forgec.schedule`
+    reads it from files. ``target`` is a machine's name or file, ``parts`` the number of neighbouring programs that
+    become one. A kernel without such a loop is left alone; so is, with a remark, one that the machine has no
+    instructions for, or that cannot be divided into the parts. docs/scheduling.md says how ops are gathered.
 
     Requires: bound kernels. Ensures: nothing but an attribute of kernels changes.
 
