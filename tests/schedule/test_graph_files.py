@@ -75,7 +75,7 @@ def graphs(draw: st.DrawFn) -> Graph:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(graphs())
 def test_a_graph_is_what_its_file_says(graph: Graph) -> None:
     with TemporaryDirectory() as folder:

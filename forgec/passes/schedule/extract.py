@@ -114,7 +114,7 @@ def kernels_of(source: ModuleOp | Path) -> list[KernelOp]:
         ForgecError: FORGE-U010 where there are none; what is wrong with a file.
     """
     module = source if isinstance(source, ModuleOp) else _read(source)
-    found = [op for op in module.ops if isinstance(op, KernelOp) and loops_of(op)]
+    found = [op for op in module.walk() if isinstance(op, KernelOp) and loops_of(op)]
     if not found:
         name = "the module" if isinstance(source, ModuleOp) else str(source)
         raise error(

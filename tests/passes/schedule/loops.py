@@ -9,12 +9,12 @@ from xdsl.dialects.builtin import ModuleOp
 
 from forgec.ir.context import context
 from forgec.ir.tile.kernel import KernelOp
+from forgec.passes import ir_source
 from forgec.passes.bind_tiles import bind
 from forgec.passes.manager import run_pipeline
 from forgec.schedule import machine
 from forgec.schedule.machine import Machine
 from tests.chooser import Chooser
-from tests.ir.build import parse
 from tests.ir.tile.kernels import kernel_of
 
 ATTENTION = """
@@ -29,7 +29,7 @@ func.func @forward(%q: tensor<1x4xSEQxHEADxbf16>, %k: tensor<1x4xSEQxHEADxbf16>,
 
 def lowered(text: str, bindings: Mapping[str, int] | None = None, pipeline: str = "lower-to-tile") -> list[KernelOp]:
     """The kernels of a function, with these tile extents if there are any."""
-    module = parse(text)
+    module = ir_source.parse(ir_source.Piece("model.mlir", text, 1), ir_source.context()).module
     run_pipeline(module, pipeline, context=context())
     return bound(module, bindings)
 
@@ -122,7 +122,7 @@ class RandomLoop:
         end = [f"    scf.yield {', '.join(yields)} : {', '.join(kinds)}"] if kinds else ["    scf.yield"]
         body = "\n".join(self.lines + end)
         text = f"""
-tile.kernel @random(%x : !B, %w : !B, %y : !B) writes [2] tiles [BM over 64] grid [4, 4] bound {{BM = 16}} {{
+tile.kernel @random(%x : !B, %w : !B, %y : !B) writes [2] tiles [BM over 64] grid [6, 6] bound {{BM = 16}} {{
   %p = tile.program_id 0
   %q = tile.program_id 1
   %m = tile.index p0 * 16 (%p) : (index) -> index
