@@ -1,5 +1,5 @@
 // RUN: forgec opt %s -p 'extract-schedule-graph{target=sm_90a parts=2}' --split-input-file | filecheck %s
-// RUN: forgec opt %s -p 'extract-schedule-graph{target=sm_90a parts=2}' --split-input-file --remarks=missed 2>&1 | filecheck %s --check-prefix=REMARK
+// RUN: forgec opt %s -p 'extract-schedule-graph{target=sm_90a parts=2}' --split-input-file --remarks=missed 2>&1 | filecheck %s --check-prefix=CHECK-REMARK
 
 // DOC: two neighbours along the rows multiply with the same columns of weights, which are copied once.
 // CHECK-LABEL: tile.kernel @linear(
@@ -36,7 +36,7 @@ tile.kernel @linear(%x : !tile.block<tensor<256x512xbf16>>, %w : !tile.block<ten
 // No instruction of the machine multiplies numbers of 32 bits without rounding them.
 // CHECK-LABEL: tile.kernel @exact_product(
 // CHECK-NOT:     schedule_graphs
-// REMARK: exact_product has no graph: machine sm_90a has no instruction mma.f32, which kernel exact_product multiplies with
+// CHECK-REMARK: exact_product has no graph: machine sm_90a has no instruction mma.f32, which kernel exact_product multiplies with
 tile.kernel @exact_product(%x : !tile.block<tensor<128x32xf32>>, %w : !tile.block<tensor<32x32xf32>>,
     %y : !tile.block<tensor<128x32xf32>>) writes [2] tiles [BM over 128] grid [2] bound {BM = 64} {
   %p = tile.program_id 0
@@ -61,7 +61,7 @@ tile.kernel @exact_product(%x : !tile.block<tensor<128x32xf32>>, %w : !tile.bloc
 // Sums of rows have no factor that neighbours could share.
 // CHECK-LABEL: tile.kernel @row_sums(
 // CHECK-NOT:     schedule_graphs
-// REMARK: row_sums has no graph: kernel row_sums has no product whose rows alone depend on an axis of the grid
+// CHECK-REMARK: row_sums has no graph: kernel row_sums has no product whose rows alone depend on an axis of the grid
 tile.kernel @row_sums(%x : !tile.block<tensor<128x512xf32>>, %y : !tile.block<tensor<128xf32>>) writes [1]
     tiles [BM over 128, BN over 512] grid [4] bound {BM = 32, BN = 64} {
   %p = tile.program_id 0
@@ -86,7 +86,7 @@ tile.kernel @row_sums(%x : !tile.block<tensor<128x512xf32>>, %y : !tile.block<te
 // A kernel without a loop is left alone, and nothing is said of it.
 // CHECK-LABEL: tile.kernel @without_loop(
 // CHECK-NOT:     schedule_graphs
-// REMARK-NOT:  without_loop has no graph
+// CHECK-REMARK-NOT:  without_loop has no graph
 tile.kernel @without_loop(%x : !tile.block<tensor<64xf32>>, %y : !tile.block<tensor<64xf32>>) writes [1]
     tiles [BM over 64] grid [2] bound {BM = 32} {
   %p = tile.program_id 0
