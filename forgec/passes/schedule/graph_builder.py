@@ -142,6 +142,7 @@ class GraphBuilder:
 
     def _add(self, stretch: list[Operation]) -> None:
         first = stretch[0]
+        self._refuse_products_in_branches(first)
         values = [*first.results, *(value for node in stretch for value in node.operands)]
         apart = any(value in self.apart for node in stretch for value in (*node.results, *self.body.operands(node)))
         if isinstance(first, DotOp):
@@ -169,6 +170,15 @@ class GraphBuilder:
         self.ops.append(draft)
         for node in stretch:
             self.home[node] = draft
+
+    def _refuse_products_in_branches(self, node: Operation) -> None:
+        inside = [op for region in node.regions for op in region.walk() if isinstance(op, DotOp)]
+        if inside:
+            raise error(
+                "FORGE-U010",
+                f"kernel {self.body.kernel.sym_name.data} has a product in a branch of its loop, which may not run",
+                location=location_of(inside[0]),
+            )
 
     def carried_out_together(self, op: Op) -> Op:
         """A synchronous op takes the warps of a group: rates of machines are those of all of its schedulers."""

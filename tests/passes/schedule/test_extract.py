@@ -276,6 +276,44 @@ tile.kernel @in_place(%x : !B) writes [0] updates [0] tiles [BM over 64] grid [4
     assert {("load_a", "store_x", 0), ("store_x", "load_a", 1)} <= found
 
 
+BRANCH = """
+!B = !tile.block<tensor<64x256xf32>>
+!T = tensor<16x64xf32>
+tile.kernel @branch(%x : !B, %y : !B) writes [1] tiles [BM over 64] grid [4] bound {BM = 16} {
+  %p = tile.program_id 0
+  %m = tile.index p0 * 16 (%p) : (index) -> index
+  %zero = tile.index 0 () : () -> index
+  %end = tile.index 256 () : () -> index
+  %step = tile.index 64 () : () -> index
+  %outer = tile.load %x[%m, %zero] : !B -> !T
+  scf.for %k = %zero to %end step %step {
+    %c = arith.cmpi slt, %k, %m : index
+    %a = tile.load %x[%m, %k] : !B -> !T
+    %d = scf.if %c -> (!T) {
+      %e = OP
+      %f = math.exp %e : !T
+      scf.yield %f : !T
+    } else {
+      scf.yield %outer : !T
+    }
+    tile.store %d, %y[%m, %k] : !T, !B
+  }
+  tile.return
+}"""
+
+
+def test_a_branch_is_one_op_that_reads_what_is_around_it(hopper: Machine) -> None:
+    (kernel,) = bound(parse(BRANCH.replace("OP", "arith.mulf %a, %outer : !T")), None)
+    extracted = extract(kernel, hopper)
+    assert [op.kind for op in extracted.graph.ops if extracted.ops[op.name][0].name == "scf.if"] == ["exp2"]
+    found = {(value.producer, read.op) for value in extracted.graph.values for read in value.reads}
+    assert {("load_a", "d"), ("d", "d"), ("d", "store_y")} <= found
+    product = "tile.dot %a, %a into %outer : !T, !T -> !T".replace("!T", "tensor<16x16xf32>")
+    text = BRANCH.replace("OP", product).replace("tensor<16x64xf32>", "tensor<16x16xf32>")
+    (kernel,) = bound(parse(text), None)
+    assert "a product in a branch" in refusal(kernel, hopper)
+
+
 # What has no graph
 
 
