@@ -3,7 +3,7 @@
 - What is copied for a product lies in shared memory, other copies are made into registers.
 - A product's sums lie where the machine's instruction leaves them: registers, or tensor memory.
 - A factor that is computed lies where the instruction takes it from: registers before tensor memory before shared
-  memory for the left one, shared memory for the right one.
+  memory.
 - Tensor memory is read and written by ops of its own (``read_…``, ``write_…``), which only the machine needs. Where
   sums are read by one stretch that makes other sums of them (an accumulator is rescaled), a few columns at a time go
   through registers, within the stretch.
@@ -26,7 +26,7 @@ from xdsl.ir import Operation, SSAValue
 
 from forgec.ir.tile.compute import DotOp, ScanOp, TransposeOp
 from forgec.ir.tile.types import extents
-from forgec.passes.schedule.amounts import product, synchronous
+from forgec.passes.schedule.amounts import factor_memory, product, synchronous
 from forgec.passes.schedule.body import bytes_of, is_copy, is_store, known_extents
 from forgec.passes.schedule.drafts import DraftOp, DraftValue
 from forgec.schedule.graph import Value
@@ -140,9 +140,7 @@ class Placement:
         instruction = self._instruction(node)
         if kind == ACCUMULATOR:
             return (instruction.accumulator or ("register",))[0]
-        if kind == RIGHT:
-            return "shared"
-        return next((memory for memory in ("register", "tensor", "shared") if memory in instruction.left), "register")
+        return factor_memory(instruction, left=kind == LEFT)
 
     def _value(
         self, value: SSAValue, producer: DraftOp, memory: str, *, size: int | None = None, name: str | None = None
