@@ -96,7 +96,7 @@ def right_memories(instruction: Instruction) -> tuple[str, ...]:
 
 
 def factor_memory(instruction: Instruction, *, left: bool) -> str:
-    """Where a product takes a computed factor from: the first of registers, tensor memory, shared memory that it may."""
+    """Where a product takes a computed factor from: registers before tensor memory before shared memory."""
     allowed = instruction.left if left else right_memories(instruction)
     return next((memory for memory in ("register", "tensor", "shared") if memory in allowed), "register")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
+from math import isqrt
 
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import TensorType
@@ -14,7 +15,7 @@ from forgec.diagnostics import Location, error
 from forgec.ir.locations import location_of
 from forgec.ir.tile.compute import DotOp, ReduceOp
 from forgec.ir.tile.memory import SortOp
-from forgec.passes.schedule.amounts import EXPONENTIALS, product, synchronous
+from forgec.passes.schedule.amounts import EXPONENTIALS, factor_memory, operand_bytes, product, synchronous
 from forgec.passes.schedule.body import Body, bytes_of, is_copy, is_store, known_extents, size
 from forgec.passes.schedule.drafts import (
     DraftDependence,
@@ -27,7 +28,7 @@ from forgec.passes.schedule.drafts import (
 from forgec.passes.schedule.placement import Placement
 from forgec.passes.schedule.stretches import Stretches
 from forgec.schedule.graph import Graph, Op
-from forgec.schedule.machine import Machine
+from forgec.schedule.machine import Instruction, Machine
 
 
 class Names:
@@ -147,13 +148,19 @@ class GraphBuilder:
         apart = any(value in self.apart for node in stretch for value in (*node.results, *self.body.operands(node)))
         if isinstance(first, DotOp):
             kind, instruction, whole, shape = product(self.body.kernel, first, self.machine)
-            op = self.op(self._product_name(first), {kind: whole}, "mma", shape, stretch)
+            work = {kind: whole}
+            if "operand" in self.machine.instructions:
+                shared = self._lies_in_shared_memory(first.lhs, instruction)
+                work["operand"] = operand_bytes(first, instruction, left_is_shared=shared)
+            op = self.op(self._product_name(first), work, "mma", shape, stretch)
             op = replace(op, warps=max(op.warps, instruction.warps))
         elif is_copy(first):
-            op = self.op(
-                f"load_{self.title(first.results[0])}", {"load": bytes_of(first.results[0])}, "load",
-                known_extents(first.results[0]), stretch
-            )  # fmt: skip
+            moved = bytes_of(first.results[0])
+            work = {"load": moved}
+            if "memory" in self.machine.instructions:
+                work["memory"] = -(-moved // self._sharers(first.results[0]))
+            name = f"load_{self.title(first.results[0])}"
+            op = self.op(name, work, "load", known_extents(first.results[0]), stretch)
         elif is_store(first):
             op = self.op(
                 f"store_{self._parameter_name(first)}", {"store": bytes_of(first.operands[0])}, "store",
@@ -164,7 +171,8 @@ class GraphBuilder:
                 (value for value in values if isinstance(value.type, TensorType)), key=size, default=values[0]
             ) if values else None  # fmt: skip
             shape = () if widest is None else known_extents(widest)
-            op = self.op(self._synchronous_name(stretch), synchronous(stretch), self.synchronous_role, shape, stretch)
+            work = {**synchronous(stretch), **self._shared_traffic(stretch)}
+            op = self.op(self._synchronous_name(stretch), work, self.synchronous_role, shape, stretch)
             op = self.carried_out_together(op)
         draft = DraftOp(op, apart, tuple(stretch))
         self.ops.append(draft)
@@ -179,6 +187,60 @@ class GraphBuilder:
                 f"kernel {self.body.kernel.sym_name.data} has a product in a branch of its loop, which may not run",
                 location=location_of(inside[0]),
             )
+
+    # What machines may count besides: traffic of shared memory, and of main memory behind the caches
+
+    def _lies_in_shared_memory(self, factor: SSAValue, instruction: Instruction) -> bool:
+        """Whether a left factor is read from shared memory."""
+        computed = [
+            owner
+            for source in self.body.sources(factor)
+            if isinstance(owner := source.value.owner, Operation) and owner in self.body.nodes and not is_copy(owner)
+        ]
+        return not computed or factor_memory(instruction, left=True) == "shared"
+
+    def _sharers(self, value: SSAValue) -> int:
+        """How many programs that run at the same time read the same: main memory gives it once.
+
+        Those along the axes of the grid on which the copy does not depend, of about a square of the programs that a
+        machine runs at once.
+        """
+        most = max(isqrt(self.machine.multiprocessors), 1)
+        count = 1
+        for axis, extent in enumerate(self.body.kernel.grid.data):
+            if value not in self.body.depends_on(axis):
+                programs = extent if isinstance(extent, int) else most
+                count *= -(-programs // self.parts) if axis == self.axis else programs
+        return max(min(count, most), 1)
+
+    def _shared_traffic(self, stretch: list[Operation]) -> dict[str, int]:
+        """What synchronous code reads of blocks that were copied for products, and computes for them."""
+        read = {
+            source.value: None
+            for node in stretch
+            for source in self.body.reads(node)
+            if isinstance(owner := source.value.owner, Operation) and is_copy(owner) and self._factor_of(source.value)
+        }
+        written = {
+            result: None
+            for node in stretch
+            for result in node.results
+            for dot in self._factor_of(result)
+            for left in (True, False)
+            if any(source.value is result for source in self.body.sources(dot.lhs if left else dot.rhs))
+            and factor_memory(product(self.body.kernel, dot, self.machine)[1], left=left) == "shared"
+        }
+        found = {"read_shared": sum(map(bytes_of, read)), "write_shared": sum(map(bytes_of, written))}
+        return {kind: moved for kind, moved in found.items() if moved and kind in self.machine.instructions}
+
+    def _factor_of(self, value: SSAValue) -> list[DotOp]:
+        """The products that a value is a factor of."""
+        return [
+            node
+            for node in self.body.nodes
+            if isinstance(node, DotOp)
+            and any(source.value is value for factor in (node.lhs, node.rhs) for source in self.body.sources(factor))
+        ]
 
     def carried_out_together(self, op: Op) -> Op:
         """A synchronous op takes the warps of a group: rates of machines are those of all of its schedulers."""
