@@ -248,7 +248,7 @@ tile.kernel @rms_norm(%x : !B, %y : !B) writes [1] tiles [BM over 64] grid [4] b
 }"""
     (kernel,) = bound(parse(text), None)
     first, second = phases(kernel, hopper)
-    assert [(op.name, op.kind) for op in first.graph.ops] == [("load_a", "load"), ("u", "arithmetic")]
+    assert [(op.name, op.role) for op in first.graph.ops] == [("load_a", "load"), ("u", "elementwise")]
     assert [(op.name, op.role) for op in second.graph.ops] == [
         ("load_a", "load"), ("c", "elementwise"), ("store_y", "store")
     ]  # fmt: skip
