@@ -22,7 +22,7 @@ from forgec.ir.locations import location_of
 from forgec.ir.tile.compute import BroadcastOp, DotOp, IndexOp, RangeOp, TransposeOp
 from forgec.ir.tile.cost import item_bytes
 from forgec.ir.tile.kernel import KernelOp, ProgramIdOp
-from forgec.ir.tile.memory import CheckOp, GatherOp, LoadOp, ScatterOp, SortOp, StoreOp, ViewOp
+from forgec.ir.tile.memory import GatherOp, LoadOp, ScatterOp, StoreOp, ViewOp
 from forgec.ir.tile.types import INDEX, BlockType, element, extents
 
 COPIES = (LoadOp, GatherOp)
@@ -76,7 +76,7 @@ class Body:
         if computed:  # an index that is computed of tiles (the place of a maximum) is computed once
             return False
         if isinstance(op, COPIES):
-            return _is_whole_number(op.result) and self._parameter(op.block) not in self.written
+            return _is_whole_number(op.result) and self.root(op.block) not in self.written
         return all(element(result) == INDEX or _is_whole_number(result) or _only_masks(result) for result in op.results)
 
     def _is_address(self, value: SSAValue) -> bool:
@@ -94,14 +94,15 @@ class Body:
         """The kernel's parameters that it writes."""
         return {self.kernel.parameters[position] for position in self.kernel.writes.data}
 
-    def _parameter(self, block: SSAValue) -> SSAValue:
+    def root(self, block: SSAValue) -> SSAValue:
+        """The block that a view is a part of."""
         while isinstance(block.owner, ViewOp):
             block = block.owner.source
         return block
 
     def parameter(self, op: LoadOp | GatherOp | StoreOp | ScatterOp) -> tuple[SSAValue, int | None]:
         """The parameter of the kernel that an access reaches, and its position."""
-        found = self._parameter(op.block)
+        found = self.root(op.block)
         position = found.index if isinstance(found, BlockArgument) and found in self.kernel.parameters else None
         return found, position
 
@@ -296,8 +297,3 @@ def is_copy(op: Operation) -> bool:
 def is_store(op: Operation) -> bool:
     """Whether an op writes to memory."""
     return isinstance(op, STORES)
-
-
-def is_ordered(op: Operation) -> bool:
-    """Whether an op has an effect besides its results and is none of the copies and stores."""
-    return isinstance(op, (SortOp, CheckOp))

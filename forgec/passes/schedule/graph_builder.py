@@ -322,8 +322,8 @@ class GraphBuilder:
                         touched.append((draft, self.body.parameter(op)[0], is_store(op)))  # pyright: ignore[reportArgumentType]
                     elif isinstance(op, SortOp):
                         touched += [
-                            (draft, self.body._parameter(op.block), False),
-                            (draft, self.body._parameter(op.places), True),
+                            (draft, self.body.root(op.block), False),
+                            (draft, self.body.root(op.places), True),
                         ]
         order = {node: position for position, node in enumerate(self.body.nodes)}
         touched.sort(key=lambda each: order[each[0].nodes[0]])
