@@ -209,7 +209,8 @@ def _solve(
         more = {"kernel": title, "target": machine.name, "origin": answer.origin, "remarks": remarks}
         print(json_module.dumps(as_data(answer.schedules, machine, **more), indent=2))
         return
-    print(as_text(answer.schedules, machine, title, answer.origin))
+    origins = {"shipped": "taken from the package, and checked", "cached": "taken from the cache, and checked"}
+    print(as_text(answer.schedules, machine, title, origins.get(answer.origin, "")))
     if answer.remarks:
         sys.stdout.flush()
         report(answer.remarks)
@@ -236,7 +237,8 @@ def _check(path: Path, target: str | None, *, as_json: bool) -> None:
     elif legal:
         count = len(found)
         what = "the schedule keeps" if count == 1 else f"all {count} schedules keep"
-        print(f"{path}: OK, {what} all rules on {saved.machine.name}")
+        made = {schedule.machine for schedule in saved.schedules} - {saved.machine.name}
+        print(f"{path}: OK, {what} all rules on {saved.machine.name}{f' (made for {made.pop()})' if made else ''}")
     else:
         report(
             [

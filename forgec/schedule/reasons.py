@@ -111,6 +111,13 @@ def between(phase: Phase, bounds: tuple[Bound, ...], refuted: tuple[int, ...], q
     if quantum > 1:
         parts.append(f"times are multiples of {quantum} cycles, durations rounded up to these")
     if refuted:
-        listed = ", ".join(map(str, refuted))
-        parts.append(f"CP-SAT proved that there is no schedule at {listed}: all constraints together forbid it")
+        parts.append(f"CP-SAT proved that there is no schedule at {listed(refuted)}: all constraints together forbid it")
     return "; ".join(parts)
+
+
+def listed(intervals: tuple[int, ...]) -> str:
+    """Intervals in a line; the middle of many is left out."""
+    if len(intervals) <= 10:
+        return ", ".join(map(str, intervals))
+    first, last = intervals[:4], intervals[-2:]
+    return f"{', '.join(map(str, first))}, …, {', '.join(map(str, last))} ({len(intervals)} intervals)"

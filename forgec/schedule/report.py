@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from forgec.schedule.timeline import Bar, channels, group_lanes, reserved, unit_
 
 COLUMNS = 72
 """Of the chart in text."""
+LINE = 110
+"""Characters of a line of text, before it is wrapped."""
 JOINT = "all constraints together"
 """What binds where the interval is above every bound."""
 NOTHING = Certificate((), "not solved here")
@@ -141,7 +144,9 @@ def as_text(schedules: Sequence[Schedule], machine: Machine, kernel: str, origin
     if certificate.undecided:
         facts.append(("undecided", ", ".join(map(str, certificate.undecided))))
     width = max(len(name) for name, _ in facts)
-    lines += [f"{name:<{width}}  {text}" for name, text in facts]
+    for name, text in facts:
+        first, *more = textwrap.wrap(text, LINE - width - 2, break_long_words=False) or [""]
+        lines += [f"{name:<{width}}  {first}", *(f"{'':<{width}}  {line}" for line in more)]
     rows = [("group", "kind", "warps", "registers", "ops")]
     rows += [(g.name, g.kind, str(g.warps), str(g.registers), " ".join(g.ops)) for g in schedule.groups]
     lines += ["", *table(rows, numbers=(2, 3))]
