@@ -1,4 +1,4 @@
-"""``forgec schedule``: when each op of a kernel's loop runs, on which warps, with how many buffers, and why not faster."""
+"""``forgec schedule``: when each op of a kernel's loop runs, on which warps, in which buffers, and why not faster."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from forgec.schedule.machine import Machine
 
 KERNEL_HELP = (
-    "A kernel's name (attention-fwd, gemm, …; a wrong one lists them all), a .mlir file with a tile kernel, or a .json "
+    "A kernel's name (attention-fwd, gemm, …; a wrong one lists them all), a .mlir file with a tile kernel (FILE:NAME "
+    "where it has several), or a .json "
     "file with a dependence graph: one object, or a list with a graph (or a list of phases) for each choice of tile."
 )
 _SIZE = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*)=([0-9]+)")
@@ -121,15 +122,16 @@ def kernels_of(
 
     if kernel in kernels.NAMES:
         return kernels.named(kernel, machine, sizes, dtype or DTYPE)
-    suffix = Path(kernel).suffix
+    path, _, function = kernel.rpartition(":") if ".mlir:" in kernel else (kernel, "", "")
+    suffix = Path(path).suffix
     if suffix in (".mlir", ".json") and dtype is not None:
         raise error("FORGE-U005", f"--dtype is for kernels by name; {kernel} says what its values are")
     if suffix == ".mlir":
         from forgec.cli.files import check_readable
         from forgec.passes.schedule.extract import graphs
 
-        check_readable(Path(kernel))
-        return graphs(Path(kernel), machine, sizes)
+        check_readable(Path(path))
+        return graphs(Path(path), machine, sizes, name=function or None)
     if suffix == ".json":
         if sizes:
             raise error("FORGE-U005", f"--shape is for kernels by name and tile kernels; {kernel} has its sizes")
@@ -195,7 +197,9 @@ def _solve(
     with progress(quiet=as_json or not sys.stderr.isatty()) as phase:
         phase(f"scheduling {kernel} for {machine.name}")
         answer = store.solve(kernels_of(kernel, machine, sizes, dtype), machine, k=k, limit=limit, cache=cache)
-    title = " ".join([Path(kernel).name, *(f"{name}={size}" for name, size in sizes.items()), *([dtype] if dtype else [])])
+    title = " ".join(
+        [Path(kernel).name, *(f"{name}={size}" for name, size in sizes.items()), *([dtype] if dtype else [])]
+    )
     if output is not None:
         from forgec.schedule.saved import content
 

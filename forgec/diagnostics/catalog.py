@@ -203,8 +203,8 @@ CATALOG: dict[str, Entry] = {
     ),
     "FORGE-S011": Entry(
         "a stored schedule was dropped",
-        "A schedule in the cache could not be read, or the checker found it illegal for the graphs and the machine that "
-        "were asked for. The kernel is solved anew, and the entry replaced.",
+        "A schedule in the cache could not be read, or the checker found it illegal for the graphs and the machine "
+        "that were asked for. The kernel is solved anew, and the entry replaced.",
         "Nothing has to be done. Where it comes back, something else writes to the cache folder.",
     ),
     "FORGE-B001": Entry(

@@ -111,17 +111,21 @@ class Gantt:
         return round(LEFT + (min(max(cycle, self.first), self.last) - self.first) * self.scale, 1)
 
     def lanes(
-        self, lanes: Sequence[Lane], heading: str, fill: Callable[[Bar], str], title: Callable[[Bar], str], label: Callable[[Bar], str]
+        self,
+        lanes: Sequence[Lane],
+        heading: str,
+        fill: Callable[[Bar], str],
+        title: Callable[[Bar], str],
     ) -> None:
-        """Draw lanes below what is there."""
+        """Draw lanes below what is there; bars are named by their ops."""
         drawing = self.drawing
         drawing.texts.append(Text(4, drawing.height + 10, heading, style="heading"))
         drawing.height += 18
         for lane in lanes:
             top = drawing.height
-            tall = {row: STREAM for row in range(lane.rows)}
+            tall = dict.fromkeys(range(lane.rows), STREAM)
             if lane.kind == "group":
-                tall.update({row: FLIGHT for row in range(1, lane.rows)})
+                tall.update(dict.fromkeys(range(1, lane.rows), FLIGHT))
                 self.place[lane.name] = (top, top + STREAM)
             tops = {row: top + sum(tall[each] for each in range(row)) for row in tall}
             height = sum(tall.values())
@@ -132,11 +136,11 @@ class Gantt:
             for bar in lane.bars:
                 left, right = self.x(bar.start), self.x(bar.end)
                 thin = bar.kind == "flight"
-                text, small = fitted(label(bar), right - left, thin) if bar.kind in ("use", "issue") else ("", thin)
-                if text == label(bar):
+                text, small = fitted(bar.op, right - left, thin) if bar.kind in ("use", "issue") else ("", thin)
+                if text == bar.op:
                     named.add((bar.op, bar.iteration))
                 elif thin and (bar.op, bar.iteration) not in named:
-                    text, small = fitted(label(bar), right - left, thin)
+                    text, small = fitted(bar.op, right - left, thin)
                 box = Box(
                     x=left,
                     y=tops[bar.row] + (1 if thin else 2),
@@ -214,13 +218,17 @@ def curve_drawing(curve: Curve, first: int, last: int, boundaries: Sequence[int]
         until = curve.points[number + 1][0] if number + 1 < len(curve.points) else last
         path += f"V{y(amount)}H{x(until)}"
         title = f"{amount:,} {curve.unit} from cycle {cycle} to {until}"
-        drawing.boxes.append(Box(x(cycle), top, max(x(until) - x(cycle), 0.5), height - top - bottom, "", title, style="probe"))
+        drawing.boxes.append(
+            Box(x(cycle), top, max(x(until) - x(cycle), 0.5), height - top - bottom, "", title, style="probe")
+        )
     drawing.lines.append(Line(f"{path}V{y(0)}Z", "area"))
     for cycle in boundaries:
         drawing.lines.append(Line(f"M{x(cycle)} {top}V{height - bottom}", "boundary"))
         anchor = "start" if cycle == first else "end" if cycle == last else "middle"
         drawing.texts.append(Text(x(cycle), height - 8, f"{cycle:,}".replace(",", " "), anchor, "axis"))
-    drawing.lines.append(Line(f"M{left} {y(curve.limit)}H{width - left}", "limit", f"limit: {curve.limit:,} {curve.unit}"))
+    drawing.lines.append(
+        Line(f"M{left} {y(curve.limit)}H{width - left}", "limit", f"limit: {curve.limit:,} {curve.unit}")
+    )
     if curve.reserved:
         drawing.lines.append(
             Line(f"M{left} {y(curve.reserved)}H{width - left}", "reserved", f"buffers: {curve.reserved:,} {curve.unit}")

@@ -143,8 +143,8 @@ def together(phase: Phase, bounds: Sequence[Bound]) -> str:
     if bounds and bounds[0].cycles == phase.ii:
         return between(phase, tuple(bounds), (), 1)
     return (
-        f"the interval {phase.ii} is above the largest bound, {bounds[0].cycles if bounds else 1}: phases share groups, "
-        "registers and buffers, and the sum of their cycles is what is least"
+        f"the interval {phase.ii} is above the largest bound, {bounds[0].cycles if bounds else 1}: phases share "
+        "groups, registers and buffers, and the sum of their cycles is what is least"
     )
 
 
@@ -164,12 +164,9 @@ def steady(schedule: Schedule, phase: Phase, machine: Machine, arrows: bool = Tr
     def title(bar: Bar) -> str:
         return tooltip(bar, phase)
 
-    def label(bar: Bar) -> str:
-        return bar.op
-
-    chart.lanes(timeline.unit_lanes(phase, machine, first, last), "units", fill, title, label)
+    chart.lanes(timeline.unit_lanes(phase, machine, first, last), "units", fill, title)
     chart.drawing.height += 8
-    chart.lanes(timeline.group_lanes(schedule, phase, machine, first, last), "warp groups", fill, title, label)
+    chart.lanes(timeline.group_lanes(schedule, phase, machine, first, last), "warp groups", fill, title)
     if arrows:
         chart.arrows(schedule, phase, machine, timeline.channels(schedule))
     chart.axis({first + turn * phase.ii: f"interval {phase.stages + turn}" for turn in range(INTERVALS)} | {last: ""})
@@ -185,7 +182,7 @@ def prologue(schedule: Schedule, phase: Phase, machine: Machine) -> Drawing:
 
     chart = Gantt(0, last, f"the first iterations of {phase.graph.name}")
     lanes = timeline.group_lanes(schedule, phase, machine, 0, last, begin=0)
-    chart.lanes(lanes, "warp groups", fill, lambda bar: tooltip(bar, phase), lambda bar: bar.op)
+    chart.lanes(lanes, "warp groups", fill, lambda bar: tooltip(bar, phase))
     marks = {turn * phase.ii: f"interval {turn + 1}" for turn in range(phase.stages + 1)}
     chart.axis(marks)
     return chart.drawing
@@ -245,7 +242,7 @@ def buffer_view(schedule: Schedule, machine: Machine, memory: str) -> dict[str, 
 
 
 def tile_rows(certificate: Certificate) -> dict[str, Any]:
-    """The tiles that were looked at, the cheapest bound first: their extents, relative cost, and what became of them."""
+    """The tiles that were looked at, the cheapest bound first: extents, relative cost, and what became of them."""
     own = ("least_cost", "refuted", "fate")
     rows: list[Mapping[str, Any]] = sorted(certificate.alternatives, key=lambda row: float(row.get("least_cost", 0.0)))
     names = list(dict.fromkeys(name for row in rows for name in row if name not in own))
@@ -289,5 +286,3 @@ def other_view(schedule: Schedule, machine: Machine) -> dict[str, Any]:
         "cost": float(schedule.cost),
         "steady": steady(schedule, phase, machine, arrows=False),
     }
-
-

@@ -57,7 +57,9 @@ def of_unit(bound: Bound, unit: str, graph: Graph, machine: Machine) -> Reason:
         if uses:
             notes = [f"{use.amount} for {use.cycles} cycles" for use in uses if use.amount != 1]
             terms.append(Term(op.name, sum(use.cycles * use.amount for use in uses), ", ".join(notes)))
-    found = Reason(f"each iteration holds {unit} for these cycles, and an interval has no more than its own", tuple(terms))
+    found = Reason(
+        f"each iteration holds {unit} for these cycles, and an interval has no more than its own", tuple(terms)
+    )
     over = f"{found.total} cycles" if capacity == 1 else f"{found.total} cycles over {capacity} at once"
     return Reason(found.text, found.terms, f"{over}: no interval is below {bound.cycles}")
 
@@ -111,7 +113,9 @@ def between(phase: Phase, bounds: tuple[Bound, ...], refuted: tuple[int, ...], q
     if quantum > 1:
         parts.append(f"times are multiples of {quantum} cycles, durations rounded up to these")
     if refuted:
-        parts.append(f"CP-SAT proved that there is no schedule at {listed(refuted)}: all constraints together forbid it")
+        parts.append(
+            f"CP-SAT proved that there is no schedule at {listed(refuted)}: all constraints together forbid it"
+        )
     return "; ".join(parts)
 
 

@@ -222,7 +222,7 @@ def chart(schedule: Schedule, phase: Phase, machine: Machine) -> list[str]:
 
 
 def drawn_row(bars: Sequence[Bar], letters: dict[str, str], first: int, ii: int, columns: int) -> str:
-    """What goes on at the middle of each column; bars that are shorter than a column are shown where nothing else is."""
+    """What goes on at the middle of each column; bars shorter than a column are shown where nothing else is."""
     cells = ["."] * columns
     for bar in sorted(bars, key=lambda bar: bar.end - bar.start):
         mark = letters.get(bar.op, "#")
@@ -245,5 +245,3 @@ def wrapped(items: Sequence[str], width: int) -> list[str]:
         else:
             lines.append(item)
     return lines
-
-

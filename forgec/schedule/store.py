@@ -49,7 +49,13 @@ class Answer:
 
 
 def solve(
-    kernels: Kernels, machine: Machine, *, k: int = 1, limit: float = 60.0, cache: bool = True, folder: Path | None = None
+    kernels: Kernels,
+    machine: Machine,
+    *,
+    k: int = 1,
+    limit: float = 60.0,
+    cache: bool = True,
+    folder: Path | None = None,
 ) -> Answer:
     """The ``k`` best schedules: stored ones that the checker accepts, else solved and stored.
 
@@ -191,16 +197,26 @@ def dropped(reason: str, *notes: str) -> Diagnostic:
 # Where they are
 
 
-@lru_cache(maxsize=4)
 def shipped(machine: str) -> Mapping[str, Any]:
     """The package's entries for a machine by their keys."""
+    return _file(machine)[0]
+
+
+def without(machine: str) -> Mapping[str, str]:
+    """By key, which kernels have no schedule on a machine, and why."""
+    return _file(machine)[1]
+
+
+@lru_cache(maxsize=4)
+def _file(machine: str) -> tuple[Mapping[str, Any], Mapping[str, str]]:
     path = {path.stem: path for path in SHIPPED.glob("*.json")}.get(machine)
     if path is None:
-        return {}
+        return {}, {}
     try:
-        return {entry["key"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))["entries"]}
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {entry["key"]: entry for entry in content["entries"]}, dict(content["without"])
     except (OSError, ValueError, KeyError, TypeError):  # an installation that is damaged still solves
-        return {}
+        return {}, {}
 
 
 def schedules_folder() -> Path:

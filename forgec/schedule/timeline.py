@@ -73,8 +73,7 @@ class Channel:
 def iterations(start: int, end: int, ii: int, first: int, last: int, begin: int | None = None) -> Iterator[int]:
     """The iterations of which ``[start, end)`` of iteration 0 reaches into the window; none before ``begin``."""
     lowest = (first - end) // ii + 1
-    for number in range(lowest if begin is None else max(lowest, begin), -(-(last - start) // ii)):
-        yield number
+    yield from range(lowest if begin is None else max(lowest, begin), -(-(last - start) // ii))
 
 
 def unit_lanes(phase: Phase, machine: Machine, first: int, last: int, begin: int | None = None) -> list[Lane]:
@@ -154,9 +153,7 @@ def register_curve(schedule: Schedule, phase: Phase, machine: Machine, group: Gr
     return Curve(group.name, "registers", each, group.registers)
 
 
-def memory_curve(
-    schedule: Schedule, phase: Phase, machine: Machine, memory: str, first: int, last: int
-) -> Curve:
+def memory_curve(schedule: Schedule, phase: Phase, machine: Machine, memory: str, first: int, last: int) -> Curve:
     """Bytes of shared or tensor memory that hold something which is still to be read, against what there is."""
     resident = phase.graph.resident.get(memory, 0)
     spans: list[tuple[int, int, int]] = []
