@@ -79,8 +79,8 @@ def of_recurrence(bound: Bound, cycle: list[str], graph: Graph) -> Reason:
         edges = [edge for edge in graph.precedences() if edge[:2] == (source, target)]
         if not edges:
             return Reason(f"the ops {' -> '.join(cycle)} wait for each other, {bound.cycles} cycles for each iteration")
-        # At the bound's interval this edge is the one that counts.
-        *_, delay, away = max(edges, key=lambda edge: edge[2] - edge[3] * bound.cycles)
+        # The edge by which the interval below the bound is too small.
+        *_, delay, away = max(edges, key=lambda edge: edge[2] - edge[3] * (bound.cycles - 1))
         later = f", {away} iteration{'s' * (away != 1)} later" if away else ""
         terms.append(Term(source, delay, f"until {target} may start{later}"))
         distance += away
