@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,8 +64,8 @@ def stale(machine: Machine) -> list[str]:
     return problems
 
 
-def solved(machine: Machine, anew: bool) -> dict[str, Any]:
-    """The content of a machine's file."""
+def solve(machine: Machine, anew: bool) -> None:
+    """Write a machine's file, after each kernel, so that what was solved is not lost when a run ends early."""
     there: Mapping[str, Any] = {} if anew else store.shipped(machine.name)
     without: Mapping[str, str] = {} if anew else store.without(machine.name)
     entries, missing = [], {}
@@ -76,9 +76,11 @@ def solved(machine: Machine, anew: bool) -> dict[str, Any]:
         key = store.key(each.kernels, machine, 1)
         if key in there:
             entries.append(there[key])
+            write(machine, entries, missing)
             continue
         if key in without:
             missing[key] = without[key]
+            write(machine, entries, missing)
             continue
         try:
             answer = store.solve(each.kernels, machine, limit=LIMIT, cache=False)
@@ -87,8 +89,10 @@ def solved(machine: Machine, anew: bool) -> dict[str, Any]:
                 raise
             missing[key] = f"{each.name}: {caught.diagnostics[0].message}"
             print(f"{each.name} on {machine.name}: {caught.diagnostics[0].message}")
+            write(machine, entries, missing)
             continue
         entries.append({"kernel": each.name, **store.entry_of(answer.schedules, each.kernels, key, LIMIT)})
+        write(machine, entries, missing)
         certificate = answer.schedules[0].certificate
         assert certificate is not None
         print(
@@ -96,7 +100,13 @@ def solved(machine: Machine, anew: bool) -> dict[str, Any]:
             f"{certificate.solve_seconds:.1f} s",
             flush=True,
         )
-    return {"entries": entries, "without": missing}
+
+
+def write(machine: Machine, entries: Sequence[Mapping[str, Any]], missing: Mapping[str, str]) -> None:
+    """The file: a line for each schedule."""
+    lines = ",\n".join(json.dumps(entry, separators=(",", ":")) for entry in entries)
+    text = f'{{"entries":[\n{lines}\n],"without":{json.dumps(missing, indent=1)}}}\n'
+    (store.SHIPPED / f"{machine.name}.json").write_text(text, encoding="utf-8")
 
 
 def main(arguments: list[str]) -> int:
@@ -108,10 +118,7 @@ def main(arguments: list[str]) -> int:
         return int(bool(problems))
     store.SHIPPED.mkdir(exist_ok=True)
     for machine in own_machines():
-        content = solved(machine, "--all" in arguments)
-        lines = ",\n".join(json.dumps(entry, separators=(",", ":")) for entry in content["entries"])
-        text = f'{{"entries":[\n{lines}\n],"without":{json.dumps(content["without"], indent=1)}}}\n'
-        (store.SHIPPED / f"{machine.name}.json").write_text(text, encoding="utf-8")
+        solve(machine, "--all" in arguments)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 
 from forgec.schedule.graph import Dependence, Graph, Read, Value
 from forgec.schedule.machine import Machine
@@ -23,7 +24,14 @@ def ring(machine: Machine, columns: int = 128, name: str = "ring") -> Graph:
     )
     carried = (Dependence("add", "add", add.latency, 1),)
     return Graph(
-        name, (load, dot, add), values, carried, work=size, tile={"BN": columns}, resident={"shared": 64}, traffic=size
+        name,
+        (load, dot, add),
+        values,
+        carried,
+        work=Fraction(size),
+        tile={"BN": columns},
+        resident={"shared": 64},
+        traffic=size,
     )
 
 
