@@ -9,13 +9,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from forgec.schedule import drawing, report, timeline
-from forgec.schedule.bounds import lower_bounds
 from forgec.schedule.drawing import HUES, Drawing, Gantt, shade
 from forgec.schedule.graph import Op
 from forgec.schedule.machine import Machine
-from forgec.schedule.reasons import between, reason
-from forgec.schedule.schedule import Bound, Certificate, Phase, Schedule
-from forgec.schedule.simulate import simulate
+from forgec.schedule.reasons import reason
+from forgec.schedule.schedule import Certificate, Phase, Schedule
+from forgec.schedule.simulate import Simulation
 from forgec.schedule.timeline import Bar
 
 SHOWN_TILES = 12
@@ -36,16 +35,18 @@ def page(schedules: Sequence[Schedule], machine: Machine, title: str) -> str:
     environment.filters["number"] = number
     schedule = schedules[0]
     certificate = schedule.certificate or report.NOTHING
-    simulated = simulate(schedule, machine)
+    simulated = report.simulated_run(schedule, machine)
+    main = report.main_phase(schedule)
     template = environment.get_template("schedule.html")
     return template.render(
         title=title,
         machine=machine,
         schedule=schedule,
         certificate=certificate,
-        last=schedule.phases[-1],
-        binding=report.binding(schedule.phases[-1], certificate),
-        facts=facts(schedule, machine, simulated.per_iteration),
+        main=main,
+        binding=report.binding(main, report.bounds_of(schedule, main, machine)),
+        per_iteration=report.per_iteration(schedule, simulated),
+        facts=facts(schedule, machine, simulated),
         phases=[phase_view(schedule, phase, machine) for phase in schedule.phases],
         roles=list(role_hues(schedule).items()),
         hues=HUES,
@@ -69,15 +70,18 @@ def memories(machine: Machine) -> list[str]:
     return ["shared", *(["tensor"] if machine.tensor_bytes else [])]
 
 
-def facts(schedule: Schedule, machine: Machine, per_iteration: float) -> list[tuple[str, str, str]]:
+def facts(schedule: Schedule, machine: Machine, simulated: Simulation) -> list[tuple[str, str, str]]:
     """The figures at the top: a name, a number, and a remark."""
     certificate = schedule.certificate or report.NOTHING
-    last = schedule.phases[-1]
-    bound = certificate.bounds[0] if certificate.bounds else Bound("nothing", 1)
+    main = report.main_phase(schedule)
+    bound = report.bounds_of(schedule, main, machine)[0]
+    each = report.per_iteration(schedule, simulated)
     found = [
-        ("interval", f"{number(last.ii)}", f"cycles; lower bound {number(bound.cycles)}"),
-        ("simulated", f"{number(round(per_iteration))}", f"cycles an iteration, {per_iteration / last.ii - 1:+.1%}"),
-        ("length", f"{number(last.length)}", f"cycles of an iteration, {last.stages} stages"),
+        ("interval", f"{number(main.ii)}", f"cycles; lower bound {number(bound.cycles)}"),
+        ("simulated", "deadlock", "see below")
+        if simulated.deadlock
+        else ("simulated", f"{number(round(each))}", f"cycles an iteration, {each / main.ii - 1:+.1%}"),
+        ("length", f"{number(main.length)}", f"cycles of an iteration, {main.stages} stage{'s' * (main.stages != 1)}"),
         ("warps", str(sum(group.warps for group in schedule.groups)), f"in {len(schedule.groups)} groups"),
     ]
     for memory in memories(machine):
@@ -102,9 +106,7 @@ def role_of(op: Op) -> str:
 
 def phase_view(schedule: Schedule, phase: Phase, machine: Machine) -> dict[str, Any]:
     """The charts of a phase, and why its interval is what it is."""
-    certificate = schedule.certificate or report.NOTHING
-    stated = phase is schedule.phases[-1] and certificate.bounds
-    bounds = certificate.bounds if stated else lower_bounds(phase.graph, machine)
+    bounds = report.bounds_of(schedule, phase, machine)
     first = (phase.stages - 1) * phase.ii
     last = first + INTERVALS * phase.ii
     edges = [first + turn * phase.ii for turn in range(INTERVALS + 1)]
@@ -124,28 +126,9 @@ def phase_view(schedule: Schedule, phase: Phase, machine: Machine) -> dict[str, 
         "bounds": bounds,
         "widest": max([phase.ii, *(bound.cycles for bound in bounds)]),
         "reasons": [(bound, reason(bound, phase.graph, machine)) for bound in bounds],
-        "why": why_not_smaller(phase, bounds, certificate) if stated else together(phase, bounds),
+        "why": report.why(schedule, phase, machine),
         "ops": op_rows(schedule, phase),
     }
-
-
-def why_not_smaller(phase: Phase, bounds: Sequence[Bound], certificate: Certificate) -> str:
-    """What forbids the next smaller interval."""
-    text = between(phase, tuple(bounds), certificate.refuted, certificate.quantum)
-    if certificate.undecided:
-        listed = ", ".join(map(str, certificate.undecided))
-        text += f"; the time limit left {listed} undecided"
-    return text
-
-
-def together(phase: Phase, bounds: Sequence[Bound]) -> str:
-    """Of a phase that is not the last: intervals of all phases are chosen at once."""
-    if bounds and bounds[0].cycles == phase.ii:
-        return between(phase, tuple(bounds), (), 1)
-    return (
-        f"the interval {phase.ii} is above the largest bound, {bounds[0].cycles if bounds else 1}: phases share "
-        "groups, registers and buffers, and the sum of their cycles is what is least"
-    )
 
 
 def steady(schedule: Schedule, phase: Phase, machine: Machine, arrows: bool = True) -> Drawing:
@@ -262,8 +245,8 @@ def tile_rows(certificate: Certificate) -> dict[str, Any]:
 
 
 def utilization(schedule: Schedule, machine: Machine, simulated: Mapping[str, float]) -> list[tuple[str, float, float]]:
-    """For each unit the share of the time that it is held: in the last phase's interval, and as simulated."""
-    phase = schedule.phases[-1]
+    """For each unit the share of the time that it is held: in the main phase's interval, and as simulated."""
+    phase = report.main_phase(schedule)
     held: dict[str, int] = {}
     for op in phase.graph.ops:
         for use in op.uses:
@@ -277,7 +260,7 @@ def utilization(schedule: Schedule, machine: Machine, simulated: Mapping[str, fl
 
 def other_view(schedule: Schedule, machine: Machine) -> dict[str, Any]:
     """One of several schedules: its figures and its chart."""
-    phase = schedule.phases[-1]
+    phase = report.main_phase(schedule)
     return {
         "phase": phase,
         "tile": report.tile_text(phase.graph.tile),

@@ -7,12 +7,15 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from forgec.schedule.bounds import lower_bounds
 from forgec.schedule.machine import Machine
-from forgec.schedule.reasons import between
-from forgec.schedule.schedule import Certificate, Phase, Schedule
+from forgec.schedule.reasons import between, listed
+from forgec.schedule.schedule import Bound, Certificate, Phase, Schedule
 from forgec.schedule.simulate import Simulation, simulate
 from forgec.schedule.timeline import Bar, channels, group_lanes, reserved, unit_lanes
 
+RUN = 32
+"""Iterations that are simulated of each phase."""
 COLUMNS = 72
 """Of the chart in text."""
 LINE = 110
@@ -25,7 +28,7 @@ NOTHING = Certificate((), "not solved here")
 def as_data(schedules: Sequence[Schedule], machine: Machine, **more: Any) -> dict[str, Any]:
     """The best schedule's facts; the others', and its own again, under ``schedules`` where there are several.
 
-    Cycles are those of the last phase where a kernel has several; ``phases`` has those of each.
+    Where a kernel has several phases, cycles are those of the one that takes most; ``phases`` has those of each.
     """
     facts = {**more, **schedule_data(schedules[0], machine)}
     if len(schedules) > 1:
@@ -40,19 +43,20 @@ def schedule_data(schedule: Schedule, machine: Machine) -> dict[str, Any]:
     each unit is held when the simulator runs the schedule from beginning to end, so with filling and draining.
     """
     certificate = schedule.certificate or NOTHING
-    last = schedule.phases[-1]
-    simulated = simulate(schedule, machine)
+    phase = main_phase(schedule)
+    bounds = bounds_of(schedule, phase, machine)
+    simulated = simulated_run(schedule, machine)
     return {
         "machine": schedule.machine,
-        "ii_cycles": last.ii,
-        "ii_lower_bound": certificate.bounds[0].cycles if certificate.bounds else 1,
-        "binding": binding(last, certificate),
+        "ii_cycles": phase.ii,
+        "ii_lower_bound": bounds[0].cycles,
+        "binding": binding(phase, bounds),
         "status": certificate.status,
         "solve_seconds": certificate.solve_seconds,
-        "length_cycles": last.length,
+        "length_cycles": phase.length,
         "length_lower_bound": certificate.least_length,
-        "stages": last.stages,
-        "tile": dict(last.graph.tile),
+        "stages": phase.stages,
+        "tile": dict(phase.graph.tile),
         "groups": [
             {
                 "name": group.name,
@@ -78,37 +82,84 @@ def schedule_data(schedule: Schedule, machine: Machine) -> dict[str, Any]:
         ],
         "smem_bytes": reserved(schedule, "shared"),
         "tmem_bytes": reserved(schedule, "tensor"),
-        "simulated_cycles_per_iteration": simulated.per_iteration,
+        "simulated_cycles_per_iteration": per_iteration(schedule, simulated),
         "unit_utilization": simulated.utilization,
         "deadlock": simulated.deadlock,
         "cycles_per_unit_of_work": float(schedule.cost),
         "slack_cycles": schedule.slack,
         "deterministic_time": certificate.deterministic_time,
-        "bounds": [{"name": bound.name, "cycles": bound.cycles} for bound in certificate.bounds],
+        "bounds": [{"name": bound.name, "cycles": bound.cycles} for bound in bounds],
         "refuted": list(certificate.refuted),
         "undecided": list(certificate.undecided),
         "quantum_cycles": certificate.quantum,
         "alternatives": [dict(each) for each in certificate.alternatives],
         "phases": [
             {
-                "name": phase.graph.name,
-                "ii_cycles": phase.ii,
-                "length_cycles": phase.length,
-                "stages": phase.stages,
-                "trips": phase.graph.trips,
-                "starts": dict(phase.starts),
+                "name": each.graph.name,
+                "ii_cycles": each.ii,
+                "length_cycles": each.length,
+                "stages": each.stages,
+                "trips": each.graph.trips,
+                "starts": dict(each.starts),
             }
-            for phase in schedule.phases
+            for each in schedule.phases
         ],
         "depths": dict(schedule.depths),
     }
 
 
-def binding(phase: Phase, certificate: Certificate) -> str:
+def main_phase(schedule: Schedule) -> Phase:
+    """The phase that takes most of the cycles."""
+    return max(reversed(schedule.phases), key=lambda phase: phase.ii * phase.graph.trips)
+
+
+def bounds_of(schedule: Schedule, phase: Phase, machine: Machine) -> tuple[Bound, ...]:
+    """Lower bounds of a phase's interval: those that the certificate states of the last, computed for the others."""
+    stated = schedule.certificate.bounds if schedule.certificate and phase is schedule.phases[-1] else ()
+    return stated or lower_bounds(phase.graph, machine)
+
+
+def binding(phase: Phase, bounds: Sequence[Bound]) -> str:
     """The bound that the interval is at, or that it is all constraints together which keep it up."""
-    if certificate.bounds and certificate.bounds[0].cycles == phase.ii:
-        return certificate.bounds[0].name
-    return JOINT
+    return bounds[0].name if bounds[0].cycles == phase.ii else JOINT
+
+
+def why(schedule: Schedule, phase: Phase, machine: Machine) -> str:
+    """What forbids a smaller interval of a phase, in words."""
+    bounds = bounds_of(schedule, phase, machine)
+    certificate = schedule.certificate or NOTHING
+    if len(schedule.phases) == 1:
+        text = between(phase, bounds, certificate.refuted, certificate.quantum)
+        if certificate.undecided:
+            text += f"; the time limit left {listed(certificate.undecided)} undecided"
+        return text
+    if bounds[0].cycles == phase.ii:
+        return between(phase, bounds, (), 1)
+    return (
+        f"the interval {phase.ii} is above the largest bound, {bounds[0].cycles}: phases share groups, registers and "
+        "buffers, and the sum of their cycles is what is least"
+    )
+
+
+def simulated_run(schedule: Schedule, machine: Machine) -> Simulation:
+    """Run a schedule; of several phases no more iterations than they have."""
+    if len(schedule.phases) == 1:
+        return simulate(schedule, machine)
+    return simulate(schedule, machine, [min(phase.graph.trips, RUN) for phase in schedule.phases])
+
+
+def per_iteration(schedule: Schedule, simulated: Simulation) -> float:
+    """Cycles between the ends of two iterations of the main phase, over the middle half of those that were run."""
+    phase = schedule.phases.index(main_phase(schedule))
+    ends: dict[int, int] = {}
+    for event in simulated.events:
+        if event.phase == phase:
+            ends[event.iteration] = max(ends.get(event.iteration, 0), event.done)
+    numbers = sorted(ends)
+    middle = numbers[len(numbers) // 4 : -(-3 * len(numbers) // 4)]
+    if len(middle) < 2:
+        return float(simulated.cycles)
+    return (ends[middle[-1]] - ends[middle[0]]) / (len(middle) - 1)
 
 
 def tile_text(tile: Any) -> str:
@@ -123,26 +174,23 @@ def as_text(schedules: Sequence[Schedule], machine: Machine, kernel: str, origin
     """The best schedule with its groups, channels and a chart of one interval, and a line for each other one."""
     schedule = schedules[0]
     certificate = schedule.certificate or NOTHING
-    last = schedule.phases[-1]
-    bound = certificate.bounds[0] if certificate.bounds else None
+    last = main_phase(schedule)
+    bound = bounds_of(schedule, last, machine)[0]
     lines = [f"{kernel} on {machine.name} ({machine.title})", ""]
     facts = [
         ("tile", tile_text(last.graph.tile)),
         ("interval", f"{last.ii} cycles, {certificate.status}"),
-        ("bound", f"{bound.cycles} cycles by {bound.name}" if bound else "none"),
-        ("", between(last, certificate.bounds, certificate.refuted, certificate.quantum)),
+        ("bound", f"{bound.cycles} cycles by {bound.name}"),
+        ("", why(schedule, last, machine)),
         ("length", f"{last.length} cycles of one iteration, {last.stages} stages"),
         ("shared memory", memory_text(schedule, machine, "shared")),
     ]
     if machine.tensor_bytes:
         facts.append(("tensor memory", memory_text(schedule, machine, "tensor")))
-    simulated = simulate(schedule, machine)
     facts += [
-        ("simulated", simulated_text(simulated)),
+        ("simulated", simulated_text(schedule, simulated_run(schedule, machine))),
         ("solved", f"in {certificate.solve_seconds:.2f} s{f' ({origin})' * bool(origin)}"),
     ]
-    if certificate.undecided:
-        facts.append(("undecided", ", ".join(map(str, certificate.undecided))))
     width = max(len(name) for name, _ in facts)
     for name, text in facts:
         first, *more = textwrap.wrap(text, LINE - width - 2, break_long_words=False) or [""]
@@ -165,7 +213,7 @@ def as_text(schedules: Sequence[Schedule], machine: Machine, kernel: str, origin
         rows += [
             (str(number), *map(str, (p.ii, p.length, p.stages, each.slack)), tile_text(p.graph.tile), groups_text(each))
             for number, each in enumerate(schedules, 1)
-            for p in (each.phases[-1],)
+            for p in (main_phase(each),)
         ]
         lines += ["", *table(rows, numbers=(0, 1, 2, 3, 4))]
     return "\n".join(lines)
@@ -176,12 +224,12 @@ def memory_text(schedule: Schedule, machine: Machine, memory: str) -> str:
     return f"{reserved(schedule, memory)} of {machine.memory_bytes(memory)} bytes"
 
 
-def simulated_text(simulated: Simulation) -> str:
+def simulated_text(schedule: Schedule, simulated: Simulation) -> str:
     """What the simulator achieved."""
     if simulated.deadlock:
         return "deadlock: " + "; ".join(f"{group}: {what}" for group, what in simulated.deadlock.items())
     shares = ", ".join(f"{unit} {share:.0%}" for unit, share in simulated.utilization.items())
-    return f"{simulated.per_iteration:.0f} cycles per iteration; {shares}"
+    return f"{per_iteration(schedule, simulated):.0f} cycles per iteration; {shares}"
 
 
 def groups_text(schedule: Schedule) -> str:
