@@ -252,3 +252,13 @@ def keep(folder: Path, name: str, entry: Mapping[str, Any]) -> None:
         entries = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
         for path in entries[: len(entries) - MOST_ENTRIES if len(entries) > MOST_ENTRIES else 0]:
             path.unlink()
+
+
+def clear(folder: Path | None = None) -> int:
+    """Remove a user's entries; how many there were."""
+    removed = 0
+    for path in (schedules_folder() if folder is None else folder).glob("*.json"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+            removed += 1
+    return removed

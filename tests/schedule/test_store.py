@@ -210,6 +210,12 @@ def test_old_entries_go(entry: Path, tiles: store.Kernels, hopper: Machine, monk
     assert not entry.exists()
 
 
+def test_entries_are_cleared(entry: Path, tiles: store.Kernels, hopper: Machine) -> None:
+    assert store.clear(entry.parent) == 1
+    assert store.clear(entry.parent) == 0
+    assert solve(tiles, hopper, folder=entry.parent).origin == "solved"
+
+
 def test_the_folder_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FORGEC_CACHE_DIR", str(tmp_path))
     assert store.schedules_folder() == tmp_path / "schedules"
