@@ -139,6 +139,12 @@ def test_a_corrupted_entry_is_a_remark(graph: Path, own_cache: Path) -> None:
     assert [each["code"] for each in scheduled(graph, "--json").json["remarks"]] == ["FORGE-S011"]
 
 
+def test_cache_clear_removes_schedules(graph: Path, own_cache: Path) -> None:
+    scheduled(graph)
+    assert forgec("cache", "clear").out == "removed 0 kernels, 0.0 MB\nremoved 1 schedule\n"
+    assert list(own_cache.iterdir()) == []
+
+
 PRODUCT = """
 tile.kernel @product(%a : !tile.block<tensor<1024x1024xbf16>>, %b : !tile.block<tensor<1024x1024xbf16>>,
     %c : !tile.block<tensor<1024x1024xf32>>) writes [2]
