@@ -126,24 +126,20 @@ def entry_of(schedules: Sequence[Schedule], kernels: Kernels, name: str, limit: 
 
 
 def packed(schedule: Schedule, kernels: Kernels) -> dict[str, Any]:
-    """A schedule without the graphs, which are those of ``kernels[choice]``; with them if it has others."""
+    """A schedule without its graphs, which are those of ``kernels[choice]``."""
     values = files.to_values(schedule)
     graphs = [phase.graph for phase in schedule.phases]
-    choice = next((number for number, kernel in enumerate(kernels) if list(kernel) == graphs), None)
-    if choice is not None:
-        for phase in values["phases"]:
-            del phase["graph"]
-        values["choice"] = choice
+    values["choice"] = next(number for number, kernel in enumerate(kernels) if list(kernel) == graphs)
+    for phase in values["phases"]:
+        del phase["graph"]
     return values
 
 
 def unpacked(values: Mapping[str, Any], kernels: Kernels) -> Schedule:
     """The schedule again. What does not fit together raises an error of any kind."""
     rest = dict(values)
-    choice = rest.pop("choice", None)
-    if choice is not None:
-        graphs = kernels[int(choice)]
-        rest["phases"] = [{**phase, "graph": graph} for phase, graph in zip(rest["phases"], graphs, strict=True)]
+    graphs = kernels[int(rest.pop("choice"))]
+    rest["phases"] = [{**phase, "graph": graph} for phase, graph in zip(rest["phases"], graphs, strict=True)]
     return files.from_values(Schedule, rest, "a stored schedule")
 
 
@@ -159,7 +155,7 @@ def restored(
             raise ValueError("it holds no schedule")
         enough = float(entry["limit"]) >= limit
         for schedule in found:
-            doubt(schedule, kernels, machine)
+            doubt(schedule, machine)
     except ForgeError as caught:
         remarks.append(dropped(caught.diagnostics[0].message, *caught.diagnostics[0].notes))
         return None
@@ -171,19 +167,16 @@ def restored(
     return found if proved or enough else None
 
 
-def doubt(schedule: Schedule, kernels: Kernels, machine: Machine) -> None:
-    """Raise ValueError, with the reason, where a schedule is not a legal one of these kernels on this machine."""
+def doubt(schedule: Schedule, machine: Machine) -> None:
+    """Raise ValueError, with the reason, where a schedule is not a legal one on this machine."""
     if schedule.machine != machine.name:
         raise ValueError(f"it is for machine {schedule.machine}, not {machine.name}")
-    graphs = [phase.graph for phase in schedule.phases]
-    if not any(list(kernel) == graphs for kernel in kernels):
-        raise ValueError("it is of other graphs")
     violations = check(schedule, machine)
     if violations:
         more = f", and {len(violations) - 1} more" * (len(violations) > 1)
         raise ValueError(f"it breaks the rule on {violations[0].rule}: {violations[0].text}{more}")
     stated = schedule.certificate
-    if stated is None or stated.bounds != lower_bounds(graphs[-1], machine):
+    if stated is None or stated.bounds != lower_bounds(schedule.phases[-1].graph, machine):
         raise ValueError("its bounds are not those of the graph")
 
 
