@@ -71,9 +71,9 @@ def solve(
         ForgeError: as ``solve.schedules``.
     """
     remarks: list[Diagnostic] = []
-    name = key(kernels, machine, k) if cache else ""
-    own = folder if folder is not None or not cache else schedules_folder()
-    if cache and own is not None:
+    name, own = "", None
+    if cache:
+        name, own = key(kernels, machine, k), folder or schedules_folder()
         for origin, entry in (("shipped", shipped(machine.name).get(name)), ("cached", read_entry(own, name, remarks))):
             found = restored(entry, name, kernels, machine, limit, remarks) if entry is not None else None
             if found:
@@ -81,7 +81,7 @@ def solve(
     from forgec.schedule import solve as solver  # OR-tools take a third of a second to import
 
     found = solver.schedules(kernels, machine, k=k, limit=limit)
-    if cache and own is not None:
+    if own is not None and all(choice_of(each, kernels) is not None for each in found):
         keep(own, name, entry_of(found, kernels, name, limit))
     return Answer(found, "solved", tuple(remarks))
 
@@ -128,11 +128,16 @@ def entry_of(schedules: Sequence[Schedule], kernels: Kernels, name: str, limit: 
 def packed(schedule: Schedule, kernels: Kernels) -> dict[str, Any]:
     """A schedule without its graphs, which are those of ``kernels[choice]``."""
     values = files.to_values(schedule)
-    graphs = [phase.graph for phase in schedule.phases]
-    values["choice"] = next(number for number, kernel in enumerate(kernels) if list(kernel) == graphs)
+    values["choice"] = choice_of(schedule, kernels)
     for phase in values["phases"]:
         del phase["graph"]
     return values
+
+
+def choice_of(schedule: Schedule, kernels: Kernels) -> int | None:
+    """The number of the tile that a schedule's graphs are of."""
+    graphs = [phase.graph for phase in schedule.phases]
+    return next((number for number, kernel in enumerate(kernels) if list(kernel) == graphs), None)
 
 
 def unpacked(values: Mapping[str, Any], kernels: Kernels) -> Schedule:
