@@ -74,7 +74,8 @@ def solve(
     name, own = "", None
     if cache:
         name, own = key(kernels, machine, k), folder or schedules_folder()
-        for origin, entry in (("shipped", shipped(machine.name).get(name)), ("cached", read_entry(own, name, remarks))):
+        for origin in ("shipped", "cached"):
+            entry = shipped(machine.name).get(name) if origin == "shipped" else read_entry(own, name, remarks)
             found = restored(entry, name, kernels, machine, limit, remarks) if entry is not None else None
             if found:
                 return Answer(found, origin, tuple(remarks))
