@@ -13,7 +13,7 @@ from forgec.schedule.drawing import HUES, Drawing, Gantt, shade
 from forgec.schedule.graph import Op
 from forgec.schedule.machine import Machine
 from forgec.schedule.reasons import reason
-from forgec.schedule.schedule import Certificate, Phase, Schedule
+from forgec.schedule.schedule import Phase, Schedule
 from forgec.schedule.simulate import Simulation
 from forgec.schedule.timeline import Bar
 
@@ -52,7 +52,7 @@ def page(schedules: Sequence[Schedule], machine: Machine, title: str) -> str:
         hues=HUES,
         channels=timeline.channels(schedule),
         buffers=[buffer_view(schedule, machine, memory) for memory in memories(machine)],
-        tiles=tile_rows(certificate),
+        tiles=tile_rows(schedule),
         shown_tiles=SHOWN_TILES,
         simulated=simulated,
         utilization=utilization(schedule, machine, simulated.utilization),
@@ -224,24 +224,29 @@ def buffer_view(schedule: Schedule, machine: Machine, memory: str) -> dict[str, 
     return {"memory": memory, "rows": rows, "room": room, "taken": taken, "free": room - taken}
 
 
-def tile_rows(certificate: Certificate) -> dict[str, Any]:
-    """The tiles that were looked at, the cheapest bound first: extents, relative cost, and what became of them."""
+def tile_rows(schedule: Schedule) -> dict[str, Any]:
+    """The tiles that were looked at, the cheapest first: extents, least cost over the schedule's, what became of them.
+
+    The schedule's own cost is what it costs, whatever was still asked of its tile after it was found.
+    """
     own = ("least_cost", "refuted", "fate")
-    rows: list[Mapping[str, Any]] = sorted(certificate.alternatives, key=lambda row: float(row.get("least_cost", 0.0)))
-    names = list(dict.fromkeys(name for row in rows for name in row if name not in own))
-    least = min((float(row["least_cost"]) for row in rows if row.get("fate") == "solved"), default=0.0)
-    return {
-        "names": names,
-        "rows": [
+    tile, cost = dict(report.main_phase(schedule).graph.tile), float(schedule.cost)
+    certificate = schedule.certificate or report.NOTHING
+    names = list(dict.fromkeys(name for row in certificate.alternatives for name in row if name not in own))
+    rows = []
+    for row in certificate.alternatives:
+        extents = {name: row[name] for name in names if name in row}
+        best = extents == tile
+        rows.append(
             {
                 "extents": [row.get(name, "") for name in names],
-                "cost": f"{float(row.get('least_cost', 0.0)) / least:.4f}" if least else "–",
+                "cost": 1.0 if best else float(row.get("least_cost", 0.0)) / cost,
                 "refuted": row.get("refuted", 0),
                 "fate": row.get("fate", ""),
+                "best": best,
             }
-            for row in rows
-        ],
-    }
+        )
+    return {"names": names, "rows": sorted(rows, key=lambda row: (row["cost"], not row["best"]))}
 
 
 def utilization(schedule: Schedule, machine: Machine, simulated: Mapping[str, float]) -> list[tuple[str, float, float]]:

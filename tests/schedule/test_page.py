@@ -129,7 +129,7 @@ def test_several_phases_and_what_was_not_proved(hopper: Machine) -> None:
     schedule = replace(one, phases=(slow, first), certificate=open_)
     parsed = Parsed(page([schedule], hopper, "two loops"))
     whole = "".join(parsed.texts)
-    assert "Steady state of masked, 3 times" in whole
+    assert "Steady state: masked, 3 iterations" in whole
     assert "may exist" in whole
     single = Parsed(page([replace(one, certificate=open_)], hopper, "one loop"))
     assert f"left {first.ii - 1} undecided" in "".join(single.texts)
