@@ -2,7 +2,7 @@
 
     python -m tools.schedules [MACHINE…]            writes forgec/schedule/solved/*.json, solving what is not there yet
     python -m tools.schedules [MACHINE…] --all      solves everything anew
-    python -m tools.schedules [MACHINE…] --check    says what is missing or no longer asked for; exit code 1 where something is
+    python -m tools.schedules [MACHINE…] --check    says what is missing or no longer asked for (exit code 1)
 
 What a machine cannot run (FORGE-U010) or does not fit it (FORGE-S001) has no schedule; the file says so.
 """

@@ -12,6 +12,7 @@ from forgec.schedule.check import check
 from forgec.schedule.machine import Machine
 from forgec.schedule.page import page
 from forgec.schedule.schedule import Phase, Schedule
+from forgec.schedule.solve import schedules
 from tests.schedule.loops import renamed, ring, solved
 
 VOID = {"meta", "br", "link", "img", "input"}
@@ -119,20 +120,19 @@ def test_hostile_names_are_text(best: list[Schedule], hopper: Machine) -> None:
 
 
 def test_several_phases_and_what_was_not_proved(hopper: Machine) -> None:
-    one = solved(hopper, 128)[0]
-    first = one.phases[0]
-    # A phase of the same ops at twice the interval, and a certificate that leaves something open.
-    slow = Phase(replace(first.graph, name="masked", trips=3), 2 * first.ii, first.starts)
-    stated = one.certificate
+    loops = [replace(ring(hopper, 64, name), trips=trips) for name, trips in (("masked", 3), ("unmasked", 40))]
+    both = schedules([loops], hopper)[0]
+    stated = both.certificate
     assert stated is not None
-    open_ = replace(stated, status="timeout", undecided=(first.ii - 1,), refuted=(first.ii - 2,))
-    schedule = replace(one, phases=(slow, first), certificate=open_)
-    parsed = Parsed(page([schedule], hopper, "two loops"))
-    whole = "".join(parsed.texts)
+    ii = both.phases[-1].ii
+    open_ = replace(stated, status="timeout", undecided=(ii - 1,), refuted=(ii - 2,))
+    whole = "".join(Parsed(page([replace(both, certificate=open_)], hopper, "two loops")).texts)
     assert "Steady state: masked, 3 iterations" in whole
+    assert "Steady state: unmasked, 40 iterations" in whole
     assert "may exist" in whole
+    one = solved(hopper, 128)[0]
     single = Parsed(page([replace(one, certificate=open_)], hopper, "one loop"))
-    assert f"left {first.ii - 1} undecided" in "".join(single.texts)
+    assert f"left {ii - 1} undecided" in "".join(single.texts)
     bare = Parsed(page([replace(one, certificate=None)], hopper, "no certificate"))
     assert "not solved here" in "".join(bare.texts)
 
