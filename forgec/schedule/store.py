@@ -132,6 +132,9 @@ def packed(schedule: Schedule, kernels: Kernels) -> dict[str, Any]:
     values["choice"] = choice_of(schedule, kernels)
     for phase in values["phases"]:
         del phase["graph"]
+    stated = values.get("certificate", {})
+    if stated.get("alternatives"):
+        stated["alternatives"] = columns(stated["alternatives"])
     return values
 
 
@@ -146,7 +149,22 @@ def unpacked(values: Mapping[str, Any], kernels: Kernels) -> Schedule:
     rest = dict(values)
     graphs = kernels[int(rest.pop("choice"))]
     rest["phases"] = [{**phase, "graph": graph} for phase, graph in zip(rest["phases"], graphs, strict=True)]
+    stated = rest.get("certificate")
+    if stated and stated.get("alternatives"):
+        rest["certificate"] = {**stated, "alternatives": rows(stated["alternatives"])}
     return files.from_values(Schedule, rest, "a stored schedule")
+
+
+def columns(table: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Rows as columns by name, which are half as long as text; None where a row lacks one."""
+    names = dict.fromkeys(name for row in table for name in row)
+    return {name: [row.get(name) for row in table] for name in names}
+
+
+def rows(table: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """The rows again."""
+    cells = zip(*table.values(), strict=True)
+    return [{name: cell for name, cell in zip(table, row, strict=True) if cell is not None} for row in cells]
 
 
 def restored(
