@@ -222,20 +222,19 @@ def _solve(
 
 def _check(path: Path, target: str | None, *, as_json: bool) -> None:
     from forgec.diagnostics import Diagnostic
-    from forgec.schedule.check import check
-    from forgec.schedule.saved import read
+    from forgec.schedule.saved import read, violations
 
     saved = read(path, None if target is None else _machine(target))
-    found = [check(schedule, saved.machine) for schedule in saved.schedules]
+    found = [violations(schedule, saved.machine) for schedule in saved.schedules]
     legal = not any(found)
     if as_json:
         schedules = [
             {
                 "ii_cycles": schedule.phases[-1].ii,
                 "status": schedule.certificate.status if schedule.certificate else None,
-                "violations": [{"rule": each.rule, "text": each.text} for each in violations],
+                "violations": [{"rule": each.rule, "text": each.text} for each in broken],
             }
-            for schedule, violations in zip(saved.schedules, found, strict=True)
+            for schedule, broken in zip(saved.schedules, found, strict=True)
         ]
         print(json_module.dumps({"legal": legal, "machine": saved.machine.name, "schedules": schedules}, indent=2))
     elif legal:
@@ -249,10 +248,10 @@ def _check(path: Path, target: str | None, *, as_json: bool) -> None:
                 Diagnostic(
                     "FORGE-S010",
                     f"{path}{f', schedule {number},' * (len(found) > 1)} is not legal on {saved.machine.name}",
-                    notes=tuple(f"{each.rule}: {each.text}" for each in violations),
+                    notes=tuple(f"{each.rule}: {each.text}" for each in broken),
                 )
-                for number, violations in enumerate(found, 1)
-                if violations
+                for number, broken in enumerate(found, 1)
+                if broken
             ]
         )
     if not legal:

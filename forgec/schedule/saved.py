@@ -11,6 +11,8 @@ from typing import Any
 from forgec.diagnostics import error
 from forgec.schedule import files
 from forgec.schedule import machine as machines
+from forgec.schedule.bounds import lower_bounds
+from forgec.schedule.check import Violation, check
 from forgec.schedule.graph import STRICT
 from forgec.schedule.machine import Machine
 from forgec.schedule.schedule import Schedule
@@ -52,3 +54,18 @@ def read(path: Path, machine: Machine | None = None) -> Saved:
     if not saved.schedules:
         raise error("FORGE-U010", f"{path} holds no schedule")
     return saved if machine is None else Saved(machine, saved.schedules, saved.kernel)
+
+
+def violations(schedule: Schedule, machine: Machine) -> list[Violation]:
+    """What ``check`` finds, and whether the bounds of the certificate are those of the graph.
+
+    On a machine other than its own a schedule is only asked to be legal: its certificate speaks of that one.
+    """
+    found = check(schedule, machine)
+    stated = schedule.certificate
+    if stated is not None and schedule.machine == machine.name and not found:
+        bounds = lower_bounds(schedule.phases[-1].graph, machine)
+        if stated.bounds != bounds:
+            text = f"its largest bound is {bounds[0].cycles} cycles by {bounds[0].name}, or smaller ones differ"
+            found.append(Violation("certificate", text))
+    return found

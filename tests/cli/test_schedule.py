@@ -84,6 +84,17 @@ def test_violations_are_named(graph: Path, tmp_path: Path) -> None:
     assert {each["rule"] for each in found.json["schedules"][0]["violations"]} >= {"dependences", "memories"}
 
 
+def test_what_a_certificate_claims_is_compared(graph: Path, tmp_path: Path) -> None:
+    stored = tmp_path / "out.json"
+    scheduled(graph, "-o", stored)
+    values = json.loads(stored.read_text())
+    values["schedules"][0]["certificate"]["bounds"][0]["cycles"] -= 1
+    stored.write_text(json.dumps(values))
+    finished = forgec("schedule", "--check", stored)
+    assert finished.code == 1
+    assert "certificate: its largest bound is" in finished.err
+
+
 def test_a_bare_schedule_and_another_machine(graph: Path, tmp_path: Path) -> None:
     stored, bare, small = tmp_path / "out.json", tmp_path / "bare.json", tmp_path / "small.json"
     scheduled(graph, "-o", stored)
