@@ -19,6 +19,7 @@ from forgec.diagnostics import ForgeError
 from forgec.schedule import kernels, store
 from forgec.schedule import machine as machines
 from forgec.schedule.machine import Machine
+from forgec.schedule.report import main_phase
 
 LIMIT = 60.0
 """Deterministic time for each kernel: the default of the command line."""
@@ -105,7 +106,7 @@ def solved(key: str, each: Wanted, machine: Machine) -> tuple[Mapping[str, Any] 
         return None, caught.diagnostics[0].message
     best = answer.schedules[0]
     assert best.certificate is not None
-    said = f"interval {best.phases[-1].ii}, {best.certificate.status}, {best.certificate.solve_seconds:.1f} s"
+    said = f"interval {main_phase(best).ii}, {best.certificate.status}, {best.certificate.solve_seconds:.1f} s"
     return {"kernel": each.name, **store.entry_of(answer.schedules, each.kernels, key, LIMIT)}, said
 
 
