@@ -35,6 +35,7 @@ def check(schedule: Schedule, machine: Machine) -> list[Violation]:
         found += buffers(schedule, phase, machine)
         found += registers(schedule, phase, machine)
     found += memories(schedule, machine)
+    found += storages(schedule)
     found += warps(schedule, machine)
     found += isolation(schedule, machine)
     found += certificate(schedule)
@@ -234,10 +235,40 @@ def isolation(schedule: Schedule, machine: Machine) -> Iterator[Violation]:
             kind = cluster_kind(phase.graph, cluster, machine)
             for name in cluster:
                 kinds[name] = max(kinds.get(name, ""), kind, key=("", "fixed", "waiting", "variable").index)
+    for names in tied(schedule):
+        kind = max((kinds[name] for name in names), key=("fixed", "waiting", "variable").index)
+        kinds |= dict.fromkeys(names, kind)
     for group in schedule.groups:
         found = {kinds[name] for name in group.ops}
         if len(found) > 1:
             yield Violation("isolation", f"{group.name} has ops that are {' and '.join(sorted(found))}")
+
+
+def tied(schedule: Schedule) -> list[set[str]]:
+    """Ops that have to be in one group, because of what is in registers, over all phases.
+
+    A value in registers that may not cross is one storage in all phases that have one of its name.
+    """
+    found: list[tuple[set[str], set[str]]] = []
+    for phase in schedule.phases:
+        for value in phase.graph.values:
+            if value.memory == "register" and not value.crossing:
+                ops, names = {value.producer, *(read.op for read in value.reads)}, {value.name}
+                for other in [each for each in found if each[0] & ops or each[1] & names]:
+                    found.remove(other)
+                    ops, names = ops | other[0], names | other[1]
+                found.append((ops, names))
+    return [ops for ops, _ in found]
+
+
+def storages(schedule: Schedule) -> Iterator[Violation]:
+    """6: what is in registers and may not cross is in one group."""
+    for ops in tied(schedule):
+        groups = {schedule.groups[group_of(schedule, name)].name for name in ops}
+        if len(groups) > 1:
+            yield Violation(
+                "registers", f"{', '.join(sorted(ops))} share registers, and are in {' and '.join(sorted(groups))}"
+            )
 
 
 def cluster_kind(graph: Graph, cluster: list[str], machine: Machine) -> str:

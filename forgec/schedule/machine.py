@@ -46,17 +46,19 @@ class Instruction:
     """What a kind of instruction costs.
 
     ``issue``: cycles of its warps' stream where it runs by itself; None: it is synchronous, and its warps are busy
-    for as long as its units are. ``latency``: cycles from the end of its work until the result may be read.
+    for as long as its units are. ``issue_per_cycle``: items that they issue a cycle beside that, where threads issue
+    an asynchronous copy piece by piece. ``latency``: cycles from the end of its work until the result may be read.
     ``variable``: an expectation only. ``late``: how much longer than expected it may take, as a part of the expected.
     ``warps``: how many have to carry it out together. ``rows``, ``column_step``, ``most_columns``, ``depth``: the
     shape of one instruction of a matrix product (M, N in steps, N, K). ``accumulator`` and ``left``: the memories
-    that may hold the result and the left operand.
+    that may hold the result and the left operand; ``right``: the right operand.
     """
 
     __pydantic_config__ = STRICT
     charges: tuple[Charge, ...]
     source: str
     issue: int | None = None
+    issue_per_cycle: Fraction | None = None
     latency: int = 0
     variable: bool = False
     late: Fraction = Fraction(0)
@@ -67,6 +69,7 @@ class Instruction:
     depth: int = 0
     accumulator: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    right: tuple[str, ...] = ("shared",)
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ class Machine:
                     raise error(
                         "FORGE-U010", f"{kind} of machine {self.name} uses the unit {charge.unit}, which it has not"
                     )
-                if charge.per_cycle <= 0 or charge.amount > unit.capacity:
+                if charge.per_cycle <= 0 or not 0 < charge.amount <= unit.capacity:
                     raise error(
                         "FORGE-U010", f"{kind} of machine {self.name} takes more of {charge.unit} than there is"
                     )
@@ -186,33 +189,38 @@ class Machine:
         Its units are held from its start on for as long as each has to; the warps' stream, where an instruction is
         synchronous, for as long as the longest of them.
         """
+        # Of each unit: cycles times amount, and the largest amount. Interleaved, they are as much of the largest.
         held: dict[str, tuple[Fraction, int]] = {}
-        issue, latency, variable, warps, synchronous, late = 0, 0, False, 1, Fraction(0), Fraction(0)
+        issue, synchronous, late = Fraction(0), Fraction(0), Fraction(0)
+        latency, variable, warps = 0, False, 1
         for kind, items in work.items():
             instruction = self.instruction(kind)
             longest = Fraction(0)
             for charge in instruction.charges:
                 cycles = charge.start + Fraction(items) / charge.per_cycle
                 before, amount = held.get(charge.unit, (Fraction(0), 0))
-                held[charge.unit] = (before + cycles, max(amount, charge.amount))
+                held[charge.unit] = (before + cycles * charge.amount, max(amount, charge.amount))
                 longest = max(longest, cycles)
             if instruction.issue is None:
                 synchronous += longest
             issue += instruction.issue or 0
+            if instruction.issue_per_cycle:
+                issue += Fraction(items) / instruction.issue_per_cycle
             latency = max(latency, instruction.latency)
             variable = variable or instruction.variable
             late = max(late, instruction.late)
             warps = max(warps, instruction.warps)
-        longest = max((cycles for cycles, _ in held.values()), default=Fraction(0))
+        times = {unit: (area / amount, amount) for unit, (area, amount) in held.items()}
+        longest = max((cycles for cycles, _ in times.values()), default=Fraction(0))
         if synchronous:
             # Instructions of several kinds overlap, but for what one unit has to do for all of them.
-            issue = max(issue, self.rounded(longest))
+            issue = max(issue, longest)
         return Op(
             name=name,
             kind="+".join(work),
             issue=self.rounded(issue),
             latency=self.rounded(longest + latency),
-            uses=tuple(Use(unit, self.rounded(cycles), amount=amount) for unit, (cycles, amount) in held.items()),
+            uses=tuple(Use(unit, self.rounded(cycles), amount=amount) for unit, (cycles, amount) in times.items()),
             late=self.rounded(late * (longest + latency)),
             variable=variable,
             warps=warps,

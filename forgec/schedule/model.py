@@ -21,6 +21,7 @@ from ortools.sat.python import cp_model
 
 from forgec.schedule.bounds import critical_path
 from forgec.schedule.graph import Graph, Op, Value
+from forgec.schedule.implied import implied_units
 from forgec.schedule.machine import Machine
 from forgec.schedule.pressure import least_bytes
 from forgec.schedule.schedule import transfer
@@ -313,7 +314,10 @@ class Model:
         if not self._on("units"):
             return
         for times in self.times:
+            implied = implied_units(times.graph, self.machine)
             for unit, facts in self.machine.units.items():
+                if unit in implied:
+                    continue
                 intervals: list[cp_model.IntervalVar] = []
                 amounts: list[int] = []
                 always = 0
@@ -505,8 +509,16 @@ class Model:
 
 
 def joined_clusters(graphs: Sequence[Graph]) -> list[list[str]]:
-    """Clusters over all phases: ops of one name are one op's as far as groups go."""
+    """Clusters over all phases: ops of one name are one op's as far as groups go.
+
+    Values in registers that have one name and may not cross are one storage, so that their ops are in one group.
+    """
     found: list[list[str]] = []
+    storages: dict[str, set[str]] = {}
+    for graph in graphs:
+        for value in graph.values:
+            if not value.may_cross():
+                storages.setdefault(value.name, set()).add(value.producer)
     for graph in graphs:
         for names in graph.clusters():
             meeting = [each for each in found if set(each) & set(names)]
@@ -514,6 +526,11 @@ def joined_clusters(graphs: Sequence[Graph]) -> list[list[str]]:
             place = found.index(meeting[0]) if meeting else len(found)
             found = [each for each in found if each not in meeting]
             found.insert(place, merged)
+    for producers in storages.values():
+        first, *others = [names for names in found if set(names) & producers]
+        for names in others:
+            first += names
+            found.remove(names)
     return found
 
 

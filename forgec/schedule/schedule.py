@@ -19,7 +19,8 @@ start :math:`\sigma_v \ge 0` and a group :math:`\gamma_v`, for each value :math:
    another group reads, with what is resident is within the machine's; the same for tensor memory.
 6. *Registers*: at every cycle modulo :math:`II` the bytes of values in registers that are between acquire and release,
    for the producer's group and for each reader's, are within
-   :math:`4 \cdot threads \cdot (registers - reserve)`; all grants together are within the register file.
+   :math:`4 \cdot threads \cdot (registers - reserve)`; all grants together are within the register file. What is in
+   registers and may not cross is in one group, also where several phases have a value of one name: it is one storage.
 7. *Warps*: a group has the warps that its ops take; all together are within the machine's.
 8. *Isolation*, as the machine's ``isolate`` says.
 

@@ -7,169 +7,234 @@ and sums, rescales the output so far, and adds the product with the block of val
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from forgec.schedule.graph import Dependence, Graph, Op, Read, Value
+from forgec.schedule.graph import Dependence, Graph, Op, Read
+from forgec.schedule.kernels.loop import Brought, Loop
+from forgec.schedule.kernels.problem import Problem
 from forgec.schedule.machine import Machine
+
+SIZES = {"batch": 1, "heads": 32, "head": 128, "seq": 8192}
+"""``head`` is the head dimension, ``seq`` the number of queries and of keys."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one iteration works on: ``rows`` queries of each of ``parts``, and ``keys``.
+
+    ``own``: each part has keys and values of its own (a share of all keys), rather than queries of its own.
+    """
+
+    parts: int
+    rows: int
+    keys: int
+    own: bool = False
+
+
+def forward(problem: Problem) -> list[tuple[Graph, ...]]:
+    """The loop over all keys, at each tile."""
+    seq = problem.sizes["seq"]
+    found: list[tuple[Graph, ...]] = []
+    for block in blocks(problem):
+        programs = problem.sizes["batch"] * problem.sizes["heads"] * -(-seq // (block.parts * block.rows))
+        graph = one_block(problem, block, sharers=-(-seq // (block.parts * block.rows)))
+        trips = -(-seq // block.keys)
+        filled = problem.filling(programs) * Fraction(seq, trips * block.keys)
+        found.append((replace(graph, work=graph.work * filled, trips=trips),))
+    return found
+
+
+def causal(problem: Problem) -> list[tuple[Graph, ...]]:
+    """Two loops at each tile: blocks that every query sees, then those on the diagonal, which are masked.
+
+    Trips are those of a tile of queries on the average; the work is what remains after the mask.
+    """
+    seq = problem.sizes["seq"]
+    found: list[tuple[Graph, ...]] = []
+    for block in blocks(problem):
+        tall = block.parts * block.rows
+        count = -(-seq // tall)
+        whole = total = 0
+        for tile in range(count):
+            whole += (tile * tall + 1) // block.keys
+            total += -(-min((tile + 1) * tall, seq) // block.keys)
+        full = one_block(problem, block, sharers=count)
+        masked = one_block(problem, block, masked=True, sharers=count)
+        trips = max(round(Fraction(whole, count)), 1), max(round(Fraction(total - whole, count)), 1)
+        # The share of all multiply-adds that is not masked; that trips are rounded does not change it.
+        useful = Fraction(seq * (seq + 1), 2 * total * tall * block.keys)
+        filled = problem.filling(problem.sizes["batch"] * problem.sizes["heads"] * count)
+        work = full.work * useful * filled
+        found.append((replace(full, work=work, trips=trips[0]), replace(masked, work=work, trips=trips[1])))
+    return found
+
+
+def blocks(problem: Problem) -> Iterator[Block]:
+    """What the machine's products allow: keys are columns of the first product and depth of the second."""
+    rows = problem.row_choices if problem.shares_copies else problem.row_choices[:1]
+    for each in rows:
+        for parts in (1, 2, 3):
+            for keys in problem.columns(max(problem.mma.depth, 16)):
+                if keys >= 32 and keys % problem.mma.depth == 0:
+                    yield Block(parts, each, keys)
 
 
 def tiles(machine: Machine, dtype: str) -> Iterator[tuple[int, int]]:
-    """(parts, keys) that the machine's products allow."""
-    product = machine.instruction(f"mma.{dtype}")
-    for parts in (1, 2, 3):
-        for keys in range(32, product.most_columns + 1, 16):
-            yield parts, keys
+    """(parts, keys) that the machine's products allow, with the rows of one product."""
+    problem = Problem("attention-fwd", machine, SIZES, dtype)
+    for block in blocks(problem):
+        if block.rows == problem.mma.rows:
+            yield block.parts, block.keys
 
 
 def in_registers(machine: Machine, head: int, dtype: str, parts: int, keys: int, bytes_each: int) -> Graph:
-    """The loop where products leave their sums in registers (Hopper, Ampere).
+    """The loop where products leave their sums in registers (Hopper, Ampere), of one tile.
 
     Args:
         machine: what it runs on.
         head: head dimension.
         dtype: of queries, keys and values, as the machine names its products.
-        parts: sub-tiles of ``rows`` queries.
+        parts: sub-tiles, each with the rows of one product.
         keys: keys of a block.
-        bytes_each: bytes of an element.
+        bytes_each: bytes of an element, which the dtype says as well.
     """
-    rows = machine.instruction(f"mma.{dtype}").rows
-    product = f"mma.{dtype}"
-    block = keys * head * bytes_each
-    ops: list[Op] = [
-        machine.op("load_k", {"load": block}, role="load", shape=(keys, head)),
-        machine.op("load_v", {"load": block}, role="load", shape=(keys, head)),
+    problem = Problem("attention-fwd", machine, {**SIZES, "head": head}, dtype)
+    assert bytes_each == problem.bytes_each
+    return one_block(problem, Block(parts, problem.mma.rows, keys))
+
+
+in_tensor_memory = in_registers
+"""The same; where sums are left is the machine's."""
+
+
+def one_block(problem: Problem, block: Block, *, masked: bool = False, sharers: int = 8) -> Graph:
+    """The loop at one tile.
+
+    Args:
+        problem: the kernel.
+        block: the tile.
+        masked: whether positions are compared and scores replaced.
+        sharers: how many programs read the same keys at the same time.
+    """
+    head = problem.multiple("head", problem.mma.depth)
+    loop = Loop(problem, block.parts)
+    sides = range(block.parts) if block.own else [None]
+    brought = [
+        (
+            loop.bring("k", (block.keys, head), part=side, sharers=sharers),
+            loop.bring("v", (block.keys, head), part=side, sharers=sharers),
+        )
+        for side in sides
     ]
-    values: list[Value] = []
-    dependences: list[Dependence] = []
-    k_reads: list[Read] = []
-    v_reads: list[Read] = []
-    for part in range(parts):
-
-        def name(twin: str, part: int = part) -> str:
-            return f"{twin}.{part}"
-
-        def op(twin: str, role: str, work: dict[str, int], shape: tuple[int, ...], part: int = part) -> Op:
-            return machine.op(f"{twin}.{part}", work, part=part, twin=twin, role=role, shape=shape)
-
-        scores = op("qk", "mma", {product: rows * keys * head}, (rows, keys, head))
-        top = op("max", "softmax", {"arithmetic": rows * keys}, (rows, keys))
-        exp = op("exp", "softmax", {"exp2": rows * keys}, (rows, keys))
-        total = op("sum", "softmax", {"arithmetic": rows * keys * 3 // 2}, (rows, keys))
-        rescale = op("rescale", "correction", {"arithmetic": rows * head}, (rows, head))
-        output = op("pv", "mma", {product: rows * keys * head}, (rows, head, keys))
-        ops += [scores, top, exp, total, rescale, output]
-        k_reads.append(Read(scores.name, scores.latency))
-        v_reads.append(Read(output.name, output.latency))
-        scores_bytes, output_bytes = rows * keys * 4, rows * head * 4
-        values += [
-            # Exponentials take the place of the scores; they are converted as they are summed up.
-            Value(name("s"), scores.name, "register", scores_bytes, (Read(top.name, top.issue), Read(exp.name, 0))),
-            Value(name("e"), exp.name, "register", scores_bytes, (Read(total.name, 0),)),
-            Value(name("p"), total.name, "register", rows * keys * bytes_each, (Read(output.name, output.latency),)),
-            Value(
-                name("m"),
-                top.name,
-                "register",
-                rows * 4,
-                (Read(exp.name, exp.issue), Read(rescale.name, rescale.issue), Read(top.name, 0, 1)),
-            ),
-            Value(name("o"), output.name, "register", output_bytes, (Read(rescale.name, 0, 1),)),
-            Value(name("o_scaled"), rescale.name, "register", output_bytes, (Read(output.name, 0),)),
-        ]
-        dependences.append(Dependence(total.name, total.name, total.latency, 1))
-    values += [
-        Value("k", "load_k", "shared", block, tuple(k_reads)),
-        Value("v", "load_v", "shared", block, tuple(v_reads)),
-    ]
-    return Graph(
-        f"attention-fwd d{head} {dtype}",
-        tuple(ops),
-        tuple(values),
-        tuple(dependences),
-        work=Fraction(2 * parts * rows * keys * head),
-        tile={"BM": parts * rows, "BN": keys, "consumers": parts},
-        resident={"shared": parts * rows * head * bytes_each},
-        traffic=2 * block,
+    write = in_register_file if problem.sums == "register" else in_tensor
+    for part in range(block.parts):
+        k, v = brought[part if block.own else 0]
+        write(loop, block, head, part, k, v, masked)
+    sets = block.parts if block.own else 1
+    traffic = sets * 2 * block.keys * head * problem.bytes_each
+    rows = block.rows * (1 if block.own else block.parts)
+    return loop.graph(
+        f"{problem.name} d{head} {problem.dtype}" + (" masked" if masked else ""),
+        work=Fraction(2 * block.parts * block.rows * block.keys * head),
+        tile={
+            "BM": rows,
+            "BN": block.keys,
+            ("consumers" if problem.sums == "register" else "parts"): block.parts,
+        },
+        shared=rows * head * problem.bytes_each,
+        traffic=traffic,
     )
 
 
-def in_tensor_memory(machine: Machine, head: int, dtype: str, parts: int, keys: int, bytes_each: int) -> Graph:
-    """The loop where products leave their sums in tensor memory (Blackwell; FlashAttention-4).
+def mask(loop: Loop, block: Block, part: int) -> Op:
+    """Compares positions, and replaces the scores of keys that a query does not see."""
+    return loop.op("mask", "softmax", {"arithmetic": 2 * block.rows * block.keys}, (block.rows, block.keys), part)
+
+
+def in_register_file(loop: Loop, block: Block, head: int, part: int, k: Brought, v: Brought, masked: bool) -> None:
+    """The ops of a part where products leave their sums in registers."""
+    problem, rows, keys = loop.problem, block.rows, block.keys
+    scores_bytes, output_bytes = rows * keys * 4, rows * head * 4
+    qk = loop.op("qk", "mma", problem.multiply(rows, keys, head), (rows, keys, head), part)
+    hidden = mask(loop, block, part) if masked else None
+    top = loop.op("max", "softmax", {"arithmetic": rows * keys}, (rows, keys), part)
+    exp = loop.op("exp", "softmax", {"exp2": rows * keys}, (rows, keys), part)
+    total = loop.op("sum", "softmax", {"arithmetic": rows * keys * 3 // 2}, (rows, keys), part)
+    rescale = loop.op("rescale", "correction", {"arithmetic": rows * head}, (rows, head), part)
+    pv = loop.op("pv", "mma", problem.multiply(rows, head, keys, "register"), (rows, head, keys), part)
+    k.read_by(qk)
+    v.read_by(pv)
+    # Exponentials take the place of the scores; they are converted as they are summed up.
+    scores = Read(top.name, top.issue), Read(exp.name, 0)
+    if hidden is None:
+        loop.value("s", qk, "register", scores_bytes, *scores)
+    else:
+        loop.value("s", qk, "register", scores_bytes, Read(hidden.name, 0))
+        loop.value("s_masked", hidden, "register", scores_bytes, *scores)
+    loop.value("e", exp, "register", scores_bytes, Read(total.name, 0))
+    loop.value("p", total, "register", rows * keys * problem.bytes_each, Read(pv.name, pv.latency))
+    loop.value(
+        "m",
+        top,
+        "register",
+        rows * 4,
+        Read(exp.name, exp.issue),
+        Read(rescale.name, rescale.issue),
+        Read(top.name, 0, 1),
+    )
+    loop.value("o", pv, "register", output_bytes, Read(rescale.name, 0, 1))
+    loop.value("o_scaled", rescale, "register", output_bytes, Read(pv.name, 0))
+    loop.dependences.append(Dependence(total.name, total.name, total.latency, 1))
+
+
+def in_tensor(loop: Loop, block: Block, head: int, part: int, k: Brought, v: Brought, masked: bool) -> None:
+    """The ops of a part where products leave their sums in tensor memory (Blackwell; FlashAttention-4).
 
     Scores go from tensor memory into registers, and come back as weights in their place; the output stays in tensor
-    memory, where it is rescaled between two products. Arguments as of ``in_registers``.
+    memory, where it is rescaled between two products.
     """
-    product = f"mma.{dtype}"
-    rows = machine.instruction(product).rows
-    block = keys * head * bytes_each
-    ops: list[Op] = [
-        machine.op("load_k", {"load": block}, role="load", shape=(keys, head)),
-        machine.op("load_v", {"load": block}, role="load", shape=(keys, head)),
-    ]
-    values: list[Value] = []
-    k_reads: list[Read] = []
-    v_reads: list[Read] = []
-    for part in range(parts):
-
-        def op(twin: str, role: str, work: dict[str, int], shape: tuple[int, ...], part: int = part) -> Op:
-            return machine.op(f"{twin}.{part}", work, part=part, twin=twin, role=role, shape=shape)
-
-        def value(
-            name: str, producer: Op, memory: str, size: int, *reads: Read, crossing: bool = False, part: int = part
-        ) -> Value:
-            return Value(f"{name}.{part}", producer.name, memory, size, reads, crossing=crossing)
-
-        scores_bytes, output_bytes = rows * keys * 4, rows * head * 4
-        scores = op("qk", "mma", {product: rows * keys * head}, (rows, keys, head))
-        read = op("read_s", "softmax", {"read_tensor": scores_bytes}, (rows, keys))
-        top = op("max", "softmax", {"arithmetic": rows * keys}, (rows, keys))
-        exp = op("exp", "softmax", {"exp2": rows * keys}, (rows, keys))
-        weights = op("write_p", "softmax", {"write_tensor": rows * keys * bytes_each}, (rows, keys))
-        total = op("sum", "softmax", {"arithmetic": rows * keys * 3 // 2}, (rows, keys))
-        # A few columns at a time go through registers.
-        correct = op(
-            "correct",
-            "correction",
-            {"read_tensor": output_bytes, "arithmetic": rows * head, "write_tensor": output_bytes},
-            (rows, head),
-        )
-        output = op("pv", "mma", {product: rows * keys * head}, (rows, head, keys))
-        ops += [scores, read, top, exp, total, weights, correct, output]
-        k_reads.append(Read(scores.name, scores.latency))
-        v_reads.append(Read(output.name, output.latency))
-        values += [
-            # Weights lie where the scores were, until they have been multiplied.
-            value(
-                "s", scores, "tensor", scores_bytes, Read(read.name, read.latency), Read(output.name, output.latency)
-            ),
-            value("s_read", read, "register", scores_bytes, Read(top.name, top.issue), Read(exp.name, 0)),
-            value("e", exp, "register", scores_bytes, Read(total.name, 0)),
-            value("p", total, "register", rows * keys * bytes_each, Read(weights.name, weights.issue)),
-            value("p_written", weights, "tensor", 0, Read(output.name, output.latency)),
-            value(
-                "m",
-                top,
-                "register",
-                rows * 4,
-                Read(exp.name, exp.issue),
-                Read(correct.name, correct.issue),
-                Read(top.name, 0, 1),
-                crossing=True,
-            ),
-            value("l", total, "register", rows * 4, Read(total.name, 0, 1)),
-            value("o", output, "tensor", output_bytes, Read(correct.name, 0, 1)),
-            value("o_corrected", correct, "tensor", 0, Read(output.name, 0)),
-        ]
-    values += [
-        Value("k", "load_k", "shared", block, tuple(k_reads)),
-        Value("v", "load_v", "shared", block, tuple(v_reads)),
-    ]
-    return Graph(
-        f"attention-fwd d{head} {dtype}",
-        tuple(ops),
-        tuple(values),
-        work=Fraction(2 * parts * rows * keys * head),
-        tile={"BM": parts * rows, "BN": keys, "parts": parts},
-        resident={"shared": parts * rows * head * bytes_each},
-        traffic=2 * block,
+    problem, rows, keys = loop.problem, block.rows, block.keys
+    scores_bytes, output_bytes = rows * keys * 4, rows * head * 4
+    weights_bytes = rows * keys * problem.bytes_each
+    qk = loop.op("qk", "mma", problem.multiply(rows, keys, head), (rows, keys, head), part)
+    read = loop.op("read_s", "softmax", {"read_tensor": scores_bytes}, (rows, keys), part)
+    hidden = mask(loop, block, part) if masked else None
+    top = loop.op("max", "softmax", {"arithmetic": rows * keys}, (rows, keys), part)
+    exp = loop.op("exp", "softmax", {"exp2": rows * keys}, (rows, keys), part)
+    total = loop.op("sum", "softmax", {"arithmetic": rows * keys * 3 // 2}, (rows, keys), part)
+    weights = loop.op("write_p", "softmax", {"write_tensor": weights_bytes}, (rows, keys), part)
+    correct = loop.op(
+        "correct",
+        "correction",
+        {"read_tensor": output_bytes, "arithmetic": rows * head, "write_tensor": output_bytes},
+        (rows, head),
+        part,
     )
+    pv = loop.op("pv", "mma", problem.multiply(rows, head, keys, "tensor"), (rows, head, keys), part)
+    k.read_by(qk)
+    v.read_by(pv)
+    # Weights lie where the scores were, until they have been multiplied.
+    loop.value("s", qk, "tensor", scores_bytes, Read(read.name, read.latency), Read(pv.name, pv.latency))
+    scores = Read(top.name, top.issue), Read(exp.name, 0)
+    if hidden is None:
+        loop.value("s_read", read, "register", scores_bytes, *scores)
+    else:
+        loop.value("s_read", read, "register", scores_bytes, Read(hidden.name, 0))
+        loop.value("s_masked", hidden, "register", scores_bytes, *scores)
+    loop.value("e", exp, "register", scores_bytes, Read(total.name, 0))
+    loop.value("p", total, "register", weights_bytes, Read(weights.name, weights.issue))
+    loop.value("p_written", weights, "tensor", 0, Read(pv.name, pv.latency))
+    loop.value(
+        "m",
+        top,
+        "register",
+        rows * 4,
+        Read(exp.name, exp.issue),
+        Read(correct.name, correct.issue),
+        Read(top.name, 0, 1),
+        crossing=True,
+    )
+    loop.value("l", total, "register", rows * 4, Read(total.name, 0, 1))
+    loop.value("o", pv, "tensor", output_bytes, Read(correct.name, 0, 1))
+    loop.value("o_corrected", correct, "tensor", 0, Read(pv.name, 0))
