@@ -20,13 +20,14 @@ from forgec.cli import (
     ops_command,
     opt_command,
     run_command,
+    schedule_command,
     verify_command,
 )
 from forgec.cli.exit_codes import EXIT_BROKEN_PIPE, EXIT_CODES
 
 _VARIABLES = {
     "FORGEC_TARGET": "what to compile for where no --target is given",
-    "FORGEC_CACHE_DIR": "where compiled kernels are kept (see 'forgec cache path')",
+    "FORGEC_CACHE_DIR": "where compiled kernels and solved schedules are kept (see 'forgec cache path')",
     "FORGEC_PERF=1": "programs list their kernels in /tmp/perf-PID.map, for perf",
 }
 
@@ -54,6 +55,7 @@ app.command("check", help=check_command.SUMMARY)(check_command.listed)
 app.command("verify")(verify_command.verify)
 app.command("bisect")(bisect_command.bisect)
 app.command("opt")(opt_command.opt)
+app.command("schedule")(schedule_command.schedule)
 app.command("doctor")(doctor_command.doctor)
 app.command("ops")(ops_command.ops)
 app.command("explain")(explain_command.explain)

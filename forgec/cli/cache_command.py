@@ -11,7 +11,7 @@ from forgec.cli.errors import reporting
 
 cache = typer.Typer(
     name="cache",
-    help="Show or empty the cache of compiled kernels, which compilations share.",
+    help="Show or empty the cache of compiled kernels, which compilations share, and of solved schedules.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -41,12 +41,16 @@ def list_(
 def clear(
     debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks.")] = False,
 ) -> None:
-    """Remove all kernels; the next compilation makes those that it needs again."""
+    """Remove all kernels and schedules; what is needed is made again."""
     with reporting(debug=debug):
         from forgec.backends.kernel_cache import KernelCache
+        from forgec.schedule import store
 
         removed = KernelCache().clear()
         print(f"removed {_total(len(removed), sum(entry.size_bytes for entry in removed))}")
+        schedules = store.clear()
+        if schedules:
+            print(f"removed {schedules} schedule{'s' * (schedules != 1)}")
 
 
 @cache.command()

@@ -195,6 +195,18 @@ CATALOG: dict[str, Entry] = {
         "The solver neither found a schedule nor proved that there is none before its time was over.",
         "Raise --time-limit. This says nothing about whether a schedule exists.",
     ),
+    "FORGE-S010": Entry(
+        "a schedule is not legal",
+        "A stored schedule breaks rules of the definition: what starts too early, is held twice, does not fit, or what "
+        "its certificate says is not so. Each violation names its rule.",
+        "forgec/schedule/schedule.py states the rules. Schedule the kernel again for the machine at hand.",
+    ),
+    "FORGE-S011": Entry(
+        "a stored schedule was dropped",
+        "A schedule in the cache could not be read, or the checker found it illegal for the graphs and the machine "
+        "that were asked for. The kernel is solved anew, and the entry replaced.",
+        "Nothing has to be done. Where it comes back, something else writes to the cache folder.",
+    ),
     "FORGE-B001": Entry(
         "an operation has no native kernel",
         "With --fallback error, an operation that only ATen can execute stops the compilation.",

@@ -101,6 +101,14 @@ class OutOfRangeError(ForgeError, IndexError):
     """An index that a kernel was given is outside of what it indexes: what Python and torch have ``IndexError`` for."""
 
 
+ZERO_DIVISOR = "ZeroDivisionError"
+"""What a kernel's check says of an integer that is divided by 0, as torch does."""
+
+
+class DivisionByZeroError(ForgeError, RuntimeError):
+    """An integer was divided by 0 in a kernel: what torch has ``RuntimeError`` for."""
+
+
 def error(
     code: str, message: str, *, location: Location | None = None, notes: tuple[str, ...] = (), help: str | None = None
 ) -> ForgeError:

@@ -6,7 +6,9 @@ from importlib.util import find_spec
 
 from forgec.diagnostics.diagnostic import ForgeError, error
 
-COMPILER = frozenset({"jinja2", "llvmlite", "onnx", "ortools", "platformdirs", "safetensors", "torch", "xdsl"})
+COMPILER = frozenset(
+    {"jinja2", "llvmlite", "onnx", "ortools", "platformdirs", "pydantic", "safetensors", "torch", "xdsl"}
+)
 """The modules that the extra ``compiler`` brings."""
 
 

@@ -29,7 +29,8 @@ def load(
 
     ``threads`` is how many threads compute during this model's calls, in kernels and in torch's operations. None: as
     many as torch has at the call (``torch.get_num_threads()``); in a process without torch one for each core of the
-    affinity mask, no more than the control group's quota of processors. Results do not depend on it.
+    affinity mask, no more than the control group's quota of processors. Results of kernels do not depend on it;
+    what torch computes (fallbacks) may.
     ``verify="full"`` also hashes the weights. ``device`` must be the one that the artifact was compiled for.
     Of several images of machine code it takes the one that uses most of what this processor has, and maps no other.
     ``weights`` is the path of external weights that are not beside the artifact. FORGE-U001 when the file cannot be

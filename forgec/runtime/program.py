@@ -417,7 +417,9 @@ class Program(NotCopied):
         try:
             frame = lane.frame(linked.executable, accepted.symbols, binding, accepted.library)
             results = frame.run(accepted.tensors, states, progress, generation)
-        except (RuntimeError, MemoryError) as reason:  # what launches raise comes as ForgeError
+        except ForgeError:  # what launches raise
+            raise
+        except (RuntimeError, MemoryError) as reason:
             if not is_out_of_memory(reason):
                 raise error("FORGE-A004", f"the plan cannot be prepared to run: {reason}") from reason
             needed = peak_of(linked.entry, binding, entries=self._all).total_bytes

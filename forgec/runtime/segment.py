@@ -12,7 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from forgec.diagnostics import Diagnostic, ForgeError, Location, OutOfRangeError, error
+from forgec.diagnostics import (
+    ZERO_DIVISOR,
+    Diagnostic,
+    DivisionByZeroError,
+    ForgeError,
+    Location,
+    OutOfRangeError,
+    error,
+)
 from forgec.runtime.driver import ALONE, Job, Record
 from forgec.runtime.team import TEAM
 
@@ -100,6 +108,7 @@ def failure(kernel: Kernel, code: int, place: Location | None) -> ForgeError:
     """What a code that a kernel returned means."""
     if 1 <= code <= len(kernel.checks):
         found = Diagnostic("FORGE-R014", kernel.checks[code - 1], place, (f"kernel '{kernel.name}'",))
-        return OutOfRangeError([found])  # what kernels check is indices
+        # What kernels check is indices, and what integers are divided by.
+        return (DivisionByZeroError if found.message == ZERO_DIVISOR else OutOfRangeError)([found])
     message = f"kernel '{kernel.name}' returned {code}, and has {len(kernel.checks)} checks"
     return error("FORGE-X001", message, location=place)

@@ -80,14 +80,7 @@ def dot_along_sum(k: Kernel, lhs: Tile, rhs: Tile, accumulator: Tile, buffer: Bu
 
 def sums_of_lanes(e: Emitter, values: Sequence[SSAValue]) -> SSAValue:
     """The sum of the lanes of each of some vectors, as many as a power of two, in one vector; a number for one."""
-    count = lanes(values[0].type)
-    if count is None:  # sums of one product
-        if len(values) == 1:
-            return values[0]
-        found = e.poison(vector(values[0].type, len(values)))
-        for lane, value in enumerate(values):
-            found = e.insert(found, value, lane)
-        return found
+    count = lanes(values[0].type) or 1
     if len(values) == 1:
         return e.reduce("add", values[0])
     while count > len(values):

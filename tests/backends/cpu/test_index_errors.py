@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import forgec
-from forgec.diagnostics import ForgeError, OutOfRangeError
+from forgec.diagnostics import DivisionByZeroError, ForgeError, OutOfRangeError
 from forgec.runtime.kernels import is_kernel
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="machine code is for Linux on x86-64")
@@ -123,5 +123,9 @@ def test_integers_divided_by_what_is_zero_only_beyond_the_end(shape: tuple[int, 
     for given, expected in zip(compiled(left, right), whole_quotients(left, right), strict=True):
         torch.testing.assert_close(given, expected, rtol=0, atol=0)
     right.view(-1)[-1] = 0
-    with pytest.raises(ForgeError, match="ZeroDivisionError"):
+    with pytest.raises(DivisionByZeroError, match="ZeroDivisionError") as raised:
         compiled(left, right)
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        whole_quotients(left, right)
+    assert isinstance(raised.value, RuntimeError)
+    assert not isinstance(raised.value, IndexError)

@@ -48,3 +48,10 @@ def test_attention_of_all_small_extents() -> None:
     for ours, each in zip(found, triples, strict=True):
         expected = F.scaled_dot_product_attention(*(tensor.double() for tensor in each))
         torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("queries", [1, 3])
+def test_attention_over_no_keys_is_zeros(queries: int) -> None:
+    query, key = torch.randn(1, 2, queries, 8), torch.randn(1, 2, 0, 8)
+    compiled = forgec.compile(F.scaled_dot_product_attention, (query, key, key), target="cpu:host")
+    assert torch.equal(compiled(query, key, key), torch.zeros_like(query))

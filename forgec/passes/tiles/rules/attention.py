@@ -89,6 +89,8 @@ class Attention:
     def _summed(self, sinks: SSAValue | None) -> tuple[tuple[Tile, Axis], list[Tile]]:
         """The query, and what the loop over the columns leaves."""
         k = self.k
+        if self.columns == 0:
+            raise NotLowered("attention over no keys is zeros, and no loop says so")
         query = self._query()
         row, column = matrix_axes(k, self.row_axes, self.column_axes)
         axis = k.new_axis(self.columns, "loop", "BN")

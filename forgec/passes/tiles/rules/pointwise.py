@@ -9,6 +9,7 @@ from typing import Any
 from xdsl.dialects import arith, math
 from xdsl.ir import Operation
 
+from forgec.diagnostics import ZERO_DIVISOR
 from forgec.ir import types
 from forgec.ir.ops import activation, binary, select, unary
 from forgec.ir.tile import elementwise
@@ -90,7 +91,7 @@ def division(k: KernelBuilder, op: Any, result: int, place: Place) -> Tile:
     within = k.inside(right.axes)
     if within is not None:  # what is beyond the extents was not read
         right = choose(k, within, right, k.constant(1, dtype))
-    k.check(compare(k, "ne", right, k.constant(0, dtype)), "ZeroDivisionError")
+    k.check(compare(k, "ne", right, k.constant(0, dtype)), ZERO_DIVISOR)
     if dtype == "ui8":
         if isinstance(op, binary.FloorDivOp):
             return made(k, arith.DivUIOp, left, right)

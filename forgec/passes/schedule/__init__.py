@@ -1,0 +1,1 @@
+"""What joins kernels of tiles with their schedules: graphs extracted from loops, and schedules lowered into groups."""

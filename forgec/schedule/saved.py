@@ -1,0 +1,71 @@
+"""Schedules with their certificates as files that say all that it takes to check them: graphs, machine and times."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from forgec.diagnostics import error
+from forgec.schedule import files
+from forgec.schedule import machine as machines
+from forgec.schedule.bounds import lower_bounds
+from forgec.schedule.check import Violation, check
+from forgec.schedule.graph import STRICT
+from forgec.schedule.machine import Machine
+from forgec.schedule.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Schedules of one kernel, best first, and the machine that they are for."""
+
+    __pydantic_config__ = STRICT
+    machine: Machine
+    schedules: tuple[Schedule, ...]
+    kernel: str = ""
+
+
+def content(kernel: str, schedules: Sequence[Schedule], machine: Machine) -> bytes:
+    """What is written."""
+    saved = Saved(machine, tuple(schedules), kernel)
+    return (json.dumps(files.to_values(saved), indent=1) + "\n").encode()
+
+
+def read(path: Path, machine: Machine | None = None) -> Saved:
+    """What was written, or one bare schedule. ``machine`` takes the place of the file's.
+
+    Raises:
+        ForgeError: FORGE-U001 where it cannot be read, FORGE-U010 where it holds no schedule, FORGE-U003 where a bare
+            schedule is for a machine that is a file.
+    """
+    try:
+        values: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as caught:
+        raise error("FORGE-U001", f"{path} cannot be read: {caught}") from None
+    except (ValueError, RecursionError) as caught:
+        raise error("FORGE-U010", f"{path} is not JSON: {caught}") from None
+    if isinstance(values, dict) and "phases" in values:
+        schedule = files.from_values(Schedule, values, str(path))
+        return Saved(machine or machines.named(schedule.machine), (schedule,))
+    saved = files.from_values(Saved, values, str(path))
+    if not saved.schedules:
+        raise error("FORGE-U010", f"{path} holds no schedule")
+    return saved if machine is None else Saved(machine, saved.schedules, saved.kernel)
+
+
+def violations(schedule: Schedule, machine: Machine) -> list[Violation]:
+    """What ``check`` finds, and whether the bounds of the certificate are those of the graph.
+
+    On a machine other than its own a schedule is only asked to be legal: its certificate speaks of that one.
+    """
+    found = check(schedule, machine)
+    stated = schedule.certificate
+    if stated is not None and schedule.machine == machine.name and not found:
+        bounds = lower_bounds(schedule.phases[-1].graph, machine)
+        if stated.bounds != bounds:
+            text = f"its largest bound is {bounds[0].cycles} cycles by {bounds[0].name}, or smaller ones differ"
+            found.append(Violation("certificate", text))
+    return found

@@ -1,0 +1,104 @@
+"""Graphs as JSON: what is written is read back equal, whatever names, numbers and memories it has."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from forgec.diagnostics import ForgeError
+from forgec.schedule import files
+from forgec.schedule.graph import MEMORIES, Dependence, Graph, Op, Read, Use, Value
+
+NAMES = st.text(min_size=1, max_size=8)
+CYCLES = st.integers(0, 10**9)
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> Graph:
+    """Any graph at all: edges within an iteration go from an op to a later one."""
+    names = draw(st.lists(NAMES, min_size=1, max_size=5, unique=True))
+    ops = tuple(
+        Op(
+            name,
+            draw(NAMES),
+            draw(CYCLES),
+            draw(CYCLES),
+            tuple(draw(st.lists(st.builds(Use, NAMES, CYCLES, CYCLES, st.integers(0, 9)), max_size=2))),
+            late=draw(CYCLES),
+            variable=draw(st.booleans()),
+            warps=draw(st.integers(1, 16)),
+            part=draw(st.none() | st.integers(0, 3)),
+            twin=draw(st.none() | NAMES),
+            role=draw(st.text(max_size=4)),
+            shape=tuple(draw(st.lists(st.integers(0, 512), max_size=3))),
+            source=draw(st.none() | st.text(max_size=8)),
+        )
+        for name in names
+    )
+    places = st.integers(0, len(names) - 1)
+
+    def edge() -> tuple[int, int, int]:
+        source, target = draw(places), draw(places)
+        return source, target, draw(st.integers(0 if source < target else 1, 3))
+
+    values = []
+    for title in draw(st.lists(NAMES, max_size=4, unique=True)):
+        producer = draw(places)
+        reads = []
+        for target in draw(st.lists(places, max_size=3)):
+            distance = draw(st.integers(0 if producer < target else 1, 3))
+            reads.append(Read(names[target], draw(CYCLES), distance))
+        begin = draw(st.integers(0, ops[producer].latency))
+        memory = draw(st.sampled_from(MEMORIES))
+        values.append(Value(title, names[producer], memory, draw(CYCLES), tuple(reads), begin, draw(st.booleans())))
+    dependences = []
+    for _ in range(draw(st.integers(0, 2))):
+        source, target, distance = edge()
+        dependences.append(Dependence(names[source], names[target], draw(CYCLES), distance))
+    return Graph(
+        draw(NAMES),
+        ops,
+        tuple(values),
+        tuple(dependences),
+        work=draw(st.fractions(min_value=Fraction(1, 1000), max_denominator=1000)),
+        tile=draw(st.dictionaries(NAMES, st.integers(1, 512), max_size=3)),
+        resident=draw(st.dictionaries(st.sampled_from(MEMORIES), CYCLES, max_size=3)),
+        traffic=draw(CYCLES),
+        trips=draw(st.integers(1, 10**6)),
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(graphs())
+def test_a_graph_is_what_its_file_says(graph: Graph) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "graph.json"
+        files.write(graph, path)
+        read = files.read(Graph, path)
+    assert read == graph
+    assert files.to_values(read) == files.to_values(graph)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"ops": []}, "has no ops"),
+        ({"colour": 1}, "colour"),
+        ({"ops": [{"name": "a", "kind": "k", "issue": "soon", "latency": 1}]}, "ops.0.issue"),
+        ({"values": [{"name": "v", "producer": "b", "memory": "register", "size": 1, "reads": []}]}, "names the op b"),
+    ],
+)
+def test_what_is_no_graph_is_refused_by_its_place(change: dict[str, Any], says: str, tmp_path: Path) -> None:
+    path = tmp_path / "graph.json"
+    path.write_text(json.dumps({"name": "g", "ops": [{"name": "a", "kind": "k", "issue": 1, "latency": 1}], **change}))
+    with pytest.raises(ForgeError) as caught:
+        files.read(Graph, path)
+    assert caught.value.code == "FORGE-U010"
+    assert says in str(caught.value)
