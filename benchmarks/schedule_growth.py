@@ -163,9 +163,8 @@ def chart(points: list[Point], limit: float) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
     ]
     parts.append(f'<rect width="{width}" height="{height}" fill="white"/>')
-    parts.append(
-        f'<text x="{left}" y="20" {text}>seconds of one core to solve, over ops of the loop (limit {limit:g} s; hollow: a gap is left)</text>'
-    )
+    title = f"seconds of one core to solve, over ops of the loop (limit {limit:g} s; hollow: a gap is left)"
+    parts.append(f'<text x="{left}" y="20" {text}>{title}</text>')
     for power in range(int(low), int(high) + 1):
         at = y(10.0**power)
         parts.append(f'<line x1="{left}" x2="{width - 30}" y1="{at:.1f}" y2="{at:.1f}" stroke="#ddd"/>')

@@ -8,8 +8,10 @@ the model expects (``latency`` stands in for the variable ones), and whether gro
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from random import Random
 
 from forgec.schedule.graph import Op
 from forgec.schedule.machine import Machine
@@ -283,3 +285,45 @@ def simulate_turns(schedule: Persistent, machine: Machine, turns: int, latency: 
         ends[segment.turn] = max(ends.get(segment.turn, 0), event.done)
     cycles = max(ends.values(), default=0)
     return Simulation(cycles, middle(ends, cycles), run.utilization(cycles), events, deadlock)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Cycles per iteration over runs with random latencies, in rising order; ``expected`` with those of the model."""
+
+    expected: float
+    runs: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Half of the runs take no longer."""
+        return statistics.median(self.runs)
+
+    @property
+    def worst(self) -> float:
+        """The slowest run."""
+        return self.runs[-1]
+
+
+def spread(
+    schedule: Schedule,
+    machine: Machine,
+    *,
+    least: float = 0.5,
+    most: float = 2.0,
+    runs: int = 16,
+    trips: Sequence[int] | None = None,
+    seed: int = 0,
+) -> Spread:
+    """What a schedule achieves where each variable latency is anything from ``least`` to ``most`` times the expected.
+
+    Raises:
+        ValueError: where the schedule comes to a deadlock, which no latency may bring about.
+    """
+    random, found = Random(seed), []
+    for _ in range(runs):
+        run = simulate(schedule, machine, trips, lambda op, _: round(op.latency * random.uniform(least, most)))
+        if run.deadlock:
+            raise ValueError(f"a deadlock: {'; '.join(run.deadlock.values())}")
+        found.append(run.per_iteration)
+    return Spread(simulate(schedule, machine, trips).per_iteration, tuple(sorted(found)))

@@ -10,7 +10,7 @@ import pytest
 from forgec.schedule.check import check
 from forgec.schedule.machine import Machine, named
 from forgec.schedule.schedule import Schedule
-from forgec.schedule.simulate import simulate
+from forgec.schedule.simulate import simulate, spread
 from tests.schedule.solved import kernel, per_iteration, solved, starts_of
 
 
@@ -56,6 +56,19 @@ def test_what_is_simulated_is_what_was_solved(hopper: Machine, head_128: Schedul
     late = simulate(head_128, hopper, [64], lambda op, turn: op.latency * (1 + turn % 3))
     assert late.deadlock == {}
     assert late.cycles >= found.cycles
+
+
+def test_latencies_that_vary_cost_little_until_the_buffers_are_used_up(hopper: Machine, head_128: Schedule) -> None:
+    ii = head_128.phases[0].ii
+    ranges = [(1.0, 1.0), (0.5, 1.5), (0.5, 3.0), (1.0, 12.0)]
+    found = [spread(head_128, hopper, least=a, most=b, runs=6, trips=[32]) for a, b in ranges]
+    medians = [each.median for each in found]
+    assert found[0].runs == (found[0].expected,) * 6
+    assert medians == sorted(medians)
+    # Up to half as much again of a load's latency is within the slack of rings of two or three buffers.
+    assert found[1].worst <= 1.02 * ii
+    assert found[2].worst <= 1.25 * ii
+    assert found[3].median > found[2].median
 
 
 def test_too_few_buffers_are_a_deadlock(hopper: Machine, head_128: Schedule) -> None:
