@@ -142,6 +142,8 @@ class DoneOp(IRDLOperation):
 
     name = "warp.done"
 
+    KIND: ClassVar = TOKEN
+
     token = result_def(TOKEN)
 
     traits = traits_def(Pure())
@@ -166,3 +168,22 @@ class PoisonOp(IRDLOperation):
 
     def __init__(self, kind: Attribute) -> None:
         super().__init__(result_types=[kind])
+
+
+@irdl_op_definition
+class CopyOp(IRDLOperation):
+    """The value in registers of the group's own: what an ``aref.get`` or a product in tensor memory holds stays there."""
+
+    name = "warp.copy"
+
+    T: ClassVar = VarConstraint("T", AnyAttr())
+
+    value = operand_def(T)
+    result = result_def(T)
+
+    traits = traits_def(MemoryReadEffect())
+
+    assembly_format = "$value attr-dict `:` type($value)"
+
+    def __init__(self, value: SSAValue) -> None:
+        super().__init__(operands=[value], result_types=[value.type])

@@ -17,6 +17,7 @@ WARP = Dialect(
         asynchronous.AsyncLoadOp,
         asynchronous.MmaOp,
         asynchronous.WaitOp,
+        asynchronous.CopyOp,
         asynchronous.DoneOp,
         asynchronous.PoisonOp,
     ],

@@ -22,7 +22,7 @@ from forgec.ir.tile.elementwise_reference import dtype_of
 from forgec.ir.tile.interpreter import Program, poison
 from forgec.ir.tile.kernel import Kernel
 from forgec.ir.tile.memory_model import fault
-from forgec.ir.warp.asynchronous import AsyncLoadOp, DoneOp, MmaOp, PoisonOp, WaitOp
+from forgec.ir.warp.asynchronous import AsyncLoadOp, CopyOp, DoneOp, MmaOp, PoisonOp, WaitOp
 from forgec.ir.warp.channels import ConsumedOp, CreateOp, GetOp, PutOp
 from forgec.ir.warp.kernel import GroupOp, KernelOp
 from forgec.ir.warp.types import TokenType
@@ -246,7 +246,7 @@ class _Stream:
             operands = [values[operand] for operand in op.operands]
             if isinstance(op, scf.YieldOp):
                 return operands
-            if isinstance(op, (PutOp, GetOp, ConsumedOp, WaitOp, AsyncLoadOp, MmaOp, DoneOp, PoisonOp)):
+            if isinstance(op, (PutOp, GetOp, ConsumedOp, WaitOp, AsyncLoadOp, MmaOp, CopyOp, DoneOp, PoisonOp)):
                 try:
                     results = yield from self._own(op, operands)
                 except ForgeError as failure:
@@ -295,6 +295,8 @@ class _Stream:
                 token = Token("a product", lambda: result.copy_(self.program.dot(op, *operands)))
                 self.run.products.setdefault(self.name, []).append(token)
                 return [result, token]
+            case CopyOp():
+                return [operands[0].clone()]
             case DoneOp():
                 return [Token("nothing", is_done=True)]
             case PoisonOp():
