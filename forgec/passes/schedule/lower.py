@@ -41,8 +41,8 @@ def lower(kernel: KernelOp, extracted: Extracted, schedule: Schedule) -> WarpKer
 
     Raises:
         ForgecError: FORGE-S020, where the schedule does not say all that it takes: several phases; a value that
-            crosses groups and has no buffers; a loop in a loop; memory that the kernel reads and writes; as many
-            iterations as depend on the part.
+            crosses groups and has no buffers; a loop in a loop; memory that the kernel reads and writes; a loop that
+            begins elsewhere for each part.
     """
     if len(schedule.phases) != 1:
         raise refusal(kernel, f"it has {len(schedule.phases)} phases, one loop is lowered")
@@ -196,12 +196,13 @@ class Frame:
         )
         self._before = self._ops_before()
         for bound in (self.loop.lb, self.loop.ub, self.loop.step):
-            if bound in self.apart:
-                raise refusal(self.kernel, "how often its loop runs differs from part to part", self.loop)
+            if bound in self.apart and bound is not self.loop.ub:
+                raise refusal(self.kernel, "where its loop begins, or its step, differs from part to part", self.loop)
             if not self._is_uniform(bound):
                 raise refusal(self.kernel, "the bounds of its loop are computed of tiles", self.loop)
-        self.lower, upper, self.step = (self._number(bound) for bound in (self.loop.lb, self.loop.ub, self.loop.step))
-        self.trips = self._trips(upper)
+        self.lower, self.step = self._number(self.loop.lb, None), self._number(self.loop.step, None)
+        self.alike = self.loop.ub not in self.apart
+        """Whether the loop runs equally often for all parts."""
 
     def _ops_before(self) -> set[Operation]:
         found: set[Operation] = set()
@@ -211,15 +212,28 @@ class Frame:
             found.add(op)
         return found
 
-    def _number(self, value: SSAValue) -> int | SSAValue:
+    def _number(self, value: SSAValue, part: int | None) -> int | SSAValue:
         owner = value.owner
         if isinstance(owner, IndexOp) and isinstance(owner.expression.data, int):
             return owner.expression.data
         if isinstance(owner, arith.ConstantOp) and isinstance(owner.value, IntegerAttr):
             return owner.value.value.data
-        return self._uniform(value, None)
+        return self._uniform(value, part)
 
-    def _trips(self, upper: int | SSAValue) -> int | SSAValue:
+    def trips_of(self, parts: set[int | None]) -> int | SSAValue:
+        """How often the loop runs in a group with ops of these parts (None: what the parts share)."""
+        if self.alike or not parts:
+            return self._trips(None)
+        if len(parts) > 1:
+            raise refusal(self.kernel, "how often its loop runs differs between parts of one group", self.loop)
+        (part,) = parts
+        if part is not None:
+            return self._trips(part)
+        counts = [self._trips(part) for part in range(self.parts)]
+        inputs = [count for count in counts if not isinstance(count, int)]
+        return self.scope.index(sym_max(*(symbol(f"p{place}") for place in range(len(inputs)))), inputs)
+
+    def _trips(self, part: int | None) -> int | SSAValue:
         inputs: list[SSAValue] = []
 
         def term(value: int | SSAValue) -> Extent:
@@ -228,7 +242,7 @@ class Frame:
             inputs.append(value)
             return symbol(f"p{len(inputs) - 1}")
 
-        length, step = term(upper) - term(self.lower), term(self.step)
+        length, step = term(self._number(self.loop.ub, part)) - term(self.lower), term(self.step)
         count = sym_max(floordiv(length + step - 1, step), 0)
         if isinstance(count, int):
             return count
@@ -242,13 +256,13 @@ class Frame:
         """A number."""
         return self.scope.index(number)
 
-    def at_least(self, count: int) -> SSAValue:
+    def at_least(self, trips: int | SSAValue, count: int) -> SSAValue:
         """Whether there are so many iterations."""
-        found = self.scope.find(("at least", count))
+        found = self.scope.find(("at least", trips, count))
         if found is None:
-            assert not isinstance(self.trips, int), "known numbers are compared while lowering"
-            op = CmpiOp(self.trips, self.constant(count), "sge")
-            found = self.scope.known["at least", count] = self.scope.add(op).results[0]
+            assert not isinstance(trips, int), "known numbers are compared while lowering"
+            op = CmpiOp(trips, self.constant(count), "sge")
+            found = self.scope.known["at least", trips, count] = self.scope.add(op).results[0]
         return found
 
     def ring(self, op: CreateOp, title: str) -> None:

@@ -104,6 +104,7 @@ class Stream:
         self.flow, self.frame, self.group = flow, frame, group
         self.nodes = flow.in_group(group)
         self.exits = list(dict.fromkeys(exits))
+        self.trips = frame.trips_of({node.part for node in self.nodes})
         self.head, self.main = Scope(Block(), frame.scope), Scope(Block())
         self.main.parent = self.head
         self.scope = self.main
@@ -197,7 +198,7 @@ class Stream:
         self._release()
 
     def _fill(self) -> None:
-        trips = self.frame.trips
+        trips = self.trips
         for number in range(self.filling if not isinstance(trips, int) else min(self.filling, trips)):
             if isinstance(trips, int):
                 self.state = self._run(Turn("at", number), number)
@@ -205,7 +206,7 @@ class Stream:
             before = self.state
             inner = Scope(Block(), self.scope)
             after, self.scope = self._inside(inner, lambda number=number: self._run(Turn("at", number), number))
-            results = self._if(self.frame.at_least(number + 1), inner, self._flat(after), self._flat(before))
+            results = self._if(self.frame.at_least(self.trips, number + 1), inner, self._flat(after), self._flat(before))
             self.state = self._unflat(results)
 
     def _inside(self, inner: Scope, write: Callable[[], Any]) -> tuple[Any, Scope]:
@@ -213,7 +214,7 @@ class Stream:
         return write(), outer
 
     def _steady(self) -> None:
-        trips = self.frame.trips
+        trips = self.trips
         if isinstance(trips, int) and trips <= self.filling:
             return
         flat = [self._real(value, kind) for value, kind in self._flat(self.state)]
@@ -247,7 +248,7 @@ class Stream:
         for kept, pairs in self.state.items():
             for age, pair in enumerate(pairs, 1):
                 self.labels[kept, age + kept.holder.stage] = pair
-        trips = self.frame.trips
+        trips = self.trips
         for step in range(self.stages - 1):
             running = [node for node in self.nodes if node.stage > step]
             for stage, run in groupby(running, key=lambda node: node.stage):
@@ -276,7 +277,7 @@ class Stream:
             if len(kept.chain) > 1:
                 raise refusal(self.flow.kernel, "a value is carried through two iterations of an unknown number")
             missing[kept] = [self._virtual(kept, -1)]
-        results = self._if(self.frame.at_least(before), inner, there, self._flat(missing))
+        results = self._if(self.frame.at_least(self.trips, before), inner, there, self._flat(missing))
         for kept, pairs in self._unflat(results, dict.fromkeys(wanted, 1)).items():
             self.labels[kept, before] = pairs[0]
 
@@ -288,22 +289,39 @@ class Stream:
                     continue
                 for before in range(distance, 0, -1):
                     self._when_there_are(before, lambda channel=channel, before=before: self._pass(channel, before))
+                if node.part is not None and channel.holder.part is None and not self.frame.alike:
+                    self._pass_rest(channel)
 
     def _pass(self, channel: Channel, before: int) -> None:
-        ring, number = self.frame.rings[channel.holder.name, channel.value], self.at(Turn("end", before))
-        self.scope.add(GetOp(ring, number))
-        self.scope.add(ConsumedOp(ring, number))
+        self._free(channel, self.at(Turn("end", before)), self.scope)
+
+    def _pass_rest(self, channel: Channel) -> None:
+        """Another part has more iterations than this one: frees what is put for them alone."""
+        body = Block(arg_types=[INDEX])
+        body.args[0].name_hint = "rest"
+        inner = Scope(body, self.scope)
+        self._free(channel, body.args[0], inner)
+        inner.add(scf.YieldOp())
+        last = self.frame.trips_of({None})
+        assert not isinstance(self.trips, int), "parts that differ have numbers that depend on the program"
+        assert not isinstance(last, int), "as above"
+        self.scope.add(scf.ForOp(self.trips, last, self.frame.constant(1), [], body), self.flow.loop)
+
+    def _free(self, channel: Channel, number: SSAValue, scope: Scope) -> None:
+        ring = self.frame.rings[channel.holder.name, channel.value]
+        scope.add(GetOp(ring, number))
+        scope.add(ConsumedOp(ring, number))
 
     def _when_there_are(self, count: int, write: Callable[[], None]) -> None:
         """Write something for the case that there are so many iterations."""
-        trips = self.frame.trips
+        trips = self.trips
         if isinstance(trips, int):
             if trips >= count:
                 write()
             return
         inner = Scope(Block(), self.scope)
         _, self.scope = self._inside(inner, write)
-        self._if(self.frame.at_least(count), inner, [], [])
+        self._if(self.frame.at_least(self.trips, count), inner, [], [])
 
     # Control flow
 
@@ -418,7 +436,7 @@ class Stream:
 
     def at(self, turn: Turn) -> SSAValue:
         """The number of an iteration."""
-        trips = self.frame.trips
+        trips = self.trips
         match turn.kind:
             case "at":
                 return self.frame.constant(turn.n)
@@ -431,7 +449,7 @@ class Stream:
 
     def _place(self, turn: Turn) -> SSAValue:
         """The loop's own variable in an iteration."""
-        lower, step, trips = self.frame.lower, self.frame.step, self.frame.trips
+        lower, step, trips = self.frame.lower, self.frame.step, self.trips
         inputs: list[SSAValue] = []
 
         def term(value: int | SSAValue) -> Extent:
@@ -484,7 +502,7 @@ class Stream:
         if self._is_kept(value, node, part):
             return self.value(after, node, further, turn, accumulates, part)
         here = turn.before(len(chain))
-        trips = self.frame.trips
+        trips = self.trips
         if here.kind == "end" and isinstance(trips, int):
             here = Turn("at", trips - here.n)
         if here.kind == "at" and here.n <= 0:
@@ -494,7 +512,7 @@ class Stream:
         inner = Scope(Block(), self.scope)
         found, self.scope = self._inside(inner, lambda: self.value(after, node, further, turn, accumulates, part))
         start = self._initial(value, part)
-        (result,) = self._if(self.frame.at_least(here.n + 1), inner, [(found, value.type)], [(start, value.type)])
+        (result,) = self._if(self.frame.at_least(self.trips, here.n + 1), inner, [(found, value.type)], [(start, value.type)])
         return result
 
     def _is_kept(self, value: BlockArgument, node: Node | None, part: Any) -> bool:
