@@ -54,7 +54,7 @@ def run_kernel(
     import torch
 
     with torch.no_grad():
-        values = _values(kernel, symbols, bindings)
+        values = bound_symbols(kernel, symbols, bindings)
         ev = Evaluator(values, {}, float64)
         parameters = _parameters(kernel, ev, blocks)
         _run(kernel, ev, parameters, order, scheduler)
@@ -70,7 +70,7 @@ def run_launch(launch: LaunchOp, ev: Evaluator, inputs: Sequence[Any]) -> tuple[
     if not isinstance(kernel, Kernel):
         raise error("FORGE-I002", f"there is no kernel {launch.kernel.string_value()}", location=location_of(launch))
     symbols = [ev.extent(extent) for extent in launch.extents.data]
-    values = _values(kernel, symbols, default_bindings(kernel, symbols))
+    values = bound_symbols(kernel, symbols, default_bindings(kernel, symbols))
     inner = Evaluator(values, {}, ev.float64)
     operands = iter(inputs)
     blocks: list[Any] = []
@@ -131,7 +131,8 @@ def poison(torch: Any, dtype: Any) -> Any:
 # Parameters -----------------------------------------------------------------------------------------------------------
 
 
-def _values(kernel: Kernel, symbols: Sequence[int], bindings: Mapping[str, int] | None) -> dict[str, int]:
+def bound_symbols(kernel: Kernel, symbols: Sequence[int], bindings: Mapping[str, int] | None) -> dict[str, int]:
+    """The values of a kernel's symbols and tile parameters by name."""
     names = kernel.symbol_names
     if len(names) != len(symbols):
         raise error("FORGE-R001", f"{kernel.sym_name.data} has {len(names)} symbols, found {len(symbols)} values")

@@ -216,6 +216,8 @@ class Flow:
         if isinstance(owner, Block):
             if owner is not self.block or not isinstance(value, BlockArgument) or not value.index:
                 return
+            if self.never_changes(value):
+                return
             if value in chain:
                 raise refusal(self.kernel, f"carried value {value.index - 1} is made by no op of the graph", self.loop)
             carried = (*chain, value)
@@ -234,6 +236,8 @@ class Flow:
         owner = value.owner
         if isinstance(owner, Block):
             if owner is self.block and isinstance(value, BlockArgument) and value.index:
+                if self.never_changes(value):
+                    return
                 if not self.is_plain(value):
                     yield distance + 1
                 if distance <= len(self.yielded):
@@ -251,6 +255,10 @@ class Flow:
             value = self.yielded[value.index - 1]
         owner = value.owner
         return not isinstance(owner, Block) and owner in self.owners
+
+    def never_changes(self, carried: BlockArgument) -> bool:
+        """Whether a carried value stays what it was before the loop."""
+        return self.yielded[carried.index - 1] is carried
 
     def unbroken(self, chain: Chain) -> Chain:
         """The end of a chain that nothing is computed between."""

@@ -212,9 +212,9 @@ class Frame:
             found.add(op)
         return found
 
-    def _number(self, value: SSAValue, part: int | None) -> int | SSAValue:
+    def _number(self, value: SSAValue, part: int | None) -> Extent | SSAValue:
         owner = value.owner
-        if isinstance(owner, IndexOp) and isinstance(owner.expression.data, int):
+        if isinstance(owner, IndexOp) and not owner.inputs:
             return owner.expression.data
         if isinstance(owner, arith.ConstantOp) and isinstance(owner.value, IntegerAttr):
             return owner.value.value.data
@@ -236,17 +236,23 @@ class Frame:
     def _trips(self, part: int | None) -> int | SSAValue:
         inputs: list[SSAValue] = []
 
-        def term(value: int | SSAValue) -> Extent:
-            if isinstance(value, int):
+        def term(value: Extent | SSAValue) -> Extent:
+            if not isinstance(value, SSAValue):
                 return value
             inputs.append(value)
             return symbol(f"p{len(inputs) - 1}")
 
         length, step = term(self._number(self.loop.ub, part)) - term(self.lower), term(self.step)
-        count = sym_max(floordiv(length + step - 1, step), 0)
+        count = sym_max(floordiv(length + (step - 1), step), 0)
         if isinstance(count, int):
             return count
         found = self.scope.index(count, inputs)
+        if inputs:  # expressions take their symbols for extents, and a bound may be negative
+            count_of = ("trips", found)
+            if count_of not in self.scope.known:
+                op = arith.MaxSIOp(found, self.constant(0))
+                self.scope.known[count_of] = self.scope.add(op).results[0]
+            found = self.scope.known[count_of]
         found.name_hint = "trips"
         return found
 
@@ -398,8 +404,12 @@ class Frame:
     def finished(self) -> WarpKernelOp:
         """The kernel."""
         block = self.scope.block
-        for op in (*self._channels, *self.groups):
-            block.add_op(op)
+        used = {operand for group in self.groups for op in group.walk() for operand in op.operands}
+        for op in self._channels:
+            if op.results[0] in used:  # of no iterations nothing is handed over
+                block.add_op(op)
+        for group in self.groups:
+            block.add_op(group)
         block.add_op(inherit(ReturnOp(), self.kernel))
         properties = dict(self.kernel.properties)
         if self.parts > 1 and self.axis is not None:

@@ -452,8 +452,8 @@ class Stream:
         lower, step, trips = self.frame.lower, self.frame.step, self.trips
         inputs: list[SSAValue] = []
 
-        def term(value: int | SSAValue) -> Extent:
-            if isinstance(value, int):
+        def term(value: Extent | SSAValue) -> Extent:
+            if not isinstance(value, SSAValue):
                 return value
             inputs.append(value)
             return symbol(f"p{len(inputs) - 1}")
@@ -498,6 +498,8 @@ class Stream:
     def _carried(
         self, value: BlockArgument, node: Node | None, chain: Chain, turn: Turn, accumulates: bool, part: Any
     ) -> SSAValue:
+        if self.flow.never_changes(value):
+            return self._initial(value, part)
         after, further = self.flow.yielded[value.index - 1], (*chain, value)
         if self._is_kept(value, node, part):
             return self.value(after, node, further, turn, accumulates, part)
