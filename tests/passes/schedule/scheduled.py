@@ -60,6 +60,7 @@ def results(
     kernel: Kernel, symbols: Sequence[int], scheduler: Scheduler | None = None, order: Iterable[int] | None = None
 ) -> list[Any]:
     """What a kernel writes."""
+    torch.set_num_threads(1)  # tiles are small: several threads only wait for each other
     blocks = arguments(kernel, symbols)
     run_kernel(kernel, blocks, symbols, order=order, scheduler=scheduler)
     return [blocks[position] for position in kernel.writes.data]
