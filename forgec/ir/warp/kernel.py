@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Self
 
 from xdsl.dialects.builtin import IntAttr, StringAttr
-from xdsl.ir import Attribute, Region
+from xdsl.ir import Attribute, Block, Region
 from xdsl.irdl import IRDLOperation, irdl_op_definition, opt_prop_def, prop_def, region_def, traits_def
 from xdsl.parser import Parser
 from xdsl.printer import Printer
@@ -104,6 +104,9 @@ class GroupOp(IRDLOperation):
         parser.parse_keyword("registers")
         registers = parser.parse_integer()
         attributes = parser.parse_optional_attr_dict_with_keyword()
-        found = cls(name, warps, registers, parser.parse_region())
+        region = parser.parse_region()
+        if not region.blocks:
+            region.add_block(Block())
+        found = cls(name, warps, registers, region)
         found.attributes = {} if attributes is None else dict(attributes.data)
         return found
