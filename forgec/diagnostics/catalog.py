@@ -209,8 +209,8 @@ CATALOG: dict[str, Entry] = {
     ),
     "FORGE-S020": Entry(
         "a schedule cannot be carried out on a kernel",
-        "A kernel's loop was to become code for groups of warps by a schedule, and the schedule does not say all that this "
-        "takes, or the kernel does something beside its loop that groups of warps cannot be given.",
+        "A kernel's loop was to become code for groups of warps by a schedule, and the schedule does not say all that "
+        "this takes, or the kernel does something that groups of warps cannot be given.",
         "The message says what it is. Kernels that cannot be scheduled run as they are.",
     ),
     "FORGE-B001": Entry(
@@ -417,8 +417,8 @@ CATALOG: dict[str, Entry] = {
     ),
     "FORGE-X002": Entry(
         "groups of warps wait for each other",
-        "A scheduled kernel came to a point at which none of its groups can go on: each waits for a slot of a channel that "
-        "another one has to fill or to free first.",
+        "A scheduled kernel came to a point at which none of its groups can go on: each waits for a slot of a channel "
+        "that another one has to fill or to free first.",
         "The notes say who waits for what. A channel with too few slots, or puts and gets in another order than the "
         "schedule's, are the usual reasons.",
     ),

@@ -7,10 +7,10 @@ wrong about, reading what nothing has written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xdsl.dialects import scf
 from xdsl.dialects.builtin import TensorType
@@ -30,9 +30,6 @@ from forgec.ir.tile.memory_model import Accesses, Memory, Storage, fault, grid
 from forgec.ir.tile.types import BlockType, block_type, element, extents
 from forgec.runtime.symbolic import evaluate
 
-if TYPE_CHECKING:
-    from forgec.ir.warp.interpreter import Scheduler
-
 
 def run_kernel(
     kernel: Kernel,
@@ -42,7 +39,7 @@ def run_kernel(
     order: Iterable[int] | None = None,
     *,
     float64: bool = False,
-    scheduler: Scheduler | None = None,
+    scheduler: Callable[[int, int], int] | None = None,
 ) -> None:
     """Run the programs of a kernel's grid on CPU tensors, one for each parameter, which it writes in place.
 
@@ -205,7 +202,7 @@ def _run(
     ev: Evaluator,
     parameters: Sequence[Memory],
     order: Iterable[int] | None,
-    scheduler: Scheduler | None = None,
+    scheduler: Callable[[int, int], int] | None = None,
 ) -> None:
     sizes = tuple(evaluate(extent, ev.symbols) for extent in kernel.grid.data)
     shapes: dict[Attribute, tuple[int, ...]] = {}

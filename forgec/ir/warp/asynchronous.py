@@ -172,7 +172,7 @@ class PoisonOp(IRDLOperation):
 
 @irdl_op_definition
 class CopyOp(IRDLOperation):
-    """The value in registers of the group's own: what an ``aref.get`` or a product in tensor memory holds stays there."""
+    """The value in registers of the group's own, from a slot or from tensor memory (or from there into a slot)."""
 
     name = "warp.copy"
 

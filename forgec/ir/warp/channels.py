@@ -78,7 +78,7 @@ class PutOp(IRDLOperation):
 
     T: ClassVar = VarConstraint("T", AnyAttr())
 
-    ring = operand_def(ParamAttrConstraint(RingType, [T]))
+    ring = operand_def(ParamAttrConstraint(RingType, (T,)))
     index = operand_def(INDEX)
     value = operand_def(T)
     after = var_operand_def(base(TokenType))
@@ -101,7 +101,7 @@ class GetOp(IRDLOperation):
 
     T: ClassVar = VarConstraint("T", AnyAttr())
 
-    ring = operand_def(ParamAttrConstraint(RingType, [T]))
+    ring = operand_def(ParamAttrConstraint(RingType, (T,)))
     index = operand_def(INDEX)
     value = result_def(T)
 
@@ -122,7 +122,7 @@ class ConsumedOp(IRDLOperation):
 
     T: ClassVar = VarConstraint("T", AnyAttr())
 
-    ring = operand_def(ParamAttrConstraint(RingType, [T]))
+    ring = operand_def(ParamAttrConstraint(RingType, (T,)))
     index = operand_def(INDEX)
     after = var_operand_def(base(TokenType))
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from xdsl.dialects import scf
-from xdsl.ir import Block, BlockArgument, Operation, SSAValue
+from xdsl.ir import Block, BlockArgument, Operation, OpResult, SSAValue
 
 from forgec.diagnostics import ForgeError, error
 from forgec.ir.locations import location_of
 from forgec.ir.tile.compute import DotOp
-from forgec.ir.tile.kernel import Kernel
+from forgec.ir.tile.kernel import Kernel, KernelOp
 from forgec.ir.tile.memory import CheckOp, LoadOp, ScatterOp, SortOp, StoreOp
 from forgec.passes.schedule.extract import Extracted
 from forgec.schedule.graph import Value
@@ -83,7 +83,7 @@ class Channel:
 class Flow:
     """The ops of a loop as scheduled."""
 
-    kernel: Kernel
+    kernel: KernelOp
     extracted: Extracted
     schedule: Schedule
     nodes: dict[str, Node] = field(init=False)
@@ -154,7 +154,11 @@ class Flow:
         placed: set[str] = set()
         while waiting:
             tied = [node for node in waiting if node.start % ii == waiting[0].start % ii]
-            ready = next((node for node in tied if before[node.name] <= placed | _others(nodes, tied)), tied[0])
+            known = placed | {node.name for node in nodes if node not in tied}
+            ready = next((node for node in tied if before[node.name] <= known), None)
+            if ready is None:
+                names = ", ".join(node.name for node in tied)
+                raise refusal(self.kernel, f"ops that start at one cycle wait for each other: {names}")
             found.append(ready)
             placed.add(ready.name)
             waiting.remove(ready)
@@ -361,5 +365,7 @@ def _blocks(region) -> Iterator[Block]:
                 yield from _blocks(inner)
 
 
-def _others(nodes: Sequence[Node], tied: Sequence[Node]) -> set[str]:
-    return {node.name for node in nodes} - {node.name for node in tied}
+def number_of(result: SSAValue) -> int:
+    """The place of a value among the results of its op."""
+    assert isinstance(result, OpResult), "the caller has looked"
+    return result.index

@@ -27,8 +27,10 @@ from forgec.ir.warp.kernel import KernelOp as WarpKernelOp
 from forgec.ir.warp.types import ScheduleAttr, ScheduleSummary
 from forgec.passes.schedule.body import Body, bytes_of
 from forgec.passes.schedule.extract import Extracted
-from forgec.passes.schedule.flow import EFFECTS, Flow, operands, refusal
-from forgec.passes.schedule.streams import Scope, Stream
+from forgec.passes.schedule.flow import EFFECTS, Flow, number_of, operands, refusal
+from forgec.passes.schedule.stream_parts import Scope
+from forgec.passes.schedule.stream_writer import Writer
+from forgec.passes.schedule.streams import Stream
 from forgec.runtime.symbolic import Extent, floordiv, sym_max, sym_min, symbol
 from forgec.schedule.schedule import Schedule
 
@@ -67,8 +69,9 @@ def lower(kernel: KernelOp, extracted: Extracted, schedule: Schedule) -> WarpKer
         for op in list(stream.main.block.ops):
             op.detach()
             body.add_op(op)
-        found = GroupOp(group.name, group.warps, group.registers, Region(body))
-        frame.groups.append(inherit(found, extracted.loop))
+        made = GroupOp(group.name, group.warps, group.registers, Region(body))
+        inherit(made, extracted.loop)
+        frame.groups.append(made)
     return frame.finished()
 
 
@@ -170,7 +173,7 @@ class Division:
             for operand in operands(waiting.pop()):
                 owner = operand.owner
                 if owner is self.flow.loop:
-                    found[list(owner.results).index(operand)] = None
+                    found[number_of(operand)] = None
                 elif not isinstance(owner, Block) and owner not in seen:
                     seen.add(owner)
                     waiting.append(owner)
@@ -304,7 +307,7 @@ class Frame:
         if found is None:
             values = {operand: self._uniform(operand, part) for operand in owner.operands}
             found = self.scope.known[key] = self.scope.add(owner.clone(values))
-        return found.results[list(owner.results).index(value)]
+        return found.results[number_of(value)]
 
     # Parts
 
@@ -333,7 +336,7 @@ class Frame:
         return self.scope.index(number, [self._own_program()])
 
     def guarded(self, scope: Scope, part: int | None, write: Callable[[Scope], object]) -> None:
-        """Write what has effects: where the last programs are fewer than the parts, only if this part is one of them."""
+        """Write what has effects: where parts may be more than there are programs, only if there is one for this."""
         if not part or self.parts == 1 or self._divides:
             write(scope)
             return
@@ -349,7 +352,7 @@ class Frame:
 
     # What groups need of what is outside of the loop
 
-    def outer(self, value: SSAValue, part: int | None, stream: Stream) -> SSAValue:
+    def outer(self, value: SSAValue, part: int | None, stream: Writer) -> SSAValue:
         """A value from outside of the loop, for a group."""
         owner = value.owner
         if self._is_uniform(value):
@@ -357,16 +360,16 @@ class Frame:
         if isinstance(owner, Block):
             raise refusal(self.kernel, "a value of an inner block is read outside of it")
         if owner is self.loop:
-            return self._result(self.flow.block.args[list(owner.results).index(value) + 1], part, stream)
+            return self._result(self.flow.block.args[number_of(value) + 1], part, stream)
         scope = stream.head if owner in self._before else stream.main
         key = ("outer", owner, part if any(result in self.apart for result in owner.results) else None)
         found = scope.find(key)
         if found is None:
             values = {operand: self.outer(operand, part, stream) for operand in operands(owner)}
             found = scope.known[key] = scope.add(owner.clone(values))
-        return found.results[list(owner.results).index(value)]
+        return found.results[number_of(value)]
 
-    def _result(self, carried: BlockArgument, part: int | None, stream: Stream) -> SSAValue:
+    def _result(self, carried: BlockArgument, part: int | None, stream: Writer) -> SSAValue:
         exit_ = (carried, part)
         if exit_ in stream.exits:
             return stream.result(carried, part)
@@ -420,7 +423,8 @@ class Frame:
         found = WarpKernelOp.create(
             properties=properties, attributes=dict(self.kernel.attributes), regions=[Region(block)]
         )
-        return inherit(found, self.kernel)
+        inherit(found, self.kernel)
+        return found
 
 
 def _summary(schedule: Schedule) -> ScheduleSummary:

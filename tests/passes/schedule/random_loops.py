@@ -63,7 +63,8 @@ def random_kernel(random: Random, trips: int | None) -> KernelOp:
     kinds = ", ".join([TILE] * carried)
     results = ", ".join(f"%r{number}" for number in range(carried))
     stores = "\n".join(
-        f"tile.store %r{number}, %y{number}[%zero, %zero] : {TILE}, !tile.block<tensor<4x4xf32>>" for number in range(carried)
+        f"tile.store %r{number}, %y{number}[%zero, %zero] : {TILE}, !tile.block<tensor<4x4xf32>>"
+        for number in range(carried)
     )
     outputs = ", ".join(f"%y{number}: !tile.block<tensor<4x4xf32>>" for number in range(carried))
     text = f"""
@@ -110,9 +111,7 @@ def random_extracted(random: Random, kernel: KernelOp, target: Machine) -> Extra
             crossing = memory == "register" and random.random() < 0.6
             values.append(Value(name, names[node], memory, 128, reads, crossing=crossing))
             held[name] = result
-    order = tuple(
-        Dependence(names[node], names[node], 1, 1) for node in body.nodes if isinstance(node, StoreOp)
-    )
+    order = tuple(Dependence(names[node], names[node], 1, 1) for node in body.nodes if isinstance(node, StoreOp))
     graph = Graph("random", tuple(ops), tuple(values), order)
     return Extracted(graph, loop, {names[node]: (node,) for node in body.nodes}, held, 1, None)
 
@@ -140,5 +139,3 @@ def roomy(random: Random) -> Machine:
         isolate=random.choice(("none", "loads", "waits")),
         registers=replace(found.registers, total=1 << 20, most=64, reserve=0, uniform=False),
     )
-
-

@@ -68,7 +68,9 @@ def results(
 
 def is_same(one: Sequence[Any], other: Sequence[Any]) -> bool:
     """Whether results are equal in each element, NaN in the same places."""
-    return all(torch.equal(a.nan_to_num(nan=12345.0), b.nan_to_num(nan=12345.0)) for a, b in zip(one, other, strict=True))
+    return all(
+        torch.equal(a.nan_to_num(nan=12345.0), b.nan_to_num(nan=12345.0)) for a, b in zip(one, other, strict=True)
+    )
 
 
 def assert_same(kernel: KernelOp, warp: WarpKernelOp, symbols: Sequence[int], seeds: Iterable[int]) -> None:
