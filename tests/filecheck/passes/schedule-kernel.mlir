@@ -1,6 +1,32 @@
-// RUN: forgec opt %s -p 'schedule-kernel{target=sm_90a}' --verify-each | filecheck %s
+// RUN: forgec opt %s -p 'schedule-kernel{target=sm_90a}' --split-input-file --verify-each | filecheck %s
 
-// DOC: The loop of a product: one group loads, one multiplies.
+// DOC: Loads run by themselves as early as there is room for what they bring. Both iterations are under way at once here.
+// CHECK-LABEL: warp.kernel @row_sum
+// CHECK:         warp.group "consumer" warps 4 registers {{.*}} {
+// CHECK:           %{{.*}}, %[[T:.*]] = warp.async_load
+// CHECK-NEXT:      %{{.*}}, %[[U:.*]] = warp.async_load
+// CHECK-NEXT:      warp.wait %[[T]]
+// CHECK-NEXT:      %{{.*}} = arith.addf
+// CHECK-NEXT:      warp.wait %[[U]]
+// CHECK-NEXT:      %[[S:.*]] = arith.addf
+// CHECK-NEXT:      tile.store %[[S]]
+tile.kernel @row_sum(%x: !tile.block<tensor<4x96xf32>>, %y: !tile.block<tensor<4x32xf32>>) writes [1] grid [1] {
+  %0 = tile.index 0() : () -> index
+  %96 = tile.index 96() : () -> index
+  %32 = tile.index 32() : () -> index
+  %first = tile.load %x[%0, %0] : !tile.block<tensor<4x96xf32>> -> tensor<4x32xf32>
+  %sum = scf.for %k = %32 to %96 step %32 iter_args(%acc = %first) -> (tensor<4x32xf32>) {
+    %a = tile.load %x[%0, %k] : !tile.block<tensor<4x96xf32>> -> tensor<4x32xf32>
+    %b = arith.addf %acc, %a : tensor<4x32xf32>
+    scf.yield %b : tensor<4x32xf32>
+  }
+  tile.store %sum, %y[%0, %0] : tensor<4x32xf32>, !tile.block<tensor<4x32xf32>>
+  tile.return
+}
+
+// -----
+
+// The loop of a product: one group loads, one multiplies.
 // CHECK-LABEL: warp.kernel @linear
 // CHECK-SAME:    grid [2] schedule #warp.schedule<ii = {{.*}}, bound = {{.*}}, binding = "{{.*}}", stages = {{.*}}>
 // CHECK:         %[[TRIPS:.*]] = tile.index floordiv(n0 + 63, 64)()
@@ -39,6 +65,8 @@ tile.kernel @linear(%x: !tile.block<tensor<128x?xbf16, #forge.tensor<[n0]>>>, %w
   tile.return
 }
 
+// -----
+
 // Two programs that read the same factor are one, where that costs less.
 // CHECK-LABEL: warp.kernel @shared
 // CHECK-SAME:    grid [1] schedule
@@ -62,6 +90,8 @@ tile.kernel @shared(%x: !tile.block<tensor<128x?xbf16, #forge.tensor<[n0]>>>, %w
   tile.return
 }
 
+// -----
+
 // A kernel without a loop.
 // CHECK-LABEL: tile.kernel @straight
 tile.kernel @straight(%x: !tile.block<tensor<8xf32>>, %y: !tile.block<tensor<8xf32>>) writes [1] grid [1] {
@@ -70,6 +100,8 @@ tile.kernel @straight(%x: !tile.block<tensor<8xf32>>, %y: !tile.block<tensor<8xf
   tile.store %a, %y[%z] : tensor<8xf32>, !tile.block<tensor<8xf32>>
   tile.return
 }
+
+// -----
 
 // A kernel that reads what it writes: groups are not ordered against each other in memory.
 // CHECK-LABEL: tile.kernel @in_place
