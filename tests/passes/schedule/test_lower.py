@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from forgec.diagnostics import ForgeError
+from forgec.ir.context import context
+from forgec.ir.interpreter import interpret
 from forgec.ir.tile.kernel import KernelOp
 from forgec.ir.warp.channels import CreateOp
+from forgec.passes.instruments import VerifyEach
+from forgec.passes.manager import run_pipeline
 from forgec.passes.schedule.body import loops_of
 from forgec.passes.schedule.extract import extract
 from forgec.passes.schedule.lower import lower
 from forgec.schedule import machine
 from forgec.schedule.solve import schedules
 from tests.ir.build import parse
-from tests.passes.schedule.scheduled import assert_same, kernels, scheduled
+from tests.passes.schedule.scheduled import assert_same, is_same, kernels, scheduled
 
 ATTENTION = """
 func.func @f(%q: !T, %k: !T, %v: !T) -> !T {
@@ -152,3 +157,14 @@ def test_several_phases_are_refused() -> None:
     schedule = schedules([[extracted.graph, extracted.graph]], hopper)[0]
     with pytest.raises(ForgeError, match=r"FORGE-S020.*2 phases"):
         lower(kernel, extracted, schedule)
+
+
+def test_launches_run_scheduled_kernels() -> None:
+    module = parse(attention("", 128))
+    run_pipeline(module, 'lower-to-tile,bind-tiles{target="cuda:sm_90a" tiles="BM=64,BN=64"}', context=context())
+    generator = torch.Generator().manual_seed(3)
+    inputs = [torch.randn(1, 1, 128, 16, generator=generator).bfloat16() for _ in range(3)]
+    expected = interpret(module, inputs, function="f")
+    run_pipeline(module, "schedule-kernel{target=sm_90a parts=2}", context=context(), instruments=[VerifyEach()])
+    assert any(op.name == "warp.kernel" for op in module.ops)
+    assert is_same(interpret(module, inputs, function="f"), expected)
