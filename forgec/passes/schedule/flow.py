@@ -19,6 +19,7 @@ from forgec.ir.locations import location_of
 from forgec.ir.tile.compute import DotOp
 from forgec.ir.tile.kernel import Kernel, KernelOp
 from forgec.ir.tile.memory import CheckOp, LoadOp, ScatterOp, SortOp, StoreOp
+from forgec.passes.schedule.body import Body
 from forgec.passes.schedule.extract import Extracted
 from forgec.schedule.graph import Value
 from forgec.schedule.schedule import Schedule
@@ -92,6 +93,7 @@ class Flow:
         (self.phase,) = self.schedule.phases
         self.loop = self.extracted.loop
         self.block = self.loop.body.block
+        self.body = Body(self.kernel, self.loop)
         end = self.block.last_op
         assert isinstance(end, scf.YieldOp), "a loop's body ends so"
         self.yielded = tuple(end.operands)

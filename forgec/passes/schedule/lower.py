@@ -20,12 +20,12 @@ from forgec.ir.locations import inherit
 from forgec.ir.tile.compute import IndexOp
 from forgec.ir.tile.elementwise import CmpiOp
 from forgec.ir.tile.kernel import KernelOp, ProgramIdOp, ReturnOp
-from forgec.ir.tile.memory import GatherOp, LoadOp, ScatterOp, SortOp, StoreOp, ViewOp
+from forgec.ir.tile.memory import GatherOp, LoadOp, ScatterOp, SortOp, StoreOp
 from forgec.ir.warp.channels import ConsumedOp, CreateOp, GetOp, PutOp
 from forgec.ir.warp.kernel import GroupOp
 from forgec.ir.warp.kernel import KernelOp as WarpKernelOp
 from forgec.ir.warp.types import ScheduleAttr, ScheduleSummary
-from forgec.passes.schedule.body import Body, bytes_of
+from forgec.passes.schedule.body import bytes_of
 from forgec.passes.schedule.extract import Extracted
 from forgec.passes.schedule.flow import EFFECTS, Flow, number_of, operands, refusal
 from forgec.passes.schedule.stream_parts import Scope
@@ -33,6 +33,8 @@ from forgec.passes.schedule.stream_writer import Writer
 from forgec.passes.schedule.streams import Stream
 from forgec.runtime.symbolic import Extent, floordiv, sym_max, sym_min, symbol
 from forgec.schedule.schedule import Schedule
+
+WRITERS = (StoreOp, ScatterOp, SortOp)
 
 Exit = tuple[BlockArgument, int | None]
 """A carried value whose last is read after the loop, for a part."""
@@ -82,23 +84,20 @@ def check_memory(flow: Flow) -> None:
     inside: dict[SSAValue, set[Operation]] = {}
     outside: set[SSAValue] = set()
     for op in kernel.body.walk():
-        if isinstance(op, (LoadOp, GatherOp, SortOp)) and root(op.block) in written:
+        if isinstance(op, (LoadOp, GatherOp, SortOp)) and flow.body.root(op.block) in written:
             raise refusal(kernel, "it reads memory that it writes", op)
         if isinstance(op, (StoreOp, ScatterOp)):
             if _is_inside(op, flow.loop):
-                inside.setdefault(root(op.block), set()).add(op)
+                inside.setdefault(flow.body.root(op.block), set()).add(op)
             else:
-                outside.add(root(op.block))
+                outside.add(flow.body.root(op.block))
     for block, ops in inside.items():
         if len(ops) > 1 or block in outside:
             raise refusal(kernel, "several stores may meet in memory", next(iter(ops)))
 
 
-def root(block: SSAValue) -> SSAValue:
-    """The parameter of the kernel that a block is a view of."""
-    while isinstance(block.owner, ViewOp):
-        block = block.owner.source
-    return block
+def _written(op: StoreOp | ScatterOp | SortOp) -> SSAValue:
+    return op.places if isinstance(op, SortOp) else op.block
 
 
 def _is_inside(op: Operation, outer: Operation) -> bool:
@@ -129,7 +128,7 @@ class Division:
                 continue
             results = self._results(op)
             for part in parts:
-                blocks = [root(each.block) for each in op.walk() if isinstance(each, (StoreOp, ScatterOp, SortOp))]
+                blocks = [flow.body.root(_written(each)) for each in op.walk() if isinstance(each, WRITERS)]
                 known = {homes[block, part] for block in blocks if (block, part) in homes}
                 if len(known) > 1:
                     raise refusal(flow.kernel, "its stores cannot be divided among the groups", op)
@@ -195,7 +194,7 @@ class Frame:
         self.groups: list[GroupOp] = []
         self._channels: list[Operation] = []
         self.apart: set[SSAValue] = (
-            Body(self.kernel, self.loop).depends_on(self.axis) if self.axis is not None and self.parts > 1 else set()
+            flow.body.depends_on(self.axis) if self.axis is not None and self.parts > 1 else set()
         )
         self._before = self._ops_before()
         for bound in (self.loop.lb, self.loop.ub, self.loop.step):
