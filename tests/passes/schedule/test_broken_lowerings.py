@@ -115,7 +115,9 @@ def test_a_slot_that_is_freed_too_early_shows(attention: tuple[KernelOp, WarpKer
 
 def test_what_is_never_put_is_waited_for(attention: tuple[KernelOp, WarpKernelOp]) -> None:
     outcomes = found(attention[0], each(attention[1], PutOp, erased))
-    assert set(outcomes) == {"FORGE-X002"}
+    # Where the slot comes round again before anybody waits, the next put finds that it is not its turn.
+    assert set(outcomes) <= {"FORGE-X002", "FORGE-X001"}
+    assert outcomes["FORGE-X002"] > 0
 
 
 def test_what_is_never_freed_is_waited_for(attention: tuple[KernelOp, WarpKernelOp]) -> None:

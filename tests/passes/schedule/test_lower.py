@@ -90,7 +90,7 @@ def test_parts_that_the_grid_does_not_divide_by(target: str) -> None:
 def test_any_number_of_iterations(target: str) -> None:
     (kernel,) = kernels(MATMUL, "BM=64,BN=64,BK=16")
     warp, _, schedule = scheduled(kernel, target, 1)
-    assert schedule.phases[0].stages > 7
+    assert schedule.phases[0].stages > 3  # so that some numbers are fewer, some more
     for trips in range(8):
         assert_same(kernel, warp, [16 * trips], [trips])
 
