@@ -207,6 +207,12 @@ CATALOG: dict[str, Entry] = {
         "that were asked for. The kernel is solved anew, and the entry replaced.",
         "Nothing has to be done. Where it comes back, something else writes to the cache folder.",
     ),
+    "FORGE-S020": Entry(
+        "a schedule cannot be carried out on a kernel",
+        "A kernel's loop was to become code for groups of warps by a schedule, and the schedule does not say all that "
+        "this takes, or the kernel does something that groups of warps cannot be given.",
+        "The message says what it is. Kernels that cannot be scheduled run as they are.",
+    ),
     "FORGE-B001": Entry(
         "an operation has no native kernel",
         "With --fallback error, an operation that only ATen can execute stops the compilation.",
@@ -408,5 +414,12 @@ CATALOG: dict[str, Entry] = {
         "internal error",
         "forgec broke one of its own assumptions. This is a defect of forgec, not of the model.",
         "Please report it with the reproducer or with the output of --debug.",
+    ),
+    "FORGE-X002": Entry(
+        "groups of warps wait for each other",
+        "A scheduled kernel came to a point at which none of its groups can go on: each waits for a slot of a channel "
+        "that another one has to fill or to free first.",
+        "The notes say who waits for what. A channel with too few slots, or puts and gets in another order than the "
+        "schedule's, are the usual reasons.",
     ),
 }

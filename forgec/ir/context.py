@@ -11,11 +11,12 @@ from forgec.ir.forge import FORGE
 from forgec.ir.plan import PLAN
 from forgec.ir.tile.dialect import TILE
 from forgec.ir.tile.elementwise import ARITH, MATH
+from forgec.ir.warp.dialect import AREF, WARP
 
 
 def context() -> Context:
     """A fresh context with forge, plan and the builtin dialects that they use."""
     ctx = Context()
-    for dialect in (Builtin, Func, Scf, ARITH, MATH, FORGE, TILE, PLAN):
+    for dialect in (Builtin, Func, Scf, ARITH, MATH, FORGE, TILE, WARP, AREF, PLAN):
         ctx.load_dialect(dialect)
     return ctx

@@ -1,4 +1,4 @@
-"""Writes ``docs/ir.md``, the reference of the forge, tile and plan dialects, from the dialects themselves.
+"""Writes ``docs/ir.md``, the reference of the forge, tile, warp and plan dialects, from the dialects themselves.
 
 python -m forgec.ir.reference_docs            write the file
 python -m forgec.ir.reference_docs --check    fail if the file is out of date
@@ -35,6 +35,10 @@ from forgec.ir.plan_example import plan_example
 from forgec.ir.tile import compute, kernel, memory
 from forgec.ir.tile.dialect import TILE
 from forgec.ir.tile.types import BlockType
+from forgec.ir.warp import asynchronous, channels
+from forgec.ir.warp import kernel as groups
+from forgec.ir.warp.dialect import AREF, WARP
+from forgec.ir.warp.types import RingType, TokenType
 
 PATH = Path(__file__).parents[2] / "docs" / "ir.md"
 
@@ -53,6 +57,7 @@ _KINDS = {
     "TensorType": "tensor type",
     "TileParametersAttr": "tile parameters",
     "DictionaryAttr": "dictionary",
+    "ScheduleAttr": "schedule",
 }
 """What attributes are called in the reference, by their class."""
 
@@ -61,7 +66,7 @@ _HEADER = """\
 
 <!-- Written by `python -m forgec.ir.reference_docs`; do not edit. -->
 
-The three dialects of forgec, all in MLIR's syntax. `forgec opt` reads and prints them; locations are printed on request
+The dialects of forgec, all in MLIR's syntax. `forgec opt` reads and prints them; locations are printed on request
 (`--print-locations`). Ops also use MLIR's `builtin`, `func`, `scf` and `arith` dialects.
 
 Attributes that an op's syntax gives by name (`axes 1`) are optional where the table says so. An *extent* is an integer
@@ -84,6 +89,11 @@ def document() -> str:
     for title, family in TILE_FAMILIES:
         parts.append(f"### {title}\n\n{_prose(inspect.getdoc(family) or '')}")
         parts += [_operation(op) for op in _tile_operations(family)]
+    parts.append(f"## warp\n\n{_prose(WARP_TEXT)}")
+    parts += ["### Types and attributes of scheduled kernels\n", *map(_attribute, (*WARP.attributes, *AREF.attributes))]
+    for title, family in WARP_FAMILIES:
+        parts.append(f"### {title}\n\n{_prose(inspect.getdoc(family) or '')}")
+        parts += [_operation(op) for op in _warp_operations(family)]
     parts.append(f"## plan\n\n{_prose(inspect.getdoc(plan) or '')}")
     parts.append(f"```mlir\n{_printed(plan_example())}\n```\n")
     parts += [_operation(op) for op in sorted(plan.PLAN.operations, key=lambda op: op.name)]
@@ -105,6 +115,20 @@ tiles or scalars of one type; loops and branches are those of `scf`. Integers ar
 TILE_FAMILIES = (("Kernels and launches", kernel), ("Memory", memory), ("Computation", compute))
 
 
+WARP_TEXT = """\
+Kernels of tiles after scheduling: which group of warps does what, in which order, and through which channels groups
+hand each other tiles. Asynchronous ops and waiting for them are explicit; barriers, phases and parity bits are not yet.
+Ops of `tile`, `arith`, `math` and `scf` mean what they mean in kernels that are not scheduled. See
+[scheduling](scheduling.md)."""
+
+WARP_FAMILIES = (("Kernels and groups", groups), ("Asynchronous ops", asynchronous), ("Channels", channels))
+
+
+def _warp_operations(family: object) -> list[type[Operation]]:
+    ops = (*WARP.operations, *AREF.operations)
+    return [op for op in ops if op.__module__ == getattr(family, "__name__", None)]
+
+
 def _tile_operations(family: object) -> list[type[Operation]]:
     return [op for op in TILE.operations if op.__module__ == getattr(family, "__name__", None)]
 
@@ -116,6 +140,9 @@ def _contents() -> str:
         lines.append(f"- {_title(family)[0]}: {names}")
     names = ", ".join(f"[{_short(op)}](#{_anchor(op)})" for op in TILE.operations)
     lines.append(f"- tile: {names}")
+    for dialect in (WARP, AREF):
+        names = ", ".join(f"[{_short(op)}](#{_anchor(op)})" for op in dialect.operations)
+        lines.append(f"- {dialect.name}: {names}")
     names = ", ".join(f"[{_short(op)}](#{_anchor(op)})" for op in sorted(plan.PLAN.operations, key=lambda op: op.name))
     return "\n".join([*lines, f"- plan: {names}", ""])
 
@@ -156,7 +183,7 @@ def _anchor(op: type[Operation]) -> str:
 
 
 def _attribute(cls: type[Attribute]) -> str:
-    sigil = "!" if cls in (StateType, BlockType) else "#"
+    sigil = "!" if cls in (StateType, BlockType, RingType, TokenType) else "#"
     return f"**`{sigil}{cls.name}`** {_prose(inspect.getdoc(cls) or '')}"
 
 
@@ -206,7 +233,7 @@ def _operation(op: type[Operation]) -> str:
 def _value_kind(spec: OperandDef | ResultDef) -> str:
     """What values an operand or a result is."""
     bases = _bases(spec.constr)
-    known = {StateType: "state", BlockType: "block", IndexType: "index"}
+    known = {StateType: "state", BlockType: "block", IndexType: "index", TokenType: "token", RingType: "channel"}
     if len(bases) == 1 and (only := next(iter(bases))) in known:
         return known[only]
     return "tensor" if bases else "tile or scalar"

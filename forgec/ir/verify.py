@@ -14,6 +14,7 @@ from forgec.ir.locations import location_of
 from forgec.ir.ops.module import StateReadOp, StateWriteOp, verify_linear
 from forgec.ir.tile.kernel_bodies import broken_bodies
 from forgec.ir.tile.launches import misfitting_launches
+from forgec.ir.warp.groups import broken_groups
 
 
 def verify_module(module: ModuleOp) -> None:
@@ -42,6 +43,7 @@ def broken_ops(module: ModuleOp) -> Iterator[tuple[Operation, str]]:
     yield from _lost_states(module)
     yield from misfitting_launches(module)
     yield from broken_bodies(module)
+    yield from broken_groups(module)
 
 
 def _failing_verifiers(module: ModuleOp, failure: Exception) -> Iterator[tuple[Operation, str]]:

@@ -34,6 +34,18 @@ def _tile() -> Dialect:
     return TILE
 
 
+def _warp() -> Dialect:
+    from forgec.ir.warp.dialect import WARP
+
+    return WARP
+
+
+def _aref() -> Dialect:
+    from forgec.ir.warp.dialect import AREF
+
+    return AREF
+
+
 def _passes() -> dict[str, PassFactory]:
     taken = get_all_passes()
     return dict(
@@ -50,4 +62,6 @@ def _renamed(factory: PassFactory, name: str) -> Callable[[], type[ModulePass]]:
     return load
 
 
-FORGE_UNIVERSE = Universe(all_dialects={"forge": _forge, "tile": _tile, "plan": _plan}, all_passes=_passes())
+FORGE_UNIVERSE = Universe(
+    all_dialects={"forge": _forge, "tile": _tile, "warp": _warp, "aref": _aref, "plan": _plan}, all_passes=_passes()
+)

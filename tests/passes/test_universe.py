@@ -22,7 +22,7 @@ func.func @f(%x: tensor<4xf32>) -> tensor<4xf32> {
 
 def test_no_name_is_taken_twice():
     assert not set(FORGE_UNIVERSE.all_passes) & set(get_all_passes())
-    own = {"forge", "plan", "tile"}
+    own = {"aref", "forge", "plan", "tile", "warp"}
     assert not set(FORGE_UNIVERSE.all_dialects) & set(Universe.get_multiverse().all_dialects) - own
 
 

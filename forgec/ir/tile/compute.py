@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from xdsl.dialects.builtin import AnyFloat, IndexType, IntAttr, StringAttr, TensorType, UnitAttr, bf16, f32
 from xdsl.ir import Attribute, Operation, SSAValue
@@ -206,22 +206,27 @@ class DotOp(TileOp):
         self.set_up([lhs, rhs, accumulator, *rows], accumulator.type, properties)
 
     def verify_(self) -> None:
-        left, right, result = extents(self.lhs), extents(self.rhs), extents(self.accumulator)
-        if self.transposed is not None:
-            right = right[::-1]
-        if len(left) != 2 or len(right) != 2 or result != (left[0], right[1]) or left[1] != right[0]:
-            raise VerifyException("tile.dot multiplies [m, k] by [k, n] into [m, n]")
-        if element(self.lhs) != element(self.rhs):
-            raise VerifyException("tile.dot multiplies tiles of one element type")
-        if len(self.rows) not in (0, 2):
-            raise VerifyException("tile.dot takes the first of its rows and the one after the last, or none")
-        if self.band is not None and (self.band.data not in ("result", "sum") or not self.rows):
-            raise VerifyException("tile.dot takes a band of its result or of its sum, between two places")
-        if self.precision.data not in ("ieee", "tf32", "bf16"):
-            raise VerifyException(f"there is no precision {self.precision.data!r}")
-        if self.precision.data == "bf16" and (element(self.lhs), element(self.accumulator)) != (bf16, f32):
-            raise VerifyException("products of precision bf16 are of bf16, summed in f32")
+        check_product(self)
         self.expect(self.accumulator.type)
+
+
+def check_product(op: Any) -> None:
+    """Raise VerifyException unless the operands of a matrix product (``tile.dot``, ``warp.mma``) fit."""
+    left, right, result = extents(op.lhs), extents(op.rhs), extents(op.accumulator)
+    if op.transposed is not None:
+        right = right[::-1]
+    if len(left) != 2 or len(right) != 2 or result != (left[0], right[1]) or left[1] != right[0]:
+        raise VerifyException(f"{op.name} multiplies [m, k] by [k, n] into [m, n]")
+    if element(op.lhs) != element(op.rhs):
+        raise VerifyException(f"{op.name} multiplies tiles of one element type")
+    if len(op.rows) not in (0, 2):
+        raise VerifyException(f"{op.name} takes the first of its rows and the one after the last, or none")
+    if op.band is not None and (op.band.data not in ("result", "sum") or not op.rows):
+        raise VerifyException(f"{op.name} takes a band of its result or of its sum, between two places")
+    if op.precision.data not in ("ieee", "tf32", "bf16"):
+        raise VerifyException(f"there is no precision {op.precision.data!r}")
+    if op.precision.data == "bf16" and (element(op.lhs), element(op.accumulator)) != (bf16, f32):
+        raise VerifyException("products of precision bf16 are of bf16, summed in f32")
 
 
 REDUCTIONS = ("add", "mul", "max", "maxnum", "min", "and", "or", "argmax", "argmin")

@@ -7,7 +7,7 @@ wrong about, reading what nothing has written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from math import prod
 from typing import Any
@@ -24,34 +24,37 @@ from forgec.ir.layout import all_different
 from forgec.ir.locations import location_of
 from forgec.ir.tile import compute, memory
 from forgec.ir.tile.elementwise_reference import dtype_of, evaluate_elementwise, from_number
-from forgec.ir.tile.kernel import KernelOp, LaunchOp, ProgramIdOp, ReturnOp
+from forgec.ir.tile.index_reference import evaluate_index
+from forgec.ir.tile.kernel import Kernel, KernelOp, LaunchOp, ProgramIdOp, ReturnOp
 from forgec.ir.tile.memory_model import Accesses, Memory, Storage, fault, grid
 from forgec.ir.tile.types import BlockType, block_type, element, extents
-from forgec.runtime.symbolic import Extent, SymExpr, evaluate
+from forgec.runtime.symbolic import evaluate
 
 
 def run_kernel(
-    kernel: KernelOp,
+    kernel: Kernel,
     blocks: Sequence[Any],
     symbols: Sequence[int],
     bindings: Mapping[str, int] | None = None,
     order: Iterable[int] | None = None,
     *,
     float64: bool = False,
+    scheduler: Callable[[int, int], int] | None = None,
 ) -> None:
     """Run the programs of a kernel's grid on CPU tensors, one for each parameter, which it writes in place.
 
     Each tensor has the dtype, extents and strides of its block (FORGE-R001 to FORGE-R003 if not; with ``float64`` all
     floats are float64). ``symbols`` are the values of the kernel's symbols in order, ``bindings`` tile extents that it
     does not bind itself. ``order`` are numbers of programs in the row-major order of the grid, all of them if absent.
+    ``scheduler`` says which group of a scheduled kernel goes on whenever several can.
     """
     import torch
 
     with torch.no_grad():
-        values = _values(kernel, symbols, bindings)
+        values = bound_symbols(kernel, symbols, bindings)
         ev = Evaluator(values, {}, float64)
         parameters = _parameters(kernel, ev, blocks)
-        _run(kernel, ev, parameters, order)
+        _run(kernel, ev, parameters, order, scheduler)
 
 
 def run_launch(launch: LaunchOp, ev: Evaluator, inputs: Sequence[Any]) -> tuple[Any, ...]:
@@ -61,10 +64,10 @@ def run_launch(launch: LaunchOp, ev: Evaluator, inputs: Sequence[Any]) -> tuple[
     Tile parameters that the kernel does not bind have the extents of ``default_bindings``.
     """
     kernel = SymbolTable.lookup_symbol(launch, launch.kernel)
-    if not isinstance(kernel, KernelOp):
+    if not isinstance(kernel, Kernel):
         raise error("FORGE-I002", f"there is no kernel {launch.kernel.string_value()}", location=location_of(launch))
     symbols = [ev.extent(extent) for extent in launch.extents.data]
-    values = _values(kernel, symbols, default_bindings(kernel, symbols))
+    values = bound_symbols(kernel, symbols, default_bindings(kernel, symbols))
     inner = Evaluator(values, {}, ev.float64)
     operands = iter(inputs)
     blocks: list[Any] = []
@@ -82,7 +85,7 @@ def run_launch(launch: LaunchOp, ev: Evaluator, inputs: Sequence[Any]) -> tuple[
     return tuple(blocks[position] for position in launch.writes.data)
 
 
-def default_bindings(kernel: KernelOp, symbols: Sequence[int]) -> dict[str, int]:
+def default_bindings(kernel: Kernel, symbols: Sequence[int]) -> dict[str, int]:
     """Tile extents for running an unbound kernel here: powers of two, so that tiles do not fit; a kernel's own ones
     come first.
     """
@@ -125,7 +128,8 @@ def poison(torch: Any, dtype: Any) -> Any:
 # Parameters -----------------------------------------------------------------------------------------------------------
 
 
-def _values(kernel: KernelOp, symbols: Sequence[int], bindings: Mapping[str, int] | None) -> dict[str, int]:
+def bound_symbols(kernel: Kernel, symbols: Sequence[int], bindings: Mapping[str, int] | None) -> dict[str, int]:
+    """The values of a kernel's symbols and tile parameters by name."""
     names = kernel.symbol_names
     if len(names) != len(symbols):
         raise error("FORGE-R001", f"{kernel.sym_name.data} has {len(names)} symbols, found {len(symbols)} values")
@@ -141,7 +145,7 @@ def _values(kernel: KernelOp, symbols: Sequence[int], bindings: Mapping[str, int
     return values
 
 
-def _parameters(kernel: KernelOp, ev: Evaluator, blocks: Sequence[Any]) -> list[Memory]:
+def _parameters(kernel: Kernel, ev: Evaluator, blocks: Sequence[Any]) -> list[Memory]:
     if len(blocks) != len(kernel.parameters):
         raise error("FORGE-R001", f"the kernel has {len(kernel.parameters)} parameters, found {len(blocks)} tensors")
     writes, updates = set(kernel.writes.data), set(kernel.updates.data)
@@ -177,7 +181,7 @@ def _check(
         raise error("FORGE-R003", f"{name} has strides {list(tensor.stride())}, the kernel says {list(strides)}")
 
 
-def _check_written(kernel: KernelOp, block: Memory) -> None:
+def _check_written(kernel: Kernel, block: Memory) -> None:
     if not prod(block.shape):
         return
     accesses = block.storage.accesses
@@ -193,7 +197,13 @@ def _check_written(kernel: KernelOp, block: Memory) -> None:
 # Programs -------------------------------------------------------------------------------------------------------------
 
 
-def _run(kernel: KernelOp, ev: Evaluator, parameters: Sequence[Memory], order: Iterable[int] | None) -> None:
+def _run(
+    kernel: Kernel,
+    ev: Evaluator,
+    parameters: Sequence[Memory],
+    order: Iterable[int] | None,
+    scheduler: Callable[[int, int], int] | None = None,
+) -> None:
     sizes = tuple(evaluate(extent, ev.symbols) for extent in kernel.grid.data)
     shapes: dict[Attribute, tuple[int, ...]] = {}
     count = prod(max(size, 0) for size in sizes)
@@ -205,10 +215,16 @@ def _run(kernel: KernelOp, ev: Evaluator, parameters: Sequence[Memory], order: I
         for size in reversed(sizes):
             rest, position = divmod(rest, size)
             place.insert(0, position)
-        _Program(ev, number, place, shapes).block(kernel.body.block, parameters, {})
+        program = Program(ev, number, place, shapes)
+        if isinstance(kernel, KernelOp):
+            program.block(kernel.body.block, parameters, {})
+        else:
+            from forgec.ir.warp.interpreter import run_groups
+
+            run_groups(kernel, program, parameters, scheduler)
 
 
-class _Program:
+class Program:
     """One program of a grid. Values are tensors, of rank 0 for scalars; those of blocks are ``Memory``."""
 
     def __init__(
@@ -224,19 +240,23 @@ class _Program:
         """Execute a block; what its terminator takes. ``values`` are those of the blocks around it."""
         values.update(zip(block.args, inputs, strict=True))
         for op in block.ops:
-            operands = [values[operand] for operand in op.operands]
             if isinstance(op, (ReturnOp, scf.YieldOp, scf.ConditionOp)):
-                return operands
-            try:
-                results = self._control(op, operands, values) if op.regions else self._results(op, operands)
-                self._check_shapes(op, results)
-            except ForgeError as failure:
-                raise failure.at(location_of(op)) from failure
-            except Exception as failure:
-                reason = f"{type(failure).__name__}: {failure}".strip().splitlines()[0]
-                raise error("FORGE-R007", f"{op.name} failed: {reason}", location=location_of(op)) from failure
-            values.update(zip(op.results, results, strict=True))
+                return [values[operand] for operand in op.operands]
+            values.update(zip(op.results, self.results_of(op, values), strict=True))
         return []
+
+    def results_of(self, op: Operation, values: dict[SSAValue, Any]) -> Sequence[Any]:
+        """Execute one op on the values of its operands."""
+        operands = [values[operand] for operand in op.operands]
+        try:
+            results = self._control(op, operands, values) if op.regions else self._results(op, operands)
+            self._check_shapes(op, results)
+        except ForgeError as failure:
+            raise failure.at(location_of(op)) from failure
+        except Exception as failure:
+            reason = f"{type(failure).__name__}: {failure}".strip().splitlines()[0]
+            raise error("FORGE-R007", f"{op.name} failed: {reason}", location=location_of(op)) from failure
+        return results
 
     def _control(self, op: Operation, operands: list[Any], values: dict[SSAValue, Any]) -> list[Any]:
         match op:
@@ -273,7 +293,7 @@ class _Program:
             case memory.ViewOp():
                 return [self._view(op, *operands)]
             case memory.LoadOp():
-                return [self._load(op, operands[0], operands[1:])]
+                return [self.load(op, operands[0], operands[1:])]
             case memory.StoreOp():
                 self._store(op, operands[0], operands[1], operands[2:])
                 return []
@@ -333,7 +353,8 @@ class _Program:
         inside = block.inside(indices, shape)
         return block.addresses(indices).expand(shape), inside
 
-    def _load(self, op: memory.LoadOp, block: Memory, offsets: Sequence[Any]) -> Any:
+    def load(self, op: Any, block: Memory, offsets: Sequence[Any]) -> Any:
+        """The tile that a load (``tile.load``, ``warp.async_load``) reads."""
         places, inside = self._tile(op, block, op.result.type, offsets)
         return self._read(op, block, places, inside).reshape(self.shape(op.result))
 
@@ -395,7 +416,7 @@ class _Program:
         match op:
             case compute.IndexOp():
                 values: dict[str, Any] = {**self.ev.symbols, **{f"p{n}": v for n, v in enumerate(operands)}}
-                found = _index(self.torch, op.expression.data, values)
+                found = evaluate_index(self.torch, op.expression.data, values)
                 return self.torch.as_tensor(found, dtype=self.torch.int64).expand(self.shape(op.result))
             case compute.RangeOp():
                 return self.torch.arange(*self.shape(op.result))
@@ -407,7 +428,7 @@ class _Program:
             case compute.TransposeOp():
                 return operands[0].permute(op.permutation.data)
             case compute.DotOp():
-                return self._dot(op, *operands)
+                return self.dot(op, *operands)
             case compute.ReduceOp():
                 return self._reduce(op.kind.data, operands[0], op.axis.data)
             case compute.ScanOp():
@@ -416,7 +437,8 @@ class _Program:
                 return self._pad(op, operands[0], operands[1:])
         raise error("FORGE-I003", f"{op.name} has no reference implementation")
 
-    def _dot(self, op: compute.DotOp, left: Any, right: Any, accumulator: Any, *rows: Any) -> Any:
+    def dot(self, op: Any, left: Any, right: Any, accumulator: Any, *rows: Any) -> Any:
+        """The product that an op (``tile.dot``, ``warp.mma``) asks for."""
         right = right.T if op.transposed is not None else right
         if op.band is not None and op.band.data == "sum":
             inside = self._is_in_band(left, rows)
@@ -476,26 +498,3 @@ class _Program:
         for index, offset, bound in zip(grid(value.shape), offsets, op.bounds.data, strict=True):
             inside = inside & (index + offset < self.ev.extent(bound))
         return self.torch.where(inside, value, from_number(self.torch, op.other.value, value.dtype))
-
-
-def _index(torch: Any, expression: Extent, values: Mapping[str, Any]) -> Any:
-    """The value of an expression whose symbols are numbers or tensors."""
-    if not isinstance(expression, SymExpr):
-        return expression
-    total: Any = 0
-    for monomial, coefficient in expression.terms:
-        product: Any = coefficient
-        for atom in monomial:
-            if atom.op == "symbol":
-                product = product * values[atom.text]
-                continue
-            arguments = [torch.as_tensor(_index(torch, argument, values)) for argument in atom.args]
-            if atom.op in ("floordiv", "mod"):
-                if (arguments[1] == 0).any():
-                    raise fault(f"{atom.text} divides by zero")
-                mode = torch.floor_divide if atom.op == "floordiv" else torch.remainder
-                product = product * mode(*arguments)
-            else:
-                product = product * reduce(torch.maximum if atom.op == "max" else torch.minimum, arguments)
-        total = total + product
-    return total

@@ -79,23 +79,8 @@ class TileParametersAttr(BareAttr[tuple[TileParameter, ...]]):
         return f"[{', '.join(map(str, self.data))}]"
 
 
-@irdl_op_definition
-class KernelOp(IRDLOperation):
-    """A kernel: what one program of a grid does with blocks of memory.
-
-    ::
-
-        tile.kernel @scale(%x : !tile.block<…>, %y : !tile.block<…>) symbols [n0] writes [1]
-            tiles [BM over n0] grid [floordiv(n0 + BM - 1, BM)] { … }
-
-    Extents in the types of parameters, and ``grid``, are expressions in ``symbols``, whose values a launch gives, and
-    in the tile parameters. ``writes`` are the parameters that the kernel writes and ``updates`` those of them that it
-    also reads or writes in part; no two programs of a grid write one element, but by ``tile.scatter`` with ``combine``.
-    The programs of a grid may run in any order. ``bound`` holds the tile extents that were chosen (``bind-tiles``);
-    ``tiles`` then says what they were chosen for.
-    """
-
-    name = "tile.kernel"
+class Kernel(IRDLOperation):
+    """What a kernel says of itself, before and after it is scheduled (``tile.kernel``, ``warp.kernel``)."""
 
     sym_name = prop_def(SymbolNameConstraint())
     symbols = prop_def(ExtentsAttr)
@@ -183,9 +168,18 @@ class KernelOp(IRDLOperation):
             printer.print_string(" bound ")
             text = ", ".join(f"{name} = {value}" for name, value in self.bindings.items())
             printer.print_string("{" + text + "}")
+        self.print_more(printer)
         printer.print_op_attributes(self.attributes, print_keyword=True)
         printer.print_string(" ")
         printer.print_region(self.body, print_entry_block_args=False)
+
+    def print_more(self, printer: Printer) -> None:
+        """Print what one kind of kernel says beyond the others."""
+
+    @classmethod
+    def parse_more(cls, parser: Parser) -> Mapping[str, Attribute]:
+        """Parse what ``print_more`` prints, as properties."""
+        return {}
 
     @classmethod
     def parse(cls, parser: Parser) -> Self:
@@ -219,11 +213,31 @@ class KernelOp(IRDLOperation):
             properties["bound"] = DictionaryAttr(
                 dict(parser.parse_comma_separated_list(parser.Delimiter.BRACES, binding))
             )
+        properties |= cls.parse_more(parser)
         attributes = parser.parse_optional_attr_dict_with_keyword()
         region = parser.parse_region(arguments)
         return cls.create(
             properties=properties, attributes={} if attributes is None else attributes.data, regions=[region]
         )
+
+
+@irdl_op_definition
+class KernelOp(Kernel):
+    """A kernel: what one program of a grid does with blocks of memory.
+
+    ::
+
+        tile.kernel @scale(%x : !tile.block<…>, %y : !tile.block<…>) symbols [n0] writes [1]
+            tiles [BM over n0] grid [floordiv(n0 + BM - 1, BM)] { … }
+
+    Extents in the types of parameters, and ``grid``, are expressions in ``symbols``, whose values a launch gives, and
+    in the tile parameters. ``writes`` are the parameters that the kernel writes and ``updates`` those of them that it
+    also reads or writes in part; no two programs of a grid write one element, but by ``tile.scatter`` with ``combine``.
+    The programs of a grid may run in any order. ``bound`` holds the tile extents that were chosen (``bind-tiles``);
+    ``tiles`` then says what they were chosen for.
+    """
+
+    name = "tile.kernel"
 
     @staticmethod
     def of(
@@ -288,7 +302,7 @@ class ProgramIdOp(IRDLOperation):
 
     def verify_(self) -> None:
         kernel = self.parent_op()
-        while kernel is not None and not isinstance(kernel, KernelOp):
+        while kernel is not None and not isinstance(kernel, Kernel):
             kernel = kernel.parent_op()
         count = None if kernel is None else len(kernel.grid.data)
         if self.axis.data < 0 or (count is not None and self.axis.data >= count):

@@ -8,17 +8,20 @@ from xdsl.dialects import scf
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import Attribute, Operation, Region
 
-from forgec.ir.tile.kernel import KernelOp
+from forgec.ir.tile.kernel import Kernel, KernelOp
 
 DIALECTS = ("tile", "arith", "math", "scf")
+SCHEDULED = (*DIALECTS, "warp", "aref")
+"""What a kernel may hold before and after it is scheduled."""
 
 
 def broken_bodies(module: ModuleOp) -> Iterator[tuple[Operation, str]]:
     """The ops in kernels that do not belong there, or whose regions yield other types than they have to."""
-    for kernel in [op for op in module.walk() if isinstance(op, KernelOp)]:
+    for kernel in [op for op in module.walk() if isinstance(op, Kernel)]:
+        dialects = DIALECTS if isinstance(kernel, KernelOp) else SCHEDULED
         for op in kernel.body.walk():
-            if op.name.partition(".")[0] not in DIALECTS or isinstance(op, KernelOp):
-                yield op, f"stands in a kernel, which holds ops of {', '.join(DIALECTS)}"
+            if op.name.partition(".")[0] not in dialects or isinstance(op, Kernel):
+                yield op, f"stands in a kernel, which holds ops of {', '.join(dialects)}"
             elif isinstance(op, scf.IfOp):
                 for name, region in (("then", op.true_region), ("else", op.false_region)):
                     if region.blocks or op.results:

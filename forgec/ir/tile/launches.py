@@ -9,7 +9,7 @@ from xdsl.ir import Operation
 from xdsl.traits import SymbolTable
 from xdsl.utils.exceptions import VerifyException
 
-from forgec.ir.tile.kernel import KernelOp, LaunchOp
+from forgec.ir.tile.kernel import Kernel, LaunchOp
 from forgec.ir.tile.substitution import substituted_tensor
 from forgec.ir.tile.types import block_type
 
@@ -30,7 +30,7 @@ def misfitting_launches(module: ModuleOp) -> Iterator[tuple[Operation, str]]:
 def _misfit(launch: LaunchOp) -> str | None:
     name = launch.kernel.string_value()
     kernel = SymbolTable.lookup_symbol(launch, launch.kernel)
-    if not isinstance(kernel, KernelOp):
+    if not isinstance(kernel, Kernel):
         return f"the module has no kernel {name}"
     if len(launch.extents.data) != len(kernel.symbol_names):
         return f"{name} has {len(kernel.symbol_names)} symbols, found {len(launch.extents.data)} extents"

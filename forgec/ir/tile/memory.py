@@ -56,10 +56,13 @@ class ViewOp(IRDLOperation):
             raise VerifyException("a view has the element type of its source")
 
 
-class _Access(IRDLOperation):
+class TileAccess(IRDLOperation):
+    """Base of the ops that move tiles between blocks and values."""
+
     custom_directives = (Bare,)
 
-    def _check_in_bounds(self, dims: IntsAttr | None, rank: int) -> None:
+    def check_in_bounds(self, dims: IntsAttr | None, rank: int) -> None:
+        """Raise VerifyException unless these are dimensions of a block."""
         found = () if dims is None else dims.data
         for dim in found:
             if not 0 <= dim < rank:
@@ -67,7 +70,8 @@ class _Access(IRDLOperation):
         if len(set(found)) != len(found):
             raise VerifyException("in_bounds names a dimension twice")
 
-    def _check_block(self, block: SSAValue, tile: SSAValue, offsets: Sequence[SSAValue]) -> None:
+    def check_block(self, block: SSAValue, tile: SSAValue, offsets: Sequence[SSAValue]) -> None:
+        """Raise VerifyException unless a tile is one of the block."""
         tensor = block_type(block)
         if element(tile) != signless(tensor.element_type):
             raise VerifyException(f"{self.name} moves elements of type {tensor.element_type}, found {element(tile)}")
@@ -76,7 +80,7 @@ class _Access(IRDLOperation):
 
 
 @irdl_op_definition
-class LoadOp(_Access):
+class LoadOp(TileAccess):
     """The tile of a block that begins at ``offsets`` (elements along each dimension).
 
     Tile and block have one rank; with all extents of the block 1 (or rank 0) the result is a scalar. Elements outside
@@ -106,14 +110,14 @@ class LoadOp(_Access):
         Operation.__init__(self, operands=(block, *offsets), result_types=(kind,), properties=properties)
 
     def verify_(self) -> None:
-        self._check_block(self.block, self.result, self.offsets)
-        self._check_in_bounds(self.in_bounds, len(self.offsets))
+        self.check_block(self.block, self.result, self.offsets)
+        self.check_in_bounds(self.in_bounds, len(self.offsets))
         if isinstance(self.result.type, TensorType) and len(extents(self.result)) != len(self.offsets):
             raise VerifyException("a tile that is loaded has the rank of the block")
 
 
 @irdl_op_definition
-class StoreOp(_Access):
+class StoreOp(TileAccess):
     """Writes a tile (or a scalar) to a block, beginning at ``offsets``; elements outside the block are not written."""
 
     name = "tile.store"
@@ -134,13 +138,13 @@ class StoreOp(_Access):
         Operation.__init__(self, operands=(value, block, *offsets))
 
     def verify_(self) -> None:
-        self._check_block(self.block, self.value, self.offsets)
-        self._check_in_bounds(self.in_bounds, len(self.offsets))
+        self.check_block(self.block, self.value, self.offsets)
+        self.check_in_bounds(self.in_bounds, len(self.offsets))
         if isinstance(self.value.type, TensorType) and len(extents(self.value)) != len(self.offsets):
             raise VerifyException("a tile that is stored has the rank of the block")
 
 
-class _ElementAccess(_Access):
+class _ElementAccess(TileAccess):
     def _check_indices(self, tile: SSAValue, indices: Sequence[SSAValue], mask: SSAValue | None) -> None:
         for index in indices:
             if element(index) != INDEX or extents(index) not in ((), extents(tile)):
@@ -188,7 +192,7 @@ class GatherOp(_ElementAccess):
         )
 
     def verify_(self) -> None:
-        self._check_block(self.block, self.result, self.indices)
+        self.check_block(self.block, self.result, self.indices)
         self._check_indices(self.result, self.indices, self.mask)
 
 
@@ -231,14 +235,14 @@ class ScatterOp(_ElementAccess):
         )
 
     def verify_(self) -> None:
-        self._check_block(self.block, self.value, self.indices)
+        self.check_block(self.block, self.value, self.indices)
         self._check_indices(self.value, self.indices, self.mask)
         if self.combine is not None and self.combine.data not in ("any", "add", "max", "min"):
             raise VerifyException(f"there is no combination {self.combine.data!r}")
 
 
 @irdl_op_definition
-class SortOp(_Access):
+class SortOp(TileAccess):
     """Writes to ``places`` (a row of i64) where the elements of the row ``block`` stand, from the least to the greatest
     or, ``descending``, the other way; equal ones in their order. NaN is greater than all numbers, -0 and 0 are equal.
     Blocks are of rank 1 and of one extent; the places lie without gaps, and nothing but the op reads or writes them.

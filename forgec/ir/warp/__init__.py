@@ -1,0 +1,1 @@
+"""The warp dialect: kernels after scheduling."""

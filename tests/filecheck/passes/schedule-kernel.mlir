@@ -1,0 +1,118 @@
+// RUN: forgec opt %s -p 'schedule-kernel{target=sm_90a}' --split-input-file --verify-each | filecheck %s
+
+// DOC: Loads run by themselves as early as there is room for what they bring. Both iterations are under way at once here.
+// CHECK-LABEL: warp.kernel @row_sum
+// CHECK:         warp.group "consumer" warps 4 registers {{.*}} {
+// CHECK:           %{{.*}}, %[[T:.*]] = warp.async_load
+// CHECK-NEXT:      %{{.*}}, %[[U:.*]] = warp.async_load
+// CHECK-NEXT:      warp.wait %[[T]]
+// CHECK-NEXT:      %{{.*}} = arith.addf
+// CHECK-NEXT:      warp.wait %[[U]]
+// CHECK-NEXT:      %[[S:.*]] = arith.addf
+// CHECK-NEXT:      tile.store %[[S]]
+tile.kernel @row_sum(%x: !tile.block<tensor<4x96xf32>>, %y: !tile.block<tensor<4x32xf32>>) writes [1] grid [1] {
+  %0 = tile.index 0() : () -> index
+  %96 = tile.index 96() : () -> index
+  %32 = tile.index 32() : () -> index
+  %first = tile.load %x[%0, %0] : !tile.block<tensor<4x96xf32>> -> tensor<4x32xf32>
+  %sum = scf.for %k = %32 to %96 step %32 iter_args(%acc = %first) -> (tensor<4x32xf32>) {
+    %a = tile.load %x[%0, %k] : !tile.block<tensor<4x96xf32>> -> tensor<4x32xf32>
+    %b = arith.addf %acc, %a : tensor<4x32xf32>
+    scf.yield %b : tensor<4x32xf32>
+  }
+  tile.store %sum, %y[%0, %0] : tensor<4x32xf32>, !tile.block<tensor<4x32xf32>>
+  tile.return
+}
+
+// -----
+
+// The loop of a product: one group loads, one multiplies.
+// CHECK-LABEL: warp.kernel @linear
+// CHECK-SAME:    grid [2] schedule #warp.schedule<ii = {{.*}}, bound = {{.*}}, binding = "{{.*}}", stages = {{.*}}>
+// CHECK:         %[[TRIPS:.*]] = tile.index floordiv(n0 + 63, 64)()
+// CHECK-DAG:     %[[A:a_ring]] = aref.create depth {{.*}} in "shared" : !aref.ring<tensor<64x64xbf16>>
+// CHECK-DAG:     %[[B:b_ring]] = aref.create depth {{.*}} in "shared" : !aref.ring<tensor<64x64xbf16>>
+// CHECK:         warp.group "load" warps 1 registers {{.*}} {
+// CHECK:           scf.for %[[I:.*]] = %{{.*}} to %[[TRIPS]] step
+// CHECK:             %[[L:.*]], %[[T:.*]] = warp.async_load %{{.*}}[%m, %{{.*}}] in "shared"
+// CHECK-NEXT:        aref.put %{{.*}}[%[[I]]], %[[L]] after %[[T]]
+// CHECK:             warp.async_load
+// CHECK:         warp.group "mma" warps 4 registers {{.*}} {
+// CHECK:           %[[LOOP:.*]], %[[LAST:.*]] = scf.for %[[J:.*]] = %{{.*}} to %[[TRIPS]] step %{{.*}} iter_args(%[[ACC:.*]] = %init, %{{.*}} = %{{.*}}) -> (tensor<64x64xf32>, !warp.token)
+// CHECK:             %[[X:.*]] = aref.get %[[A]][%[[J]]]
+// CHECK:             %[[Y:.*]] = aref.get %[[B]][%[[J]]]
+// CHECK-NOT:         warp.wait
+// CHECK:             %{{.*}}, %[[V:.*]] = warp.mma %[[X]], %[[Y]] into %[[ACC]] transposed
+// CHECK:             aref.consumed %[[A]][%[[J]]] after %[[V]]
+// CHECK:             aref.consumed %[[B]][%[[J]]] after %[[V]]
+// CHECK:           warp.wait %[[LAST]]
+// CHECK:           tile.store %[[LOOP]], %y
+tile.kernel @linear(%x: !tile.block<tensor<128x?xbf16, #forge.tensor<[n0]>>>, %w: !tile.block<tensor<128x?xbf16, #forge.tensor<[n0]>>>, %y: !tile.block<tensor<128x64xf32>>) symbols [n0] writes [2] grid [2] {
+  %p = tile.program_id 0
+  %m = tile.index p0 * 64(%p) : (index) -> index
+  %zero = tile.index 0() : () -> index
+  %end = tile.index n0() : () -> index
+  %step = tile.index 64() : () -> index
+  %f = arith.constant 0.0 : f32
+  %init = tile.broadcast %f along [] : f32 -> tensor<64x64xf32>
+  %sum = scf.for %k = %zero to %end step %step iter_args(%acc = %init) -> (tensor<64x64xf32>) {
+    %a = tile.load %x[%m, %k] : !tile.block<tensor<128x?xbf16, #forge.tensor<[n0]>>> -> tensor<64x64xbf16>
+    %b = tile.load %w[%m, %k] : !tile.block<tensor<128x?xbf16, #forge.tensor<[n0]>>> -> tensor<64x64xbf16>
+    %c = tile.dot %a, %b into %acc transposed : tensor<64x64xbf16>, tensor<64x64xbf16> -> tensor<64x64xf32>
+    scf.yield %c : tensor<64x64xf32>
+  }
+  tile.store %sum, %y[%m, %zero] : tensor<64x64xf32>, !tile.block<tensor<128x64xf32>>
+  tile.return
+}
+
+// -----
+
+// Two programs that read the same factor are one, where that costs less.
+// CHECK-LABEL: warp.kernel @shared
+// CHECK-SAME:    grid [1] schedule
+// CHECK-DAG:     aref.create depth {{.*}} readers 2 in "shared"
+// CHECK:         warp.group "load"
+tile.kernel @shared(%x: !tile.block<tensor<128x?xbf16, #forge.tensor<[n0]>>>, %w: !tile.block<tensor<64x?xbf16, #forge.tensor<[n0]>>>, %y: !tile.block<tensor<128x64xf32>>) symbols [n0] writes [2] grid [2] {
+  %p = tile.program_id 0
+  %m = tile.index p0 * 64(%p) : (index) -> index
+  %zero = tile.index 0() : () -> index
+  %end = tile.index n0() : () -> index
+  %step = tile.index 64() : () -> index
+  %f = arith.constant 0.0 : f32
+  %init = tile.broadcast %f along [] : f32 -> tensor<64x64xf32>
+  %sum = scf.for %k = %zero to %end step %step iter_args(%acc = %init) -> (tensor<64x64xf32>) {
+    %a = tile.load %x[%m, %k] : !tile.block<tensor<128x?xbf16, #forge.tensor<[n0]>>> -> tensor<64x64xbf16>
+    %b = tile.load %w[%zero, %k] : !tile.block<tensor<64x?xbf16, #forge.tensor<[n0]>>> -> tensor<64x64xbf16>
+    %c = tile.dot %a, %b into %acc transposed : tensor<64x64xbf16>, tensor<64x64xbf16> -> tensor<64x64xf32>
+    scf.yield %c : tensor<64x64xf32>
+  }
+  tile.store %sum, %y[%m, %zero] : tensor<64x64xf32>, !tile.block<tensor<128x64xf32>>
+  tile.return
+}
+
+// -----
+
+// A kernel without a loop.
+// CHECK-LABEL: tile.kernel @straight
+tile.kernel @straight(%x: !tile.block<tensor<8xf32>>, %y: !tile.block<tensor<8xf32>>) writes [1] grid [1] {
+  %z = tile.index 0() : () -> index
+  %a = tile.load %x[%z] : !tile.block<tensor<8xf32>> -> tensor<8xf32>
+  tile.store %a, %y[%z] : tensor<8xf32>, !tile.block<tensor<8xf32>>
+  tile.return
+}
+
+// -----
+
+// A kernel that reads what it writes: groups are not ordered against each other in memory.
+// CHECK-LABEL: tile.kernel @in_place
+tile.kernel @in_place(%y: !tile.block<tensor<4x64xf32>>) writes [0] updates [0] grid [1] {
+  %zero = tile.index 0() : () -> index
+  %end = tile.index 64() : () -> index
+  %step = tile.index 4() : () -> index
+  scf.for %i = %zero to %end step %step {
+    %a = tile.load %y[%zero, %i] : !tile.block<tensor<4x64xf32>> -> tensor<4x4xf32>
+    %b = arith.addf %a, %a : tensor<4x4xf32>
+    tile.store %b, %y[%zero, %i] : tensor<4x4xf32>, !tile.block<tensor<4x64xf32>>
+  }
+  tile.return
+}
