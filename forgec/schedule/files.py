@@ -25,7 +25,7 @@ def from_values(kind: type[T], values: Any, origin: str) -> T:
     """A dataclass from JSON values.
 
     Raises:
-        ForgecError: FORGE-U010, which names the place of each fault in ``origin``.
+        ForgeError: FORGE-U010, which names the place of each fault in ``origin``.
     """
     try:
         return adapter(kind).validate_python(values)
@@ -46,7 +46,7 @@ def read(kind: type[T], path: Path) -> T:
     """A dataclass from a file: TOML where its name ends so, else JSON.
 
     Raises:
-        ForgecError: FORGE-U001 where it cannot be read, FORGE-U010 where it does not hold one.
+        ForgeError: FORGE-U001 where it cannot be read, FORGE-U010 where it does not hold one.
     """
     try:
         text = path.read_text(encoding="utf-8")

@@ -236,7 +236,7 @@ def order_in_iteration(graph: Graph) -> list[str]:
     """The ops in an order that respects what one iteration orders by itself.
 
     Raises:
-        ForgecError: FORGE-U010, where ops of one iteration wait for each other.
+        ForgeError: FORGE-U010, where ops of one iteration wait for each other.
     """
     waiting: dict[str, set[str]] = {op.name: set() for op in graph.ops}
     for source, target, _, distance in graph.precedences():

@@ -15,7 +15,7 @@ from fractions import Fraction
 
 from forgec.schedule.graph import Graph, Op, Value
 from forgec.schedule.machine import Machine
-from forgec.schedule.schedule import freed, lifetime, transfer
+from forgec.schedule.schedule import freed, least_depths, lifetime, transfer
 
 PATIENCE = 6
 """How often an op may be placed, on average: Rau's budget ratio."""
@@ -358,16 +358,7 @@ class Loop:
 
 def buffers(problem: Problem, guess: Guess, home: Mapping[str, int]) -> dict[str, int]:
     """The fewest buffers of each value at these times."""
-    depths: dict[str, int] = {}
-    for graph, ii, starts in zip(problem.graphs, guess.iis, guess.starts, strict=True):
-        for value in graph.values:
-            life = lifetime(graph, value, starts, ii)
-            crosses = any(home[read.op] != home[value.producer] for read in value.reads)
-            hop = problem.costs.latency if crosses else 0
-            ends = [starts[read.op] + read.distance * ii + freed(value, read) + hop for read in value.reads]
-            life = max([life, *(end - starts[value.producer] - value.begin for end in ends)])
-            depths[value.name] = max(depths.get(value.name, 1), -(-life // ii))
-    return depths
+    return least_depths(problem.graphs, guess.iis, problem.costs.latency, guess.starts, home)
 
 
 def too_large(problem: Problem, guess: Guess, home: Mapping[str, int]) -> dict[str, int] | None:

@@ -71,6 +71,20 @@ class Instruction:
     left: tuple[str, ...] = ()
     right: tuple[str, ...] = ("shared",)
 
+    def operand_bytes(self, rows: int, left: int, right: int, *, across: bool = True) -> int:
+        """Bytes of shared memory that a product of ``rows`` reads for operands of ``left`` and ``right`` bytes.
+
+        An instruction reads the right one once for all of its rows. Where operands have to be in registers, each warp
+        reads what its own part of the result needs: all columns, or a share of them if the warps of the product may
+        divide its columns (``across``) as well as its rows; they are divided for the least.
+        """
+        if "shared" in self.right:
+            return left + right * -(-rows // (self.rows or rows))
+        splits = [
+            down for down in range(1, self.warps + 1) if self.warps % down == 0 and (across or down == self.warps)
+        ]
+        return min(left * (self.warps // down) + right * down for down in splits)
+
 
 @dataclass(frozen=True)
 class Registers:
@@ -163,7 +177,7 @@ class Machine:
         """The instruction of a kind.
 
         Raises:
-            ForgecError: FORGE-U010, where the machine has none.
+            ForgeError: FORGE-U010, where the machine has none.
         """
         if kind not in self.instructions:
             raise error(
@@ -236,7 +250,7 @@ def named(name: str) -> Machine:
     """A machine of forgec's own by its architecture (``sm_90a``), or one from a file.
 
     Raises:
-        ForgecError: FORGE-U003 where there is none of that name, FORGE-U010 where the file holds none.
+        ForgeError: FORGE-U003 where there is none of that name, FORGE-U010 where the file holds none.
     """
     path = Path(name)
     if path.suffix in (".toml", ".json"):

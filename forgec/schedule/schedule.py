@@ -40,7 +40,7 @@ distance :math:`k` in the first iterations of a phase reads what the last iterat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -182,6 +182,24 @@ def rank(phase: Phase, depths: Mapping[str, int]) -> dict[str, int]:
 def freed(value: Value, read: Read) -> int:
     """Cycles from the start of a reader until its buffer may be written again, whose writer starts after the reader."""
     return max(read.release, value.begin)
+
+
+def least_depths(
+    graphs: Sequence[Graph],
+    iis: Sequence[int],
+    latency: int,
+    starts: Sequence[Mapping[str, int]],
+    group_of: Mapping[str, int],
+) -> dict[str, int]:
+    """The fewest buffers of each value at these times; ``latency``: that of a hand-over."""
+    depths: dict[str, int] = {}
+    for graph, ii, row in zip(graphs, iis, starts, strict=True):
+        for value in graph.values:
+            hop = latency if any(group_of[read.op] != group_of[value.producer] for read in value.reads) else 0
+            ends = [row[read.op] + read.distance * ii + freed(value, read) + hop for read in value.reads]
+            held = max([lifetime(graph, value, row, ii), *(end - row[value.producer] - value.begin for end in ends)])
+            depths[value.name] = max(depths.get(value.name, 1), -(-held // ii))
+    return depths
 
 
 def gets(schedule: Schedule, graph: Graph, op: Op) -> int:

@@ -11,7 +11,7 @@ from forgec.schedule.bounds import length_bound
 from forgec.schedule.graph import Graph, Op
 from forgec.schedule.heuristic import Guess, Problem, grants
 from forgec.schedule.model import Model
-from forgec.schedule.schedule import Group, freed, lifetime
+from forgec.schedule.schedule import Group, least_depths
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def guessed_solution(problem: Problem, guess: Guess, graphs: Sequence[Graph]) ->
             for names, (warps, registers) in zip(guess.members, grants(problem, guess), strict=True)
         ]
     )
-    depths = least_depths(graphs, guess.iis, problem.costs.latency, starts, groups)
+    depths = least_depths(graphs, guess.iis, problem.costs.latency, starts, homes_of(groups))
     slack = min(
         (
             row[target] + distance * ii - row[source] - delay
@@ -165,7 +165,7 @@ def read_solution(
             registers = solver.value(model.grant[group]) * model.machine.registers.granularity
             found.append(group_of(members, warps, registers, times, model.ops))
     groups = named_groups(found)
-    return times, groups, least_depths(model.graphs, model.iis, model.latency, times, groups)
+    return times, groups, least_depths(model.graphs, model.iis, model.latency, times, homes_of(groups))
 
 
 def group_of(
@@ -176,6 +176,11 @@ def group_of(
     roles = {ops[name].role for name in members}
     kind = roles.pop() if len(roles) == 1 else "consumer"
     return Group("", warps, registers, tuple(members), kind or "group")
+
+
+def homes_of(groups: Sequence[Group]) -> dict[str, int]:
+    """The number of each op's group."""
+    return {name: number for number, group in enumerate(groups) for name in group.ops}
 
 
 def named_groups(groups: list[Group]) -> tuple[Group, ...]:
@@ -189,23 +194,3 @@ def named_groups(groups: list[Group]) -> tuple[Group, ...]:
         )
         for number, group in enumerate(groups)
     )
-
-
-def least_depths(
-    graphs: Sequence[Graph],
-    iis: Sequence[int],
-    latency: int,
-    times: Sequence[Mapping[str, int]],
-    groups: Sequence[Group],
-) -> dict[str, int]:
-    """The fewest buffers of each value at these times."""
-    group_of = {name: number for number, group in enumerate(groups) for name in group.ops}
-    depths: dict[str, int] = {}
-    for graph, ii, starts in zip(graphs, iis, times, strict=True):
-        for value in graph.values:
-            life = lifetime(graph, value, starts, ii)
-            hop = latency if any(group_of[read.op] != group_of[value.producer] for read in value.reads) else 0
-            ends = [starts[read.op] + read.distance * ii + freed(value, read) + hop for read in value.reads]
-            life = max([life, *(end - starts[value.producer] - value.begin for end in ends)])
-            depths[value.name] = max(depths.get(value.name, 1), -(-life // ii))
-    return depths

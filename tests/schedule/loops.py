@@ -1,4 +1,4 @@
-"""A small loop on Hopper for tests of what is shown and stored of schedules."""
+"""Loops for tests: a small one on Hopper for what is shown and stored of schedules, and attention at a tile."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import replace
 from fractions import Fraction
 
 from forgec.schedule.graph import Dependence, Graph, Read, Value
+from forgec.schedule.kernels.attention import SIZES, Block, one_block
+from forgec.schedule.kernels.problem import Problem
 from forgec.schedule.machine import Machine
 from forgec.schedule.schedule import Group, Phase, Schedule
 from forgec.schedule.solve import schedules
@@ -33,6 +35,12 @@ def ring(machine: Machine, columns: int = 128, name: str = "ring") -> Graph:
         resident={"shared": 64},
         traffic=size,
     )
+
+
+def attention(machine: Machine, parts: int, keys: int, head: int = 128) -> Graph:
+    """The loop of attention over blocks of keys, with the rows of one product in each part."""
+    problem = Problem("attention-fwd", machine, {**SIZES, "head": head}, "bf16")
+    return one_block(problem, Block(parts, problem.mma.rows, keys), sharers=8)
 
 
 def solved(machine: Machine, *columns: int, k: int = 1) -> list[Schedule]:

@@ -12,11 +12,11 @@ from forgec.diagnostics import ForgeError
 from forgec.schedule import machine
 from forgec.schedule.check import check
 from forgec.schedule.graph import Graph, Op, Read, Value
-from forgec.schedule.kernels import attention
 from forgec.schedule.machine import Machine
 from forgec.schedule.schedule import Schedule
 from forgec.schedule.simulate import simulate
 from forgec.schedule.solve import schedules
+from tests.schedule.loops import attention
 from tests.schedule.phases import follows, least_length, two_phases
 from tests.schedule.small import Steps, TooMuchError, is_legal, random_machine
 
@@ -131,7 +131,7 @@ def test_a_value_of_both_phases_has_one_ring() -> None:
 @pytest.mark.parametrize("masked_trips", [1, 2])
 def test_causal_attention_is_two_phases(masked_trips: int) -> None:
     hopper = machine.named("sm_90a")
-    loop = replace(attention.in_registers(hopper, 128, "bf16", 2, 128, 2), trips=15)
+    loop = replace(attention(hopper, 2, 128), trips=15)
     ops = []
     for op in loop.ops:
         if op.twin == "max":

@@ -6,9 +6,9 @@ from dataclasses import replace
 from fractions import Fraction
 
 from forgec.schedule.graph import Graph, Op, Read, Value
-from forgec.schedule.kernels import attention
 from forgec.schedule.machine import Machine
 from forgec.schedule.tile import Tile
+from tests.schedule.loops import attention
 
 
 def product(machine: Machine, parts: int, rows: int, columns: int, depth: int, trips: int, chunk: int = 64) -> Tile:
@@ -45,7 +45,7 @@ def product(machine: Machine, parts: int, rows: int, columns: int, depth: int, t
 def attended(machine: Machine, keys: int, trips: int, parts: int = 2, head: int = 128) -> Tile:
     """Attention: queries are loaded before the loop, and divided, converted and stored after it."""
     rows = 64
-    loop = attention.in_registers(machine, head, "bf16", parts, keys, 2)
+    loop = attention(machine, parts, keys, head)
     loop = replace(loop, resident={}, trips=trips)
     size = rows * head * 2
     first: list[Op] = []

@@ -69,7 +69,7 @@ def product(kernel: KernelOp, op: DotOp, machine: Machine) -> tuple[str, Instruc
     """The instruction of a product, its multiply-adds in whole instructions, and rows, columns and depth.
 
     Raises:
-        ForgecError: FORGE-U010, where the machine has no such instruction, or the product stands for a sum in an
+        ForgeError: FORGE-U010, where the machine has no such instruction, or the product stands for a sum in an
             element type that its instructions do not sum in.
     """
     kind = product_kind(op)
@@ -90,30 +90,16 @@ def product(kernel: KernelOp, op: DotOp, machine: Machine) -> tuple[str, Instruc
     return kind, instruction, whole, shape
 
 
-def right_memories(instruction: Instruction) -> tuple[str, ...]:
-    """The memories that may hold the right factor of a product: shared memory, unless the machine says otherwise."""
-    return getattr(instruction, "right", ()) or ("shared",)
-
-
 def factor_memory(instruction: Instruction, *, left: bool) -> str:
     """Where a product takes a computed factor from: registers before tensor memory before shared memory."""
-    allowed = instruction.left if left else right_memories(instruction)
+    allowed = instruction.left if left else instruction.right
     return next((memory for memory in ("register", "tensor", "shared") if memory in allowed), "register")
 
 
 def operand_bytes(op: DotOp, instruction: Instruction, *, left_is_shared: bool) -> int:
-    """Bytes of shared memory that a product reads for its factors.
-
-    An instruction reads the right one once for all of its rows. Where factors have to be in registers, each warp reads
-    what its own part of the result needs; how warps divide rows and columns is chosen for the least.
-    """
-    rows = known_extents(op.result)[0]
+    """Bytes of shared memory that a product reads for its factors."""
     left = bytes_of(op.lhs) if left_is_shared else 0
-    right = bytes_of(op.rhs)
-    if "shared" in right_memories(instruction):
-        return left + right * -(-rows // (instruction.rows or rows))
-    warps = instruction.warps
-    return min(left * (warps // down) + right * down for down in range(1, warps + 1) if warps % down == 0)
+    return instruction.operand_bytes(known_extents(op.result)[0], left, bytes_of(op.rhs))
 
 
 def synchronous(ops: Iterable[Operation]) -> dict[str, int]:

@@ -253,7 +253,7 @@ def known_extents(value: SSAValue) -> tuple[int, ...]:
     """The extents of a tile, which are numbers.
 
     Raises:
-        ForgecError: FORGE-U010, where they are not.
+        ForgeError: FORGE-U010, where they are not.
     """
     found = extents(value)
     known = tuple(extent for extent in found if isinstance(extent, int))

@@ -80,7 +80,7 @@ def extract(
         shape: extents of the kernel's symbols, for the number of iterations; others are assumed, with a remark.
 
     Raises:
-        ForgecError: FORGE-U010, with the kernel's name: where it has no loop of tiles, or several and none is named;
+        ForgeError: FORGE-U010, with the kernel's name: where it has no loop of tiles, or several and none is named;
             extents that are not bound; products or operations that the machine has no instructions for; no axis along
             which neighbours share a factor of a product, or a grid that ``parts`` do not divide.
     """
@@ -111,7 +111,7 @@ def kernels_of(source: ModuleOp | Path) -> list[KernelOp]:
     """The kernels with loops of tiles in a module, or in a file of IR.
 
     Raises:
-        ForgecError: FORGE-U010 where there are none; what is wrong with a file.
+        ForgeError: FORGE-U010 where there are none; what is wrong with a file.
     """
     module = source if isinstance(source, ModuleOp) else _read(source)
     found = [op for op in module.walk() if isinstance(op, KernelOp) and loops_of(op)]
@@ -132,7 +132,7 @@ def graphs(
     ``solve.schedules`` takes them.
 
     Raises:
-        ForgecError: FORGE-U010, where there is no such kernel, or several and none is named; as ``extract``.
+        ForgeError: FORGE-U010, where there is no such kernel, or several and none is named; as ``extract``.
     """
     found = [kernel for kernel in kernels_of(path) if name in (None, kernel.sym_name.data)]
     if len(found) != 1:

@@ -250,7 +250,7 @@ class GraphBuilder:
         """An op of the machine.
 
         Raises:
-            ForgecError: FORGE-U010 with the place in the user's program, where the machine lacks an instruction.
+            ForgeError: FORGE-U010 with the place in the user's program, where the machine lacks an instruction.
         """
         place = next((found for node in nodes if (found := location_of(node)) is not None), None)
         self.need(work, place, role)

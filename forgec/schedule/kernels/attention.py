@@ -13,7 +13,6 @@ from fractions import Fraction
 from forgec.schedule.graph import Dependence, Graph, Op, Read
 from forgec.schedule.kernels.loop import Brought, Loop
 from forgec.schedule.kernels.problem import Problem
-from forgec.schedule.machine import Machine
 
 SIZES = {"batch": 1, "heads": 32, "head": 128, "seq": 8192}
 """``head`` is the head dimension, ``seq`` the number of queries and of keys."""
@@ -80,35 +79,7 @@ def blocks(problem: Problem) -> Iterator[Block]:
                     yield Block(parts, each, keys)
 
 
-def tiles(machine: Machine, dtype: str) -> Iterator[tuple[int, int]]:
-    """(parts, keys) that the machine's products allow, with the rows of one product."""
-    problem = Problem("attention-fwd", machine, SIZES, dtype)
-    for block in blocks(problem):
-        if block.rows == problem.mma.rows:
-            yield block.parts, block.keys
-
-
-def in_registers(machine: Machine, head: int, dtype: str, parts: int, keys: int, bytes_each: int) -> Graph:
-    """The loop where products leave their sums in registers (Hopper, Ampere), of one tile.
-
-    Args:
-        machine: what it runs on.
-        head: head dimension.
-        dtype: of queries, keys and values, as the machine names its products.
-        parts: sub-tiles, each with the rows of one product.
-        keys: keys of a block.
-        bytes_each: bytes of an element, which the dtype says as well.
-    """
-    problem = Problem("attention-fwd", machine, {**SIZES, "head": head}, dtype)
-    assert bytes_each == problem.bytes_each
-    return one_block(problem, Block(parts, problem.mma.rows, keys))
-
-
-in_tensor_memory = in_registers
-"""The same; where sums are left is the machine's."""
-
-
-def one_block(problem: Problem, block: Block, *, masked: bool = False, sharers: int = 8) -> Graph:
+def one_block(problem: Problem, block: Block, *, masked: bool = False, sharers: int) -> Graph:
     """The loop at one tile.
 
     Args:
@@ -147,9 +118,37 @@ def one_block(problem: Problem, block: Block, *, masked: bool = False, sharers: 
     )
 
 
-def mask(loop: Loop, block: Block, part: int) -> Op:
-    """Compares positions, and replaces the scores of keys that a query does not see."""
-    return loop.op("mask", "softmax", {"arithmetic": 2 * block.rows * block.keys}, (block.rows, block.keys), part)
+@dataclass(frozen=True)
+class Softmax:
+    """The ops that turn a part's scores into weights, and sum these up; ``mask`` where positions are compared."""
+
+    mask: Op | None
+    top: Op
+    exp: Op
+    total: Op
+
+    @staticmethod
+    def of(loop: Loop, block: Block, part: int, masked: bool) -> Softmax:
+        """Added to a loop."""
+        shape, items = (block.rows, block.keys), block.rows * block.keys
+        # A mask compares positions, and replaces the scores of keys that a query does not see.
+        mask = loop.op("mask", "softmax", {"arithmetic": 2 * items}, shape, part) if masked else None
+        top = loop.op("max", "softmax", {"arithmetic": items}, shape, part)
+        exp = loop.op("exp", "softmax", {"exp2": items}, shape, part)
+        return Softmax(mask, top, exp, loop.op("sum", "softmax", {"arithmetic": items * 3 // 2}, shape, part))
+
+    def take(self, loop: Loop, name: str, source: Op, size: int) -> None:
+        """Scores of ``size`` bytes in registers, which ``source`` leaves as ``name``.
+
+        Exponentials take their place, and are converted as they are summed up.
+        """
+        reads = Read(self.top.name, self.top.issue), Read(self.exp.name, 0)
+        if self.mask is None:
+            loop.value(name, source, "register", size, *reads)
+        else:
+            loop.value(name, source, "register", size, Read(self.mask.name, 0))
+            loop.value("s_masked", self.mask, "register", size, *reads)
+        loop.value("e", self.exp, "register", size, Read(self.total.name, 0))
 
 
 def in_register_file(loop: Loop, block: Block, head: int, part: int, k: Brought, v: Brought, masked: bool) -> None:
@@ -157,22 +156,13 @@ def in_register_file(loop: Loop, block: Block, head: int, part: int, k: Brought,
     problem, rows, keys = loop.problem, block.rows, block.keys
     scores_bytes, output_bytes = rows * keys * 4, rows * head * 4
     qk = loop.op("qk", "mma", problem.multiply(rows, keys, head), (rows, keys, head), part)
-    hidden = mask(loop, block, part) if masked else None
-    top = loop.op("max", "softmax", {"arithmetic": rows * keys}, (rows, keys), part)
-    exp = loop.op("exp", "softmax", {"exp2": rows * keys}, (rows, keys), part)
-    total = loop.op("sum", "softmax", {"arithmetic": rows * keys * 3 // 2}, (rows, keys), part)
+    softmax = Softmax.of(loop, block, part, masked)
+    top, exp, total = softmax.top, softmax.exp, softmax.total
     rescale = loop.op("rescale", "correction", {"arithmetic": rows * head}, (rows, head), part)
     pv = loop.op("pv", "mma", problem.multiply(rows, head, keys, "register"), (rows, head, keys), part)
     k.read_by(qk)
     v.read_by(pv)
-    # Exponentials take the place of the scores; they are converted as they are summed up.
-    scores = Read(top.name, top.issue), Read(exp.name, 0)
-    if hidden is None:
-        loop.value("s", qk, "register", scores_bytes, *scores)
-    else:
-        loop.value("s", qk, "register", scores_bytes, Read(hidden.name, 0))
-        loop.value("s_masked", hidden, "register", scores_bytes, *scores)
-    loop.value("e", exp, "register", scores_bytes, Read(total.name, 0))
+    softmax.take(loop, "s", qk, scores_bytes)
     loop.value("p", total, "register", rows * keys * problem.bytes_each, Read(pv.name, pv.latency))
     loop.value(
         "m",
@@ -199,10 +189,8 @@ def in_tensor(loop: Loop, block: Block, head: int, part: int, k: Brought, v: Bro
     weights_bytes = rows * keys * problem.bytes_each
     qk = loop.op("qk", "mma", problem.multiply(rows, keys, head), (rows, keys, head), part)
     read = loop.op("read_s", "softmax", {"read_tensor": scores_bytes}, (rows, keys), part)
-    hidden = mask(loop, block, part) if masked else None
-    top = loop.op("max", "softmax", {"arithmetic": rows * keys}, (rows, keys), part)
-    exp = loop.op("exp", "softmax", {"exp2": rows * keys}, (rows, keys), part)
-    total = loop.op("sum", "softmax", {"arithmetic": rows * keys * 3 // 2}, (rows, keys), part)
+    softmax = Softmax.of(loop, block, part, masked)
+    top, exp, total = softmax.top, softmax.exp, softmax.total
     weights = loop.op("write_p", "softmax", {"write_tensor": weights_bytes}, (rows, keys), part)
     correct = loop.op(
         "correct",
@@ -216,13 +204,7 @@ def in_tensor(loop: Loop, block: Block, head: int, part: int, k: Brought, v: Bro
     v.read_by(pv)
     # Weights lie where the scores were, until they have been multiplied.
     loop.value("s", qk, "tensor", scores_bytes, Read(read.name, read.latency), Read(pv.name, pv.latency))
-    scores = Read(top.name, top.issue), Read(exp.name, 0)
-    if hidden is None:
-        loop.value("s_read", read, "register", scores_bytes, *scores)
-    else:
-        loop.value("s_read", read, "register", scores_bytes, Read(hidden.name, 0))
-        loop.value("s_masked", hidden, "register", scores_bytes, *scores)
-    loop.value("e", exp, "register", scores_bytes, Read(total.name, 0))
+    softmax.take(loop, "s_read", read, scores_bytes)
     loop.value("p", total, "register", weights_bytes, Read(weights.name, weights.issue))
     loop.value("p_written", weights, "tensor", 0, Read(pv.name, pv.latency))
     loop.value(

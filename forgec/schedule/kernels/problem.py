@@ -89,20 +89,11 @@ class Problem:
     ) -> dict[str, int]:
         """The work of a product of [rows, depth] with [depth, columns].
 
-        Operands come out of shared memory, the left one only where ``left`` says so. Where they have to be in
-        registers, each warp reads what its own part of the result needs: all columns, or a share of them if results
-        may be spread over warps ``across`` columns as well.
+        Operands come out of shared memory, the left one only where ``left`` says so. ``across``: whether warps may
+        divide the columns of the result.
         """
-        mma = self.mma
         left_bytes = rows * depth * self.bytes_each if left == "shared" else 0
-        right_bytes = columns * depth * self.bytes_each
-        if "shared" in mma.right:
-            read = left_bytes + right_bytes * -(-rows // mma.rows)
-        else:
-            splits = [
-                down for down in range(1, mma.warps + 1) if mma.warps % down == 0 and (across or down == mma.warps)
-            ]
-            read = min(left_bytes * (mma.warps // down) + right_bytes * down for down in splits)
+        read = self.mma.operand_bytes(rows, left_bytes, columns * depth * self.bytes_each, across=across)
         return {self.product: rows * columns * depth, "operand": read}
 
     def columns(self, step: int, most: int | None = None) -> range:

@@ -20,11 +20,11 @@ from forgec.schedule import machine
 from forgec.schedule.bounds import lower_bounds
 from forgec.schedule.check import check
 from forgec.schedule.graph import Graph
-from forgec.schedule.kernels import attention as by_hand
 from forgec.schedule.machine import Machine
 from forgec.schedule.solve import schedules
 from tests.ir.build import parse, text_of
 from tests.passes.schedule.loops import any_machine, attention, bound, lowered
+from tests.schedule.loops import attention as attention_by_hand
 
 ON_HOPPER = 'lower-to-tile,bind-tiles{target="cuda:sm_90a"}'
 
@@ -70,7 +70,7 @@ def twins(graph: Graph) -> list[str]:
 def test_attention_is_what_it_is_by_hand(head: int, parts: int, keys: int, hopper: Machine) -> None:
     kernel = without_scale(attention(head, 64, keys, 24 * keys))
     extracted = extract(kernel, hopper, parts=parts)
-    wanted = by_hand.in_registers(hopper, head, "bf16", parts, keys, 2)
+    wanted = attention_by_hand(hopper, parts, keys, head)
     assert extracted.axis == 1
     assert extracted.graph.work == wanted.work
     assert extracted.graph.traffic == wanted.traffic
@@ -85,7 +85,7 @@ def test_attention_is_what_it_is_by_hand(head: int, parts: int, keys: int, hoppe
 
 def test_attention_in_tensor_memory(blackwell: Machine) -> None:
     extracted = extract(without_scale(attention(128, 128, 128, 2048)), blackwell)
-    wanted = by_hand.in_tensor_memory(blackwell, 128, "bf16", 1, 128, 2)
+    wanted = attention_by_hand(blackwell, 1, 128)
     assert sorted(op.role for op in extracted.graph.ops) == sorted(op.role for op in wanted.ops)
     assert sum(v.size for v in extracted.graph.values if v.memory == "tensor") == sum(
         v.size for v in wanted.values if v.memory == "tensor"
