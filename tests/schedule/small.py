@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from random import Random
 
+from forgec.diagnostics import ForgeError
 from forgec.schedule.bounds import critical_path
 from forgec.schedule.graph import Dependence, Graph, Op, Read, Use, Value
 from forgec.schedule.machine import Handover, Machine, Registers, Unit
 from forgec.schedule.schedule import Group, Phase, Schedule
+from forgec.schedule.solve import schedules
 
 SOURCE = "made up"
 
@@ -47,6 +50,35 @@ def random_machine(random: Random) -> Machine:
         tensor_bytes=random.choice((2, 8)),
         isolate=random.choice(("none", "loads", "waits")),
     )
+
+
+def roomy_machine(**changes: object) -> Machine:
+    """A machine with room for everything and hand-overs that cost nothing, changed."""
+    random = random_machine(Random(0))
+    roomy = replace(
+        random,
+        shared_bytes=1 << 20,
+        tensor_bytes=1 << 20,
+        most_warps=64,
+        isolate="none",
+        registers=replace(random.registers, total=1 << 20, most=64, reserve=0, uniform=False),
+        handover=replace(random.handover, put=0, get=0, latency=0),
+    )
+    return replace(roomy, **changes)  # type: ignore[arg-type]
+
+
+def random_solved(seeds: Iterable[int]) -> Iterator[tuple[int, Schedule, Machine, Random]]:
+    """Schedules of random graphs on random machines, of those that fit; with the seed and the generator after both."""
+    for seed in seeds:
+        random = Random(seed)
+        machine = random_machine(random)
+        try:
+            schedule = schedules([[random_graph(random, machine)]], machine)[0]
+        except ForgeError as caught:
+            if caught.code != "FORGE-S001":
+                raise
+            continue
+        yield seed, schedule, machine, random
 
 
 def random_graph(random: Random, machine: Machine, most_ops: int = 6) -> Graph:

@@ -15,11 +15,6 @@ from tests.schedule.solved import kernel, per_iteration, solved, starts_of
 
 
 @pytest.fixture(scope="module")
-def hopper() -> Machine:
-    return named("sm_90a")
-
-
-@pytest.fixture(scope="module")
 def head_128() -> Schedule:
     return solved("attention-fwd", "sm_90a", head=128)
 

@@ -7,12 +7,10 @@ from random import Random
 
 import pytest
 
-from forgec.diagnostics import ForgeError
 from forgec.schedule.check import check
 from forgec.schedule.schedule import Schedule
 from forgec.schedule.simulate import simulate
-from forgec.schedule.solve import schedules
-from tests.schedule.small import is_legal, random_graph, random_machine
+from tests.schedule.small import is_legal, random_solved
 
 CHANGES = 60
 
@@ -51,13 +49,7 @@ def changed(schedule: Schedule, random: Random) -> Schedule:
 @pytest.mark.parametrize("part", range(2))
 def test_what_is_rejected_is_what_goes_wrong(part: int) -> None:
     tried = legal = 0
-    for seed in range(1000 * part, 1000 * part + 70):
-        random = Random(seed)
-        machine = random_machine(random)
-        try:
-            schedule = schedules([[random_graph(random, machine)]], machine)[0]
-        except ForgeError:
-            continue
+    for seed, schedule, machine, random in random_solved(range(1000 * part, 1000 * part + 70)):
         for _ in range(CHANGES):
             other = changed(schedule, random)
             runs = is_legal(other, machine) and not simulate(other, machine, [24]).deadlock

@@ -9,15 +9,10 @@ from random import Random
 import pytest
 
 from forgec.diagnostics import ForgeError
-from forgec.schedule import files, machine
+from forgec.schedule import files
 from forgec.schedule.grid import Grid, Order, Ordered, arrange, makespan, orders, traffic
 from forgec.schedule.machine import Machine
 from tests.schedule.small import random_machine
-
-
-@pytest.fixture(scope="module")
-def hopper() -> Machine:
-    return machine.named("sm_90a")
 
 
 def product(size: int, tall: int = 128, wide: int = 256) -> Grid:

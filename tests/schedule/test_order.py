@@ -7,12 +7,10 @@ from random import Random
 
 import pytest
 
-from forgec.diagnostics import ForgeError
 from forgec.schedule.check import check, order
 from forgec.schedule.schedule import Schedule
 from forgec.schedule.simulate import simulate
-from forgec.schedule.solve import schedules
-from tests.schedule.small import random_graph, random_machine
+from tests.schedule.small import random_solved
 
 
 def reordered(schedule: Schedule, random: Random) -> Schedule:
@@ -41,13 +39,7 @@ def reordered(schedule: Schedule, random: Random) -> Schedule:
 @pytest.mark.parametrize("part", range(2))
 def test_what_is_rejected_is_what_never_ends(part: int) -> None:
     tried = stuck = 0
-    for seed in range(500 * part, 500 * part + 60):
-        random = Random(seed)
-        machine = random_machine(random)
-        try:
-            schedule = schedules([[random_graph(random, machine)]], machine)[0]
-        except ForgeError:
-            continue
+    for seed, schedule, machine, random in random_solved(range(500 * part, 500 * part + 60)):
         assert check(schedule, machine) == []
         assert simulate(schedule, machine, [24]).deadlock == {}
         for _ in range(25):

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from forgec.diagnostics import ForgeError
-from forgec.schedule import files, machine
+from forgec.schedule import files
 from forgec.schedule.check_persistent import check_persistent
 from forgec.schedule.graph import Graph, Op, Read, Use, Value
 from forgec.schedule.machine import Instruction, Machine
@@ -19,11 +19,6 @@ from forgec.schedule.solve_persistent import persistent, turns
 from forgec.schedule.tile import Tile
 from tests.schedule.small import random_graph, random_machine
 from tests.schedule.tiles import attended, product
-
-
-@pytest.fixture(scope="module")
-def hopper() -> Machine:
-    return machine.named("sm_90a")
 
 
 @pytest.fixture(scope="module")

@@ -6,32 +6,25 @@ from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache
-from itertools import pairwise
+from itertools import islice, pairwise
 from random import Random
 
 import pytest
 
-from forgec.diagnostics import ForgeError
-from forgec.schedule import machine, timeline
+from forgec.schedule import timeline
 from forgec.schedule.bounds import lower_bounds
 from forgec.schedule.check import check
 from forgec.schedule.machine import Machine
 from forgec.schedule.reasons import between, listed, reason
 from forgec.schedule.report import JOINT, as_data, as_text, binding
 from forgec.schedule.schedule import Bound, Phase, Schedule
-from forgec.schedule.solve import schedules
 from tests.schedule.loops import solved
-from tests.schedule.small import random_graph, random_machine
+from tests.schedule.small import random_graph, random_machine, random_solved
 
 KEYS = {
     "ii_cycles", "ii_lower_bound", "binding", "status", "solve_seconds", "length_cycles", "stages", "tile", "groups",
     "channels", "smem_bytes", "tmem_bytes", "simulated_cycles_per_iteration", "unit_utilization",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def hopper() -> Machine:
-    return machine.named("sm_90a")
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +34,7 @@ def best(hopper: Machine) -> list[Schedule]:
 
 @cache
 def random_schedules(count: int = 16) -> list[tuple[Schedule, Machine]]:
-    found: list[tuple[Schedule, Machine]] = []
-    for seed in range(3 * count):
-        if len(found) == count:
-            break
-        random = Random(seed)
-        made = random_machine(random)
-        try:
-            found.append((schedules([[random_graph(random, made)]], made)[0], made))
-        except ForgeError:
-            continue
+    found = [(schedule, made) for _, schedule, made, _ in islice(random_solved(range(3 * count)), count)]
     assert len(found) == count
     return found
 

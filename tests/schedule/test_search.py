@@ -31,6 +31,7 @@ from tests.schedule.small import (
     partitions,
     random_graph,
     random_machine,
+    roomy_machine,
 )
 
 Key = tuple[int, int, int, int]
@@ -155,31 +156,17 @@ def test_a_conflict_is_irreducible(budget: dict[str, object]) -> None:
     assert explained >= 3
 
 
-def wide(**changes: object) -> Machine:
-    random = random_machine(Random(0))
-    machine = replace(
-        random,
-        shared_bytes=1 << 20,
-        tensor_bytes=1 << 20,
-        most_warps=64,
-        isolate="none",
-        registers=replace(random.registers, total=1 << 20, most=64, reserve=0, uniform=False),
-        handover=replace(random.handover, put=0, get=0, latency=0),
-    )
-    return replace(machine, **changes)  # type: ignore[arg-type]
-
-
 def test_a_conflict_says_how_much_would_be_enough() -> None:
     row = (Op("a", "op", 1, 1), Op("b", "op", 1, 1))
     values = tuple(Value(f"v{n}", "a", "shared", 70, (Read("b", 1),)) for n in range(2))
     graph = Graph("large", row, values)
     with pytest.raises(ForgeError) as caught:
-        schedules([[graph]], wide(shared_bytes=139))
+        schedules([[graph]], roomy_machine(shared_bytes=139))
     assert "140 bytes of shared memory at the least, there are 139" in str(caught.value)
-    assert schedules([[graph]], wide(shared_bytes=140))
+    assert schedules([[graph]], roomy_machine(shared_bytes=140))
     registers = Graph("live", row, (Value("v", "a", "register", 9000, (Read("b", 1),)),))
     with pytest.raises(ForgeError) as caught:
-        schedules([[registers]], wide())
+        schedules([[registers]], roomy_machine())
     # A warp may be granted 64 registers of 4 bytes for each of 32 threads.
     assert f"{9000 - 64 * 4 * 32} bytes of registers beyond" in str(caught.value)
 
@@ -187,11 +174,10 @@ def test_a_conflict_says_how_much_would_be_enough() -> None:
 def test_a_schedule_depends_on_its_arguments_alone() -> None:
     script = (
         "from random import Random\n"
-        "from tests.schedule.small import random_graph\n"
-        "from tests.schedule.test_search import wide\n"
+        "from tests.schedule.small import random_graph, roomy_machine\n"
         "from forgec.schedule.solve import schedules\n"
         "for count, limit in ((9, 60.0), (26, 0.0)):\n"
-        "    machine, random = wide(), Random(5)\n"
+        "    machine, random = roomy_machine(), Random(5)\n"
         "    graph = random_graph(random, machine, count)\n"
         "    found = schedules([[graph]], machine, k=2, limit=limit)\n"
         "    print([(s.phases[0].ii, s.phases[0].starts, s.groups, s.depths, s.slack) for s in found])\n"
@@ -214,7 +200,7 @@ def test_the_heuristic_alone_gives_legal_schedules_of_many_ops() -> None:
     gaps = []
     for seed in range(12):
         random = Random(seed)
-        machine = wide(handover=random_machine(random).handover)
+        machine = roomy_machine(handover=random_machine(random).handover)
         graph = random_graph(random, machine, 64)
         schedule = schedules([[graph]], machine, limit=0.0)[0]
         assert check(schedule, machine) == []
@@ -231,7 +217,7 @@ def test_the_heuristic_gives_fewer_buffers_where_memory_is_small() -> None:
     # Loads as far ahead as they like would take a buffer for each interval of their latency.
     ops = [Op("load", "op", 1, 40), *(Op(f"o{n}", "op", 3, 3, (Use("a", 3),)) for n in range(4))]
     values = [Value("x", "load", "shared", 100, (Read("o3", 3),))]
-    machine = wide(shared_bytes=300, units=replace_unit(wide()))
+    machine = roomy_machine(shared_bytes=300, units=replace_unit(roomy_machine()))
     schedule = schedules([[Graph("ring", tuple(ops), tuple(values))]], machine, limit=0.0)[0]
     assert check(schedule, machine) == []
     assert schedule.depths["x"] <= 3
@@ -242,7 +228,7 @@ def replace_unit(machine: Machine) -> dict[str, object]:
 
 
 def test_the_bound_of_length_counts_units_and_streams() -> None:
-    machine = wide(units=replace_unit(wide()))
+    machine = roomy_machine(units=replace_unit(roomy_machine()))
     row = tuple(Op(f"o{n}", "op", 0, 2, (Use("a", 2),)) for n in range(5))
     last = Op("last", "op", 0, 7)
     values = tuple(Value(f"v{n}", f"o{n}", "shared", 1, (Read("last", 1),)) for n in range(5))

@@ -14,7 +14,7 @@ from forgec.schedule.graph import Dependence, Graph, Op, Read, Use, Value
 from forgec.schedule.machine import Machine
 from forgec.schedule.schedule import Schedule
 from forgec.schedule.solve import schedules
-from tests.schedule.small import Steps, TooMuchError, best, is_legal, random_graph, random_machine
+from tests.schedule.small import Steps, TooMuchError, best, is_legal, random_graph, random_machine, roomy_machine
 
 SEEDS = 560
 COMPARED = 300
@@ -60,34 +60,19 @@ def op(name: str, issue: int, latency: int, *uses: Use) -> Op:
     return Op(name, "op", issue, latency, uses)
 
 
-def machine_of(**changes: object) -> Machine:
-    """A machine with room for everything, changed."""
-    random = random_machine(Random(0))
-    wide = replace(
-        random,
-        shared_bytes=1 << 20,
-        tensor_bytes=1 << 20,
-        most_warps=64,
-        isolate="none",
-        registers=replace(random.registers, total=1 << 20, most=64, reserve=0, uniform=False),
-        handover=replace(random.handover, put=0, get=0, latency=0),
-    )
-    return replace(wide, **changes)  # type: ignore[arg-type]
-
-
 def test_the_bound_of_a_recurrence_names_its_ops() -> None:
     graph = Graph(
         "ring",
         (op("a", 1, 3), op("b", 1, 4), op("c", 1, 1)),
         dependences=(Dependence("a", "b", 3), Dependence("b", "a", 4, 2), Dependence("b", "c", 4)),
     )
-    bound = lower_bounds(graph, machine_of())[0]
+    bound = lower_bounds(graph, roomy_machine())[0]
     assert bound.cycles == 4  # 7 cycles over a distance of 2
     assert bound.name in ("recurrence a -> b", "recurrence b -> a")
 
 
 def test_the_bound_of_a_unit_counts_amounts() -> None:
-    machine = machine_of()
+    machine = roomy_machine()
     capacity = machine.units["b"].capacity
     graph = Graph("units", tuple(op(f"o{n}", 0, 1, Use("b", 5, amount=capacity)) for n in range(3)))
     assert (lower_bounds(graph, machine)[0].name, lower_bounds(graph, machine)[0].cycles) == ("unit b", 15)
@@ -96,9 +81,9 @@ def test_the_bound_of_a_unit_counts_amounts() -> None:
 def test_a_budget_that_is_too_small_is_explained_by_what_conflicts() -> None:
     graph = Graph("large", (op("a", 1, 1), op("b", 1, 1)), (Value("v", "a", "shared", 100, (Read("b", 1),)),))
     with pytest.raises(ForgeError, match="shared memory conflict") as caught:
-        schedules([[graph]], machine_of(shared_bytes=99))
+        schedules([[graph]], roomy_machine(shared_bytes=99))
     assert caught.value.code == "FORGE-S001"
-    assert solved(graph, machine_of(shared_bytes=100)) is not None
+    assert solved(graph, roomy_machine(shared_bytes=100)) is not None
 
 
 def test_a_conflict_of_two_constraints_names_both() -> None:
@@ -110,7 +95,7 @@ def test_a_conflict_of_two_constraints_names_both() -> None:
         tuple(Value(f"v{n}", f"l{n}", "shared", 1, (Read("use", 1),)) for n in range(2)),
     )
     with pytest.raises(ForgeError) as caught:
-        schedules([[graph]], machine_of(isolate="loads", most_warps=2))
+        schedules([[graph]], roomy_machine(isolate="loads", most_warps=2))
     message = str(caught.value)
     assert "isolation, warps" in message or "warps, isolation" in message
     assert "memory" not in message
@@ -118,7 +103,7 @@ def test_a_conflict_of_two_constraints_names_both() -> None:
 
 def test_the_same_seed_gives_the_same_schedule() -> None:
     random = Random(7)
-    machine = machine_of()
+    machine = roomy_machine()
     graph = random_graph(random, machine)
     first, second = (schedules([[graph]], machine)[0] for _ in range(2))
     assert (first.phases, first.groups, first.depths) == (second.phases, second.groups, second.depths)
@@ -126,7 +111,7 @@ def test_the_same_seed_gives_the_same_schedule() -> None:
 
 def test_several_schedules_are_distinct_and_in_order() -> None:
     graph = Graph("free", (op("a", 1, 2), op("b", 1, 2), op("c", 1, 2)), dependences=(Dependence("a", "b", 2),))
-    machine = machine_of()
+    machine = roomy_machine()
     found = schedules([[graph]], machine, k=4)
     assert len(found) == 4
     keys = {(tuple(s.phases[0].starts.items()), tuple(g.ops for g in s.groups)) for s in found}
@@ -138,7 +123,7 @@ def test_several_schedules_are_distinct_and_in_order() -> None:
 
 def test_a_time_limit_is_called_one_and_still_gives_a_schedule() -> None:
     random = Random(3)
-    machine = machine_of()
+    machine = roomy_machine()
     graph = random_graph(random, machine)
     schedule = schedules([[graph]], machine, limit=0.0)[0]
     assert check(schedule, machine) == []
@@ -154,5 +139,5 @@ def test_a_time_limit_before_anything_is_found_is_an_error() -> None:
     loads = tuple(replace(op(f"l{n}", 1, 2), variable=True) for n in range(2))
     graph = Graph("none", (*loads, op("use", 1, 1)), (Value("v", "l0", "shared", 1, (Read("use", 1),)),))
     with pytest.raises(ForgeError) as caught:
-        schedules([[graph]], machine_of(isolate="loads", most_warps=1), limit=0.0)
+        schedules([[graph]], roomy_machine(isolate="loads", most_warps=1), limit=0.0)
     assert caught.value.code == "FORGE-S002"

@@ -21,11 +21,6 @@ from tools import schedules as tool
 
 
 @pytest.fixture(scope="module")
-def hopper() -> Machine:
-    return machine.named("sm_90a")
-
-
-@pytest.fixture(scope="module")
 def tiles(hopper: Machine) -> store.Kernels:
     return [[ring(hopper, 64)], [ring(hopper, 128)]]
 
