@@ -34,10 +34,11 @@ def main() -> None:
         help=f"{', '.join((*NAMES, *OTHERS))} (default: all but {', '.join(OTHERS)}); "
         f"after one of {', '.join(OF_MODELS)}, names of models",
     )  # fmt: skip
-    names = [name.replace("-", "_") for name in parser.parse_args().names]
+    given = parser.parse_args().names
+    names = [name.replace("-", "_") for name in given]
     with_models = names[:1] and names[0] in OF_MODELS
     if with_models:
-        names[1:] = parser.parse_args().names[1:]
+        names[1:] = given[1:]
     unknown = [] if with_models else [name for name in names if name not in (*NAMES, *OTHERS)]
     if unknown:
         parser.error(f"there is no benchmark {unknown[0]!r}: {', '.join((*NAMES, *OTHERS))}")

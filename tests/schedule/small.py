@@ -389,45 +389,56 @@ def search(
         for read in value.reads:
             gap = read.distance * ii + max(read.release - value.begin, 0) + (hop if crosses else 0) - most * ii
             edges.append((read.op, value.producer, gap))
+    if any(source == target and gap > 0 for source, target, gap in edges):
+        return False
+    into = {op.name: [(source, gap) for source, target, gap in edges if target == op.name] for op in ops}
+    out = {op.name: [(target, gap) for source, target, gap in edges if source == op.name] for op in ops}
+    # Of each op: cycles of its stream around its start, and what it holds of units so many cycles after it.
+    busy: dict[str, range] = {}
+    uses: dict[str, list[tuple[str, int, int]]] = {}
+    for op in ops:
+        takes = sum(any(r.op == op.name for r in v.reads) and home[v.producer] != home[op.name] for v in graph.values)
+        gives = sum(v.producer == op.name and any(home[r.op] != home[op.name] for r in v.reads) for v in graph.values)
+        busy[op.name] = range(-takes * machine.handover.get, op.issue + gives * machine.handover.put)
+        uses[op.name] = [
+            (use.unit, cycle, use.amount) for use in op.uses for cycle in range(use.offset, use.offset + use.cycles)
+        ]
+        if len(busy[op.name]) > ii:
+            return False
+    capacity = {unit: facts.capacity for unit, facts in machine.units.items()}
     starts: dict[str, int] = {}
     streams: set[tuple[int, int]] = set()
-    held: Counter[tuple[str, int]] = Counter()
+    held: dict[tuple[str, int], int] = {}
+
+    def hold(name: str, start: int, sign: int) -> bool:
+        """Take or give back units; whether they are within what there is."""
+        fits = True
+        for unit, cycle, amount in uses[name]:
+            key = unit, (start + cycle) % ii
+            held[key] = held.get(key, 0) + sign * amount
+            fits = fits and held[key] <= capacity[unit]
+        return fits
 
     def place(number: int) -> bool:
         if number == len(ops):
             return complete(graph, machine, ii, starts, groups)
         op = ops[number]
-        takes = sum(any(r.op == op.name for r in v.reads) and home[v.producer] != home[op.name] for v in graph.values)
-        gives = sum(v.producer == op.name and any(home[r.op] != home[op.name] for r in v.reads) for v in graph.values)
-        low, high = 0, length - op.span
-        for source, target, gap in edges:
-            if source == target == op.name and gap > 0:
-                return False
-            if target == op.name and source in starts:
-                low = max(low, starts[source] + gap)
-            if source == op.name and target in starts:
-                high = min(high, starts[target] - gap)
+        name, group = op.name, home[op.name]
+        low = max([0, *(starts[source] + gap for source, gap in into[name] if source in starts)])
+        high = min([length - op.span, *(starts[target] - gap for target, gap in out[name] if target in starts)])
         for start in range(low, high + 1):
             steps.count()
-            begin = start - takes * machine.handover.get
-            end = start + op.issue + gives * machine.handover.put
-            row = [(home[op.name], cycle % ii) for cycle in range(begin, end)]
-            if len(set(row)) < len(row) or streams & set(row):
+            row = [(group, (start + cycle) % ii) for cycle in busy[name]]
+            if not streams.isdisjoint(row):
                 continue
-            uses: Counter[tuple[str, int]] = Counter()
-            for use in op.uses:
-                for cycle in range(start + use.offset, start + use.offset + use.cycles):
-                    uses[use.unit, cycle % ii] += use.amount
-            if any(held[key] + amount > machine.units[key[0]].capacity for key, amount in uses.items()):
-                continue
-            starts[op.name] = start
-            streams.update(row)
-            held.update(uses)
-            if place(number + 1):
-                return True
-            del starts[op.name]
-            streams.difference_update(row)
-            held.subtract(uses)
+            if hold(name, start, 1):
+                starts[name] = start
+                streams.update(row)
+                if place(number + 1):
+                    return True
+                del starts[name]
+                streams.difference_update(row)
+            hold(name, start, -1)
         return False
 
     return place(0)

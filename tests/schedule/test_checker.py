@@ -8,9 +8,11 @@ from random import Random
 import pytest
 
 from forgec.schedule.check import check
-from forgec.schedule.schedule import Schedule
+from forgec.schedule.graph import Dependence, Graph, Op
+from forgec.schedule.schedule import Bound, Schedule
 from forgec.schedule.simulate import simulate
-from tests.schedule.small import is_legal, random_solved
+from forgec.schedule.solve import schedules
+from tests.schedule.small import is_legal, random_solved, roomy_machine
 
 CHANGES = 60
 
@@ -57,3 +59,19 @@ def test_what_is_rejected_is_what_goes_wrong(part: int) -> None:
             tried, legal = tried + 1, legal + runs
     assert tried >= 2_500
     assert tried // 4 <= legal <= tried * 3 // 4
+
+
+def test_a_certificate_that_the_schedule_contradicts_is_rejected() -> None:
+    machine = roomy_machine()
+    graph = Graph("row", (Op("a", "op", 1, 3), Op("b", "op", 1, 2)), dependences=(Dependence("a", "b", 3),))
+    schedule = schedules([[graph]], machine)[0]
+    stated, phase = schedule.certificate, schedule.phases[0]
+    assert stated is not None
+    assert check(schedule, machine) == []
+    assert stated.least_length == phase.length
+    for wrong in (
+        replace(stated, bounds=(Bound("unit a", phase.ii + 1),)),
+        replace(stated, least_length=phase.length + 1),
+        replace(stated, undecided=(phase.ii - 1,)),
+    ):
+        assert [each.rule for each in check(replace(schedule, certificate=wrong), machine)] == ["certificate"]
