@@ -134,7 +134,7 @@ def dependences(schedule: Schedule, phase: Phase, machine: Machine) -> Iterator[
             yield Violation("dependences", f"{target} starts {late} cycles before {source} has what it waits for")
 
 
-def life(schedule: Schedule, phase: Phase, value: Value) -> tuple[int, int]:
+def life(phase: Phase, value: Value) -> tuple[int, int]:
     """When the storage of a value is taken, and when its last reader is done with it."""
     ops = {op.name: op for op in phase.graph.ops}
     start = phase.starts[value.producer]
@@ -146,7 +146,7 @@ def life(schedule: Schedule, phase: Phase, value: Value) -> tuple[int, int]:
 def buffers(schedule: Schedule, phase: Phase, machine: Machine) -> Iterator[Violation]:
     """4: a buffer is not written again before its last reader is done with it."""
     for value in phase.graph.values:
-        acquire, release = life(schedule, phase, value)
+        acquire, release = life(phase, value)
         # The producer by itself needs no signal that it is done; and it starts after its readers have.
         hop = machine.handover.latency if readers_elsewhere(schedule, value) else 0
         for read in value.reads:
@@ -184,7 +184,7 @@ def registers(schedule: Schedule, phase: Phase, machine: Machine) -> Iterator[Vi
             homes = {group_of(schedule, name) for name in (value.producer, *(read.op for read in value.reads))}
             if value.memory != "register" or number not in homes:
                 continue
-            acquire, release = life(schedule, phase, value)
+            acquire, release = life(phase, value)
             whole, rest = divmod(release - acquire, phase.ii)
             for cycle in range(phase.ii):
                 live[cycle] += whole * value.size

@@ -8,7 +8,6 @@ from dataclasses import replace
 from itertools import product
 from random import Random
 
-from forgec.schedule.bounds import critical_path
 from forgec.schedule.graph import Graph, Read
 from forgec.schedule.machine import Machine
 from forgec.schedule.schedule import Group, Phase, Schedule
@@ -178,7 +177,7 @@ def least_length(phases: Sequence[Graph], machine: Machine, iis: Sequence[int], 
         for groups in grants(merged, machine, home, steps):
             if not isolated_phases(phases, machine, groups):
                 continue
-            least = [critical_path(graph) for graph in phases]
+            least = [max(op.span for op in graph.ops) for graph in phases]
             for total in range(sum(least), most + 1 if best is None else best):
                 if any(
                     fit_in_memory(

@@ -8,7 +8,6 @@ from dataclasses import replace
 from random import Random
 
 from forgec.diagnostics import ForgeError
-from forgec.schedule.bounds import critical_path
 from forgec.schedule.graph import Dependence, Graph, Op, Read, Use, Value
 from forgec.schedule.machine import Handover, Machine, Registers, Unit
 from forgec.schedule.schedule import Group, Phase, Schedule
@@ -312,7 +311,7 @@ def shortest(graph: Graph, machine: Machine, ii: int, row: list[int], steps: Ste
     most += (hop + machine.handover.get + machine.handover.put) * len(graph.values) + len(graph.ops) * ii
     if not any(search(graph, machine, ii, home, most, group, steps) for group in groups):
         return None
-    for length in range(critical_path(graph), most + 1):
+    for length in range(max(op.span for op in graph.ops), most + 1):
         if any(search(graph, machine, ii, home, length, group, steps) for group in groups):
             return length
     return None

@@ -57,7 +57,7 @@ def everything(graph: Graph, machine: Machine, most: Key) -> Iterator[tuple[Key,
         if not isolated_row(graph, machine, home):
             continue
         for groups in grants(graph, machine, home, Steps(20_000)):
-            for ii in range(lower_bounds(graph, machine)[0].cycles, most[0] + 1):
+            for ii in range(1, most[0] + 1):
                 for times in product(range(most[1] + 1), repeat=len(names)):
                     starts = dict(zip(names, times, strict=True))
                     late = any(
