@@ -13,7 +13,7 @@ Source of the terms: Rau, "Iterative Modulo Scheduling" (1996), sections 2 and 3
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import gcd
@@ -162,20 +162,10 @@ class Graph:
 
         In the order of their first op.
         """
-        parent = {op.name: op.name for op in self.ops}
-
-        def root(name: str) -> str:
-            while parent[name] != name:
-                name = parent[name]
-            return name
-
-        for value in self.values:
-            if not value.may_cross():
-                for read in value.reads:
-                    parent[root(read.op)] = root(value.producer)
+        pairs = ((read.op, value.producer) for value in self.values if not value.may_cross() for read in value.reads)
         found: dict[str, list[str]] = {}
-        for op in self.ops:
-            found.setdefault(root(op.name), []).append(op.name)
+        for name, first in tied((op.name for op in self.ops), pairs).items():
+            found.setdefault(first, []).append(name)
         return list(found.values())
 
     def quantum(self) -> int:
@@ -188,6 +178,20 @@ class Graph:
         for value in self.values:
             result = gcd(result, value.begin, *(read.release for read in value.reads))
         return gcd(result, *(dependence.delay for dependence in self.dependences)) or 1
+
+
+def tied(names: Iterable[str], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """For each name one that stands for all that pairs tie to it, directly or through others."""
+    parent = {name: name for name in names}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            name = parent[name]
+        return name
+
+    for one, other in pairs:
+        parent[root(one)] = root(other)
+    return {name: root(name) for name in parent}
 
 
 def check(graph: Graph) -> None:

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from forgec.schedule.graph import Graph, Op, Value
+from forgec.schedule.graph import Graph, Op
 from forgec.schedule.machine import Machine
-from forgec.schedule.schedule import freed, least_depths, lifetime, transfer
+from forgec.schedule.schedule import crosses, freed, gets, least_depths, lifetime, puts, transfer
 
 PATIENCE = 6
 """How often an op may be placed, on average: Rau's budget ratio."""
@@ -180,16 +180,12 @@ class Loop:
         self.starts: dict[str, int] = {}
         self.slots = {name: self._slots(op) for name, op in self.ops.items()}
 
-    def crosses(self, value: Value) -> bool:
-        """Whether another group reads it."""
-        return any(self.home[read.op] != self.home[value.producer] for read in value.reads)
-
     def _edges(self, depths: Mapping[str, int]) -> Iterator[tuple[str, str, int]]:
         """``(source, target, gap)``: the target starts no earlier than ``gap`` after the source."""
         ii, costs = self.ii, self.costs
         for value in self.graph.values:
             latency, copies = self.ops[value.producer].latency, -(-transfer(self.machine, value) // costs.quantum)
-            hop = costs.latency if self.crosses(value) else 0
+            hop = costs.latency if crosses(value, self.home) else 0
             for read in value.reads:
                 apart = self.home[read.op] != self.home[value.producer]
                 extra = costs.latency + copies if apart else 0
@@ -203,12 +199,8 @@ class Loop:
 
     def _slots(self, op: Op) -> tuple[int, int, bool]:
         """Cycles of its stream before and after its start, and whether it can be placed at all."""
-        takes = sum(
-            self.home[value.producer] != self.home[op.name] and any(read.op == op.name for read in value.reads)
-            for value in self.graph.values
-        )
-        gives = sum(value.producer == op.name and self.crosses(value) for value in self.graph.values)
-        before, after = takes * self.costs.get, op.issue + gives * self.costs.put
+        before = gets(self.graph, op, self.home) * self.costs.get
+        after = op.issue + puts(self.graph, op, self.home) * self.costs.put
         whole: dict[str, int] = {}
         for use in op.uses:
             whole[use.unit] = whole.get(use.unit, 0) + use.amount * -(-use.cycles // self.ii)
@@ -370,7 +362,7 @@ def too_large(problem: Problem, guess: Guess, home: Mapping[str, int]) -> dict[s
         sizes: dict[str, int] = {}
         for graph in problem.graphs:
             for value in graph.values:
-                staged = value.memory == "register" and any(home[r.op] != home[value.producer] for r in value.reads)
+                staged = value.memory == "register" and crosses(value, home)
                 if value.memory == memory or (memory == "shared" and staged):
                     sizes[value.name] = max(sizes.get(value.name, 0), value.size)
         resident = max(graph.resident.get(memory, 0) for graph in problem.graphs)

@@ -146,7 +146,12 @@ class Schedule:
 
     def crossing(self, value: Value) -> bool:
         """Whether a group other than the producer's reads the value."""
-        return any(self.group_of[read.op] != self.group_of[value.producer] for read in value.reads)
+        return crosses(value, self.group_of)
+
+
+def crosses(value: Value, group_of: Mapping[str, int]) -> bool:
+    """Whether a group other than the producer's reads a value."""
+    return any(group_of[read.op] != group_of[value.producer] for read in value.reads)
 
 
 def lifetime(graph: Graph, value: Value, starts: Mapping[str, int], ii: int) -> int:
@@ -195,25 +200,24 @@ def least_depths(
     depths: dict[str, int] = {}
     for graph, ii, row in zip(graphs, iis, starts, strict=True):
         for value in graph.values:
-            hop = latency if any(group_of[read.op] != group_of[value.producer] for read in value.reads) else 0
+            hop = latency if crosses(value, group_of) else 0
             ends = [row[read.op] + read.distance * ii + freed(value, read) + hop for read in value.reads]
             held = max([lifetime(graph, value, row, ii), *(end - row[value.producer] - value.begin for end in ends)])
             depths[value.name] = max(depths.get(value.name, 1), -(-held // ii))
     return depths
 
 
-def gets(schedule: Schedule, graph: Graph, op: Op) -> int:
+def gets(graph: Graph, op: Op, group_of: Mapping[str, int]) -> int:
     """How many values an op takes over from other groups."""
-    mine = schedule.group_of[op.name]
     return sum(
-        any(read.op == op.name for read in value.reads) and schedule.group_of[value.producer] != mine
+        any(read.op == op.name for read in value.reads) and group_of[value.producer] != group_of[op.name]
         for value in graph.values
     )
 
 
-def puts(schedule: Schedule, graph: Graph, op: Op) -> int:
+def puts(graph: Graph, op: Op, group_of: Mapping[str, int]) -> int:
     """How many values an op hands to other groups."""
-    return sum(value.producer == op.name and schedule.crossing(value) for value in graph.values)
+    return sum(value.producer == op.name and crosses(value, group_of) for value in graph.values)
 
 
 def transfer(machine: Machine, value: Value) -> int:

@@ -113,8 +113,8 @@ def group_lanes(
 def op_bars(schedule: Schedule, phase: Phase, machine: Machine, op: Op) -> list[Bar]:
     """What an op of iteration 0 takes of its group's stream, and its flight."""
     start = phase.starts[op.name]
-    wait = gets(schedule, phase.graph, op) * machine.handover.get
-    give = puts(schedule, phase.graph, op) * machine.handover.put
+    wait = gets(phase.graph, op, schedule.group_of) * machine.handover.get
+    give = puts(phase.graph, op, schedule.group_of) * machine.handover.put
     bars = [
         Bar(op.name, 0, start - wait, start, "get"),
         Bar(op.name, 0, start, start + op.issue, "issue"),

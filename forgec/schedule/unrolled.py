@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from forgec.schedule.graph import Graph, Op, Value
+from forgec.schedule.schedule import gets, puts
 
 
 @dataclass(frozen=True)
@@ -99,27 +100,12 @@ def unroll(segments: Sequence[Segment], group_of: Mapping[str, int]) -> Unrolled
         before.append(sum(segments[other].trips for other in row))
         row.append(number)
         graph = segment.graph
-        gets = {
-            op.name: sum(
-                any(read.op == op.name for read in value.reads) and group_of[value.producer] != group_of[op.name]
-                for value in graph.values
-            )
-            for op in graph.ops
-        }
-        puts = {
-            op.name: sum(
-                value.producer == op.name and any(group_of[read.op] != group_of[op.name] for read in value.reads)
-                for value in graph.values
-            )
-            for op in graph.ops
-        }
+        handed = {op.name: (gets(graph, op, group_of), puts(graph, op, group_of)) for op in graph.ops}
         for turn in range(segment.trips):
             for op in graph.ops:
                 start = segment.base + turn * segment.ii + segment.starts[op.name]
                 found.at[number, op.name, turn] = len(found.instances)
-                found.instances.append(
-                    Instance(op, group_of[op.name], number, turn, start, gets[op.name], puts[op.name])
-                )
+                found.instances.append(Instance(op, group_of[op.name], number, turn, start, *handed[op.name]))
             for value in graph.values:
                 each = Stored(value, found.at[number, value.producer, turn])
                 stored[number, value.name, turn] = each

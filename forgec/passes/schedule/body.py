@@ -163,7 +163,7 @@ class Body:
                 for operand in inner.operands:
                     owner = operand.owner
                     block = owner if isinstance(owner, Block) else owner.parent
-                    if block is not None and not _is_within(block, op):
+                    if block is not None and not op.is_ancestor(block):
                         yield operand
 
     def reads(self, op: Operation) -> list[Source]:
@@ -238,15 +238,6 @@ def _only_masks(value: SSAValue) -> bool:
         )
         for use in value.uses
     )
-
-
-def _is_within(block: Block, op: Operation) -> bool:
-    parent = block.parent_op()
-    while parent is not None:
-        if parent is op:
-            return True
-        parent = parent.parent_op()
-    return False
 
 
 def known_extents(value: SSAValue) -> tuple[int, ...]:

@@ -29,7 +29,7 @@ from forgec.ir.tile.types import extents
 from forgec.passes.schedule.amounts import factor_memory, product, synchronous
 from forgec.passes.schedule.body import bytes_of, is_copy, is_store, known_extents
 from forgec.passes.schedule.drafts import DraftOp, DraftValue
-from forgec.schedule.graph import Value
+from forgec.schedule.graph import tied
 from forgec.schedule.machine import Instruction
 
 if TYPE_CHECKING:
@@ -365,16 +365,10 @@ class Placement:
 
     def _groups(self) -> dict[str, str]:
         """For each op of the first part the op by which those that registers tie to it are known."""
-        parent = {op.name(0): op.name(0) for op in self.builder.ops}
-
-        def root(name: str) -> str:
-            while parent[name] != name:
-                name = parent[name]
-            return name
-
-        for draft in self.builder.values:
-            if Value("", "", draft.memory, 0, (), crossing=draft.crossing).may_cross():
-                continue
-            for read in draft.reads:
-                parent[root(read.reader.name(0))] = root(draft.producer.name(0))
-        return {name: root(name) for name in parent}
+        pairs = (
+            (read.reader.name(0), draft.producer.name(0))
+            for draft in self.builder.values
+            if draft.memory == "register" and not draft.crossing
+            for read in draft.reads
+        )
+        return tied((op.name(0) for op in self.builder.ops), pairs)
