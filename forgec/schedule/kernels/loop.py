@@ -57,9 +57,7 @@ class Loop:
         title = name if producer.part is None else f"{name}.{producer.part}"
         self.values.append(Value(title, producer.name, memory, size, reads, crossing=crossing))
 
-    def bring(
-        self, name: str, shape: tuple[int, int], *, part: int | None = None, sharers: int = 1, each: int = 0
-    ) -> Brought:
+    def bring(self, name: str, shape: tuple[int, int], *, part: int | None = None, sharers: int = 1) -> Brought:
         """A block of global memory of ``shape``, copied into shared memory in every iteration.
 
         Args:
@@ -68,9 +66,8 @@ class Loop:
             part: whose it is; None, if all parts read it. Where warps issue copies piece by piece and nothing keeps
                 them apart from other work, each part's warps bring an equal share of what all read.
             sharers: how many programs that run at the same time read it, so that main memory gives it once.
-            each: bytes of an element; of the operands, unless told.
         """
-        size = shape[0] * shape[1] * (each or self.problem.bytes_each)
+        size = shape[0] * shape[1] * self.problem.bytes_each
         shares = self.parts if part is None and self.problem.shares_copies else 1
         piece = -(-size // shares)
         work = {"load": piece, "memory": -(-piece // sharers)}
