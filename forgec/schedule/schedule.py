@@ -41,7 +41,7 @@ distance :math:`k` in the first iterations of a phase reads what the last iterat
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 
@@ -130,7 +130,6 @@ class Schedule:
     depths: Mapping[str, int]
     certificate: Certificate | None = None
     slack: int = 0
-    keys: Mapping[str, str] = field(default_factory=dict)
     transitions: tuple[int, ...] = ()
 
     @cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +15,10 @@ from hypothesis import strategies as st
 
 from forgec.diagnostics import ForgeError
 from forgec.schedule import files
+from forgec.schedule.check import check
 from forgec.schedule.graph import MEMORIES, Dependence, Graph, Op, Read, Use, Value
+from forgec.schedule.machine import named
+from forgec.schedule.solve import schedules
 
 NAMES = st.text(min_size=1, max_size=8)
 CYCLES = st.integers(0, 10**9)
@@ -84,6 +88,16 @@ def test_a_graph_is_what_its_file_says(graph: Graph) -> None:
         read = files.read(Graph, path)
     assert read == graph
     assert files.to_values(read) == files.to_values(graph)
+
+
+def test_the_example_of_the_docs_is_a_graph() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "scheduling.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    graph = files.from_values(Graph, json.loads(example), "docs/scheduling.md")
+    hopper = named("sm_90a")
+    (schedule,) = schedules([[graph]], hopper)
+    assert check(schedule, hopper) == []
+    assert [set(group.ops) for group in schedule.groups] == [{"load"}, {"add"}]
 
 
 @pytest.mark.parametrize(
