@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from random import Random
 
@@ -66,18 +66,24 @@ def roomy_machine(**changes: object) -> Machine:
     return replace(roomy, **changes)  # type: ignore[arg-type]
 
 
+def solved(kernel: Sequence[Graph], machine: Machine) -> Schedule | None:
+    """The best schedule of a kernel; None where it does not fit."""
+    try:
+        return schedules([kernel], machine)[0]
+    except ForgeError as caught:
+        if caught.code != "FORGE-S001":
+            raise
+        return None
+
+
 def random_solved(seeds: Iterable[int]) -> Iterator[tuple[int, Schedule, Machine, Random]]:
     """Schedules of random graphs on random machines, of those that fit; with the seed and the generator after both."""
     for seed in seeds:
         random = Random(seed)
         machine = random_machine(random)
-        try:
-            schedule = schedules([[random_graph(random, machine)]], machine)[0]
-        except ForgeError as caught:
-            if caught.code != "FORGE-S001":
-                raise
-            continue
-        yield seed, schedule, machine, random
+        schedule = solved([random_graph(random, machine)], machine)
+        if schedule is not None:
+            yield seed, schedule, machine, random
 
 
 def random_graph(random: Random, machine: Machine, most_ops: int = 6) -> Graph:
