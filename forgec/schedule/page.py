@@ -8,10 +8,11 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from forgec.schedule import drawing, report, timeline
+from forgec.schedule import drawing, report, succession_view, timeline
 from forgec.schedule.drawing import HUES, Drawing, Gantt, shade
 from forgec.schedule.graph import Op
 from forgec.schedule.machine import Machine
+from forgec.schedule.persistent_report import Programs
 from forgec.schedule.reasons import reason
 from forgec.schedule.schedule import Phase, Schedule
 from forgec.schedule.simulate import Simulation
@@ -23,8 +24,8 @@ INTERVALS = 2
 """Of the steady state that are shown."""
 
 
-def page(schedules: Sequence[Schedule], machine: Machine, title: str) -> str:
-    """The best schedule in full, the others in a table with a chart each."""
+def page(schedules: Sequence[Schedule], machine: Machine, title: str, programs: Programs | None = None) -> str:
+    """The best schedule in full, the others in a table with a chart each; ``programs``: the persistent program."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -46,6 +47,10 @@ def page(schedules: Sequence[Schedule], machine: Machine, title: str) -> str:
         main=main,
         binding=report.binding(main, report.bounds_of(schedule, main, machine)),
         per_iteration=report.per_iteration(schedule, simulated),
+        off=report.off(report.per_iteration(schedule, simulated), main.ii),
+        exact=report.proof(schedule, machine),
+        transitions=[succession_view.transition(schedule, place, machine) for place in range(len(schedule.phases) - 1)],
+        programs=succession_view.program(programs) if programs else None,
         facts=facts(schedule, machine, simulated),
         phases=[phase_view(schedule, phase, machine) for phase in schedule.phases],
         roles=list(role_hues(schedule).items()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,26 @@ from forgec.schedule.bounds import lower_bounds
 from forgec.schedule.check import Violation, check
 from forgec.schedule.graph import STRICT
 from forgec.schedule.machine import Machine
+from forgec.schedule.persistent import Persistent
 from forgec.schedule.schedule import Schedule
 
 
 @dataclass(frozen=True)
 class Saved:
-    """Schedules of one kernel, best first, and the machine that they are for."""
+    """Schedules of one kernel, best first, the persistent one if there is one, and the machine that they are for."""
 
     __pydantic_config__ = STRICT
     machine: Machine
     schedules: tuple[Schedule, ...]
     kernel: str = ""
+    persistent: Persistent | None = None
 
 
-def content(kernel: str, schedules: Sequence[Schedule], machine: Machine) -> bytes:
+def content(
+    kernel: str, schedules: Sequence[Schedule], machine: Machine, persistent: Persistent | None = None
+) -> bytes:
     """What is written."""
-    saved = Saved(machine, tuple(schedules), kernel)
+    saved = Saved(machine, tuple(schedules), kernel, persistent)
     return (json.dumps(files.to_values(saved), indent=1) + "\n").encode()
 
 
@@ -53,7 +57,7 @@ def read(path: Path, machine: Machine | None = None) -> Saved:
     saved = files.from_values(Saved, values, str(path))
     if not saved.schedules:
         raise error("FORGE-U010", f"{path} holds no schedule")
-    return saved if machine is None else Saved(machine, saved.schedules, saved.kernel)
+    return saved if machine is None else replace(saved, machine=machine)
 
 
 def violations(schedule: Schedule, machine: Machine) -> list[Violation]:

@@ -90,11 +90,24 @@ def solve(
 
 
 def key(kernels: Kernels, machine: Machine, k: int) -> str:
-    """The hash of everything that the answer depends on, but for the time limit.
+    """The hash of everything that the answer depends on, but for the time limit."""
+    question = {
+        "version": VERSION,
+        "machine": whole(without_words(machine)),
+        "kernels": [[whole(graph) for graph in kernel] for kernel in kernels],
+        "k": k,
+    }
+    return hashed(question)
 
-    What a machine says of its sources is left out: better words for a number are no other number.
-    """
-    plain = replace(
+
+def hashed(question: Mapping[str, Any]) -> str:
+    """The name of an entry that answers a question."""
+    return hashlib.sha256(json.dumps(question, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def without_words(machine: Machine) -> Machine:
+    """A machine without what it says of its sources: better words for a number are no other number."""
+    return replace(
         machine,
         title="",
         sources={},
@@ -103,13 +116,6 @@ def key(kernels: Kernels, machine: Machine, k: int) -> str:
         registers=replace(machine.registers, source=""),
         handover=replace(machine.handover, source=""),
     )
-    question = {
-        "version": VERSION,
-        "machine": whole(plain),
-        "kernels": [[whole(graph) for graph in kernel] for kernel in kernels],
-        "k": k,
-    }
-    return hashlib.sha256(json.dumps(question, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def whole(item: Any) -> Any:
