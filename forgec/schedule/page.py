@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ def page(schedules: Sequence[Schedule], machine: Machine, title: str, programs: 
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
+    environment.filters["numbers"] = numbers
     schedule = schedules[0]
     certificate = schedule.certificate or report.NOTHING
     simulated = report.simulated_run(schedule, machine)
@@ -68,6 +70,11 @@ def page(schedules: Sequence[Schedule], machine: Machine, title: str, programs: 
 def number(value: int | float) -> str:
     """With thin spaces between thousands."""
     return (f"{value:,}" if isinstance(value, int) else f"{value:,.4g}").replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def numbers(text: str) -> str:
+    """A text whose long numbers have thin spaces."""
+    return re.sub(r"(?<![\w.])\d{5,}(?![\w.]*\w)", lambda found: number(int(found[0])), text)
 
 
 def memories(machine: Machine) -> list[str]:

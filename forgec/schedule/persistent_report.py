@@ -18,6 +18,11 @@ from forgec.schedule.timeline import reserved
 
 TURNS = 6
 """That are simulated."""
+MEANS = {
+    "optimal": "optimal for this schedule of the loops",
+    "feasible": "feasible: not all shorter times were looked at",
+    "timeout": "timeout: the limit left shorter times undecided",
+}
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,8 @@ def facts(shown: Programs) -> list[tuple[str, str]]:
     """The lines of the text about one output tile after another: a name and what is said."""
     schedule, certificate = shown.schedule, shown.schedule.certificate or NOTHING
     count = len(schedule.placed)
-    each = f"{float(schedule.cycles_per_tile):g} cycles from one to the next, {certificate.status}"
+    status = MEANS.get(certificate.status, certificate.status)
+    each = f"{float(schedule.cycles_per_tile):g} cycles from one to the next, {status}"
     if count > 1:
         each += f"; a turn of {schedule.interval} makes {count}, whose consumers take turns"
     loops = ", ".join(f"{p.graph.trips} × {p.ii} cycles of {p.graph.name}" for p in schedule.placed[0].phases)
@@ -137,9 +143,7 @@ def facts(shown: Programs) -> list[tuple[str, str]]:
         found.append(("bound", f"{bound.cycles} cycles of a turn by {bound.name}"))
     if shown.loops_alone is not None:
         ratio = float(schedule.cost / shown.loops_alone)
-        found.append(
-            ("work", f"{ratio:.3f} × the cycles that the loops' best schedule takes for as much, ends left out")
-        )
+        found.append(("work", f"{ratio:.3f} × what the loops above take for as much, without prologue and epilogue"))
     what = "from the first load to the last store"
     found.append(("overlap", f"a turn takes {schedule.span} cycles {what}, {shown.overlap} of them under the next one"))
     if shown.simulated.deadlock:

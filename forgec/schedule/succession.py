@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from forgec.schedule.machine import Machine
 from forgec.schedule.persistent import Persistent, unroll_turns
@@ -18,20 +18,25 @@ AROUND = 1.5
 
 @dataclass(frozen=True)
 class Succession:
-    """A window of time in which ``unrolled`` goes from one part to the next; ``marks``: names of points in it."""
+    """A window of time in which ``unrolled`` goes from one part to the next; ``marks``: names of points in it.
+
+    Cycles are counted from ``origin`` on, where the next part begins.
+    """
 
     unrolled: Unrolled
     groups: tuple[Group, ...]
     first: int
     last: int
     marks: tuple[tuple[int, str], ...]
+    origin: int
 
     def lanes(self, machine: Machine) -> tuple[list[Lane], list[Lane]]:
         """A lane for each unit that is held in the window, and one for each group."""
         units: dict[str, list[Bar]] = {}
         streams: list[list[Bar]] = [[] for _ in self.groups]
         flights: list[list[Bar]] = [[] for _ in self.groups]
-        for each in self.unrolled.instances:
+        for instance in self.unrolled.instances:
+            each = replace(instance, start=instance.start - self.origin)
             for use in each.op.uses:
                 begin = each.start + use.offset
                 if use.cycles and begin < self.last and begin + use.cycles > self.first:
@@ -80,30 +85,39 @@ def between_phases(schedule: Schedule, place: int) -> Succession:
     end = parts[place].base + counts[place] * one.ii
     begin = parts[place + 1].base
     drained = parts[place].base + (counts[place] - 1) * one.ii + one.length
-    last = max(begin + other.stages * other.ii, drained)
-    marks = ((end - one.ii, f"last of {one.graph.name}"), (begin, f"first of {other.graph.name}"))
-    return Succession(unroll(parts, schedule.group_of), schedule.groups, end - one.ii, last, marks)
+    done = begin + (counts[place + 1] - 1) * other.ii + other.length
+    last = max(min(begin + other.stages * other.ii, done), drained)
+    marks = ((end - one.ii - begin, f"last of {one.graph.name}"), (0, f"first of {other.graph.name}"))
+    found = unroll(parts, schedule.group_of)
+    return Succession(found, schedule.groups, end - one.ii - begin, last - begin, marks, begin)
 
 
 def between_tiles(schedule: Persistent) -> Succession:
-    """From one turn to the next: the end of the loops of the one, its epilogue, and what the next has begun by then."""
+    """Around the point where the loops of one turn end and those of the next begin.
+
+    What of an epilogue comes later, when loops are under way again, is seen of the turns before.
+    """
     before = -(-schedule.span // schedule.interval)
     found = unroll_turns(schedule, before + 2)
     turn, other = before, before + 1
+
+    def of(number: int, *chains: str) -> list[Instance]:
+        parts = found.segments
+        return [
+            each
+            for each in found.instances
+            if parts[each.segment].turn == number and parts[each.segment].chain.startswith(chains)
+        ]
+
     around = round(AROUND * max(phase.ii for placed in schedule.placed for phase in placed.phases))
-    ends = [
-        each.start + each.op.span
-        for each in found.instances
-        if found.segments[each.segment].turn == turn and found.segments[each.segment].chain.startswith("loop")
-    ]
-    loops = [
-        each.start
-        for each in found.instances
-        if found.segments[each.segment].turn == other and found.segments[each.segment].chain.startswith("loop")
-    ]
-    done = max(each.start + each.op.span for each in found.instances if found.segments[each.segment].turn == turn)
-    begun = min(each.start for each in found.instances if found.segments[each.segment].turn == other)
-    marks = ((max(ends), "loops are done"), (begun, "next begins"), (done, "all is done"))
-    first = min(max(ends), min(loops), begun) - around
-    last = max(done, min(loops), begun) + around
-    return Succession(found, schedule.groups, first, last, tuple(sorted(marks)))
+    ended = max(each.start + each.op.span for each in of(turn, "loop"))
+    begun = min(each.start for each in of(other, "loop", "prologue"))
+    looped = min(each.start for each in of(other, "loop"))
+    first, last = min(ended, begun) - around, max(ended, looped) + around
+    # As far as the epilogue goes on without a break.
+    for each in sorted(of(turn, "epilogue"), key=lambda each: each.start):
+        if each.start < last:
+            last = max(last, each.start + each.op.span)
+    marks = sorted({begun: "the next tile begins", ended: "loops are done"}.items())
+    shifted = tuple((cycle - begun, name) for cycle, name in marks)
+    return Succession(found, schedule.groups, first - begun, last - begun, shifted, begun)

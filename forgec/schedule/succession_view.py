@@ -42,12 +42,12 @@ def program(shown: Programs) -> dict[str, Any]:
     latest = max(segment.turn for segment in segments)
 
     def fill(bar: Bar) -> str:
-        """By the part of the tile; the next turn is lighter."""
+        """By the part of the tile; the later the turn, the lighter."""
         if bar.kind in HANDED:
             return ""
         segment = segments[bar.segment]
         part = next(number for number, name in enumerate(PARTS) if segment.chain.startswith(name))
-        return shade(HUES[part], segment.turn == latest, 2)
+        return shade(HUES[part], max(segment.turn - latest + 2, 0), 3)
 
     certificate = shown.schedule.certificate
     bounds = certificate.bounds if certificate else ()
