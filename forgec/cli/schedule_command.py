@@ -79,11 +79,20 @@ def schedule(
     with reporting(as_json=json, debug=debug):
         name = _target(target, machine)
         if check is not None:
+            given = {"--html": html, "--save": output, "--shape": shape, "--dtype": dtype, "--persistent": persistent}
+            _refuse([option for option, value in given.items() if value])
             _check(check, name, as_json=json)
             return
         assert kernel is not None
         question = Question(kernel, _machine(name), _sizes(shape or ()), dtype, k, time_limit, cache, persistent)
         _solve(question, output, html, as_json=json)
+
+
+def _refuse(options: Sequence[str]) -> None:
+    from forgec.diagnostics import error
+
+    if options:
+        raise error("FORGE-U005", f"--check takes no {' and no '.join(options)}", help="schedule the kernel for these")
 
 
 def _target(target: str | None, machine: Path | None) -> str | None:
@@ -112,7 +121,9 @@ def _sizes(shape: Sequence[str]) -> dict[str, int]:
     for item in (part.strip() for text in shape for part in text.split(",")):
         match = _SIZE.fullmatch(item)
         if match is None or int(match[2]) < 1:
-            raise error("FORGE-U005", f"--shape {item or '(nothing)'} is no KEY=N with a positive integer N")
+            raise error(
+                "FORGE-U005", f"--shape {item or '(nothing)'} is no KEY=N with a positive integer N", help="m=64,n=128"
+            )
         if match[1] in found:
             raise error("FORGE-U005", f"--shape gives {match[1]} twice")
         found[match[1]] = int(match[2])
@@ -219,8 +230,8 @@ def _solve(question: Question, output: Path | None, html: Path | None, *, as_jso
     machine, title, again = question.machine, question.title, None
     with progress(quiet=as_json or not sys.stderr.isatty()) as phase:
         phase(f"scheduling {question.kernel} for {machine.name}")
-        loops = kernels_of(question.kernel, machine, question.sizes, question.dtype)
         tiles = _tiles(question) if question.persistent else []
+        loops = kernels_of(question.kernel, machine, question.sizes, question.dtype)
         answer = store.solve(loops, machine, k=question.k, limit=question.limit, cache=question.cache)
         if tiles:
             from forgec.schedule import store_persistent
@@ -271,7 +282,7 @@ def _tiles(question: Question) -> Sequence[Tile]:
     if question.kernel not in kernels.NAMES:
         raise error(
             "FORGE-U005",
-            f"--persistent is for kernels by name; {question.kernel} does not say what its loops are between",
+            f"--persistent is for kernels by name; {question.kernel} holds loops alone",
         )
     return tile_program(question.kernel, question.machine, question.sizes, question.dtype or DTYPE)
 
@@ -288,10 +299,12 @@ def _programs(question: Question, schedule: Persistent, loops: Schedule) -> Prog
 
 def _check(path: Path, target: str | None, *, as_json: bool) -> None:
     from forgec.diagnostics import Diagnostic
-    from forgec.schedule.saved import read, violations
+    from forgec.schedule.saved import read, unproved, violations
 
     saved = read(path, None if target is None else _machine(target))
     found = [violations(schedule, saved.machine) for schedule in saved.schedules]
+    if saved.schedules[0].machine == saved.machine.name:
+        found[0] += unproved(saved.schedules[0])
     if saved.persistent is not None:
         from forgec.schedule.check_persistent import check_persistent
 

@@ -56,7 +56,7 @@ def schedule_data(schedule: Schedule, machine: Machine) -> dict[str, Any]:
         "status": certificate.status,
         "solve_seconds": certificate.solve_seconds,
         "length_cycles": phase.length,
-        "length_lower_bound": certificate.least_length,
+        "length_lower_bound": length_bound(schedule),
         "stages": phase.stages,
         "tile": dict(phase.graph.tile),
         "groups": [
@@ -99,6 +99,16 @@ def schedule_data(schedule: Schedule, machine: Machine) -> dict[str, Any]:
         "transitions": list(schedule.transitions),
         "depths": dict(schedule.depths),
     }
+
+
+def length_bound(schedule: Schedule) -> int | None:
+    """What no iteration is shorter than; None where there are several loops, of whose lengths the sum is bounded.
+
+    The certificate's is of durations that are rounded up, which the cycles that they stand for may be below.
+    """
+    if schedule.certificate is None or len(schedule.phases) > 1:
+        return None
+    return min(schedule.certificate.least_length, schedule.phases[0].length)
 
 
 def phase_data(schedule: Schedule, phase: Phase, transition: int, machine: Machine) -> dict[str, Any]:

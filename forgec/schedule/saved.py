@@ -73,3 +73,53 @@ def violations(schedule: Schedule, machine: Machine) -> list[Violation]:
             text = f"its largest bound is {bounds[0].cycles} cycles by {bounds[0].name}, or smaller ones differ"
             found.append(Violation("certificate", text))
     return found
+
+
+STATUSES = ("optimal", "feasible", "timeout")
+
+
+def unproved(schedule: Schedule) -> list[Violation]:
+    """Where the best schedule of a kernel claims more than its certificate says was proved.
+
+    An interval is the least if every smaller one, down to the largest bound, was refuted; this is known of the best
+    schedule alone, and where there is one loop: of several, what is least is a sum.
+    """
+    stated, last = schedule.certificate, schedule.phases[-1]
+    if stated is None:
+        return []
+    if stated.status not in STATUSES:
+        return [Violation("certificate", f"its status {stated.status} is none of {', '.join(STATUSES)}")]
+    if stated.status == "timeout":
+        return []
+    found: list[Violation] = []
+    if stated.undecided:
+        found.append(
+            Violation(
+                "certificate", f"it is called {stated.status}, and {len(stated.undecided)} intervals are undecided"
+            )
+        )
+    if stated.quantum < 1:
+        return [*found, Violation("certificate", f"its times are multiples of {stated.quantum} cycles")]
+    # Durations are rounded up to multiples of the quantum.
+    rounded = sum(
+        max(phase.starts[op.name] + -(-op.span // stated.quantum) * stated.quantum for op in phase.graph.ops)
+        for phase in schedule.phases
+    )
+    if stated.least_length > rounded:
+        text = f"no length below {stated.least_length} is said to be possible, and this schedule has {rounded}"
+        found.append(Violation("certificate", text))
+    if len(schedule.phases) == 1:
+        least = max((bound.cycles for bound in stated.bounds), default=1)
+        refuted = set(stated.refuted)
+        first = -(-least // stated.quantum) * stated.quantum
+        still = next((each for each in range(first, last.ii, stated.quantum) if each not in refuted), None)
+        if still is not None:
+            found.append(
+                Violation("certificate", f"it is called {stated.status}, and the interval {still} is not refuted")
+            )
+        if stated.status == "optimal" and stated.least_length < last.length:
+            text = (
+                f"it is called optimal, is {last.length} cycles long, and no less than {stated.least_length} is proved"
+            )
+            found.append(Violation("certificate", text))
+    return found

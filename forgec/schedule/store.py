@@ -26,7 +26,7 @@ from forgec.runtime.replacing_file import ReplacingFile
 from forgec.schedule import files
 from forgec.schedule.graph import Graph
 from forgec.schedule.machine import Machine
-from forgec.schedule.saved import violations
+from forgec.schedule.saved import unproved, violations
 from forgec.schedule.schedule import Schedule
 
 VERSION = 1
@@ -185,6 +185,8 @@ def restored(
         enough = float(entry["limit"]) >= limit
         for schedule in found:
             doubt(schedule, machine)
+        for each in unproved(found[0]):
+            raise ValueError(f"its {each.rule} is wrong: {each.text}")
     except ForgeError as caught:
         remarks.append(dropped(caught.diagnostics[0].message, *caught.diagnostics[0].notes))
         return None
