@@ -82,6 +82,7 @@ def persistent_data(shown: Programs) -> dict[str, Any]:
         "solve_seconds": certificate.solve_seconds,
         "deterministic_time": certificate.deterministic_time,
         "cycles_per_unit_of_work": float(schedule.cost),
+        "alternatives": [dict(each) for each in certificate.alternatives],
         "tile": dict(schedule.placed[0].phases[0].graph.tile),
         "loops": [
             {"name": phase.graph.name, "ii_cycles": phase.ii, "trips": phase.graph.trips}
@@ -144,6 +145,10 @@ def facts(shown: Programs) -> list[tuple[str, str]]:
     if shown.loops_alone is not None:
         ratio = float(schedule.cost / shown.loops_alone)
         found.append(("work", f"{ratio:.3f} × what the loops above take for as much, without prologue and epilogue"))
+    left = sum(each.get("fate") == "not tried" for each in certificate.alternatives)
+    if left:
+        text = f"the most promising {len(certificate.alternatives) - left} of {len(certificate.alternatives)}"
+        found.append(("tiles", f"{text} were looked at; {left} others might be better"))
     what = "from the first load to the last store"
     found.append(("overlap", f"a turn takes {schedule.span} cycles {what}, {shown.overlap} of them under the next one"))
     if shown.simulated.deadlock:
