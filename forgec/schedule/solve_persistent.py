@@ -30,7 +30,7 @@ from forgec.schedule.solve import LOOKS_SERIAL, SHARE, Budget, Solver, schedules
 from forgec.schedule.solve import Search as LoopSearch
 from forgec.schedule.tile import Tile
 
-MOST_TILES = 8
+MOST_TILES = 6
 """That are solved, unless told."""
 SHORTEST = 0.5
 """Deterministic time for making a turn short, once its interval is known."""
