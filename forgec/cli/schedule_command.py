@@ -6,6 +6,7 @@ import json as json_module
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,10 @@ from forgec.cli.exit_codes import EXIT_DIAGNOSTICS
 if TYPE_CHECKING:
     from forgec.schedule.graph import Graph
     from forgec.schedule.machine import Machine
+    from forgec.schedule.persistent import Persistent
+    from forgec.schedule.persistent_report import Programs
+    from forgec.schedule.schedule import Schedule
+    from forgec.schedule.tile import Tile
 
 KERNEL_HELP = (
     "A kernel's name (attention-fwd, gemm, …; a wrong one lists them all), a .mlir file with a tile kernel (FILE:NAME "
@@ -59,6 +64,12 @@ def schedule(
         Path | None,
         typer.Option("--check", metavar="FILE", help="Check what --save wrote, on its machine or on --target."),
     ] = None,
+    persistent: Annotated[
+        bool,
+        typer.Option(
+            "--persistent", help="Of a named kernel also the program that makes tile after tile, and their order."
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the schedule as JSON.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks.")] = False,
 ) -> None:
@@ -68,10 +79,20 @@ def schedule(
     with reporting(as_json=json, debug=debug):
         name = _target(target, machine)
         if check is not None:
+            given = {"--html": html, "--save": output, "--shape": shape, "--dtype": dtype, "--persistent": persistent}
+            _refuse([option for option, value in given.items() if value])
             _check(check, name, as_json=json)
             return
         assert kernel is not None
-        _solve(kernel, name, _sizes(shape or ()), dtype, k, time_limit, cache, output, html, as_json=json)
+        question = Question(kernel, _machine(name), _sizes(shape or ()), dtype, k, time_limit, cache, persistent)
+        _solve(question, output, html, as_json=json)
+
+
+def _refuse(options: Sequence[str]) -> None:
+    from forgec.diagnostics import error
+
+    if options:
+        raise error("FORGE-U005", f"--check takes no {' and no '.join(options)}", help="schedule the kernel for these")
 
 
 def _target(target: str | None, machine: Path | None) -> str | None:
@@ -100,7 +121,9 @@ def _sizes(shape: Sequence[str]) -> dict[str, int]:
     for item in (part.strip() for text in shape for part in text.split(",")):
         match = _SIZE.fullmatch(item)
         if match is None or int(match[2]) < 1:
-            raise error("FORGE-U005", f"--shape {item or '(nothing)'} is no KEY=N with a positive integer N")
+            raise error(
+                "FORGE-U005", f"--shape {item or '(nothing)'} is no KEY=N with a positive integer N", help="m=64,n=128"
+            )
         if match[1] in found:
             raise error("FORGE-U005", f"--shape gives {match[1]} twice")
         found[match[1]] = int(match[2])
@@ -172,19 +195,30 @@ def _from_json(path: Path) -> list[list[Graph]]:
     ]
 
 
-def _solve(
-    kernel: str,
-    target: str | None,
-    sizes: Mapping[str, int],
-    dtype: str | None,
-    k: int,
-    limit: float,
-    cache: bool,
-    output: Path | None,
-    html: Path | None,
-    *,
-    as_json: bool,
-) -> None:
+@dataclass(frozen=True)
+class Question:
+    """What is to be scheduled, and how hard it is tried."""
+
+    kernel: str
+    machine: Machine
+    sizes: Mapping[str, int]
+    dtype: str | None
+    k: int
+    limit: float
+    cache: bool
+    persistent: bool
+
+    @property
+    def title(self) -> str:
+        """The kernel with what was said of it."""
+        sizes = (f"{name}={size}" for name, size in self.sizes.items())
+        return " ".join([Path(self.kernel).name, *sizes, *([self.dtype] if self.dtype else [])])
+
+
+ORIGINS = {"shipped": "taken from the package, and checked", "cached": "taken from the cache, and checked"}
+
+
+def _solve(question: Question, output: Path | None, html: Path | None, *, as_json: bool) -> None:
     from forgec.cli.files import check_writable, write_bytes
     from forgec.cli.progress import progress
     from forgec.schedule import store
@@ -193,40 +227,91 @@ def _solve(
     for path in (output, html):
         if path is not None:
             check_writable(path)
-    machine = _machine(target)
+    machine, title, again = question.machine, question.title, None
     with progress(quiet=as_json or not sys.stderr.isatty()) as phase:
-        phase(f"scheduling {kernel} for {machine.name}")
-        answer = store.solve(kernels_of(kernel, machine, sizes, dtype), machine, k=k, limit=limit, cache=cache)
-    title = " ".join(
-        [Path(kernel).name, *(f"{name}={size}" for name, size in sizes.items()), *([dtype] if dtype else [])]
-    )
+        phase(f"scheduling {question.kernel} for {machine.name}")
+        tiles = _tiles(question) if question.persistent else []
+        loops = kernels_of(question.kernel, machine, question.sizes, question.dtype)
+        answer = store.solve(loops, machine, k=question.k, limit=question.limit, cache=question.cache)
+        if tiles:
+            from forgec.schedule import store_persistent
+
+            phase(f"scheduling one tile of {question.kernel} after another")
+            again = store_persistent.solve(tiles, machine, limit=question.limit, cache=question.cache)
+    shown = _programs(question, again.schedule, answer.schedules[0]) if again else None
     if output is not None:
         from forgec.schedule.saved import content
 
-        write_bytes(output, content(title, answer.schedules, machine))
+        write_bytes(output, content(title, answer.schedules, machine, again.schedule if again else None))
     if html is not None:
         from forgec.schedule.page import page
 
-        write_bytes(html, page(answer.schedules, machine, title).encode())
+        write_bytes(html, page(answer.schedules, machine, title, shown).encode())
+    remarks = [*answer.remarks, *(again.remarks if again else ())]
     if as_json:
-        remarks = [each.to_dict() for each in answer.remarks]
-        more = {"kernel": title, "target": machine.name, "origin": answer.origin, "remarks": remarks}
-        print(json_module.dumps(as_data(answer.schedules, machine, **more), indent=2))
+        from forgec.schedule.persistent_report import grid_data, persistent_data
+
+        more: dict[str, Any] = {
+            "kernel": title,
+            "target": machine.name,
+            "origin": answer.origin,
+            "remarks": [each.to_dict() for each in remarks],
+        }
+        facts = as_data(answer.schedules, machine, **more)
+        if again and shown:
+            facts["persistent"] = {"origin": again.origin, **persistent_data(shown)}
+            facts["grid"] = grid_data(shown)
+        print(json_module.dumps(facts, indent=2))
         return
-    origins = {"shipped": "taken from the package, and checked", "cached": "taken from the cache, and checked"}
-    print(as_text(answer.schedules, machine, title, origins.get(answer.origin, "")))
-    if answer.remarks:
+    print(as_text(answer.schedules, machine, title, ORIGINS.get(answer.origin, "")))
+    if again and shown:
+        from forgec.schedule.persistent_report import persistent_text
+
+        print("", persistent_text(shown, ORIGINS.get(again.origin, "")), sep="\n")
+    if remarks:
         sys.stdout.flush()
-        report(answer.remarks)
+        report(remarks)
+
+
+def _tiles(question: Question) -> Sequence[Tile]:
+    """One output tile of the kernel, for each choice of tile."""
+    from forgec.diagnostics import error
+    from forgec.schedule import kernels
+    from forgec.schedule.kernels.tiles import tile_program
+
+    if question.kernel not in kernels.NAMES:
+        raise error(
+            "FORGE-U005",
+            f"--persistent is for kernels by name; {question.kernel} holds loops alone",
+        )
+    return tile_program(question.kernel, question.machine, question.sizes, question.dtype or DTYPE)
+
+
+def _programs(question: Question, schedule: Persistent, loops: Schedule) -> Programs:
+    """A persistent schedule with its simulation and the order of its tiles."""
+    from forgec.schedule.kernels.grids import tile_grid
+    from forgec.schedule.persistent_report import programs
+
+    machine = question.machine
+    grid = tile_grid(question.kernel, schedule, machine, question.sizes, question.dtype or DTYPE)
+    return programs(schedule, machine, grid, loops)
 
 
 def _check(path: Path, target: str | None, *, as_json: bool) -> None:
     from forgec.diagnostics import Diagnostic
-    from forgec.schedule.saved import read, violations
+    from forgec.schedule.saved import read, unproved, violations
 
     saved = read(path, None if target is None else _machine(target))
     found = [violations(schedule, saved.machine) for schedule in saved.schedules]
-    legal = not any(found)
+    if saved.schedules[0].machine == saved.machine.name:
+        found[0] += unproved(saved.schedules[0])
+    if saved.persistent is not None:
+        from forgec.schedule.check_persistent import check_persistent
+
+        turns = check_persistent(saved.persistent, saved.machine)
+    else:
+        turns = []
+    legal = not any(found) and not turns
     if as_json:
         schedules = [
             {
@@ -236,10 +321,18 @@ def _check(path: Path, target: str | None, *, as_json: bool) -> None:
             }
             for schedule, broken in zip(saved.schedules, found, strict=True)
         ]
-        print(json_module.dumps({"legal": legal, "machine": saved.machine.name, "schedules": schedules}, indent=2))
+        facts: dict[str, Any] = {"legal": legal, "machine": saved.machine.name, "schedules": schedules}
+        if saved.persistent is not None:
+            facts["persistent"] = {
+                "interval_cycles": saved.persistent.interval,
+                "violations": [{"rule": each.rule, "text": each.text} for each in turns],
+            }
+        print(json_module.dumps(facts, indent=2))
     elif legal:
         count = len(found)
         what = "the schedule keeps" if count == 1 else f"all {count} schedules keep"
+        if saved.persistent is not None:
+            what = f"the {'schedule' if count == 1 else f'{count} schedules'} and the persistent program keep"
         made = {schedule.machine for schedule in saved.schedules} - {saved.machine.name}
         print(f"{path}: OK, {what} all rules on {saved.machine.name}{f' (made for {made.pop()})' if made else ''}")
     else:
@@ -247,10 +340,13 @@ def _check(path: Path, target: str | None, *, as_json: bool) -> None:
             [
                 Diagnostic(
                     "FORGE-S010",
-                    f"{path}{f', schedule {number},' * (len(found) > 1)} is not legal on {saved.machine.name}",
+                    f"{path}{place} is not legal on {saved.machine.name}",
                     notes=tuple(f"{each.rule}: {each.text}" for each in broken),
                 )
-                for number, broken in enumerate(found, 1)
+                for place, broken in [
+                    *((f", schedule {number}," * (len(found) > 1), row) for number, row in enumerate(found, 1)),
+                    (", the persistent program,", turns),
+                ]
                 if broken
             ]
         )

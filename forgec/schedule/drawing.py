@@ -160,12 +160,17 @@ class Gantt:
         drawing = self.drawing
         for cycle in ticks(self.first, self.last, 12):
             drawing.lines.append(Line(f"M{self.x(cycle)} {TOP - 10}V{drawing.height:g}", "tick"))
-            drawing.texts.append(Text(self.x(cycle), TOP - 14, f"{cycle:,}".replace(",", " "), "middle", "axis"))
-        for cycle, name in boundaries.items():
+            label = f"{cycle:,}".replace(",", " ").replace("-", "\N{MINUS SIGN}")
+            drawing.texts.append(Text(self.x(cycle), TOP - 14, label, "middle", "axis"))
+        free = 0.0
+        for cycle, name in sorted(boundaries.items()):
             if self.first <= cycle <= self.last:
                 drawing.lines.append(Line(f"M{self.x(cycle)} {TOP - 10}V{drawing.height:g}", "boundary"))
                 if name:
-                    drawing.texts.append(Text(self.x(cycle), TOP - 28, name, style="boundary"))
+                    # Names keep clear of each other and of the edge.
+                    left = min(max(self.x(cycle), free), WIDTH - RIGHT - LETTER * len(name))
+                    drawing.texts.append(Text(round(left, 1), TOP - 28, name, style="boundary"))
+                    free = left + LETTER * (len(name) + 2)
 
     def arrows(self, schedule: Schedule, phase: Phase, machine: Machine, channels: Sequence[Channel]) -> None:
         """Each hand-over whose ends are both in the window: from where the result is there to the reader's start."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from forgec.schedule import drawing, report, timeline
+from forgec.schedule import drawing, report, succession_view, timeline
 from forgec.schedule.drawing import HUES, Drawing, Gantt, shade
 from forgec.schedule.graph import Op
 from forgec.schedule.machine import Machine
+from forgec.schedule.persistent_report import Programs
 from forgec.schedule.reasons import reason
 from forgec.schedule.schedule import Phase, Schedule
 from forgec.schedule.simulate import Simulation
@@ -23,8 +25,8 @@ INTERVALS = 2
 """Of the steady state that are shown."""
 
 
-def page(schedules: Sequence[Schedule], machine: Machine, title: str) -> str:
-    """The best schedule in full, the others in a table with a chart each."""
+def page(schedules: Sequence[Schedule], machine: Machine, title: str, programs: Programs | None = None) -> str:
+    """The best schedule in full, the others in a table with a chart each; ``programs``: the persistent program."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -33,6 +35,7 @@ def page(schedules: Sequence[Schedule], machine: Machine, title: str) -> str:
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
+    environment.filters["numbers"] = numbers
     schedule = schedules[0]
     certificate = schedule.certificate or report.NOTHING
     simulated = report.simulated_run(schedule, machine)
@@ -46,6 +49,10 @@ def page(schedules: Sequence[Schedule], machine: Machine, title: str) -> str:
         main=main,
         binding=report.binding(main, report.bounds_of(schedule, main, machine)),
         per_iteration=report.per_iteration(schedule, simulated),
+        off=report.off(report.per_iteration(schedule, simulated), main.ii),
+        exact=report.proof(schedule, machine),
+        transitions=[succession_view.transition(schedule, place, machine) for place in range(len(schedule.phases) - 1)],
+        programs=succession_view.program(programs) if programs else None,
         facts=facts(schedule, machine, simulated),
         phases=[phase_view(schedule, phase, machine) for phase in schedule.phases],
         roles=list(role_hues(schedule).items()),
@@ -63,6 +70,11 @@ def page(schedules: Sequence[Schedule], machine: Machine, title: str) -> str:
 def number(value: int | float) -> str:
     """With thin spaces between thousands."""
     return (f"{value:,}" if isinstance(value, int) else f"{value:,.4g}").replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def numbers(text: str) -> str:
+    """A text whose long numbers have thin spaces."""
+    return re.sub(r"(?<![\w.])\d{5,}(?![\w.]*\w)", lambda found: number(int(found[0])), text)
 
 
 def memories(machine: Machine) -> list[str]:

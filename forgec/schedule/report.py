@@ -20,6 +20,8 @@ COLUMNS = 72
 """Of the chart in text."""
 LINE = 110
 """Characters of a line of text, before it is wrapped."""
+TOLERANCE = 0.05
+"""Share of the interval by which a simulation may be off without a word about it."""
 JOINT = "all constraints together"
 """What binds where the interval is above every bound."""
 NOTHING = Certificate((), "not solved here")
@@ -54,7 +56,7 @@ def schedule_data(schedule: Schedule, machine: Machine) -> dict[str, Any]:
         "status": certificate.status,
         "solve_seconds": certificate.solve_seconds,
         "length_cycles": phase.length,
-        "length_lower_bound": certificate.least_length,
+        "length_lower_bound": length_bound(schedule),
         "stages": phase.stages,
         "tile": dict(phase.graph.tile),
         "groups": [
@@ -93,19 +95,42 @@ def schedule_data(schedule: Schedule, machine: Machine) -> dict[str, Any]:
         "undecided": list(certificate.undecided),
         "quantum_cycles": certificate.quantum,
         "alternatives": [dict(each) for each in certificate.alternatives],
-        "phases": [
-            {
-                "name": each.graph.name,
-                "ii_cycles": each.ii,
-                "length_cycles": each.length,
-                "stages": each.stages,
-                "trips": each.graph.trips,
-                "starts": dict(each.starts),
-            }
-            for each in schedule.phases
-        ],
+        "phases": [phase_data(schedule, each, transition, machine) for each, transition in successive(schedule)],
+        "transitions": list(schedule.transitions),
         "depths": dict(schedule.depths),
     }
+
+
+def length_bound(schedule: Schedule) -> int | None:
+    """What no iteration is shorter than; None where there are several loops, of whose lengths the sum is bounded.
+
+    The certificate's is of durations that are rounded up, which the cycles that they stand for may be below.
+    """
+    if schedule.certificate is None or len(schedule.phases) > 1:
+        return None
+    return min(schedule.certificate.least_length, schedule.phases[0].length)
+
+
+def phase_data(schedule: Schedule, phase: Phase, transition: int, machine: Machine) -> dict[str, Any]:
+    """The facts of one phase; ``transition_cycles``: what is lost before the next one, 0 where there is none."""
+    bounds = bounds_of(schedule, phase, machine)
+    return {
+        "name": phase.graph.name,
+        "ii_cycles": phase.ii,
+        "ii_lower_bound": bounds[0].cycles,
+        "binding": binding(phase, bounds),
+        "length_cycles": phase.length,
+        "stages": phase.stages,
+        "trips": phase.graph.trips,
+        "transition_cycles": transition,
+        "starts": dict(phase.starts),
+    }
+
+
+def successive(schedule: Schedule) -> list[tuple[Phase, int]]:
+    """Each phase, and the cycles lost between it and the next one."""
+    lost = (*schedule.transitions, *[0] * (len(schedule.phases) - len(schedule.transitions)))
+    return list(zip(schedule.phases, lost, strict=True))
 
 
 def main_phase(schedule: Schedule) -> Phase:
@@ -162,6 +187,24 @@ def per_iteration(schedule: Schedule, simulated: Simulation) -> float:
     return (ends[middle[-1]] - ends[middle[0]]) / (len(middle) - 1)
 
 
+def off(simulated: float, solved: float) -> str:
+    """What to say where the simulator is further from what was solved than the tolerance; nothing where it is not."""
+    share = simulated / solved - 1
+    if abs(share) <= TOLERANCE:
+        return ""
+    more = "more" if share > 0 else "less"
+    why = "groups that run in order and as soon as they can take units at other times than the schedule does"
+    return f"{abs(share):.0%} {more} than the {solved:g} that were solved: {why}"
+
+
+def proof(schedule: Schedule, machine: Machine) -> str:
+    """What an optimal schedule's certificate does not promise: nothing, or that times are multiples of something."""
+    certificate = schedule.certificate or NOTHING
+    above = any(bounds_of(schedule, phase, machine)[0].cycles < phase.ii for phase in schedule.phases)
+    rounded = certificate.status == "optimal" and certificate.quantum > 1 and above
+    return f"among times that are multiples of {certificate.quantum} cycles" if rounded else ""
+
+
 def tile_text(tile: Any) -> str:
     """``BM=128 BN=176``, or a dash."""
     return " ".join(f"{name}={extent}" for name, extent in tile.items()) or "–"
@@ -175,11 +218,11 @@ def as_text(schedules: Sequence[Schedule], machine: Machine, kernel: str, origin
     schedule = schedules[0]
     certificate = schedule.certificate or NOTHING
     last = main_phase(schedule)
-    bound = bounds_of(schedule, last, machine)[0]
+    bound, exact = bounds_of(schedule, last, machine)[0], proof(schedule, machine)
     lines = [f"{kernel} on {machine.name} ({machine.title})", ""]
     facts = [
         ("tile", tile_text(last.graph.tile)),
-        ("interval", f"{last.ii} cycles, {certificate.status}"),
+        ("interval", f"{last.ii} cycles, {certificate.status}{f' {exact}' * bool(exact)}"),
         ("bound", f"{bound.cycles} cycles by {bound.name}"),
         ("", why(schedule, last, machine)),
         ("length", f"{last.length} cycles of one iteration, {last.stages} stages"),
@@ -191,10 +234,7 @@ def as_text(schedules: Sequence[Schedule], machine: Machine, kernel: str, origin
         ("simulated", simulated_text(schedule, simulated_run(schedule, machine))),
         ("solved", f"in {certificate.solve_seconds:.2f} s{f' ({origin})' * bool(origin)}"),
     ]
-    width = max(len(name) for name, _ in facts)
-    for name, text in facts:
-        first, *more = textwrap.wrap(text, LINE - width - 2, break_long_words=False) or [""]
-        lines += [f"{name:<{width}}  {first}", *(f"{'':<{width}}  {line}" for line in more)]
+    lines += laid_out(facts)
     rows = [("group", "kind", "warps", "registers", "ops")]
     rows += [(g.name, g.kind, str(g.warps), str(g.registers), " ".join(g.ops)) for g in schedule.groups]
     lines += ["", *table(rows, numbers=(2, 3))]
@@ -206,6 +246,14 @@ def as_text(schedules: Sequence[Schedule], machine: Machine, kernel: str, origin
             for each in found
         ]
         lines += ["", *table(rows, numbers=(1, 2))]
+    if len(schedule.phases) > 1:
+        rows = [("loop", "iterations", "interval", "bound", "by", "length", "stages", "lost before the next")]
+        for each, lost in successive(schedule):
+            data = phase_data(schedule, each, lost, machine)
+            cells = (each.graph.trips, each.ii, data["ii_lower_bound"], bounds_of(schedule, each, machine)[0].name)
+            after = "" if each is schedule.phases[-1] else f"{lost} cycles"
+            rows.append((each.graph.name, *map(str, cells), str(each.length), str(each.stages), after))
+        lines += ["", *table(rows, numbers=(1, 2, 3, 5, 6))]
     for phase in schedule.phases:
         lines += ["", *chart(schedule, phase, machine)]
     if len(schedules) > 1:
@@ -219,6 +267,16 @@ def as_text(schedules: Sequence[Schedule], machine: Machine, kernel: str, origin
     return "\n".join(lines)
 
 
+def laid_out(facts: Sequence[tuple[str, str]]) -> list[str]:
+    """Names, and beside them what is said of each, in lines of a length that can be read."""
+    width = max(len(name) for name, _ in facts)
+    lines: list[str] = []
+    for name, text in facts:
+        first, *more = textwrap.wrap(text, LINE - width - 2, break_long_words=False) or [""]
+        lines += [f"{name:<{width}}  {first}", *(f"{'':<{width}}  {line}" for line in more)]
+    return lines
+
+
 def memory_text(schedule: Schedule, machine: Machine, memory: str) -> str:
     """How much of a memory is taken."""
     return f"{reserved(schedule, memory)} of {machine.memory_bytes(memory)} bytes"
@@ -229,7 +287,9 @@ def simulated_text(schedule: Schedule, simulated: Simulation) -> str:
     if simulated.deadlock:
         return "deadlock: " + "; ".join(f"{group}: {what}" for group, what in simulated.deadlock.items())
     shares = ", ".join(f"{unit} {share:.0%}" for unit, share in simulated.utilization.items())
-    return f"{per_iteration(schedule, simulated):.0f} cycles per iteration; {shares}"
+    each = per_iteration(schedule, simulated)
+    different = off(each, main_phase(schedule).ii)
+    return f"{each:.0f} cycles per iteration{f', {different}' * bool(different)}; {shares}"
 
 
 def groups_text(schedule: Schedule) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,26 @@ from forgec.schedule.bounds import lower_bounds
 from forgec.schedule.check import Violation, check
 from forgec.schedule.graph import STRICT
 from forgec.schedule.machine import Machine
+from forgec.schedule.persistent import Persistent
 from forgec.schedule.schedule import Schedule
 
 
 @dataclass(frozen=True)
 class Saved:
-    """Schedules of one kernel, best first, and the machine that they are for."""
+    """Schedules of one kernel, best first, the persistent one if there is one, and the machine that they are for."""
 
     __pydantic_config__ = STRICT
     machine: Machine
     schedules: tuple[Schedule, ...]
     kernel: str = ""
+    persistent: Persistent | None = None
 
 
-def content(kernel: str, schedules: Sequence[Schedule], machine: Machine) -> bytes:
+def content(
+    kernel: str, schedules: Sequence[Schedule], machine: Machine, persistent: Persistent | None = None
+) -> bytes:
     """What is written."""
-    saved = Saved(machine, tuple(schedules), kernel)
+    saved = Saved(machine, tuple(schedules), kernel, persistent)
     return (json.dumps(files.to_values(saved), indent=1) + "\n").encode()
 
 
@@ -53,7 +57,7 @@ def read(path: Path, machine: Machine | None = None) -> Saved:
     saved = files.from_values(Saved, values, str(path))
     if not saved.schedules:
         raise error("FORGE-U010", f"{path} holds no schedule")
-    return saved if machine is None else Saved(machine, saved.schedules, saved.kernel)
+    return saved if machine is None else replace(saved, machine=machine)
 
 
 def violations(schedule: Schedule, machine: Machine) -> list[Violation]:
@@ -67,5 +71,55 @@ def violations(schedule: Schedule, machine: Machine) -> list[Violation]:
         bounds = lower_bounds(schedule.phases[-1].graph, machine)
         if stated.bounds != bounds:
             text = f"its largest bound is {bounds[0].cycles} cycles by {bounds[0].name}, or smaller ones differ"
+            found.append(Violation("certificate", text))
+    return found
+
+
+STATUSES = ("optimal", "feasible", "timeout")
+
+
+def unproved(schedule: Schedule) -> list[Violation]:
+    """Where the best schedule of a kernel claims more than its certificate says was proved.
+
+    An interval is the least if every smaller one, down to the largest bound, was refuted; this is known of the best
+    schedule alone, and where there is one loop: of several, what is least is a sum.
+    """
+    stated, last = schedule.certificate, schedule.phases[-1]
+    if stated is None:
+        return []
+    if stated.status not in STATUSES:
+        return [Violation("certificate", f"its status {stated.status} is none of {', '.join(STATUSES)}")]
+    if stated.status == "timeout":
+        return []
+    found: list[Violation] = []
+    if stated.undecided:
+        found.append(
+            Violation(
+                "certificate", f"it is called {stated.status}, and {len(stated.undecided)} intervals are undecided"
+            )
+        )
+    if stated.quantum < 1:
+        return [*found, Violation("certificate", f"its times are multiples of {stated.quantum} cycles")]
+    # Durations are rounded up to multiples of the quantum.
+    rounded = sum(
+        max(phase.starts[op.name] + -(-op.span // stated.quantum) * stated.quantum for op in phase.graph.ops)
+        for phase in schedule.phases
+    )
+    if stated.least_length > rounded:
+        text = f"no length below {stated.least_length} is said to be possible, and this schedule has {rounded}"
+        found.append(Violation("certificate", text))
+    if len(schedule.phases) == 1:
+        least = max((bound.cycles for bound in stated.bounds), default=1)
+        refuted = set(stated.refuted)
+        first = -(-least // stated.quantum) * stated.quantum
+        still = next((each for each in range(first, last.ii, stated.quantum) if each not in refuted), None)
+        if still is not None:
+            found.append(
+                Violation("certificate", f"it is called {stated.status}, and the interval {still} is not refuted")
+            )
+        if stated.status == "optimal" and stated.least_length < last.length:
+            text = (
+                f"it is called optimal, is {last.length} cycles long, and no less than {stated.least_length} is proved"
+            )
             found.append(Violation("certificate", text))
     return found

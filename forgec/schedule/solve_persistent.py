@@ -30,29 +30,47 @@ from forgec.schedule.solve import LOOKS_SERIAL, SHARE, Budget, Solver, schedules
 from forgec.schedule.solve import Search as LoopSearch
 from forgec.schedule.tile import Tile
 
+MOST_TILES = 6
+"""That are solved, unless told."""
 SHORTEST = 0.5
 """Deterministic time for making a turn short, once its interval is known."""
 
 
 def persistent(
-    tiles: Sequence[Tile], machine: Machine, *, copies: Sequence[int] = (1, 2), limit: float = 60.0
+    tiles: Sequence[Tile],
+    machine: Machine,
+    *,
+    copies: Sequence[int] = (1, 2),
+    limit: float = 60.0,
+    tries: int = MOST_TILES,
 ) -> Persistent:
     """The best persistent schedule of a kernel that may be had at several tiles.
+
+    The certificate's ``alternatives`` say what became of each tile: ``solved``, ``does not fit``, ``no better`` (what
+    units have to do for it is too much), or ``not tried``.
 
     Args:
         tiles: one for each choice.
         machine: what it runs on.
         copies: how many tiles a turn may have, each with consumers of its own.
         limit: deterministic time for each loop, and for the turns of each.
+        tries: how many tiles are solved, the most promising first.
 
     Raises:
         ForgeError: FORGE-S001 where nothing fits, FORGE-S002 where the limit ended the search before any was found.
     """
     best: Persistent | None = None
     fault: ForgeError | None = None
-    for tile in sorted(tiles, key=lambda tile: (least_cost(tile, machine), tile.name)):
+    fates: list[tuple[Tile, str]] = []
+    solved = 0
+    for tile in sorted(tiles, key=lambda tile: (promise(tile, machine), tile.name)):
         if best is not None and least_cost(tile, machine) >= best.cost:
-            break
+            fates.append((tile, "no better"))
+            continue
+        if solved == tries:
+            fates.append((tile, "not tried"))
+            continue
+        fits = False
         for count in copies:
             try:
                 found = turns(tile, machine, count, limit)
@@ -62,12 +80,25 @@ def persistent(
                 # That a turn of one tile does not fit says more than that one of two does not.
                 fault = fault or caught
                 continue
+            fits = True
             if best is None or found.cost < best.cost:
                 best = found
+        solved += fits
+        fates.append((tile, "solved" if fits else "does not fit"))
     if best is None:
         assert fault is not None
         raise fault
-    return best
+    assert best.certificate is not None
+    rows = tuple(
+        {**tile.phases[0].tile, "least_cost": float(least_cost(tile, machine)), "fate": fate} for tile, fate in fates
+    )
+    return replace(best, certificate=replace(best.certificate, alternatives=rows))
+
+
+def promise(tile: Tile, machine: Machine) -> Fraction:
+    """Cycles per unit of work that a tile may come near to: its loops at their lower bounds, if units allow it."""
+    cycles = sum(lower_bounds(graph, machine)[0].cycles * graph.trips for graph in tile.phases)
+    return max(Fraction(cycles) / tile.work, least_cost(tile, machine))
 
 
 def least_cost(tile: Tile, machine: Machine) -> Fraction:

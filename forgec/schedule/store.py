@@ -26,7 +26,7 @@ from forgec.runtime.replacing_file import ReplacingFile
 from forgec.schedule import files
 from forgec.schedule.graph import Graph
 from forgec.schedule.machine import Machine
-from forgec.schedule.saved import violations
+from forgec.schedule.saved import unproved, violations
 from forgec.schedule.schedule import Schedule
 
 VERSION = 1
@@ -90,11 +90,24 @@ def solve(
 
 
 def key(kernels: Kernels, machine: Machine, k: int) -> str:
-    """The hash of everything that the answer depends on, but for the time limit.
+    """The hash of everything that the answer depends on, but for the time limit."""
+    question = {
+        "version": VERSION,
+        "machine": whole(without_words(machine)),
+        "kernels": [[whole(graph) for graph in kernel] for kernel in kernels],
+        "k": k,
+    }
+    return hashed(question)
 
-    What a machine says of its sources is left out: better words for a number are no other number.
-    """
-    plain = replace(
+
+def hashed(question: Mapping[str, Any]) -> str:
+    """The name of an entry that answers a question."""
+    return hashlib.sha256(json.dumps(question, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def without_words(machine: Machine) -> Machine:
+    """A machine without what it says of its sources: better words for a number are no other number."""
+    return replace(
         machine,
         title="",
         sources={},
@@ -103,13 +116,6 @@ def key(kernels: Kernels, machine: Machine, k: int) -> str:
         registers=replace(machine.registers, source=""),
         handover=replace(machine.handover, source=""),
     )
-    question = {
-        "version": VERSION,
-        "machine": whole(plain),
-        "kernels": [[whole(graph) for graph in kernel] for kernel in kernels],
-        "k": k,
-    }
-    return hashlib.sha256(json.dumps(question, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def whole(item: Any) -> Any:
@@ -179,6 +185,8 @@ def restored(
         enough = float(entry["limit"]) >= limit
         for schedule in found:
             doubt(schedule, machine)
+        for each in unproved(found[0]):
+            raise ValueError(f"its {each.rule} is wrong: {each.text}")
     except ForgeError as caught:
         remarks.append(dropped(caught.diagnostics[0].message, *caught.diagnostics[0].notes))
         return None

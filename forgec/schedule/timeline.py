@@ -20,6 +20,7 @@ class Bar:
 
     ``kind``: ``use`` of a unit; of a group's stream ``issue``, and ``get`` and ``put`` for what is handed over;
     ``flight``: it runs by itself until its result is there. ``row``: bars of a lane that overlap lie in several.
+    ``segment``: which loop, prologue or epilogue it belongs to, where several are shown.
     """
 
     op: str
@@ -28,6 +29,7 @@ class Bar:
     end: int
     kind: str
     row: int = 0
+    segment: int = 0
 
 
 @dataclass(frozen=True)

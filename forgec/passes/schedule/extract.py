@@ -15,7 +15,7 @@ same columns.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xdsl.dialects import scf
@@ -107,19 +107,25 @@ def phases(
     return _extract(kernel, machine, parts, found, shape)
 
 
-def kernels_of(source: ModuleOp | Path) -> list[KernelOp]:
-    """The kernels with loops of tiles in a module, or in a file of IR.
+def kernels_of(source: ModuleOp | Path, name: str = "the module") -> list[KernelOp]:
+    """The kernels with loops of tiles in a module (which errors call ``name``), or in a file of IR.
 
     Raises:
         ForgeError: FORGE-U010 where there are none; what is wrong with a file.
     """
     module = source if isinstance(source, ModuleOp) else _read(source)
-    found = [op for op in module.walk() if isinstance(op, KernelOp) and loops_of(op)]
+    every = [op for op in module.walk() if isinstance(op, KernelOp)]
+    found = [op for op in every if loops_of(op)]
     if not found:
-        name = "the module" if isinstance(source, ModuleOp) else str(source)
+        name = name if isinstance(source, ModuleOp) else str(source)
+        if every:
+            names = tuple(kernel.sym_name.data for kernel in every)
+            raise error(
+                "FORGE-U010", f"no kernel of {name} has a loop of tiles, which is what is scheduled", notes=names
+            )
         raise error(
             "FORGE-U010",
-            f"{name} has no tile kernel with a loop",
+            f"{name} has no tile kernel",
             help="forgec opt FILE -p '@O2,lower-to-tile,bind-tiles{target=\"cuda:sm_90a\"}' makes kernels of a model",
         )
     return found
@@ -134,10 +140,17 @@ def graphs(
     Raises:
         ForgeError: FORGE-U010, where there is no such kernel, or several and none is named; as ``extract``.
     """
-    found = [kernel for kernel in kernels_of(path) if name in (None, kernel.sym_name.data)]
+    module = _read(path)
+    every = kernels_of(module, str(path))
+    found = [kernel for kernel in every if name in (None, kernel.sym_name.data)]
     if len(found) != 1:
-        names = tuple(kernel.sym_name.data for kernel in kernels_of(path))
-        raise error("FORGE-U010", f"{path} has {len(found)} kernels {name or 'with loops'}, one is needed", notes=names)
+        named = [op for op in module.walk() if isinstance(op, KernelOp) and op.sym_name.data == name]
+        if named and not found:
+            raise _refused(named[0], "has no loop of tiles, which is what is scheduled")
+        have = f"no kernel {name} with a loop" if name else f"{len(found)} kernels with loops, one is needed"
+        names = tuple(kernel.sym_name.data for kernel in every)
+        help = f"name one of them: {path}:{names[0]}"
+        raise error("FORGE-U010", f"{path} has {have}", notes=names, help=help)
     (kernel,) = found
     made = [tuple(each.graph for each in phases(kernel, machine, shape=shape))]
     for parts in range(2, MOST_PARTS + 1):
@@ -173,11 +186,13 @@ def _extract(
     if reason is not None:
         raise _refused(kernel, reason)
     names = Names()
-    results = []
-    for loop in loops:
+    results, loops = [], list(loops)
+    for number, loop in enumerate(loops, 1):
         body = Body(kernel, loop)
         builder = GraphBuilder(body, machine, parts, axis, names)
         graph = builder.graph(_trips(kernel, loop, shape))
+        if len(loops) > 1:
+            graph = replace(graph, name=f"{graph.name} loop {number}")
         results.append(Extracted(graph, loop, builder.tile_ops, builder.tile_values, parts, axis))
     return results
 
