@@ -81,7 +81,7 @@ def models_section() -> str:
         f"{len(models)} architectures of transformers at small sizes, with random weights, float32 on the CPU, as",
         "`python -m tools.models` found them: the largest absolute difference of any result from eager PyTorch, for",
         "the shapes of the example, and for one program with extents that vary, called with others. Fallbacks are the",
-        "calls of operators that have no op of their own.",
+        "calls of operators that have neither an op nor a kernel of their own.",
         f"{len(captured)} compile, with differences of at most {worst:.1e};",
         f"{len(models) - len(captured)} are refused by torch.export itself.",
         "",
