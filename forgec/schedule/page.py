@@ -74,7 +74,7 @@ def number(value: int | float) -> str:
 
 def numbers(text: str) -> str:
     """A text whose long numbers have thin spaces."""
-    return re.sub(r"(?<![\w.])\d{5,}(?![\w.]*\w)", lambda found: number(int(found[0])), text)
+    return re.sub(r"(?<![\w.=])\d{4,}(?![\w.]*\w)", lambda found: number(int(found[0])), text)
 
 
 def memories(machine: Machine) -> list[str]:

@@ -108,7 +108,7 @@ def length_bound(schedule: Schedule) -> int | None:
     """
     if schedule.certificate is None or len(schedule.phases) > 1:
         return None
-    return min(schedule.certificate.least_length, schedule.phases[0].length)
+    return min(schedule.certificate.least_length, main_phase(schedule).length)
 
 
 def phase_data(schedule: Schedule, phase: Phase, transition: int, machine: Machine) -> dict[str, Any]:
@@ -250,9 +250,14 @@ def as_text(schedules: Sequence[Schedule], machine: Machine, kernel: str, origin
         rows = [("loop", "iterations", "interval", "bound", "by", "length", "stages", "lost before the next")]
         for each, lost in successive(schedule):
             data = phase_data(schedule, each, lost, machine)
-            cells = (each.graph.trips, each.ii, data["ii_lower_bound"], bounds_of(schedule, each, machine)[0].name)
+            trips, bound_there, by = (
+                each.graph.trips,
+                data["ii_lower_bound"],
+                bounds_of(schedule, each, machine)[0].name,
+            )
             after = "" if each is schedule.phases[-1] else f"{lost} cycles"
-            rows.append((each.graph.name, *map(str, cells), str(each.length), str(each.stages), after))
+            interval, length, stages = str(each.ii), str(each.length), str(each.stages)
+            rows.append((each.graph.name, str(trips), interval, str(bound_there), by, length, stages, after))
         lines += ["", *table(rows, numbers=(1, 2, 3, 5, 6))]
     for phase in schedule.phases:
         lines += ["", *chart(schedule, phase, machine)]

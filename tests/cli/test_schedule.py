@@ -180,6 +180,30 @@ tile.kernel @product(%a : !tile.block<tensor<1024x1024xbf16>>, %b : !tile.block<
 """
 
 
+COPY = """
+tile.kernel @copy(%a : !tile.block<tensor<1024xf32>>, %b : !tile.block<tensor<1024xf32>>) writes [1]
+    tiles [BM over 1024] grid [16] bound {BM = 64} {
+  %p = tile.program_id 0
+  %i = tile.index p0 * 64 (%p) : (index) -> index
+  %x = tile.load %a[%i] in_bounds [0] : !tile.block<tensor<1024xf32>> -> tensor<64xf32>
+  tile.store %x, %b[%i] in_bounds [0] : tensor<64xf32>, !tile.block<tensor<1024xf32>>
+  tile.return
+}
+"""
+
+
+def test_kernels_without_a_loop(tmp_path: Path) -> None:
+    path = tmp_path / "copy.mlir"
+    path.write_text(COPY)
+    finished = scheduled(path)
+    assert finished.code == 1
+    assert f"no kernel of {path} has a loop of tiles" in finished.err
+    assert "note: copy" in finished.err
+    path.write_text(COPY + PRODUCT)
+    assert "kernel copy has no loop of tiles" in scheduled(f"{path}:copy").err
+    assert "has no kernel gone with a loop" in scheduled(f"{path}:gone").err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
