@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
@@ -26,8 +26,9 @@ from forgec.schedule.bounds import length_bound, lower_bounds
 from forgec.schedule.conflict import no_schedule
 from forgec.schedule.graph import Graph
 from forgec.schedule.heuristic import Costs, Guess, Problem, guess_from, guesses
+from forgec.schedule.joined import joined_clusters, joined_ops, kept_apart
 from forgec.schedule.machine import Machine
-from forgec.schedule.model import Model, horizons, joined_clusters, joined_ops, kept_apart
+from forgec.schedule.model import Model, horizons
 from forgec.schedule.pressure import cannot_fit
 from forgec.schedule.scale import quantum, scaled
 from forgec.schedule.schedule import Certificate, Phase, Schedule
@@ -50,6 +51,8 @@ MORE_TO_FOLLOW = 8
 """Where no phase may follow the one before in what was found, so many more solutions are looked at."""
 SHARE = 0.4
 """The part of what is left of the time that one solve may take."""
+ALONE = 0.02
+"""The part of what is left of the time that is spent on whether one phase alone refutes an interval."""
 LARGE = 24
 """Ops from which on the solver starts from a schedule of the heuristic."""
 SECOND = 0.15
@@ -191,18 +194,54 @@ def improved(found: list[Found], searches: Sequence[Search], solver: Solver, k: 
     return found
 
 
-def intervals(bounds: Sequence[int], trips: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Intervals of all phases from the bounds upward, in the order of the cycles that they cost together."""
-    heap = [(sum(ii * n for ii, n in zip(bounds, trips, strict=True)), tuple(bounds))]
-    seen = {tuple(bounds)}
-    while heap:
-        cost, iis = heapq.heappop(heap)
-        yield iis
+class Intervals:
+    """Intervals of all phases, from ``least`` to ``most``, in the order of the cycles that they cost together.
+
+    ``refuted``: for each phase, intervals that are impossible whatever the other phases do; they are left out.
+    """
+
+    def __init__(self, least: Sequence[int], most: Sequence[int], trips: Sequence[int]) -> None:
+        self.trips = trips
+        self.most = [max(pair) for pair in zip(least, most, strict=True)]
+        self.refuted: list[set[int]] = [set() for _ in trips]
+        self.heap = [(self.cycles(least), tuple(least))]
+        self.seen = {tuple(least)}
+
+    def cycles(self, iis: Sequence[int]) -> int:
+        """What they cost together."""
+        return sum(ii * n for ii, n in zip(iis, self.trips, strict=True))
+
+    def refute(self, place: int, ii: int) -> None:
+        """Leave out an interval of a phase."""
+        self.refuted[place].add(ii)
+
+    def peek(self) -> tuple[int, ...] | None:
+        """The cheapest that are left."""
+        while self.heap:
+            iis = self.heap[0][1]
+            place = next((place for place, ii in enumerate(iis) if ii in self.refuted[place]), None)
+            if place is None:
+                return iis
+            # All that come after and are not left out have a longer interval of this phase.
+            heapq.heappop(self.heap)
+            self._longer(iis, place)
+        return None
+
+    def pop(self) -> None:
+        """Leave out the cheapest."""
+        iis = heapq.heappop(self.heap)[1]
         for place in range(len(iis)):
-            longer = (*iis[:place], iis[place] + 1, *iis[place + 1 :])
-            if longer not in seen:
-                seen.add(longer)
-                heapq.heappush(heap, (cost + trips[place], longer))
+            self._longer(iis, place)
+
+    def _longer(self, iis: tuple[int, ...], place: int) -> None:
+        """The next interval of one phase, if there is one."""
+        ii = iis[place] + 1
+        while ii in self.refuted[place]:
+            ii += 1
+        longer = (*iis[:place], ii, *iis[place + 1 :])
+        if ii <= self.most[place] and longer not in self.seen:
+            self.seen.add(longer)
+            heapq.heappush(self.heap, (self.cycles(longer), longer))
 
 
 class Search:
@@ -231,8 +270,9 @@ class Search:
             bound if size == self.unit else lower_bounds(scaled(graph, self.unit), machine)[0].cycles
             for graph, (size, _, bound) in zip(wide, sizes, strict=True)
         ]
-        self.intervals = intervals(least, self.trips)
-        self.iis = next(self.intervals)
+        self.least = tuple(least)
+        self.iis = self.least
+        self.blamed: set[int] = set()
         self.least_open = self.key
 
     @cached_property
@@ -271,30 +311,58 @@ class Search:
             "fate": "undecided" if self.undecided else fate,
         }
 
+    @cached_property
+    def intervals(self) -> Intervals:
+        """Those that are still open. With longer ones than ``serial`` nothing is possible that is not at those."""
+        return Intervals(self.least, self.serial, self.trips)
+
     def step(self, solver: Solver, k: int) -> list[Found]:
         """Solve at the next interval."""
-        if len(self.refuted) == LOOKS_SERIAL and self.best is None:
-            _, outcome = solver.run(Model(self.graphs, self.serial, self.machine, self.unit))
+        if len(self.refuted) == LOOKS_SERIAL and self.best is None and self.never(solver):
+            self.fate = "does not fit"
+            return []
+        iis, before = self.iis, self.key[0]
+        several: list[Found] = []
+        if not self.refuted_alone(iis, sorted(self.blamed), solver):
+            several, outcome = self.solve(iis, solver, k)
+            self.best = self.best or (iis if several else None)
+            if outcome == "unknown":
+                self.fate = "undecided"
+                self.least_open = self.key
+                self.undecided.append(iis[-1] * self.unit)
+                return several or self.guessed()
             if outcome == "infeasible":
-                self.fate = "does not fit"
-                return []
-        iis = self.iis
-        several, outcome = self.solve(iis, solver, k)
-        self.best = self.best or (iis if several else None)
-        if outcome == "unknown":
-            self.fate = "undecided"
-            self.least_open = self.key
-            self.undecided.append(iis[-1] * self.unit)
-            return several or self.guessed()
-        if outcome == "infeasible":
-            self.refuted.append(iis[-1] * self.unit)
-        before = self.key[0]
-        self.iis = next(self.intervals)
+                self.refuted.append(iis[-1] * self.unit)
+                self.refuted_alone(iis, [place for place in range(len(iis)) if place not in self.blamed], solver)
+            self.intervals.pop()
+        following = self.intervals.peek()
+        if following is None:
+            self.fate = "solved" if self.best else "does not fit"
+            return several
+        self.iis = following
         if len(several) >= k and self.key[0] > before:
             self.fate = "solved"
-        elif all(ii > most for ii, most in zip(self.iis, self.serial, strict=True)):
-            self.fate = "solved" if self.best else "does not fit"
         return several
+
+    def never(self, solver: Solver) -> bool:
+        """Whether there is no schedule at any interval."""
+        if next(guesses(self.problem, self.serial), None) is not None:
+            return False
+        return solver.run(Model(self.graphs, self.serial, self.machine, self.unit))[1] == "infeasible"
+
+    def refuted_alone(self, iis: tuple[int, ...], places: Sequence[int], solver: Solver) -> bool:
+        """Whether one of these phases has no schedule at its interval, whatever the others do."""
+        if len(iis) == 1:
+            return False
+        for place in places:
+            model = Model(self.graphs, iis, self.machine, self.unit, alone=place)
+            if solver.run(model, ALONE)[1] == "infeasible":
+                self.blamed.add(place)
+                self.intervals.refute(place, iis[place])
+                if place == len(iis) - 1:
+                    self.refuted.append(iis[-1] * self.unit)
+                return True
+        return False
 
     def solve(self, iis: tuple[int, ...], solver: Solver, k: int) -> tuple[list[Found], str]:
         """Up to ``k`` schedules at these intervals."""

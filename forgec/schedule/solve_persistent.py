@@ -19,8 +19,9 @@ from ortools.sat.python import cp_model
 from forgec.diagnostics import ForgeError, error
 from forgec.schedule.bounds import lower_bounds
 from forgec.schedule.graph import Graph
+from forgec.schedule.joined import joined_clusters, kept_apart
 from forgec.schedule.machine import Machine
-from forgec.schedule.model import Model, horizons, joined_clusters, kept_apart
+from forgec.schedule.model import Model, horizons
 from forgec.schedule.persistent import Persistent, Placed
 from forgec.schedule.reduce import Reduced, reduced
 from forgec.schedule.scale import scaled
