@@ -166,15 +166,15 @@ class Model:
         return max(least_bytes(graph, [op.name for op in graph.ops if op.name in set(names)]) for graph in self.graphs)
 
     def _too_many_together(self, one: Sequence[str], other: Sequence[str]) -> bool:
-        both = {*one, *other}
+        both = [*one, *other]
         facts = self.machine.registers
-        warps = max(self.ops[name].warps for name in both)
-        if self.on("registers"):
-            need = sum(self.least_registers(names) for names in (one, other))
-            if need > 4 * 32 * warps * max(facts.most - facts.reserve, 0):
-                return True
+        # What both need at one time: by itself each may need its most while the other needs little. A third cluster
+        # may bring warps, and with them threads that have registers.
+        most = 4 * 32 * max(self.sizes) * max(facts.most - facts.reserve, 0)
+        if self.on("registers") and self.least_registers(both) > most:
+            return True
         return self.on("streams") and any(
-            sum(op.issue for op in graph.ops if op.name in both) > ii
+            sum(op.issue for op in graph.ops if op.name in set(both)) > ii
             for phase, (graph, ii) in enumerate(zip(self.graphs, self.iis, strict=True))
             if self.alone in (None, phase)
         )

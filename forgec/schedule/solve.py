@@ -26,7 +26,7 @@ from forgec.schedule.bounds import length_bound, lower_bounds
 from forgec.schedule.conflict import no_schedule
 from forgec.schedule.graph import Graph
 from forgec.schedule.heuristic import Costs, Guess, Problem, guess_from, guesses
-from forgec.schedule.joined import joined_clusters, joined_ops, kept_apart
+from forgec.schedule.joined import joined_clusters, kept_apart
 from forgec.schedule.machine import Machine
 from forgec.schedule.model import Model, horizons
 from forgec.schedule.pressure import cannot_fit
@@ -259,7 +259,7 @@ class Search:
         self.trips = [graph.trips for graph in kernel]
         self.work = sum((graph.work * graph.trips for graph in kernel), start=Fraction(0))
         self.traffic = Fraction(sum(graph.traffic * graph.trips for graph in kernel)) / self.work
-        wide = with_joined_warps(kernel)
+        wide = with_most_warps(kernel)
         self.bounds = [lower_bounds(graph, machine) for graph in wide]
         self.length = sum(length_bound(graph, machine) for graph in kernel)
         self.fate = "does not fit" if any(cannot_fit(graph, machine) for graph in wide) else "open"
@@ -273,6 +273,8 @@ class Search:
         self.least = tuple(least)
         self.iis = self.least
         self.blamed: set[int] = set()
+        self.possible: set[tuple[int, int]] = set()
+        self.tries = 0
         self.least_open = self.key
 
     @cached_property
@@ -355,6 +357,8 @@ class Search:
         if len(iis) == 1:
             return False
         for place in places:
+            if (place, iis[place]) in self.possible:
+                continue
             model = Model(self.graphs, iis, self.machine, self.unit, alone=place)
             if solver.run(model, ALONE)[1] == "infeasible":
                 self.blamed.add(place)
@@ -362,6 +366,7 @@ class Search:
                 if place == len(iis) - 1:
                     self.refuted.append(iis[-1] * self.unit)
                 return True
+            self.possible.add((place, iis[place]))
         return False
 
     def solve(self, iis: tuple[int, ...], solver: Solver, k: int) -> tuple[list[Found], str]:
@@ -456,11 +461,10 @@ class Search:
         return replace(schedule.certificate, refuted=tuple(refuted), undecided=tuple(sorted(undecided)))
 
 
-def with_joined_warps(kernel: Kernel) -> list[Graph]:
-    """The phases, with the warps that ops have because of what their registers share with ops of other phases."""
-    ops = joined_ops(kernel)
-    warps = {name: max(ops[each].warps for each in names) for names in joined_clusters(kernel) for name in names}
-    return [replace(graph, ops=tuple(replace(op, warps=warps[op.name]) for op in graph.ops)) for graph in kernel]
+def with_most_warps(kernel: Kernel) -> list[Graph]:
+    """The phases, for bounds: any op may be in a group that has the most warps of all phases, and its registers."""
+    most = max(op.warps for graph in kernel for op in graph.ops)
+    return [replace(graph, ops=tuple(replace(op, warps=most) for op in graph.ops)) for graph in kernel]
 
 
 def solve_at(
