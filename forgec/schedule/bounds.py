@@ -1,9 +1,9 @@
 """Lower bounds of the initiation interval, each with the name of what it comes from, and of an iteration's length.
 
 ResMII and RecMII of Rau (1996), section 2.2; the bound of the streams (ops that values in registers tie to one group
-share its instruction stream); and those of registers and memories (``pressure.py``). What is held once an interval is held once an
-iteration, too: so units and streams bound the length as they do in a shop (Carlier 1982, "The one-machine sequencing
-problem": the least head, all work, the least tail).
+share its instruction stream); and those of registers and memories (``pressure.py``). What is held once an interval is
+held once an iteration, too: so units and streams bound the length as they do in a shop (Carlier 1982, "The one-machine
+sequencing problem": the least head, all work, the least tail).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from ortools.sat.python import cp_model
 from forgec.schedule.bounds import length_bound
 from forgec.schedule.graph import Graph, Op
 from forgec.schedule.heuristic import Guess, Problem, grants
-from forgec.schedule.model import Model
+from forgec.schedule.model import Model, Times
 from forgec.schedule.schedule import Group, freed, lifetime
 
 
@@ -31,18 +31,17 @@ class Solution:
     least_length: int
 
 
-def shortfall(model: Model) -> cp_model.LinearExpr:
+def shortfall(model: Model, times: Times) -> cp_model.LinearExpr:
     """By how many cycles, over all reads, results may be less late than their ops say before a reader waits."""
     missing: list[cp_model.IntVar] = []
-    for times in model.times:
-        ops = {op.name: op for op in times.graph.ops}
-        for value in times.graph.values:
-            op = ops[value.producer]
-            for read in value.reads if op.late else ():
-                short = model.cp.new_int_var(0, op.late, f"shortfall of {value.name} at {read.op}")
-                slack = times.start[read.op] + read.distance * times.ii - times.start[op.name] - op.latency
-                model.cp.add(short >= op.late - slack)
-                missing.append(short)
+    ops = {op.name: op for op in times.graph.ops}
+    for value in times.graph.values:
+        op = ops[value.producer]
+        for read in value.reads if op.late else ():
+            short = model.cp.new_int_var(0, op.late, f"shortfall of {value.name} at {read.op}")
+            slack = times.start[read.op] + read.distance * times.ii - times.start[op.name] - op.latency
+            model.cp.add(short >= op.late - slack)
+            missing.append(short)
     return cp_model.LinearExpr.sum(missing)
 
 

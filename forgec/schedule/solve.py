@@ -15,96 +15,36 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
-
-from ortools.sat.python import cp_model
 
 from forgec.diagnostics import error
 from forgec.schedule.bounds import length_bound, lower_bounds
 from forgec.schedule.conflict import no_schedule
 from forgec.schedule.graph import Graph
 from forgec.schedule.heuristic import Costs, Guess, Problem, guess_from, guesses
+from forgec.schedule.intervals import Intervals
 from forgec.schedule.joined import joined_clusters, kept_apart
 from forgec.schedule.machine import Machine
 from forgec.schedule.model import Model, horizons
 from forgec.schedule.pressure import cannot_fit
 from forgec.schedule.scale import quantum, scaled
 from forgec.schedule.schedule import Certificate, Phase, Schedule
-from forgec.schedule.solution import (
-    Solution,
-    exclude,
-    guessed_solution,
-    hint,
-    hint_guess,
-    read_solution,
-    shortfall,
-    signature,
-    smallest_slack,
-)
+from forgec.schedule.solution import Solution, guessed_solution
+from forgec.schedule.solver import ALONE, Budget, Solver, solve_at
 from forgec.schedule.transition import with_transitions
 
 LOOKS_SERIAL = 2
 """After so many refuted intervals it is asked whether there is a schedule at all, which is a solve of its own."""
 MORE_TO_FOLLOW = 8
 """Where no phase may follow the one before in what was found, so many more solutions are looked at."""
-SHARE = 0.4
-"""The part of what is left of the time that one solve may take."""
-ALONE = 0.02
-"""The part of what is left of the time that is spent on whether one phase alone refutes an interval."""
 LARGE = 24
 """Ops from which on the solver starts from a schedule of the heuristic."""
-SECOND = 0.15
-"""CP-SAT's deterministic time of one second on such models, as measured: less than 1, since no relaxation is solved."""
 Kernel = Sequence[Graph]
 """The phases of one kernel at one tile: loops that run one after another with the same groups and buffers."""
 Key = tuple[Fraction, Fraction, int, int, int, int]
 """Cost and traffic per unit of work, missing lateness, length, groups, and the negative of the slack."""
-
-
-@dataclass
-class Budget:
-    """Deterministic time for all of a search, in about seconds of one core, and what it has used of it."""
-
-    limit: float = 60.0
-    used: float = 0.0
-
-    @property
-    def left(self) -> float:
-        """What may still be used."""
-        return max(self.limit - self.used, 0.0)
-
-
-@dataclass
-class Solver:
-    """One run of the search on a machine."""
-
-    machine: Machine
-    budget: Budget = field(default_factory=Budget)
-    seed: int = 0
-
-    def run(self, model: Model, share: float = SHARE) -> tuple[cp_model.CpSolver, str]:
-        """Solve a model with one worker: ``optimal``, ``feasible``, ``infeasible`` or ``unknown``."""
-        if not self.budget.left:
-            return cp_model.CpSolver(), "unknown"
-        solver = cp_model.CpSolver()
-        solver.parameters.num_workers = 1
-        solver.parameters.random_seed = self.seed
-        # Times are integers in disjunctions: the linear relaxation says nothing of them, and costs most of the time.
-        solver.parameters.linearization_level = 0
-        solver.parameters.max_deterministic_time = max(self.budget.left * share * SECOND, 1e-3)
-        try:
-            status = solver.solve(model.cp)
-        except IndexError:
-            # OR-tools 9.15 fails in its search for symmetries of some small models.
-            solver.parameters.symmetry_level = 0
-            status = solver.solve(model.cp)
-        self.budget.used += solver.response_proto.deterministic_time / SECOND
-        name = solver.status_name(status).lower()
-        if name == "model_invalid":
-            raise AssertionError(model.cp.validate())
-        return solver, name
 
 
 @dataclass(frozen=True)
@@ -192,56 +132,6 @@ def improved(found: list[Found], searches: Sequence[Search], solver: Solver, k: 
         more = search.halve(solver) if k == 1 else []
         found = sorted([*found, *more], key=lambda each: each.key)[:k]
     return found
-
-
-class Intervals:
-    """Intervals of all phases, from ``least`` to ``most``, in the order of the cycles that they cost together.
-
-    ``refuted``: for each phase, intervals that are impossible whatever the other phases do; they are left out.
-    """
-
-    def __init__(self, least: Sequence[int], most: Sequence[int], trips: Sequence[int]) -> None:
-        self.trips = trips
-        self.most = [max(pair) for pair in zip(least, most, strict=True)]
-        self.refuted: list[set[int]] = [set() for _ in trips]
-        self.heap = [(self.cycles(least), tuple(least))]
-        self.seen = {tuple(least)}
-
-    def cycles(self, iis: Sequence[int]) -> int:
-        """What they cost together."""
-        return sum(ii * n for ii, n in zip(iis, self.trips, strict=True))
-
-    def refute(self, place: int, ii: int) -> None:
-        """Leave out an interval of a phase."""
-        self.refuted[place].add(ii)
-
-    def peek(self) -> tuple[int, ...] | None:
-        """The cheapest that are left."""
-        while self.heap:
-            iis = self.heap[0][1]
-            place = next((place for place, ii in enumerate(iis) if ii in self.refuted[place]), None)
-            if place is None:
-                return iis
-            # All that come after and are not left out have a longer interval of this phase.
-            heapq.heappop(self.heap)
-            self._longer(iis, place)
-        return None
-
-    def pop(self) -> None:
-        """Leave out the cheapest."""
-        iis = heapq.heappop(self.heap)[1]
-        for place in range(len(iis)):
-            self._longer(iis, place)
-
-    def _longer(self, iis: tuple[int, ...], place: int) -> None:
-        """The next interval of one phase, if there is one."""
-        ii = iis[place] + 1
-        while ii in self.refuted[place]:
-            ii += 1
-        longer = (*iis[:place], ii, *iis[place + 1 :])
-        if ii <= self.most[place] and longer not in self.seen:
-            self.seen.add(longer)
-            heapq.heappush(self.heap, (self.cycles(longer), longer))
 
 
 class Search:
@@ -465,43 +355,3 @@ def with_most_warps(kernel: Kernel) -> list[Graph]:
     """The phases, for bounds: any op may be in a group that has the most warps of all phases, and its registers."""
     most = max(op.warps for graph in kernel for op in graph.ops)
     return [replace(graph, ops=tuple(replace(op, warps=most) for op in graph.ops)) for graph in kernel]
-
-
-def solve_at(
-    graphs: Sequence[Graph], iis: Sequence[int], solver: Solver, k: int, unit: int, guess: Guess | None = None
-) -> tuple[list[Solution], str]:
-    """Up to ``k`` solutions at these intervals, the best first; and ``found``, ``infeasible`` or ``unknown``.
-
-    ``infeasible`` where there are fewer than ``k``, each of which is there: then there are no others.
-    """
-    found: list[Solution] = []
-    taken: list[tuple[tuple[int, ...], ...]] = []
-    for _ in range(k):
-        model = Model(graphs, iis, solver.machine, unit)
-        exclude(model, taken)
-        if guess is not None and not taken:
-            hint_guess(model, guess)
-        # Latencies that are no promise first; then the shortest.
-        missing, weight = shortfall(model), sum(model.longest) + 1
-        cost = missing * weight + sum((times.length for times in model.times), start=0)
-        model.cp.minimize(cost)
-        first, outcome = solver.run(model)
-        if outcome in ("infeasible", "unknown"):
-            return found, "found" if found and outcome == "infeasible" else outcome
-        lateness, length = divmod(round(first.objective_value), weight)
-        proved = divmod(round(first.best_objective_bound), weight)
-        least = proved[1] if proved[0] == lateness else 0
-        # Of the shortest those with the fewest groups, and of these one with most slack.
-        model.cp.add(cost <= round(first.objective_value))
-        groups = sum((literals[0].negated() for literals in model.has_size), start=0)
-        slack = smallest_slack(model)
-        hint(model, first)
-        model.cp.minimize(groups * (max(iis) + 1) - (0 if slack is None else slack))
-        second, result = solver.run(model)
-        best = second if result in ("optimal", "feasible") else first
-        tight = 0 if slack is None else best.value(slack)
-        status = "optimal" if least == length else "feasible"
-        least = max(least, sum(times.least_length for times in model.times))
-        found.append(Solution(*read_solution(model, best), tight, lateness, status, least))
-        taken.append(signature(model, best))
-    return found, "found"

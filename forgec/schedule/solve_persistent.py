@@ -27,8 +27,9 @@ from forgec.schedule.reduce import Reduced, reduced
 from forgec.schedule.scale import scaled
 from forgec.schedule.schedule import Bound, Certificate, Schedule
 from forgec.schedule.solution import hint, named_groups, read_solution
-from forgec.schedule.solve import LOOKS_SERIAL, SHARE, Budget, Solver, schedules
+from forgec.schedule.solve import LOOKS_SERIAL, schedules
 from forgec.schedule.solve import Search as LoopSearch
+from forgec.schedule.solver import SHARE, Budget, Solver
 from forgec.schedule.tile import Tile
 
 SHORTEST = 0.5
