@@ -111,7 +111,7 @@ def of_memory(bound: Bound, memory: str, graph: Graph, machine: Machine) -> Reas
     values = sorted((each for each in graph.values if each.memory == memory and each.size), key=lambda each: -each.size)
     left = machine.memory_bytes(memory) - graph.resident.get(memory, 0)
     return Reason(
-        f"these values take buffers of {memory} memory for at least so long, and one more for each interval that begins",
+        f"these values take buffers of {memory} memory for at least so long, and another one for each interval begun",
         tuple(Term(value.name, taken(graph, value), f"{value.size} bytes") for value in values),
         f"the buffers that a shorter interval needs are more than {left} bytes: no interval is below {bound.cycles}",
     )

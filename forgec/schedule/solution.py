@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from ortools.sat.python import cp_model
 
@@ -58,6 +59,35 @@ def smallest_slack(model: Model) -> cp_model.IntVar | None:
     for each in slacks:
         model.cp.add(least <= each)
     return least
+
+
+def waiting(model: Model) -> tuple[cp_model.LinearExprT, int]:
+    """What the transitions between phases take together at the least, by what both phases have; and the most of it.
+
+    An op's first turn in the second phase comes after its last in the first, and what a later turn reads is there.
+    """
+    found: list[cp_model.IntVar] = []
+    longest = max(times.horizon + times.ii for times in model.times)
+    for number, (one, other) in enumerate(pairwise(model.times)):
+        wait = model.cp.new_int_var(0, 2 * longest, f"transition {number}")
+        firsts = []
+        for times in (one, other):
+            first = model.cp.new_int_var(-longest, longest, f"begin of {times.graph.name}")
+            model.cp.add_min_equality(first, list(times.start.values()))
+            firsts.append(first)
+        shift = firsts[0] - firsts[1] + wait
+        for op in one.graph.ops:
+            if op.name in other.start:
+                model.cp.add(other.start[op.name] + shift + one.ii >= one.start[op.name] + op.issue)
+        for value in one.graph.values:
+            latency = one.graph.op(value.producer).latency
+            for read in value.reads:
+                if read.op in other.start and 0 < read.distance <= one.graph.trips:
+                    model.cp.add(
+                        other.start[read.op] + shift + read.distance * one.ii >= one.start[value.producer] + latency
+                    )
+        found.append(wait)
+    return cp_model.LinearExpr.sum(found), 2 * longest * len(found)
 
 
 def hint(model: Model, solver: cp_model.CpSolver) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import pairwise
+from math import inf
 
 from ortools.sat.python import cp_model
 
@@ -143,11 +144,11 @@ class Parted(Solver):
 
     pairs: Sequence[tuple[str, str]] = ()
 
-    def run(self, model: Model, share: float = SHARE) -> tuple[cp_model.CpSolver, str]:
+    def run(self, model: Model, share: float = SHARE, most: float = inf) -> tuple[cp_model.CpSolver, str]:
         """Solve a model."""
         for one, other in self.pairs:
             model.cp.add(model.apart(one, other) == 1)
-        return super().run(model, share)
+        return super().run(model, share, most)
 
 
 def with_room(tile: Tile, copies: int) -> list[Graph]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from ortools.sat.python import cp_model
 
@@ -20,12 +21,15 @@ from forgec.schedule.solution import (
     shortfall,
     signature,
     smallest_slack,
+    waiting,
 )
 
 SHARE = 0.4
 """The part of what is left of the time that one solve may take."""
 SECOND = 0.15
 """CP-SAT's deterministic time of one second on such models, as measured: less than 1, since no relaxation is solved."""
+TIDY = 3.0
+"""Deterministic time for what no certificate speaks of: few groups, short transitions and slack."""
 ALONE = 0.1
 """The part of what is left of the time that is spent on one phase alone."""
 
@@ -51,8 +55,11 @@ class Solver:
     budget: Budget = field(default_factory=Budget)
     seed: int = 0
 
-    def run(self, model: Model, share: float = SHARE) -> tuple[cp_model.CpSolver, str]:
-        """Solve a model with one worker: ``optimal``, ``feasible``, ``infeasible`` or ``unknown``."""
+    def run(self, model: Model, share: float = SHARE, most: float = inf) -> tuple[cp_model.CpSolver, str]:
+        """Solve a model with one worker: ``optimal``, ``feasible``, ``infeasible`` or ``unknown``.
+
+        ``share``: of what is left of the budget; ``most``: deterministic time that it takes at the most.
+        """
         if not self.budget.left:
             return cp_model.CpSolver(), "unknown"
         solver = cp_model.CpSolver()
@@ -60,7 +67,7 @@ class Solver:
         solver.parameters.random_seed = self.seed
         # Times are integers in disjunctions: the linear relaxation says nothing of them, and costs most of the time.
         solver.parameters.linearization_level = 0
-        solver.parameters.max_deterministic_time = max(self.budget.left * share * SECOND, 1e-3)
+        solver.parameters.max_deterministic_time = max(min(self.budget.left * share, most) * SECOND, 1e-3)
         try:
             status = solver.solve(model.cp)
         except IndexError:
@@ -136,13 +143,15 @@ def solve_at(
         lateness, length = divmod(round(first.objective_value), weight)
         proved = divmod(round(first.best_objective_bound), weight)
         least = proved[1] if proved[0] == lateness else 0
-        # Of the shortest those with the fewest groups, and of these one with most slack.
+        # Of the shortest those with the fewest groups, and of these one whose loops follow each other soon, with slack.
         model.cp.add(cost <= round(first.objective_value))
         groups = sum((literals[0].negated() for literals in model.has_size), start=0)
         slack = smallest_slack(model)
+        wait, longest_wait = waiting(model)
         hint(model, first)
-        model.cp.minimize(groups * (max(iis) + 1) - (0 if slack is None else slack))
-        second, result = solver.run(model)
+        weight = max(iis) + 1
+        model.cp.minimize((groups * (longest_wait + 1) + wait) * weight - (0 if slack is None else slack))
+        second, result = solver.run(model, most=TIDY)
         best = second if result in ("optimal", "feasible") else first
         tight = 0 if slack is None else best.value(slack)
         status = "optimal" if least == length else "feasible"
