@@ -29,6 +29,7 @@ from forgec.schedule.joined import joined_clusters, kept_apart
 from forgec.schedule.machine import Machine
 from forgec.schedule.model import Model, horizons
 from forgec.schedule.pressure import cannot_fit
+from forgec.schedule.rings import Rings
 from forgec.schedule.scale import quantum, scaled
 from forgec.schedule.schedule import Certificate, Phase, Schedule
 from forgec.schedule.solution import Solution, guessed_solution
@@ -149,22 +150,30 @@ class Search:
         self.trips = [graph.trips for graph in kernel]
         self.work = sum((graph.work * graph.trips for graph in kernel), start=Fraction(0))
         self.traffic = Fraction(sum(graph.traffic * graph.trips for graph in kernel)) / self.work
-        wide = with_most_warps(kernel)
-        self.bounds = [lower_bounds(graph, machine) for graph in wide]
+        self.wide = with_most_warps(kernel)
+        self.bounds = [lower_bounds(graph, machine) for graph in self.wide]
         self.length = sum(length_bound(graph, machine) for graph in kernel)
-        self.fate = "does not fit" if any(cannot_fit(graph, machine) for graph in wide) else "open"
-        sizes = [quantum(graph, machine, row[0].cycles) for graph, row in zip(wide, self.bounds, strict=True)]
-        self.unit = min(size for size, *_ in sizes)
-        self.distortion = max(loss for _, loss, _ in sizes)
-        least = [
-            bound if size == self.unit else lower_bounds(scaled(graph, self.unit), machine)[0].cycles
-            for graph, (size, _, bound) in zip(wide, sizes, strict=True)
-        ]
-        self.least = tuple(least)
-        self.iis = self.least
+        self.fate = "does not fit" if any(cannot_fit(graph, machine) for graph in self.wide) else "open"
+        # In cycles until it is this tile's turn: many tiles are never looked at again.
+        self.unit, self.distortion, self.ready = 1, 0.0, False
+        self.iis = tuple(row[0].cycles for row in self.bounds)
         self.blamed: set[int] = set()
         self.possible: set[tuple[int, int]] = set()
         self.tries = 0
+        # Whether phases that are possible one by one have not been so together.
+        self.doubtful = False
+        self.least_open = self.key
+
+    def prepare(self) -> None:
+        """Go over to units of a quantum, by which intervals may only become longer."""
+        sizes = [quantum(graph, self.machine, row[0].cycles) for graph, row in zip(self.wide, self.bounds, strict=True)]
+        self.unit = min(size for size, *_ in sizes)
+        self.distortion = max(loss for _, loss, _ in sizes)
+        self.iis = tuple(
+            bound if size == self.unit else lower_bounds(scaled(graph, self.unit), self.machine)[0].cycles
+            for graph, (size, _, bound) in zip(self.wide, sizes, strict=True)
+        )
+        self.least, self.ready = self.iis, True
         self.least_open = self.key
 
     @cached_property
@@ -208,26 +217,36 @@ class Search:
         """Those that are still open. With longer ones than ``serial`` nothing is possible that is not at those."""
         return Intervals(self.least, self.serial, self.trips)
 
+    @cached_property
+    def rings(self) -> Rings:
+        """What phases need of memories together."""
+        return Rings(self.graphs, self.machine, self.unit)
+
     def step(self, solver: Solver, k: int) -> list[Found]:
         """Solve at the next interval."""
-        if len(self.refuted) == LOOKS_SERIAL and self.best is None and self.never(solver):
+        if not self.ready:
+            self.prepare()
+            return []
+        if self.tries == LOOKS_SERIAL and self.best is None and self.never(solver):
             self.fate = "does not fit"
             return []
+        self.tries += 1
         iis, before = self.iis, self.key[0]
         several: list[Found] = []
         if not self.refuted_alone(iis, sorted(self.blamed), solver):
-            several, outcome = self.solve(iis, solver, k)
+            several, outcome = self.together(iis, solver, k)
             self.best = self.best or (iis if several else None)
             if outcome == "unknown":
                 self.fate = "undecided"
                 self.least_open = self.key
                 self.undecided.append(iis[-1] * self.unit)
                 return several or self.guessed()
-            if outcome == "infeasible":
-                self.refuted.append(iis[-1] * self.unit)
-                self.refuted_alone(iis, [place for place in range(len(iis)) if place not in self.blamed], solver)
-            self.intervals.pop()
+            if self.intervals.peek() == iis:
+                self.intervals.pop()
         following = self.intervals.peek()
+        while following is not None and len(iis) > 1 and self.rings.too_many(following):
+            self.intervals.pop()
+            following = self.intervals.peek()
         if following is None:
             self.fate = "solved" if self.best else "does not fit"
             return several
@@ -235,6 +254,21 @@ class Search:
         if len(several) >= k and self.key[0] > before:
             self.fate = "solved"
         return several
+
+    def together(self, iis: tuple[int, ...], solver: Solver, k: int) -> tuple[list[Found], str]:
+        """Schedules of all phases, or what refutes the intervals."""
+        if self.doubtful and (
+            self.rings.too_large(iis, solver)
+            or solver.run(Model(self.graphs, iis, self.machine, self.unit))[1] == "infeasible"
+        ):
+            several, outcome = [], "infeasible"
+        else:
+            several, outcome = self.solve(iis, solver, k)
+        if outcome == "infeasible":
+            self.refuted.append(iis[-1] * self.unit)
+            others = [place for place in range(len(iis)) if place not in self.blamed]
+            self.doubtful = not self.refuted_alone(iis, others, solver) and len(iis) > 1
+        return several, outcome
 
     def never(self, solver: Solver) -> bool:
         """Whether there is no schedule at any interval."""
