@@ -378,6 +378,9 @@ class Search:
         assert schedule.certificate is not None
         ii = schedule.phases[-1].ii
         refuted = sorted({each for each in self.refuted if each < ii})
+        if len(self.kernel) > 1:
+            # Of the last phase by itself: others are impossible only beside certain intervals of other phases.
+            refuted = sorted(each * self.unit for each in self.intervals.refuted[-1] if each * self.unit < ii)
         undecided = {each for each in self.undecided if each < ii}
         if undecided and len(self.kernel) == 1:
             # Between the first that was not decided and this one nothing is known but what was refuted.

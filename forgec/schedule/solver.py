@@ -28,7 +28,7 @@ SHARE = 0.4
 """The part of what is left of the time that one solve may take."""
 SECOND = 0.15
 """CP-SAT's deterministic time of one second on such models, as measured: less than 1, since no relaxation is solved."""
-TIDY = 3.0
+TIDY = 2.0
 """Deterministic time for what no certificate speaks of: few groups, short transitions and slack."""
 ALONE = 0.1
 """The part of what is left of the time that is spent on one phase alone."""
