@@ -15,6 +15,7 @@ from fractions import Fraction
 
 from forgec.schedule.graph import Graph, Op, Value
 from forgec.schedule.machine import Machine
+from forgec.schedule.pressure import ordered_depths
 from forgec.schedule.schedule import freed, lifetime, transfer
 
 PATIENCE = 6
@@ -360,13 +361,14 @@ def buffers(problem: Problem, guess: Guess, home: Mapping[str, int]) -> dict[str
     """The fewest buffers of each value at these times."""
     depths: dict[str, int] = {}
     for graph, ii, starts in zip(problem.graphs, guess.iis, guess.starts, strict=True):
+        least = ordered_depths(graph)
         for value in graph.values:
             life = lifetime(graph, value, starts, ii)
             crosses = any(home[read.op] != home[value.producer] for read in value.reads)
             hop = problem.costs.latency if crosses else 0
             ends = [starts[read.op] + read.distance * ii + freed(value, read) + hop for read in value.reads]
             life = max([life, *(end - starts[value.producer] - value.begin for end in ends)])
-            depths[value.name] = max(depths.get(value.name, 1), -(-life // ii))
+            depths[value.name] = max(depths.get(value.name, 1), least[value.name], -(-life // ii))
     return depths
 
 

@@ -25,7 +25,7 @@ from forgec.schedule.graph import Graph, Op, Value
 from forgec.schedule.implied import implied_units
 from forgec.schedule.joined import joined_clusters, joined_ops, kept_apart
 from forgec.schedule.machine import Machine
-from forgec.schedule.pressure import least_bytes
+from forgec.schedule.pressure import least_bytes, ordered_depths
 from forgec.schedule.schedule import freed, transfer
 
 FAMILIES = (
@@ -378,8 +378,10 @@ class Model:
         if not self.on("buffers"):
             return
         for times in self.times:
+            least = ordered_depths(times.graph)
             for value in times.graph.values:
                 name = value.name
+                self.cp.add(self.depth[name] >= least[name])
                 acquire = times.start[value.producer] + value.begin
                 room = self.depth[name] * times.ii
                 latency = times.graph.op(value.producer).latency

@@ -172,6 +172,29 @@ def memory_bounds(graph: Graph, machine: Machine) -> list[tuple[str, int]]:
     return found
 
 
+def ordered_depths(graph: Graph) -> dict[str, int]:
+    """The buffers of each value that the order of waits needs, whatever the times are (rule 9 of ``schedule.py``).
+
+    A reader that waits for instance i and reads the one of k iterations before keeps all in between: with fewer buffers
+    the producer of instance i would wait for the reader, which waits for it, perhaps all at one time.
+    """
+    edges = [(source, target, distance) for source, target, _, distance in graph.precedences()]
+    found: dict[str, int] = {}
+    for producer in {value.producer for value in graph.values}:
+        apart: dict[str, int] = {producer: 0}
+        changed = True
+        while changed:
+            changed = False
+            for source, target, distance in edges:
+                if source in apart and apart[source] + distance < apart.get(target, apart[source] + distance + 1):
+                    apart[target], changed = apart[source] + distance, True
+        for value in graph.values:
+            if value.producer == producer:
+                rows = [r.distance - apart[r.op] + 1 for r in value.reads if r.op != producer and r.op in apart]
+                found[value.name] = max([1, *rows])
+    return found
+
+
 def taken(graph: Graph, value: Value) -> int:
     """The least cycles for which a buffer of a value is taken, by paths from its producer to its readers."""
     latency = graph.op(value.producer).latency

@@ -12,6 +12,7 @@ from forgec.schedule.bounds import length_bound
 from forgec.schedule.graph import Graph, Op
 from forgec.schedule.heuristic import Guess, Problem, grants
 from forgec.schedule.model import Model, Times
+from forgec.schedule.pressure import ordered_depths
 from forgec.schedule.schedule import Group, freed, lifetime
 
 
@@ -28,8 +29,14 @@ class Solution:
     depths: dict[str, int]
     slack: int
     missing: int
+    length: int
     status: str
     least_length: int
+
+    def beside(self, first: Solution) -> Solution:
+        """This one, where the best one that the solver knows of turned out not to be legal: with what that proved."""
+        proved = (self.missing, self.length) == (first.missing, first.least_length)
+        return replace(self, status="optimal" if proved else "feasible", least_length=first.least_length)
 
 
 def shortfall(model: Model, times: Times) -> cp_model.LinearExpr:
@@ -169,7 +176,8 @@ def guessed_solution(problem: Problem, guess: Guess, graphs: Sequence[Graph]) ->
         if ops[value.producer].late
     )
     least = sum(length_bound(graph, problem.machine) for graph in graphs)
-    return Solution(starts, groups, depths, slack, missing, "feasible", least)
+    length = guess.length(graphs)
+    return Solution(starts, groups, depths, slack, missing, length, "feasible", least)
 
 
 def read_solution(
@@ -231,10 +239,11 @@ def least_depths(
     group_of = {name: number for number, group in enumerate(groups) for name in group.ops}
     depths: dict[str, int] = {}
     for graph, ii, starts in zip(graphs, iis, times, strict=True):
+        least = ordered_depths(graph)
         for value in graph.values:
             life = lifetime(graph, value, starts, ii)
             hop = latency if any(group_of[read.op] != group_of[value.producer] for read in value.reads) else 0
             ends = [starts[read.op] + read.distance * ii + freed(value, read) + hop for read in value.reads]
             life = max([life, *(end - starts[value.producer] - value.begin for end in ends)])
-            depths[value.name] = max(depths.get(value.name, 1), -(-life // ii))
+            depths[value.name] = max(depths.get(value.name, 1), least[value.name], -(-life // ii))
     return depths

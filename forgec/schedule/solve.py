@@ -21,6 +21,8 @@ from functools import cached_property
 
 from forgec.diagnostics import error
 from forgec.schedule.bounds import length_bound, lower_bounds
+from forgec.schedule.check import certificate as certificate_faults
+from forgec.schedule.check import check
 from forgec.schedule.conflict import no_schedule
 from forgec.schedule.graph import Graph
 from forgec.schedule.heuristic import Costs, Guess, Problem, guess_from, guesses
@@ -39,7 +41,7 @@ from forgec.schedule.transition import with_transitions
 LOOKS_SERIAL = 2
 """After so many refuted intervals it is asked whether there is a schedule at all, which is a solve of its own."""
 MORE_TO_FOLLOW = 8
-"""Where no phase may follow the one before in what was found, so many more solutions are looked at."""
+"""Where what was found is not legal as a whole (no phase may follow the one before), so many more are looked at."""
 LARGE = 24
 """Ops from which on the solver starts from a schedule of the heuristic."""
 Kernel = Sequence[Graph]
@@ -114,7 +116,11 @@ def schedules(
             solve_seconds=seconds,
             deterministic_time=solver.budget.used,
         )
-        results.append(replace(each.schedule, certificate=proved))
+        schedule = replace(each.schedule, certificate=proved)
+        wrong = list(certificate_faults(schedule))
+        if wrong:
+            raise error("FORGE-X001", f"the schedule of {kernels[0][0].name} is not as proved: {wrong[0].text}")
+        results.append(schedule)
     return results
 
 
@@ -303,16 +309,23 @@ class Search:
         if outcome == "unknown" and guess is not None and not several:
             several, outcome = [self.solution_of(guess)], "found"
         results = self.following(several, iis)
-        if several and not results:
+        if len(results) < len(several):
+            # What is proved of the length was so before any solution was left out.
+            first = several[0]
             several, _ = solve_at(self.graphs, iis, solver, k + MORE_TO_FOLLOW, self.unit)
+            several = [each.beside(first) for each in several]
             results = self.following(several, iis)[:k]
-            # There may be one with a transition among those that were not looked at.
+            # There may be one that is legal among those that were not looked at.
             outcome = outcome if results else "unknown"
         return results, outcome
 
     def following(self, several: Sequence[Solution], iis: tuple[int, ...]) -> list[Found]:
-        """Those whose phases can follow each other."""
-        return [each for solution in several if (each := self.found(solution, iis))]
+        """Those whose phases can follow each other, and that the checker finds legal.
+
+        The model says nothing of one rule, the order of waits at one time, beyond the buffers that it needs.
+        """
+        found = [each for solution in several if (each := self.found(solution, iis))]
+        return [each for each in found if not check(replace(each.schedule, certificate=None), self.machine)]
 
     def solution_of(self, guess: Guess) -> Solution:
         """A schedule of the heuristic."""

@@ -156,6 +156,6 @@ def solve_at(
         tight = 0 if slack is None else best.value(slack)
         status = "optimal" if least == length else "feasible"
         least = max(least, sum(times.least_length for times in model.times))
-        found.append(Solution(*read_solution(model, best), tight, lateness, status, least))
+        found.append(Solution(*read_solution(model, best), tight, lateness, length, status, least))
         taken.append(signature(model, best))
     return found, "found"
