@@ -170,6 +170,7 @@ def turns_at_registers(size: int) -> Graph:
 def test_registers_that_are_needed_at_different_times_are_not_added_up() -> None:
     # A group has 64 registers for each of 32 threads, 8192 bytes: room for one of both values.
     roomy = machine_of(most_warps=1)
+    roomy = replace(roomy, registers=replace(roomy.registers, group_warps=1))
     for total in (roomy.registers.total, 32 * 64):
         machine = replace(roomy, registers=replace(roomy.registers, total=total))
         schedule = solved(turns_at_registers(5000), machine)
