@@ -101,6 +101,11 @@ class Certificate:
     ``feasible`` (a time limit ended the search for a shorter length), ``timeout`` (the limit left smaller intervals
     undecided). ``quantum``: cycles that times are multiples of; ``distortion``: by how much rounding to them lengthened
     the largest bound. ``alternatives``: other tiles, each with the least cost that it could have and what became of it.
+
+    Of a persistent kernel ``bounds`` are those of the program, whatever its schedule is like, and ``reduction`` those
+    of the problem that was solved, in which each loop is moved as a whole: groups that run as soon as they can may stay
+    below these. ``refuted`` is of this problem, and so is the status ``optimal for the reduction``; ``optimal`` says
+    that the interval is at a bound of the program.
     """
 
     __pydantic_config__ = STRICT
@@ -114,6 +119,7 @@ class Certificate:
     alternatives: tuple[Mapping[str, str | int | float], ...] = ()
     solve_seconds: float = 0.0
     deterministic_time: float = 0.0
+    reduction: tuple[Bound, ...] = ()
 
 
 @dataclass(frozen=True)

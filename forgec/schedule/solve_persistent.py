@@ -1,9 +1,9 @@
 """The search for persistent schedules: the loop first, by itself; then turns of tiles around it.
 
 The second solve is one of the same model (``model.py``) with a graph in which the solved loop is one op for each of its
-groups (``reduce.py``). What it proves is about all placements of this loop; that another schedule of the loop, with
-a longer interval, made shorter turns, is not looked at. Where all groups are as busy as the bound says, or a unit is,
-there is none that does.
+groups (``reduce.py``). What it proves is about all placements of this loop, moved as a whole, and is called ``optimal
+for the reduction``: another schedule of the loop, or loops that go on group by group, may make shorter turns. Only an
+interval at a bound of the program (``program_bounds``: all the work of a unit) is called ``optimal``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from forgec.schedule.graph import Graph
 from forgec.schedule.joined import joined_clusters, kept_apart
 from forgec.schedule.machine import Machine
 from forgec.schedule.model import Model, horizons
-from forgec.schedule.persistent import Persistent, Placed
+from forgec.schedule.persistent import Persistent, Placed, program_bounds
 from forgec.schedule.reduce import Reduced, reduced
 from forgec.schedule.scale import scaled
 from forgec.schedule.schedule import Bound, Certificate, Schedule
@@ -290,9 +290,14 @@ class Search:
         mine |= {v.name for tile in turn.tiles for g in (tile.prologue, tile.epilogue) if g for v in g.values}
         between = range(bounds[0].cycles, interval, unit)
         proved = set(between) <= set(self.refuted)
+        program = program_bounds(turn.tiles, self.machine)
+        status = "optimal for the reduction" if proved else "timeout" if self.undecided else "feasible"
+        if program and interval == program[0].cycles:
+            status = "optimal"
         certificate = Certificate(
-            bounds=bounds,
-            status="optimal" if proved else "timeout" if self.undecided else "feasible",
+            bounds=program,
+            reduction=bounds,
+            status=status,
             refuted=tuple(sorted(self.refuted)),
             undecided=tuple(sorted(self.undecided)),
             quantum=unit,
