@@ -68,7 +68,7 @@ def smallest_slack(model: Model) -> cp_model.IntVar | None:
     return least
 
 
-def waiting(model: Model) -> tuple[cp_model.LinearExprT, int]:
+def waiting(model: Model) -> tuple[cp_model.LinearExpr, int]:
     """What the transitions between phases take together at the least, by what both phases have; and the most of it.
 
     An op's first turn in the second phase comes after its last in the first, and what a later turn reads is there.

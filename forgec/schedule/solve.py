@@ -92,7 +92,7 @@ def schedules(
     open_ones = [search for search in searches if search.undecided]
     if not found:
         for search in sorted(open_ones, key=lambda search: search.key):
-            found = search.guessed()
+            found = sorted(search.guessed() or search.halve(solver), key=lambda each: each.key)[:k]
             if found:
                 break
     if not found:
@@ -336,8 +336,9 @@ class Search:
         guess = guess_from(self.problem, self.iis, self.serial)
         if guess is None:
             return []
-        self.best = guess.iis
-        return self.following([self.solution_of(guess)], guess.iis)
+        found = self.following([self.solution_of(guess)], guess.iis)
+        self.best = guess.iis if found else self.best
+        return found
 
     def halve(self, solver: Solver) -> list[Found]:
         """Schedules at intervals between the least undecided one and the best found, by bisection."""

@@ -145,12 +145,13 @@ def solve_at(
         least = proved[1] if proved[0] == lateness else 0
         # Of the shortest those with the fewest groups, and of these one whose loops follow each other soon, with slack.
         model.cp.add(cost <= round(first.objective_value))
-        groups = sum((literals[0].negated() for literals in model.has_size), start=0)
+        groups = cp_model.LinearExpr.sum([literals[0].negated() for literals in model.has_size])
         slack = smallest_slack(model)
         wait, longest_wait = waiting(model)
         hint(model, first)
         weight = max(iis) + 1
-        model.cp.minimize((groups * (longest_wait + 1) + wait) * weight - (0 if slack is None else slack))
+        rest: cp_model.LinearExpr = weight * (groups * (longest_wait + 1) + wait)
+        model.cp.minimize(rest if slack is None else rest - slack)
         second, result = solver.run(model, most=TIDY)
         best = second if result in ("optimal", "feasible") else first
         tight = 0 if slack is None else best.value(slack)
