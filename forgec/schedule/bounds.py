@@ -1,9 +1,9 @@
 """Lower bounds of the initiation interval, each with the name of what it comes from, and of an iteration's length.
 
 ResMII and RecMII of Rau (1996), section 2.2; the bound of the streams (ops that values in registers tie to one group
-share its instruction stream); and that of registers (``pressure.py``). What is held once an interval is held once an
-iteration, too: so units and streams bound the length as they do in a shop (Carlier 1982, "The one-machine sequencing
-problem": the least head, all work, the least tail).
+share its instruction stream); and those of registers and memories (``pressure.py``). What is held once an interval is
+held once an iteration, too: so units and streams bound the length as they do in a shop (Carlier 1982, "The one-machine
+sequencing problem": the least head, all work, the least tail).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from forgec.schedule.graph import Graph, order_in_iteration
 from forgec.schedule.machine import Machine
-from forgec.schedule.pressure import register_bounds
+from forgec.schedule.pressure import memory_bounds, register_bounds
 from forgec.schedule.schedule import Bound
 
 
@@ -20,6 +20,7 @@ def lower_bounds(graph: Graph, machine: Machine) -> tuple[Bound, ...]:
     """All bounds, the largest first; every legal schedule's interval is at least each of them."""
     found = unit_bounds(graph, machine) + stream_bounds(graph) + recurrence_bounds(graph)
     found += [Bound(f"registers of {first}", cycles) for first, cycles in register_bounds(graph, machine) if cycles]
+    found += [Bound(f"{memory} memory", cycles) for memory, cycles in memory_bounds(graph, machine)]
     return tuple(sorted(found, key=lambda bound: -bound.cycles)) or (Bound("nothing", 1),)
 
 

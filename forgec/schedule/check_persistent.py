@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from forgec.schedule.check import isolation, memories, warps
 from forgec.schedule.check_unrolled import check_unrolled, life
 from forgec.schedule.machine import Machine
-from forgec.schedule.persistent import Persistent, unroll_turns
+from forgec.schedule.persistent import Persistent, program_bounds, unroll_turns
 from forgec.schedule.schedule import Phase, Schedule
 from forgec.schedule.violation import Violation
 
@@ -26,7 +26,7 @@ def check_persistent(schedule: Persistent, machine: Machine) -> list[Violation]:
     found += warps(whole, machine)
     found += isolation(whole, machine)
     found += check_unrolled(unroll_turns(schedule, enough(schedule)), schedule.groups, schedule.depths, machine)
-    found += certificate(schedule)
+    found += certificate(schedule, machine)
     return found
 
 
@@ -88,18 +88,24 @@ def enough(schedule: Persistent) -> int:
     return (max(ends) - begin) // schedule.interval + 2 + max(far, default=0) + back
 
 
-def certificate(schedule: Persistent) -> Iterator[Violation]:
-    """What the schedule says of itself is so."""
+def certificate(schedule: Persistent, machine: Machine) -> Iterator[Violation]:
+    """What the schedule says of itself is so: its program's bounds are computed anew."""
     stated = schedule.certificate
     if stated is None:
         return
-    for bound in stated.bounds:
+    for bound in (*stated.bounds, *stated.reduction):
         if schedule.interval < bound.cycles:
             yield Violation(
                 "certificate", f"the interval {schedule.interval} is below the bound {bound.cycles} of {bound.name}"
             )
-    if stated.status == "optimal":
-        least = max((bound.cycles for bound in stated.bounds), default=1)
+    known = {bound.name: bound.cycles for bound in program_bounds([each.tile for each in schedule.placed], machine)}
+    for bound in stated.bounds:
+        if bound.cycles > known.get(bound.name, 0):
+            yield Violation("certificate", f"{bound.name} takes {known.get(bound.name, 0)} cycles, not {bound.cycles}")
+    if stated.status == "optimal" and schedule.interval > max(known.values(), default=1):
+        yield Violation("certificate", "it is called optimal, and its interval is above all bounds of the program")
+    if stated.status == "optimal for the reduction":
+        least = max((bound.cycles for bound in stated.reduction), default=1)
         open_still = set(range(least, schedule.interval, stated.quantum)) - set(stated.refuted)
         if open_still or stated.undecided:
             yield Violation("certificate", f"it is called optimal, and {len(open_still)} intervals are not refuted")

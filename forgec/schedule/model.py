@@ -12,7 +12,7 @@ is held for longer than II.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
@@ -23,9 +23,10 @@ from forgec.schedule import registers
 from forgec.schedule.bounds import length_bound
 from forgec.schedule.graph import Graph, Op, Value
 from forgec.schedule.implied import implied_units
+from forgec.schedule.joined import joined_clusters, joined_ops, kept_apart
 from forgec.schedule.machine import Machine
 from forgec.schedule.pressure import least_bytes
-from forgec.schedule.schedule import freed, transfer
+from forgec.schedule.schedule import freed, ordered_depths, transfer
 
 FAMILIES = (
     "streams",
@@ -45,10 +46,12 @@ MOST_DEPTH = 16
 
 @dataclass
 class Times:
-    """Variables of one loop: ``start`` = II x ``stage`` + ``slot`` for each op."""
+    """Variables of one loop: ``start`` = II x ``stage`` + ``slot`` for each op; ``horizon``: the longest iteration."""
 
+    phase: int
     graph: Graph
     ii: int
+    horizon: int
     slot: dict[str, cp_model.IntVar]
     stage: dict[str, cp_model.IntVar]
     start: dict[str, cp_model.LinearExpr]
@@ -62,7 +65,9 @@ class Model:
     """The problem of ``graphs`` (scaled) at the intervals ``iis``.
 
     ``without``: families that are left out. ``measured``: one of them of which is asked how much it would take.
-    ``demands``: what families of sizes take, what there is, and of what.
+    ``demands``: what families of sizes take, what there is, and of what. ``alone``: a phase whose times are asked for,
+    whatever the others do: of those there is what their ops and values are for groups and memories, so that what has no
+    solution has none with all phases either.
     """
 
     graphs: Sequence[Graph]
@@ -72,6 +77,7 @@ class Model:
     without: frozenset[str] = frozenset()
     cp: cp_model.CpModel = field(default_factory=cp_model.CpModel)
     measured: str = ""
+    alone: int | None = None
     grant: list[cp_model.IntVar] = field(default_factory=list)
     demands: dict[str, tuple[cp_model.LinearExprT, int, str]] = field(default_factory=dict)
 
@@ -90,7 +96,8 @@ class Model:
                 self.values.setdefault(value.name, []).append((phase, value))
         self.most_groups = min(len(self.clusters), self.machine.most_warps)
         self._groups()
-        self.times = [self._times(phase) for phase in range(len(self.graphs))]
+        timed = range(len(self.graphs)) if self.alone is None else (self.alone,)
+        self.times = [self._times(phase) for phase in timed]
         self._streams()
         self._units()
         self._dependences()
@@ -159,16 +166,17 @@ class Model:
         return max(least_bytes(graph, [op.name for op in graph.ops if op.name in set(names)]) for graph in self.graphs)
 
     def _too_many_together(self, one: Sequence[str], other: Sequence[str]) -> bool:
-        both = {*one, *other}
+        both = [*one, *other]
         facts = self.machine.registers
-        warps = max(self.ops[name].warps for name in both)
-        if self.on("registers"):
-            need = sum(self.least_registers(names) for names in (one, other))
-            if need > 4 * 32 * warps * max(facts.most - facts.reserve, 0):
-                return True
+        # What both need at one time: by itself each may need its most while the other needs little. A third cluster
+        # may bring warps, and with them threads that have registers.
+        most = 4 * 32 * max(self.sizes) * max(facts.most - facts.reserve, 0)
+        if self.on("registers") and self.least_registers(both) > most:
+            return True
         return self.on("streams") and any(
-            sum(op.issue for op in graph.ops if op.name in both) > ii
-            for graph, ii in zip(self.graphs, self.iis, strict=True)
+            sum(op.issue for op in graph.ops if op.name in set(both)) > ii
+            for phase, (graph, ii) in enumerate(zip(self.graphs, self.iis, strict=True))
+            if self.alone in (None, phase)
         )
 
     def _never_together(self, a: int, b: int) -> None:
@@ -212,7 +220,7 @@ class Model:
     @property
     def longest(self) -> list[int]:
         """For each phase a length that no schedule of it exceeds."""
-        return [horizon + ii + 1 for horizon, ii in zip(self.horizons, self.iis, strict=True)]
+        return [times.horizon + times.ii + 1 for times in self.times]
 
     def _times(self, phase: int) -> Times:
         cp, graph, ii, horizon = self.cp, self.graphs[phase], self.iis[phase], self.horizons[phase]
@@ -231,7 +239,7 @@ class Model:
         for op in graph.ops:
             for first in firsts:
                 cp.add(length >= start[op.name] + op.span - start[first.name])
-        return Times(graph, ii, slot, stage, start, length, least, anchor)
+        return Times(phase, graph, ii, horizon, slot, stage, start, length, least, anchor)
 
     def copies(
         self,
@@ -284,7 +292,7 @@ class Model:
     def _streams(self) -> None:
         if not self.on("streams"):
             return
-        for phase, times in enumerate(self.times):
+        for times in self.times:
             lanes: list[list[cp_model.IntervalVar]] = [[] for _ in range(self.most_groups)]
             for op in times.graph.ops:
                 before, after, most = self._handover_ops(times, op)
@@ -302,7 +310,7 @@ class Model:
                         self.cp.add_bool_or([])
                 cluster = self.cluster_of[op.name]
                 for group, literal in enumerate(self.member[cluster]):
-                    lanes[group] += self.copies(position, size, times.ii, literal, f"{op.name} {phase} {group}")
+                    lanes[group] += self.copies(position, size, times.ii, literal, f"{op.name} {times.phase} {group}")
             for lane in lanes:
                 self.cp.add_no_overlap(lane)
 
@@ -369,9 +377,11 @@ class Model:
         self.depth = {name: self.cp.new_int_var(1, MOST_DEPTH, f"depth {name}") for name in self.values}
         if not self.on("buffers"):
             return
-        for name, places in self.values.items():
-            for phase, value in places:
-                times = self.times[phase]
+        for times in self.times:
+            least = ordered_depths(times.graph)
+            for value in times.graph.values:
+                name = value.name
+                self.cp.add(self.depth[name] >= least[name])
                 acquire = times.start[value.producer] + value.begin
                 room = self.depth[name] * times.ii
                 latency = times.graph.op(value.producer).latency
@@ -450,51 +460,3 @@ def anchor_of(graph: Graph, machine: Machine) -> str:
         return graph.ops[0].name
     unit = max(work, key=lambda name: work[name])
     return next(op.name for op in graph.ops if any(use.unit == unit for use in op.uses))
-
-
-def joined_clusters(graphs: Sequence[Graph]) -> list[list[str]]:
-    """Clusters over all phases, where ops of one name are one op, and registers of one name are one storage."""
-    found: list[list[str]] = []
-    storages: list[set[str]] = []
-    for graph in graphs:
-        for names in graph.clusters():
-            kept = {value.name for value in graph.values if value.producer in names and not value.may_cross()}
-            meeting = [n for n, each in enumerate(found) if set(each) & set(names) or storages[n] & kept]
-            merged = list(dict.fromkeys(name for each in (*(found[n] for n in meeting), names) for name in each))
-            kept = kept.union(*(storages[n] for n in meeting))
-            place = meeting[0] if meeting else len(found)
-            found = [each for n, each in enumerate(found) if n not in meeting]
-            storages = [each for n, each in enumerate(storages) if n not in meeting]
-            found.insert(place, merged)
-            storages.insert(place, kept)
-    return found
-
-
-def joined_ops(graphs: Sequence[Graph]) -> dict[str, Op]:
-    """What ops of one name are, over all phases, for the groups they are in: warps, and whether one is variable."""
-    found: dict[str, Op] = {}
-    for graph in graphs:
-        for op in graph.ops:
-            other = found.get(op.name, op)
-            found[op.name] = replace(other, warps=max(op.warps, other.warps), variable=op.variable or other.variable)
-    return found
-
-
-def kept_apart(graphs: Sequence[Graph], machine: Machine, clusters: Sequence[Sequence[str]]) -> list[tuple[int, int]]:
-    """Pairs of clusters that the machine's ``isolate`` keeps out of one group."""
-    if machine.isolate == "none":
-        return []
-    ops = joined_ops(graphs)
-    waiting = {
-        read.op for graph in graphs for value in graph.values if ops[value.producer].variable for read in value.reads
-    }
-
-    def kind(names: Sequence[str]) -> str:
-        if any(ops[name].variable for name in names):
-            return "variable"
-        if machine.isolate == "waits" and any(name in waiting for name in names):
-            return "waiting"
-        return "fixed"
-
-    kinds = [kind(names) for names in clusters]
-    return [(a, b) for b in range(len(kinds)) for a in range(b) if kinds[a] != kinds[b]]

@@ -15,13 +15,14 @@ the tile before have not read yet.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 
 from forgec.schedule.graph import STRICT, Graph, Value
-from forgec.schedule.schedule import Certificate, Group, Phase
+from forgec.schedule.machine import Machine
+from forgec.schedule.schedule import Bound, Certificate, Group, Phase
 from forgec.schedule.tile import Tile
 from forgec.schedule.unrolled import Segment, Stored, Unrolled, Wait, order, unroll
 
@@ -187,3 +188,16 @@ def issued(found: Unrolled, index: int) -> tuple[int, int]:
     """An order in which the last of a stream comes last."""
     each = found.instances[index]
     return each.start + each.op.issue, each.op.issue + each.puts
+
+
+def program_bounds(tiles: Sequence[Tile], machine: Machine) -> tuple[Bound, ...]:
+    """What no schedule of turns of these tiles is below, the largest first: all that each unit has to do in a turn."""
+    held: dict[str, int] = {}
+    for tile in tiles:
+        ends = [(graph, 1) for graph in (tile.prologue, tile.epilogue) if graph is not None]
+        for graph, trips in (*ends, *((graph, graph.trips) for graph in tile.phases)):
+            for op in graph.ops:
+                for use in op.uses:
+                    held[use.unit] = held.get(use.unit, 0) + use.cycles * use.amount * trips
+    found = [Bound(f"unit {unit}", -(-work // machine.units[unit].capacity)) for unit, work in held.items() if work]
+    return tuple(sorted(found, key=lambda bound: -bound.cycles))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from forgec.schedule.graph import Graph, Value, order_in_iteration
 from forgec.schedule.machine import Machine
+from forgec.schedule.schedule import freed
 
 
 def least_bytes(graph: Graph, names: Sequence[str]) -> int:
@@ -72,16 +73,21 @@ def handed_round(values: Sequence[Value]) -> list[tuple[list[str], int, int]]:
 
 def least_life(graph: Graph, value: Value) -> int:
     """The least cycles from acquire to release of a value: its reads in the same iteration, over the longest path."""
-    start = {value.producer: 0}
+    start = longest_from(graph, value.producer)
+    ends = [graph.op(value.producer).latency]
+    ends += [start[read.op] + read.release for read in value.reads if read.distance == 0]
+    return max(ends) - value.begin
+
+
+def longest_from(graph: Graph, producer: str) -> dict[str, int]:
+    """The least time from the start of an op to that of each that waits for it in the same iteration."""
+    start = {producer: 0}
     reached = edges_within(graph)
-    span = {op.name: op.latency for op in graph.ops}
     for name in order_in_iteration(graph):
         if name in start:
             for target, delay in reached.get(name, []):
                 start[target] = max(start.get(target, 0), start[name] + delay)
-    ends = [span[value.producer]]
-    ends += [start[read.op] + read.release for read in value.reads if read.distance == 0]
-    return max(ends) - value.begin
+    return start
 
 
 def edges_within(graph: Graph) -> dict[str, list[tuple[str, int]]]:
@@ -93,20 +99,26 @@ def edges_within(graph: Graph) -> dict[str, list[tuple[str, int]]]:
     return found
 
 
+def always_bytes(graph: Graph, names: Sequence[str]) -> int:
+    """What is live of the ops' values at every time: storage that is handed round in place."""
+    mine = set(names)
+    values = [value for value in graph.values if value.memory == "register" and value.producer in mine]
+    return sum(size * distance for _, size, distance in handed_round(values))
+
+
 def room(graph: Graph, machine: Machine) -> dict[str, int]:
     """The most bytes of registers that each cluster may have, by its first op: the limit, and what others leave.
 
-    A cluster may be in a group with one of more warps, and has its threads then.
+    A cluster may be in a group with one of more warps, and has its threads then. Others leave what they do not hold
+    at every time: the rest they may need while this one needs little, in the same group.
     """
     facts = machine.registers
     clusters = graph.clusters()
-    least = [least_bytes(graph, names) for names in clusters]
+    always = [always_bytes(graph, names) for names in clusters]
     own = 4 * 32 * max(op.warps for op in graph.ops) * max(facts.most - facts.reserve, 0)
-    found: dict[str, int] = {}
-    for index, names in enumerate(clusters):
-        others = 4 * facts.total - sum(least[:index] + least[index + 1 :])
-        found[names[0]] = min(own, others)
-    return found
+    return {
+        names[0]: min(own, 4 * facts.total - sum(always) + mine) for names, mine in zip(clusters, always, strict=True)
+    }
 
 
 def register_bounds(graph: Graph, machine: Machine) -> list[tuple[str, int]]:
@@ -139,17 +151,54 @@ def register_bounds(graph: Graph, machine: Machine) -> list[tuple[str, int]]:
     return found
 
 
+def memory_bounds(graph: Graph, machine: Machine) -> list[tuple[str, int]]:
+    """Lower bounds of the interval from shared and tensor memory, for each: its name, cycles.
+
+    A value whose buffer is taken for longer than an interval has several, which together have to fit.
+    """
+    found: list[tuple[str, int]] = []
+    for memory in ("shared", "tensor"):
+        lives = [(value.size, taken(graph, value)) for value in graph.values if value.memory == memory and value.size]
+        left = machine.memory_bytes(memory) - graph.resident.get(memory, 0)
+        low, high = 1, max((life for _, life in lives), default=1)
+        while low < high:
+            middle = (low + high) // 2
+            if sum(size * max(1, -(-life // middle)) for size, life in lives) > left:
+                low = middle + 1
+            else:
+                high = middle
+        if low > 1:
+            found.append((memory, low))
+    return found
+
+
+def taken(graph: Graph, value: Value) -> int:
+    """The least cycles for which a buffer of a value is taken, by paths from its producer to its readers."""
+    latency = graph.op(value.producer).latency
+    start = longest_from(graph, value.producer)
+    ends = [latency]
+    for read in value.reads:
+        # One of a later iteration starts when the result is there, at the earliest.
+        begins = start[read.op] if read.distance == 0 else latency
+        ends.append(begins + freed(value, read))
+    return max(0, max(ends) - value.begin)
+
+
 def cannot_fit(graph: Graph, machine: Machine) -> bool:
     """Whether there is no schedule at any interval, by sizes alone.
 
-    One buffer of each value, the least that each cluster needs of registers (in all, and of what its threads may
-    have), and the warps of one cluster.
+    One buffer of each value, the least that a cluster needs of registers at one time (of what its threads may have),
+    and the least that all need at one time, and the warps of one cluster.
     """
     for memory in ("shared", "tensor"):
-        taken = sum(value.size for value in graph.values if value.memory == memory)
-        if taken + graph.resident.get(memory, 0) > machine.memory_bytes(memory):
+        size = sum(value.size for value in graph.values if value.memory == memory)
+        if size + graph.resident.get(memory, 0) > machine.memory_bytes(memory):
             return True
-    facts, warps = machine.registers, max(op.warps for op in graph.ops)
-    least = [least_bytes(graph, names) for names in graph.clusters()]
-    most = 4 * 32 * warps * max(facts.most - facts.reserve, 0)
-    return max(least) > most or sum(least) > 4 * facts.total or warps > machine.most_warps
+    warps = max(op.warps for op in graph.ops)
+    rooms = room(graph, machine)
+    clusters = graph.clusters()
+    return (
+        any(least_bytes(graph, names) > rooms[names[0]] for names in clusters)
+        or sum(always_bytes(graph, names) for names in clusters) > 4 * machine.registers.total
+        or warps > machine.most_warps
+    )

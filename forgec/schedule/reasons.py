@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from forgec.schedule.graph import Graph
 from forgec.schedule.machine import Machine
-from forgec.schedule.pressure import least_life
+from forgec.schedule.pressure import least_life, taken
 from forgec.schedule.schedule import Bound, Phase
 
 
@@ -45,6 +45,8 @@ def reason(bound: Bound, graph: Graph, machine: Machine) -> Reason:
         return of_stream(bound, cluster, graph)
     if kind == "registers" and cluster is not None:
         return of_registers(bound, cluster, graph)
+    if kind in ("shared", "tensor") and rest == "memory":
+        return of_memory(bound, kind, graph, machine)
     return Reason(f"{bound.name} takes at least {bound.cycles} cycles of every interval")
 
 
@@ -102,6 +104,17 @@ def of_registers(bound: Bound, cluster: list[str], graph: Graph) -> Reason:
         "other take turns, and all together take no more than the registers there are in one interval"
     )
     return Reason(text, terms, f"no interval is below {bound.cycles}")
+
+
+def of_memory(bound: Bound, memory: str, graph: Graph, machine: Machine) -> Reason:
+    """Values in a memory and for how long each takes a buffer at the least."""
+    values = sorted((each for each in graph.values if each.memory == memory and each.size), key=lambda each: -each.size)
+    left = machine.memory_bytes(memory) - graph.resident.get(memory, 0)
+    return Reason(
+        f"these values take buffers of {memory} memory for at least so long, and another one for each interval begun",
+        tuple(Term(value.name, taken(graph, value), f"{value.size} bytes") for value in values),
+        f"the buffers that a shorter interval needs are more than {left} bytes: no interval is below {bound.cycles}",
+    )
 
 
 def between(phase: Phase, bounds: tuple[Bound, ...], refuted: tuple[int, ...], quantum: int) -> str:

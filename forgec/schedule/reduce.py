@@ -126,6 +126,7 @@ def reduced(tile: Tile, schedule: Schedule, machine: Machine, copies: int) -> Re
             if group != lead:
                 rigid.append((anchor, name, body.begin[group] - body.begin[lead]))
         rigid += [(name, mark, delay) for mark, (name, delay) in parts[copy].marks.items()]
+        together += [(name, mark) for mark, (name, _) in parts[copy].marks.items()]
     every = [(copy, group) for copy in range(copies) for group in sorted(body.begin)]
     for (one, a), (other, b) in product(every, every):
         if (one, a) < (other, b):
@@ -238,8 +239,6 @@ class Part:
         if name not in self.marks:
             self.marks[name] = loop, delay
             self.ops.append(Op(name, "mark", 0, latency))
-            # Registers of no size tie it to its loop's group; two turns later nothing waits for it.
-            self.values.append(Value(f"tie of {name}", name, "register", 0, (Read(loop, 0, 2),)))
         return name
 
     def _loop(self, group: int, name: str) -> None:

@@ -42,8 +42,8 @@ def add(model: Model) -> None:
         beyond = model.cp.new_int_var(0, MOST_BYTES, "bytes beyond the grant")
         model.demands["registers"] = (beyond, 0, "bytes of registers beyond what a group may be granted")
     if model.on("registers") or beyond is not None:
-        for times, horizon in zip(model.times, model.horizons, strict=True):
-            live(model, times, horizon + 2 * times.ii, beyond)
+        for times in model.times:
+            live(model, times, times.horizon + 2 * times.ii, beyond)
 
 
 def live(model: Model, times: Times, horizon: int, beyond: cp_model.IntVar | None) -> None:

@@ -101,6 +101,11 @@ class Certificate:
     ``feasible`` (a time limit ended the search for a shorter length), ``timeout`` (the limit left smaller intervals
     undecided). ``quantum``: cycles that times are multiples of; ``distortion``: by how much rounding to them lengthened
     the largest bound. ``alternatives``: other tiles, each with the least cost that it could have and what became of it.
+
+    Of a persistent kernel ``bounds`` are those of the program, whatever its schedule is like, and ``reduction`` those
+    of the problem that was solved, in which each loop is moved as a whole: groups that run as soon as they can may stay
+    below these. ``refuted`` is of this problem, and so is the status ``optimal for the reduction``; ``optimal`` says
+    that the interval is at a bound of the program.
     """
 
     __pydantic_config__ = STRICT
@@ -114,6 +119,7 @@ class Certificate:
     alternatives: tuple[Mapping[str, str | int | float], ...] = ()
     solve_seconds: float = 0.0
     deterministic_time: float = 0.0
+    reduction: tuple[Bound, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -188,6 +194,29 @@ def freed(value: Value, read: Read) -> int:
     return max(read.release, value.begin)
 
 
+def ordered_depths(graph: Graph) -> dict[str, int]:
+    """The buffers of each value that the order of waits needs, whatever the times are (rule 9).
+
+    A reader that waits for instance i and reads the one of k iterations before keeps all in between: with fewer buffers
+    the producer of instance i would wait for the reader, which waits for it, perhaps all at one time.
+    """
+    edges = [(source, target, distance) for source, target, _, distance in graph.precedences()]
+    found: dict[str, int] = {}
+    for producer in {value.producer for value in graph.values}:
+        apart: dict[str, int] = {producer: 0}
+        changed = True
+        while changed:
+            changed = False
+            for source, target, distance in edges:
+                if source in apart and apart[source] + distance < apart.get(target, apart[source] + distance + 1):
+                    apart[target], changed = apart[source] + distance, True
+        for value in graph.values:
+            if value.producer == producer:
+                rows = [r.distance - apart[r.op] + 1 for r in value.reads if r.op != producer and r.op in apart]
+                found[value.name] = max([1, *rows])
+    return found
+
+
 def least_depths(
     graphs: Sequence[Graph],
     iis: Sequence[int],
@@ -198,11 +227,12 @@ def least_depths(
     """The fewest buffers of each value at these times; ``latency``: that of a hand-over."""
     depths: dict[str, int] = {}
     for graph, ii, row in zip(graphs, iis, starts, strict=True):
+        least = ordered_depths(graph)
         for value in graph.values:
             hop = latency if crosses(value, group_of) else 0
             ends = [row[read.op] + read.distance * ii + freed(value, read) + hop for read in value.reads]
             held = max([lifetime(graph, value, row, ii), *(end - row[value.producer] - value.begin for end in ends)])
-            depths[value.name] = max(depths.get(value.name, 1), -(-held // ii))
+            depths[value.name] = max(depths.get(value.name, 1), least[value.name], -(-held // ii))
     return depths
 
 

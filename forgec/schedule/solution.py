@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from ortools.sat.python import cp_model
 
 from forgec.schedule.bounds import length_bound
 from forgec.schedule.graph import Graph, Op
 from forgec.schedule.heuristic import Guess, Problem, grants
-from forgec.schedule.model import Model
+from forgec.schedule.model import Model, Times
 from forgec.schedule.schedule import Group, least_depths
 
 
@@ -27,22 +28,27 @@ class Solution:
     depths: dict[str, int]
     slack: int
     missing: int
+    length: int
     status: str
     least_length: int
 
+    def beside(self, first: Solution) -> Solution:
+        """This one, where the best one that the solver knows of turned out not to be legal: with what that proved."""
+        proved = (self.missing, self.length) == (first.missing, first.least_length)
+        return replace(self, status="optimal" if proved else "feasible", least_length=first.least_length)
 
-def shortfall(model: Model) -> cp_model.LinearExpr:
+
+def shortfall(model: Model, times: Times) -> cp_model.LinearExpr:
     """By how many cycles, over all reads, results may be less late than their ops say before a reader waits."""
     missing: list[cp_model.IntVar] = []
-    for times in model.times:
-        ops = {op.name: op for op in times.graph.ops}
-        for value in times.graph.values:
-            op = ops[value.producer]
-            for read in value.reads if op.late else ():
-                short = model.cp.new_int_var(0, op.late, f"shortfall of {value.name} at {read.op}")
-                slack = times.start[read.op] + read.distance * times.ii - times.start[op.name] - op.latency
-                model.cp.add(short >= op.late - slack)
-                missing.append(short)
+    ops = {op.name: op for op in times.graph.ops}
+    for value in times.graph.values:
+        op = ops[value.producer]
+        for read in value.reads if op.late else ():
+            short = model.cp.new_int_var(0, op.late, f"shortfall of {value.name} at {read.op}")
+            slack = times.start[read.op] + read.distance * times.ii - times.start[op.name] - op.latency
+            model.cp.add(short >= op.late - slack)
+            missing.append(short)
     return cp_model.LinearExpr.sum(missing)
 
 
@@ -59,6 +65,35 @@ def smallest_slack(model: Model) -> cp_model.IntVar | None:
     for each in slacks:
         model.cp.add(least <= each)
     return least
+
+
+def waiting(model: Model) -> tuple[cp_model.LinearExpr, int]:
+    """What the transitions between phases take together at the least, by what both phases have; and the most of it.
+
+    An op's first turn in the second phase comes after its last in the first, and what a later turn reads is there.
+    """
+    found: list[cp_model.IntVar] = []
+    longest = max(times.horizon + times.ii for times in model.times)
+    for number, (one, other) in enumerate(pairwise(model.times)):
+        wait = model.cp.new_int_var(0, 2 * longest, f"transition {number}")
+        firsts = []
+        for times in (one, other):
+            first = model.cp.new_int_var(-longest, longest, f"begin of {times.graph.name}")
+            model.cp.add_min_equality(first, list(times.start.values()))
+            firsts.append(first)
+        shift = firsts[0] - firsts[1] + wait
+        for op in one.graph.ops:
+            if op.name in other.start:
+                model.cp.add(other.start[op.name] + shift + one.ii >= one.start[op.name] + op.issue)
+        for value in one.graph.values:
+            latency = one.graph.op(value.producer).latency
+            for read in value.reads:
+                if read.op in other.start and 0 < read.distance <= one.graph.trips:
+                    model.cp.add(
+                        other.start[read.op] + shift + read.distance * one.ii >= one.start[value.producer] + latency
+                    )
+        found.append(wait)
+    return cp_model.LinearExpr.sum(found), 2 * longest * len(found)
 
 
 def hint(model: Model, solver: cp_model.CpSolver) -> None:
@@ -140,7 +175,8 @@ def guessed_solution(problem: Problem, guess: Guess, graphs: Sequence[Graph]) ->
         if ops[value.producer].late
     )
     least = sum(length_bound(graph, problem.machine) for graph in graphs)
-    return Solution(starts, groups, depths, slack, missing, "feasible", least)
+    length = guess.length(graphs)
+    return Solution(starts, groups, depths, slack, missing, length, "feasible", least)
 
 
 def read_solution(

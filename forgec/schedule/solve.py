@@ -14,94 +14,40 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
-from ortools.sat.python import cp_model
-
 from forgec.diagnostics import error
 from forgec.schedule.bounds import length_bound, lower_bounds
+from forgec.schedule.check import certificate as certificate_faults
+from forgec.schedule.check import check
 from forgec.schedule.conflict import no_schedule
 from forgec.schedule.graph import Graph
 from forgec.schedule.heuristic import Costs, Guess, Problem, guess_from, guesses
+from forgec.schedule.intervals import Intervals
+from forgec.schedule.joined import joined_clusters, kept_apart
 from forgec.schedule.machine import Machine
-from forgec.schedule.model import Model, horizons, joined_clusters, joined_ops, kept_apart
+from forgec.schedule.model import Model, horizons
 from forgec.schedule.pressure import cannot_fit
+from forgec.schedule.rings import Rings
 from forgec.schedule.scale import quantum, scaled
 from forgec.schedule.schedule import Certificate, Phase, Schedule
-from forgec.schedule.solution import (
-    Solution,
-    exclude,
-    guessed_solution,
-    hint,
-    hint_guess,
-    read_solution,
-    shortfall,
-    signature,
-    smallest_slack,
-)
+from forgec.schedule.solution import Solution, guessed_solution
+from forgec.schedule.solver import ALONE, Budget, Solver, solve_at
 from forgec.schedule.transition import with_transitions
 
 LOOKS_SERIAL = 2
 """After so many refuted intervals it is asked whether there is a schedule at all, which is a solve of its own."""
 MORE_TO_FOLLOW = 8
-"""Where no phase may follow the one before in what was found, so many more solutions are looked at."""
-SHARE = 0.4
-"""The part of what is left of the time that one solve may take."""
+"""Where what was found is not legal as a whole (no phase may follow the one before), so many more are looked at."""
 LARGE = 24
 """Ops from which on the solver starts from a schedule of the heuristic."""
-SECOND = 0.15
-"""CP-SAT's deterministic time of one second on such models, as measured: less than 1, since no relaxation is solved."""
 Kernel = Sequence[Graph]
 """The phases of one kernel at one tile: loops that run one after another with the same groups and buffers."""
 Key = tuple[Fraction, Fraction, int, int, int, int]
 """Cost and traffic per unit of work, missing lateness, length, groups, and the negative of the slack."""
-
-
-@dataclass
-class Budget:
-    """Deterministic time for all of a search, in about seconds of one core, and what it has used of it."""
-
-    limit: float = 60.0
-    used: float = 0.0
-
-    @property
-    def left(self) -> float:
-        """What may still be used."""
-        return max(self.limit - self.used, 0.0)
-
-
-@dataclass
-class Solver:
-    """One run of the search on a machine."""
-
-    machine: Machine
-    budget: Budget = field(default_factory=Budget)
-    seed: int = 0
-
-    def run(self, model: Model, share: float = SHARE) -> tuple[cp_model.CpSolver, str]:
-        """Solve a model with one worker: ``optimal``, ``feasible``, ``infeasible`` or ``unknown``."""
-        if not self.budget.left:
-            return cp_model.CpSolver(), "unknown"
-        solver = cp_model.CpSolver()
-        solver.parameters.num_workers = 1
-        solver.parameters.random_seed = self.seed
-        # Times are integers in disjunctions: the linear relaxation says nothing of them, and costs most of the time.
-        solver.parameters.linearization_level = 0
-        solver.parameters.max_deterministic_time = max(self.budget.left * share * SECOND, 1e-3)
-        try:
-            status = solver.solve(model.cp)
-        except IndexError:
-            # OR-tools 9.15 fails in its search for symmetries of some small models.
-            solver.parameters.symmetry_level = 0
-            status = solver.solve(model.cp)
-        self.budget.used += solver.response_proto.deterministic_time / SECOND
-        name = solver.status_name(status).lower()
-        if name == "model_invalid":
-            raise AssertionError(model.cp.validate())
-        return solver, name
 
 
 @dataclass(frozen=True)
@@ -146,7 +92,7 @@ def schedules(
     open_ones = [search for search in searches if search.undecided]
     if not found:
         for search in sorted(open_ones, key=lambda search: search.key):
-            found = search.guessed()
+            found = sorted(search.guessed() or search.halve(solver), key=lambda each: each.key)[:k]
             if found:
                 break
     if not found:
@@ -170,7 +116,11 @@ def schedules(
             solve_seconds=seconds,
             deterministic_time=solver.budget.used,
         )
-        results.append(replace(each.schedule, certificate=proved))
+        schedule = replace(each.schedule, certificate=proved)
+        wrong = list(certificate_faults(schedule))
+        if wrong:
+            raise error("FORGE-X001", f"the schedule of {kernels[0][0].name} is not as proved: {wrong[0].text}")
+        results.append(schedule)
     return results
 
 
@@ -191,20 +141,6 @@ def improved(found: list[Found], searches: Sequence[Search], solver: Solver, k: 
     return found
 
 
-def intervals(bounds: Sequence[int], trips: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Intervals of all phases from the bounds upward, in the order of the cycles that they cost together."""
-    heap = [(sum(ii * n for ii, n in zip(bounds, trips, strict=True)), tuple(bounds))]
-    seen = {tuple(bounds)}
-    while heap:
-        cost, iis = heapq.heappop(heap)
-        yield iis
-        for place in range(len(iis)):
-            longer = (*iis[:place], iis[place] + 1, *iis[place + 1 :])
-            if longer not in seen:
-                seen.add(longer)
-                heapq.heappush(heap, (cost + trips[place], longer))
-
-
 class Search:
     """The search of one kernel at one tile: intervals upward, one at each step.
 
@@ -220,19 +156,30 @@ class Search:
         self.trips = [graph.trips for graph in kernel]
         self.work = sum((graph.work * graph.trips for graph in kernel), start=Fraction(0))
         self.traffic = Fraction(sum(graph.traffic * graph.trips for graph in kernel)) / self.work
-        wide = with_joined_warps(kernel)
-        self.bounds = [lower_bounds(graph, machine) for graph in wide]
+        self.wide = with_most_warps(kernel)
+        self.bounds = [lower_bounds(graph, machine) for graph in self.wide]
         self.length = sum(length_bound(graph, machine) for graph in kernel)
-        self.fate = "does not fit" if any(cannot_fit(graph, machine) for graph in wide) else "open"
-        sizes = [quantum(graph, machine, row[0].cycles) for graph, row in zip(wide, self.bounds, strict=True)]
+        self.fate = "does not fit" if any(cannot_fit(graph, machine) for graph in self.wide) else "open"
+        # In cycles until it is this tile's turn: many tiles are never looked at again.
+        self.unit, self.distortion, self.ready = 1, 0.0, False
+        self.iis = tuple(row[0].cycles for row in self.bounds)
+        self.blamed: set[int] = set()
+        self.possible: set[tuple[int, int]] = set()
+        self.tries = 0
+        # Whether phases that are possible one by one have not been so together.
+        self.doubtful = False
+        self.least_open = self.key
+
+    def prepare(self) -> None:
+        """Go over to units of a quantum, by which intervals may only become longer."""
+        sizes = [quantum(graph, self.machine, row[0].cycles) for graph, row in zip(self.wide, self.bounds, strict=True)]
         self.unit = min(size for size, *_ in sizes)
         self.distortion = max(loss for _, loss, _ in sizes)
-        least = [
-            bound if size == self.unit else lower_bounds(scaled(graph, self.unit), machine)[0].cycles
-            for graph, (size, _, bound) in zip(wide, sizes, strict=True)
-        ]
-        self.intervals = intervals(least, self.trips)
-        self.iis = next(self.intervals)
+        self.iis = tuple(
+            bound if size == self.unit else lower_bounds(scaled(graph, self.unit), self.machine)[0].cycles
+            for graph, (size, _, bound) in zip(self.wide, sizes, strict=True)
+        )
+        self.least, self.ready = self.iis, True
         self.least_open = self.key
 
     @cached_property
@@ -271,30 +218,86 @@ class Search:
             "fate": "undecided" if self.undecided else fate,
         }
 
+    @cached_property
+    def intervals(self) -> Intervals:
+        """Those that are still open. With longer ones than ``serial`` nothing is possible that is not at those."""
+        return Intervals(self.least, self.serial, self.trips)
+
+    @cached_property
+    def rings(self) -> Rings:
+        """What phases need of memories together."""
+        return Rings(self.graphs, self.machine, self.unit)
+
     def step(self, solver: Solver, k: int) -> list[Found]:
         """Solve at the next interval."""
-        if len(self.refuted) == LOOKS_SERIAL and self.best is None:
-            _, outcome = solver.run(Model(self.graphs, self.serial, self.machine, self.unit))
-            if outcome == "infeasible":
-                self.fate = "does not fit"
-                return []
-        iis = self.iis
-        several, outcome = self.solve(iis, solver, k)
-        self.best = self.best or (iis if several else None)
-        if outcome == "unknown":
-            self.fate = "undecided"
-            self.least_open = self.key
-            self.undecided.append(iis[-1] * self.unit)
-            return several or self.guessed()
-        if outcome == "infeasible":
-            self.refuted.append(iis[-1] * self.unit)
-        before = self.key[0]
-        self.iis = next(self.intervals)
+        if not self.ready:
+            self.prepare()
+            return []
+        if self.tries == LOOKS_SERIAL and self.best is None and self.never(solver):
+            self.fate = "does not fit"
+            return []
+        self.tries += 1
+        iis, before = self.iis, self.key[0]
+        several: list[Found] = []
+        if not self.refuted_alone(iis, sorted(self.blamed), solver):
+            several, outcome = self.together(iis, solver, k)
+            self.best = self.best or (iis if several else None)
+            if outcome == "unknown":
+                self.fate = "undecided"
+                self.least_open = self.key
+                self.undecided.append(iis[-1] * self.unit)
+                return several or self.guessed()
+            if self.intervals.peek() == iis:
+                self.intervals.pop()
+        following = self.intervals.peek()
+        while following is not None and len(iis) > 1 and self.rings.too_many(following):
+            self.intervals.pop()
+            following = self.intervals.peek()
+        if following is None:
+            self.fate = "solved" if self.best else "does not fit"
+            return several
+        self.iis = following
         if len(several) >= k and self.key[0] > before:
             self.fate = "solved"
-        elif all(ii > most for ii, most in zip(self.iis, self.serial, strict=True)):
-            self.fate = "solved" if self.best else "does not fit"
         return several
+
+    def together(self, iis: tuple[int, ...], solver: Solver, k: int) -> tuple[list[Found], str]:
+        """Schedules of all phases, or what refutes the intervals."""
+        if self.doubtful and (
+            self.rings.too_large(iis, solver)
+            or solver.run(Model(self.graphs, iis, self.machine, self.unit))[1] == "infeasible"
+        ):
+            several, outcome = [], "infeasible"
+        else:
+            several, outcome = self.solve(iis, solver, k)
+        if outcome == "infeasible":
+            self.refuted.append(iis[-1] * self.unit)
+            others = [place for place in range(len(iis)) if place not in self.blamed]
+            self.doubtful = not self.refuted_alone(iis, others, solver) and len(iis) > 1
+        return several, outcome
+
+    def never(self, solver: Solver) -> bool:
+        """Whether there is no schedule at any interval."""
+        if next(guesses(self.problem, self.serial), None) is not None:
+            return False
+        return solver.run(Model(self.graphs, self.serial, self.machine, self.unit))[1] == "infeasible"
+
+    def refuted_alone(self, iis: tuple[int, ...], places: Sequence[int], solver: Solver) -> bool:
+        """Whether one of these phases has no schedule at its interval, whatever the others do."""
+        if len(iis) == 1:
+            return False
+        for place in places:
+            if (place, iis[place]) in self.possible:
+                continue
+            model = Model(self.graphs, iis, self.machine, self.unit, alone=place)
+            if solver.run(model, ALONE)[1] == "infeasible":
+                self.blamed.add(place)
+                self.intervals.refute(place, iis[place])
+                if place == len(iis) - 1:
+                    self.refuted.append(iis[-1] * self.unit)
+                return True
+            self.possible.add((place, iis[place]))
+        return False
 
     def solve(self, iis: tuple[int, ...], solver: Solver, k: int) -> tuple[list[Found], str]:
         """Up to ``k`` schedules at these intervals."""
@@ -306,16 +309,23 @@ class Search:
         if outcome == "unknown" and guess is not None and not several:
             several, outcome = [self.solution_of(guess)], "found"
         results = self.following(several, iis)
-        if several and not results:
+        if len(results) < len(several):
+            # What is proved of the length was so before any solution was left out.
+            first = several[0]
             several, _ = solve_at(self.graphs, iis, solver, k + MORE_TO_FOLLOW, self.unit)
+            several = [each.beside(first) for each in several]
             results = self.following(several, iis)[:k]
-            # There may be one with a transition among those that were not looked at.
+            # There may be one that is legal among those that were not looked at.
             outcome = outcome if results else "unknown"
         return results, outcome
 
     def following(self, several: Sequence[Solution], iis: tuple[int, ...]) -> list[Found]:
-        """Those whose phases can follow each other."""
-        return [each for solution in several if (each := self.found(solution, iis))]
+        """Those whose phases can follow each other, and that the checker finds legal.
+
+        The model says nothing of one rule, the order of waits at one time, beyond the buffers that it needs.
+        """
+        found = [each for solution in several if (each := self.found(solution, iis))]
+        return [each for each in found if not check(replace(each.schedule, certificate=None), self.machine)]
 
     def solution_of(self, guess: Guess) -> Solution:
         """A schedule of the heuristic."""
@@ -326,8 +336,9 @@ class Search:
         guess = guess_from(self.problem, self.iis, self.serial)
         if guess is None:
             return []
-        self.best = guess.iis
-        return self.following([self.solution_of(guess)], guess.iis)
+        found = self.following([self.solution_of(guess)], guess.iis)
+        self.best = guess.iis if found else self.best
+        return found
 
     def halve(self, solver: Solver) -> list[Found]:
         """Schedules at intervals between the least undecided one and the best found, by bisection."""
@@ -381,6 +392,9 @@ class Search:
         assert schedule.certificate is not None
         ii = schedule.phases[-1].ii
         refuted = sorted({each for each in self.refuted if each < ii})
+        if len(self.kernel) > 1:
+            # Of the last phase by itself: others are impossible only beside certain intervals of other phases.
+            refuted = sorted(each * self.unit for each in self.intervals.refuted[-1] if each * self.unit < ii)
         undecided = {each for each in self.undecided if each < ii}
         if undecided and len(self.kernel) == 1:
             # Between the first that was not decided and this one nothing is known but what was refuted.
@@ -388,48 +402,7 @@ class Search:
         return replace(schedule.certificate, refuted=tuple(refuted), undecided=tuple(sorted(undecided)))
 
 
-def with_joined_warps(kernel: Kernel) -> list[Graph]:
-    """The phases, with the warps that ops have because of what their registers share with ops of other phases."""
-    ops = joined_ops(kernel)
-    warps = {name: max(ops[each].warps for each in names) for names in joined_clusters(kernel) for name in names}
-    return [replace(graph, ops=tuple(replace(op, warps=warps[op.name]) for op in graph.ops)) for graph in kernel]
-
-
-def solve_at(
-    graphs: Sequence[Graph], iis: Sequence[int], solver: Solver, k: int, unit: int, guess: Guess | None = None
-) -> tuple[list[Solution], str]:
-    """Up to ``k`` solutions at these intervals, the best first; and ``found``, ``infeasible`` or ``unknown``.
-
-    ``infeasible`` where there are fewer than ``k``, each of which is there: then there are no others.
-    """
-    found: list[Solution] = []
-    taken: list[tuple[tuple[int, ...], ...]] = []
-    for _ in range(k):
-        model = Model(graphs, iis, solver.machine, unit)
-        exclude(model, taken)
-        if guess is not None and not taken:
-            hint_guess(model, guess)
-        # Latencies that are no promise first; then the shortest.
-        missing, weight = shortfall(model), sum(model.longest) + 1
-        cost = missing * weight + sum((times.length for times in model.times), start=0)
-        model.cp.minimize(cost)
-        first, outcome = solver.run(model)
-        if outcome in ("infeasible", "unknown"):
-            return found, "found" if found and outcome == "infeasible" else outcome
-        lateness, length = divmod(round(first.objective_value), weight)
-        proved = divmod(round(first.best_objective_bound), weight)
-        least = proved[1] if proved[0] == lateness else 0
-        # Of the shortest those with the fewest groups, and of these one with most slack.
-        model.cp.add(cost <= round(first.objective_value))
-        groups = sum((literals[0].negated() for literals in model.has_size), start=0)
-        slack = smallest_slack(model)
-        hint(model, first)
-        model.cp.minimize(groups * (max(iis) + 1) - (0 if slack is None else slack))
-        second, result = solver.run(model)
-        best = second if result in ("optimal", "feasible") else first
-        tight = 0 if slack is None else best.value(slack)
-        status = "optimal" if least == length else "feasible"
-        least = max(least, sum(times.least_length for times in model.times))
-        found.append(Solution(*read_solution(model, best), tight, lateness, status, least))
-        taken.append(signature(model, best))
-    return found, "found"
+def with_most_warps(kernel: Kernel) -> list[Graph]:
+    """The phases, for bounds: any op may be in a group that has the most warps of all phases, and its registers."""
+    most = max(op.warps for graph in kernel for op in graph.ops)
+    return [replace(graph, ops=tuple(replace(op, warps=most) for op in graph.ops)) for graph in kernel]

@@ -1,9 +1,9 @@
 """The search for persistent schedules: the loop first, by itself; then turns of tiles around it.
 
 The second solve is one of the same model (``model.py``) with a graph in which the solved loop is one op for each of its
-groups (``reduce.py``). What it proves is about all placements of this loop; that another schedule of the loop, with
-a longer interval, made shorter turns, is not looked at. Where all groups are as busy as the bound says, or a unit is,
-there is none that does.
+groups (``reduce.py``). What it proves is about all placements of this loop, moved as a whole, and is called ``optimal
+for the reduction``: another schedule of the loop, or loops that go on group by group, may make shorter turns. Only an
+interval at a bound of the program (``program_bounds``: all the work of a unit) is called ``optimal``.
 """
 
 from __future__ import annotations
@@ -13,21 +13,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import pairwise
+from math import inf
 
 from ortools.sat.python import cp_model
 
 from forgec.diagnostics import ForgeError, error
 from forgec.schedule.bounds import lower_bounds
 from forgec.schedule.graph import Graph
+from forgec.schedule.joined import joined_clusters, kept_apart
 from forgec.schedule.machine import Machine
-from forgec.schedule.model import Model, horizons, joined_clusters, kept_apart
-from forgec.schedule.persistent import Persistent, Placed
+from forgec.schedule.model import Model, horizons
+from forgec.schedule.persistent import Persistent, Placed, program_bounds
 from forgec.schedule.reduce import Reduced, reduced
 from forgec.schedule.scale import scaled
 from forgec.schedule.schedule import Bound, Certificate, Schedule
 from forgec.schedule.solution import hint, named_groups, read_solution
-from forgec.schedule.solve import LOOKS_SERIAL, SHARE, Budget, Solver, schedules
+from forgec.schedule.solve import LOOKS_SERIAL, schedules
 from forgec.schedule.solve import Search as LoopSearch
+from forgec.schedule.solver import SHARE, Budget, Solver
 from forgec.schedule.tile import Tile
 
 MOST_TILES = 6
@@ -172,11 +175,11 @@ class Parted(Solver):
 
     pairs: Sequence[tuple[str, str]] = ()
 
-    def run(self, model: Model, share: float = SHARE) -> tuple[cp_model.CpSolver, str]:
+    def run(self, model: Model, share: float = SHARE, most: float = inf) -> tuple[cp_model.CpSolver, str]:
         """Solve a model."""
         for one, other in self.pairs:
             model.cp.add(model.apart(one, other) == 1)
-        return super().run(model, share)
+        return super().run(model, share, most)
 
 
 def with_room(tile: Tile, copies: int) -> list[Graph]:
@@ -318,9 +321,14 @@ class Search:
         mine |= {v.name for tile in turn.tiles for g in (tile.prologue, tile.epilogue) if g for v in g.values}
         between = range(bounds[0].cycles, interval, unit)
         proved = set(between) <= set(self.refuted)
+        program = program_bounds(turn.tiles, self.machine)
+        status = "optimal for the reduction" if proved else "timeout" if self.undecided else "feasible"
+        if program and interval == program[0].cycles:
+            status = "optimal"
         certificate = Certificate(
-            bounds=bounds,
-            status="optimal" if proved else "timeout" if self.undecided else "feasible",
+            bounds=program,
+            reduction=bounds,
+            status=status,
             refuted=tuple(sorted(self.refuted)),
             undecided=tuple(sorted(self.undecided)),
             quantum=unit,

@@ -11,8 +11,12 @@ import pytest
 from forgec.schedule import machine
 from forgec.schedule.check import check
 from forgec.schedule.graph import Graph, Op, Read, Value
+from forgec.schedule.intervals import Intervals
+from forgec.schedule.model import Model
+from forgec.schedule.rings import Rings
 from forgec.schedule.simulate import simulate
 from forgec.schedule.solve import schedules
+from forgec.schedule.solver import Solver
 from tests.schedule.loops import attention
 from tests.schedule.phases import follows, least_length, two_phases
 from tests.schedule.small import Steps, TooMuchError, is_legal, random_machine, solved
@@ -97,6 +101,56 @@ def test_what_is_rejected_of_two_phases_is_what_goes_wrong() -> None:
             tried, legal = tried + 1, legal + runs
     assert tried >= 500
     assert tried // 5 <= legal <= tried * 4 // 5
+
+
+def test_what_is_refuted_before_phases_are_solved_together_is_impossible() -> None:
+    refuted = {"alone": 0, "static": 0, "solved": 0}
+    possible = 0
+    for seed in range(14):
+        random = Random(seed)
+        machine = random_machine(random)
+        kernel = two_phases(random, machine)
+        if seed % 2:
+            # With no ring in common, what each needs of memories adds up.
+            kernel = kernel[0], renamed(kernel[1])
+        solver, rings = Solver(machine), Rings(kernel, machine, 1)
+        for iis in product(range(1, 5), repeat=2):
+            together = solver.run(Model(kernel, iis, machine))[1] != "infeasible"
+            said = {
+                "alone": any(solver.run(Model(kernel, iis, machine, alone=p))[1] == "infeasible" for p in (0, 1)),
+                "static": rings.too_many(iis),
+                "solved": rings.too_large(iis, solver),
+            }
+            assert not (together and any(said.values())), f"seed {seed} at {iis}: {said}"
+            possible += together
+            for name, says in said.items():
+                refuted[name] += says
+    assert possible >= 20
+    assert all(refuted.values())
+
+
+def renamed(graph: Graph) -> Graph:
+    """The same loop with other names of values in memory."""
+    values = tuple(replace(v, name=f"{v.name}'") if v.memory != "register" else v for v in graph.values)
+    return replace(graph, values=tuple(replace(v, crossing=False) if v.memory == "register" else v for v in values))
+
+
+def test_intervals_come_in_the_order_of_cost_without_those_refuted() -> None:
+    every = Intervals((2, 3), (5, 7), (3, 1))
+    every.refute(0, 3)
+    every.refute(1, 4)
+    found = []
+    while (iis := every.peek()) is not None:
+        found.append(iis)
+        every.pop()
+        if iis == (4, 3):
+            every.refute(1, 6)
+    costs = [3 * a + b for a, b in found]
+    assert costs == sorted(costs)
+    late = 3 * 4 + 3
+    wanted = {(a, b) for a in (2, 4, 5) for b in (3, 5, 6, 7) if b != 6 or 3 * a + b <= late}
+    assert set(found) == wanted
+    assert len(found) == len(wanted)
 
 
 def test_a_value_of_both_phases_has_one_ring() -> None:

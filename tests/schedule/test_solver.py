@@ -8,10 +8,16 @@ from random import Random
 import pytest
 
 from forgec.diagnostics import ForgeError
+from forgec.schedule import solve
 from forgec.schedule.bounds import lower_bounds
 from forgec.schedule.check import check
 from forgec.schedule.graph import Dependence, Graph, Op, Read, Use, Value
+from forgec.schedule.machine import Machine
+from forgec.schedule.model import Model
+from forgec.schedule.schedule import Schedule
 from forgec.schedule.solve import schedules
+from forgec.schedule.solver import Solver
+from forgec.schedule.violation import Violation
 from tests.schedule.small import (
     Steps,
     TooMuchError,
@@ -138,4 +144,86 @@ def test_a_time_limit_before_anything_is_found_is_an_error() -> None:
     graph = Graph("none", (*loads, op("use", 1, 1)), (Value("v", "l0", "shared", 1, (Read("use", 1),)),))
     with pytest.raises(ForgeError) as caught:
         schedules([[graph]], roomy_machine(isolate="loads", most_warps=1), limit=0.0)
+    assert caught.value.code == "FORGE-S002"
+
+
+def turns_at_registers(size: int) -> Graph:
+    """Two pairs of ops, each of which needs so many bytes of registers for a cycle."""
+    ops = tuple(op(name, 1, 1) for name in ("a", "b", "c", "d"))
+    pairs = (("a", "b"), ("c", "d"))
+    return Graph("turns", ops, tuple(Value(f"v{a}", a, "register", size, (Read(b, 1),)) for a, b in pairs))
+
+
+def test_registers_that_are_needed_at_different_times_are_not_added_up() -> None:
+    # A group has 64 registers for each of 32 threads, 8192 bytes: room for one of both values.
+    roomy = roomy_machine(most_warps=1)
+    roomy = replace(roomy, registers=replace(roomy.registers, group_warps=1))
+    for total in (roomy.registers.total, 32 * 64):
+        machine = replace(roomy, registers=replace(roomy.registers, total=total))
+        schedule = solved(turns_at_registers(5000), machine)
+        assert schedule is not None
+        assert len(schedule.groups) == 1
+        assert check(schedule, machine) == []
+        assert is_legal(schedule, machine)
+        assert solved(turns_at_registers(8196), machine) is None
+
+
+def test_a_third_cluster_brings_warps_and_their_registers() -> None:
+    graph = turns_at_registers(6000)
+    third = replace(op("e", 1, 1), warps=4)
+    machine = roomy_machine(most_warps=4)
+    schedule = solved(replace(graph, ops=(*graph.ops, third)), machine)
+    assert schedule is not None
+    assert check(schedule, machine) == []
+    assert len(schedule.groups) == 1
+
+
+def test_memories_bound_the_interval() -> None:
+    # A buffer is taken for 10 cycles, and there are two.
+    graph = Graph("deep", (op("a", 1, 9), op("b", 1, 1)), (Value("v", "a", "shared", 40, (Read("b", 1),)),))
+    machine = roomy_machine(shared_bytes=100)
+    bounds = {bound.name: bound.cycles for bound in lower_bounds(graph, machine)}
+    assert bounds["shared memory"] == 5
+    schedule = solved(graph, machine)
+    assert schedule is not None
+    assert schedule.phases[0].ii == 5
+    assert Solver(machine).run(Model([graph], [4], machine))[1] == "infeasible"
+
+
+def test_what_waits_at_one_time_has_buffers_enough() -> None:
+    # The reader waits for the producer, and reads what it made an iteration before: that is two buffers at any time.
+    graph = Graph(
+        "order",
+        (op("p", 1, 1), op("t", 1, 1)),
+        (Value("v", "p", "shared", 100, (Read("t", 0, 1),)),),
+        (Dependence("p", "t", 0),),
+    )
+    schedule = solved(graph, roomy_machine(shared_bytes=200))
+    assert schedule is not None
+    assert schedule.depths["v"] == 2
+    assert check(schedule, roomy_machine(shared_bytes=200)) == []
+    assert solved(graph, roomy_machine(shared_bytes=199)) is None
+
+
+def test_what_the_checker_rejects_is_never_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = Graph("pair", (op("a", 1, 1), op("b", 1, 1)), (Value("v", "a", "shared", 4, (Read("b", 1),)),))
+    machine = roomy_machine()
+    first = solved(graph, machine)
+    assert first is not None
+    rejected: list[Schedule] = []
+
+    def rejects(schedule: Schedule, _: Machine) -> list[Violation]:
+        if len(schedule.groups) == len(first.groups):
+            rejected.append(schedule)
+            return [Violation("order", "as if")]
+        return []
+
+    monkeypatch.setattr(solve, "check", rejects)
+    other = solved(graph, machine)
+    assert rejected
+    assert other is not None
+    assert len(other.groups) != len(first.groups)
+    monkeypatch.setattr(solve, "check", lambda *_: [Violation("order", "as if")])
+    with pytest.raises(ForgeError) as caught:
+        schedules([[graph]], machine)
     assert caught.value.code == "FORGE-S002"
