@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xdsl.context import Context
@@ -14,8 +15,9 @@ from forgec.diagnostics import ForgeError, error
 from forgec.ir.tile.kernel import KernelOp
 from forgec.ir.warp.kernel import KernelOp as WarpKernelOp
 from forgec.passes.patterns import missed
-from forgec.passes.schedule.body import loops_of
-from forgec.passes.schedule.extract import MOST_PARTS, Extracted, extract
+from forgec.passes.schedule.body import bounding, loops_of
+from forgec.passes.schedule.extract import MOST_PARTS, Extracted, phases
+from forgec.passes.schedule.flow import refusal
 from forgec.passes.schedule.lower import lower
 from forgec.schedule import machine
 from forgec.schedule.machine import Machine
@@ -59,9 +61,11 @@ class ScheduleKernel(ModulePass):
               aref.consumed %a_ring[%step] after %u : !aref.ring<tensor<64x64xbf16>>
               …
 
-    ``parts`` neighbouring programs become one, which loads once what they share; 0 takes what costs least. Of several
-    loops of a kernel that with the most cycles is scheduled. A kernel without a loop of tiles, or whose loop has no
-    schedule on the machine, stays as it is, with a remark, as does one that the schedule cannot be carried out on.
+    ``parts`` neighbouring programs become one, which loads once what they share; 0 takes what costs least. Several
+    loops of a kernel are phases of one schedule; where they cannot be, that with the most cycles is scheduled. Loops
+    that only compute how often others run are computed before the groups. A kernel without a loop of tiles, or whose
+    loop has no schedule on the machine, stays as it is, with a remark, as does one that the schedule cannot be carried
+    out on.
 
     Requires: bound kernels (``bind-tiles``). Ensures: launches fit the kernels as before, and results are the same.
 
@@ -84,7 +88,7 @@ class ScheduleKernel(ModulePass):
             try:
                 found = self._lowered(kernel, target)
             except ForgeError as failure:
-                if any(diagnostic.code not in DECLINED for diagnostic in failure.diagnostics):
+                if not _is_declined(failure):
                     raise
                 reasons = "; ".join(diagnostic.message for diagnostic in failure.diagnostics)
                 missed(kernel, f"{kernel.sym_name.data} is not scheduled for {target.name}", reasons)
@@ -92,25 +96,41 @@ class ScheduleKernel(ModulePass):
             Rewriter.replace_op(kernel, found, [])
 
     def _lowered(self, kernel: KernelOp, target: Machine) -> WarpKernelOp:
-        found = [self._solved(kernel, target, loop) for loop in loops_of(kernel)]
-        extracted, schedule = max(found, key=lambda each: each[1].phases[0].ii * each[0].graph.trips)
+        inner = bounding(kernel)
+        loops = [loop for loop in loops_of(kernel) if loop.parent_op() is kernel and loop not in inner]
+        if not loops:
+            raise refusal(kernel, "its loop is part of another loop or of a branch", loops_of(kernel)[0])
+        if len(loops) > 1:
+            try:
+                return lower(kernel, *self._solved(kernel, target, loops))
+            except ForgeError as failure:
+                if not _is_declined(failure):
+                    raise
+        found = [self._solved(kernel, target, [loop]) for loop in loops]
+        extracted, schedule = max(found, key=lambda each: each[1].phases[0].ii * each[0][0].graph.trips)
         return lower(kernel, extracted, schedule)
 
-    def _solved(self, kernel: KernelOp, target: Machine, loop: scf.ForOp) -> tuple[Extracted, Schedule]:
+    def _solved(
+        self, kernel: KernelOp, target: Machine, loops: Sequence[scf.ForOp]
+    ) -> tuple[Sequence[Extracted], Schedule]:
         from forgec.schedule.solve import schedules  # imports OR-tools
 
-        choices = [extract(kernel, target, parts=self.parts or 1, loop=loop)]
+        choices = [phases(kernel, target, parts=self.parts or 1, loops=loops)]
         if not self.parts:
-            choices += [each for parts in range(2, MOST_PARTS + 1) if (each := _divided(kernel, target, loop, parts))]
-        schedule = schedules([[each.graph] for each in choices], target, limit=self.limit)[0]
-        chosen = next(each for each in choices if each.graph == schedule.phases[0].graph)
-        return chosen, schedule
+            choices += [each for parts in range(2, MOST_PARTS + 1) if (each := _divided(kernel, target, loops, parts))]
+        schedule = schedules([[each.graph for each in choice] for choice in choices], target, limit=self.limit)[0]
+        graphs = [phase.graph for phase in schedule.phases]
+        return next(choice for choice in choices if [each.graph for each in choice] == graphs), schedule
 
 
-def _divided(kernel: KernelOp, target: Machine, loop: scf.ForOp, parts: int) -> Extracted | None:
-    """The graph for several parts; None for a kernel that cannot be divided so."""
+def _is_declined(failure: ForgeError) -> bool:
+    return all(diagnostic.code in DECLINED for diagnostic in failure.diagnostics)
+
+
+def _divided(kernel: KernelOp, target: Machine, loops: Sequence[scf.ForOp], parts: int) -> list[Extracted] | None:
+    """The graphs for several parts; None for a kernel that cannot be divided so."""
     try:
-        return extract(kernel, target, parts=parts, loop=loop)
+        return phases(kernel, target, parts=parts, loops=loops)
     except ForgeError as failure:
         if failure.code != "FORGE-U010":
             raise

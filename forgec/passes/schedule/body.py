@@ -280,6 +280,21 @@ def loops_of(kernel: KernelOp) -> list[scf.ForOp]:
     ]
 
 
+def bounding(kernel: KernelOp) -> set[Operation]:
+    """The ops of a kernel that the bounds of its outermost loops are computed with, loops among them: how far the keys
+    reach that a mask leaves.
+    """
+    found: set[Operation] = set()
+    loops = [op for op in kernel.body.block.ops if isinstance(op, scf.ForOp)]
+    waiting = [value for loop in loops for value in (loop.lb, loop.ub, loop.step)]
+    while waiting:
+        owner = waiting.pop().owner
+        if not isinstance(owner, Block) and owner.parent_op() is kernel and owner not in found:
+            found.add(owner)
+            waiting += [*owner.operands, *(value for each in owner.walk() for value in each.operands)]
+    return found
+
+
 def is_copy(op: Operation) -> bool:
     """Whether an op brings something from memory."""
     return isinstance(op, COPIES)

@@ -14,7 +14,7 @@ same columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -94,14 +94,19 @@ def extract(
 
 
 def phases(
-    kernel: KernelOp, machine: Machine, *, parts: int = 1, shape: Mapping[str, int] | None = None
+    kernel: KernelOp,
+    machine: Machine,
+    *,
+    parts: int = 1,
+    loops: Sequence[scf.ForOp] | None = None,
+    shape: Mapping[str, int] | None = None,
 ) -> list[Extracted]:
-    """The graphs of all loops of a kernel, in the order in which they run.
+    """The graphs of all loops of a kernel, or of some of them, in the order in which they run.
 
     Ops and values of several loops have one name where they are the same copy or the same product. Raises as
     ``extract``.
     """
-    found = loops_of(kernel)
+    found = loops_of(kernel) if loops is None else loops
     if not found:
         raise _refused(kernel, "has no loop of tiles")
     return _extract(kernel, machine, parts, found, shape)

@@ -22,7 +22,7 @@ from forgec.ir.tile.memory import CheckOp, LoadOp, ScatterOp, SortOp, StoreOp
 from forgec.passes.schedule.body import Body
 from forgec.passes.schedule.extract import Extracted
 from forgec.schedule.graph import Value
-from forgec.schedule.schedule import Schedule
+from forgec.schedule.schedule import Schedule, rank
 
 EFFECTS = (StoreOp, ScatterOp, SortOp, CheckOp)
 
@@ -80,17 +80,18 @@ class Channel:
     """Who reads it, and from how many iterations before."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Flow:
-    """The ops of a loop as scheduled."""
+    """The ops of a loop as scheduled: of phase ``number`` of the schedule."""
 
     kernel: KernelOp
     extracted: Extracted
     schedule: Schedule
+    number: int = 0
     nodes: dict[str, Node] = field(init=False)
 
     def __post_init__(self) -> None:
-        (self.phase,) = self.schedule.phases
+        self.phase = self.schedule.phases[self.number]
         self.loop = self.extracted.loop
         self.block = self.loop.body.block
         self.body = Body(self.kernel, self.loop)
@@ -136,36 +137,9 @@ class Flow:
 
     @cached_property
     def in_order(self) -> list[Node]:
-        """All nodes by slot; at one slot, those that others wait for come first."""
-        nodes = list(self.nodes.values())
-        ii = self.phase.ii
-        before: dict[str, set[str]] = {node.name: set() for node in nodes}
-        edges = [(use.holder.name, node.name, len(use.chain)) for node in nodes for use in self.uses(node)] + [
-            (each.source, each.target, each.distance) for each in self.phase.graph.dependences
-        ]
-        edges += [
-            (reader.name, channel.holder.name, channel.depth - distance)
-            for channel in self.channels
-            for reader, distance in channel.readers
-        ]
-        for source, target, distance in edges:
-            if source != target and self.nodes[source].start == self.nodes[target].start + distance * ii:
-                before[target].add(source)
-        found: list[Node] = []
-        waiting = sorted(nodes, key=lambda node: node.start % ii)
-        placed: set[str] = set()
-        while waiting:
-            tied = [node for node in waiting if node.start % ii == waiting[0].start % ii]
-            known = placed | {node.name for node in nodes if node not in tied}
-            ready = next((node for node in tied if before[node.name] <= known), None)
-            if ready is None:
-                names = ", ".join(node.name for node in tied)
-                raise refusal(self.kernel, f"ops that start at one cycle wait for each other: {names}")
-            found.append(ready)
-            placed.add(ready.name)
-            waiting.remove(ready)
-        slots = {node.name: position for position, node in enumerate(found)}
-        return sorted(found, key=lambda node: (node.group, node.slot, slots[node.name]))
+        """All nodes by slot; at one slot in the order that the definition of a legal schedule gives them."""
+        place = rank(self.phase, self.schedule.depths)
+        return sorted(self.nodes.values(), key=lambda node: (node.group, node.slot, place[node.name]))
 
     def position(self, node: Node) -> int:
         """Where a node stands in a step of its group."""
@@ -182,6 +156,24 @@ class Flow:
         owner = value.owner
         owners = {} if isinstance(owner, Block) else self.owners.get(owner, {})
         return owners.get(part) or owners.get(None)
+
+    def outside(self, value: SSAValue) -> Iterator[SSAValue]:
+        """What a value of the body is computed of that is outside of the loop, not counting what nodes compute."""
+        waiting, seen = [value], {value}
+        while waiting:
+            value = waiting.pop()
+            owner = value.owner
+            more: list[SSAValue] = []
+            if isinstance(owner, Block):
+                if owner is self.block and isinstance(value, BlockArgument) and value.index:
+                    yield self.loop.iter_args[value.index - 1]
+                    more = [self.yielded[value.index - 1]]
+            elif owner.parent_block() is not self.block:
+                yield value
+            elif owner not in self.owners:
+                more = operands(owner)
+            waiting += [each for each in more if each not in seen]
+            seen.update(more)
 
     def uses(self, node: Node) -> list[Use]:
         """What a node reads of other nodes and of itself in earlier iterations, each once for each way."""

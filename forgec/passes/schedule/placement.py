@@ -147,7 +147,7 @@ class Placement:
     ) -> DraftValue:
         wanted = name or self.builder.title(value)
         draft = DraftValue(
-            self.builder.names.new(wanted, ("value", memory), self.builder.value_names, of_value=True),
+            self.builder.names.new(wanted, ("value", memory, str(value.type)), self.builder.value_names, of_value=True),
             producer,
             memory,
             bytes_of(value) if size is None else size,

@@ -17,20 +17,27 @@ from forgec.passes.schedule.stream_parts import Kept, Pair, Scope, Turn
 from forgec.runtime.symbolic import Extent, symbol
 
 if TYPE_CHECKING:
-    from forgec.passes.schedule.lower import Frame
+    from forgec.passes.schedule.frame import Frame, GroupBody
 
 
 class Writer:
     """Writes ops of one group at a place; which, and in which order, says ``Stream``."""
 
-    def __init__(self, flow: Flow, frame: Frame, group: int, exits: Sequence[tuple[BlockArgument, int | None]]) -> None:
-        self.flow, self.frame, self.group = flow, frame, group
+    def __init__(
+        self,
+        flow: Flow,
+        frame: Frame,
+        group: int,
+        exits: Sequence[tuple[BlockArgument, int | None]],
+        place: GroupBody,
+    ) -> None:
+        self.flow, self.frame, self.group, self.place = flow, frame, group, place
+        self.bounds = frame.trips[flow]
         self.nodes = flow.in_group(group)
         self.exits = list(dict.fromkeys(exits))
-        self.trips = frame.trips_of({node.part for node in self.nodes})
-        self.head, self.main = Scope(Block(), frame.scope), Scope(Block())
-        self.main.parent = self.head
-        self.scope = self.main
+        self.trips = self.bounds.of({node.part for node in self.nodes})
+        self.head = place.head
+        self.scope = place.main
         self.stages = 1 + max((node.stage for node in self.nodes), default=0)
         self.kept: list[Kept] = []
         self.state: dict[Kept, list[Pair]] = {}
@@ -39,8 +46,6 @@ class Writer:
         self.at_end = False
         self.number: SSAValue | None = None
         self.local: dict[SSAValue, Pair] = {}
-        self.taken: list[SSAValue] = []
-        """Channels of single values that the group has got, and frees at its end."""
         self._find_kept()
 
     # What is kept
@@ -187,14 +192,14 @@ class Writer:
         for channel in self.flow.channels:
             for reader, distance in channel.readers:
                 if reader is node:
-                    self._consume(channel, turn, distance, tokens)
+                    self._consume(channel, node, turn, distance, tokens)
         for channel in self.flow.channels:
             if channel.holder is node:
                 pair = made[channel.value]
                 assert pair.value is not None, "it has just been computed"
-                ring = self.frame.rings[node.name, channel.value]
+                ring, number = self.ring(channel.holder, channel.value, self.at(turn))
                 after = [] if pair.token is None else [pair.token]
-                self.scope.add(PutOp(ring, self.at(turn), pair.value, after))
+                self.scope.add(PutOp(ring, number, pair.value, after))
         for kept in self._made(node):
             if self.at_end:
                 self.labels[kept, turn.n] = made[kept.value]
@@ -209,11 +214,24 @@ class Writer:
         assert isinstance(op, DotOp), "nothing else runs by itself"
         return MmaOp(op, values, memory)
 
-    def _consume(self, channel: Channel, turn: Turn, distance: int, tokens: Sequence[SSAValue]) -> None:
-        ring = self.frame.rings[channel.holder.name, channel.value]
+    def ring(self, holder: Node, value: SSAValue, number: SSAValue) -> tuple[SSAValue, SSAValue]:
+        """The channel of a value, and the number in it of what an iteration has put there."""
+        found = self.frame.rings[holder.name, value]
+        return found.op.ring, self.frame.number(found, holder.group, number, self.scope)
 
+    def consumed(
+        self, channel: Channel, node: Node, distance: int, number: SSAValue, tokens: Sequence[SSAValue] = ()
+    ) -> None:
+        """A reader is done with a slot. Where another loop has more readers of the ring, the first stands for them."""
+        ring, place = self.ring(channel.holder, channel.value, number)
+        readers = self.frame.rings[channel.holder.name, channel.value].op.readers.data
+        missing = readers - len(channel.readers) if channel.readers[0] == (node, distance) else 0
+        for _ in range(1 + missing):
+            self.scope.add(ConsumedOp(ring, place, tokens))
+
+    def _consume(self, channel: Channel, node: Node, turn: Turn, distance: int, tokens: Sequence[SSAValue]) -> None:
         def write() -> None:
-            self.scope.add(ConsumedOp(ring, self.at(turn.before(distance)), tokens))
+            self.consumed(channel, node, distance, self.at(turn.before(distance)), tokens)
 
         if distance and turn.kind == "at" and turn.n < distance:
             return
@@ -239,7 +257,7 @@ class Writer:
 
     def _place(self, turn: Turn) -> SSAValue:
         """The loop's own variable in an iteration."""
-        lower, step, trips = self.frame.lower, self.frame.step, self.trips
+        lower, step, trips = self.bounds.lower, self.bounds.step, self.trips
         inputs: list[SSAValue] = []
 
         def term(value: Extent | SSAValue) -> Extent:
@@ -328,8 +346,8 @@ class Writer:
             key = ("get", holder.name, value, before)
             found = self.scope.find(key)
             if found is None:
-                ring = self.frame.rings[holder.name, value]
-                found = self.scope.known[key] = self.scope.add(GetOp(ring, self.at(before))).results[0]
+                ring, number = self.ring(holder, value, self.at(before))
+                found = self.scope.known[key] = self.scope.add(GetOp(ring, number)).results[0]
                 found.name_hint = value.name_hint
             return found
         pair = self._look_up(value, holder, chain, before, node)
@@ -360,7 +378,7 @@ class Writer:
 
     def outer(self, value: SSAValue, part: int | None) -> SSAValue:
         """What a value from outside of the loop is in this group."""
-        return self.frame.outer(value, part, self)
+        return self.frame.outer(value, part, self.place)
 
     def result(self, carried: BlockArgument, part: int | None) -> SSAValue:
         """A result of the loop, in this group, after it."""

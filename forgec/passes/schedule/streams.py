@@ -16,21 +16,28 @@ from xdsl.ir import Block, BlockArgument, SSAValue
 
 from forgec.ir.tile.elementwise import CmpiOp
 from forgec.ir.tile.types import INDEX
-from forgec.ir.warp.channels import ConsumedOp, GetOp
+from forgec.ir.warp.channels import GetOp
 from forgec.passes.schedule.flow import Channel, Flow, Node, operands, refusal
 from forgec.passes.schedule.stream_parts import Kept, Pair, Scope, Turn, is_read_later
 from forgec.passes.schedule.stream_writer import Writer
 from forgec.runtime.symbolic import symbol
 
 if TYPE_CHECKING:
-    from forgec.passes.schedule.lower import Frame
+    from forgec.passes.schedule.frame import Frame, GroupBody
 
 
 class Stream(Writer):
     """Writes the ops of one group. ``exits`` are the loop's results that are read after it in this group."""
 
-    def __init__(self, flow: Flow, frame: Frame, group: int, exits: Sequence[tuple[BlockArgument, int | None]]) -> None:
-        super().__init__(flow, frame, group, exits)
+    def __init__(
+        self,
+        flow: Flow,
+        frame: Frame,
+        group: int,
+        exits: Sequence[tuple[BlockArgument, int | None]],
+        place: GroupBody,
+    ) -> None:
+        super().__init__(flow, frame, group, exits, place)
         self.filling = max([self.stages - 1, *self._decisions()])
         self.state = {
             kept: [self._virtual(kept, -age - kept.holder.stage) for age in range(1, kept.ages + 1)]
@@ -50,7 +57,7 @@ class Stream(Writer):
     # The stream
 
     def write(self) -> None:
-        """All of it; ``main`` then goes on after the loop."""
+        """All of it; the group's body then goes on after the loop."""
         if self.nodes:
             self._fill()
             self._steady()
@@ -112,7 +119,7 @@ class Stream(Writer):
                         self._pass(node, step)
                 else:
                     self._last(nodes, step, stage - step)
-        if not self.frame.alike and any(node.part is not None for node in self.nodes):
+        if not self.bounds.alike and any(node.part is not None for node in self.nodes):
             self._pass_rest()
 
     def _last(self, nodes: Sequence[Node], step: int, before: int) -> None:
@@ -152,20 +159,25 @@ class Stream(Writer):
             before = distance + node.stage - step
             if before > 0:
                 number = self.at(Turn("end", before))
-                self._when_there_are(before, lambda channel=channel, number=number: self._free(channel, number))
+                self._when_there_are(
+                    before,
+                    lambda channel=channel, distance=distance, number=number: self._free(
+                        channel, node, distance, number
+                    ),
+                )
             if self._is_of_more(node, channel):
-                self._free_if_put(channel, self.at(Turn("end", node.stage - step)))
+                self._free_if_put(channel, node, distance, self.at(Turn("end", node.stage - step)))
 
     def _reads(self, node: Node) -> list[tuple[Channel, int]]:
         return [(c, distance) for c in self.flow.channels for reader, distance in c.readers if reader is node]
 
     def _is_of_more(self, node: Node, channel: Channel) -> bool:
         """Whether a channel holds something of iterations that other parts have and this one does not."""
-        return not self.frame.alike and node.part is not None and channel.holder.part is None
+        return not self.bounds.alike and node.part is not None and channel.holder.part is None
 
     def _pass_rest(self) -> None:
         """The steps that other parts have and this one does not."""
-        most = self.frame.trips_of({None})
+        most = self.bounds.of({None})
         assert isinstance(most, SSAValue), "parts that differ have numbers that depend on the program"
         assert isinstance(self.trips, SSAValue), "as above"
         body = Block(arg_types=[INDEX])
@@ -178,22 +190,23 @@ class Stream(Writer):
                     if self._is_of_more(node, channel):
                         if distance:
                             raise refusal(self.flow.kernel, "parts that differ read what they share an iteration later")
-                        self._free_if_put(channel, self.scope.index(symbol("p0") - node.stage, [body.args[0]]))
+                        number = self.scope.index(symbol("p0") - node.stage, [body.args[0]])
+                        self._free_if_put(channel, node, distance, number)
 
         _, self.scope = self._inside(inner, write)
         inner.add(scf.YieldOp())
         first, last = (self.frame.scope.index(symbol("p0") + (self.stages - 1), [each]) for each in (self.trips, most))
         self.scope.add(scf.ForOp(first, last, self.frame.constant(1), [], body), self.flow.loop)
 
-    def _free_if_put(self, channel: Channel, number: SSAValue) -> None:
-        most = self.frame.trips_of({None})
+    def _free_if_put(self, channel: Channel, node: Node, distance: int, number: SSAValue) -> None:
+        most = self.bounds.of({None})
         assert isinstance(most, SSAValue), "parts that differ have numbers that depend on the program"
         condition = self.scope.add(CmpiOp(number, most, "slt")).results[0]
         inner = Scope(Block(), self.scope)
-        _, self.scope = self._inside(inner, lambda: self._free(channel, number))
+        _, self.scope = self._inside(inner, lambda: self._free(channel, node, distance, number))
         self._if(condition, inner, [], [])
 
-    def _free(self, channel: Channel, number: SSAValue) -> None:
-        ring = self.frame.rings[channel.holder.name, channel.value]
-        self.scope.add(GetOp(ring, number))
-        self.scope.add(ConsumedOp(ring, number))
+    def _free(self, channel: Channel, node: Node, distance: int, number: SSAValue) -> None:
+        ring, place = self.ring(channel.holder, channel.value, number)
+        self.scope.add(GetOp(ring, place))
+        self.consumed(channel, node, distance, number)
