@@ -13,6 +13,7 @@ from forgec.diagnostics import ForgeError
 from forgec.ir.verify import verify_module
 from forgec.passes.schedule.lower import lower
 from forgec.schedule.check import check
+from forgec.schedule.schedule import Schedule
 from forgec.schedule.solve import schedules
 from tests.passes.schedule.random_loops import random_extracted, random_kernel, roomy
 from tests.passes.schedule.scheduled import assert_same
@@ -20,14 +21,14 @@ from tests.passes.schedule.scheduled import assert_same
 counts: Counter[str] = Counter()
 
 
-def check_random(seed: int) -> None:
+def check_random(seed: int, loops: int = 1) -> None:
     random = Random(seed)
-    trips = random.choice((None, None, None, 0, 1, 2, 5))
-    kernel = random_kernel(random, trips)
+    trips = [random.choice((None, None, None, 0, 1, 2, 5)) for _ in range(loops)]
+    kernel = random_kernel(random, *trips)
     target = roomy(random)
     extracted = random_extracted(random, kernel, target)
     try:
-        (schedule,) = schedules([[extracted.graph]], target)
+        (schedule,) = schedules([[each.graph for each in extracted]], target)
     except ForgeError as failure:
         if failure.code != "FORGE-S001":
             raise
@@ -44,20 +45,29 @@ def check_random(seed: int) -> None:
     counts["lowered"] += 1
     counts[f"{len(schedule.groups)} groups"] += 1
     counts[f"{schedule.phases[0].stages} stages"] += 1
+    counts["shared rings"] += len(find_shared(schedule))
     verify_module(ModuleOp([warp]))
-    for number in [5] if trips is not None else random.sample(range(8), 3):
-        assert_same(kernel, warp, [number], range(seed % 7, seed % 7 + 3))
+    for _ in range(2):
+        sizes = [random.randrange(6) if turns is None else 5 for turns in trips]
+        assert_same(kernel, warp, sizes, range(seed % 7, seed % 7 + 2))
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**9))
-def test_random_loops_do_the_same(seed: int) -> None:
-    check_random(seed)
+def find_shared(schedule: Schedule) -> set[str]:
+    """The values that groups hand to one another in several phases."""
+    crossing = [{v.name for v in phase.graph.values if schedule.crossing(v)} for phase in schedule.phases]
+    return set.intersection(*crossing) if len(crossing) > 1 else set()
+
+
+@settings(max_examples=16, deadline=None)
+@given(st.integers(0, 10**9), st.sampled_from((1, 1, 2, 3)))
+def test_random_loops_do_the_same(seed: int, loops: int) -> None:
+    check_random(seed, loops)
 
 
 def test_most_loops_are_lowered() -> None:
     counts.clear()
-    for seed in range(40):
-        check_random(seed)
-    assert counts["lowered"] > 30
-    assert sum(count for name, count in counts.items() if name.endswith("groups") and name > "1") > 10
+    for seed in range(18):
+        check_random(seed, loops=1 + seed % 2)
+    assert counts["lowered"] > 14
+    assert counts["shared rings"] > 0
+    assert sum(count for name, count in counts.items() if name.endswith("groups") and name > "1") > 7
