@@ -96,10 +96,14 @@ def factor_memory(instruction: Instruction, *, left: bool) -> str:
     return next((memory for memory in ("register", "tensor", "shared") if memory in allowed), "register")
 
 
-def operand_bytes(op: DotOp, instruction: Instruction, *, left_is_shared: bool) -> int:
-    """Bytes of shared memory that a product reads for its factors."""
+def operand_bytes(op: DotOp, instruction: Instruction, *, left_is_shared: bool, by_rows: bool = False) -> int:
+    """Bytes of shared memory that a product reads for its factors.
+
+    ``by_rows``: its warps have to divide its rows, since a left factor that is computed in registers lies where sums
+    do.
+    """
     left = bytes_of(op.lhs) if left_is_shared else 0
-    return instruction.operand_bytes(known_extents(op.result)[0], left, bytes_of(op.rhs))
+    return instruction.operand_bytes(known_extents(op.result)[0], left, bytes_of(op.rhs), across=not by_rows)
 
 
 def synchronous(ops: Iterable[Operation]) -> dict[str, int]:

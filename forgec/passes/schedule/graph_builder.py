@@ -70,6 +70,7 @@ class GraphBuilder:
         self.tile_ops: dict[str, tuple[Operation, ...]] = {}
         self.tile_values: dict[str, SSAValue] = {}
         nodes = body.nodes
+        self.of_factors = self._of_factors()
         exponentials = any(isinstance(node, EXPONENTIALS) for node in nodes)
         self.synchronous_role = (
             "softmax" if exponentials and any(isinstance(n, ReduceOp) for n in nodes) else "elementwise"
@@ -151,7 +152,8 @@ class GraphBuilder:
             work = {kind: whole}
             if "operand" in self.machine.instructions:
                 shared = self._lies_in_shared_memory(first.lhs, instruction)
-                work["operand"] = operand_bytes(first, instruction, left_is_shared=shared)
+                by_rows = not shared or first in self.of_factors
+                work["operand"] = operand_bytes(first, instruction, left_is_shared=shared, by_rows=by_rows)
             op = self.op(self._product_name(first), work, "mma", shape, stretch)
             op = replace(op, warps=max(op.warps, instruction.warps))
         elif is_copy(first):
@@ -198,6 +200,24 @@ class GraphBuilder:
             if isinstance(owner := source.value.owner, Operation) and owner in self.body.nodes and not is_copy(owner)
         ]
         return not computed or factor_memory(instruction, left=True) == "shared"
+
+    def _of_factors(self) -> set[Operation]:
+        """The products of which left factors of others are computed."""
+        found: set[Operation] = set()
+        waiting = [
+            source for node in self.body.nodes if isinstance(node, DotOp) for source in self.body.sources(node.lhs)
+        ]
+        seen: set[Operation] = set()
+        while waiting:
+            owner = waiting.pop().value.owner
+            if isinstance(owner, Block) or owner not in self.body.nodes or owner in seen:
+                continue
+            seen.add(owner)
+            if isinstance(owner, DotOp):
+                found.add(owner)
+            else:
+                waiting += self.body.reads(owner)
+        return found
 
     def _sharers(self, value: SSAValue) -> int:
         """How many programs that run at the same time read the same: main memory gives it once.

@@ -20,6 +20,7 @@ from forgec.schedule import machine
 from forgec.schedule.bounds import lower_bounds
 from forgec.schedule.check import check
 from forgec.schedule.graph import Graph
+from forgec.schedule.kernels import named
 from forgec.schedule.machine import Machine
 from forgec.schedule.solve import schedules
 from tests.ir.build import parse, text_of
@@ -81,6 +82,38 @@ def test_attention_is_what_it_is_by_hand(head: int, parts: int, keys: int, hoppe
     assert check(ours, hopper) == []
     assert ours.phases[0].ii == theirs.phases[0].ii
     assert [group.kind for group in ours.groups] == [group.kind for group in theirs.groups]
+
+
+GEMM = """
+func.func @f(%x: !T, %w: !T) -> !T {
+  %y = forge.linear %x, %w : (!T, !T) -> !T
+  func.return %y : !T
+}""".replace("!T", "tensor<4096x4096xbf16>")
+
+
+def unit_bounds(graph: Graph, model: Machine, *left_out: str) -> dict[str, int]:
+    found = {bound.name: bound.cycles for bound in lower_bounds(graph, model) if bound.name.startswith("unit ")}
+    return {name: cycles for name, cycles in found.items() if name not in left_out}
+
+
+@pytest.mark.parametrize(("target", "rows", "parts"), [("sm_80", 64, 1), ("sm_90a", 64, 2), ("sm_100a", 128, 2)])
+def test_units_are_as_busy_as_in_the_kernels_by_name(target: str, rows: int, parts: int) -> None:
+    model = machine.named(target)
+    (gemm,) = lowered(GEMM, {"BM": rows, "BN": 128, "BK": 64})
+    ours = extract(gemm, model, parts=parts).graph
+    tile = {"BM": rows * parts, "BN": 128, "BK": 64, "parts": parts}
+    (theirs,) = [graph for (graph,) in named("gemm", model, {"m": 4096, "n": 4096, "k": 4096}) if graph.tile == tile]
+    assert unit_bounds(ours, model) == unit_bounds(theirs, model)
+    heads = extract(without_scale(attention(128, rows, 64, 1536)), model, parts=parts).graph
+    (wanted,) = [
+        graph
+        for (graph,) in named("attention-fwd", model, {"head": 128})
+        if (graph.tile["BM"], graph.tile["BN"]) == (rows * parts, 64)
+        and parts == graph.tile.get("consumers", graph.tile.get("parts"))
+    ]
+    # How many programs share keys, and exponentials of one number for each row, are counted otherwise by hand.
+    other = ("unit memory", "unit sfu", "unit issue", "unit fp32")
+    assert unit_bounds(heads, model, *other) == unit_bounds(wanted, model, *other)
 
 
 def test_attention_in_tensor_memory(blackwell: Machine) -> None:
