@@ -16,6 +16,7 @@ from forgec.ir.tile.kernel import KernelOp
 from forgec.ir.warp.kernel import KernelOp as WarpKernelOp
 from forgec.passes.patterns import missed
 from forgec.passes.schedule.body import bounding, loops_of
+from forgec.passes.schedule.branches import without_branches
 from forgec.passes.schedule.extract import MOST_PARTS, Extracted, phases
 from forgec.passes.schedule.flow import refusal
 from forgec.passes.schedule.lower import lower
@@ -96,6 +97,8 @@ class ScheduleKernel(ModulePass):
             Rewriter.replace_op(kernel, found, [])
 
     def _lowered(self, kernel: KernelOp, target: Machine) -> WarpKernelOp:
+        if any(loop.parent_op() is not kernel for loop in loops_of(kernel)):
+            kernel = without_branches(kernel)
         inner = bounding(kernel)
         loops = [loop for loop in loops_of(kernel) if loop.parent_op() is kernel and loop not in inner]
         if not loops:

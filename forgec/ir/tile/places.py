@@ -46,7 +46,11 @@ class Places:
 
     def turns(self, loop: scf.ForOp) -> Extent | None:
         """How often a loop's body runs, None where it is not known."""
-        lower, upper, step = self.of(loop.lb), self.of(loop.ub), self.of(loop.step)
+        return self.turns_to(loop, loop.ub)
+
+    def turns_to(self, loop: scf.ForOp, end: SSAValue) -> Extent | None:
+        """How often a loop's body would run with another end."""
+        lower, upper, step = self.of(loop.lb), self.of(end), self.of(loop.step)
         if lower is None or upper is None or step is None or (isinstance(step, int) and step <= 0):
             return None
         return floordiv(sym_max(upper - lower, 0) + step - 1, step)

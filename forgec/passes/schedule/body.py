@@ -21,6 +21,7 @@ from forgec.diagnostics import error
 from forgec.ir.locations import location_of
 from forgec.ir.tile.compute import BroadcastOp, DotOp, IndexOp, RangeOp, TransposeOp
 from forgec.ir.tile.cost import item_bytes
+from forgec.ir.tile.elementwise import SelectOp
 from forgec.ir.tile.kernel import KernelOp, ProgramIdOp
 from forgec.ir.tile.memory import GatherOp, LoadOp, ScatterOp, StoreOp, ViewOp
 from forgec.ir.tile.types import INDEX, BlockType, element, extents
@@ -278,6 +279,14 @@ def loops_of(kernel: KernelOp) -> list[scf.ForOp]:
         and not any(isinstance(inner, (scf.ForOp, scf.WhileOp)) for inner in op.body.walk())
         and any(isinstance(value.type, TensorType) for inner in op.body.walk() for value in inner.results)
     ]
+
+
+def end_if_run(loop: scf.ForOp) -> SSAValue:
+    """Where a loop ends, if it is that of a branch: if the branch is taken."""
+    owner = loop.ub.owner
+    if isinstance(owner, SelectOp) and owner.rhs is loop.lb:
+        return owner.lhs
+    return loop.ub
 
 
 def bounding(kernel: KernelOp) -> set[Operation]:
