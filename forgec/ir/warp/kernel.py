@@ -32,7 +32,8 @@ class KernelOp(Kernel):
         }
 
     Parameters, symbols and grid are those of ``tile.kernel``, and launches name it alike. What stands outside of groups
-    is the same for all of them: places, views, and the channels through which they hand each other tiles. Groups run
+    is the same for all of them: places, views, numbers that say how often loops run (with the tiles that they are
+    computed of), and the channels through which they hand each other tiles. Groups run
     at once, each in its own order; nothing but channels orders what one does against another. A program is over when
     all its groups are.
     """

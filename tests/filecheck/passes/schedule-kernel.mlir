@@ -116,3 +116,91 @@ tile.kernel @in_place(%y: !tile.block<tensor<4x64xf32>>) writes [0] updates [0] 
   }
   tile.return
 }
+
+// -----
+
+// Two loops: groups run one after the other, and the numbers in their rings go on.
+// CHECK-LABEL: warp.kernel @two
+// CHECK:         %[[ONE:.*]] = tile.index n0()
+// CHECK:         %[[TWO:.*]] = tile.index n1()
+// CHECK-COUNT-2: aref.create
+// CHECK-NOT:     aref.create
+// CHECK:         warp.group "load"
+// CHECK:           scf.for %[[I:.*]] = %{{.*}} to %[[ONE]] step
+// CHECK:             aref.put %{{.*}}[%[[I]]]
+// CHECK:           scf.for %[[J:.*]] = %{{.*}} to %[[TWO]] step
+// CHECK:             %[[N:.*]] = tile.index p0 + p1(%[[J]], %[[ONE]])
+// CHECK:             aref.put %{{.*}}[%[[N]]]
+// CHECK:         warp.group "mma"
+tile.kernel @two(%x: !tile.block<tensor<64x?xbf16, #forge.tensor<[n0 * 64 + n1 * 64]>>>, %y: !tile.block<tensor<64x64xf32>>) symbols [n0, n1] writes [1] grid [1] {
+  %zero = tile.index 0() : () -> index
+  %step = tile.index 64() : () -> index
+  %one = tile.index n0 * 64() : () -> index
+  %two = tile.index n1 * 64() : () -> index
+  %f = arith.constant 0.0 : f32
+  %init = tile.broadcast %f along [] : f32 -> tensor<64x64xf32>
+  %first = scf.for %i = %zero to %one step %step iter_args(%acc = %init) -> (tensor<64x64xf32>) {
+    %a = tile.load %x[%zero, %i] : !tile.block<tensor<64x?xbf16, #forge.tensor<[n0 * 64 + n1 * 64]>>> -> tensor<64x64xbf16>
+    %b = tile.load %x[%zero, %i] : !tile.block<tensor<64x?xbf16, #forge.tensor<[n0 * 64 + n1 * 64]>>> -> tensor<64x64xbf16>
+    %c = tile.dot %a, %b into %acc transposed : tensor<64x64xbf16>, tensor<64x64xbf16> -> tensor<64x64xf32>
+    scf.yield %c : tensor<64x64xf32>
+  }
+  %second = scf.for %j = %zero to %two step %step iter_args(%acc = %first) -> (tensor<64x64xf32>) {
+    %a = tile.load %x[%zero, %j] : !tile.block<tensor<64x?xbf16, #forge.tensor<[n0 * 64 + n1 * 64]>>> -> tensor<64x64xbf16>
+    %b = tile.load %x[%zero, %j] : !tile.block<tensor<64x?xbf16, #forge.tensor<[n0 * 64 + n1 * 64]>>> -> tensor<64x64xbf16>
+    %c = tile.dot %a, %b into %acc transposed : tensor<64x64xbf16>, tensor<64x64xbf16> -> tensor<64x64xf32>
+    scf.yield %c : tensor<64x64xf32>
+  }
+  tile.store %second, %y[%zero, %zero] : tensor<64x64xf32>, !tile.block<tensor<64x64xf32>>
+  tile.return
+}
+
+// -----
+
+// Programs that do different things: where a branch is not taken its loop runs no times.
+// CHECK-LABEL: warp.kernel @branches
+// CHECK:         %[[END:.*]] = arith.select %[[MINE:.*]], %{{.*}}, %{{.*}} : index
+// CHECK:         warp.group
+// CHECK:         scf.if %[[MINE]]
+// CHECK-NEXT:      tile.store
+tile.kernel @branches(%x: !tile.block<tensor<4x96xf32>>, %y: !tile.block<tensor<4x32xf32>>) writes [1] grid [2] {
+  %0 = tile.index 0() : () -> index
+  %1 = tile.index 1() : () -> index
+  %p = tile.program_id 0
+  %mine = arith.cmpi slt, %p, %1 : index
+  scf.if %mine {
+    %96 = tile.index 96() : () -> index
+    %32 = tile.index 32() : () -> index
+    %f = arith.constant 0.0 : f32
+    %init = tile.broadcast %f along [] : f32 -> tensor<4x32xf32>
+    %sum = scf.for %k = %0 to %96 step %32 iter_args(%acc = %init) -> (tensor<4x32xf32>) {
+      %a = tile.load %x[%0, %k] : !tile.block<tensor<4x96xf32>> -> tensor<4x32xf32>
+      %b = arith.addf %acc, %a : tensor<4x32xf32>
+      scf.yield %b : tensor<4x32xf32>
+    }
+    tile.store %sum, %y[%0, %0] : tensor<4x32xf32>, !tile.block<tensor<4x32xf32>>
+  }
+  tile.return
+}
+
+// -----
+
+// A loop in a loop.
+// CHECK-LABEL: tile.kernel @nested
+tile.kernel @nested(%x: !tile.block<tensor<4x64xf32>>, %y: !tile.block<tensor<4x4xf32>>) writes [1] grid [1] {
+  %zero = tile.index 0() : () -> index
+  %end = tile.index 64() : () -> index
+  %step = tile.index 4() : () -> index
+  %f = arith.constant 0.0 : f32
+  %init = tile.broadcast %f along [] : f32 -> tensor<4x4xf32>
+  %sum = scf.for %i = %zero to %step step %step iter_args(%outer = %init) -> (tensor<4x4xf32>) {
+    %inner = scf.for %j = %zero to %end step %step iter_args(%acc = %outer) -> (tensor<4x4xf32>) {
+      %a = tile.load %x[%zero, %j] : !tile.block<tensor<4x64xf32>> -> tensor<4x4xf32>
+      %b = arith.addf %acc, %a : tensor<4x4xf32>
+      scf.yield %b : tensor<4x4xf32>
+    }
+    scf.yield %inner : tensor<4x4xf32>
+  }
+  tile.store %sum, %y[%zero, %zero] : tensor<4x4xf32>, !tile.block<tensor<4x4xf32>>
+  tile.return
+}
