@@ -40,6 +40,8 @@ def check_random(seed: int, loops: int = 1) -> None:
     except ForgeError as failure:
         if failure.code != "FORGE-S020":
             raise
+        # An order that the checker accepts can be carried out, also among ops that start at one cycle.
+        assert not any(words in str(failure) for words in ("runs before", "wait for each other", "filled again"))
         counts[str(failure)] += 1
         return
     counts["lowered"] += 1
