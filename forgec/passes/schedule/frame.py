@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from xdsl.dialects import scf
-from xdsl.dialects.builtin import TensorType
+from xdsl.dialects.builtin import IntAttr, TensorType
 from xdsl.ir import Block, BlockArgument, Operation, Region, SSAValue
 
 from forgec.ir.attributes import ExtentsAttr
@@ -286,9 +286,24 @@ class Frame:
 
     # The result
 
+    def _drop_unread(self) -> None:
+        """Results of loops that a group might have needed, had there been no iterations, and does not."""
+        finals = set(self.finals.values())
+        for op in self._channels:
+            if op.ring in finals:
+                users = [use.operation for use in op.ring.uses]
+                readers = sum(isinstance(user, ConsumedOp) for user in users)
+                if readers:
+                    op.readers = IntAttr(readers)
+                else:
+                    for user in users:
+                        user.detach()
+                        user.erase()
+
     def finished(self) -> WarpKernelOp:
         """The kernel."""
         block = self.scope.block
+        self._drop_unread()
         used = {operand for group in self.groups for op in group.walk() for operand in op.operands}
         for op in self._channels:
             if op.ring in used:  # of no iterations nothing is handed over
