@@ -34,12 +34,7 @@ def check_random(seed: int, loops: int = 1) -> None:
             raise
         counts["none"] += 1
         return
-    violations = check(schedule, target)
-    # The model of the solver leaves the order of ops that start at one cycle to the checker.
-    assert {violation.rule for violation in violations} <= {"order"}
-    if violations:
-        counts["order"] += 1
-        return
+    assert not check(schedule, target)
     reason = ""
     try:
         warp = lower(kernel, extracted, schedule)
