@@ -160,19 +160,19 @@ def test_registers_that_are_needed_at_different_times_are_not_added_up() -> None
     roomy = replace(roomy, registers=replace(roomy.registers, group_warps=1))
     for total in (roomy.registers.total, 32 * 64):
         machine = replace(roomy, registers=replace(roomy.registers, total=total))
-        schedule = solved(turns_at_registers(5000), machine)
+        schedule = solved([turns_at_registers(5000)], machine)
         assert schedule is not None
         assert len(schedule.groups) == 1
         assert check(schedule, machine) == []
         assert is_legal(schedule, machine)
-        assert solved(turns_at_registers(8196), machine) is None
+        assert solved([turns_at_registers(8196)], machine) is None
 
 
 def test_a_third_cluster_brings_warps_and_their_registers() -> None:
     graph = turns_at_registers(6000)
     third = replace(op("e", 1, 1), warps=4)
     machine = roomy_machine(most_warps=4)
-    schedule = solved(replace(graph, ops=(*graph.ops, third)), machine)
+    schedule = solved([replace(graph, ops=(*graph.ops, third))], machine)
     assert schedule is not None
     assert check(schedule, machine) == []
     assert len(schedule.groups) == 1
@@ -184,7 +184,7 @@ def test_memories_bound_the_interval() -> None:
     machine = roomy_machine(shared_bytes=100)
     bounds = {bound.name: bound.cycles for bound in lower_bounds(graph, machine)}
     assert bounds["shared memory"] == 5
-    schedule = solved(graph, machine)
+    schedule = solved([graph], machine)
     assert schedule is not None
     assert schedule.phases[0].ii == 5
     assert Solver(machine).run(Model([graph], [4], machine))[1] == "infeasible"
@@ -198,17 +198,17 @@ def test_what_waits_at_one_time_has_buffers_enough() -> None:
         (Value("v", "p", "shared", 100, (Read("t", 0, 1),)),),
         (Dependence("p", "t", 0),),
     )
-    schedule = solved(graph, roomy_machine(shared_bytes=200))
+    schedule = solved([graph], roomy_machine(shared_bytes=200))
     assert schedule is not None
     assert schedule.depths["v"] == 2
     assert check(schedule, roomy_machine(shared_bytes=200)) == []
-    assert solved(graph, roomy_machine(shared_bytes=199)) is None
+    assert solved([graph], roomy_machine(shared_bytes=199)) is None
 
 
 def test_what_the_checker_rejects_is_never_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = Graph("pair", (op("a", 1, 1), op("b", 1, 1)), (Value("v", "a", "shared", 4, (Read("b", 1),)),))
     machine = roomy_machine()
-    first = solved(graph, machine)
+    first = solved([graph], machine)
     assert first is not None
     rejected: list[Schedule] = []
 
@@ -219,7 +219,7 @@ def test_what_the_checker_rejects_is_never_returned(monkeypatch: pytest.MonkeyPa
         return []
 
     monkeypatch.setattr(solve, "check", rejects)
-    other = solved(graph, machine)
+    other = solved([graph], machine)
     assert rejected
     assert other is not None
     assert len(other.groups) != len(first.groups)
