@@ -30,6 +30,8 @@ SECOND = 0.15
 """CP-SAT's deterministic time of one second on such models, as measured: less than 1, since no relaxation is solved."""
 TIDY = 2.0
 """Deterministic time for what no certificate speaks of: few groups, short transitions and slack."""
+SOON = 0.5
+"""Deterministic time after which what each of several phases could do by itself is asked first."""
 ALONE = 0.1
 """The part of what is left of the time that is spent on one phase alone."""
 
@@ -124,20 +126,24 @@ def solve_at(
         exclude(model, taken)
         weight = sum(model.longest) + 1
         costs = [cost_of(model, times, weight) for times in model.times]
-        if len(graphs) > 1 and not alone:
-            alone = [best_alone(graphs, iis, solver, unit, phase, weight) for phase in range(len(graphs))]
-            if any(each.infeasible for each in alone):
-                return found, "infeasible"
-        for each, mine, times in zip(alone, costs, model.times, strict=False):
-            model.cp.add(mine >= each.least)
-            for name, (slot, stage) in each.places.items() if guess is None else ():
-                model.cp.add_hint(times.slot[name], slot)
-                model.cp.add_hint(times.stage[name], stage)
-        if guess is not None and not taken:
-            hint_guess(model, guess)
         cost = sum(costs, start=0)
         model.cp.minimize(cost)
-        first, outcome = solver.run(model)
+        if guess is not None and not taken:
+            hint_guess(model, guess)
+        first, outcome = solver.run(model, most=inf if len(graphs) == 1 else SOON)
+        if len(graphs) > 1 and outcome in ("feasible", "unknown"):
+            alone = alone or [best_alone(graphs, iis, solver, unit, phase, weight) for phase in range(len(graphs))]
+            if any(each.infeasible for each in alone):
+                return found, "infeasible"
+            model.cp.clear_hints()
+            for each, mine, times in zip(alone, costs, model.times, strict=True):
+                model.cp.add(mine >= each.least)
+                for name, (slot, stage) in each.places.items():
+                    model.cp.add_hint(times.slot[name], slot)
+                    model.cp.add_hint(times.stage[name], stage)
+            again = solver.run(model)
+            if again[1] != "unknown":
+                first, outcome = again
         if outcome in ("infeasible", "unknown"):
             return found, "found" if found and outcome == "infeasible" else outcome
         lateness, length = divmod(round(first.objective_value), weight)
