@@ -20,7 +20,7 @@ from fractions import Fraction
 from functools import cached_property
 
 from forgec.diagnostics import error
-from forgec.schedule.bounds import length_bound, lower_bounds
+from forgec.schedule.bounds import length_bound, lower_bounds, with_most_warps
 from forgec.schedule.check import certificate as certificate_faults
 from forgec.schedule.check import check
 from forgec.schedule.conflict import no_schedule
@@ -400,9 +400,3 @@ class Search:
             # Between the first that was not decided and this one nothing is known but what was refuted.
             undecided = set(range(min(undecided), ii, self.unit)) - set(refuted)
         return replace(schedule.certificate, refuted=tuple(refuted), undecided=tuple(sorted(undecided)))
-
-
-def with_most_warps(kernel: Kernel) -> list[Graph]:
-    """The phases, for bounds: any op may be in a group that has the most warps of all phases, and its registers."""
-    most = max(op.warps for graph in kernel for op in graph.ops)
-    return [replace(graph, ops=tuple(replace(op, warps=most) for op in graph.ops)) for graph in kernel]
