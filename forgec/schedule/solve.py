@@ -101,6 +101,8 @@ def schedules(
                 "FORGE-S002", f"no schedule of {kernels[0][0].name} was found within the time limit of {limit:g}"
             )
         first = min(searches, key=lambda search: search.key)
+        if not first.ready:
+            first.prepare()
         raise no_schedule(first.kernel, first.graphs, first.serial, first.unit, solver.machine, solver.run)
     if open_ones:
         found = improved(found, open_ones, solver, k)
