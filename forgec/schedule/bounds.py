@@ -9,6 +9,7 @@ sequencing problem": the least head, all work, the least tail).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from forgec.schedule.graph import Graph, order_in_iteration
 from forgec.schedule.machine import Machine
@@ -22,6 +23,12 @@ def lower_bounds(graph: Graph, machine: Machine) -> tuple[Bound, ...]:
     found += [Bound(f"registers of {first}", cycles) for first, cycles in register_bounds(graph, machine) if cycles]
     found += [Bound(f"{memory} memory", cycles) for memory, cycles in memory_bounds(graph, machine)]
     return tuple(sorted(found, key=lambda bound: -bound.cycles)) or (Bound("nothing", 1),)
+
+
+def with_most_warps(kernel: Sequence[Graph]) -> list[Graph]:
+    """The phases, for bounds: any op may be in a group that has the most warps of all phases, and its registers."""
+    most = max(op.warps for graph in kernel for op in graph.ops)
+    return [replace(graph, ops=tuple(replace(op, warps=most) for op in graph.ops)) for graph in kernel]
 
 
 def unit_bounds(graph: Graph, machine: Machine) -> list[Bound]:

@@ -19,7 +19,8 @@ from forgec.schedule.timeline import reserved
 TURNS = 6
 """That are simulated."""
 MEANS = {
-    "optimal": "optimal for this schedule of the loops",
+    "optimal": "optimal: at a bound of the program",
+    "optimal for the reduction": "optimal for this schedule of the loops, moved as a whole",
     "feasible": "feasible: not all shorter times were looked at",
     "timeout": "timeout: the limit left shorter times undecided",
 }
@@ -47,8 +48,9 @@ class Programs:
     @property
     def binding(self) -> str:
         """The bound that the interval of turns is at, or that it is all constraints together."""
-        bounds = (self.schedule.certificate or NOTHING).bounds
-        return bounds[0].name if bounds and bounds[0].cycles == self.schedule.interval else JOINT
+        certificate = self.schedule.certificate or NOTHING
+        both = (*certificate.bounds, *certificate.reduction)
+        return next((bound.name for bound in both if bound.cycles == self.schedule.interval), JOINT)
 
     @property
     def overlap(self) -> int:
@@ -74,6 +76,7 @@ def persistent_data(shown: Programs) -> dict[str, Any]:
         "span_cycles": schedule.span,
         "overlap_cycles": shown.overlap,
         "bounds": [{"name": bound.name, "cycles": bound.cycles} for bound in certificate.bounds],
+        "reduction_bounds": [{"name": bound.name, "cycles": bound.cycles} for bound in certificate.reduction],
         "binding": shown.binding,
         "status": certificate.status,
         "refuted": list(certificate.refuted),
@@ -141,7 +144,10 @@ def facts(shown: Programs) -> list[tuple[str, str]]:
     ]
     if certificate.bounds:
         bound = certificate.bounds[0]
-        found.append(("bound", f"{bound.cycles} cycles of a turn by {bound.name}"))
+        found.append(("bound", f"{bound.cycles} cycles of a turn by {bound.name}, whatever the schedule"))
+    if certificate.reduction:
+        bound = certificate.reduction[0]
+        found.append(("of the loops as they are", f"{bound.cycles} cycles of a turn by {bound.name}"))
     if shown.loops_alone is not None:
         ratio = float(schedule.cost / shown.loops_alone)
         found.append(("work", f"{ratio:.3f} × what the loops above take for as much, without prologue and epilogue"))

@@ -20,7 +20,7 @@ from fractions import Fraction
 from functools import cached_property
 
 from forgec.diagnostics import error
-from forgec.schedule.bounds import length_bound, lower_bounds
+from forgec.schedule.bounds import length_bound, lower_bounds, with_most_warps
 from forgec.schedule.check import certificate as certificate_faults
 from forgec.schedule.check import check
 from forgec.schedule.conflict import no_schedule
@@ -101,6 +101,8 @@ def schedules(
                 "FORGE-S002", f"no schedule of {kernels[0][0].name} was found within the time limit of {limit:g}"
             )
         first = min(searches, key=lambda search: search.key)
+        if not first.ready:
+            first.prepare()
         raise no_schedule(first.kernel, first.graphs, first.serial, first.unit, solver.machine, solver.run)
     if open_ones:
         found = improved(found, open_ones, solver, k)
@@ -400,9 +402,3 @@ class Search:
             # Between the first that was not decided and this one nothing is known but what was refuted.
             undecided = set(range(min(undecided), ii, self.unit)) - set(refuted)
         return replace(schedule.certificate, refuted=tuple(refuted), undecided=tuple(sorted(undecided)))
-
-
-def with_most_warps(kernel: Kernel) -> list[Graph]:
-    """The phases, for bounds: any op may be in a group that has the most warps of all phases, and its registers."""
-    most = max(op.warps for graph in kernel for op in graph.ops)
-    return [replace(graph, ops=tuple(replace(op, warps=most) for op in graph.ops)) for graph in kernel]

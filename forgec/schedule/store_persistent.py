@@ -89,7 +89,7 @@ def restored(
         reason = str(caught) if type(caught) is ValueError else f"it is not what was written: {caught!r}"
         remarks.append(store.dropped(reason))
         return None
-    return found if found.certificate.status == "optimal" or enough else None
+    return found if found.certificate.status.startswith("optimal") or enough else None
 
 
 def same(schedule: Persistent, tile: Tile) -> bool:

@@ -50,7 +50,7 @@ def program(shown: Programs) -> dict[str, Any]:
         return shade(HUES[part], max(segment.turn - latest + 2, 0), 3)
 
     certificate = shown.schedule.certificate
-    bounds = certificate.bounds if certificate else ()
+    bounds = (certificate.reduction or certificate.bounds) if certificate else ()
     there = dict.fromkeys(segment.chain.split()[0] for segment in segments)
     return {
         "facts": facts(shown),
