@@ -174,7 +174,7 @@ def _from_json(path: Path) -> list[list[Graph]]:
     from forgec.cli.files import read_text
     from forgec.diagnostics import error
     from forgec.schedule import files
-    from forgec.schedule.graph import Graph
+    from forgec.schedule.graph import Graph, check_extent
 
     try:
         values: Any = json_module.loads(read_text(str(path)))
@@ -185,7 +185,9 @@ def _from_json(path: Path) -> list[list[Graph]]:
         raise error("FORGE-U010", f"{path} holds no graph")
 
     def graph(value: Any, place: str) -> Graph:
-        return files.from_values(Graph, value, f"{path}{place}")
+        found = files.from_values(Graph, value, f"{path}{place}")
+        check_extent(found)
+        return found
 
     return [
         [graph(value, f", item {number}, phase {phase}") for phase, value in enumerate(choice)]

@@ -40,6 +40,11 @@ def check(schedule: Schedule, machine: Machine) -> list[Violation]:
 
 def structure(schedule: Schedule, machine: Machine) -> Iterator[Violation]:
     """Every op is in one group and has a start, every value has buffers, every unit exists."""
+    if not schedule.phases:
+        yield Violation("structure", "it has no phases")
+    for group in schedule.groups:
+        if not group.ops:
+            yield Violation("structure", f"{group.name} has no ops")
     members = Counter(name for group in schedule.groups for name in group.ops)
     known = {op.name for phase in schedule.phases for op in phase.graph.ops}
     for name in sorted(known | set(members)):
@@ -59,7 +64,7 @@ def structure(schedule: Schedule, machine: Machine) -> Iterator[Violation]:
             for use in op.uses:
                 if use.unit not in machine.units:
                     yield Violation("structure", f"machine {machine.name} has no unit {use.unit}")
-    if len(schedule.transitions) != len(schedule.phases) - 1 or min(schedule.transitions, default=0) < 0:
+    if len(schedule.transitions) != max(len(schedule.phases) - 1, 0) or min(schedule.transitions, default=0) < 0:
         yield Violation("structure", f"{len(schedule.phases)} phases, and transitions {schedule.transitions}")
 
 

@@ -23,6 +23,9 @@ from forgec.diagnostics import error
 STRICT = {"extra": "forbid"}
 """For pydantic, which reads these dataclasses from files: a field that they do not have is refused."""
 MEMORIES = ("register", "shared", "tensor")
+MOST_CYCLES, MOST_BYTES = 1 << 24, 1 << 40
+"""The largest times (and counts) and sizes of graphs from files."""
+TOO_MUCH = f"has a number beyond {MOST_CYCLES} (times, counts) or {MOST_BYTES} (bytes)"
 
 
 @dataclass(frozen=True)
@@ -231,9 +234,33 @@ def check(graph: Graph) -> None:
         for name in (dependence.source, dependence.target):
             if name not in known:
                 raise error("FORGE-U010", f"a dependence names op {name}, which {graph.name} does not have")
+    if graph.trips < 1:
+        raise error("FORGE-U010", f"graph {graph.name} runs {graph.trips} times; trips are 1 at the least")
+    if graph.traffic < 0 or min(graph.resident.values(), default=0) < 0:
+        raise error("FORGE-U010", f"graph {graph.name} has negative traffic or resident bytes")
+    for memory in graph.resident:
+        if memory not in MEMORIES:
+            raise error("FORGE-U010", f"what is resident is in {memory}, which is none of {', '.join(MEMORIES)}")
     if graph.work <= 0:
         raise error("FORGE-U010", f"graph {graph.name} does no work: {graph.work}")
     order_in_iteration(graph)
+
+
+def check_extent(graph: Graph) -> None:
+    """Raise FORGE-U010 where numbers are beyond what is solved and checked cycle by cycle: for graphs from files."""
+    for op in graph.ops:
+        uses = [n for use in op.uses for n in (use.offset + use.cycles, use.amount)]
+        if max(op.issue, op.latency, op.late, op.warps, *uses) > MOST_CYCLES:
+            raise error("FORGE-U010", f"op {op.name} of graph {graph.name} {TOO_MUCH}")
+    for value in graph.values:
+        reads = [n for read in value.reads for n in (read.release, read.distance)]
+        if max(value.begin, *reads, 0) > MOST_CYCLES or value.size > MOST_BYTES:
+            raise error("FORGE-U010", f"value {value.name} of graph {graph.name} {TOO_MUCH}")
+    for each in graph.dependences:
+        if max(each.delay, each.distance) > MOST_CYCLES:
+            raise error("FORGE-U010", f"the dependence of {each.target} on {each.source} {TOO_MUCH}")
+    if max([0, *graph.resident.values()]) > MOST_BYTES:
+        raise error("FORGE-U010", f"what is resident in graph {graph.name} {TOO_MUCH}")
 
 
 def order_in_iteration(graph: Graph) -> list[str]:

@@ -153,6 +153,33 @@ class Machine:
     def __post_init__(self) -> None:
         if self.isolate not in ("none", "loads", "waits"):
             raise error("FORGE-U010", f"isolate of machine {self.name} is {self.isolate}; it may be none, loads, waits")
+        positive = {
+            "round_to": self.round_to,
+            "multiprocessors": self.multiprocessors,
+            "most_warps": self.most_warps,
+            "registers.granularity": self.registers.granularity,
+            "registers.group_warps": self.registers.group_warps,
+            "handover.bytes_per_cycle": self.handover.bytes_per_cycle,
+            **{f"units.{name}.capacity": unit.capacity for name, unit in self.units.items()},
+        }
+        for field_name, number in positive.items():
+            if number < 1:
+                raise error("FORGE-U010", f"{field_name} of machine {self.name} is {number}; it is 1 at the least")
+        natural = {
+            "shared_bytes": self.shared_bytes,
+            "tensor_bytes": self.tensor_bytes,
+            "registers.total": self.registers.total,
+            "registers.least": self.registers.least,
+            "registers.reserve": self.registers.reserve,
+            "handover.put": self.handover.put,
+            "handover.get": self.handover.get,
+            "handover.latency": self.handover.latency,
+            **{f"instructions.{kind}.latency": each.latency for kind, each in self.instructions.items()},
+            **{f"instructions.{kind}.issue": each.issue or 0 for kind, each in self.instructions.items()},
+        }
+        for field_name, number in natural.items():
+            if number < 0:
+                raise error("FORGE-U010", f"{field_name} of machine {self.name} is negative: {number}")
         for kind, instruction in self.instructions.items():
             for charge in instruction.charges:
                 unit = self.units.get(charge.unit)

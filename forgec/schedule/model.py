@@ -310,9 +310,18 @@ class Model:
                         self.cp.add_bool_or([])
                 cluster = self.cluster_of[op.name]
                 for group, literal in enumerate(self.member[cluster]):
-                    lanes[group] += self.copies(position, size, times.ii, literal, f"{op.name} {times.phase} {group}")
+                    present = literal if op.issue else self._both(literal, size)
+                    lanes[group] += self.copies(position, size, times.ii, present, f"{op.name} {times.phase} {group}")
             for lane in lanes:
                 self.cp.add_no_overlap(lane)
+
+    def _both(self, literal: cp_model.IntVar, size: cp_model.IntVar | int) -> cp_model.IntVar:
+        """Whether an op is in a group and takes of its stream: what is empty may not stand within an interval."""
+        present = self.cp.new_bool_var(f"{literal.name} and busy")
+        self.cp.add_implication(present, literal)
+        self.cp.add(size > 0).only_enforce_if(present)
+        self.cp.add(size == 0).only_enforce_if(literal, present.negated())
+        return present
 
     # 2. Units
 

@@ -13,7 +13,7 @@ from forgec.schedule import files
 from forgec.schedule import machine as machines
 from forgec.schedule.bounds import lower_bounds, with_most_warps
 from forgec.schedule.check import Violation, check
-from forgec.schedule.graph import STRICT
+from forgec.schedule.graph import MOST_CYCLES, STRICT, check_extent
 from forgec.schedule.machine import Machine
 from forgec.schedule.persistent import Persistent
 from forgec.schedule.schedule import Schedule
@@ -53,11 +53,22 @@ def read(path: Path, machine: Machine | None = None) -> Saved:
         raise error("FORGE-U010", f"{path} is not JSON: {caught}") from None
     if isinstance(values, dict) and "phases" in values:
         schedule = files.from_values(Schedule, values, str(path))
+        check_extents(schedule)
         return Saved(machine or machines.named(schedule.machine), (schedule,))
     saved = files.from_values(Saved, values, str(path))
     if not saved.schedules:
         raise error("FORGE-U010", f"{path} holds no schedule")
+    for schedule in saved.schedules:
+        check_extents(schedule)
     return saved if machine is None else replace(saved, machine=machine)
+
+
+def check_extents(schedule: Schedule) -> None:
+    """Raise FORGE-U010 where numbers are beyond what is checked cycle by cycle."""
+    for phase in schedule.phases:
+        check_extent(phase.graph)
+        if max([phase.ii, *phase.starts.values()]) > MOST_CYCLES:
+            raise error("FORGE-U010", f"the schedule of {phase.graph.name} has a time beyond {MOST_CYCLES} cycles")
 
 
 def violations(schedule: Schedule, machine: Machine) -> list[Violation]:
@@ -85,9 +96,10 @@ def unproved(schedule: Schedule) -> list[Violation]:
     An interval is the least if every smaller one, down to the largest bound, was refuted; this is known of the best
     schedule alone, and where there is one loop: of several, what is least is a sum.
     """
-    stated, last = schedule.certificate, schedule.phases[-1]
-    if stated is None:
+    stated = schedule.certificate
+    if stated is None or not schedule.phases:
         return []
+    last = schedule.phases[-1]
     if stated.status not in STATUSES:
         return [Violation("certificate", f"its status {stated.status} is none of {', '.join(STATUSES)}")]
     if stated.status == "timeout":

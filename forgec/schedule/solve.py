@@ -73,9 +73,13 @@ def schedules(
 
     Raises:
         ForgecError: FORGE-S001 where no kernel fits the machine, with a least set of constraints that conflict;
-            FORGE-S002 where the limit ended the search before any was found.
+            FORGE-S002 where the limit ended the search before any was found; FORGE-U010 where a graph uses a unit
+            that the machine does not have.
     """
     began = time.perf_counter()
+    for kernel in kernels:
+        for graph in kernel:
+            know_units(graph, machine)
     solver = Solver(machine, Budget(limit), seed)
     found: list[Found] = []
     searches = [Search(kernel, machine) for kernel in kernels]
@@ -124,6 +128,18 @@ def schedules(
             raise error("FORGE-X001", f"the schedule of {kernels[0][0].name} is not as proved: {wrong[0].text}")
         results.append(schedule)
     return results
+
+
+def know_units(graph: Graph, machine: Machine) -> None:
+    """Raise FORGE-U010 where an op holds a unit that the machine does not have."""
+    for op in graph.ops:
+        for use in op.uses:
+            if use.unit not in machine.units:
+                raise error(
+                    "FORGE-U010",
+                    f"op {op.name} of graph {graph.name} uses the unit {use.unit}, which {machine.name} has not",
+                    notes=("it has " + ", ".join(sorted(machine.units)),),
+                )
 
 
 def status_of(found: Found, undecided: Sequence[Search]) -> str:

@@ -84,6 +84,37 @@ def test_violations_are_named(graph: Path, tmp_path: Path) -> None:
     assert {each["rule"] for each in found.json["schedules"][0]["violations"]} >= {"dependences", "memories"}
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"groups": [{"name": "idle", "warps": 1, "registers": 24, "ops": []}]}, "idle has no ops"),
+        ({"phases": []}, "it has no phases"),
+    ],
+)
+def test_schedules_without_ops_or_loops_are_not_legal(
+    graph: Path, tmp_path: Path, change: dict[str, Any], says: str
+) -> None:
+    stored = tmp_path / "out.json"
+    scheduled(graph, "-o", stored)
+    values = json.loads(stored.read_text())
+    values["schedules"][0] |= change
+    stored.write_text(json.dumps(values))
+    finished = forgec("schedule", "--check", stored)
+    assert finished.code == 1
+    assert f"structure: {says}" in finished.err
+
+
+def test_times_beyond_what_is_checked_are_refused(graph: Path, tmp_path: Path) -> None:
+    stored = tmp_path / "out.json"
+    scheduled(graph, "-o", stored)
+    values = json.loads(stored.read_text())
+    values["schedules"][0]["phases"][0]["ii"] = 10**15
+    stored.write_text(json.dumps(values))
+    finished = forgec("schedule", "--check", stored)
+    assert finished.code == 1
+    assert "has a time beyond" in finished.err
+
+
 def test_what_a_certificate_claims_is_compared(graph: Path, tmp_path: Path) -> None:
     stored = tmp_path / "out.json"
     scheduled(graph, "-o", stored)

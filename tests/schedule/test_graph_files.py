@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from forgec.diagnostics import ForgeError
 from forgec.schedule import files
 from forgec.schedule.check import check
-from forgec.schedule.graph import MEMORIES, Dependence, Graph, Op, Read, Use, Value
-from forgec.schedule.machine import named
+from forgec.schedule.graph import MEMORIES, Dependence, Graph, Op, Read, Use, Value, check_extent
+from forgec.schedule.machine import Machine, named
 from forgec.schedule.solve import schedules
 
 NAMES = st.text(min_size=1, max_size=8)
@@ -107,6 +107,10 @@ def test_the_example_of_the_docs_is_a_graph() -> None:
         ({"colour": 1}, "colour"),
         ({"ops": [{"name": "a", "kind": "k", "issue": "soon", "latency": 1}]}, "ops.0.issue"),
         ({"values": [{"name": "v", "producer": "b", "memory": "register", "size": 1, "reads": []}]}, "names the op b"),
+        ({"trips": 0}, "trips are 1 at the least"),
+        ({"traffic": -1}, "negative traffic"),
+        ({"resident": {"shared": -1}}, "negative traffic or resident"),
+        ({"resident": {"disk": 1}}, "resident is in disk"),
     ],
 )
 def test_what_is_no_graph_is_refused_by_its_place(change: dict[str, Any], says: str, tmp_path: Path) -> None:
@@ -116,3 +120,51 @@ def test_what_is_no_graph_is_refused_by_its_place(change: dict[str, Any], says: 
         files.read(Graph, path)
     assert caught.value.code == "FORGE-U010"
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "field"),
+    [
+        (None, "round_to"),
+        (None, "shared_bytes"),
+        ("registers", "granularity"),
+        ("registers", "group_warps"),
+        ("handover", "bytes_per_cycle"),
+        ("handover", "latency"),
+    ],
+)
+def test_numbers_that_no_machine_can_have_are_refused_by_name(part: str | None, field: str) -> None:
+    values = files.to_values(named("sm_90a"))
+    (values if part is None else values[part])[field] = -1
+    with pytest.raises(ForgeError, match=f"{field} of machine sm_90a") as caught:
+        files.from_values(Machine, values, "mine")
+    assert caught.value.code == "FORGE-U010"
+
+
+def test_an_instruction_takes_no_negative_time() -> None:
+    values = files.to_values(named("sm_90a"))
+    values["instructions"]["load"]["latency"] = -800
+    with pytest.raises(ForgeError, match=r"instructions\.load\.latency of machine sm_90a is negative"):
+        files.from_values(Machine, values, "mine")
+
+
+def test_a_unit_that_the_machine_lacks_is_named() -> None:
+    graph = Graph("g", (Op("a", "k", 1, 1, (Use("abacus", 1),)),))
+    with pytest.raises(ForgeError, match="op a of graph g uses the unit abacus") as caught:
+        schedules([[graph]], named("sm_90a"))
+    assert caught.value.code == "FORGE-U010"
+
+
+@pytest.mark.parametrize(
+    ("graph", "says"),
+    [
+        (Graph("g", (Op("a", "k", 1, 10**15),)), "op a of graph g"),
+        (Graph("g", (Op("a", "k", 1, 1),), (Value("v", "a", "shared", 10**30, ()),)), "value v of graph g"),
+        (Graph("g", (Op("a", "k", 1, 1),), dependences=(Dependence("a", "a", 1, 10**9),)), "the dependence of a on a"),
+        (Graph("g", (Op("a", "k", 1, 1),), resident={"shared": 10**30}), "what is resident in graph g"),
+    ],
+)
+def test_numbers_beyond_what_is_solved_are_refused(graph: Graph, says: str) -> None:
+    with pytest.raises(ForgeError, match=f"{says} has a number beyond") as caught:
+        check_extent(graph)
+    assert caught.value.code == "FORGE-U010"

@@ -105,6 +105,22 @@ def test_a_conflict_of_two_constraints_names_both() -> None:
     assert "memory" not in message
 
 
+def test_an_op_that_takes_nothing_of_its_stream_may_start_within_another() -> None:
+    # A hand-over could take time of the stream, but there is one group only.
+    graph = Graph(
+        "within",
+        (op("long", 3, 3), op("mark", 0, 0)),
+        (Value("v", "mark", "shared", 1, (Read("long", 0, 1),)),),
+        (Dependence("long", "mark", 1), Dependence("mark", "long", 2, 1)),
+    )
+    machine = roomy_machine(most_warps=1)
+    machine = replace(machine, handover=replace(machine.handover, put=1, get=1))
+    schedule = solved([graph], machine)
+    assert schedule is not None
+    assert check(schedule, machine) == []
+    assert (schedule.phases[0].ii, schedule.phases[0].length) == (3, 3)
+
+
 def test_the_same_seed_gives_the_same_schedule() -> None:
     random = Random(7)
     machine = roomy_machine()
