@@ -12,6 +12,7 @@ from forgec.schedule import machine
 from forgec.schedule.check import check
 from forgec.schedule.graph import Graph, Op, Read, Value
 from forgec.schedule.intervals import Intervals
+from forgec.schedule.kernels import named
 from forgec.schedule.model import Model
 from forgec.schedule.rings import Rings
 from forgec.schedule.simulate import simulate
@@ -190,3 +191,12 @@ def test_causal_attention_is_two_phases(masked_trips: int) -> None:
     stated = sum(phase.ii * phase.graph.trips for phase in schedule.phases) + sum(schedule.transitions)
     assert ran.cycles <= stated + schedule.phases[-1].length
     assert ran.cycles >= 0.95 * stated
+
+
+def test_intervals_at_which_buffers_cannot_fit_are_not_tried_one_by_one() -> None:
+    """With little shared memory, most pairs of intervals are too short for what their loops keep."""
+    small = replace(machine.named("sm_90a"), shared_bytes=65536)
+    schedule = schedules(named("gemm-epilogue", small), small, limit=8)[0]
+    assert schedule.certificate is not None
+    assert schedule.certificate.status == "optimal"
+    assert check(schedule, small) == []
