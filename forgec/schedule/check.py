@@ -45,6 +45,9 @@ def structure(schedule: Schedule, machine: Machine) -> Iterator[Violation]:
     for group in schedule.groups:
         if not group.ops:
             yield Violation("structure", f"{group.name} has no ops")
+    names = Counter(group.name for group in schedule.groups)
+    for name in sorted(name for name, count in names.items() if count > 1):
+        yield Violation("structure", f"{names[name]} groups are named {name}")
     members = Counter(name for group in schedule.groups for name in group.ops)
     known = {op.name for phase in schedule.phases for op in phase.graph.ops}
     for name in sorted(known | set(members)):

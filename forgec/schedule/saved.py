@@ -113,6 +113,10 @@ def unproved(schedule: Schedule) -> list[Violation]:
         )
     if stated.quantum < 1:
         return [*found, Violation("certificate", f"its times are multiples of {stated.quantum} cycles")]
+    times = [time for phase in schedule.phases for time in (phase.ii, *phase.starts.values())]
+    if any(time % stated.quantum for time in times):
+        text = f"its times are said to be multiples of {stated.quantum} cycles, and are not"
+        return [*found, Violation("certificate", text)]
     # Durations are rounded up to multiples of the quantum.
     rounded = sum(
         max(phase.starts[op.name] + -(-op.span // stated.quantum) * stated.quantum for op in phase.graph.ops)

@@ -10,6 +10,7 @@ import pytest
 from forgec.diagnostics import ForgeError
 from forgec.schedule import kernels, machine, report, store
 from forgec.schedule.bounds import lower_bounds
+from forgec.schedule.check import check
 from forgec.schedule.machine import Machine
 from forgec.schedule.page import page
 from forgec.schedule.report import JOINT, as_data, as_text, off, proof
@@ -155,7 +156,16 @@ def test_a_certificate_may_not_claim_more_than_it_lists() -> None:
     assert "none of optimal" in said(best, replace(stated, status="proved"))
     assert "and no less than 1 is proved" in said(best, replace(stated, least_length=1))
     assert "this schedule has" in said(best, replace(stated, least_length=10 * phase.length))
+    assert "are not" in said(best, replace(stated, quantum=10**6))
     assert unproved(replace(best, certificate=None)) == []
+
+
+def test_groups_have_names_of_their_own() -> None:
+    facts = machine.named("sm_90a")
+    best = solved(facts, 128)[0]
+    assert len(best.groups) > 1
+    same = replace(best, groups=tuple(replace(group, name="alike") for group in best.groups))
+    assert f"{len(best.groups)} groups are named alike" in [each.text for each in check(same, facts)]
 
 
 def test_optimal_among_rounded_times_is_called_so() -> None:
