@@ -169,3 +169,10 @@ def test_fewer_elements_than_places_are_an_error() -> None:
     assert few(-torch.ones(4), torch.arange(2.0)).tolist() == [-1] * 4
     with pytest.raises(forgec.ForgeError):
         few(torch.ones(4), torch.arange(2.0))
+
+
+@pytest.mark.parametrize("value", [0.5, 1.7, -1.7, 2])
+def test_a_fraction_added_to_integers_is_cut(value: float) -> None:
+    x = torch.tensor([-1, 0, 1, 2])
+    compiled = forgec.compile(lambda x: torch.addcmul(x, x, x, value=value), (x,), target="cpu:host")
+    assert torch.equal(compiled(x), torch.addcmul(x, x, x, value=value))

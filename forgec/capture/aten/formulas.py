@@ -110,6 +110,8 @@ def _add_scaled(call: Call) -> Result:
     divided = call.name == "aten::addcdiv"
     f = Formula(call, floats=divided)
     value, first = call.number("value"), f["tensor1"]
+    if types.dtype(f.target) not in (*types.FLOATS, *types.COMPLEX):
+        value = int(value)  # torch takes it for a number of the tensors' dtype
     if value != 1:
         first = f(b.MulOp, first, value)
     return f.result(f(b.AddOp, f["self"], f(b.DivOp if divided else b.MulOp, first, f["tensor2"])))
