@@ -11,7 +11,7 @@ from forgec.schedule.bounds import lower_bounds
 from forgec.schedule.machine import Machine
 from forgec.schedule.reasons import between, listed
 from forgec.schedule.schedule import Bound, Certificate, Phase, Schedule
-from forgec.schedule.simulate import Simulation, simulate
+from forgec.schedule.simulate import Simulation, middle, simulate
 from forgec.schedule.timeline import Bar, channels, group_lanes, reserved, unit_lanes
 
 RUN = 32
@@ -180,11 +180,7 @@ def per_iteration(schedule: Schedule, simulated: Simulation) -> float:
     for event in simulated.events:
         if event.phase == phase:
             ends[event.iteration] = max(ends.get(event.iteration, 0), event.done)
-    numbers = sorted(ends)
-    middle = numbers[len(numbers) // 4 : -(-3 * len(numbers) // 4)]
-    if len(middle) < 2:
-        return float(simulated.cycles)
-    return (ends[middle[-1]] - ends[middle[0]]) / (len(middle) - 1)
+    return middle(ends, simulated.cycles)
 
 
 def off(simulated: float, solved: float) -> str:

@@ -63,7 +63,7 @@ def roomy_machine(**changes: object) -> Machine:
         registers=replace(random.registers, total=1 << 20, most=64, reserve=0, uniform=False),
         handover=replace(random.handover, put=0, get=0, latency=0),
     )
-    return replace(roomy, **changes)  # type: ignore[arg-type]
+    return replace(roomy, **changes)  # type: ignore[arg-type] - of several types
 
 
 def solved(kernel: Sequence[Graph], machine: Machine) -> Schedule | None:

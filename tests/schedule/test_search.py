@@ -136,7 +136,7 @@ def test_a_conflict_is_irreducible(budget: dict[str, object]) -> None:
     explained = 0
     for seed in range(3000, 3040):
         random = Random(seed)
-        machine = replace(random_machine(random), **budget)  # type: ignore[arg-type]
+        machine = replace(random_machine(random), **budget)  # type: ignore[arg-type] - of several types
         graph = random_graph(random, machine, 4)
         try:
             schedules([[graph]], machine)
@@ -225,7 +225,7 @@ def test_the_heuristic_gives_fewer_buffers_where_memory_is_small() -> None:
 
 
 def replace_unit(machine: Machine) -> dict[str, object]:
-    return {**machine.units, "a": replace(machine.units["a"], capacity=1)}  # type: ignore[dict-item]
+    return {**machine.units, "a": replace(machine.units["a"], capacity=1)}
 
 
 def test_the_bound_of_length_counts_units_and_streams() -> None:

@@ -57,7 +57,7 @@ Change = Callable[[Operation], None]
 
 def without_tokens(op: Operation) -> None:
     """A put or a freeing that does not wait for the asynchronous op."""
-    op.operands = [operand for operand in op.operands if operand not in op.after]  # type: ignore[attr-defined]
+    op.operands = [operand for operand in op.operands if operand not in op.after]  # type: ignore[attr-defined] - of ops with tokens
 
 
 def of_the_next(op: Operation) -> None:

@@ -42,7 +42,7 @@ def blackwell() -> Machine:
 
 def refusal(kernel: KernelOp, model: Machine, **options: object) -> str:
     with pytest.raises(ForgeError) as caught:
-        extract(kernel, model, **options)  # type: ignore[arg-type]
+        extract(kernel, model, **options)  # type: ignore[arg-type] - of several types
     assert caught.value.code == "FORGE-U010"
     assert kernel.sym_name.data in str(caught.value)
     return str(caught.value)
@@ -238,7 +238,7 @@ func.func @forward(%x: tensor<64x32768xf32>) -> tensor<64x32768xf32> {
   func.return %y : tensor<64x32768xf32>
 }
 """
-    (kernel,) = kernels_of(parse(text_of(lowered(text, pipeline=ON_HOPPER)[0].parent_op())))  # type: ignore[arg-type]
+    (kernel,) = kernels_of(parse(text_of(lowered(text, pipeline=ON_HOPPER)[0].parent_op())))  # type: ignore[arg-type] - a module
     assert "2 loops" in refusal(kernel, hopper)
     first, second = phases(kernel, hopper)
     assert [op.name for op in first.graph.ops] == ["load_arg0", "max"]
@@ -371,13 +371,13 @@ def test_refusals(hopper: Machine, blackwell: Machine) -> None:
 def test_graphs_of_a_file(hopper: Machine, tmp_path: Path) -> None:
     path = tmp_path / "kernels.mlir"
     module = attention(64, 64, 64, 64 * 6).parent_op()
-    path.write_text(text_of(module))  # type: ignore[arg-type]
+    path.write_text(text_of(module))  # type: ignore[arg-type] - a module
     found = graphs(path, hopper)
     assert [graph.tile["parts"] for (graph,) in found] == [1, 2, 3]
     assert [graph.work / found[0][0].work for (graph,) in found] == [1, 2, 3]
     two = tmp_path / "two.mlir"
     (linear,) = lowered(LINEAR.replace("ROWS", "128"), TILES)
-    two.write_text(text_of(module) + text_of(linear.parent_op()))  # type: ignore[arg-type]
+    two.write_text(text_of(module) + text_of(linear.parent_op()))  # type: ignore[arg-type] - the same
     with pytest.raises(ForgeError, match="2 kernels"):
         graphs(two, hopper)
     assert graphs(two, hopper, name=linear.sym_name.data)[0][0].name == linear.sym_name.data
