@@ -176,3 +176,11 @@ def test_a_fraction_added_to_integers_is_cut(value: float) -> None:
     x = torch.tensor([-1, 0, 1, 2])
     compiled = forgec.compile(lambda x: torch.addcmul(x, x, x, value=value), (x,), target="cpu:host")
     assert torch.equal(compiled(x), torch.addcmul(x, x, x, value=value))
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e30])
+def test_what_is_no_integer_is_refused_as_torch_does(value: float) -> None:
+    x = torch.tensor([-1, 0, 1, 2])
+    compiled = forgec.compile(lambda x: torch.addcmul(x, x, x, value=value), (x,), target="cpu:host")
+    with pytest.raises(forgec.ForgeError, match="without overflow"):
+        compiled(x)

@@ -111,6 +111,8 @@ def _add_scaled(call: Call) -> Result:
     f = Formula(call, floats=divided)
     value, first = call.number("value"), f["tensor1"]
     if types.dtype(f.target) not in (*types.FLOATS, *types.COMPLEX):
+        if not abs(value) < 2**63:
+            return None  # torch refuses it when it runs
         value = int(value)  # torch takes it for a number of the tensors' dtype
     if value != 1:
         first = f(b.MulOp, first, value)
