@@ -104,6 +104,14 @@ def hint(model: Model, solver: cp_model.CpSolver) -> None:
             model.cp.add_hint(variable, solver.value(variable))
 
 
+def hint_places(model: Model, phase: int, places: Mapping[str, tuple[int, int]]) -> None:
+    """Start the next solve from these slots and stages of one phase."""
+    times = model.times[phase]
+    for name, (slot, stage) in places.items():
+        model.cp.add_hint(times.slot[name], slot)
+        model.cp.add_hint(times.stage[name], stage)
+
+
 def signature(model: Model, solver: cp_model.CpSolver) -> tuple[tuple[int, ...], ...]:
     """What makes a solution distinct: the stages of each phase, and the groups."""
     stages = tuple(tuple(solver.value(stage) for stage in times.stage.values()) for times in model.times)

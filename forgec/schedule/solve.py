@@ -12,7 +12,6 @@ schedule is the best of what iterative modulo scheduling (``heuristic.py``) and 
 
 from __future__ import annotations
 
-import heapq
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,13 +19,14 @@ from fractions import Fraction
 from functools import cached_property
 
 from forgec.diagnostics import error
+from forgec.schedule.alone import Alone
 from forgec.schedule.bounds import length_bound, lower_bounds, with_most_warps
 from forgec.schedule.check import certificate as certificate_faults
 from forgec.schedule.check import check
 from forgec.schedule.conflict import no_schedule
 from forgec.schedule.graph import Graph
 from forgec.schedule.heuristic import Costs, Guess, Problem, guess_from, guesses
-from forgec.schedule.intervals import Intervals
+from forgec.schedule.intervals import Intervals, stretches
 from forgec.schedule.joined import joined_clusters, kept_apart
 from forgec.schedule.machine import Machine
 from forgec.schedule.model import Model, horizons
@@ -35,11 +35,13 @@ from forgec.schedule.rings import Rings
 from forgec.schedule.scale import quantum, scaled
 from forgec.schedule.schedule import Certificate, Phase, Schedule
 from forgec.schedule.solution import Solution, guessed_solution
-from forgec.schedule.solver import ALONE, Budget, Solver, solve_at
+from forgec.schedule.solver import Budget, Solver, solve_at
 from forgec.schedule.transition import with_transitions
 
 LOOKS_SERIAL = 2
 """After so many refuted intervals it is asked whether there is a schedule at all, which is a solve of its own."""
+SERIAL = 1.0
+"""Deterministic time for that question."""
 MORE_TO_FOLLOW = 8
 """Where what was found is not legal as a whole (no phase may follow the one before), so many more are looked at."""
 LARGE = 24
@@ -81,18 +83,8 @@ def schedules(
         for graph in kernel:
             know_units(graph, machine)
     solver = Solver(machine, Budget(limit), seed)
-    found: list[Found] = []
     searches = [Search(kernel, machine) for kernel in kernels]
-    heap = [(search.key, number) for number, search in enumerate(searches) if search.fate == "open"]
-    heapq.heapify(heap)
-    while heap:
-        key, number = heapq.heappop(heap)
-        if len(found) >= k and key >= found[-1].key:
-            break
-        search = searches[number]
-        found = sorted([*found, *search.step(solver, k)], key=lambda each: each.key)[:k]
-        if search.fate == "open":
-            heapq.heappush(heap, (search.key, number))
+    found = best_of(searches, solver, k)
     open_ones = [search for search in searches if search.undecided]
     if not found:
         for search in sorted(open_ones, key=lambda search: search.key):
@@ -128,6 +120,30 @@ def schedules(
             raise error("FORGE-X001", f"the schedule of {kernels[0][0].name} is not as proved: {wrong[0].text}")
         results.append(schedule)
     return results
+
+
+def best_of(searches: Sequence[Search], solver: Solver, k: int) -> list[Found]:
+    """The ``k`` best schedules: tiles by what they cost at the least, until none can be better.
+
+    A tile whose phases are each known to be possible at some intervals promises what those cost. What costs more than
+    the best promise need not be looked at: it is lowered as far as it goes, and others are asked whether they can be as
+    good, not how good they are.
+    """
+    found: list[Found] = []
+    while True:
+        promising = [search for search in searches if search.promise is not None] if k == 1 else []
+        best = min(promising, key=lambda search: search.promise or 0, default=None)
+        costs = [found[-1].key[0]] if len(found) >= k else []
+        if best is not None and best.promise is not None:
+            costs.append(best.promise)
+        most = min(costs, default=None)
+        rows = [search for search in searches if search.fate == "open" and (most is None or search.key[0] <= most)]
+        if len(found) >= k:
+            rows = [search for search in rows if search.key < found[-1].key]
+        if not rows:
+            return found
+        search = best if best in rows and best.bracketed else min(rows, key=lambda search: (search.settled, search.key))
+        found = sorted([*found, *search.step(solver, k, most)], key=lambda each: each.key)[:k]
 
 
 def know_units(graph: Graph, machine: Machine) -> None:
@@ -168,7 +184,6 @@ class Search:
 
     def __init__(self, kernel: Kernel, machine: Machine) -> None:
         self.kernel, self.machine = kernel, machine
-        self.refuted: list[int] = []
         self.undecided: list[int] = []
         self.best: tuple[int, ...] | None = None
         self.trips = [graph.trips for graph in kernel]
@@ -181,8 +196,6 @@ class Search:
         # In cycles until it is this tile's turn: many tiles are never looked at again.
         self.unit, self.distortion, self.ready = 1, 0.0, False
         self.iis = tuple(row[0].cycles for row in self.bounds)
-        self.blamed: set[int] = set()
-        self.possible: set[tuple[int, int]] = set()
         self.tries = 0
         # Whether phases that are possible one by one have not been so together.
         self.doubtful = False
@@ -232,22 +245,27 @@ class Search:
         return {
             **self.kernel[0].tile,
             "least_cost": float(self.key[0]),
-            "refuted": len(self.refuted),
+            "refuted": self.intervals.count if self.ready else 0,
             "fate": "undecided" if self.undecided else fate,
         }
 
     @cached_property
     def intervals(self) -> Intervals:
         """Those that are still open. With longer ones than ``serial`` nothing is possible that is not at those."""
-        return Intervals(self.least, self.serial, self.trips)
+        return Intervals(self.least, self.serial, self.trips, [stretches(graph) for graph in self.graphs])
+
+    @cached_property
+    def alone(self) -> Alone:
+        """What is known of each phase by itself."""
+        return Alone(self.graphs, self.machine, self.unit, self.intervals)
 
     @cached_property
     def rings(self) -> Rings:
         """What phases need of memories together."""
         return Rings(self.graphs, self.machine, self.unit)
 
-    def step(self, solver: Solver, k: int) -> list[Found]:
-        """Solve at the next interval."""
+    def step(self, solver: Solver, k: int, most: Fraction | None = None) -> list[Found]:
+        """Solve at the next interval. What costs more than ``most`` is of no use."""
         if not self.ready:
             self.prepare()
             return []
@@ -257,7 +275,10 @@ class Search:
         self.tries += 1
         iis, before = self.iis, self.key[0]
         several: list[Found] = []
-        if not self.refuted_alone(iis, sorted(self.blamed), solver):
+        place = self.alone.open(iis) if self.probes else None
+        if place is not None:
+            self.alone.probe(place, iis, solver, self.longest(place, most))
+        else:
             several, outcome = self.together(iis, solver, k)
             self.best = self.best or (iis if several else None)
             if outcome == "unknown":
@@ -265,6 +286,8 @@ class Search:
                 self.least_open = self.key
                 self.undecided.append(iis[-1] * self.unit)
                 return several or self.guessed()
+            if outcome == "infeasible":
+                self.rule_out(iis)
             if self.intervals.peek() == iis:
                 self.intervals.pop()
         following = self.intervals.peek()
@@ -278,6 +301,47 @@ class Search:
         if len(several) >= k and self.key[0] > before:
             self.fate = "solved"
         return several
+
+    def rule_out(self, iis: tuple[int, ...]) -> None:
+        """Keep that the solver refuted these intervals."""
+        if len(iis) == 1:
+            self.intervals.refute(0, iis[0])
+            self.undecided = [each for each in self.undecided if each // self.unit not in self.intervals.refuted[0]]
+        else:
+            self.intervals.refute_together(iis)
+
+    @property
+    def promise(self) -> Fraction | None:
+        """What a schedule may cost at intervals that are possible for each phase by itself, where such are known."""
+        if not self.probes or not all(self.intervals.stretch):
+            return None
+        highs = [self.alone.high.get(place) for place in range(len(self.graphs))]
+        if any(high is None for high in highs) or self.fate != "open":
+            return None
+        at = [max(high or 0, ii) for high, ii in zip(highs, self.iis, strict=True)]
+        return Fraction(self.cycles(at)) / self.work
+
+    @property
+    def bracketed(self) -> bool:
+        """Whether shorter intervals than those of the promise are open."""
+        return self.promise is not None and self.alone.open(self.iis) is not None
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to be asked of single phases at the next intervals."""
+        return self.probes and self.alone.open(self.iis) is None
+
+    @property
+    def probes(self) -> bool:
+        """Whether phases are asked one by one first: several, or one that was refuted and may be for long."""
+        return self.ready and (len(self.graphs) > 1 or bool(self.intervals.refuted[0]))
+
+    def longest(self, place: int, most: Fraction | None) -> int | None:
+        """The longest interval of a phase with which a schedule costs no more than that of another tile."""
+        if most is None:
+            return None
+        others = [0 if other == place else ii for other, ii in enumerate(self.iis)]
+        return int((most * self.work - self.cycles(others)) // (self.trips[place] * self.unit))
 
     def leave_out(self, iis: tuple[int, ...]) -> None:
         """Intervals at which buffers do not fit together: alone each phase's if they do not fit beside the least that
@@ -303,34 +367,15 @@ class Search:
             several, outcome = [], "infeasible"
         else:
             several, outcome = self.solve(iis, solver, k)
-        if outcome == "infeasible":
-            self.refuted.append(iis[-1] * self.unit)
-            others = [place for place in range(len(iis)) if place not in self.blamed]
-            self.doubtful = not self.refuted_alone(iis, others, solver) and len(iis) > 1
+        self.doubtful = len(iis) > 1 and outcome == "infeasible"
         return several, outcome
 
     def never(self, solver: Solver) -> bool:
         """Whether there is no schedule at any interval."""
         if next(guesses(self.problem, self.serial), None) is not None:
             return False
-        return solver.run(Model(self.graphs, self.serial, self.machine, self.unit))[1] == "infeasible"
-
-    def refuted_alone(self, iis: tuple[int, ...], places: Sequence[int], solver: Solver) -> bool:
-        """Whether one of these phases has no schedule at its interval, whatever the others do."""
-        if len(iis) == 1:
-            return False
-        for place in places:
-            if (place, iis[place]) in self.possible:
-                continue
-            model = Model(self.graphs, iis, self.machine, self.unit, alone=place)
-            if solver.run(model, ALONE)[1] == "infeasible":
-                self.blamed.add(place)
-                self.intervals.refute(place, iis[place])
-                if place == len(iis) - 1:
-                    self.refuted.append(iis[-1] * self.unit)
-                return True
-            self.possible.add((place, iis[place]))
-        return False
+        model = Model(self.graphs, self.serial, self.machine, self.unit)
+        return solver.run(model, most=SERIAL)[1] == "infeasible"
 
     def solve(self, iis: tuple[int, ...], solver: Solver, k: int) -> tuple[list[Found], str]:
         """Up to ``k`` schedules at these intervals."""
@@ -338,7 +383,8 @@ class Search:
         if sum(len(graph.ops) for graph in self.graphs) >= LARGE:
             found = list(guesses(self.problem, iis))
             guess = min(found, key=lambda each: each.length(self.graphs), default=None)
-        several, outcome = solve_at(self.graphs, iis, solver, k, self.unit, guess)
+        places = self.alone.places if self.probes else None
+        several, outcome = solve_at(self.graphs, iis, solver, k, self.unit, guess, places)
         if outcome == "unknown" and guess is not None and not several:
             several, outcome = [self.solution_of(guess)], "found"
         results = self.following(several, iis)
@@ -388,7 +434,10 @@ class Search:
                 self.best = middle
                 found += several
                 continue
-            (self.refuted if outcome == "infeasible" else self.undecided).append(middle[-1] * self.unit)
+            if outcome == "infeasible":
+                self.rule_out(middle)
+            else:
+                self.undecided.append(middle[-1] * self.unit)
             if self.best is None:
                 break
             low = middle
@@ -424,10 +473,8 @@ class Search:
         """The certificate of a schedule, with what became of smaller intervals at its tile."""
         assert schedule.certificate is not None
         ii = schedule.phases[-1].ii
-        refuted = sorted({each for each in self.refuted if each < ii})
-        if len(self.kernel) > 1:
-            # Of the last phase by itself: others are impossible only beside certain intervals of other phases.
-            refuted = sorted(each * self.unit for each in self.intervals.refuted[-1] if each * self.unit < ii)
+        # Of the last phase by itself: others are impossible only beside certain intervals of other phases.
+        refuted = sorted(each * self.unit for each in self.intervals.refuted[-1] if each * self.unit < ii)
         undecided = {each for each in self.undecided if each < ii}
         if undecided and len(self.kernel) == 1:
             # Between the first that was not decided and this one nothing is known but what was refuted.

@@ -11,12 +11,13 @@ from ortools.sat.python import cp_model
 from forgec.schedule.graph import Graph
 from forgec.schedule.heuristic import Guess
 from forgec.schedule.machine import Machine
-from forgec.schedule.model import Model, Times
+from forgec.schedule.model import Model
 from forgec.schedule.solution import (
     Solution,
     exclude,
     hint,
     hint_guess,
+    hint_places,
     read_solution,
     shortfall,
     signature,
@@ -24,14 +25,16 @@ from forgec.schedule.solution import (
     waiting,
 )
 
+CORES = 1.0
+"""Deterministic time for the shortest length by cores, which proves at once or not at all."""
 SHARE = 0.4
 """The part of what is left of the time that one solve may take."""
 SECOND = 0.15
 """CP-SAT's deterministic time of one second on such models, as measured: less than 1, since no relaxation is solved."""
-TIDY = 2.0
+TIDY = 0.5
 """Deterministic time for what no certificate speaks of: few groups, short transitions and slack."""
 SOON = 0.5
-"""Deterministic time after which what each of several phases could do by itself is asked first."""
+"""Deterministic time after which lateness and length are sought one after the other."""
 ALONE = 0.1
 """The part of what is left of the time that is spent on one phase alone."""
 
@@ -57,10 +60,13 @@ class Solver:
     budget: Budget = field(default_factory=Budget)
     seed: int = 0
 
-    def run(self, model: Model, share: float = SHARE, most: float = inf) -> tuple[cp_model.CpSolver, str]:
+    def run(
+        self, model: Model, share: float = SHARE, most: float = inf, *, cores: bool = False, strong: bool = False
+    ) -> tuple[cp_model.CpSolver, str]:
         """Solve a model with one worker: ``optimal``, ``feasible``, ``infeasible`` or ``unknown``.
 
-        ``share``: of what is left of the budget; ``most``: deterministic time that it takes at the most.
+        ``share``: of what is left of the budget; ``most``: deterministic time that it takes at the most. ``cores``: the
+        objective is bounded by what forbids its parts to be small. ``strong``: more is derived from orders.
         """
         if not self.budget.left:
             return cp_model.CpSolver(), "unknown"
@@ -69,6 +75,8 @@ class Solver:
         solver.parameters.random_seed = self.seed
         # Times are integers in disjunctions: the linear relaxation says nothing of them, and costs most of the time.
         solver.parameters.linearization_level = 0
+        solver.parameters.optimize_with_core = cores
+        solver.parameters.use_strong_propagation_in_disjunctive = strong
         solver.parameters.max_deterministic_time = max(min(self.budget.left * share, most) * SECOND, 1e-3)
         try:
             status = solver.solve(model.cp)
@@ -83,74 +91,42 @@ class Solver:
         return solver, name
 
 
-@dataclass(frozen=True)
-class Alone:
-    """One phase by itself, whatever the others do: what its cost is at the least, and the slots and stages of that."""
-
-    least: int = 0
-    places: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    infeasible: bool = False
-
-
-def cost_of(model: Model, times: Times, weight: int) -> cp_model.LinearExpr:
-    """Latencies that are no promise first; then the length, which is below ``weight``."""
-    return shortfall(model, times) * weight + times.length
-
-
-def best_alone(
-    graphs: Sequence[Graph], iis: Sequence[int], solver: Solver, unit: int, phase: int, weight: int
-) -> Alone:
-    """A bound of what a phase costs in any schedule of all."""
-    model = Model(graphs, iis, solver.machine, unit, alone=phase)
-    (times,) = model.times
-    model.cp.minimize(cost_of(model, times, weight))
-    run, outcome = solver.run(model, ALONE)
-    if outcome not in ("optimal", "feasible"):
-        return Alone(infeasible=outcome == "infeasible")
-    places = {name: (run.value(times.slot[name]), run.value(times.stage[name])) for name in times.slot}
-    return Alone(max(round(run.best_objective_bound), 0), places)
+Places = Mapping[str, tuple[int, int]]
+"""Slots and stages of the ops of one phase."""
 
 
 def solve_at(
-    graphs: Sequence[Graph], iis: Sequence[int], solver: Solver, k: int, unit: int, guess: Guess | None = None
+    graphs: Sequence[Graph],
+    iis: Sequence[int],
+    solver: Solver,
+    k: int,
+    unit: int,
+    guess: Guess | None = None,
+    places: Mapping[int, Places] | None = None,
 ) -> tuple[list[Solution], str]:
     """Up to ``k`` solutions at these intervals, the best first; and ``found``, ``infeasible`` or ``unknown``.
 
-    ``infeasible`` where there are fewer than ``k``, each of which is there: then there are no others.
+    ``infeasible`` where there are fewer than ``k``, each of which is there: then there are no others. ``guess`` and
+    ``places`` (of phases that were solved by themselves) are where the solver begins.
     """
     found: list[Solution] = []
     taken: list[tuple[tuple[int, ...], ...]] = []
-    alone: list[Alone] = []
     for _ in range(k):
         model = Model(graphs, iis, solver.machine, unit)
         exclude(model, taken)
-        weight = sum(model.longest) + 1
-        costs = [cost_of(model, times, weight) for times in model.times]
-        cost = sum(costs, start=0)
-        model.cp.minimize(cost)
+        late = cp_model.LinearExpr.sum([shortfall(model, times) for times in model.times])
+        length = cp_model.LinearExpr.sum([times.length for times in model.times])
         if guess is not None and not taken:
             hint_guess(model, guess)
-        first, outcome = solver.run(model, most=inf if len(graphs) == 1 else SOON)
-        if len(graphs) > 1 and outcome in ("feasible", "unknown"):
-            alone = alone or [best_alone(graphs, iis, solver, unit, phase, weight) for phase in range(len(graphs))]
-            if any(each.infeasible for each in alone):
-                return found, "infeasible"
-            model.cp.clear_hints()
-            for each, mine, times in zip(alone, costs, model.times, strict=True):
-                model.cp.add(mine >= each.least)
-                for name, (slot, stage) in each.places.items():
-                    model.cp.add_hint(times.slot[name], slot)
-                    model.cp.add_hint(times.stage[name], stage)
-            again = solver.run(model)
-            if again[1] != "unknown":
-                first, outcome = again
+        for phase, row in (places or {}).items() if guess is None or taken else ():
+            hint_places(model, phase, row)
+        first, outcome, lateness, least = shortest(model, solver, late, length)
         if outcome in ("infeasible", "unknown"):
             return found, "found" if found and outcome == "infeasible" else outcome
-        lateness, length = divmod(round(first.objective_value), weight)
-        proved = divmod(round(first.best_objective_bound), weight)
-        least = proved[1] if proved[0] == lateness else 0
+        reached = first.value(length)
         # Of the shortest those with the fewest groups, and of these one whose loops follow each other soon, with slack.
-        model.cp.add(cost <= round(first.objective_value))
+        model.cp.add(late <= lateness)
+        model.cp.add(length <= reached)
         groups = cp_model.LinearExpr.sum([literals[0].negated() for literals in model.has_size])
         slack = smallest_slack(model)
         wait, longest_wait = waiting(model)
@@ -161,8 +137,52 @@ def solve_at(
         second, result = solver.run(model, most=TIDY)
         best = second if result in ("optimal", "feasible") else first
         tight = 0 if slack is None else best.value(slack)
-        status = "optimal" if least == length else "feasible"
+        status = "optimal" if least == reached else "feasible"
         least = max(least, sum(times.least_length for times in model.times))
-        found.append(Solution(*read_solution(model, best), tight, lateness, length, status, least))
+        found.append(Solution(*read_solution(model, best), tight, lateness, reached, status, least))
         taken.append(signature(model, best))
     return found, "found"
+
+
+def shortest(
+    model: Model, solver: Solver, late: cp_model.LinearExpr, length: cp_model.LinearExpr
+) -> tuple[cp_model.CpSolver, str, int, int]:
+    """Latencies that are no promise first, then the length: a solution, what it is, how late it is not, and a bound of
+    the length of those that are as late.
+
+    Both at once, where that is quick. Else one after the other: of the length alone, cores are found soon.
+    """
+    first, outcome = cp_model.CpSolver(), "unknown"
+    if len(model.graphs) == 1:
+        weight = sum(model.longest) + 1
+        model.cp.minimize(late * weight + length)
+        first, outcome = solver.run(model, most=SOON)
+        if outcome == "infeasible":
+            return first, outcome, 0, 0
+        if outcome == "optimal":
+            lateness, least = divmod(round(first.objective_value), weight)
+            return first, outcome, lateness, least
+        if outcome == "feasible":
+            hint(model, first)
+    model.cp.minimize(late)
+    again, result = solver.run(model, most=SOON)
+    if result == "unknown" and outcome == "unknown":
+        model.cp.clear_objective()
+        again, result = solver.run(model)
+    if result in ("infeasible", "unknown") and outcome == "unknown":
+        return again, result, 0, 0
+    if result in ("optimal", "feasible"):
+        first = again
+    lateness = first.value(late)
+    hint(model, first)
+    model.cp.add(late <= lateness)
+    model.cp.minimize(length)
+    last, result = solver.run(model, most=CORES, cores=True)
+    if result != "optimal":
+        if result == "feasible":
+            hint(model, last)
+        again, outcome = solver.run(model)
+        last, result = (again, outcome) if outcome != "unknown" else (last, result)
+    if result == "unknown":
+        return first, "feasible", lateness, 0
+    return last, result, last.value(late), round(last.best_objective_bound)

@@ -1,0 +1,142 @@
+"""What one loop of a kernel can do at an interval, whatever the other loops do, by as few solves as may be.
+
+A loop that is impossible by itself is impossible beside every other. Where it stretches (``intervals.py``), its least
+interval is found by doubling steps and then by halving, instead of one interval after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from math import inf
+
+from forgec.schedule.graph import Graph, tied
+from forgec.schedule.intervals import Intervals
+from forgec.schedule.machine import Machine
+from forgec.schedule.model import Model
+from forgec.schedule.solver import ALONE, Solver
+
+EFFORTS = (inf,)
+"""Deterministic time for which a question is asked, then again, and at last."""
+
+
+def parts_only(graph: Graph) -> Graph:
+    """The graph without the ops that belong to no part: a relaxation, in which parts often have nothing in common but
+    units and budgets."""
+    ops = tuple(op for op in graph.ops if op.part is not None)
+    kept = {op.name for op in ops}
+    values = tuple(
+        replace(value, reads=tuple(read for read in value.reads if read.op in kept))
+        for value in graph.values
+        if value.producer in kept
+    )
+    dependences = tuple(each for each in graph.dependences if {each.source, each.target} <= kept)
+    return replace(graph, ops=ops, values=values, dependences=dependences)
+
+
+def parts_of(graph: Graph) -> list[int]:
+    """The numbers of the parts."""
+    return sorted({op.part for op in graph.ops if op.part is not None})
+
+
+def move_freely(model: Model) -> None:
+    """Leave out schedules that differ in how many intervals later ops run than others which they have no value or
+    dependence in common with, directly or through others. For models that are asked nothing of lengths."""
+    for times in model.times:
+        names = [op.name for op in times.graph.ops]
+        roots = tied(names, [(source, target) for source, target, _, _ in times.graph.precedences()])
+        fixed = {roots[times.anchor]}
+        for name in names:
+            if roots[name] not in fixed:
+                fixed.add(roots[name])
+                model.cp.add(times.stage[name] == 0)
+        # Of two equal halves the second is not more than half a turn behind the first: else it is before it.
+        halves = [[op for op in times.graph.ops if op.part == part] for part in parts_of(times.graph)]
+        if len(halves) == 2 and len(halves[0]) + len(halves[1]) == len(names):
+            first, second = (row[0] for row in halves)
+            if first.name == times.anchor and first.twin == second.twin and roots[first.name] != roots[second.name]:
+                model.cp.add(2 * times.slot[second.name] <= times.ii)
+
+
+@dataclass
+class Alone:
+    """The phases (scaled) of one kernel at one tile, each by itself.
+
+    ``low`` is kept by ``intervals``: the shortest of each phase that is not refuted. ``high``: the shortest at which it
+    is known to be possible. ``parted``: the same of its parts by themselves. ``step``: what is tried beyond ``low``.
+    ``effort``: how often a phase was asked in vain. ``places``: slots and stages at ``high``.
+    """
+
+    graphs: Sequence[Graph]
+    machine: Machine
+    unit: int
+    intervals: Intervals
+    high: dict[int, int] = field(default_factory=dict)
+    parted: dict[int, int] = field(default_factory=dict)
+    step: dict[int, int] = field(default_factory=dict)
+    places: dict[int, dict[str, tuple[int, int]]] = field(default_factory=dict)
+    effort: dict[int, int] = field(default_factory=dict)
+    unknown: set[tuple[int, int]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        relaxed = [parts_only(graph) if self.has_parts(graph) else None for graph in self.graphs]
+        self.relaxed = [graph for graph in relaxed if graph is not None]
+        if len(self.relaxed) < len(self.graphs):
+            self.relaxed = []
+
+    @staticmethod
+    def has_parts(graph: Graph) -> bool:
+        """Whether there are several parts, and ops beside them."""
+        return len(parts_of(graph)) > 1 and any(op.part is None for op in graph.ops)
+
+    def open(self, iis: Sequence[int]) -> int | None:
+        """A phase of which it is not known whether it is possible at its interval: the one that was asked for the
+        shortest time, and of these the one that runs most often."""
+        places = [place for place, ii in enumerate(iis) if not self.known(place, ii)]
+        return min(places, key=lambda p: (self.effort.get(p, 0), -self.intervals.trips[p]), default=None)
+
+    def known(self, place: int, ii: int) -> bool:
+        """Whether a phase is known to be possible, or nothing is to be found out."""
+        at = self.high.get(place, inf)
+        return (place, ii) in self.unknown or ii == at or (ii > at and self.intervals.stretch[place])
+
+    def probe(self, place: int, iis: Sequence[int], solver: Solver, most: int | None) -> None:
+        """Ask for one phase at an interval between its own of ``iis`` and ``most``, and keep what is said."""
+        ii = low = iis[place]
+        if self.intervals.stretch[place]:
+            high = self.high.get(place)
+            ii += self.step.get(place, 0) if high is None else (high - low) // 2
+            ii = max(low, min(ii, self.intervals.most[place], ii if most is None else most))
+        effort = self.effort.get(place, 0)
+        outcome = self.asked(place, [*iis[:place], ii, *iis[place + 1 :]], solver, EFFORTS[effort])
+        if outcome == "infeasible":
+            self.intervals.refute(place, ii)
+            self.step[place] = 2 * self.step.get(place, 0) + 1
+        elif outcome != "unknown":
+            self.high[place] = ii
+        elif effort + 1 < len(EFFORTS):
+            self.effort[place] = effort + 1
+        else:
+            self.unknown.add((place, low))
+
+    def asked(self, place: int, iis: Sequence[int], solver: Solver, time: float) -> str:
+        """Of a phase at its interval: ``infeasible``, ``unknown`` or what the solver says of a solution."""
+        ii = iis[place]
+        if self.relaxed and self.intervals.stretch[place] and ii < self.parted.get(place, ii + 1):
+            model = Model(self.relaxed, iis, self.machine, self.unit, alone=place)
+            move_freely(model)
+            outcome = solver.run(model, ALONE, time, strong=True)[1]
+            if outcome == "infeasible":
+                return "infeasible"
+            if outcome != "unknown":
+                self.parted[place] = ii
+        model = Model(self.graphs, iis, self.machine, self.unit, alone=place)
+        for name, (slot, stage) in self.places.get(place, {}).items():
+            model.cp.add_hint(model.times[0].slot[name], min(slot, ii - 1))
+            model.cp.add_hint(model.times[0].stage[name], stage)
+        run, outcome = solver.run(model, ALONE, time)
+        if outcome in ("optimal", "feasible"):
+            (times,) = model.times
+            slots, stages = times.slot, times.stage
+            self.places[place] = {name: (run.value(slots[name]), run.value(stages[name])) for name in slots}
+        return outcome
