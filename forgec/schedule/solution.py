@@ -9,6 +9,7 @@ from itertools import pairwise
 from ortools.sat.python import cp_model
 
 from forgec.schedule.bounds import length_bound
+from forgec.schedule.circles import Circle
 from forgec.schedule.graph import Graph, Op
 from forgec.schedule.heuristic import Guess, Problem, grants
 from forgec.schedule.model import Model, Times
@@ -188,7 +189,7 @@ def guessed_solution(problem: Problem, guess: Guess, graphs: Sequence[Graph]) ->
 
 
 def read_solution(
-    model: Model, solver: cp_model.CpSolver
+    model: Model, solver: cp_model.CpSolver, circles: Sequence[Circle] = ()
 ) -> tuple[list[dict[str, int]], tuple[Group, ...], dict[str, int]]:
     """Starts of each phase (units of the quantum), groups and buffer depths."""
     times = []
@@ -209,7 +210,11 @@ def read_solution(
             registers = solver.value(model.grant[group]) * model.machine.registers.granularity
             found.append(group_of(members, warps, registers, times, model.ops))
     groups = named_groups(found)
-    return times, groups, least_depths(model.graphs, model.iis, model.latency, times, homes_of(groups))
+    depths = least_depths(model.graphs, model.iis, model.latency, times, homes_of(groups))
+    for circle in circles:
+        if sum(depths[name] for name in circle.values) < circle.least:
+            depths |= {name: max(depths[name], solver.value(model.depth[name])) for name in circle.values}
+    return times, groups, depths
 
 
 def group_of(

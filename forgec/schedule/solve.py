@@ -23,6 +23,7 @@ from forgec.schedule.alone import Alone
 from forgec.schedule.bounds import length_bound, lower_bounds, with_most_warps
 from forgec.schedule.check import certificate as certificate_faults
 from forgec.schedule.check import check
+from forgec.schedule.circles import Circle, circles
 from forgec.schedule.conflict import no_schedule
 from forgec.schedule.graph import Graph
 from forgec.schedule.heuristic import Costs, Guess, Problem, guess_from, guesses
@@ -197,6 +198,7 @@ class Search:
         self.unit, self.distortion, self.ready = 1, 0.0, False
         self.iis = tuple(row[0].cycles for row in self.bounds)
         self.tries = 0
+        self.circles: list[Circle] = []
         # Whether phases that are possible one by one have not been so together.
         self.doubtful = False
         self.least_open = self.key
@@ -384,14 +386,20 @@ class Search:
             found = list(guesses(self.problem, iis))
             guess = min(found, key=lambda each: each.length(self.graphs), default=None)
         places = self.alone.places if self.probes else None
-        several, outcome = solve_at(self.graphs, iis, solver, k, self.unit, guess, places)
-        if outcome == "unknown" and guess is not None and not several:
-            several, outcome = [self.solution_of(guess)], "found"
+        while True:
+            several, outcome = solve_at(self.graphs, iis, solver, k, self.unit, guess, places, self.circles)
+            if outcome == "unknown" and guess is not None and not several:
+                several, outcome = [self.solution_of(guess)], "found"
+            broken = [each for solution in several for each in circles(self.graphs, solution.depths)]
+            new = [each for each in dict.fromkeys(broken) if each not in self.circles]
+            if not new:
+                break
+            self.circles += new
         results = self.following(several, iis)
         if len(results) < len(several):
             # What is proved of the length was so before any solution was left out.
             first = several[0]
-            several, _ = solve_at(self.graphs, iis, solver, k + MORE_TO_FOLLOW, self.unit)
+            several, _ = solve_at(self.graphs, iis, solver, k + MORE_TO_FOLLOW, self.unit, circles=self.circles)
             several = [each.beside(first) for each in several]
             results = self.following(several, iis)[:k]
             # There may be one that is legal among those that were not looked at.
@@ -401,7 +409,7 @@ class Search:
     def following(self, several: Sequence[Solution], iis: tuple[int, ...]) -> list[Found]:
         """Those whose phases can follow each other, and that the checker finds legal.
 
-        The model says nothing of one rule, the order of waits at one time, beyond the buffers that it needs.
+        The model says nothing of one rule, the order of waits, beyond the buffers that it needs.
         """
         found = [each for solution in several if (each := self.found(solution, iis))]
         return [each for each in found if not check(replace(each.schedule, certificate=None), self.machine)]

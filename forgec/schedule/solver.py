@@ -8,6 +8,7 @@ from math import inf
 
 from ortools.sat.python import cp_model
 
+from forgec.schedule.circles import Circle
 from forgec.schedule.graph import Graph
 from forgec.schedule.heuristic import Guess
 from forgec.schedule.machine import Machine
@@ -103,17 +104,21 @@ def solve_at(
     unit: int,
     guess: Guess | None = None,
     places: Mapping[int, Places] | None = None,
+    circles: Sequence[Circle] = (),
 ) -> tuple[list[Solution], str]:
     """Up to ``k`` solutions at these intervals, the best first; and ``found``, ``infeasible`` or ``unknown``.
 
     ``infeasible`` where there are fewer than ``k``, each of which is there: then there are no others. ``guess`` and
-    ``places`` (of phases that were solved by themselves) are where the solver begins.
+    ``places`` (of phases that were solved by themselves) are where the solver begins. ``circles``: of which values the
+    buffers have a least sum.
     """
     found: list[Solution] = []
     taken: list[tuple[tuple[int, ...], ...]] = []
     for _ in range(k):
         model = Model(graphs, iis, solver.machine, unit)
         exclude(model, taken)
+        for circle in circles:
+            model.cp.add(cp_model.LinearExpr.sum([model.depth[name] for name in circle.values]) >= circle.least)
         late = cp_model.LinearExpr.sum([shortfall(model, times) for times in model.times])
         length = cp_model.LinearExpr.sum([times.length for times in model.times])
         if guess is not None and not taken:
@@ -139,7 +144,7 @@ def solve_at(
         tight = 0 if slack is None else best.value(slack)
         status = "optimal" if least == reached else "feasible"
         least = max(least, sum(times.least_length for times in model.times))
-        found.append(Solution(*read_solution(model, best), tight, lateness, reached, status, least))
+        found.append(Solution(*read_solution(model, best, circles), tight, lateness, reached, status, least))
         taken.append(signature(model, best))
     return found, "found"
 
