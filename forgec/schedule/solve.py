@@ -33,7 +33,7 @@ from forgec.schedule.model import Model, horizons
 from forgec.schedule.pressure import cannot_fit
 from forgec.schedule.rings import Rings
 from forgec.schedule.scale import quantum, scaled
-from forgec.schedule.schedule import Certificate, Phase, Schedule
+from forgec.schedule.schedule import Certificate, Phase, Schedule, carried_slack
 from forgec.schedule.solution import Solution, guessed_solution
 from forgec.schedule.solver import ALONE, Budget, Solver, solve_at
 from forgec.schedule.transition import with_transitions
@@ -170,6 +170,9 @@ class Search:
         self.kernel, self.machine = kernel, machine
         self.refuted: list[int] = []
         self.undecided: list[int] = []
+        # Of several loops: intervals of all of them together, in cycles.
+        self.refuted_together: list[tuple[int, ...]] = []
+        self.undecided_together: list[tuple[int, ...]] = []
         self.best: tuple[int, ...] | None = None
         self.trips = [graph.trips for graph in kernel]
         self.work = sum((graph.work * graph.trips for graph in kernel), start=Fraction(0))
@@ -192,11 +195,13 @@ class Search:
         """Go over to units of a quantum, by which intervals may only become longer."""
         sizes = [quantum(graph, self.machine, row[0].cycles) for graph, row in zip(self.wide, self.bounds, strict=True)]
         self.unit = min(size for size, *_ in sizes)
-        self.distortion = max(loss for _, loss, _ in sizes)
         self.iis = tuple(
             bound if size == self.unit else lower_bounds(scaled(graph, self.unit), self.machine)[0].cycles
             for graph, (size, _, bound) in zip(self.wide, sizes, strict=True)
         )
+        exact = [row[0].cycles for row in self.bounds]
+        grown = [ii * self.unit / cycles - 1 for ii, cycles in zip(self.iis, exact, strict=True)]
+        self.distortion = max(grown) if self.unit > 1 else 0.0
         self.least, self.ready = self.iis, True
         self.least_open = self.key
 
@@ -216,6 +221,10 @@ class Search:
         clusters = joined_clusters(self.graphs)
         apart = frozenset(kept_apart(self.graphs, self.machine, clusters))
         return Problem(self.graphs, self.machine, Costs.of(self.machine, self.unit), clusters, apart)
+
+    def in_cycles(self, iis: Sequence[int]) -> tuple[int, ...]:
+        """Intervals that are in units of the quantum."""
+        return tuple(ii * self.unit for ii in iis)
 
     def cycles(self, iis: Sequence[int]) -> int:
         """Of all phases in their steady state."""
@@ -264,6 +273,7 @@ class Search:
                 self.fate = "undecided"
                 self.least_open = self.key
                 self.undecided.append(iis[-1] * self.unit)
+                self.undecided_together.append(self.in_cycles(iis))
                 return several or self.guessed()
             if self.intervals.peek() == iis:
                 self.intervals.pop()
@@ -292,6 +302,7 @@ class Search:
         for place in alone:
             self.intervals.refute(place, iis[place])
         if not alone:
+            self.refuted_together.append(self.in_cycles(iis))
             self.intervals.pop()
 
     def together(self, iis: tuple[int, ...], solver: Solver, k: int) -> tuple[list[Found], str]:
@@ -305,6 +316,7 @@ class Search:
             several, outcome = self.solve(iis, solver, k)
         if outcome == "infeasible":
             self.refuted.append(iis[-1] * self.unit)
+            self.refuted_together.append(self.in_cycles(iis))
             others = [place for place in range(len(iis)) if place not in self.blamed]
             self.doubtful = not self.refuted_alone(iis, others, solver) and len(iis) > 1
         return several, outcome
@@ -389,6 +401,8 @@ class Search:
                 found += several
                 continue
             (self.refuted if outcome == "infeasible" else self.undecided).append(middle[-1] * self.unit)
+            together = self.refuted_together if outcome == "infeasible" else self.undecided_together
+            together.append(self.in_cycles(middle))
             if self.best is None:
                 break
             low = middle
@@ -406,8 +420,9 @@ class Search:
             least_length=solution.least_length * self.unit,
             quantum=self.unit,
             distortion=self.distortion,
+            earlier_bounds=tuple(self.bounds[:-1]),
         )
-        slack = solution.slack * self.unit
+        slack = carried_slack(phases, self.unit)
         schedule = Schedule(self.machine.name, phases, solution.groups, solution.depths, certificate, slack)
         if len(phases) > 1:
             following = with_transitions(schedule, self.machine)
@@ -423,13 +438,26 @@ class Search:
     def certified(self, schedule: Schedule) -> Certificate:
         """The certificate of a schedule, with what became of smaller intervals at its tile."""
         assert schedule.certificate is not None
+        if len(self.kernel) > 1:
+            return self.certified_together(schedule, schedule.certificate)
         ii = schedule.phases[-1].ii
         refuted = sorted({each for each in self.refuted if each < ii})
-        if len(self.kernel) > 1:
-            # Of the last phase by itself: others are impossible only beside certain intervals of other phases.
-            refuted = sorted(each * self.unit for each in self.intervals.refuted[-1] if each * self.unit < ii)
         undecided = {each for each in self.undecided if each < ii}
-        if undecided and len(self.kernel) == 1:
+        if undecided:
             # Between the first that was not decided and this one nothing is known but what was refuted.
             undecided = set(range(min(undecided), ii, self.unit)) - set(refuted)
         return replace(schedule.certificate, refuted=tuple(refuted), undecided=tuple(sorted(undecided)))
+
+    def certified_together(self, schedule: Schedule, certificate: Certificate) -> Certificate:
+        """Of several loops: those of one that are impossible whatever the others have, and what else costs less."""
+        count, own = len(self.kernel), self.cycles([phase.ii for phase in schedule.phases])
+        alone: list[tuple[int | None, ...]] = [
+            tuple(ii * self.unit if other == place else None for other in range(count))
+            for place, row in enumerate(self.intervals.refuted)
+            for ii in sorted(row)
+        ]
+        known = {(place, ii) for row in alone for place, ii in enumerate(row) if ii is not None}
+        refuted = {row for row in self.refuted_together if self.cycles(row) < own}
+        others = sorted(row for row in refuted if not any(each in known for each in enumerate(row)))
+        undecided = tuple(sorted({row for row in self.undecided_together if self.cycles(row) < own}))
+        return replace(certificate, refuted_together=(*alone, *others), undecided_together=undecided)
