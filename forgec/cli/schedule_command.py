@@ -301,12 +301,11 @@ def _programs(question: Question, schedule: Persistent, loops: Schedule) -> Prog
 
 def _check(path: Path, target: str | None, *, as_json: bool) -> None:
     from forgec.diagnostics import Diagnostic
-    from forgec.schedule.saved import read, unproved, violations
+    from forgec.schedule.saved import read, shipped_otherwise, verdicts
 
     saved = read(path, None if target is None else _machine(target))
-    found = [violations(schedule, saved.machine) for schedule in saved.schedules]
-    if saved.schedules[0].machine == saved.machine.name:
-        found[0] += unproved(saved.schedules[0])
+    found = verdicts(saved, elsewhere=target is not None)
+    other = shipped_otherwise(saved.machine)
     if saved.persistent is not None:
         from forgec.schedule.check_persistent import check_persistent
 
@@ -323,7 +322,8 @@ def _check(path: Path, target: str | None, *, as_json: bool) -> None:
             }
             for schedule, broken in zip(saved.schedules, found, strict=True)
         ]
-        facts: dict[str, Any] = {"legal": legal, "machine": saved.machine.name, "schedules": schedules}
+        facts: dict[str, Any] = {"legal": legal, "machine": saved.machine.name, "machine_differs": other}
+        facts["schedules"] = schedules
         if saved.persistent is not None:
             facts["persistent"] = {
                 "interval_cycles": saved.persistent.interval,
@@ -337,6 +337,8 @@ def _check(path: Path, target: str | None, *, as_json: bool) -> None:
             what = f"the {'schedule' if count == 1 else f'{count} schedules'} and the persistent program keep"
         made = {schedule.machine for schedule in saved.schedules} - {saved.machine.name}
         print(f"{path}: OK, {what} all rules on {saved.machine.name}{f' (made for {made.pop()})' if made else ''}")
+        if other:
+            print(f"note: {saved.machine.name} is what the file says, which differs from the one that forgec has")
     else:
         report(
             [

@@ -8,7 +8,7 @@ table in cycles.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
@@ -287,3 +287,16 @@ def named(name: str) -> Machine:
         names = ", ".join(sorted(path.stem for path in FOLDER.glob("*.toml")))
         raise error("FORGE-U003", f"there is no machine {name}; there are {names}, and files in TOML or JSON")
     return files.read(Machine, own)
+
+
+def without_words(machine: Machine) -> Machine:
+    """A machine without what it says of its sources: better words for a number are no other number."""
+    return replace(
+        machine,
+        title="",
+        sources={},
+        units={name: replace(unit, source="", title="") for name, unit in machine.units.items()},
+        instructions={name: replace(each, source="") for name, each in machine.instructions.items()},
+        registers=replace(machine.registers, source=""),
+        handover=replace(machine.handover, source=""),
+    )
