@@ -93,10 +93,11 @@ def no_schedule(
         if family in undecided:
             notes.append(f"whether it takes the constraints on {family} ({WORDS[family]}) was not decided in time")
             continue
-        facts = needed(graphs, iis, unit, machine, run, conflict, family)
-        amount = (
-            "" if facts is None else f"; with them it takes {facts[0]} {facts[2]} at the least, there are {facts[1]}"
-        )
+        facts, amount = needed(graphs, iis, unit, machine, run, conflict, family), ""
+        if facts is not None:
+            amount = f"; with them it takes at the least {facts[0]} {facts[2]}"
+            # Of registers it is counted what is beyond those there are.
+            amount += "" if family == "registers" else f", there are {facts[1]}"
         notes.append(f"without the constraints on {family} ({WORDS[family]}) there is a schedule{amount}")
     names = " and ".join([", ".join(conflict[:-1]), conflict[-1]] if len(conflict) > 1 else conflict)
     return error("FORGE-S001", f"{what}: {names} conflict", notes=tuple(notes))

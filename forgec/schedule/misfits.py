@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from forgec.schedule.graph import Graph, Op, Value
+from forgec.schedule.graph import Graph, Value
 from forgec.schedule.joined import joined_clusters, joined_ops, kept_apart
 from forgec.schedule.machine import Machine
 from forgec.schedule.pressure import always_bytes, least_bytes
@@ -161,8 +161,3 @@ def too_many_groups(kernel: Sequence[Graph], machine: Machine) -> Iterator[str]:
             f"{begin} take {registers} registers at the least ({step} for each thread of {sum(granted)} warps), "
             f"there are {facts.total}"
         )
-
-
-def called(ops: Sequence[Op]) -> str:
-    """The ops of a group."""
-    return named([op.name for op in ops])

@@ -165,7 +165,7 @@ def test_a_conflict_says_how_much_would_be_enough() -> None:
     with pytest.raises(ForgeError) as caught:
         schedules([[Graph("staged", row, (value,))]], small)
     assert "staged does not fit machine small: shared memory and isolation conflict" in str(caught.value)
-    assert "100 bytes of shared memory at the least, there are 99" in str(caught.value)
+    assert "it takes at the least 100 bytes of shared memory, there are 99" in str(caught.value)
     assert schedules([[Graph("staged", row, (value,))]], replace(small, shared_bytes=100))
     # The first value lives over the second, whose producer does not read it.
     names = "abcd"
@@ -179,7 +179,9 @@ def test_a_conflict_says_how_much_would_be_enough() -> None:
         schedules([[graph]], roomy_machine())
     # A warp may be granted 64 registers of 4 bytes for each of 32 threads.
     assert "dependences and registers conflict" in str(caught.value)
-    assert f"{10000 - 64 * 4 * 32} bytes of registers beyond" in str(caught.value)
+    assert f"at the least {10004 - 64 * 4 * 32} bytes of registers beyond what a group may be granted" in str(
+        caught.value
+    )
 
 
 def test_a_schedule_depends_on_its_arguments_alone() -> None:
