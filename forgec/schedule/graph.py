@@ -261,6 +261,12 @@ def check_extent(graph: Graph) -> None:
             raise error("FORGE-U010", f"the dependence of {each.target} on {each.source} {TOO_MUCH}")
     if max([0, *graph.resident.values()]) > MOST_BYTES:
         raise error("FORGE-U010", f"what is resident in graph {graph.name} {TOO_MUCH}")
+    # How often a loop runs is only multiplied with.
+    if max(graph.trips, graph.traffic) > MOST_BYTES:
+        raise error("FORGE-U010", f"graph {graph.name} has trips or traffic beyond {MOST_BYTES}")
+    for name, extent in graph.tile.items():
+        if not 1 <= extent <= MOST_CYCLES:
+            raise error("FORGE-U010", f"the extent {name} of the tile of graph {graph.name} is {extent}")
 
 
 def order_in_iteration(graph: Graph) -> list[str]:

@@ -147,10 +147,9 @@ def too_many_groups(kernel: Sequence[Graph], machine: Machine) -> Iterator[str]:
     granted = [-(-number // facts.group_warps) * facts.group_warps for number in warps]
     step = -(-facts.least // facts.granularity) * facts.granularity
     registers = sum(32 * number * step for number in granted)
-    apart = (
-        f"{' / '.join(called(row) for row in members)} are kept in groups of their own (isolate = {machine.isolate})"
-    )
-    begin = f"{apart}: these" if len(members) > 1 else "its ops"
+    names = " / ".join(named([op.name for op in row]) for row in members)
+    apart = f"{names} are kept in groups of their own (isolate = {machine.isolate}): these"
+    begin = apart if len(members) > 1 else "its ops"
     if sum(warps) > machine.most_warps:
         yield (
             f"{begin} take {' + '.join(map(str, warps))} = {sum(warps)} warps at the least, there may be "

@@ -19,23 +19,30 @@ from forgec.schedule.machine import Machine, without_words
 from forgec.schedule.persistent import Persistent
 from forgec.schedule.schedule import Schedule
 
+VERSION = 1
+"""Of the files that are written. One of a later version may say what this does not know of."""
+
 
 @dataclass(frozen=True)
 class Saved:
-    """Schedules of one kernel, best first, the persistent one if there is one, and the machine that they are for."""
+    """Schedules of one kernel, best first, the persistent one if there is one, and the machine that they are for.
+
+    ``version``: of the file; 0 of those from before there were versions.
+    """
 
     __pydantic_config__ = STRICT
     machine: Machine
     schedules: tuple[Schedule, ...]
     kernel: str = ""
     persistent: Persistent | None = None
+    version: int = 0
 
 
 def content(
     kernel: str, schedules: Sequence[Schedule], machine: Machine, persistent: Persistent | None = None
 ) -> bytes:
     """What is written."""
-    saved = Saved(machine, tuple(schedules), kernel, persistent)
+    saved = Saved(machine, tuple(schedules), kernel, persistent, VERSION)
     return (json.dumps(files.to_values(saved), indent=1) + "\n").encode()
 
 
@@ -46,17 +53,21 @@ def read(path: Path, machine: Machine | None = None) -> Saved:
         ForgeError: FORGE-U001 where it cannot be read, FORGE-U010 where it holds no schedule, FORGE-U003 where a bare
             schedule is for a machine that is a file.
     """
+    text = files.text_of(path)
     try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as caught:
-        raise error("FORGE-U001", f"{path} cannot be read: {caught}") from None
+        values: Any = json.loads(text)
     except (ValueError, RecursionError) as caught:
         raise error("FORGE-U010", f"{path} is not JSON: {caught}") from None
     if isinstance(values, dict) and "phases" in values:
         schedule = files.from_values(Schedule, values, str(path))
         check_extents(schedule)
         return Saved(machine or machines.named(schedule.machine), (schedule,))
-    saved = files.from_values(Saved, values, str(path))
+    version = values.get("version", 0) if isinstance(values, dict) else 0
+    if isinstance(version, int) and version > VERSION:
+        raise error(
+            "FORGE-U010", f"{path} is of version {version}, and this forgec reads files up to version {VERSION}"
+        )
+    saved = files.from_values(Saved, values, str(path), "file that --save writes")
     if not saved.schedules:
         raise error("FORGE-U010", f"{path} holds no schedule")
     for schedule in saved.schedules:

@@ -55,7 +55,7 @@ def values_of(several: bool) -> Any:
 def falsified(several: bool, path: str, value: Any) -> Any:
     """The file with another value at a place, such as ``certificate.bounds.0`` of the best schedule."""
     values = copy.deepcopy(values_of(several))
-    place = values if path.split(".")[0] in ("machine", "kernel", "schedules") else values["schedules"][0]
+    place = values if path.split(".")[0] in ("machine", "kernel", "schedules", "version") else values["schedules"][0]
     *names, last = path.split(".")
     for name in names:
         place = place[int(name) if isinstance(place, list) else name]
@@ -80,8 +80,10 @@ FALSE: list[tuple[str, Any, str]] = [
     ("machine.name", "other", "it is for machine small"),
     ("machine.handover.latency", 4 * UNIT, "dependences"),
     ("machine.shared_bytes", 7, "memories"),
-    ("machine", "other", "no saved"),
+    ("machine", "other", "no file that --save writes"),
     ("schedules", [], "holds no schedule"),
+    ("version", 99, "is of version 99"),
+    ("version", "one", "no file that --save writes"),
     (f"{LOOP}.graph.ops.0.latency", 5 * UNIT, "dependences"),
     (f"{LOOP}.graph.ops.0.issue", UNIT + 1, "its times are said to be multiples"),
     (f"{LOOP}.graph.dependences.0.delay", 2 * UNIT, "its slack"),
@@ -115,7 +117,7 @@ FALSE: list[tuple[str, Any, str]] = [
     (f"{STATED}.refuted", [n * UNIT for n in range(7, 14)], f"the interval {13 * UNIT} is said to be refuted"),
     (f"{STATED}.refuted", [n * UNIT for n in (8, 7, 9, 10, 11, 12)], "not in their order"),
     (f"{STATED}.refuted.0", 7 * UNIT + 1, "is said to be refuted"),
-    (f"{STATED}.refuted.0", "soon", "no saved"),
+    (f"{STATED}.refuted.0", "soon", "no file that --save writes"),
     (f"{STATED}.undecided", [12 * UNIT], "with intervals undecided"),
     (f"{STATED}.refuted_together", [[7 * UNIT]], "no intervals of its 1 loops"),
     (f"{STATED}.undecided_together", [[7 * UNIT]], "no intervals of its 1 loops"),
@@ -179,6 +181,7 @@ def test_what_is_false_is_refused(several: bool, path: str, value: Any, says: st
 
 CLAIMED: list[tuple[str, Any, str]] = [
     ("kernel", "another title", "a title"),
+    ("version", 0, "files from before there were versions"),
     ("machine.title", "another title", "words"),
     (f"{LOOP}.graph.name", "another", "a title"),
     (f"{LOOP}.graph.ops.0.source", "kernel.py:3", "where an op comes from"),
