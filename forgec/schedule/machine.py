@@ -187,7 +187,10 @@ class Machine:
                     raise error(
                         "FORGE-U010", f"{kind} of machine {self.name} uses the unit {charge.unit}, which it has not"
                     )
-                if charge.per_cycle <= 0 or not 0 < charge.amount <= unit.capacity:
+                if charge.per_cycle <= 0:
+                    rate = f"{charge.per_cycle} items of {charge.unit} a cycle"
+                    raise error("FORGE-U010", f"{kind} of machine {self.name} does {rate}")
+                if not 0 < charge.amount <= unit.capacity:
                     raise error(
                         "FORGE-U010", f"{kind} of machine {self.name} takes more of {charge.unit} than there is"
                     )
