@@ -269,9 +269,13 @@ def _solve(question: Question, output: Path | None, html: Path | None, *, as_jso
 
         write_bytes(output, content(title, answer.schedules, machine, again.schedule if again else None))
     if html is not None:
+        from forgec.schedule.obstacles import obstacles
         from forgec.schedule.page import page
 
-        write_bytes(html, page(answer.schedules, machine, title, shown).encode())
+        with progress(quiet=as_json or not sys.stderr.isatty()) as phase:
+            phase("asking what stands in the way of smaller intervals")
+            found = obstacles(answer.schedules[0], machine)
+        write_bytes(html, page(answer.schedules, machine, title, shown, found).encode())
     remarks = [*answer.remarks, *(again.remarks if again else ())]
     if as_json:
         from forgec.schedule.persistent_report import grid_data, persistent_data

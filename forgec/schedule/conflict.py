@@ -40,13 +40,16 @@ def conflicting(graphs: Sequence[Graph], iis: Sequence[int], unit: int, machine:
 
 
 def filtered(
-    graphs: Sequence[Graph], iis: Sequence[int], unit: int, machine: Machine, run: Run
+    graphs: Sequence[Graph], iis: Sequence[int], unit: int, machine: Machine, run: Run, alone: int | None = None
 ) -> tuple[list[str], set[str]]:
-    """Families in conflict, and those among them of which it is not decided whether they are needed."""
+    """Families in conflict, and those among them of which it is not decided whether they are needed.
+
+    ``alone``: the number of a loop whose times alone are asked for.
+    """
     without: set[str] = set()
     undecided: set[str] = set()
     for family in FAMILIES:
-        _, outcome = run(Model(graphs, iis, machine, unit, frozenset(without | {family})))
+        _, outcome = run(Model(graphs, iis, machine, unit, frozenset(without | {family}), alone=alone))
         if outcome == "infeasible":
             without.add(family)
         elif outcome == "unknown":
@@ -62,10 +65,11 @@ def needed(
     run: Run,
     conflict: Sequence[str],
     family: str,
+    alone: int | None = None,
 ) -> tuple[int, int, str] | None:
     """What schedules that meet the rest of a conflict need of a family at the least, what there is, and of what."""
     without = frozenset(each for each in FAMILIES if each not in conflict or each == family)
-    model = Model(graphs, iis, machine, unit, without, measured=family)
+    model = Model(graphs, iis, machine, unit, without, measured=family, alone=alone)
     if family not in model.demands:
         return None
     demand, room, what = model.demands[family]
