@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import Counter
 from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from forgec.schedule.machine import Machine, named
 from forgec.schedule.schedule import Bound, Certificate, Group, Phase, Schedule
 from forgec.schedule.solve import schedules
 from tests.schedule.loops import solved
-from tests.schedule.small import roomy_machine
+from tests.schedule.small import random_graph, random_machine, roomy_machine
 
 UNIT = 64
 
@@ -245,3 +247,30 @@ def test_a_certificate_may_not_claim_more_than_it_lists() -> None:
     assert "1 interval is undecided" in said(best, replace(stated, undecided=(phase.ii,)))
     assert "and no less than 1 is proved" in said(best, replace(stated, least_length=1))
     assert unproved(replace(best, certificate=None), hopper) == []
+
+
+def test_what_the_solver_says_is_so() -> None:
+    """Of random kernels with one loop or two, one tile or two, with time and without."""
+    told: Counter[str] = Counter()
+    codes: set[str] = set()
+    for seed in range(60):
+        random = Random(seed)
+        machine = random_machine(random)
+        graph = random_graph(random, machine, random.choice((3, 6)))
+        kernels = [[graph]]
+        if random.random() < 0.4:
+            kernels = [[replace(graph, trips=random.choice((1, 40))), random_graph(Random(seed), machine, 5)]]
+        elif random.random() < 0.4:
+            kernels = [[graph], [random_graph(random, machine, 4)]]
+        count, limit = random.choice((1, 3)), random.choice((60.0, 0.01, 0.0))
+        try:
+            found = schedules(kernels, machine, k=count, limit=limit)
+        except ForgeError as caught:
+            codes.add(caught.code)
+            continue
+        rows = saved.verdicts(saved.Saved(machine, tuple(found)))
+        assert not any(rows), f"seed {seed}: {rows}"
+        assert found[0].certificate is not None
+        told[f"{found[0].certificate.status} {len(kernels[0])}"] += 1
+    assert {"optimal 1", "optimal 2", "feasible 1", "timeout 1"} <= set(told)
+    assert codes <= {"FORGE-S001", "FORGE-S002"}
