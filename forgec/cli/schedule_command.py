@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +32,10 @@ KERNEL_HELP = (
 _SIZE = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*)=([0-9]+)")
 DTYPE = "bf16"
 """Of named kernels, unless told."""
+LIMIT = 60.0
+"""Deterministic time, unless told."""
+MOST = 1 << 40
+"""The largest size of a kernel."""
 
 
 def schedule(
@@ -52,7 +57,7 @@ def schedule(
     time_limit: Annotated[
         float,
         typer.Option("--time-limit", metavar="S", min=0.0, help="Deterministic time, about seconds of one core."),
-    ] = 60.0,
+    ] = LIMIT,
     cache: Annotated[
         bool, typer.Option("--cache/--no-cache", help="Take stored schedules, which are checked again.")
     ] = True,
@@ -76,14 +81,18 @@ def schedule(
     """Schedule a GPU kernel's loop: pipelining, warp groups, buffers and tiles at once, with a proof."""
     if (kernel is None) == (check is None):
         raise typer.BadParameter("give a kernel, or --check FILE")
+    if not isfinite(time_limit):
+        raise typer.BadParameter(f"{time_limit} is no number of seconds", param_hint="'--time-limit'")
     with reporting(as_json=json, debug=debug):
         name = _target(target, machine)
         if check is not None:
             given = {"--html": html, "--save": output, "--shape": shape, "--dtype": dtype, "--persistent": persistent}
+            given |= {"--k": k != 1, "--time-limit": time_limit != LIMIT, "--no-cache": not cache}
             _refuse([option for option, value in given.items() if value])
             _check(check, name, as_json=json)
             return
         assert kernel is not None
+        _apart(output, html, [kernel.partition(".mlir:")[0] + ".mlir" if ".mlir:" in kernel else kernel, name])
         question = Question(kernel, _machine(name), _sizes(shape or ()), dtype, k, time_limit, cache, persistent)
         _solve(question, output, html, as_json=json)
 
@@ -93,6 +102,18 @@ def _refuse(options: Sequence[str]) -> None:
 
     if options:
         raise error("FORGE-U005", f"--check takes no {' and no '.join(options)}", help="schedule the kernel for these")
+
+
+def _apart(output: Path | None, html: Path | None, sources: Sequence[str | None]) -> None:
+    """Raises FORGE-U004 where a file would be written over another one, or over one that is read."""
+    from forgec.diagnostics import error
+
+    for path in (output, html):
+        for other in sources:
+            if path is not None and other and path.is_file() and Path(other).is_file() and path.samefile(other):
+                raise error("FORGE-U004", f"cannot write {path}: it is read as well")
+    if output is not None and html is not None and output.resolve() == html.resolve():
+        raise error("FORGE-U004", f"cannot write {output}: --save and --html name the same file")
 
 
 def _target(target: str | None, machine: Path | None) -> str | None:
@@ -124,6 +145,8 @@ def _sizes(shape: Sequence[str]) -> dict[str, int]:
             raise error(
                 "FORGE-U005", f"--shape {item or '(nothing)'} is no KEY=N with a positive integer N", help="m=64,n=128"
             )
+        if int(match[2]) > MOST:
+            raise error("FORGE-U005", f"--shape {item} is beyond {MOST}")
         if match[1] in found:
             raise error("FORGE-U005", f"--shape gives {match[1]} twice")
         found[match[1]] = int(match[2])
@@ -164,7 +187,7 @@ def kernels_of(
     close = difflib.get_close_matches(kernel, kernels.NAMES, n=1)
     raise error(
         "FORGE-U010",
-        f"there is no kernel {kernel}",
+        f"there is no kernel {kernel or 'without a name'}",
         notes=(f"there are {', '.join(kernels.NAMES)}, and files that end in .mlir or .json",),
         help=f"did you mean {close[0]}?" if close else None,
     )
@@ -246,9 +269,13 @@ def _solve(question: Question, output: Path | None, html: Path | None, *, as_jso
 
         write_bytes(output, content(title, answer.schedules, machine, again.schedule if again else None))
     if html is not None:
+        from forgec.schedule.obstacles import obstacles
         from forgec.schedule.page import page
 
-        write_bytes(html, page(answer.schedules, machine, title, shown).encode())
+        with progress(quiet=as_json or not sys.stderr.isatty()) as phase:
+            phase("asking what stands in the way of smaller intervals")
+            found = obstacles(answer.schedules[0], machine)
+        write_bytes(html, page(answer.schedules, machine, title, shown, found).encode())
     remarks = [*answer.remarks, *(again.remarks if again else ())]
     if as_json:
         from forgec.schedule.persistent_report import grid_data, persistent_data
@@ -301,12 +328,11 @@ def _programs(question: Question, schedule: Persistent, loops: Schedule) -> Prog
 
 def _check(path: Path, target: str | None, *, as_json: bool) -> None:
     from forgec.diagnostics import Diagnostic
-    from forgec.schedule.saved import read, unproved, violations
+    from forgec.schedule.saved import read, shipped_otherwise, verdicts
 
     saved = read(path, None if target is None else _machine(target))
-    found = [violations(schedule, saved.machine) for schedule in saved.schedules]
-    if saved.schedules[0].machine == saved.machine.name:
-        found[0] += unproved(saved.schedules[0])
+    found = verdicts(saved, elsewhere=target is not None)
+    other = shipped_otherwise(saved.machine)
     if saved.persistent is not None:
         from forgec.schedule.check_persistent import check_persistent
 
@@ -323,7 +349,8 @@ def _check(path: Path, target: str | None, *, as_json: bool) -> None:
             }
             for schedule, broken in zip(saved.schedules, found, strict=True)
         ]
-        facts: dict[str, Any] = {"legal": legal, "machine": saved.machine.name, "schedules": schedules}
+        facts: dict[str, Any] = {"legal": legal, "machine": saved.machine.name, "machine_differs": other}
+        facts["schedules"] = schedules
         if saved.persistent is not None:
             facts["persistent"] = {
                 "interval_cycles": saved.persistent.interval,
@@ -337,6 +364,8 @@ def _check(path: Path, target: str | None, *, as_json: bool) -> None:
             what = f"the {'schedule' if count == 1 else f'{count} schedules'} and the persistent program keep"
         made = {schedule.machine for schedule in saved.schedules} - {saved.machine.name}
         print(f"{path}: OK, {what} all rules on {saved.machine.name}{f' (made for {made.pop()})' if made else ''}")
+        if other:
+            print(f"note: {saved.machine.name} is what the file says, which differs from the one that forgec has")
     else:
         report(
             [

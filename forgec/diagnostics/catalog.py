@@ -186,8 +186,9 @@ CATALOG: dict[str, Entry] = {
     "FORGE-S001": Entry(
         "no schedule fits",
         "A loop has no legal schedule on the machine at any interval, with any of its tiles: its buffers, registers, "
-        "warps or streams need more than there is. The constraints named are in conflict, and without any one of them "
-        "there is a schedule.",
+        "warps or streams need more than there is. Where an op or a value is too much by itself, the message says "
+        "which, how much it takes and how much there is. Else the constraints named are in conflict, and without any "
+        "one of them there is a schedule, but for those of which the time limit left that open.",
         "Take smaller tiles or fewer sub-tiles, or a machine with more of what the message names.",
     ),
     "FORGE-S002": Entry(
@@ -197,9 +198,11 @@ CATALOG: dict[str, Entry] = {
     ),
     "FORGE-S010": Entry(
         "a schedule is not legal",
-        "A stored schedule breaks rules of the definition: what starts too early, is held twice, does not fit, or what "
-        "its certificate says is not so. Each violation names its rule.",
-        "forgec/schedule/schedule.py states the rules. Schedule the kernel again for the machine at hand.",
+        "A stored schedule breaks rules of the definition: what starts too early, is held twice, does not fit; or it "
+        "says of itself what is not so: its slack, its bounds, a status that its refuted intervals do not prove. Each "
+        "violation names its rule.",
+        "forgec/schedule/schedule.py states the rules, forgec/schedule/claims.py what is computed again. Schedule the "
+        "kernel again for the machine at hand.",
     ),
     "FORGE-S011": Entry(
         "a stored schedule was dropped",

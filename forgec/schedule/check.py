@@ -67,6 +67,9 @@ def structure(schedule: Schedule, machine: Machine) -> Iterator[Violation]:
             for use in op.uses:
                 if use.unit not in machine.units:
                     yield Violation("structure", f"machine {machine.name} has no unit {use.unit}")
+    values = {value.name for phase in schedule.phases for value in phase.graph.values}
+    for name in sorted(set(schedule.depths) - values):
+        yield Violation("structure", f"it has buffers of {name}, which is no value")
     if len(schedule.transitions) != max(len(schedule.phases) - 1, 0) or min(schedule.transitions, default=0) < 0:
         yield Violation("structure", f"{len(schedule.phases)} phases, and transitions {schedule.transitions}")
 

@@ -183,6 +183,14 @@ class Graph:
         return gcd(result, *(dependence.delay for dependence in self.dependences)) or 1
 
 
+def stretches(graph: Graph) -> bool:
+    """Whether a longer interval is possible wherever a shorter one is (``intervals.py`` says why): ops that hold one
+    unit do so at one offset, and what is in registers takes its storage when its producer starts."""
+    offsets: dict[str, int] = {}
+    alike = all(offsets.setdefault(use.unit, use.offset) == use.offset for op in graph.ops for use in op.uses)
+    return alike and not any(value.begin for value in graph.values if value.memory == "register")
+
+
 def tied(names: Iterable[str], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     """For each name one that stands for all that pairs tie to it, directly or through others."""
     parent = {name: name for name in names}
@@ -261,6 +269,12 @@ def check_extent(graph: Graph) -> None:
             raise error("FORGE-U010", f"the dependence of {each.target} on {each.source} {TOO_MUCH}")
     if max([0, *graph.resident.values()]) > MOST_BYTES:
         raise error("FORGE-U010", f"what is resident in graph {graph.name} {TOO_MUCH}")
+    # How often a loop runs is only multiplied with.
+    if max(graph.trips, graph.traffic) > MOST_BYTES:
+        raise error("FORGE-U010", f"graph {graph.name} has trips or traffic beyond {MOST_BYTES}")
+    for name, extent in graph.tile.items():
+        if not 1 <= extent <= MOST_CYCLES:
+            raise error("FORGE-U010", f"the extent {name} of the tile of graph {graph.name} is {extent}")
 
 
 def order_in_iteration(graph: Graph) -> list[str]:

@@ -1,6 +1,6 @@
 """Intervals of the loops of one kernel, in the order of what they cost together.
 
-**Longer intervals.** Where a graph *stretches*, what is impossible at an interval is impossible at every shorter one.
+**Longer intervals.** Where a graph *stretches* (``graph.stretches``), what is impossible at an interval is impossible at every shorter one.
 Take a legal schedule at interval :math:`a`, and let :math:`f(t) = t + (b - a) \\lfloor t / a \\rfloor` move its starts,
 for some :math:`b > a`: a gap of :math:`b - a` cycles opens between turns, and instance :math:`k` of an op that started
 at :math:`\\sigma + k a` starts at :math:`f(\\sigma) + k b`. Instances keep their order, and no two of them come closer.
@@ -15,15 +15,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-
-from forgec.schedule.graph import Graph
-
-
-def stretches(graph: Graph) -> bool:
-    """Whether a longer interval is possible wherever a shorter one is."""
-    offsets: dict[str, int] = {}
-    alike = all(offsets.setdefault(use.unit, use.offset) == use.offset for op in graph.ops for use in op.uses)
-    return alike and not any(value.begin for value in graph.values if value.memory == "register")
 
 
 class Intervals:

@@ -8,14 +8,14 @@ table in cycles.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 
 from forgec.diagnostics import error
 from forgec.schedule import files
-from forgec.schedule.graph import STRICT, Op, Use
+from forgec.schedule.graph import MOST_BYTES, MOST_CYCLES, STRICT, Op, Use
 
 FOLDER = Path(__file__).parent / "machines"
 
@@ -187,10 +187,31 @@ class Machine:
                     raise error(
                         "FORGE-U010", f"{kind} of machine {self.name} uses the unit {charge.unit}, which it has not"
                     )
-                if charge.per_cycle <= 0 or not 0 < charge.amount <= unit.capacity:
+                if charge.per_cycle <= 0:
+                    rate = f"{charge.per_cycle} items of {charge.unit} a cycle"
+                    raise error("FORGE-U010", f"{kind} of machine {self.name} does {rate}")
+                if not 0 < charge.amount <= unit.capacity:
                     raise error(
                         "FORGE-U010", f"{kind} of machine {self.name} takes more of {charge.unit} than there is"
                     )
+        facts = self.registers
+        if -(-facts.least // facts.granularity) > facts.most // facts.granularity:
+            raise error(
+                "FORGE-U010",
+                f"machine {self.name} can grant no registers: there is no multiple of {facts.granularity} from "
+                f"{facts.least} to {facts.most}",
+            )
+        sizes = {**positive, **natural, "registers.most": facts.most, "cache_bytes": self.cache_bytes}
+        for field_name, number in sizes.items():
+            most = MOST_BYTES if field_name.endswith("_bytes") else MOST_CYCLES
+            if number > most:
+                raise error("FORGE-U010", f"{field_name} of machine {self.name} is {number}, beyond {most}")
+        for field_name, rate in (
+            ("clock_ghz", self.clock_ghz),
+            ("memory_bytes_per_cycle", self.memory_bytes_per_cycle),
+        ):
+            if not 0 < rate < inf:
+                raise error("FORGE-U010", f"{field_name} of machine {self.name} is {rate:g}")
 
     def memory_bytes(self, memory: str) -> int:
         """The bytes of shared or tensor memory that a program may have."""
@@ -285,5 +306,21 @@ def named(name: str) -> Machine:
     own = FOLDER / f"{name.removeprefix('cuda:')}.toml"
     if not own.is_file():
         names = ", ".join(sorted(path.stem for path in FOLDER.glob("*.toml")))
-        raise error("FORGE-U003", f"there is no machine {name}; there are {names}, and files in TOML or JSON")
+        raise error(
+            "FORGE-U003",
+            f"there is no machine {name or 'without a name'}; there are {names}, and files in TOML or JSON",
+        )
     return files.read(Machine, own)
+
+
+def without_words(machine: Machine) -> Machine:
+    """A machine without what it says of its sources: better words for a number are no other number."""
+    return replace(
+        machine,
+        title="",
+        sources={},
+        units={name: replace(unit, source="", title="") for name, unit in machine.units.items()},
+        instructions={name: replace(each, source="") for name, each in machine.instructions.items()},
+        registers=replace(machine.registers, source=""),
+        handover=replace(machine.handover, source=""),
+    )

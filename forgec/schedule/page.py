@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -19,14 +20,28 @@ from forgec.schedule.schedule import Phase, Schedule
 from forgec.schedule.simulate import Simulation
 from forgec.schedule.timeline import Bar
 
+if TYPE_CHECKING:
+    from forgec.schedule.obstacles import Obstacle
+
 SHOWN_TILES = 12
 """Alternatives that are shown at once; the others are folded away."""
+SHOWN_BOUNDS = 10
+"""Bounds that are shown at once."""
 INTERVALS = 2
 """Of the steady state that are shown."""
 
 
-def page(schedules: Sequence[Schedule], machine: Machine, title: str, programs: Programs | None = None) -> str:
-    """The best schedule in full, the others in a table with a chart each; ``programs``: the persistent program."""
+def page(
+    schedules: Sequence[Schedule],
+    machine: Machine,
+    title: str,
+    programs: Programs | None = None,
+    obstacles: Sequence[Obstacle | None] = (),
+) -> str:
+    """The best schedule in full, the others in a table with a chart each.
+
+    ``programs``: the persistent program. ``obstacles``: for each loop what stands in the way of a smaller interval.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -54,13 +69,17 @@ def page(schedules: Sequence[Schedule], machine: Machine, title: str, programs: 
         transitions=[succession_view.transition(schedule, place, machine) for place in range(len(schedule.phases) - 1)],
         programs=succession_view.program(programs) if programs else None,
         facts=facts(schedule, machine, simulated),
-        phases=[phase_view(schedule, phase, machine) for phase in schedule.phases],
+        phases=[
+            {**phase_view(schedule, phase, machine), "obstacle": obstacle}
+            for phase, obstacle in zip_longest(schedule.phases, obstacles)
+        ],
         roles=list(role_hues(schedule).items()),
         hues=HUES,
         channels=timeline.channels(schedule),
         buffers=[buffer_view(schedule, machine, memory) for memory in memories(machine)],
         tiles=tile_rows(schedule),
         shown_tiles=SHOWN_TILES,
+        shown_bounds=SHOWN_BOUNDS,
         simulated=simulated,
         utilization=utilization(schedule, machine, simulated.utilization),
         others=[other_view(each, machine) for each in schedules] if len(schedules) > 1 else [],

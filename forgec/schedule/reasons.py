@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from forgec.schedule.graph import Graph
@@ -132,7 +133,7 @@ def between(phase: Phase, bounds: tuple[Bound, ...], refuted: tuple[int, ...], q
     return "; ".join(parts)
 
 
-def listed(intervals: tuple[int, ...]) -> str:
+def listed(intervals: Sequence[int | str]) -> str:
     """Intervals in a line; the middle of many is left out."""
     if len(intervals) <= 10:
         return ", ".join(map(str, intervals))

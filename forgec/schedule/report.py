@@ -7,7 +7,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from forgec.schedule.bounds import lower_bounds
+from forgec.schedule.bounds import lower_bounds, with_most_warps
+from forgec.schedule.claims import alone_and_together, combination
 from forgec.schedule.machine import Machine
 from forgec.schedule.reasons import between, listed
 from forgec.schedule.schedule import Bound, Certificate, Phase, Schedule
@@ -91,8 +92,8 @@ def schedule_data(schedule: Schedule, machine: Machine) -> dict[str, Any]:
         "slack_cycles": schedule.slack,
         "deterministic_time": certificate.deterministic_time,
         "bounds": [{"name": bound.name, "cycles": bound.cycles} for bound in bounds],
-        "refuted": list(certificate.refuted),
-        "undecided": list(certificate.undecided),
+        "refuted": [*certificate.refuted, *map(list, certificate.refuted_together)],
+        "undecided": [*certificate.undecided, *map(list, certificate.undecided_together)],
         "quantum_cycles": certificate.quantum,
         "alternatives": [dict(each) for each in certificate.alternatives],
         "phases": [phase_data(schedule, each, transition, machine) for each, transition in successive(schedule)],
@@ -119,6 +120,7 @@ def phase_data(schedule: Schedule, phase: Phase, transition: int, machine: Machi
         "ii_cycles": phase.ii,
         "ii_lower_bound": bounds[0].cycles,
         "binding": binding(phase, bounds),
+        "bounds": [{"name": bound.name, "cycles": bound.cycles} for bound in bounds],
         "length_cycles": phase.length,
         "stages": phase.stages,
         "trips": phase.graph.trips,
@@ -139,9 +141,12 @@ def main_phase(schedule: Schedule) -> Phase:
 
 
 def bounds_of(schedule: Schedule, phase: Phase, machine: Machine) -> tuple[Bound, ...]:
-    """Lower bounds of a phase's interval: those that the certificate states of the last, computed for the others."""
-    stated = schedule.certificate.bounds if schedule.certificate and phase is schedule.phases[-1] else ()
-    return stated or lower_bounds(phase.graph, machine)
+    """Lower bounds of a phase's interval: those that the certificate states, else computed as those are."""
+    place = next(number for number, each in enumerate(schedule.phases) if each is phase)
+    stated = (*schedule.certificate.earlier_bounds, schedule.certificate.bounds) if schedule.certificate else ()
+    if len(stated) == len(schedule.phases) and stated[place]:
+        return stated[place]
+    return lower_bounds(with_most_warps([each.graph for each in schedule.phases])[place], machine)
 
 
 def binding(phase: Phase, bounds: Sequence[Bound]) -> str:
@@ -160,10 +165,25 @@ def why(schedule: Schedule, phase: Phase, machine: Machine) -> str:
         return text
     if bounds[0].cycles == phase.ii:
         return between(phase, bounds, (), 1)
-    return (
-        f"the interval {phase.ii} is above the largest bound, {bounds[0].cycles}: phases share groups, registers and "
-        "buffers, and the sum of their cycles is what is least"
-    )
+    place = next(number for number, each in enumerate(schedule.phases) if each is phase)
+    alone, together = alone_and_together(certificate, len(schedule.phases))
+    parts = [f"the interval {phase.ii} is above the largest bound, {bounds[0].cycles}"]
+    if certificate.quantum > 1:
+        parts.append(f"times are multiples of {certificate.quantum} cycles, durations rounded up to these")
+    mine = tuple(sorted(ii for ii in alone[place] if ii < phase.ii))
+    if mine:
+        parts.append(f"CP-SAT proved that this loop has no schedule at {listed(mine)}, whatever the other loops do")
+    beside = sorted(row for row in together if (row[place] or phase.ii) < phase.ii)
+    if beside:
+        parts.append(
+            "loops share groups, registers and buffers, and it is their cycles together that are the least: CP-SAT "
+            f"proved that there is no schedule at {listed([combination(row) for row in beside])}, the intervals of all "
+            "loops in their order"
+        )
+    if certificate.undecided_together:
+        left = listed([combination(row) for row in certificate.undecided_together])
+        parts.append(f"the time limit left {left} undecided")
+    return "; ".join(parts)
 
 
 def simulated_run(schedule: Schedule, machine: Machine) -> Simulation:

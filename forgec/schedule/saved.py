@@ -5,36 +5,44 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from forgec.diagnostics import error
 from forgec.schedule import files
 from forgec.schedule import machine as machines
-from forgec.schedule.bounds import lower_bounds, with_most_warps
 from forgec.schedule.check import Violation, check
+from forgec.schedule.claims import false_claims, unproved
 from forgec.schedule.graph import MOST_CYCLES, STRICT, check_extent
-from forgec.schedule.machine import Machine
+from forgec.schedule.machine import Machine, without_words
 from forgec.schedule.persistent import Persistent
 from forgec.schedule.schedule import Schedule
+
+VERSION = 1
+"""Of the files that are written. One of a later version may say what this does not know of."""
 
 
 @dataclass(frozen=True)
 class Saved:
-    """Schedules of one kernel, best first, the persistent one if there is one, and the machine that they are for."""
+    """Schedules of one kernel, best first, the persistent one if there is one, and the machine that they are for.
+
+    ``version``: of the file; 0 of those from before there were versions.
+    """
 
     __pydantic_config__ = STRICT
     machine: Machine
     schedules: tuple[Schedule, ...]
     kernel: str = ""
     persistent: Persistent | None = None
+    version: int = 0
 
 
 def content(
     kernel: str, schedules: Sequence[Schedule], machine: Machine, persistent: Persistent | None = None
 ) -> bytes:
     """What is written."""
-    saved = Saved(machine, tuple(schedules), kernel, persistent)
+    saved = Saved(machine, tuple(schedules), kernel, persistent, VERSION)
     return (json.dumps(files.to_values(saved), indent=1) + "\n").encode()
 
 
@@ -45,17 +53,21 @@ def read(path: Path, machine: Machine | None = None) -> Saved:
         ForgeError: FORGE-U001 where it cannot be read, FORGE-U010 where it holds no schedule, FORGE-U003 where a bare
             schedule is for a machine that is a file.
     """
+    text = files.text_of(path)
     try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as caught:
-        raise error("FORGE-U001", f"{path} cannot be read: {caught}") from None
+        values: Any = json.loads(text)
     except (ValueError, RecursionError) as caught:
         raise error("FORGE-U010", f"{path} is not JSON: {caught}") from None
     if isinstance(values, dict) and "phases" in values:
         schedule = files.from_values(Schedule, values, str(path))
         check_extents(schedule)
         return Saved(machine or machines.named(schedule.machine), (schedule,))
-    saved = files.from_values(Saved, values, str(path))
+    version = values.get("version", 0) if isinstance(values, dict) else 0
+    if isinstance(version, int) and version > VERSION:
+        raise error(
+            "FORGE-U010", f"{path} is of version {version}, and this forgec reads files up to version {VERSION}"
+        )
+    saved = files.from_values(Saved, values, str(path), "file that --save writes")
     if not saved.schedules:
         raise error("FORGE-U010", f"{path} holds no schedule")
     for schedule in saved.schedules:
@@ -72,71 +84,33 @@ def check_extents(schedule: Schedule) -> None:
 
 
 def violations(schedule: Schedule, machine: Machine) -> list[Violation]:
-    """What ``check`` finds, and whether the bounds of the certificate are those of the graph.
+    """What ``check`` finds, and what a legal schedule says of itself and is not so.
 
     On a machine other than its own a schedule is only asked to be legal: its certificate speaks of that one.
     """
     found = check(schedule, machine)
-    stated = schedule.certificate
-    if stated is not None and schedule.machine == machine.name and not found:
-        # Those of the last phase, as of each loop; an op may be in a group with as many warps as any phase needs.
-        bounds = lower_bounds(with_most_warps([phase.graph for phase in schedule.phases])[-1], machine)
-        if stated.bounds != bounds:
-            text = f"its largest bound is {bounds[0].cycles} cycles by {bounds[0].name}, or smaller ones differ"
-            found.append(Violation("certificate", text))
-    return found
+    return found if found or schedule.machine != machine.name else false_claims(schedule, machine)
 
 
-STATUSES = ("optimal", "feasible", "timeout")
+def verdicts(saved: Saved, *, elsewhere: bool = False) -> list[list[Violation]]:
+    """What is wrong with each of the schedules of a file: violations, and of the best one what is not proved.
 
-
-def unproved(schedule: Schedule) -> list[Violation]:
-    """Where the best schedule of a kernel claims more than its certificate says was proved.
-
-    An interval is the least if every smaller one, down to the largest bound, was refuted; this is known of the best
-    schedule alone, and where there is one loop: of several, what is least is a sum.
+    ``elsewhere``: on another machine than the file's, on which they are asked to be legal alone.
     """
-    stated = schedule.certificate
-    if stated is None or not schedule.phases:
-        return []
-    last = schedule.phases[-1]
-    if stated.status not in STATUSES:
-        return [Violation("certificate", f"its status {stated.status} is none of {', '.join(STATUSES)}")]
-    if stated.status == "timeout":
-        return []
-    found: list[Violation] = []
-    if stated.undecided:
-        found.append(
-            Violation(
-                "certificate", f"it is called {stated.status}, and {len(stated.undecided)} intervals are undecided"
-            )
-        )
-    if stated.quantum < 1:
-        return [*found, Violation("certificate", f"its times are multiples of {stated.quantum} cycles")]
-    times = [time for phase in schedule.phases for time in (phase.ii, *phase.starts.values())]
-    if any(time % stated.quantum for time in times):
-        text = f"its times are said to be multiples of {stated.quantum} cycles, and are not"
-        return [*found, Violation("certificate", text)]
-    # Durations are rounded up to multiples of the quantum.
-    rounded = sum(
-        max(phase.starts[op.name] + -(-op.span // stated.quantum) * stated.quantum for op in phase.graph.ops)
-        for phase in schedule.phases
-    )
-    if stated.least_length > rounded:
-        text = f"no length below {stated.least_length} is said to be possible, and this schedule has {rounded}"
-        found.append(Violation("certificate", text))
-    if len(schedule.phases) == 1:
-        least = max((bound.cycles for bound in stated.bounds), default=1)
-        refuted = set(stated.refuted)
-        first = -(-least // stated.quantum) * stated.quantum
-        still = next((each for each in range(first, last.ii, stated.quantum) if each not in refuted), None)
-        if still is not None:
-            found.append(
-                Violation("certificate", f"it is called {stated.status}, and the interval {still} is not refuted")
-            )
-        if stated.status == "optimal" and stated.least_length < last.length:
-            text = (
-                f"it is called optimal, is {last.length} cycles long, and no less than {stated.least_length} is proved"
-            )
-            found.append(Violation("certificate", text))
+    found = [violations(schedule, saved.machine) for schedule in saved.schedules]
+    for schedule, row in zip(saved.schedules, found, strict=True):
+        if not elsewhere and schedule.machine != saved.machine.name:
+            text = f"it is for machine {schedule.machine}, and the machine of the file is {saved.machine.name}"
+            row.append(Violation("structure", text))
+    for (one, other), row in zip(pairwise(saved.schedules), found[1:], strict=True):
+        if one.phases and other.phases and other.cost < one.cost:
+            row.append(Violation("certificate", "it costs less than the one before it, and the best comes first"))
+    if not found[0] and saved.schedules[0].machine == saved.machine.name:
+        found[0] += unproved(saved.schedules[0], saved.machine)
     return found
+
+
+def shipped_otherwise(machine: Machine) -> bool:
+    """Whether a machine has the name of one of forgec's own, and other numbers."""
+    path = machines.FOLDER / f"{machine.name}.toml"
+    return path.is_file() and without_words(machines.named(machine.name)) != without_words(machine)

@@ -96,10 +96,14 @@ class Bound:
 class Certificate:
     """What is proved about a schedule.
 
-    ``bounds``: lower bounds of the interval, the largest first. ``refuted``: intervals between the largest bound and
-    the schedule's that the solver proved impossible. ``status``: ``optimal`` (interval and length are the least),
+    ``bounds``: lower bounds of the interval, the largest first; of several loops those of the last, and those of the
+    others are ``earlier_bounds``. ``refuted``: intervals between the largest bound and the schedule's that the solver
+    proved impossible; ``undecided``: those that it had no time for. Of several loops ``refuted_together`` and
+    ``undecided_together`` hold intervals of all of them, in their order: None is any, so that ``(None, 96)`` is the
+    second loop's by itself. ``status``: ``optimal`` (interval and length are the least),
     ``feasible`` (a time limit ended the search for a shorter length), ``timeout`` (the limit left smaller intervals
-    undecided). ``quantum``: cycles that times are multiples of; ``distortion``: by how much rounding to them lengthened
+    undecided). ``least_length``: what no iteration at the schedule's interval is shorter than (of several loops the
+    sum). ``quantum``: cycles that times are multiples of; ``distortion``: by how much rounding to them lengthened
     the largest bound. ``alternatives``: other tiles, each with the least cost that it could have and what became of it.
 
     Of a persistent kernel ``bounds`` are those of the program, whatever its schedule is like, and ``reduction`` those
@@ -120,13 +124,17 @@ class Certificate:
     solve_seconds: float = 0.0
     deterministic_time: float = 0.0
     reduction: tuple[Bound, ...] = ()
+    earlier_bounds: tuple[tuple[Bound, ...], ...] = ()
+    refuted_together: tuple[tuple[int | None, ...], ...] = ()
+    undecided_together: tuple[tuple[int | None, ...], ...] = ()
 
 
 @dataclass(frozen=True)
 class Schedule:
     """A kernel's schedule: phases that share ``groups`` and ``depths`` (buffers of each value, by name).
 
-    ``transitions``: the cycles lost between each phase and the next.
+    ``transitions``: the cycles lost between each phase and the next. ``slack``: by how many cycles the least of the
+    dependences that are carried into a later iteration is met early, whose delays are whole units of the quantum.
     """
 
     __pydantic_config__ = STRICT
@@ -157,6 +165,25 @@ class Schedule:
 def crosses(value: Value, group_of: Mapping[str, int]) -> bool:
     """Whether a group other than the producer's reads a value."""
     return any(group_of[read.op] != group_of[value.producer] for read in value.reads)
+
+
+def carried_slack(phases: Sequence[Phase], unit: int) -> int:
+    """The least slack of a dependence that is carried into a later iteration, with delays rounded up to the unit."""
+    return min(
+        (
+            phase.starts[target] + distance * phase.ii - phase.starts[source] - -(-delay // unit) * unit
+            for phase in phases
+            for source, target, delay, distance in phase.graph.precedences()
+            if distance
+        ),
+        default=0,
+    )
+
+
+def group_kind(ops: Sequence[Op]) -> str:
+    """What a group is by its ops: their role, or ``consumer`` where they have several."""
+    roles = {op.role for op in ops}
+    return (roles.pop() or "group") if len(roles) == 1 else "consumer"
 
 
 def lifetime(graph: Graph, value: Value, starts: Mapping[str, int], ii: int) -> int:

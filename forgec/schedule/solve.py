@@ -25,16 +25,16 @@ from forgec.schedule.check import certificate as certificate_faults
 from forgec.schedule.check import check
 from forgec.schedule.circles import Circle, circles
 from forgec.schedule.conflict import no_schedule
-from forgec.schedule.graph import Graph
+from forgec.schedule.graph import Graph, stretches
 from forgec.schedule.heuristic import Costs, Guess, Problem, guess_from, guesses
-from forgec.schedule.intervals import Intervals, stretches
+from forgec.schedule.intervals import Intervals
 from forgec.schedule.joined import joined_clusters, kept_apart
 from forgec.schedule.machine import Machine
 from forgec.schedule.model import Model, horizons
 from forgec.schedule.pressure import cannot_fit
 from forgec.schedule.rings import Rings
 from forgec.schedule.scale import quantum, scaled
-from forgec.schedule.schedule import Certificate, Phase, Schedule
+from forgec.schedule.schedule import Certificate, Phase, Schedule, carried_slack
 from forgec.schedule.solution import Solution, guessed_solution
 from forgec.schedule.solver import Budget, Solver, solve_at
 from forgec.schedule.transition import with_transitions
@@ -186,6 +186,8 @@ class Search:
     def __init__(self, kernel: Kernel, machine: Machine) -> None:
         self.kernel, self.machine = kernel, machine
         self.undecided: list[int] = []
+        # Of several loops: intervals of all of them together, in cycles.
+        self.undecided_together: list[tuple[int, ...]] = []
         self.best: tuple[int, ...] | None = None
         self.trips = [graph.trips for graph in kernel]
         self.work = sum((graph.work * graph.trips for graph in kernel), start=Fraction(0))
@@ -207,11 +209,13 @@ class Search:
         """Go over to units of a quantum, by which intervals may only become longer."""
         sizes = [quantum(graph, self.machine, row[0].cycles) for graph, row in zip(self.wide, self.bounds, strict=True)]
         self.unit = min(size for size, *_ in sizes)
-        self.distortion = max(loss for _, loss, _ in sizes)
         self.iis = tuple(
             bound if size == self.unit else lower_bounds(scaled(graph, self.unit), self.machine)[0].cycles
             for graph, (size, _, bound) in zip(self.wide, sizes, strict=True)
         )
+        exact = [row[0].cycles for row in self.bounds]
+        grown = [ii * self.unit / cycles - 1 for ii, cycles in zip(self.iis, exact, strict=True)]
+        self.distortion = max(grown) if self.unit > 1 else 0.0
         self.least, self.ready = self.iis, True
         self.least_open = self.key
 
@@ -231,6 +235,10 @@ class Search:
         clusters = joined_clusters(self.graphs)
         apart = frozenset(kept_apart(self.graphs, self.machine, clusters))
         return Problem(self.graphs, self.machine, Costs.of(self.machine, self.unit), clusters, apart)
+
+    def in_cycles(self, iis: Sequence[int]) -> tuple[int, ...]:
+        """Intervals that are in units of the quantum."""
+        return tuple(ii * self.unit for ii in iis)
 
     def cycles(self, iis: Sequence[int]) -> int:
         """Of all phases in their steady state."""
@@ -287,6 +295,7 @@ class Search:
                 self.fate = "undecided"
                 self.least_open = self.key
                 self.undecided.append(iis[-1] * self.unit)
+                self.undecided_together.append(self.in_cycles(iis))
                 return several or self.guessed()
             if outcome == "infeasible":
                 self.rule_out(iis)
@@ -358,7 +367,7 @@ class Search:
         for place in alone:
             self.intervals.refute(place, iis[place])
         if not alone:
-            self.intervals.pop()
+            self.intervals.refute_together(iis)
 
     def together(self, iis: tuple[int, ...], solver: Solver, k: int) -> tuple[list[Found], str]:
         """Schedules of all phases, or what refutes the intervals."""
@@ -446,6 +455,7 @@ class Search:
                 self.rule_out(middle)
             else:
                 self.undecided.append(middle[-1] * self.unit)
+                self.undecided_together.append(self.in_cycles(middle))
             if self.best is None:
                 break
             low = middle
@@ -463,8 +473,9 @@ class Search:
             least_length=solution.least_length * self.unit,
             quantum=self.unit,
             distortion=self.distortion,
+            earlier_bounds=tuple(self.bounds[:-1]),
         )
-        slack = solution.slack * self.unit
+        slack = carried_slack(phases, self.unit)
         schedule = Schedule(self.machine.name, phases, solution.groups, solution.depths, certificate, slack)
         if len(phases) > 1:
             following = with_transitions(schedule, self.machine)
@@ -480,11 +491,26 @@ class Search:
     def certified(self, schedule: Schedule) -> Certificate:
         """The certificate of a schedule, with what became of smaller intervals at its tile."""
         assert schedule.certificate is not None
+        if len(self.kernel) > 1:
+            return self.certified_together(schedule, schedule.certificate)
         ii = schedule.phases[-1].ii
-        # Of the last phase by itself: others are impossible only beside certain intervals of other phases.
-        refuted = sorted(each * self.unit for each in self.intervals.refuted[-1] if each * self.unit < ii)
+        refuted = sorted(each * self.unit for each in self.intervals.refuted[0] if each * self.unit < ii)
         undecided = {each for each in self.undecided if each < ii}
-        if undecided and len(self.kernel) == 1:
+        if undecided:
             # Between the first that was not decided and this one nothing is known but what was refuted.
             undecided = set(range(min(undecided), ii, self.unit)) - set(refuted)
         return replace(schedule.certificate, refuted=tuple(refuted), undecided=tuple(sorted(undecided)))
+
+    def certified_together(self, schedule: Schedule, certificate: Certificate) -> Certificate:
+        """Of several loops: those of one that are impossible whatever the others have, and what else costs less."""
+        count, own = len(self.kernel), self.cycles([phase.ii for phase in schedule.phases])
+        alone: list[tuple[int | None, ...]] = [
+            tuple(ii * self.unit if other == place else None for other in range(count))
+            for place, row in enumerate(self.intervals.refuted)
+            for ii in sorted(row)
+        ]
+        known = {(place, ii) for row in alone for place, ii in enumerate(row) if ii is not None}
+        refuted = {self.in_cycles(row) for row in self.intervals.together if self.cycles(row) < own}
+        others = sorted(row for row in refuted if not any(each in known for each in enumerate(row)))
+        undecided = tuple(sorted({row for row in self.undecided_together if self.cycles(row) < own}))
+        return replace(certificate, refuted_together=(*alone, *others), undecided_together=undecided)

@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,10 @@ from typing import Any
 from forgec.diagnostics import Diagnostic, ForgeError
 from forgec.runtime.replacing_file import ReplacingFile
 from forgec.schedule import files
+from forgec.schedule.claims import extents, unproved
 from forgec.schedule.graph import Graph
-from forgec.schedule.machine import Machine
-from forgec.schedule.saved import unproved, violations
+from forgec.schedule.machine import Machine, without_words
+from forgec.schedule.saved import violations
 from forgec.schedule.schedule import Schedule
 
 VERSION = 2
@@ -105,19 +106,6 @@ def hashed(question: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(question, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def without_words(machine: Machine) -> Machine:
-    """A machine without what it says of its sources: better words for a number are no other number."""
-    return replace(
-        machine,
-        title="",
-        sources={},
-        units={name: replace(unit, source="", title="") for name, unit in machine.units.items()},
-        instructions={name: replace(each, source="") for name, each in machine.instructions.items()},
-        registers=replace(machine.registers, source=""),
-        handover=replace(machine.handover, source=""),
-    )
-
-
 def whole(item: Any) -> Any:
     """A dataclass as JSON values with its defaults: another default is another question."""
     return files.adapter(type(item)).dump_python(item, mode="json")
@@ -185,7 +173,10 @@ def restored(
         enough = float(entry["limit"]) >= limit
         for schedule in found:
             doubt(schedule, machine)
-        for each in unproved(found[0]):
+        told = [extents(row) for row in found[0].certificate.alternatives] if found[0].certificate else []
+        if told and told != [dict(kernel[0].tile) for kernel in kernels]:
+            raise ValueError("its tiles are not those of the kernel")
+        for each in unproved(found[0], machine):
             raise ValueError(f"its {each.rule} is wrong: {each.text}")
     except ForgeError as caught:
         remarks.append(dropped(caught.diagnostics[0].message, *caught.diagnostics[0].notes))

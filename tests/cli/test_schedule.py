@@ -244,6 +244,8 @@ def test_kernels_without_a_loop(tmp_path: Path) -> None:
         (("gemm", "--shape", "m"), "FORGE-U005", "--shape m is no KEY=N"),
         (("gemm", "--shape", "m=0"), "FORGE-U005", "--shape m=0"),
         (("gemm", "--shape", "m=64,m=128"), "FORGE-U005", "m twice"),
+        (("gemm", "--shape", f"m={10**13}"), "FORGE-U005", "is beyond"),
+        (("",), "FORGE-U010", "there is no kernel without a name"),
         (("gemm", "--dtype", "int3"), "FORGE-U010", "int3"),
         (("missing.json",), "FORGE-U001", "missing.json"),
         (("missing.mlir",), "FORGE-U001", "missing.mlir"),
@@ -254,7 +256,20 @@ def test_kernels_without_a_loop(tmp_path: Path) -> None:
         (("ring.json", "--dtype", "bf16"), "FORGE-U005", "--dtype is for kernels by name"),
         (("ring.json", "--html", "gone/out.html"), "FORGE-U004", "out.html"),
         (("ring.json", "-o", "gone/out.json"), "FORGE-U004", "out.json"),
-        (("--check", "missing.json"), "FORGE-U001", "missing.json"),
+        (("ring.json", "-o", "out", "--html", "out"), "FORGE-U004", "name the same file"),
+        (("ring.json", "-o", "ring.json"), "FORGE-U004", "it is read as well"),
+        (("ring.json", "--html", "."), "FORGE-U004", "it is a folder"),
+        (("ring.json", "--persistent"), "FORGE-U005", "--persistent is for kernels by name"),
+        (("binary.json",), "FORGE-I001", "is not UTF-8 text"),
+        (("thin.json",), "FORGE-U010", "the extent BN of the tile"),
+        (("endless.json",), "FORGE-U010", "trips or traffic beyond"),
+        (("none.mlir",), "FORGE-U010", "none.mlir has no tile kernel"),
+        (("--check", "missing.json"), "FORGE-U001", "cannot read missing.json: no such file"),
+        (("--check", "."), "FORGE-U001", "is a directory"),
+        (("--check", "binary.json"), "FORGE-U001", "it is not UTF-8 text"),
+        (("--check", "broken.json"), "FORGE-U010", "is not JSON"),
+        (("--check", "later.json"), "FORGE-U010", "reads files up to version"),
+        (("--check", "ring.json", "--k", "2", "--no-cache"), "FORGE-U005", "--check takes no --k and no --no-cache"),
         (("--check", "ring.json"), "FORGE-U010", "ring.json"),
     ],
 )
@@ -265,6 +280,12 @@ def test_bad_input(
     values: Any = json.loads(graph.read_text())
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "empty.json").write_text("[]")
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe")
+    (tmp_path / "none.mlir").write_text("")
+    (tmp_path / "later.json").write_text('{"version": 99}')
+    (tmp_path / "thin.json").write_text(json.dumps({**values[0], "tile": {"BN": -3}}))
+    (tmp_path / "endless.json").write_text(json.dumps({**values[0], "trips": 10**30}))
+    before = sorted(tmp_path.iterdir())
     values[0]["ops"][0]["latency"] = "soon"
     (tmp_path / "bad.json").write_text(json.dumps(values[0]))
     finished = forgec("schedule", *arguments, "--target", "sm_90a", "--json")
@@ -272,6 +293,8 @@ def test_bad_input(
     assert finished.error_codes == [code]
     assert words in finished.out
     assert finished.err == ""
+    assert set(tmp_path.iterdir()) <= {*before, tmp_path / "bad.json", tmp_path / "cache"}
+    assert json.loads(graph.read_text())
 
 
 def test_the_machine_is_needed_and_known(graph: Path) -> None:
@@ -284,7 +307,58 @@ def test_the_machine_is_needed_and_known(graph: Path) -> None:
 def test_usage(graph: Path) -> None:
     assert forgec("schedule", "--target", "sm_90a").code == 2
     assert forgec("schedule", graph, "--check", graph).code == 2
-    assert scheduled(graph, "--k", 0).code == 2
+    for option, value in (
+        ("--k", 0),
+        ("--k", 101),
+        ("--time-limit", -1),
+        ("--time-limit", "nan"),
+        ("--time-limit", "inf"),
+    ):
+        finished = scheduled(graph, option, value)
+        assert (finished.code, finished.out) == (2, "")
+        assert option in finished.err
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"shared_bytes": None}, "shared_bytes: field required"),
+        ({"shared_bytes": -1}, "shared_bytes of machine mine is negative: -1"),
+        ({"most_warps": 10**9}, "most_warps of machine mine is 1000000000, beyond"),
+        ({"clock_ghz": float("nan")}, "clock_ghz of machine mine is nan"),
+        ({"registers": {"least": 400}}, "machine mine can grant no registers"),
+        ({"handover": {"latency": 10**30}}, "handover.latency of machine mine is 1000"),
+        ({"wheels": 4}, "wheels: unexpected"),
+    ],
+)
+def test_machines_that_cannot_be(change: dict[str, Any], says: str, graph: Path, tmp_path: Path) -> None:
+    values = {**files.to_values(machine.named("sm_90a")), "name": "mine"}
+    for name, value in change.items():
+        values[name] = {**values[name], **value} if isinstance(value, dict) else value
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({name: value for name, value in values.items() if value is not None}))
+    finished = forgec("schedule", graph, "--machine", path)
+    assert finished.code == 1
+    assert "error[FORGE-U010]" in finished.err
+    assert says in finished.err
+
+
+def test_a_file_says_what_its_machine_is(graph: Path, tmp_path: Path) -> None:
+    stored = tmp_path / "out.json"
+    scheduled(graph, "-o", stored)
+    values = json.loads(stored.read_text())
+    values["machine"]["multiprocessors"] = 7
+    stored.write_text(json.dumps(values))
+    finished = forgec("schedule", "--check", stored)
+    assert finished.code == 0
+    assert "note: sm_90a is what the file says, which differs from the one that forgec has" in finished.out
+    assert forgec("schedule", "--check", stored, "--json").json["machine_differs"] is True
+    assert forgec("schedule", "--check", stored, "--target", "sm_90a", "--json").json["machine_differs"] is False
+    values["machine"]["name"] = "mine"
+    stored.write_text(json.dumps(values))
+    finished = forgec("schedule", "--check", stored)
+    assert finished.code == 1
+    assert "structure: it is for machine sm_90a, and the machine of the file is mine" in finished.err
 
 
 def test_without_time_only_what_meets_its_bounds_is_optimal(graph: Path) -> None:

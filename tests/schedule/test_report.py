@@ -16,9 +16,10 @@ from forgec.schedule.bounds import lower_bounds
 from forgec.schedule.check import check
 from forgec.schedule.machine import Machine
 from forgec.schedule.reasons import between, listed, reason
-from forgec.schedule.report import JOINT, as_data, as_text, binding
+from forgec.schedule.report import JOINT, as_data, as_text, binding, why
 from forgec.schedule.schedule import Bound, Phase, Schedule
-from tests.schedule.loops import solved
+from forgec.schedule.solve import schedules
+from tests.schedule.loops import ring, solved
 from tests.schedule.small import random_graph, random_machine, random_solved
 
 KEYS = {
@@ -156,3 +157,27 @@ def test_between(best: list[Schedule]) -> None:
     assert listed(tuple(range(40))) == "0, 1, 2, 3, …, 38, 39 (40 intervals)"
     assert binding(Phase(graph, 100, starts), bounds) == "unit tensor_core"
     assert binding(Phase(graph, 101, starts), bounds) == JOINT
+
+
+def test_of_several_loops_it_is_said_which_intervals_are_impossible(hopper: Machine) -> None:
+    loops = [replace(ring(hopper, 64, name), trips=trips) for name, trips in (("masked", 3), ("unmasked", 40))]
+    both = schedules([loops], hopper)[0]
+    stated, (first, last) = both.certificate, both.phases
+    assert stated is not None
+    assert stated.earlier_bounds == (lower_bounds(first.graph, hopper),)
+    one, other = first.ii + 32, last.ii + 32
+    rows = ((first.ii, None), (None, last.ii + 16), (one - 16, other))
+    slow = replace(
+        both,
+        phases=(replace(first, ii=one), replace(last, ii=other)),
+        certificate=replace(stated, refuted_together=rows, undecided_together=((one, last.ii),)),
+    )
+    assert f"this loop has no schedule at {first.ii}, whatever" in why(slow, slow.phases[0], hopper)
+    assert f"no schedule at ({one - 16}, {other})" in why(slow, slow.phases[0], hopper)
+    assert f"({one}, {last.ii}) undecided" in why(slow, slow.phases[0], hopper)
+    assert f"this loop has no schedule at {last.ii + 16}, whatever" in why(slow, slow.phases[1], hopper)
+    assert "is the bound itself" in why(both, last, hopper)
+    data = as_data([slow], hopper)
+    assert data["refuted"] == [list(row) for row in rows]
+    assert data["undecided"] == [[one, last.ii]]
+    assert [phase["bounds"][0]["cycles"] for phase in data["phases"]] == [first.ii, last.ii]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from random import Random
 
 import pytest
@@ -16,7 +16,7 @@ from forgec.diagnostics import ForgeError
 from forgec.schedule.bounds import length_bound, lower_bounds
 from forgec.schedule.check import check
 from forgec.schedule.conflict import conflicting
-from forgec.schedule.graph import Graph, Op, Read, Use, Value
+from forgec.schedule.graph import Dependence, Graph, Op, Read, Use, Value
 from forgec.schedule.machine import Machine
 from forgec.schedule.model import FAMILIES, Model, anchor_of
 from forgec.schedule.schedule import Phase, Schedule
@@ -158,18 +158,30 @@ def test_a_conflict_is_irreducible(budget: dict[str, object]) -> None:
 
 
 def test_a_conflict_says_how_much_would_be_enough() -> None:
-    row = (Op("a", "op", 1, 1), Op("b", "op", 1, 1))
-    values = tuple(Value(f"v{n}", "a", "shared", 70, (Read("b", 1),)) for n in range(2))
-    graph = Graph("large", row, values)
+    # What is in registers goes through shared memory, since groups are kept apart.
+    row = (Op("a", "op", 1, 1, variable=True), Op("b", "op", 1, 1))
+    value = Value("v", "a", "register", 100, (Read("b", 1),), crossing=True)
+    small = roomy_machine(shared_bytes=99, isolate="loads")
     with pytest.raises(ForgeError) as caught:
-        schedules([[graph]], roomy_machine(shared_bytes=139))
-    assert "140 bytes of shared memory at the least, there are 139" in str(caught.value)
-    assert schedules([[graph]], roomy_machine(shared_bytes=140))
-    registers = Graph("live", row, (Value("v", "a", "register", 9000, (Read("b", 1),)),))
+        schedules([[Graph("staged", row, (value,))]], small)
+    assert "staged does not fit machine small: shared memory and isolation conflict" in str(caught.value)
+    assert "it takes at the least 100 bytes of shared memory, there are 99" in str(caught.value)
+    assert schedules([[Graph("staged", row, (value,))]], replace(small, shared_bytes=100))
+    # The first value lives over the second, whose producer does not read it.
+    names = "abcd"
+    values = tuple(
+        Value(f"v{n}", one, "register", size, (Read(other, 1),))
+        for n, (one, other, size) in enumerate((("a", "c", 5000), ("b", "d", 5000), ("a", "b", 4)))
+    )
+    order = tuple(Dependence(one, other, 1) for one, other in pairwise(names))
+    graph = Graph("live", tuple(Op(name, "op", 1, 1) for name in names), values, order)
     with pytest.raises(ForgeError) as caught:
-        schedules([[registers]], roomy_machine())
+        schedules([[graph]], roomy_machine())
     # A warp may be granted 64 registers of 4 bytes for each of 32 threads.
-    assert f"{9000 - 64 * 4 * 32} bytes of registers beyond" in str(caught.value)
+    assert "dependences and registers conflict" in str(caught.value)
+    assert f"at the least {10004 - 64 * 4 * 32} bytes of registers beyond what a group may be granted" in str(
+        caught.value
+    )
 
 
 def test_a_schedule_depends_on_its_arguments_alone() -> None:

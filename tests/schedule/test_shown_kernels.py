@@ -14,8 +14,7 @@ from forgec.schedule.check import check
 from forgec.schedule.machine import Machine
 from forgec.schedule.page import page
 from forgec.schedule.report import JOINT, as_data, as_text, off, proof
-from forgec.schedule.saved import unproved
-from forgec.schedule.schedule import Certificate, Schedule
+from forgec.schedule.schedule import Schedule
 from forgec.schedule.succession import between_phases
 from tests.schedule.loops import ring, solved
 
@@ -137,27 +136,6 @@ def test_what_lies_between_two_loops() -> None:
         offsets = {use.offset for use in one.graph.op(name).uses}
         assert start - (one.starts[name] - one.ii - before) in offsets
     assert all(bar.end > shown.first and bar.start < shown.last for lane in (*units, *groups) for bar in lane.bars)
-
-
-def test_a_certificate_may_not_claim_more_than_it_lists() -> None:
-    facts = machine.named("sm_90a")
-    best = solved(facts, 128)[0]
-    stated, phase = best.certificate, best.phases[0]
-    assert stated is not None
-    assert unproved(best) == []
-
-    def said(schedule: Schedule, certificate: Certificate) -> str:
-        return "; ".join(each.text for each in unproved(replace(schedule, certificate=certificate)))
-
-    slower = replace(best, phases=(replace(phase, ii=2 * phase.ii),))
-    assert f"the interval {phase.ii} is not refuted" in said(slower, replace(stated, refuted=()))
-    assert said(slower, replace(stated, status="timeout", undecided=(phase.ii,))) == ""
-    assert "1 intervals are undecided" in said(best, replace(stated, undecided=(phase.ii,)))
-    assert "none of optimal" in said(best, replace(stated, status="proved"))
-    assert "and no less than 1 is proved" in said(best, replace(stated, least_length=1))
-    assert "this schedule has" in said(best, replace(stated, least_length=10 * phase.length))
-    assert "are not" in said(best, replace(stated, quantum=10**6))
-    assert unproved(replace(best, certificate=None)) == []
 
 
 def test_groups_have_names_of_their_own() -> None:
