@@ -24,17 +24,20 @@ from forgec.schedule.joined import joined_clusters, kept_apart
 from forgec.schedule.machine import Machine
 from forgec.schedule.model import Model, horizons
 from forgec.schedule.persistent import Persistent, Placed, program_bounds
-from forgec.schedule.reduce import Reduced, reduced
-from forgec.schedule.scale import scaled
-from forgec.schedule.schedule import Bound, Certificate, Schedule
+from forgec.schedule.reduce import Reduced
+from forgec.schedule.schedule import Certificate, Schedule
+from forgec.schedule.shortened import lengthened
 from forgec.schedule.solution import hint, named_groups, read_solution
 from forgec.schedule.solve import LOOKS_SERIAL, schedules
 from forgec.schedule.solve import Search as LoopSearch
 from forgec.schedule.solver import SHARE, Budget, Solver
 from forgec.schedule.tile import Tile
+from forgec.schedule.turn_bounds import Turn, lengths, plainly, turn_of
 
 MOST_TILES = 6
 """That are solved, unless told."""
+FINE = 2000
+"""Intervals are told apart as long as they differ by more than so small a part."""
 SHORTEST = 0.5
 """Deterministic time for making a turn short, once its interval is known."""
 
@@ -50,13 +53,13 @@ def persistent(
     """The best persistent schedule of a kernel that may be had at several tiles.
 
     The certificate's ``alternatives`` say what became of each tile: ``solved``, ``does not fit``, ``no better`` (what
-    units have to do for it is too much), or ``not tried``.
+    units have to do for it is too much), ``not better`` (its loop is, or no shorter turn was found), or ``not tried``.
 
     Args:
         tiles: one for each choice.
         machine: what it runs on.
         copies: how many tiles a turn may have, each with consumers of its own.
-        limit: deterministic time for each loop, and for the turns of each.
+        limit: deterministic time for all of it: loops and turns of all tiles.
         tries: how many tiles are solved, the most promising first.
 
     Raises:
@@ -65,29 +68,31 @@ def persistent(
     best: Persistent | None = None
     fault: ForgeError | None = None
     fates: list[tuple[Tile, str]] = []
-    solved = 0
+    solved, budget = 0, Budget(limit)
     for tile in sorted(tiles, key=lambda tile: (promise(tile, machine), tile.name)):
         if best is not None and least_cost(tile, machine) >= best.cost:
             fates.append((tile, "no better"))
             continue
-        if solved == tries:
+        if solved == tries or (best is not None and not budget.left):
             fates.append((tile, "not tried"))
             continue
-        fits = False
+        fate = "does not fit"
         for count in copies:
             try:
-                found = turns(tile, machine, count, limit)
+                found = better_turns(tile, machine, count, budget, best.cost if best else None)
             except ForgeError as caught:
                 if caught.code not in ("FORGE-S001", "FORGE-S002"):
                     raise
                 # That a turn of one tile does not fit says more than that one of two does not.
-                fault = fault or caught
+                if fault is None or (caught.code == "FORGE-S002" != fault.code):
+                    fault = caught
                 continue
-            fits = True
-            if best is None or found.cost < best.cost:
-                best = found
-        solved += fits
-        fates.append((tile, "solved" if fits else "does not fit"))
+            if found is not None:
+                best, fate = found, "solved"
+            elif fate != "solved":
+                fate = "not better"
+        solved += fate == "solved" or fate == "not better"
+        fates.append((tile, fate))
     if best is None:
         assert fault is not None
         raise fault
@@ -95,7 +100,7 @@ def persistent(
     rows = tuple(
         {**tile.phases[0].tile, "least_cost": float(least_cost(tile, machine)), "fate": fate} for tile, fate in fates
     )
-    return replace(best, certificate=replace(best.certificate, alternatives=rows))
+    return replace(best, certificate=replace(best.certificate, alternatives=rows, deterministic_time=budget.used))
 
 
 def promise(tile: Tile, machine: Machine) -> Fraction:
@@ -118,31 +123,61 @@ def least_cost(tile: Tile, machine: Machine) -> Fraction:
 def turns(
     tile: Tile, machine: Machine, copies: int = 1, limit: float = 60.0, loop: Schedule | None = None
 ) -> Persistent:
-    """The persistent schedule of one tile with so many tiles in a turn.
+    """The persistent schedule of one tile with so many tiles in a turn, within a limit of deterministic time.
 
     ``loop``: the schedule of its phases, if there is one already.
 
     Raises:
         ForgeError: FORGE-S001, FORGE-S002 as ``persistent``.
     """
-    loops = [loop] if loop is not None else list(loops_of(tile, machine, copies, limit))
+    budget = Budget(limit)
+    found = better_turns(tile, machine, copies, budget, None, loop)
+    if found is None:
+        raise nothing_found(tile, copies, budget)
+    return found
+
+
+def better_turns(
+    tile: Tile,
+    machine: Machine,
+    copies: int,
+    budget: Budget,
+    below: Fraction | None = None,
+    loop: Schedule | None = None,
+) -> Persistent | None:
+    """As ``turns``, within what is left of a larger search; None where none is found that costs less than ``below``."""
     best: Persistent | None = None
-    for number, each in enumerate(loops):
-        try:
-            found = Search(tile, each, machine, copies, Solver(machine, Budget(limit))).run()
-        except ForgeError:
-            if best is None and number == len(loops) - 1:
-                raise
-            continue
-        if best is None or found.cost < best.cost:
-            best = found
-    assert best is not None
+    fault: ForgeError | None = None
+    for each in (loop,) if loop is not None else loops_of(tile, machine, copies, budget, below):
+        plain = plainly(each)
+        for trips in lengths(tile, plain, machine):
+            search = Search(
+                tile, turn_of(tile, plain, machine, copies, trips), machine, copies, Solver(machine, budget)
+            )
+            try:
+                found = search.run(best.cost if best is not None else below)
+            except ForgeError as caught:
+                fault = fault or caught
+                break
+            best = found or best
+            if not search.too_short:
+                break
+    if best is None and fault is not None:
+        raise fault
     return best
 
 
-def loops_of(tile: Tile, machine: Machine, copies: int, limit: float) -> Iterator[Schedule]:
+def nothing_found(tile: Tile, copies: int, budget: Budget) -> ForgeError:
+    """That there is no schedule, or none within the time."""
+    code, why = ("FORGE-S001", "") if budget.left else ("FORGE-S002", f" within the time limit of {budget.limit:g}")
+    return error(code, f"no persistent schedule of {tile.name} with {copies} tiles in a turn was found{why}")
+
+
+def loops_of(
+    tile: Tile, machine: Machine, copies: int, budget: Budget, below: Fraction | None = None
+) -> Iterator[Schedule]:
     """The schedule of the phases with the fewest groups, and one whose parts have groups of their own, which may run
-    ahead of each other in the epilogue."""
+    ahead of each other in the epilogue. None of which a turn takes ``below`` or more for each unit of work."""
     kernel = with_room(tile, copies)
     twins: dict[tuple[str, str], list[str]] = {}
     for graph in tile.phases:
@@ -151,22 +186,35 @@ def loops_of(tile: Tile, machine: Machine, copies: int, limit: float) -> Iterato
                 row = twins.setdefault((graph.name, op.twin or ""), [])
                 row.append(op.name)
     pairs = [pair for row in twins.values() for pair in pairwise(row)]
-    for solver in (Solver(machine, Budget(limit)), Parted(machine, Budget(limit), pairs=pairs)):
+    # Loops of a turn that share a group come one after the other; of several tiles, those that load for all.
+    in_turn = copies == 1 or any(op.variable for graph in tile.phases for op in graph.ops)
+    for solver in (Solver(machine, budget), Parted(machine, budget, pairs=pairs)):
         search = LoopSearch(kernel, machine)
         found = []
         while search.fate == "open" and not found:
+            if below is not None and in_turn and search.ready and stream_cost(search) >= below:
+                return
             found = search.step(solver, 1)
         if not found:
             if isinstance(solver, Parted):
                 return
+            if not budget.left:
+                raise nothing_found(tile, copies, budget)
             # Says what conflicts.
-            found_schedule = schedules([kernel], machine, limit=limit)[0]
+            found_schedule = schedules([kernel], machine, limit=budget.left)[0]
         else:
             found_schedule = found[0].schedule
         phases = tuple(replace(p, graph=g) for p, g in zip(found_schedule.phases, tile.phases, strict=True))
         yield replace(found_schedule, phases=phases)
         if all(found_schedule.group_of[a] != found_schedule.group_of[b] for a, b in pairs):
             return
+
+
+def stream_cost(search: LoopSearch) -> Fraction:
+    """Cycles per unit of work for which a group is busy with a loop at the next interval, at the least: from its first
+    iteration to its last."""
+    rows = zip(search.iis, search.trips, strict=True)
+    return Fraction(sum((trips - 1) * ii for ii, trips in rows) * search.unit) / search.work
 
 
 @dataclass
@@ -189,9 +237,12 @@ def with_room(tile: Tile, copies: int) -> list[Graph]:
     found = []
     for graph in tile.phases:
         resident = dict(graph.resident)
+        # What stays in the loop's buffers is there already, once.
+        there = {value.name: value.size for value in graph.values if value.name in tile.stays.values()}
         for memory in ("shared", "tensor"):
             need = copies * sum(value.size for value in values if value.memory == memory)
-            if need:
+            need -= sum(there.get(tile.stays.get(value.name, ""), 0) for value in tile.values if value.memory == memory)
+            if need > 0:
                 resident[memory] = resident.get(memory, 0) + need
         found.append(replace(graph, resident=resident))
     return found
@@ -202,41 +253,55 @@ class Search:
     """Intervals of turns upward from the bound."""
 
     tile: Tile
-    loop: Schedule
+    turn: Turn
     machine: Machine
     copies: int
     solver: Solver
     refuted: list[int] = field(default_factory=list)
     undecided: list[int] = field(default_factory=list)
+    too_short: bool = False
 
-    def run(self) -> Persistent:
-        """The schedule of the least interval that was found."""
+    def run(self, below: Fraction | None = None) -> Persistent | None:
+        """The schedule of the least interval that was found; None where none costs less than ``below``, or where what
+        was found does not say what happens with longer loops (``too_short``)."""
         began = time.perf_counter()
-        turn = reduced(self.tile, self.loop, self.machine, self.copies)
-        unit = turn.quantum()
-        graph = scaled(turn.graph, unit)
-        bounds = tuple(replace(bound, cycles=bound.cycles * unit) for bound in lower_bounds(graph, self.machine))
-        least = bounds[0].cycles // unit
-        serial = horizons([graph], [1], self.machine, unit)[0]
-        for interval in candidates(least, serial):
+        turn = self.turn
+        unit, graph = turn.unit, turn.graph
+        least = (turn.bounds[0].cycles - turn.more) // unit
+        serial = max(horizons([graph], [1], self.machine, unit)[0], least)
+        # Intervals from this one on cost too much.
+        most = serial + 1
+        if below is not None:
+            work = self.copies * self.tile.work
+            most = min(most, -(-(below * work - turn.more) // unit))
+        if least >= most:
+            return None
+        for interval in candidates(least, min(serial, most - 1)):
             if len(self.refuted) == LOOKS_SERIAL and interval < serial and self.at(turn, graph, unit, serial) is None:
                 break
             found = self.at(turn, graph, unit, interval)
             if found is not None:
-                low = max([least, *(n // unit + 1 for n in (*self.refuted, *self.undecided))])
+                low = max([least, *(n // unit + 1 for n in (*self.refuted, *self.undecided) if n // unit < interval)])
                 interval, found = self.closer(turn, graph, unit, low, interval, found)
                 found = self.shortest(*found)
-                return self.result(turn, unit, interval, found, bounds, time.perf_counter() - began)
+                result = self.result(interval, found, time.perf_counter() - began)
+                self.too_short = result is None
+                return result
+            if not self.solver.budget.left:
+                break
+        if below is not None and most <= serial:
+            return None
         raise error(
             "FORGE-S002" if self.undecided else "FORGE-S001",
             f"no persistent schedule of {self.tile.name} with {self.copies} tiles in a turn was found",
         )
 
     def closer(
-        self, turn: Reduced, graph: Graph, unit: int, low: int, high: int, found: tuple[Model, cp_model.CpSolver]
+        self, turn: Turn, graph: Graph, unit: int, low: int, high: int, found: tuple[Model, cp_model.CpSolver]
     ) -> tuple[int, tuple[Model, cp_model.CpSolver]]:
         """Halve what is between the last interval without a schedule and the first with one."""
-        while low < high:
+        whole = high + self.turn.more // unit
+        while (high - low) * FINE > whole:
             middle = (low + high) // 2
             other = self.at(turn, graph, unit, middle)
             if other is None:
@@ -245,15 +310,18 @@ class Search:
                 high, found = middle, other
         return high, found
 
-    def at(self, turn: Reduced, graph: Graph, unit: int, interval: int) -> tuple[Model, cp_model.CpSolver] | None:
+    def at(self, turn: Turn, graph: Graph, unit: int, interval: int) -> tuple[Model, cp_model.CpSolver] | None:
         """A solution at this interval."""
+        if not self.solver.budget.left:
+            self.undecided.append(interval * unit)
+            return None
         model = Model([graph], [interval], replace(self.machine, isolate="none"), unit)
         times = model.times[0]
-        for one, other, delay in turn.rigid:
+        for one, other, delay in turn.reduced.rigid:
             model.cp.add(times.start[other] == times.start[one] + delay // unit)
-        for one, other in turn.together:
+        for one, other in turn.reduced.together:
             model.cp.add(model.apart(one, other) == 0)
-        for one, other in (*turn.apart, *self.isolated(turn, model)):
+        for one, other in (*turn.reduced.apart, *self.isolated(turn.reduced, model)):
             model.cp.add(model.apart(one, other) == 1)
         solver, outcome = self.solver.run(model)
         if outcome in ("optimal", "feasible"):
@@ -279,17 +347,10 @@ class Search:
         for a, b in kept_apart(graphs, self.machine, rows):
             yield model.clusters[a][0], model.clusters[b][0]
 
-    def result(
-        self,
-        turn: Reduced,
-        unit: int,
-        interval: int,
-        found: tuple[Model, cp_model.CpSolver],
-        bounds: tuple[Bound, ...],
-        seconds: float,
-    ) -> Persistent:
-        """The schedule of a solution, in cycles."""
+    def result(self, interval: int, found: tuple[Model, cp_model.CpSolver], seconds: float) -> Persistent | None:
+        """The schedule of a solution, in cycles and with all iterations; None where these cannot be put in."""
         model, solver = found
+        turn, loop, unit = self.turn.reduced, self.turn.loop, self.turn.unit
         times, groups, depths = read_solution(model, solver)
         roles = {op.name: op.role for op in turn.graph.ops if op.kind == "loop"}
         # What has a part of the loop is called by what it does there.
@@ -300,7 +361,7 @@ class Search:
         placed = []
         for tile, (name, delay) in zip(turn.tiles, turn.loops, strict=True):
             base, bases, phases = starts[name] + delay, [], []
-            for phase, graph, after in zip(self.loop.phases, tile.phases, (*self.loop.transitions, 0), strict=True):
+            for phase, graph, after in zip(loop.phases, tile.phases, (*loop.transitions, 0), strict=True):
                 bases.append(base)
                 base += graph.trips * phase.ii + after
                 renamed = dict(zip((op.name for op in phase.graph.ops), (op.name for op in graph.ops), strict=True))
@@ -312,36 +373,41 @@ class Search:
                 for graph in (tile.prologue, tile.epilogue)
             ]
             placed.append(Placed(tile, tuple(phases), tuple(bases), *ends))
-        interval *= unit
         several = tuple(
             replace(group, ops=tuple(dict.fromkeys(n for op in group.ops for n in turn.members.get(op, (op,)))))
             for group in groups
         )
         mine = {value.name for tile in turn.tiles for value in tile.values}
         mine |= {v.name for tile in turn.tiles for g in (tile.prologue, tile.epilogue) if g for v in g.values}
-        between = range(bounds[0].cycles, interval, unit)
-        proved = set(between) <= set(self.refuted)
-        program = program_bounds(turn.tiles, self.machine)
-        status = "optimal for the reduction" if proved else "timeout" if self.undecided else "feasible"
-        if program and interval == program[0].cycles:
-            status = "optimal"
-        certificate = Certificate(
-            bounds=program,
-            reduction=bounds,
-            status=status,
-            refuted=tuple(sorted(self.refuted)),
-            undecided=tuple(sorted(self.undecided)),
-            quantum=unit,
-            solve_seconds=seconds,
-            deterministic_time=self.solver.budget.used,
-        )
-        return Persistent(
+        short = Persistent(
             self.machine.name,
-            interval,
+            interval * unit,
             tuple(placed),
             several,
             {**turn.depths, **{name: depth for name, depth in depths.items() if name in mine}},
-            certificate,
+        )
+        whole = lengthened(short, tuple(graph.trips for graph in self.tile.phases), self.machine)
+        return None if whole is None else replace(whole, certificate=self.certified(whole, seconds))
+
+    def certified(self, schedule: Persistent, seconds: float) -> Certificate:
+        """What is proved of it."""
+        unit, more, bounds = self.turn.unit, self.turn.more, self.turn.bounds
+        refuted = tuple(sorted(n + more for n in set(self.refuted) if n + more < schedule.interval))
+        undecided = tuple(sorted(n + more for n in set(self.undecided) if n + more < schedule.interval))
+        proved = set(range(bounds[0].cycles, schedule.interval, unit)) <= set(refuted)
+        program = program_bounds([each.tile for each in schedule.placed], self.machine)
+        status = "optimal for the reduction" if proved else "timeout" if undecided else "feasible"
+        if program and schedule.interval == program[0].cycles:
+            status = "optimal"
+        return Certificate(
+            bounds=program,
+            reduction=bounds,
+            status=status,
+            refuted=refuted,
+            undecided=undecided,
+            quantum=unit,
+            solve_seconds=seconds,
+            deterministic_time=self.solver.budget.used,
         )
 
 
