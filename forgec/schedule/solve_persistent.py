@@ -8,6 +8,7 @@ interval at a bound of the program (``program_bounds``: all the work of a unit) 
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,6 @@ from math import inf
 from ortools.sat.python import cp_model
 
 from forgec.diagnostics import ForgeError, error
-from forgec.schedule.bounds import lower_bounds
 from forgec.schedule.graph import Graph
 from forgec.schedule.joined import joined_clusters, kept_apart
 from forgec.schedule.machine import Machine
@@ -36,6 +36,8 @@ from forgec.schedule.turn_bounds import Turn, lengths, plainly, turn_of
 
 MOST_TILES = 6
 """That are solved, unless told."""
+WORTH = Fraction(1, 500)
+"""Of its cost, by which a turn may be above what none is below without anything more being tried."""
 FINE = 2000
 """Intervals are told apart as long as they differ by more than so small a part."""
 SHORTEST = 0.5
@@ -65,48 +67,88 @@ def persistent(
     Raises:
         ForgeError: FORGE-S001 where nothing fits, FORGE-S002 where the limit ended the search before any was found.
     """
-    best: Persistent | None = None
-    fault: ForgeError | None = None
-    fates: list[tuple[Tile, str]] = []
-    solved, budget = 0, Budget(limit)
-    for tile in sorted(tiles, key=lambda tile: (promise(tile, machine), tile.name)):
-        if best is not None and least_cost(tile, machine) >= best.cost:
-            fates.append((tile, "no better"))
+    budget, best, fault, solved = Budget(limit), None, None, 0
+    rows = [Candidate.of(tile, machine, copies[0], budget) for tile in sorted(tiles, key=lambda tile: tile.name)]
+    heap = [(row.key, number) for number, row in enumerate(rows)]
+    heapq.heapify(heap)
+    while heap:
+        _, number = heapq.heappop(heap)
+        row = rows[number]
+        row.fate = row.passed_over(best)
+        if row.fate == "" and best is not None and (solved == tries or not budget.left):
+            row.fate = "not tried"
+        if row.fate == "" and not budget.left:
+            raise fault or nothing_found(row.tile, copies[0], budget)
+        if row.fate:
             continue
-        if solved == tries or (best is not None and not budget.left):
-            fates.append((tile, "not tried"))
+        loop = row.loops.step()
+        if loop is None:
+            if row.loops.search.fate == "open":
+                heapq.heappush(heap, (row.key, number))
+            else:
+                row.fate = "does not fit"
             continue
-        fate = "does not fit"
-        for count in copies:
-            try:
-                found = better_turns(tile, machine, count, budget, best.cost if best else None)
-            except ForgeError as caught:
-                if caught.code not in ("FORGE-S001", "FORGE-S002"):
-                    raise
-                # That a turn of one tile does not fit says more than that one of two does not.
-                if fault is None or (caught.code == "FORGE-S002" != fault.code):
-                    fault = caught
-                continue
-            if found is not None:
-                best, fate = found, "solved"
-            elif fate != "solved":
-                fate = "not better"
-        solved += fate == "solved" or fate == "not better"
-        fates.append((tile, fate))
+        solved += 1
+        try:
+            found = row.turns(loop, copies, machine, best)
+        except ForgeError as caught:
+            if caught.code not in ("FORGE-S001", "FORGE-S002"):
+                raise
+            row.fate, fault = "does not fit", fault or caught
+            solved -= 1
+            continue
+        row.fate, best = ("solved", found) if found is not None else ("not better", best)
     if best is None:
-        assert fault is not None
-        raise fault
+        first = min(rows, key=lambda row: row.key)
+        raise fault or first.loops.fault()
     assert best.certificate is not None
-    rows = tuple(
-        {**tile.phases[0].tile, "least_cost": float(least_cost(tile, machine)), "fate": fate} for tile, fate in fates
-    )
-    return replace(best, certificate=replace(best.certificate, alternatives=rows, deterministic_time=budget.used))
+    fates = tuple({**row.tile.phases[0].tile, "least_cost": float(row.least), "fate": row.fate} for row in rows)
+    return replace(best, certificate=replace(best.certificate, alternatives=fates, deterministic_time=budget.used))
 
 
-def promise(tile: Tile, machine: Machine) -> Fraction:
-    """Cycles per unit of work that a tile may come near to: its loops at their lower bounds, if units allow it."""
-    cycles = sum(lower_bounds(graph, machine)[0].cycles * graph.trips for graph in tile.phases)
-    return max(Fraction(cycles) / tile.work, least_cost(tile, machine))
+@dataclass
+class Candidate:
+    """One choice of tile: the search for its loops, what units have to do for it, and what became of it."""
+
+    tile: Tile
+    loops: Loops
+    least: Fraction
+    fate: str = ""
+
+    @classmethod
+    def of(cls, tile: Tile, machine: Machine, copies: int, budget: Budget) -> Candidate:
+        """One of which nothing is known yet."""
+        return cls(tile, Loops(tile, machine, copies, Solver(machine, budget)), least_cost(tile, machine))
+
+    @property
+    def key(self) -> tuple[Fraction, str, tuple[int, ...]]:
+        """Cycles per unit of work that it may come near to."""
+        extents = tuple(self.tile.phases[0].tile.values())
+        return max(self.loops.search.key[0], self.least), self.tile.name, extents
+
+    def passed_over(self, best: Persistent | None) -> str:
+        """Why it is of no use to go on with it, if that is so."""
+        if best is not None and self.least >= best.cost:
+            return "no better"
+        if best is not None and self.loops.least_cost() >= best.cost:
+            return "not better"
+        return "does not fit" if self.loops.search.fate == "does not fit" else ""
+
+    def turns(
+        self, loop: Schedule, copies: Sequence[int], machine: Machine, best: Persistent | None
+    ) -> Persistent | None:
+        """The best schedule around its loops that is better than the best one, if there is one."""
+        budget, mine = self.loops.solver.budget, None
+        floor = max(self.loops.least_cost(), self.least)
+        for count in copies:
+            loops = self.loops if count == copies[0] else Loops(self.tile, machine, count, Solver(machine, budget))
+            known = loop if loops is self.loops else None
+            if known is None:
+                loops.begin_at(self.loops)
+            if mine is None or mine.cost > floor * (1 + WORTH):
+                found = better_turns(loops, mine or best, floor, known)
+                mine = found or mine
+        return mine
 
 
 def least_cost(tile: Tile, machine: Machine) -> Fraction:
@@ -130,41 +172,57 @@ def turns(
     Raises:
         ForgeError: FORGE-S001, FORGE-S002 as ``persistent``.
     """
-    budget = Budget(limit)
-    found = better_turns(tile, machine, copies, budget, None, loop)
+    loops = Loops(tile, machine, copies, Solver(machine, Budget(limit)))
+    found = better_turns(loops, None, Fraction(0), loop or loops.run())
     if found is None:
-        raise nothing_found(tile, copies, budget)
+        raise nothing_found(tile, copies, loops.solver.budget)
     return found
 
 
-def better_turns(
-    tile: Tile,
-    machine: Machine,
-    copies: int,
-    budget: Budget,
-    below: Fraction | None = None,
-    loop: Schedule | None = None,
-) -> Persistent | None:
-    """As ``turns``, within what is left of a larger search; None where none is found that costs less than ``below``."""
-    best: Persistent | None = None
+def better_turns(loops: Loops, best: Persistent | None, floor: Fraction, loop: Schedule | None) -> Persistent | None:
+    """The best schedule of turns, around the loops with the fewest groups and around those whose parts have groups of
+    their own, which may run ahead of each other in the epilogue; None where none is better than the best one.
+
+    Args:
+        loops: the search for loops.
+        best: the best schedule so far.
+        floor: what no schedule of turns costs less than; near to it nothing more is tried.
+        loop: the first loop, if it has been found.
+
+    Raises:
+        ForgeError: FORGE-S001, FORGE-S002 where there is none at all.
+    """
+    mine: Persistent | None = None
     fault: ForgeError | None = None
-    for each in (loop,) if loop is not None else loops_of(tile, machine, copies, budget, below):
-        plain = plainly(each)
-        for trips in lengths(tile, plain, machine):
-            search = Search(
-                tile, turn_of(tile, plain, machine, copies, trips), machine, copies, Solver(machine, budget)
-            )
-            try:
-                found = search.run(best.cost if best is not None else below)
-            except ForgeError as caught:
-                fault = fault or caught
-                break
-            best = found or best
-            if not search.too_short:
-                break
-    if best is None and fault is not None:
+    while True:
+        ahead = mine or best
+        below = ahead.cost if ahead is not None else None
+        loop = loop or loops.run(below)
+        if loop is None:
+            break
+        try:
+            mine = around(loops, loop, below) or mine
+        except ForgeError as caught:
+            fault = fault or caught
+        if loops.apart(loop) or (mine is not None and mine.cost <= floor * (1 + WORTH)):
+            break
+        loops, loop = loops.parted(), None
+    if mine is None and fault is not None:
         raise fault
-    return best
+    return mine
+
+
+def around(loops: Loops, loop: Schedule, below: Fraction | None) -> Persistent | None:
+    """The best schedule of turns around a loop; None where none costs less than ``below``."""
+    tile, machine, copies = loops.tile, loops.machine, loops.copies
+    plain = plainly(loop)
+    for trips in lengths(tile, plain, machine):
+        turn = turn_of(tile, plain, machine, copies, trips)
+        search = Search(tile, turn, machine, copies, Solver(machine, loops.solver.budget))
+        found = search.run(below)
+        if not search.too_short:
+            return found
+    return None
 
 
 def nothing_found(tile: Tile, copies: int, budget: Budget) -> ForgeError:
@@ -173,48 +231,87 @@ def nothing_found(tile: Tile, copies: int, budget: Budget) -> ForgeError:
     return error(code, f"no persistent schedule of {tile.name} with {copies} tiles in a turn was found{why}")
 
 
-def loops_of(
-    tile: Tile, machine: Machine, copies: int, budget: Budget, below: Fraction | None = None
-) -> Iterator[Schedule]:
-    """The schedule of the phases with the fewest groups, and one whose parts have groups of their own, which may run
-    ahead of each other in the epilogue. None of which a turn takes ``below`` or more for each unit of work."""
-    kernel = with_room(tile, copies)
-    twins: dict[tuple[str, str], list[str]] = {}
-    for graph in tile.phases:
-        for op in graph.ops:
-            if op.part is not None and not op.variable:
-                row = twins.setdefault((graph.name, op.twin or ""), [])
-                row.append(op.name)
-    pairs = [pair for row in twins.values() for pair in pairwise(row)]
-    # Loops of a turn that share a group come one after the other; of several tiles, those that load for all.
-    in_turn = copies == 1 or any(op.variable for graph in tile.phases for op in graph.ops)
-    for solver in (Solver(machine, budget), Parted(machine, budget, pairs=pairs)):
-        search = LoopSearch(kernel, machine)
-        found = []
-        while search.fate == "open" and not found:
-            if below is not None and in_turn and search.ready and stream_cost(search) >= below:
-                return
-            found = search.step(solver, 1)
+class Loops:
+    """The search for the loops of a tile, with room for what comes before and after them."""
+
+    def __init__(self, tile: Tile, machine: Machine, copies: int, solver: Solver) -> None:
+        self.tile, self.machine, self.copies, self.solver = tile, machine, copies, solver
+        self.search = LoopSearch(with_room(tile, copies), machine)
+        self.found: tuple[int, ...] | None = None
+        twins: dict[tuple[str, str], list[str]] = {}
+        for graph in tile.phases:
+            for op in graph.ops:
+                if op.part is not None and not op.variable:
+                    twins.setdefault((graph.name, op.twin or ""), []).append(op.name)
+        self.pairs = [pair for row in twins.values() for pair in pairwise(row)]
+        # Loops of a turn that share a group come one after the other; of several tiles, those that load for all.
+        self.in_turn = copies == 1 or any(op.variable for graph in tile.phases for op in graph.ops)
+
+    def least_cost(self) -> Fraction:
+        """Cycles per unit of work that no turn around these loops is below: from its first iteration to its last a
+        group is busy with a loop."""
+        if not self.in_turn:
+            return Fraction(0)
+        iis = self.found or self.search.iis
+        busy = sum((trips - 1) * ii for ii, trips in zip(iis, self.search.trips, strict=True))
+        return Fraction(busy * self.search.unit) / self.search.work
+
+    def step(self) -> Schedule | None:
+        """Go on with the next intervals."""
+        found = self.search.step(self.solver, 1)
         if not found:
-            if isinstance(solver, Parted):
-                return
-            if not budget.left:
-                raise nothing_found(tile, copies, budget)
-            # Says what conflicts.
-            found_schedule = schedules([kernel], machine, limit=budget.left)[0]
-        else:
-            found_schedule = found[0].schedule
-        phases = tuple(replace(p, graph=g) for p, g in zip(found_schedule.phases, tile.phases, strict=True))
-        yield replace(found_schedule, phases=phases)
-        if all(found_schedule.group_of[a] != found_schedule.group_of[b] for a, b in pairs):
+            return None
+        schedule = found[0].schedule
+        self.found = tuple(phase.ii // self.search.unit for phase in schedule.phases)
+        phases = tuple(replace(p, graph=g) for p, g in zip(schedule.phases, self.tile.phases, strict=True))
+        return replace(schedule, phases=phases)
+
+    def run(self, below: Fraction | None = None) -> Schedule | None:
+        """The loops' schedule; None where there is none, or no turn around it costs less than ``below``.
+
+        Raises:
+            ForgeError: FORGE-S001, FORGE-S002 where there is none, unless it has to be ``below`` something.
+        """
+        while self.search.fate == "open" and (below is None or self.least_cost() < below):
+            found = self.step()
+            if found is not None:
+                return found
+        if below is None and not isinstance(self.solver, Parted):
+            raise self.fault()
+        return None
+
+    def fault(self) -> ForgeError:
+        """Why there is none."""
+        budget = self.solver.budget
+        if budget.left:
+            try:
+                schedules([self.search.kernel], self.machine, limit=budget.left)
+            except ForgeError as caught:
+                return caught
+        return nothing_found(self.tile, self.copies, budget)
+
+    def apart(self, loop: Schedule) -> bool:
+        """Whether equal ops of different parts are in different groups."""
+        return all(loop.group_of[a] != loop.group_of[b] for a, b in self.pairs)
+
+    def parted(self) -> Loops:
+        """The search for loops of which that is so."""
+        other = Loops(self.tile, self.machine, self.copies, Parted(self.machine, self.solver.budget, pairs=self.pairs))
+        other.begin_at(self)
+        return other
+
+    def begin_at(self, easier: Loops) -> None:
+        """What is impossible for a search with more room, or with fewer constraints, is not tried again."""
+        mine, other = self.search, easier.search
+        mine.prepare()
+        if easier.found is None or mine.unit != other.unit or mine.least != other.least:
             return
-
-
-def stream_cost(search: LoopSearch) -> Fraction:
-    """Cycles per unit of work for which a group is busy with a loop at the next interval, at the least: from its first
-    iteration to its last."""
-    rows = zip(search.iis, search.trips, strict=True)
-    return Fraction(sum((trips - 1) * ii for ii, trips in rows) * search.unit) / search.work
+        intervals = mine.intervals
+        intervals.refuted = [set(row) for row in other.intervals.refuted]
+        intervals.heap = [*other.intervals.heap, (intervals.cycles(easier.found), easier.found)]
+        heapq.heapify(intervals.heap)
+        intervals.seen = {*other.intervals.seen, easier.found}
+        mine.iis = intervals.peek() or mine.iis
 
 
 @dataclass
@@ -300,7 +397,7 @@ class Search:
         self, turn: Turn, graph: Graph, unit: int, low: int, high: int, found: tuple[Model, cp_model.CpSolver]
     ) -> tuple[int, tuple[Model, cp_model.CpSolver]]:
         """Halve what is between the last interval without a schedule and the first with one."""
-        whole = high + self.turn.more // unit
+        whole = high
         while (high - low) * FINE > whole:
             middle = (low + high) // 2
             other = self.at(turn, graph, unit, middle)
