@@ -13,8 +13,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from itertools import pairwise
-from math import inf
 
 from ortools.sat.python import cp_model
 
@@ -28,14 +26,16 @@ from forgec.schedule.reduce import Reduced
 from forgec.schedule.schedule import Certificate, Schedule
 from forgec.schedule.shortened import lengthened
 from forgec.schedule.solution import hint, named_groups, read_solution
-from forgec.schedule.solve import LOOKS_SERIAL, schedules
-from forgec.schedule.solve import Search as LoopSearch
-from forgec.schedule.solver import SHARE, Budget, Solver
+from forgec.schedule.solve import LOOKS_SERIAL
+from forgec.schedule.solver import Budget, Solver
 from forgec.schedule.tile import Tile
 from forgec.schedule.turn_bounds import Turn, lengths, plainly, turn_of
+from forgec.schedule.turn_loops import Loops, nothing_found
 
 MOST_TILES = 6
 """That are solved, unless told."""
+PATIENCE = 4.0
+"""Deterministic time after which no other tiles are tried, if none has been better."""
 WORTH = Fraction(1, 500)
 """Of its cost, by which a turn may be above what none is below without anything more being tried."""
 FINE = 2000
@@ -67,7 +67,7 @@ def persistent(
     Raises:
         ForgeError: FORGE-S001 where nothing fits, FORGE-S002 where the limit ended the search before any was found.
     """
-    budget, best, fault, solved = Budget(limit), None, None, 0
+    budget, best, fault, solved, since = Budget(limit), None, None, 0, 0.0
     rows = [Candidate.of(tile, machine, copies[0], budget) for tile in sorted(tiles, key=lambda tile: tile.name)]
     heap = [(row.key, number) for number, row in enumerate(rows)]
     heapq.heapify(heap)
@@ -75,7 +75,8 @@ def persistent(
         _, number = heapq.heappop(heap)
         row = rows[number]
         row.fate = row.passed_over(best)
-        if row.fate == "" and best is not None and (solved == tries or not budget.left):
+        patient = budget.left and budget.used <= since + PATIENCE
+        if row.fate == "" and best is not None and (solved == tries or not patient):
             row.fate = "not tried"
         if row.fate == "" and not budget.left:
             raise fault or nothing_found(row.tile, copies[0], budget)
@@ -90,14 +91,16 @@ def persistent(
             continue
         solved += 1
         try:
-            found = row.turns(loop, copies, machine, best)
+            found = row.turns(loop, copies, best)
         except ForgeError as caught:
             if caught.code not in ("FORGE-S001", "FORGE-S002"):
                 raise
             row.fate, fault = "does not fit", fault or caught
             solved -= 1
             continue
-        row.fate, best = ("solved", found) if found is not None else ("not better", best)
+        row.fate = "solved" if found is not None else "not better"
+        if found is not None:
+            best, since = found, budget.used
     if best is None:
         first = min(rows, key=lambda row: row.key)
         raise fault or first.loops.fault()
@@ -134,20 +137,18 @@ class Candidate:
             return "not better"
         return "does not fit" if self.loops.search.fate == "does not fit" else ""
 
-    def turns(
-        self, loop: Schedule, copies: Sequence[int], machine: Machine, best: Persistent | None
-    ) -> Persistent | None:
+    def turns(self, loop: Schedule, copies: Sequence[int], best: Persistent | None) -> Persistent | None:
         """The best schedule around its loops that is better than the best one, if there is one."""
-        budget, mine = self.loops.solver.budget, None
+        mine: Persistent | None = None
         floor = max(self.loops.least_cost(), self.least)
         for count in copies:
-            loops = self.loops if count == copies[0] else Loops(self.tile, machine, count, Solver(machine, budget))
+            loops = self.loops if count == copies[0] else self.loops.aside(count)
             known = loop if loops is self.loops else None
-            if known is None:
-                loops.begin_at(self.loops)
-            if mine is None or mine.cost > floor * (1 + WORTH):
-                found = better_turns(loops, mine or best, floor, known)
-                mine = found or mine
+            found = better_turns(loops, mine or best, floor, known)
+            mine = found or mine
+            # What turns of one tile are not near to, those of two are not either: the loops are the same.
+            if mine is None or mine.cost <= floor * (1 + WORTH):
+                break
         return mine
 
 
@@ -194,7 +195,7 @@ def better_turns(loops: Loops, best: Persistent | None, floor: Fraction, loop: S
     """
     mine: Persistent | None = None
     fault: ForgeError | None = None
-    while True:
+    for last in (False, True):
         ahead = mine or best
         below = ahead.cost if ahead is not None else None
         loop = loop or loops.run(below)
@@ -204,7 +205,7 @@ def better_turns(loops: Loops, best: Persistent | None, floor: Fraction, loop: S
             mine = around(loops, loop, below) or mine
         except ForgeError as caught:
             fault = fault or caught
-        if loops.apart(loop) or (mine is not None and mine.cost <= floor * (1 + WORTH)):
+        if last or loops.apart(loop) or (mine is not None and mine.cost <= floor * (1 + WORTH)):
             break
         loops, loop = loops.parted(), None
     if mine is None and fault is not None:
@@ -218,131 +219,11 @@ def around(loops: Loops, loop: Schedule, below: Fraction | None) -> Persistent |
     plain = plainly(loop)
     for trips in lengths(tile, plain, machine):
         turn = turn_of(tile, plain, machine, copies, trips)
-        search = Search(tile, turn, machine, copies, Solver(machine, loops.solver.budget))
+        search = Search(tile, turn, machine, copies, Solver(machine, loops.whole))
         found = search.run(below)
         if not search.too_short:
             return found
     return None
-
-
-def nothing_found(tile: Tile, copies: int, budget: Budget) -> ForgeError:
-    """That there is no schedule, or none within the time."""
-    code, why = ("FORGE-S001", "") if budget.left else ("FORGE-S002", f" within the time limit of {budget.limit:g}")
-    return error(code, f"no persistent schedule of {tile.name} with {copies} tiles in a turn was found{why}")
-
-
-class Loops:
-    """The search for the loops of a tile, with room for what comes before and after them."""
-
-    def __init__(self, tile: Tile, machine: Machine, copies: int, solver: Solver) -> None:
-        self.tile, self.machine, self.copies, self.solver = tile, machine, copies, solver
-        self.search = LoopSearch(with_room(tile, copies), machine)
-        self.found: tuple[int, ...] | None = None
-        twins: dict[tuple[str, str], list[str]] = {}
-        for graph in tile.phases:
-            for op in graph.ops:
-                if op.part is not None and not op.variable:
-                    twins.setdefault((graph.name, op.twin or ""), []).append(op.name)
-        self.pairs = [pair for row in twins.values() for pair in pairwise(row)]
-        # Loops of a turn that share a group come one after the other; of several tiles, those that load for all.
-        self.in_turn = copies == 1 or any(op.variable for graph in tile.phases for op in graph.ops)
-
-    def least_cost(self) -> Fraction:
-        """Cycles per unit of work that no turn around these loops is below: from its first iteration to its last a
-        group is busy with a loop."""
-        if not self.in_turn:
-            return Fraction(0)
-        iis = self.found or self.search.iis
-        busy = sum((trips - 1) * ii for ii, trips in zip(iis, self.search.trips, strict=True))
-        return Fraction(busy * self.search.unit) / self.search.work
-
-    def step(self) -> Schedule | None:
-        """Go on with the next intervals."""
-        found = self.search.step(self.solver, 1)
-        if not found:
-            return None
-        schedule = found[0].schedule
-        self.found = tuple(phase.ii // self.search.unit for phase in schedule.phases)
-        phases = tuple(replace(p, graph=g) for p, g in zip(schedule.phases, self.tile.phases, strict=True))
-        return replace(schedule, phases=phases)
-
-    def run(self, below: Fraction | None = None) -> Schedule | None:
-        """The loops' schedule; None where there is none, or no turn around it costs less than ``below``.
-
-        Raises:
-            ForgeError: FORGE-S001, FORGE-S002 where there is none, unless it has to be ``below`` something.
-        """
-        while self.search.fate == "open" and (below is None or self.least_cost() < below):
-            found = self.step()
-            if found is not None:
-                return found
-        if below is None and not isinstance(self.solver, Parted):
-            raise self.fault()
-        return None
-
-    def fault(self) -> ForgeError:
-        """Why there is none."""
-        budget = self.solver.budget
-        if budget.left:
-            try:
-                schedules([self.search.kernel], self.machine, limit=budget.left)
-            except ForgeError as caught:
-                return caught
-        return nothing_found(self.tile, self.copies, budget)
-
-    def apart(self, loop: Schedule) -> bool:
-        """Whether equal ops of different parts are in different groups."""
-        return all(loop.group_of[a] != loop.group_of[b] for a, b in self.pairs)
-
-    def parted(self) -> Loops:
-        """The search for loops of which that is so."""
-        other = Loops(self.tile, self.machine, self.copies, Parted(self.machine, self.solver.budget, pairs=self.pairs))
-        other.begin_at(self)
-        return other
-
-    def begin_at(self, easier: Loops) -> None:
-        """What is impossible for a search with more room, or with fewer constraints, is not tried again."""
-        mine, other = self.search, easier.search
-        mine.prepare()
-        if easier.found is None or mine.unit != other.unit or mine.least != other.least:
-            return
-        intervals = mine.intervals
-        intervals.refuted = [set(row) for row in other.intervals.refuted]
-        intervals.heap = [*other.intervals.heap, (intervals.cycles(easier.found), easier.found)]
-        heapq.heapify(intervals.heap)
-        intervals.seen = {*other.intervals.seen, easier.found}
-        mine.iis = intervals.peek() or mine.iis
-
-
-@dataclass
-class Parted(Solver):
-    """With ops of different parts in different groups."""
-
-    pairs: Sequence[tuple[str, str]] = ()
-
-    def run(self, model: Model, share: float = SHARE, most: float = inf) -> tuple[cp_model.CpSolver, str]:
-        """Solve a model."""
-        for one, other in self.pairs:
-            model.cp.add(model.apart(one, other) == 1)
-        return super().run(model, share, most)
-
-
-def with_room(tile: Tile, copies: int) -> list[Graph]:
-    """The phases, with room in memory for one buffer of each value of the tile."""
-    ends = [graph.values for graph in (tile.prologue, tile.epilogue) if graph is not None]
-    values = [value for row in (*ends, tile.values) for value in row]
-    found = []
-    for graph in tile.phases:
-        resident = dict(graph.resident)
-        # What stays in the loop's buffers is there already, once.
-        there = {value.name: value.size for value in graph.values if value.name in tile.stays.values()}
-        for memory in ("shared", "tensor"):
-            need = copies * sum(value.size for value in values if value.memory == memory)
-            need -= sum(there.get(tile.stays.get(value.name, ""), 0) for value in tile.values if value.memory == memory)
-            if need > 0:
-                resident[memory] = resident.get(memory, 0) + need
-        found.append(replace(graph, resident=resident))
-    return found
 
 
 @dataclass
