@@ -134,7 +134,7 @@ def facts(shown: Programs) -> list[tuple[str, str]]:
     schedule, certificate = shown.schedule, shown.schedule.certificate or NOTHING
     count = len(schedule.placed)
     status = MEANS.get(certificate.status, certificate.status)
-    each = f"{float(schedule.cycles_per_tile):g} cycles from one to the next, {status}"
+    each = f"{float(schedule.cycles_per_tile):.12g} cycles from one to the next, {status}"
     if count > 1:
         each += f"; a turn of {schedule.interval} makes {count}, whose consumers take turns"
     loops = ", ".join(f"{p.graph.trips} × {p.ii} cycles of {p.graph.name}" for p in schedule.placed[0].phases)

@@ -22,6 +22,8 @@ from forgec.schedule.tile import Tile
 
 MARGIN = 2
 """Intervals of a loop that stay beside those that anything reaches over."""
+MOST_TURNS = 1000
+"""That may be under way at a time."""
 Span = tuple[int, int]
 
 
@@ -89,6 +91,9 @@ def stretches(schedule: Persistent, machine: Machine) -> Iterator[Stretch]:
             busy.append(((number, place), (begin - pad, ended + rest + pad)))
             # From when on all ops of the first iteration are over, to where the last one begins.
             steady[number, place] = ended + pad, begin + rest - pad
+    ends = [time for _, span in busy for time in span]
+    if max(ends) - min(ends) > MOST_TURNS * schedule.interval:
+        return
     for (number, place), window in steady.items():
         spans = [
             (begin + turn * schedule.interval, end + turn * schedule.interval)

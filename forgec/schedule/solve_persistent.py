@@ -29,7 +29,7 @@ from forgec.schedule.solution import hint, named_groups, read_solution
 from forgec.schedule.solve import LOOKS_SERIAL
 from forgec.schedule.solver import Budget, Solver
 from forgec.schedule.tile import Tile
-from forgec.schedule.turn_bounds import Turn, lengths, plainly, turn_of
+from forgec.schedule.turn_bounds import Turn, lengths, plainly, turn_of, unrefuted
 from forgec.schedule.turn_loops import Loops, nothing_found
 
 MOST_TILES = 6
@@ -372,7 +372,7 @@ class Search:
         unit, more, bounds = self.turn.unit, self.turn.more, self.turn.bounds
         refuted = tuple(sorted(n + more for n in set(self.refuted) if n + more < schedule.interval))
         undecided = tuple(sorted(n + more for n in set(self.undecided) if n + more < schedule.interval))
-        proved = set(range(bounds[0].cycles, schedule.interval, unit)) <= set(refuted)
+        proved = not unrefuted(range(bounds[0].cycles, schedule.interval, unit), refuted)
         program = program_bounds([each.tile for each in schedule.placed], self.machine)
         status = "optimal for the reduction" if proved else "timeout" if undecided else "feasible"
         if program and schedule.interval == program[0].cycles:

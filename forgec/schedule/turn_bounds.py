@@ -86,14 +86,13 @@ def plainly(schedule: Schedule) -> Schedule:
     return replace(schedule, groups=tuple(named), certificate=None)
 
 
-def loop_of(schedule: Persistent) -> tuple[Tile, Schedule]:
+def loop_of(schedule: Persistent, number: int = 0) -> tuple[Tile, Schedule]:
     """The loop that was moved as a whole, and the tile, as they were before there were several in a turn."""
-    first = schedule.placed[0]
-    suffix = "@0" if len(schedule.placed) > 1 else ""
+    first = schedule.placed[number]
+    suffix = f"@{number}" if len(schedule.placed) > 1 else ""
     names = {op.name: op.name.removesuffix(suffix) for graph in first.tile.graphs for op in graph.ops}
-    values = {
-        v.name: v.name.removesuffix(suffix) for graph in (*first.tile.graphs, first.tile.links) for v in graph.values
-    }
+    every = (*first.tile.graphs, first.tile.links)
+    values = {value.name: value.name.removesuffix(suffix) for graph in every for value in graph.values}
     tile = first.tile.renamed(names, values)
     phases = tuple(
         Phase(graph, phase.ii, {names[name]: start for name, start in phase.starts.items()})
@@ -119,6 +118,9 @@ def unproved_turns(schedule: Persistent, machine: Machine) -> Iterator[Violation
         yield said("the bounds of the program", program)
     tile, loop = loop_of(schedule)
     copies = len(schedule.placed)
+    if any(loop_of(schedule, number) != (tile, loop) for number in range(1, copies)):
+        yield Violation("certificate", "the tiles of a turn are not all the same")
+        return
     turns = [turn_of(tile, loop, machine, copies, trips) for trips in lengths(tile, loop, machine)]
     if not any((turn.bounds, turn.unit) == (stated.reduction, stated.quantum) for turn in turns):
         yield said(f"the bounds of the reduction, in units of {turns[0].unit} cycles,", turns[0].bounds)
@@ -146,8 +148,7 @@ def claimed(schedule: Persistent, program: Sequence[Bound]) -> Iterator[Violatio
         if wrong or (name == "refuted" and any(each >= schedule.interval for each in row)):
             yield Violation("certificate", f"intervals are called {name} that were not to be looked at")
     at_bound = bool(program) and schedule.interval == program[0].cycles
-    known = set(stated.refuted)
-    still = sum(each not in known for each in range(least, schedule.interval, stated.quantum))
+    still = unrefuted(range(least, schedule.interval, stated.quantum), stated.refuted)
     if stated.status == "optimal" and not at_bound:
         text = f"it is called optimal, and its interval {schedule.interval} is at no bound of the program"
         yield Violation("certificate", text)
@@ -161,6 +162,11 @@ def claimed(schedule: Persistent, program: Sequence[Bound]) -> Iterator[Violatio
             yield Violation("certificate", text)
     if stated.status == "feasible" and not still:
         yield Violation("certificate", "it is called feasible, and no smaller interval is open")
+
+
+def unrefuted(intervals: range, refuted: Sequence[int]) -> int:
+    """How many intervals are not refuted."""
+    return len(intervals) - sum(each in intervals for each in set(refuted))
 
 
 def fates(schedule: Persistent) -> Iterator[Violation]:
