@@ -17,7 +17,7 @@ from forgec.schedule.simulate import Simulation, simulate_turns
 from forgec.schedule.timeline import reserved
 
 TURNS = 6
-"""That are simulated."""
+"""That are simulated, beside those at either end in which not as many are under way as between."""
 MEANS = {
     "optimal": "optimal: at a bound of the program",
     "optimal for the reduction": "optimal for this schedule of the loops, moved as a whole",
@@ -62,7 +62,8 @@ def programs(schedule: Persistent, machine: Machine, grid: Grid | None, loops: S
     """Run a persistent schedule, and put its grid in order; ``loops``: the best schedule of the loops alone."""
     ordered = arrange(grid, machine) if grid is not None else None
     alone = loops.cost if loops is not None else None
-    return Programs(schedule, machine, simulate_turns(schedule, machine, TURNS), grid, ordered, alone)
+    turns = TURNS + 2 * -(-schedule.span // schedule.interval)
+    return Programs(schedule, machine, simulate_turns(schedule, machine, turns), grid, ordered, alone)
 
 
 def persistent_data(shown: Programs) -> dict[str, Any]:

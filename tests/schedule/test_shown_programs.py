@@ -165,7 +165,7 @@ def test_stored_ones_are_checked(
         assert (answer.origin, [each.code for each in answer.remarks]) == ("solved", ["FORGE-S011"])
     assert again().origin == "cached"
     assert len(calls) == 5
-    assert not store_persistent.same(schedule, replace(tiles[0], dependences=(), values=()))
+    assert not store_persistent.same(schedule, replace(tiles[0], dependences=(), values=(), stays={}))
 
 
 def test_files_are_checked(schedule: Persistent, tmp_path: Path) -> None:
