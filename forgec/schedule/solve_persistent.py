@@ -40,6 +40,8 @@ WORTH = Fraction(1, 500)
 """Of its cost, by which a turn may be above what none is below without anything more being tried."""
 FINE = 2000
 """Intervals are told apart as long as they differ by more than so small a part."""
+BUILD = 1e-4
+"""Time for which each op and use of a model counts, beside what the solver needs."""
 SHORTEST = 0.5
 """Deterministic time for making a turn short, once its interval is known."""
 
@@ -293,6 +295,7 @@ class Search:
         if not self.solver.budget.left:
             self.undecided.append(interval * unit)
             return None
+        self.solver.budget.used += BUILD * sum(1 + len(op.uses) for op in graph.ops)
         model = Model([graph], [interval], replace(self.machine, isolate="none"), unit)
         times = model.times[0]
         for one, other, delay in turn.reduced.rigid:
