@@ -55,7 +55,7 @@ def slack(tile: Tile, machine: Machine) -> int:
 
 
 def tails(tile: Tile) -> dict[str, int]:
-    """For each op how long after its start it, what it holds, and its use of what it reads are over."""
+    """For each op how long after its start it, what it holds, its use of what it reads and any delay are over."""
     found: dict[str, int] = {}
     for graph in (*tile.graphs, tile.links):
         for op in graph.ops:
@@ -64,6 +64,8 @@ def tails(tile: Tile) -> dict[str, int]:
         for value in graph.values:
             for read in value.reads:
                 found[read.op] = max(found.get(read.op, 0), read.release, value.begin)
+        for each in graph.dependences:
+            found[each.source] = max(found.get(each.source, 0), each.delay)
     return found
 
 
