@@ -335,8 +335,10 @@ def _check(path: Path, target: str | None, *, as_json: bool) -> None:
     other = shipped_otherwise(saved.machine)
     if saved.persistent is not None:
         from forgec.schedule.check_persistent import check_persistent
+        from forgec.schedule.turn_bounds import unproved_turns
 
         turns = check_persistent(saved.persistent, saved.machine)
+        turns = turns or [*unproved_turns(saved.persistent, saved.machine)]
     else:
         turns = []
     legal = not any(found) and not turns

@@ -6,14 +6,21 @@ have anything to do with each other, and every rule is looked at for each instan
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from forgec.schedule.check import isolation, memories, warps
 from forgec.schedule.check_unrolled import check_unrolled, life
+from forgec.schedule.graph import Graph
 from forgec.schedule.machine import Machine
-from forgec.schedule.persistent import Persistent, program_bounds, unroll_turns
+from forgec.schedule.persistent import Persistent, program_bounds, ring_depths, unroll_turns
 from forgec.schedule.schedule import Phase, Schedule
+from forgec.schedule.shortened import shortened
+from forgec.schedule.tile import Tile
 from forgec.schedule.violation import Violation
+
+MOST_INSTANCES = 1 << 20
+"""Ops that are looked at one by one."""
 
 
 def check_persistent(schedule: Persistent, machine: Machine) -> list[Violation]:
@@ -25,7 +32,13 @@ def check_persistent(schedule: Persistent, machine: Machine) -> list[Violation]:
     found += memories(whole, machine)
     found += warps(whole, machine)
     found += isolation(whole, machine)
-    found += check_unrolled(unroll_turns(schedule, enough(schedule)), schedule.groups, schedule.depths, machine)
+    short, _ = shortened(schedule, machine)
+    count = sum(phase.graph.trips * len(phase.graph.ops) for placed in short.placed for phase in placed.phases)
+    turns = enough(short) if count <= MOST_INSTANCES else 0
+    if not turns or turns * count > MOST_INSTANCES:
+        return [*found, Violation("extent", f"more than {MOST_INSTANCES} ops are under way in turns that overlap")]
+    unrolled = unroll_turns(short, turns)
+    found += check_unrolled(unrolled, short.groups, ring_depths(short, unrolled), machine)
     found += certificate(schedule, machine)
     return found
 
@@ -62,9 +75,23 @@ def together(schedule: Persistent) -> Schedule:
     phases = [
         Phase(graph, 1, dict.fromkeys((op.name for op in graph.ops), 0))
         for placed in schedule.placed
-        for graph in (*placed.tile.graphs, placed.tile.links)
+        for graph in stored_once(placed.tile, schedule.depths)
     ]
     return Schedule(schedule.machine, tuple(phases), schedule.groups, schedule.depths)
+
+
+def stored_once(tile: Tile, depths: Mapping[str, int]) -> Iterator[Graph]:
+    """The graphs of a tile and its links, in which what stays in a loop's buffers has these, and the loop none."""
+    inner = set(tile.stays.values())
+    for graph in tile.graphs:
+        values = tuple(replace(value, size=0) if value.name in inner else value for value in graph.values)
+        yield replace(graph, values=values)
+    links = tile.links
+    values = (
+        replace(value, size=value.size * depths.get(tile.stays[value.name], 1)) if value.name in tile.stays else value
+        for value in links.values
+    )
+    yield replace(links, values=tuple(values))
 
 
 def enough(schedule: Persistent) -> int:
@@ -84,7 +111,8 @@ def enough(schedule: Persistent) -> int:
             *(each.distance for each in graph.dependences),
         )
     ]
-    back = max((-(-schedule.depths[name] // len(ring)) for name, ring in first.rings.items()), default=1)
+    deep = ring_depths(schedule, first)
+    back = max((-(-deep[name] // len(ring)) for name, ring in first.rings.items() if ring), default=1)
     return (max(ends) - begin) // schedule.interval + 2 + max(far, default=0) + back
 
 
@@ -106,6 +134,7 @@ def certificate(schedule: Persistent, machine: Machine) -> Iterator[Violation]:
         yield Violation("certificate", "it is called optimal, and its interval is above all bounds of the program")
     if stated.status == "optimal for the reduction":
         least = max((bound.cycles for bound in stated.reduction), default=1)
-        open_still = set(range(least, schedule.interval, stated.quantum)) - set(stated.refuted)
+        between = range(least, schedule.interval, max(stated.quantum, 1))
+        open_still = len(between) - sum(each in between for each in set(stated.refuted))
         if open_still or stated.undecided:
-            yield Violation("certificate", f"it is called optimal, and {len(open_still)} intervals are not refuted")
+            yield Violation("certificate", f"it is called optimal, and {open_still} intervals are not refuted")

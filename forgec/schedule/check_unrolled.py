@@ -98,7 +98,7 @@ def life(found: Unrolled, stored: Stored) -> tuple[int, int]:
     producer = found.instances[stored.producer]
     ends = [producer.start + producer.op.latency]
     ends += [found.instances[reader].start + release for reader, release in stored.reads]
-    return producer.start + stored.value.begin, max(ends)
+    return found.instances[stored.taker].start + stored.value.begin, max(ends)
 
 
 def freed(found: Unrolled, stored: Stored, machine: Machine) -> int:
@@ -118,7 +118,7 @@ def rings(found: Unrolled, depths: Mapping[str, int], machine: Machine) -> Itera
             release = freed(found, old, machine)
             acquire, _ = life(found, new)
             if acquire < release:
-                writer = said(found.instances[new.producer])
+                writer = said(found.instances[new.taker])
                 yield Violation("buffers", f"{writer} writes a buffer of {name} {release - acquire} cycles too early")
 
 

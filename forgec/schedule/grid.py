@@ -82,6 +82,10 @@ class Grid:
         return self.rows * self.row_bytes + self.columns * self.column_bytes + own
 
 
+MOST_TILES = 1 << 14
+"""For which every size of groups is tried; of larger grids powers of two."""
+
+
 @dataclass(frozen=True)
 class Order:
     """Groups of ``group`` rows (``by`` is ``rows``) or columns, gone through across; ``longest_first``: columns by
@@ -144,7 +148,8 @@ def orders(grid: Grid) -> list[Order]:
     found: dict[tuple[str, int, bool], Order] = {}
     uneven = len(set(grid.cycles)) > 1
     for by, count in (("rows", grid.rows), ("columns", grid.columns)):
-        sizes = range(1, count + 1) if count <= MOST_GROUPS else [1 << n for n in range(count.bit_length())]
+        every = count <= MOST_GROUPS and grid.rows * grid.columns <= MOST_TILES
+        sizes = range(1, count + 1) if every else [1 << n for n in range(count.bit_length())]
         for size in sorted({*sizes, count}):
             # All columns in one group are gone through row by row, which is a group of one row; and the same of rows.
             if by == "columns" and size in (1, count):

@@ -1,7 +1,7 @@
 """Intervals of the loops of one kernel, in the order of what they cost together.
 
-**Longer intervals.** Where a graph *stretches* (``graph.stretches``), what is impossible at an interval is impossible at every shorter one.
-Take a legal schedule at interval :math:`a`, and let :math:`f(t) = t + (b - a) \\lfloor t / a \\rfloor` move its starts,
+**Longer intervals.** Where a graph *stretches* (``graph.stretches``), what is impossible at an interval is impossible at
+every shorter one. Take a legal schedule at interval :math:`a`, and let :math:`f(t) = t + (b - a) \\lfloor t / a \\rfloor` move its starts,
 for some :math:`b > a`: a gap of :math:`b - a` cycles opens between turns, and instance :math:`k` of an op that started
 at :math:`\\sigma + k a` starts at :math:`f(\\sigma) + k b`. Instances keep their order, and no two of them come closer.
 What the constraints ask of times is that a later start is a number of cycles, at least 0, behind an earlier one:

@@ -69,8 +69,18 @@ class Persistent:
     @property
     def span(self) -> int:
         """Cycles from the first start of a turn to the end of all its ops."""
-        instances = unroll_turns(self, 1).instances
-        return max(each.start + each.op.span for each in instances) - min(each.start for each in instances)
+        begins: list[int] = []
+        ends: list[int] = []
+        for placed in self.placed:
+            tile = placed.tile
+            rows = [(tile.prologue, placed.prologue, 0, 0), (tile.epilogue, placed.epilogue, 0, 0)]
+            for phase, base in zip(placed.phases, placed.bases, strict=True):
+                rows.append((phase.graph, dict(phase.starts), base, (phase.graph.trips - 1) * phase.ii))
+            for graph, starts, base, rest in rows:
+                for op in graph.ops if graph is not None else ():
+                    begins.append(base + starts[op.name])
+                    ends.append(base + rest + starts[op.name] + op.span)
+        return max(ends) - min(begins)
 
 
 def unroll_turns(schedule: Persistent, turns: int) -> Unrolled:
@@ -99,6 +109,8 @@ def unroll_turns(schedule: Persistent, turns: int) -> Unrolled:
         tile = schedule.placed[number].tile
         for value in tile.values:
             link(found, value, mine, where, number, turn)
+            if value.name in tile.stays:
+                stay(found, value.name, tile.stays[value.name], mine, f"{number} {turn}")
         for wait in tile.dependences:
             later = where.get((turn + wait.distance, number))
             if later is not None:
@@ -156,6 +168,28 @@ def link(
             last = max(loop_of(found, mine, home), key=lambda index: issued(found, index))
         found.instances[last].puts += 1
     found.rings.setdefault(value.name, []).append(stored)
+
+
+def stay(found: Unrolled, name: str, inner: str, mine: list[int], tile: str) -> None:
+    """A value that stays where the loop left it: it takes that storage, which ties the loop to none but its own."""
+    inside = [each for each in found.rings[inner] if found.instances[each.taker].segment in mine]
+    found.rings[inner] = [each for each in found.rings[inner] if found.instances[each.taker].segment not in mine]
+    found.rings[within(inner, tile)] = inside
+    stored = found.rings[name][-1]
+    stored.first = min((each.taker for each in inside), key=lambda index: found.instances[index].start)
+
+
+def within(name: str, tile: str) -> str:
+    """What the ring of a loop's value is called that one tile has for itself."""
+    return f"{name} of tile {tile}"
+
+
+def ring_depths(schedule: Persistent, found: Unrolled) -> dict[str, int]:
+    """Buffers of each ring of what was unrolled."""
+    depths = dict(schedule.depths)
+    for name in found.rings:
+        depths.setdefault(name, schedule.depths.get(name.rpartition(" of tile ")[0], 1))
+    return depths
 
 
 def crosses(found: Unrolled, value: Value, mine: list[int]) -> bool:

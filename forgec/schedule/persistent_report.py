@@ -17,7 +17,9 @@ from forgec.schedule.simulate import Simulation, simulate_turns
 from forgec.schedule.timeline import reserved
 
 TURNS = 6
-"""That are simulated."""
+"""That are simulated, beside those at either end in which not as many are under way as between."""
+MOST_PLACES = 1 << 18
+"""Tiles of a grid that are put in order."""
 MEANS = {
     "optimal": "optimal: at a bound of the program",
     "optimal for the reduction": "optimal for this schedule of the loops, moved as a whole",
@@ -60,9 +62,11 @@ class Programs:
 
 def programs(schedule: Persistent, machine: Machine, grid: Grid | None, loops: Schedule | None = None) -> Programs:
     """Run a persistent schedule, and put its grid in order; ``loops``: the best schedule of the loops alone."""
-    ordered = arrange(grid, machine) if grid is not None else None
+    few = grid is not None and grid.rows * grid.columns <= MOST_PLACES
+    ordered = arrange(grid, machine) if grid is not None and few else None
     alone = loops.cost if loops is not None else None
-    return Programs(schedule, machine, simulate_turns(schedule, machine, TURNS), grid, ordered, alone)
+    turns = TURNS + 2 * -(-schedule.span // schedule.interval)
+    return Programs(schedule, machine, simulate_turns(schedule, machine, turns), grid, ordered, alone)
 
 
 def persistent_data(shown: Programs) -> dict[str, Any]:
@@ -134,7 +138,7 @@ def facts(shown: Programs) -> list[tuple[str, str]]:
     schedule, certificate = shown.schedule, shown.schedule.certificate or NOTHING
     count = len(schedule.placed)
     status = MEANS.get(certificate.status, certificate.status)
-    each = f"{float(schedule.cycles_per_tile):g} cycles from one to the next, {status}"
+    each = f"{float(schedule.cycles_per_tile):.12g} cycles from one to the next, {status}"
     if count > 1:
         each += f"; a turn of {schedule.interval} makes {count}, whose consumers take turns"
     loops = ", ".join(f"{p.graph.trips} × {p.ii} cycles of {p.graph.name}" for p in schedule.placed[0].phases)
@@ -168,6 +172,8 @@ def facts(shown: Programs) -> list[tuple[str, str]]:
 def grid_facts(shown: Programs) -> list[tuple[str, str]]:
     """The lines of the text about the order of tiles."""
     grid, ordered = shown.grid, shown.ordered
+    if grid is not None and ordered is None:
+        return [("grid", f"no order is looked for: {grid.rows} × {grid.columns} tiles are more than {MOST_PLACES}")]
     if grid is None or ordered is None:
         return [("grid", "no order is looked for: tiles of this kernel share operands only within an expert")]
     floor = max(ordered.work_bound, ordered.traffic_bound)

@@ -23,7 +23,7 @@ from forgec.schedule.machine import Machine
 from forgec.schedule.schedule import Schedule
 from forgec.schedule.tile import Tile
 from forgec.schedule.transition import segments
-from forgec.schedule.unrolled import Instance, Unrolled, unroll
+from forgec.schedule.unrolled import Instance, Stored, Unrolled, unroll
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def reduced(tile: Tile, schedule: Schedule, machine: Machine, copies: int) -> Re
         if (one, a) < (other, b):
             pair = loop_name(schedule, a, copies, one), loop_name(schedule, b, copies, other)
             (together if a == b and a in shared else apart).append(pair)
-    bytes_of = rings_bytes(schedule, kept, copies)
+    bytes_of = rings_bytes(schedule, kept, copies, set(tile.stays.values()))
     resident = {
         memory: bytes_of[memory] + max(phase.graph.resident.get(memory, 0) for phase in schedule.phases)
         for memory in ("shared", "tensor")
@@ -142,7 +142,7 @@ def reduced(tile: Tile, schedule: Schedule, machine: Machine, copies: int) -> Re
         tuple(op for part in parts for op in part.ops),
         tuple(value for part in parts for value in part.values),
         tuple(each for part in parts for each in part.dependences)
-        + tuple(between(schedule, body, kept, machine, copies)),
+        + tuple(between(schedule, body, kept, machine, copies, set(tile.stays.values()))),
         work=tile.work * copies,
         resident=resident,
     )
@@ -292,7 +292,13 @@ class Part:
             return
         loop, last = self.loop_op[producer], self.body.last[producer]
         delay = last.start - self.begin_of[producer]
-        if value.may_cross():
+        inner = self.tile.stays.get(value.name)
+        if inner is not None:
+            place = min((each for each in self.body.unrolled.rings[self.inside(inner)]), key=self._taken)
+            size = value.size * self.schedule.depths[self.inside(inner)]
+            begin = self._taken(place) - self.begin_of[producer]
+            self.values.append(replace(value, producer=loop, begin=begin, size=size, reads=again))
+        elif value.may_cross():
             # Taken from its producer's start on: one that waits for an empty buffer waits before it begins.
             self.values.append(replace(value, producer=loop, begin=delay, reads=again))
         else:
@@ -302,6 +308,14 @@ class Part:
             for read in again:
                 if read.op not in self.loop_op.values() and read.distance <= 1:
                     self.dependences.append(Dependence(read.op, loop, read.release, 1 - read.distance))
+
+    def inside(self, name: str) -> str:
+        """The name that a value has in the solved loop."""
+        return name if name in self.schedule.depths else name.removesuffix(self.suffix)
+
+    def _taken(self, stored: Stored) -> int:
+        """When storage is taken."""
+        return life(self.body.unrolled, stored)[0]
 
     def _dependence(self, each: Dependence) -> None:
         """A dependence of the tile."""
@@ -345,11 +359,13 @@ def profile(unrolled: Unrolled, origin: int) -> list[Use]:
     return found
 
 
-def rings_bytes(schedule: Schedule, kept: set[str], copies: int) -> dict[str, int]:
-    """Bytes of the rings of all loops in each memory."""
+def rings_bytes(schedule: Schedule, kept: set[str], copies: int, left: set[str]) -> dict[str, int]:
+    """Bytes of the rings of all loops in each memory, but for those whose buffers are ``left`` to the tile's values."""
     sizes: dict[tuple[str, str], int] = {}
     for phase in schedule.phases:
         for value in phase.graph.values:
+            if value.name in left:
+                continue
             memory = "shared" if value.memory == "register" and schedule.crossing(value) else value.memory
             size = value.size * schedule.depths[value.name] * (1 if value.name in kept else copies)
             sizes[memory, value.name] = max(size, sizes.get((memory, value.name), 0))
@@ -358,11 +374,15 @@ def rings_bytes(schedule: Schedule, kept: set[str], copies: int) -> dict[str, in
     }
 
 
-def between(schedule: Schedule, body: Body, kept: set[str], machine: Machine, copies: int) -> list[Dependence]:
-    """How much later a loop starts than an earlier one with the same rings, and than the one that has its groups."""
+def between(
+    schedule: Schedule, body: Body, kept: set[str], machine: Machine, copies: int, left: set[str]
+) -> list[Dependence]:
+    """How much later a loop starts than an earlier one with the same rings: all but those ``left`` to the tile."""
     found: list[Dependence] = []
     unrolled = body.unrolled
     for name, ring in unrolled.rings.items():
+        if name in left:
+            continue
         group = unrolled.instances[ring[0].producer].group
         count, depth = len(ring), schedule.depths[name]
         for place, new in enumerate(ring[:depth]):

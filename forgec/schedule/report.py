@@ -166,14 +166,14 @@ def why(schedule: Schedule, phase: Phase, machine: Machine) -> str:
     if bounds[0].cycles == phase.ii:
         return between(phase, bounds, (), 1)
     place = next(number for number, each in enumerate(schedule.phases) if each is phase)
-    alone, together = alone_and_together(certificate, len(schedule.phases))
+    refuted = alone_and_together(certificate, [each.graph for each in schedule.phases])
     parts = [f"the interval {phase.ii} is above the largest bound, {bounds[0].cycles}"]
     if certificate.quantum > 1:
         parts.append(f"times are multiples of {certificate.quantum} cycles, durations rounded up to these")
-    mine = tuple(sorted(ii for ii in alone[place] if ii < phase.ii))
+    mine = tuple(sorted(ii for ii in refuted.alone[place] if ii < phase.ii))
     if mine:
         parts.append(f"CP-SAT proved that this loop has no schedule at {listed(mine)}, whatever the other loops do")
-    beside = sorted(row for row in together if (row[place] or phase.ii) < phase.ii)
+    beside = sorted(row for row in refuted.together if (row[place] or phase.ii) < phase.ii)
     if beside:
         parts.append(
             "loops share groups, registers and buffers, and it is their cycles together that are the least: CP-SAT "

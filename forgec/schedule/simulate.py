@@ -15,8 +15,9 @@ from random import Random
 
 from forgec.schedule.graph import Op
 from forgec.schedule.machine import Machine
-from forgec.schedule.persistent import Persistent, unroll_turns
+from forgec.schedule.persistent import Persistent, ring_depths, unroll_turns
 from forgec.schedule.schedule import Group, Schedule, transfer
+from forgec.schedule.shortened import shortened
 from forgec.schedule.transition import segments
 from forgec.schedule.unrolled import Instance, Unrolled, Wait, unroll
 
@@ -107,14 +108,14 @@ class Run:
         for name, ring in unrolled.rings.items():
             for old, new in zip(ring, ring[depths[name] :], strict=False):
                 hop = machine.handover.latency if unrolled.crosses(old) else 0
-                row = self.emptied[new.producer]
-                if old.producer != new.producer:
+                row = self.emptied[new.taker]
+                if old.producer != new.taker:
                     row.append((old.producer, -1, name, new.value.begin))
                 # One that reads the old value as it writes the new one in its place does not wait for itself.
                 row += [
                     (reader, max(release, new.value.begin) + hop, name, new.value.begin)
                     for reader, release in old.reads
-                    if reader != new.producer
+                    if reader != new.taker
                 ]
         for index in self.in_order():
             self.programs[self.instances[index].group].append(index)
@@ -273,8 +274,9 @@ def simulate_turns(schedule: Persistent, machine: Machine, turns: int, latency: 
 
     ``latency`` as of ``simulate``, by the iteration within each loop.
     """
-    unrolled = unroll_turns(schedule, turns)
-    run = Run(unrolled, schedule.groups, schedule.depths, machine, latency)
+    short, more = shortened(schedule, machine)
+    unrolled = unroll_turns(short, turns)
+    run = Run(unrolled, short.groups, ring_depths(short, unrolled), machine, latency)
     deadlock = run.run()
     events: list[Event] = []
     ends: dict[int, int] = {}
@@ -284,7 +286,22 @@ def simulate_turns(schedule: Persistent, machine: Machine, turns: int, latency: 
         events.append(event)
         ends[segment.turn] = max(ends.get(segment.turn, 0), event.done)
     cycles = max(ends.values(), default=0)
-    return Simulation(cycles, middle(ends, cycles), run.utilization(cycles), events, deadlock)
+    # What was left out holds units as the solved loops do.
+    for name, work in left_out(schedule, short).items():
+        run.units[name].busy += work * turns
+    whole = cycles + more * turns
+    return Simulation(whole, middle(ends, cycles) + more, run.utilization(whole), events, deadlock)
+
+
+def left_out(schedule: Persistent, short: Persistent) -> dict[str, int]:
+    """What the iterations hold of units that a shorter schedule has not, in a turn."""
+    found: dict[str, int] = {}
+    for whole, part in zip(schedule.placed, short.placed, strict=True):
+        for long, few in zip(whole.tile.phases, part.tile.phases, strict=True):
+            for use in (use for op in long.ops for use in op.uses):
+                work = use.cycles * use.amount * (long.trips - few.trips)
+                found[use.unit] = found.get(use.unit, 0) + work
+    return found
 
 
 @dataclass(frozen=True)

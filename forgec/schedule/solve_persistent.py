@@ -8,33 +8,40 @@ interval at a bound of the program (``program_bounds``: all the work of a unit) 
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from itertools import pairwise
-from math import inf
 
 from ortools.sat.python import cp_model
 
 from forgec.diagnostics import ForgeError, error
-from forgec.schedule.bounds import lower_bounds
 from forgec.schedule.graph import Graph
 from forgec.schedule.joined import joined_clusters, kept_apart
 from forgec.schedule.machine import Machine
 from forgec.schedule.model import Model, horizons
 from forgec.schedule.persistent import Persistent, Placed, program_bounds
-from forgec.schedule.reduce import Reduced, reduced
-from forgec.schedule.scale import scaled
-from forgec.schedule.schedule import Bound, Certificate, Schedule
+from forgec.schedule.reduce import Reduced
+from forgec.schedule.schedule import Certificate, Schedule
+from forgec.schedule.shortened import lengthened
 from forgec.schedule.solution import hint, named_groups, read_solution
-from forgec.schedule.solve import LOOKS_SERIAL, schedules
-from forgec.schedule.solve import Search as LoopSearch
-from forgec.schedule.solver import SHARE, Budget, Solver
+from forgec.schedule.solve import LOOKS_SERIAL
+from forgec.schedule.solver import Budget, Solver
 from forgec.schedule.tile import Tile
+from forgec.schedule.turn_bounds import Turn, lengths, plainly, turn_of, unrefuted
+from forgec.schedule.turn_loops import Loops, nothing_found
 
 MOST_TILES = 6
 """That are solved, unless told."""
+PATIENCE = 4.0
+"""Deterministic time after which no other tiles are tried, if none has been better."""
+WORTH = Fraction(1, 500)
+"""Of its cost, by which a turn may be above what none is below without anything more being tried."""
+FINE = 2000
+"""Intervals are told apart as long as they differ by more than so small a part."""
+BUILD = 1e-4
+"""Time for which each op and use of a model counts, beside what the solver needs."""
 SHORTEST = 0.5
 """Deterministic time for making a turn short, once its interval is known."""
 
@@ -50,58 +57,101 @@ def persistent(
     """The best persistent schedule of a kernel that may be had at several tiles.
 
     The certificate's ``alternatives`` say what became of each tile: ``solved``, ``does not fit``, ``no better`` (what
-    units have to do for it is too much), or ``not tried``.
+    units have to do for it is too much), ``not better`` (its loop is, or no shorter turn was found), or ``not tried``.
 
     Args:
         tiles: one for each choice.
         machine: what it runs on.
         copies: how many tiles a turn may have, each with consumers of its own.
-        limit: deterministic time for each loop, and for the turns of each.
+        limit: deterministic time for all of it: loops and turns of all tiles.
         tries: how many tiles are solved, the most promising first.
 
     Raises:
         ForgeError: FORGE-S001 where nothing fits, FORGE-S002 where the limit ended the search before any was found.
     """
-    best: Persistent | None = None
-    fault: ForgeError | None = None
-    fates: list[tuple[Tile, str]] = []
-    solved = 0
-    for tile in sorted(tiles, key=lambda tile: (promise(tile, machine), tile.name)):
-        if best is not None and least_cost(tile, machine) >= best.cost:
-            fates.append((tile, "no better"))
+    budget, best, fault, solved, since = Budget(limit), None, None, 0, 0.0
+    rows = [Candidate.of(tile, machine, copies[0], budget) for tile in sorted(tiles, key=lambda tile: tile.name)]
+    heap = [(row.key, number) for number, row in enumerate(rows)]
+    heapq.heapify(heap)
+    while heap:
+        _, number = heapq.heappop(heap)
+        row = rows[number]
+        row.fate = row.passed_over(best)
+        patient = budget.left and budget.used <= since + PATIENCE
+        if row.fate == "" and best is not None and (solved == tries or not patient):
+            row.fate = "not tried"
+        if row.fate == "" and not budget.left:
+            raise fault or nothing_found(row.tile, copies[0], budget)
+        if row.fate:
             continue
-        if solved == tries:
-            fates.append((tile, "not tried"))
+        loop = row.loops.step()
+        if loop is None:
+            if row.loops.search.fate == "open":
+                heapq.heappush(heap, (row.key, number))
+            else:
+                row.fate = "does not fit"
             continue
-        fits = False
-        for count in copies:
-            try:
-                found = turns(tile, machine, count, limit)
-            except ForgeError as caught:
-                if caught.code not in ("FORGE-S001", "FORGE-S002"):
-                    raise
-                # That a turn of one tile does not fit says more than that one of two does not.
-                fault = fault or caught
-                continue
-            fits = True
-            if best is None or found.cost < best.cost:
-                best = found
-        solved += fits
-        fates.append((tile, "solved" if fits else "does not fit"))
+        solved += 1
+        try:
+            found = row.turns(loop, copies, best)
+        except ForgeError as caught:
+            if caught.code not in ("FORGE-S001", "FORGE-S002"):
+                raise
+            row.fate, fault = "does not fit", fault or caught
+            solved -= 1
+            continue
+        row.fate = "solved" if found is not None else "not better"
+        if found is not None:
+            best, since = found, budget.used
     if best is None:
-        assert fault is not None
-        raise fault
+        first = min(rows, key=lambda row: row.key)
+        raise fault or first.loops.fault()
     assert best.certificate is not None
-    rows = tuple(
-        {**tile.phases[0].tile, "least_cost": float(least_cost(tile, machine)), "fate": fate} for tile, fate in fates
-    )
-    return replace(best, certificate=replace(best.certificate, alternatives=rows))
+    fates = tuple({**row.tile.phases[0].tile, "least_cost": float(row.least), "fate": row.fate} for row in rows)
+    return replace(best, certificate=replace(best.certificate, alternatives=fates, deterministic_time=budget.used))
 
 
-def promise(tile: Tile, machine: Machine) -> Fraction:
-    """Cycles per unit of work that a tile may come near to: its loops at their lower bounds, if units allow it."""
-    cycles = sum(lower_bounds(graph, machine)[0].cycles * graph.trips for graph in tile.phases)
-    return max(Fraction(cycles) / tile.work, least_cost(tile, machine))
+@dataclass
+class Candidate:
+    """One choice of tile: the search for its loops, what units have to do for it, and what became of it."""
+
+    tile: Tile
+    loops: Loops
+    least: Fraction
+    fate: str = ""
+
+    @classmethod
+    def of(cls, tile: Tile, machine: Machine, copies: int, budget: Budget) -> Candidate:
+        """One of which nothing is known yet."""
+        return cls(tile, Loops(tile, machine, copies, Solver(machine, budget)), least_cost(tile, machine))
+
+    @property
+    def key(self) -> tuple[Fraction, str, tuple[int, ...]]:
+        """Cycles per unit of work that it may come near to."""
+        extents = tuple(self.tile.phases[0].tile.values())
+        return max(self.loops.search.key[0], self.least), self.tile.name, extents
+
+    def passed_over(self, best: Persistent | None) -> str:
+        """Why it is of no use to go on with it, if that is so."""
+        if best is not None and self.least >= best.cost:
+            return "no better"
+        if best is not None and self.loops.least_cost() >= best.cost:
+            return "not better"
+        return "does not fit" if self.loops.search.fate == "does not fit" else ""
+
+    def turns(self, loop: Schedule, copies: Sequence[int], best: Persistent | None) -> Persistent | None:
+        """The best schedule around its loops that is better than the best one, if there is one."""
+        mine: Persistent | None = None
+        floor = max(self.loops.least_cost(), self.least)
+        for count in copies:
+            loops = self.loops if count == copies[0] else self.loops.aside(count)
+            known = loop if loops is self.loops else None
+            found = better_turns(loops, mine or best, floor, known)
+            mine = found or mine
+            # What turns of one tile are not near to, those of two are not either: the loops are the same.
+            if mine is None or mine.cost <= floor * (1 + WORTH):
+                break
+        return mine
 
 
 def least_cost(tile: Tile, machine: Machine) -> Fraction:
@@ -118,83 +168,64 @@ def least_cost(tile: Tile, machine: Machine) -> Fraction:
 def turns(
     tile: Tile, machine: Machine, copies: int = 1, limit: float = 60.0, loop: Schedule | None = None
 ) -> Persistent:
-    """The persistent schedule of one tile with so many tiles in a turn.
+    """The persistent schedule of one tile with so many tiles in a turn, within a limit of deterministic time.
 
     ``loop``: the schedule of its phases, if there is one already.
 
     Raises:
         ForgeError: FORGE-S001, FORGE-S002 as ``persistent``.
     """
-    loops = [loop] if loop is not None else list(loops_of(tile, machine, copies, limit))
-    best: Persistent | None = None
-    for number, each in enumerate(loops):
-        try:
-            found = Search(tile, each, machine, copies, Solver(machine, Budget(limit))).run()
-        except ForgeError:
-            if best is None and number == len(loops) - 1:
-                raise
-            continue
-        if best is None or found.cost < best.cost:
-            best = found
-    assert best is not None
-    return best
-
-
-def loops_of(tile: Tile, machine: Machine, copies: int, limit: float) -> Iterator[Schedule]:
-    """The schedule of the phases with the fewest groups, and one whose parts have groups of their own, which may run
-    ahead of each other in the epilogue."""
-    kernel = with_room(tile, copies)
-    twins: dict[tuple[str, str], list[str]] = {}
-    for graph in tile.phases:
-        for op in graph.ops:
-            if op.part is not None and not op.variable:
-                row = twins.setdefault((graph.name, op.twin or ""), [])
-                row.append(op.name)
-    pairs = [pair for row in twins.values() for pair in pairwise(row)]
-    for solver in (Solver(machine, Budget(limit)), Parted(machine, Budget(limit), pairs=pairs)):
-        search = LoopSearch(kernel, machine)
-        found = []
-        while search.fate == "open" and not found:
-            found = search.step(solver, 1)
-        if not found:
-            if isinstance(solver, Parted):
-                return
-            # Says what conflicts.
-            found_schedule = schedules([kernel], machine, limit=limit)[0]
-        else:
-            found_schedule = found[0].schedule
-        phases = tuple(replace(p, graph=g) for p, g in zip(found_schedule.phases, tile.phases, strict=True))
-        yield replace(found_schedule, phases=phases)
-        if all(found_schedule.group_of[a] != found_schedule.group_of[b] for a, b in pairs):
-            return
-
-
-@dataclass
-class Parted(Solver):
-    """With ops of different parts in different groups."""
-
-    pairs: Sequence[tuple[str, str]] = ()
-
-    def run(self, model: Model, share: float = SHARE, most: float = inf) -> tuple[cp_model.CpSolver, str]:
-        """Solve a model."""
-        for one, other in self.pairs:
-            model.cp.add(model.apart(one, other) == 1)
-        return super().run(model, share, most)
-
-
-def with_room(tile: Tile, copies: int) -> list[Graph]:
-    """The phases, with room in memory for one buffer of each value of the tile."""
-    ends = [graph.values for graph in (tile.prologue, tile.epilogue) if graph is not None]
-    values = [value for row in (*ends, tile.values) for value in row]
-    found = []
-    for graph in tile.phases:
-        resident = dict(graph.resident)
-        for memory in ("shared", "tensor"):
-            need = copies * sum(value.size for value in values if value.memory == memory)
-            if need:
-                resident[memory] = resident.get(memory, 0) + need
-        found.append(replace(graph, resident=resident))
+    loops = Loops(tile, machine, copies, Solver(machine, Budget(limit)))
+    found = better_turns(loops, None, Fraction(0), loop or loops.run())
+    if found is None:
+        raise nothing_found(tile, copies, loops.solver.budget)
     return found
+
+
+def better_turns(loops: Loops, best: Persistent | None, floor: Fraction, loop: Schedule | None) -> Persistent | None:
+    """The best schedule of turns, around the loops with the fewest groups and around those whose parts have groups of
+    their own, which may run ahead of each other in the epilogue; None where none is better than the best one.
+
+    Args:
+        loops: the search for loops.
+        best: the best schedule so far.
+        floor: what no schedule of turns costs less than; near to it nothing more is tried.
+        loop: the first loop, if it has been found.
+
+    Raises:
+        ForgeError: FORGE-S001, FORGE-S002 where there is none at all.
+    """
+    mine: Persistent | None = None
+    fault: ForgeError | None = None
+    for last in (False, True):
+        ahead = mine or best
+        below = ahead.cost if ahead is not None else None
+        loop = loop or loops.run(below)
+        if loop is None:
+            break
+        try:
+            mine = around(loops, loop, below) or mine
+        except ForgeError as caught:
+            fault = fault or caught
+        if last or loops.apart(loop) or (mine is not None and mine.cost <= floor * (1 + WORTH)):
+            break
+        loops, loop = loops.parted(), None
+    if mine is None and fault is not None:
+        raise fault
+    return mine
+
+
+def around(loops: Loops, loop: Schedule, below: Fraction | None) -> Persistent | None:
+    """The best schedule of turns around a loop; None where none costs less than ``below``."""
+    tile, machine, copies = loops.tile, loops.machine, loops.copies
+    plain = plainly(loop)
+    for trips in lengths(tile, plain, machine):
+        turn = turn_of(tile, plain, machine, copies, trips)
+        search = Search(tile, turn, machine, copies, Solver(machine, loops.whole))
+        found = search.run(below)
+        if not search.too_short:
+            return found
+    return None
 
 
 @dataclass
@@ -202,41 +233,55 @@ class Search:
     """Intervals of turns upward from the bound."""
 
     tile: Tile
-    loop: Schedule
+    turn: Turn
     machine: Machine
     copies: int
     solver: Solver
     refuted: list[int] = field(default_factory=list)
     undecided: list[int] = field(default_factory=list)
+    too_short: bool = False
 
-    def run(self) -> Persistent:
-        """The schedule of the least interval that was found."""
+    def run(self, below: Fraction | None = None) -> Persistent | None:
+        """The schedule of the least interval that was found; None where none costs less than ``below``, or where what
+        was found does not say what happens with longer loops (``too_short``)."""
         began = time.perf_counter()
-        turn = reduced(self.tile, self.loop, self.machine, self.copies)
-        unit = turn.quantum()
-        graph = scaled(turn.graph, unit)
-        bounds = tuple(replace(bound, cycles=bound.cycles * unit) for bound in lower_bounds(graph, self.machine))
-        least = bounds[0].cycles // unit
-        serial = horizons([graph], [1], self.machine, unit)[0]
-        for interval in candidates(least, serial):
+        turn = self.turn
+        unit, graph = turn.unit, turn.graph
+        least = (turn.bounds[0].cycles - turn.more) // unit
+        serial = max(horizons([graph], [1], self.machine, unit)[0], least)
+        # Intervals from this one on cost too much.
+        most = serial + 1
+        if below is not None:
+            work = self.copies * self.tile.work
+            most = min(most, -(-(below * work - turn.more) // unit))
+        if least >= most:
+            return None
+        for interval in candidates(least, min(serial, most - 1)):
             if len(self.refuted) == LOOKS_SERIAL and interval < serial and self.at(turn, graph, unit, serial) is None:
                 break
             found = self.at(turn, graph, unit, interval)
             if found is not None:
-                low = max([least, *(n // unit + 1 for n in (*self.refuted, *self.undecided))])
+                low = max([least, *(n // unit + 1 for n in (*self.refuted, *self.undecided) if n // unit < interval)])
                 interval, found = self.closer(turn, graph, unit, low, interval, found)
                 found = self.shortest(*found)
-                return self.result(turn, unit, interval, found, bounds, time.perf_counter() - began)
+                result = self.result(interval, found, time.perf_counter() - began)
+                self.too_short = result is None
+                return result
+            if not self.solver.budget.left:
+                break
+        if below is not None and most <= serial:
+            return None
         raise error(
             "FORGE-S002" if self.undecided else "FORGE-S001",
             f"no persistent schedule of {self.tile.name} with {self.copies} tiles in a turn was found",
         )
 
     def closer(
-        self, turn: Reduced, graph: Graph, unit: int, low: int, high: int, found: tuple[Model, cp_model.CpSolver]
+        self, turn: Turn, graph: Graph, unit: int, low: int, high: int, found: tuple[Model, cp_model.CpSolver]
     ) -> tuple[int, tuple[Model, cp_model.CpSolver]]:
         """Halve what is between the last interval without a schedule and the first with one."""
-        while low < high:
+        whole = high
+        while (high - low) * FINE > whole:
             middle = (low + high) // 2
             other = self.at(turn, graph, unit, middle)
             if other is None:
@@ -245,15 +290,19 @@ class Search:
                 high, found = middle, other
         return high, found
 
-    def at(self, turn: Reduced, graph: Graph, unit: int, interval: int) -> tuple[Model, cp_model.CpSolver] | None:
+    def at(self, turn: Turn, graph: Graph, unit: int, interval: int) -> tuple[Model, cp_model.CpSolver] | None:
         """A solution at this interval."""
+        if not self.solver.budget.left:
+            self.undecided.append(interval * unit)
+            return None
+        self.solver.budget.used += BUILD * sum(1 + len(op.uses) for op in graph.ops)
         model = Model([graph], [interval], replace(self.machine, isolate="none"), unit)
         times = model.times[0]
-        for one, other, delay in turn.rigid:
+        for one, other, delay in turn.reduced.rigid:
             model.cp.add(times.start[other] == times.start[one] + delay // unit)
-        for one, other in turn.together:
+        for one, other in turn.reduced.together:
             model.cp.add(model.apart(one, other) == 0)
-        for one, other in (*turn.apart, *self.isolated(turn, model)):
+        for one, other in (*turn.reduced.apart, *self.isolated(turn.reduced, model)):
             model.cp.add(model.apart(one, other) == 1)
         solver, outcome = self.solver.run(model)
         if outcome in ("optimal", "feasible"):
@@ -279,17 +328,10 @@ class Search:
         for a, b in kept_apart(graphs, self.machine, rows):
             yield model.clusters[a][0], model.clusters[b][0]
 
-    def result(
-        self,
-        turn: Reduced,
-        unit: int,
-        interval: int,
-        found: tuple[Model, cp_model.CpSolver],
-        bounds: tuple[Bound, ...],
-        seconds: float,
-    ) -> Persistent:
-        """The schedule of a solution, in cycles."""
+    def result(self, interval: int, found: tuple[Model, cp_model.CpSolver], seconds: float) -> Persistent | None:
+        """The schedule of a solution, in cycles and with all iterations; None where these cannot be put in."""
         model, solver = found
+        turn, loop, unit = self.turn.reduced, self.turn.loop, self.turn.unit
         times, groups, depths = read_solution(model, solver)
         roles = {op.name: op.role for op in turn.graph.ops if op.kind == "loop"}
         # What has a part of the loop is called by what it does there.
@@ -300,7 +342,7 @@ class Search:
         placed = []
         for tile, (name, delay) in zip(turn.tiles, turn.loops, strict=True):
             base, bases, phases = starts[name] + delay, [], []
-            for phase, graph, after in zip(self.loop.phases, tile.phases, (*self.loop.transitions, 0), strict=True):
+            for phase, graph, after in zip(loop.phases, tile.phases, (*loop.transitions, 0), strict=True):
                 bases.append(base)
                 base += graph.trips * phase.ii + after
                 renamed = dict(zip((op.name for op in phase.graph.ops), (op.name for op in graph.ops), strict=True))
@@ -312,36 +354,41 @@ class Search:
                 for graph in (tile.prologue, tile.epilogue)
             ]
             placed.append(Placed(tile, tuple(phases), tuple(bases), *ends))
-        interval *= unit
         several = tuple(
             replace(group, ops=tuple(dict.fromkeys(n for op in group.ops for n in turn.members.get(op, (op,)))))
             for group in groups
         )
         mine = {value.name for tile in turn.tiles for value in tile.values}
         mine |= {v.name for tile in turn.tiles for g in (tile.prologue, tile.epilogue) if g for v in g.values}
-        between = range(bounds[0].cycles, interval, unit)
-        proved = set(between) <= set(self.refuted)
-        program = program_bounds(turn.tiles, self.machine)
-        status = "optimal for the reduction" if proved else "timeout" if self.undecided else "feasible"
-        if program and interval == program[0].cycles:
-            status = "optimal"
-        certificate = Certificate(
-            bounds=program,
-            reduction=bounds,
-            status=status,
-            refuted=tuple(sorted(self.refuted)),
-            undecided=tuple(sorted(self.undecided)),
-            quantum=unit,
-            solve_seconds=seconds,
-            deterministic_time=self.solver.budget.used,
-        )
-        return Persistent(
+        short = Persistent(
             self.machine.name,
-            interval,
+            interval * unit,
             tuple(placed),
             several,
             {**turn.depths, **{name: depth for name, depth in depths.items() if name in mine}},
-            certificate,
+        )
+        whole = lengthened(short, tuple(graph.trips for graph in self.tile.phases), self.machine)
+        return None if whole is None else replace(whole, certificate=self.certified(whole, seconds))
+
+    def certified(self, schedule: Persistent, seconds: float) -> Certificate:
+        """What is proved of it."""
+        unit, more, bounds = self.turn.unit, self.turn.more, self.turn.bounds
+        refuted = tuple(sorted(n + more for n in set(self.refuted) if n + more < schedule.interval))
+        undecided = tuple(sorted(n + more for n in set(self.undecided) if n + more < schedule.interval))
+        proved = not unrefuted(range(bounds[0].cycles, schedule.interval, unit), refuted)
+        program = program_bounds([each.tile for each in schedule.placed], self.machine)
+        status = "optimal for the reduction" if proved else "timeout" if undecided else "feasible"
+        if program and schedule.interval == program[0].cycles:
+            status = "optimal"
+        return Certificate(
+            bounds=program,
+            reduction=bounds,
+            status=status,
+            refuted=refuted,
+            undecided=undecided,
+            quantum=unit,
+            solve_seconds=seconds,
+            deterministic_time=self.solver.budget.used,
         )
 
 

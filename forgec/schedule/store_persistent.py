@@ -17,6 +17,7 @@ from forgec.schedule.check_persistent import check_persistent
 from forgec.schedule.machine import Machine
 from forgec.schedule.persistent import Persistent
 from forgec.schedule.tile import Tile
+from forgec.schedule.turn_bounds import unproved_turns
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def solve(
     Args:
         tiles: one output tile for each choice of tile.
         machine: what it runs on.
-        limit: deterministic time for each loop, and for the turns around it.
+        limit: deterministic time for all of it.
         cache: whether to look for a stored one, and to store what is solved.
         folder: where they are stored; the cache folder unless told.
 
@@ -79,7 +80,7 @@ def restored(
             raise ValueError("it has no certificate")
         if not found.placed or not any(same(found, tile) for tile in tiles):
             raise ValueError("it is of other tiles")
-        broken = check_persistent(found, machine)
+        broken = check_persistent(found, machine) or [*unproved_turns(found, machine)]
         if broken:
             raise ValueError(f"it breaks the rule on {broken[0].rule}: {broken[0].text}")
     except ForgeError as caught:

@@ -8,10 +8,13 @@ from dataclasses import dataclass, replace
 from forgec.schedule.machine import Machine
 from forgec.schedule.persistent import Persistent, unroll_turns
 from forgec.schedule.schedule import Group, Schedule
+from forgec.schedule.shortened import shortened
 from forgec.schedule.timeline import Bar, Lane, lane
 from forgec.schedule.transition import deep, segments
 from forgec.schedule.unrolled import Instance, Unrolled, unroll
 
+MOST_TRIPS = 4096
+"""Iterations of a turn that are written out."""
 AROUND = 1.5
 """Intervals of a loop that are shown before and behind an output tile's end."""
 
@@ -92,11 +95,14 @@ def between_phases(schedule: Schedule, place: int) -> Succession:
     return Succession(found, schedule.groups, end - one.ii - begin, last - begin, marks, begin)
 
 
-def between_tiles(schedule: Persistent) -> Succession:
+def between_tiles(schedule: Persistent, machine: Machine) -> Succession:
     """Around the point where the loops of one turn end and those of the next begin.
 
+    Of loops that run very often what repeats is left out, and iterations are counted without it.
     What of an epilogue comes later, when loops are under way again, is seen of the turns before.
     """
+    if sum(graph.trips for placed in schedule.placed for graph in placed.tile.phases) > MOST_TRIPS:
+        schedule = shortened(schedule, machine)[0]
     before = -(-schedule.span // schedule.interval)
     found = unroll_turns(schedule, before + 2)
     turn, other = before, before + 1

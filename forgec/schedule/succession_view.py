@@ -37,7 +37,7 @@ def transition(schedule: Schedule, place: int, machine: Machine) -> dict[str, An
 
 def program(shown: Programs) -> dict[str, Any]:
     """A persistent program: figures, bounds, and the chart of where a tile follows the one before."""
-    window = between_tiles(shown.schedule)
+    window = between_tiles(shown.schedule, shown.machine)
     segments = window.unrolled.segments
     latest = max(segment.turn for segment in segments)
 

@@ -9,13 +9,15 @@ once (divides, converts, stores). Between the three go *values of the tile*:
   group begins, and is done with when the last of them is.
 
 A distance of :math:`k` is :math:`k` tiles; in prologue and epilogue as well. A loop's own distances do not go beyond
-the tile: its first iterations find nothing there. A value of a tile has buffers of its own, beside the loop's.
+the tile: its first iterations find nothing there. A value of a tile has buffers of its own, beside the loop's;
+- but one that *stays* where the loop left it (sums in tensor memory) has the loop's: a buffer of it is as many as the
+  loop's value has, taken from that value's first instance in the tile on, and the loop's value has none beside.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 
@@ -26,7 +28,7 @@ from forgec.schedule.graph import STRICT, Dependence, Graph, Op, Value
 @dataclass(frozen=True)
 class Tile:
     """One output tile. Its work and traffic are those of its phases together, and of prologue and epilogue the
-    traffic."""
+    traffic. ``stays``: values of the tile, each with the value of the loops in whose place it is."""
 
     __pydantic_config__ = STRICT
     name: str
@@ -35,6 +37,7 @@ class Tile:
     epilogue: Graph | None = None
     values: tuple[Value, ...] = ()
     dependences: tuple[Dependence, ...] = ()
+    stays: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.phases:
@@ -51,6 +54,17 @@ class Tile:
             if value.name in titles:
                 raise error("FORGE-U010", f"tile {self.name} has two values named {value.name}")
             titles.add(value.name)
+        known = {value.name: value for value in self.values}
+        for name, inner in self.stays.items():
+            inside = [value for graph in self.phases for value in graph.values if value.name == inner]
+            if (
+                name not in known
+                or not inside
+                or any((each.producer, each.memory) != (known[name].producer, known[name].memory) for each in inside)
+            ):
+                raise error("FORGE-U010", f"value {name} of tile {self.name} cannot stay where {inner} is")
+            if known[name].memory == "register" or list(self.stays.values()).count(inner) > 1:
+                raise error("FORGE-U010", f"value {name} of tile {self.name} has no buffers that it may stay in")
         _ = self.links
 
     @cached_property
@@ -102,4 +116,5 @@ class Tile:
             epilogue=again(self.epilogue) if self.epilogue else None,
             values=tuple(map(value, self.values)),
             dependences=tuple(map(dependence, self.dependences)),
+            stays={values.get(name, name): values.get(inner, inner) for name, inner in self.stays.items()},
         )

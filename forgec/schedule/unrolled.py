@@ -55,11 +55,17 @@ class Instance:
 @dataclass
 class Stored:
     """What the instance ``producer`` leaves; ``reads``: instances that read it, and when after their start they are
-    done with it."""
+    done with it; ``first``: the instance that takes its storage, if that is an earlier one."""
 
     value: Value
     producer: int
     reads: list[tuple[int, int]] = field(default_factory=list)
+    first: int | None = None
+
+    @property
+    def taker(self) -> int:
+        """The instance that takes its storage."""
+        return self.producer if self.first is None else self.first
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,7 @@ def keep_order(found: Unrolled, one: int, other: int) -> None:
 def order(found: Unrolled) -> None:
     """Put the rings in order."""
     for ring in found.rings.values():
-        ring.sort(key=lambda each: found.instances[each.producer].start + each.value.begin)
+        ring.sort(key=lambda each: found.instances[each.taker].start + each.value.begin)
 
 
 def earlier(

@@ -95,7 +95,7 @@ def test_text_and_page(shown: Programs) -> None:
 
 
 def test_the_window_shows_both_tiles(schedule: Persistent, blackwell: Machine) -> None:
-    window = between_tiles(schedule)
+    window = between_tiles(schedule, blackwell)
     _, groups = window.lanes(blackwell)
     seen = {window.unrolled.segments[bar.segment].turn for lane in groups for bar in lane.bars}
     assert len(seen) >= 2
@@ -115,6 +115,14 @@ def test_orders_in_words(shown: Programs) -> None:
     assert said("rows", shown.grid.rows) == "column by column"
     assert said("columns", shown.grid.columns) == "row by row"
     assert said("rows", 4, True) == "in groups of 4 rows, each column by column, the longest columns first"
+
+
+def test_a_grid_of_too_many_tiles_is_left_alone(schedule: Persistent, blackwell: Machine) -> None:
+    many = tile_grid("gemm", schedule, blackwell, {**SHAPE, "m": 10**9})
+    assert many is not None
+    found = programs(schedule, blackwell, many)
+    assert grid_data(found) is None
+    assert "no order is looked for: 7812500 × 16 tiles" in " ".join(persistent_text(found).split())
 
 
 def test_grids_of_attention(blackwell: Machine) -> None:
@@ -165,7 +173,7 @@ def test_stored_ones_are_checked(
         assert (answer.origin, [each.code for each in answer.remarks]) == ("solved", ["FORGE-S011"])
     assert again().origin == "cached"
     assert len(calls) == 5
-    assert not store_persistent.same(schedule, replace(tiles[0], dependences=(), values=()))
+    assert not store_persistent.same(schedule, replace(tiles[0], dependences=(), values=(), stays={}))
 
 
 def test_files_are_checked(schedule: Persistent, tmp_path: Path) -> None:
