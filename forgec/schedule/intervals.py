@@ -1,14 +1,14 @@
 """Intervals of the loops of one kernel, in the order of what they cost together.
 
-**Longer intervals.** Where a graph *stretches* (``graph.stretches``), what is impossible at an interval is impossible at
-every shorter one. Take a legal schedule at interval :math:`a`, and let :math:`f(t) = t + (b - a) \\lfloor t / a \\rfloor` move its starts,
-for some :math:`b > a`: a gap of :math:`b - a` cycles opens between turns, and instance :math:`k` of an op that started
-at :math:`\\sigma + k a` starts at :math:`f(\\sigma) + k b`. Instances keep their order, and no two of them come closer.
-What the constraints ask of times is that a later start is a number of cycles, at least 0, behind an earlier one:
-dependences, streams and buffers say so, and a unit or registers are held by no more at a time than before if each
-holds them from its start on. So the schedule stays legal, with the same groups, buffers and grants. It is not so
-where ops hold one unit at different offsets, or where the storage of a value in registers is taken after its producer
-starts: then a gap may put two things at one time that were apart.
+**Longer intervals.** Where a graph *stretches* (``graph.stretches``), what is impossible at an interval is impossible
+at every shorter one. Take a legal schedule at interval :math:`a`, and let :math:`f(t) = t + (b - a) \\lfloor t / a
+\\rfloor` move its starts, for some :math:`b > a`: a gap of :math:`b - a` cycles opens between turns, and instance
+:math:`k` of an op that started at :math:`\\sigma + k a` starts at :math:`f(\\sigma) + k b`. Instances keep their
+order, and no two of them come closer. What the constraints ask of times is that a later start is a number of cycles, at
+least 0, behind an earlier one: dependences, streams and buffers say so, and a unit or registers are held by no more at
+a time than before if each holds them from its start on. So the schedule stays legal, with the same groups, buffers and
+grants. It is not so where ops hold one unit at different offsets, or where the storage of a value in registers is taken
+after its producer starts: then a gap may put two things at one time that were apart.
 """
 
 from __future__ import annotations

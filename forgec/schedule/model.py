@@ -447,14 +447,17 @@ class Model:
 
 
 def horizons(graphs: Sequence[Graph], iis: Sequence[int], machine: Machine, quantum: int) -> list[int]:
-    """For each phase the longest that an iteration may take: all ops after one another, each after an interval."""
+    """For each phase the longest that an iteration may take: all ops after one another, each after an interval, and
+    after as many more as what it reads may be older than one iteration."""
     handover, found = machine.handover, []
     hop = sum(-(-n // quantum) for n in (handover.put, handover.get, handover.latency))
     for graph, ii in zip(graphs, iis, strict=True):
         costs = sum(op.span for op in graph.ops) + len(graph.values) * hop
         costs += sum(-(-transfer(machine, value) // quantum) for value in graph.values)
         costs += sum(each.delay for each in graph.dependences)
-        found.append(costs + ii * len(graph.ops))
+        older = sum(max([0, *(read.distance - 1 for read in value.reads)]) for value in graph.values)
+        older += sum(max(0, each.distance - 1) for each in graph.dependences)
+        found.append(costs + ii * (len(graph.ops) + older))
     return found
 
 

@@ -27,7 +27,6 @@ class Solution:
     starts: list[dict[str, int]]
     groups: tuple[Group, ...]
     depths: dict[str, int]
-    slack: int
     missing: int
     length: int
     status: str
@@ -160,15 +159,6 @@ def guessed_solution(problem: Problem, guess: Guess, graphs: Sequence[Graph]) ->
         ]
     )
     depths = least_depths(graphs, guess.iis, problem.costs.latency, starts, homes_of(groups))
-    slack = min(
-        (
-            row[target] + distance * ii - row[source] - delay
-            for graph, ii, row in zip(graphs, guess.iis, starts, strict=True)
-            for source, target, delay, distance in graph.precedences()
-            if distance
-        ),
-        default=0,
-    )
     missing = sum(
         max(
             0,
@@ -185,7 +175,7 @@ def guessed_solution(problem: Problem, guess: Guess, graphs: Sequence[Graph]) ->
     )
     least = sum(length_bound(graph, problem.machine) for graph in graphs)
     length = guess.length(graphs)
-    return Solution(starts, groups, depths, slack, missing, length, "feasible", least)
+    return Solution(starts, groups, depths, missing, length, "feasible", least)
 
 
 def read_solution(

@@ -141,10 +141,9 @@ def solve_at(
         model.cp.minimize(rest if slack is None else rest - slack)
         second, result = solver.run(model, most=TIDY)
         best = second if result in ("optimal", "feasible") else first
-        tight = 0 if slack is None else best.value(slack)
         status = "optimal" if least == reached else "feasible"
         least = max(least, sum(times.least_length for times in model.times))
-        found.append(Solution(*read_solution(model, best, circles), tight, lateness, reached, status, least))
+        found.append(Solution(*read_solution(model, best, circles), lateness, reached, status, least))
         taken.append(signature(model, best))
     return found, "found"
 

@@ -164,9 +164,9 @@ def over_columns(
         finish = loop.op("finish", "epilogue", work, (rows, wide), part)
         if taken is not None:
             loop.value("sums", taken, "register", rows * wide * 4, Read(finish.name, finish.issue))
-        else:
-            # What is left of the sums: they are where the products left them.
-            loop.value("acc", finish, "register", rows * tile.columns * 4, Read(finish.name, 0, 1))
+        # The sums stay where the products left them.
+        last = taken or finish
+        loop.value("acc", last, problem.sums, rows * tile.columns * 4, Read(last.name, 0, 1))
         if norm:
             loop.value("norm", finish, "register", rows * 4, Read(finish.name, 0, 1))
         if residual:
