@@ -11,7 +11,7 @@ from forgec.ir import context
 from forgec.ir.ops.attention import AttentionOp
 from forgec.passes import pipelines
 from forgec.passes.manager import run_pipeline
-from tests.models.test_architectures import ROWS
+from tests.models.test_architectures import CORE, ROWS
 from tests.passes.test_fuse_attention import words_of
 
 EXPECTED: dict[str, list[str]] = {
@@ -58,7 +58,9 @@ def attentions(name: str, implementation: str, dynamic: bool) -> list[AttentionO
     return [op for op in module.walk() if isinstance(op, AttentionOp)]
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in CORE else pytest.mark.wide) for name in EXPECTED]
+)
 def test_spelled_out(name: str) -> None:
     found = attentions(name, "eager", dynamic=True)
     assert sorted(words(op) for op in found) == sorted(" ".join(sorted(text.split())) for text in EXPECTED[name])

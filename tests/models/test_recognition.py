@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.models.leftovers import Recognition, captured, implementations, recognise
-from tests.models.test_architectures import ROWS
+from tests.models.test_architectures import CORE, ROWS
 
 EXPECTED: dict[str, str] = {
     # Decoders
@@ -98,7 +98,9 @@ def numbers(text: str) -> dict[str, int]:
     return {kind: int(count) for kind, count in zip(words[::2], words[1::2], strict=True)}
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in CORE else pytest.mark.wide) for name in EXPECTED]
+)
 def test_everything_is_recognised(name: str) -> None:
     expected: dict[str, Any] = numbers(EXPECTED[name])
     most = expected.pop("launches", None)
