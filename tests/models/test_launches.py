@@ -79,7 +79,7 @@ def combinations() -> Iterator[Any]:
                 yield pytest.param(name, attention, marks=() if always else pytest.mark.wide)
 
 
-@pytest.mark.parametrize(("name", "attention"), combinations())
+@pytest.mark.parametrize(("name", "attention"), [*combinations()])
 def test_launches_of_a_layer(name: str, attention: str) -> None:
     """The difference between two depths, so that embeddings, masks and heads do not count."""
     counts = []
