@@ -46,6 +46,10 @@ EXPECTED: dict[str, list[str]] = {
 """What the attention ops of a model say, whatever gives an empty row."""
 
 
+ALWAYS = CORE | {"Swinv2Model"}  # whose attention is of cosines
+"""What every run of the tests takes; each of the others is of the kind of one of these."""
+
+
 def attentions(name: str, implementation: str, dynamic: bool) -> list[AttentionOp]:
     row = next(row for row in ROWS if row.name == name)
     model: Any = row.build()
@@ -59,7 +63,7 @@ def attentions(name: str, implementation: str, dynamic: bool) -> list[AttentionO
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in CORE else pytest.mark.wide) for name in EXPECTED]
+    "name", [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.wide) for name in EXPECTED]
 )
 def test_spelled_out(name: str) -> None:
     found = attentions(name, "eager", dynamic=True)
