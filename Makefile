@@ -30,10 +30,10 @@ demo: $(STAMP) ## Compile SmolLM2-135M, load the artifact in a new process, answ
 	$(BIN)/python examples/smollm2_demo.py
 
 test: $(STAMP) ## Run the tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-all: $(STAMP) ## Run all tests, also those that check more of the same (-m wide): about fifteen minutes more
-	$(BIN)/python -m pytest -n 2 -m "wide or not wide"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "wide or not wide"
 
 check: $(STAMP) ## Lint, format, types, import rules, and whether generated pages are up to date
 	$(BIN)/ruff check

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,22 +79,31 @@ def test_live_buffers_and_arena(case: Case) -> None:
     assert bound <= entry.arena_bytes <= 1.1 * bound
 
 
-@pytest.mark.parametrize("case", ALL)
-def test_artifact_in_a_new_process(case: Case, tmp_path: Path) -> None:
-    path = tmp_path / "model.forge"
-    compiled(case, "@O2").save(path)
-    torch.save(case.args, tmp_path / "args.pt")
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[torch.Tensor]]:
+    """What the artifacts of all cases return in one process that compiles nothing, by name."""
+    folder = tmp_path_factory.mktemp("artifacts")
+    for case in CASES:
+        compiled(case, "@O2").save(folder / f"{case.name}.forge")
+    torch.save({case.name: (case.args, case.kwargs) for case in CASES}, folder / "calls.pt")
     program = (
         "import sys, torch, forgec\n"
-        f"args = torch.load({str(tmp_path / 'args.pt')!r})\n"
-        f"result = forgec.load({str(path)!r}, verify='full')(*args, **{case.kwargs!r})\n"
-        f"torch.save([v for v in result.values()], {str(tmp_path / 'out.pt')!r})\n"
+        "folder, results = sys.argv[1], {}\n"
+        "for name, (args, kwargs) in torch.load(f'{folder}/calls.pt').items():\n"
+        "    result = forgec.load(f'{folder}/{name}.forge', verify='full')(*args, **kwargs)\n"
+        "    results[name] = [v for v in result.values()]\n"
+        "torch.save(results, f'{folder}/results.pt')\n"
         "compiler = ('xdsl', 'transformers', 'forgec.ir', 'forgec.capture')\n"
         "assert not any(name.startswith(compiler) for name in sys.modules)\n"
     )
-    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
+    subprocess.run([sys.executable, "-W", "error", "-c", program, str(folder)], check=True)
+    return torch.load(folder / "results.pt")
+
+
+@pytest.mark.parametrize("case", ALL)
+def test_artifact_in_a_new_process(case: Case, loaded: dict[str, list[torch.Tensor]]) -> None:
     expected = tensors(compiled(case, "@O2")(*case.args, **case.kwargs))
-    for ours, theirs in zip(torch.load(tmp_path / "out.pt"), expected, strict=True):
+    for ours, theirs in zip(loaded[case.name], expected, strict=True):
         assert torch.equal(ours, theirs)
 
 

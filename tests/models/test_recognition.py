@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.models.leftovers import Recognition, captured, implementations, recognise
-from tests.models.test_architectures import ROWS
+from tests.models.test_architectures import CORE, ROWS
 
 EXPECTED: dict[str, str] = {
     # Decoders
@@ -84,6 +84,8 @@ LEFT: dict[str, set[str]] = {
     "VitDetModel": {"product"},  # of a query with relative positions, which makes a bias
     "SEWDModel": {"product"},
 }
+ALWAYS = CORE | LEFT.keys() | {"NemotronForCausalLM"}
+"""What every run of the tests takes; each of the others is of the kind of one of these."""
 SPELLED = ("softmax", "product", "norm", "rope", "gate", "gelu")
 
 
@@ -98,7 +100,9 @@ def numbers(text: str) -> dict[str, int]:
     return {kind: int(count) for kind, count in zip(words[::2], words[1::2], strict=True)}
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.wide) for name in EXPECTED]
+)
 def test_everything_is_recognised(name: str) -> None:
     expected: dict[str, Any] = numbers(EXPECTED[name])
     most = expected.pop("launches", None)

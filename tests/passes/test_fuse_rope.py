@@ -278,7 +278,10 @@ CORE = {
 }  # fmt: skip
 
 
-ALWAYS = ("LlamaForCausalLM", "GPTJForCausalLM", "DeepseekV2ForCausalLM", "Gemma3ForCausalLM", "EsmModel")
+ALWAYS = ("LlamaForCausalLM", "GPTJForCausalLM", "DeepseekV2ForCausalLM")
+"""One of each kind of rotation. Of the others models/test_recognition.py counts the rotations of most, and
+models/test_architectures.py compares the results.
+"""
 
 
 @pytest.mark.parametrize(
