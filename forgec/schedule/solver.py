@@ -26,7 +26,7 @@ from forgec.schedule.solution import (
     waiting,
 )
 
-CORES = 1.0
+CORES = 0.5
 """Deterministic time for the shortest length by cores, which proves at once or not at all."""
 SHARE = 0.4
 """The part of what is left of the time that one solve may take."""
@@ -34,8 +34,10 @@ SECOND = 0.15
 """CP-SAT's deterministic time of one second on such models, as measured: less than 1, since no relaxation is solved."""
 TIDY = 0.5
 """Deterministic time for what no certificate speaks of: few groups, short transitions and slack."""
+BOTH = 4.0
+"""Deterministic time for lateness and length at once."""
 SOON = 0.5
-"""Deterministic time after which lateness and length are sought one after the other."""
+"""Deterministic time for lateness by itself, of which no certificate speaks."""
 ALONE = 0.1
 """The part of what is left of the time that is spent on one phase alone."""
 
@@ -160,7 +162,7 @@ def shortest(
     if len(model.graphs) == 1:
         weight = sum(model.longest) + 1
         model.cp.minimize(late * weight + length)
-        first, outcome = solver.run(model, most=SOON)
+        first, outcome = solver.run(model, most=BOTH)
         if outcome == "infeasible":
             return first, outcome, 0, 0
         if outcome == "optimal":
