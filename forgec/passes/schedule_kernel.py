@@ -20,6 +20,7 @@ from forgec.passes.schedule.branches import without_branches
 from forgec.passes.schedule.extract import MOST_PARTS, Extracted, phases
 from forgec.passes.schedule.flow import refusal
 from forgec.passes.schedule.lower import lower
+from forgec.passes.schedule.nest import loops_around
 from forgec.schedule import machine
 from forgec.schedule.machine import Machine
 from forgec.schedule.schedule import Schedule
@@ -100,9 +101,13 @@ class ScheduleKernel(ModulePass):
         if any(loop.parent_op() is not kernel for loop in loops_of(kernel)):
             kernel = without_branches(kernel)
         inner = bounding(kernel)
-        loops = [loop for loop in loops_of(kernel) if loop.parent_op() is kernel and loop not in inner]
+        loops = [
+            loop
+            for loop in loops_of(kernel)
+            if (around := loops_around(loop, kernel)) is not None and inner.isdisjoint([loop, *around])
+        ]
         if not loops:
-            raise refusal(kernel, "its loop is part of another loop or of a branch", loops_of(kernel)[0])
+            raise refusal(kernel, "its loop is part of a branch", loops_of(kernel)[0])
         if len(loops) > 1:
             try:
                 return lower(kernel, *self._solved(kernel, target, loops))

@@ -290,17 +290,32 @@ def end_if_run(loop: scf.ForOp) -> SSAValue:
 
 
 def bounding(kernel: KernelOp) -> set[Operation]:
-    """The ops of a kernel that the bounds of its outermost loops are computed with, loops among them: how far the keys
-    reach that a mask leaves.
+    """The ops that the bounds of a kernel's loops of tiles, and of loops around these, are computed with, loops among
+    them: how far the keys reach that a mask leaves.
     """
     found: set[Operation] = set()
-    loops = [op for op in kernel.body.block.ops if isinstance(op, scf.ForOp)]
-    waiting = [value for loop in loops for value in (loop.lb, loop.ub, loop.step)]
+    waiting: list[SSAValue] = []
+    for loop in loops_of(kernel):
+        parent: Operation | None = loop
+        while parent is not None and parent is not kernel:
+            if isinstance(parent, scf.ForOp):
+                waiting += (parent.lb, parent.ub, parent.step)
+            parent = parent.parent_op()
+    seen = set(waiting)
     while waiting:
-        owner = waiting.pop().owner
-        if not isinstance(owner, Block) and owner.parent_op() is kernel and owner not in found:
+        value = waiting.pop()
+        owner = value.owner
+        more: list[SSAValue] = []
+        if isinstance(owner, Block):
+            loop, end = owner.parent_op(), owner.last_op
+            if isinstance(loop, scf.ForOp) and end is not None and isinstance(value, BlockArgument):
+                number = value.index - 1
+                more = [loop.lb, loop.step] if number < 0 else [loop.iter_args[number], end.operands[number]]
+        elif owner not in found:
             found.add(owner)
-            waiting += [*owner.operands, *(value for each in owner.walk() for value in each.operands)]
+            more = [*owner.operands, *(value for each in owner.walk() for value in each.operands)]
+        waiting += [value for value in more if value not in seen]
+        seen.update(more)
     return found
 
 

@@ -168,6 +168,8 @@ class Flow:
                 if owner is self.block and isinstance(value, BlockArgument) and value.index:
                     yield self.loop.iter_args[value.index - 1]
                     more = [self.yielded[value.index - 1]]
+                elif owner is not self.block:
+                    yield value
             elif owner.parent_block() is not self.block:
                 yield value
             elif owner not in self.owners:

@@ -21,10 +21,12 @@ from forgec.ir.tile.kernel import KernelOp
 from forgec.ir.tile.memory import GatherOp, LoadOp, ScatterOp, SortOp, StoreOp
 from forgec.ir.warp.channels import CreateOp
 from forgec.ir.warp.kernel import KernelOp as WarpKernelOp
-from forgec.passes.schedule.division import Division
+from forgec.passes.schedule.division import Division, Exit
 from forgec.passes.schedule.extract import Extracted
 from forgec.passes.schedule.flow import Flow, refusal
 from forgec.passes.schedule.frame import Frame
+from forgec.passes.schedule.group_body import GroupBody
+from forgec.passes.schedule.nest import Nest
 from forgec.schedule.schedule import Schedule
 
 
@@ -40,19 +42,17 @@ def lower(kernel: KernelOp, extracted: Extracted | Sequence[Extracted], schedule
     loops = [extracted] if isinstance(extracted, Extracted) else list(extracted)
     if len(schedule.phases) != len(loops):
         raise refusal(kernel, f"it has {len(schedule.phases)} phases for {len(loops)} loops")
-    for each in loops:
-        if each.loop.parent_op() is not kernel:
-            raise refusal(kernel, "the loop is part of another loop or of a branch", each.loop)
     flows = [Flow(kernel, each, schedule, number) for number, each in enumerate(loops)]
     check_memory(flows)
-    frame, division = Frame(flows), Division(flows)
+    frame = Frame(Nest(flows))
+    division = Division(frame.nest)
+    finals: dict[Exit, SSAValue] = {}
     for (carried, part), (_, takers) in division.handed.items():
         op = CreateOp(carried.type, 1, len(takers), "shared")
         frame.ring(op, f"last_{carried.name_hint or carried.index}" + ("" if part is None else f"_{part}"))
-        frame.finals[carried, part] = op.ring
-    for number in range(len(schedule.groups)):
-        frame.write(number, division)
-    return frame.finished()
+        finals[carried, part] = op.ring
+    groups = [GroupBody(frame, division, finals, number).write() for number in range(len(schedule.groups))]
+    return frame.finished(groups, finals.values())
 
 
 def check_memory(flows: Sequence[Flow]) -> None:

@@ -13,11 +13,12 @@ from forgec.ir.tile.memory import LoadOp
 from forgec.ir.warp.asynchronous import AsyncLoadOp, CopyOp, DoneOp, MmaOp, PoisonOp, WaitOp
 from forgec.ir.warp.channels import ConsumedOp, GetOp, PutOp
 from forgec.passes.schedule.flow import EFFECTS, Chain, Channel, Flow, Node, number_of, operands, refusal
-from forgec.passes.schedule.stream_parts import Kept, Pair, Scope, Turn
+from forgec.passes.schedule.stream_parts import Kept, Pair, Scope, Terms, Turn
 from forgec.runtime.symbolic import Extent, symbol
 
 if TYPE_CHECKING:
-    from forgec.passes.schedule.frame import Frame, GroupBody
+    from forgec.passes.schedule.group_body import GroupBody
+    from forgec.passes.schedule.level import Level
 
 
 class Writer:
@@ -26,14 +27,13 @@ class Writer:
     def __init__(
         self,
         flow: Flow,
-        frame: Frame,
-        group: int,
+        body: GroupBody,
         exits: Sequence[tuple[BlockArgument, int | None]],
-        place: GroupBody,
+        place: Level,
     ) -> None:
-        self.flow, self.frame, self.group, self.place = flow, frame, group, place
-        self.bounds = frame.trips[flow]
-        self.nodes = flow.in_group(group)
+        self.flow, self.frame, self.group, self.body, self.place = flow, body.frame, body.number, body, place
+        self.bounds = body.bounds(flow)
+        self.nodes = flow.in_group(self.group)
         self.exits = list(dict.fromkeys(exits))
         self.trips = self.bounds.of({node.part for node in self.nodes})
         self.head = place.head
@@ -63,7 +63,7 @@ class Writer:
             return
         inner = Scope(Block(), self.scope)
         _, self.scope = self._inside(inner, write)
-        self._if(self.frame.at_least(self.trips, count), inner, [], [])
+        self._if(self.bounds.at_least(self.trips, count), inner, [], [])
 
     def _find_kept(self) -> None:
         wanted: list[tuple[int, SSAValue, Node, Chain, Node | None, int]] = []
@@ -217,7 +217,7 @@ class Writer:
     def ring(self, holder: Node, value: SSAValue, number: SSAValue) -> tuple[SSAValue, SSAValue]:
         """The channel of a value, and the number in it of what an iteration has put there."""
         found = self.frame.rings[holder.name, value]
-        return found.op.ring, self.frame.number(found, holder.group, number, self.scope)
+        return found.op.ring, self.body.counts.number(found, number, self.scope)
 
     def consumed(
         self, channel: Channel, node: Node, distance: int, number: SSAValue, tokens: Sequence[SSAValue] = ()
@@ -253,29 +253,21 @@ class Writer:
                 return self.number if not turn.n else self.scope.index(symbol("p0") - turn.n, [self.number])
         if isinstance(trips, int):
             return self.frame.constant(trips - turn.n)
-        return self.frame.scope.index(symbol("p0") - turn.n, [trips])
+        return self.bounds.scope.index(symbol("p0") - turn.n, [trips])
 
     def _place(self, turn: Turn) -> SSAValue:
         """The loop's own variable in an iteration."""
-        lower, step, trips = self.bounds.lower, self.bounds.step, self.trips
-        inputs: list[SSAValue] = []
-
-        def term(value: Extent | SSAValue) -> Extent:
-            if not isinstance(value, SSAValue):
-                return value
-            inputs.append(value)
-            return symbol(f"p{len(inputs) - 1}")
-
+        terms = Terms()
         if turn.kind == "at":
             number: Extent = turn.n
         elif turn.kind == "step":
             assert self.number is not None, "the loop has begun"
-            number = term(self.number) - turn.n
+            number = terms.of(self.number) - turn.n
         else:
-            number = term(trips) - turn.n
-        expression = term(lower) + number * term(step)
-        scope = self.scope if turn.kind == "step" else self.frame.scope
-        return scope.index(expression, inputs)
+            number = terms.of(self.trips) - turn.n
+        expression = terms.of(self.bounds.lower) + number * terms.of(self.bounds.step)
+        scope = self.scope if turn.kind == "step" else self.bounds.scope
+        return scope.index(expression, terms.inputs)
 
     def value(
         self, value: SSAValue, node: Node | None, chain: Chain, turn: Turn, accumulates: bool = False, part: Any = None
@@ -323,7 +315,7 @@ class Writer:
         found, self.scope = self._inside(inner, lambda: self.value(after, node, further, turn, accumulates, part))
         start = self._initial(value, part)
         (result,) = self._if(
-            self.frame.at_least(self.trips, here.n + 1), inner, [(found, value.type)], [(start, value.type)]
+            self.bounds.at_least(self.trips, here.n + 1), inner, [(found, value.type)], [(start, value.type)]
         )
         return result
 
@@ -378,7 +370,7 @@ class Writer:
 
     def outer(self, value: SSAValue, part: int | None) -> SSAValue:
         """What a value from outside of the loop is in this group."""
-        return self.frame.outer(value, part, self.place)
+        return self.body.outer(value, part)
 
     def result(self, carried: BlockArgument, part: int | None) -> SSAValue:
         """A result of the loop, in this group, after it."""

@@ -23,7 +23,8 @@ from forgec.passes.schedule.stream_writer import Writer
 from forgec.runtime.symbolic import symbol
 
 if TYPE_CHECKING:
-    from forgec.passes.schedule.frame import Frame, GroupBody
+    from forgec.passes.schedule.group_body import GroupBody
+    from forgec.passes.schedule.level import Level
 
 
 class Stream(Writer):
@@ -32,12 +33,11 @@ class Stream(Writer):
     def __init__(
         self,
         flow: Flow,
-        frame: Frame,
-        group: int,
+        body: GroupBody,
         exits: Sequence[tuple[BlockArgument, int | None]],
-        place: GroupBody,
+        place: Level,
     ) -> None:
-        super().__init__(flow, frame, group, exits, place)
+        super().__init__(flow, body, exits, place)
         self.filling = max([self.stages - 1, *self._decisions()])
         self.state = {
             kept: [self._virtual(kept, -age - kept.holder.stage) for age in range(1, kept.ages + 1)]
@@ -73,7 +73,7 @@ class Stream(Writer):
             inner = Scope(Block(), self.scope)
             after, self.scope = self._inside(inner, lambda number=number: self._run(Turn("at", number), number))
             results = self._if(
-                self.frame.at_least(self.trips, number + 1), inner, self._flat(after), self._flat(before)
+                self.bounds.at_least(self.trips, number + 1), inner, self._flat(after), self._flat(before)
             )
             self.state = self._unflat(results)
 
@@ -147,7 +147,7 @@ class Stream(Writer):
             if len(kept.chain) > 1:
                 raise refusal(self.flow.kernel, "a value is carried through two iterations of an unknown number")
             missing[kept] = [self._virtual(kept, -1)]
-        results = self._if(self.frame.at_least(self.trips, before), inner, there, self._flat(missing))
+        results = self._if(self.bounds.at_least(self.trips, before), inner, there, self._flat(missing))
         for kept, pairs in self._unflat(results, dict.fromkeys(wanted, 1)).items():
             self.labels[kept, before] = pairs[0]
 
@@ -195,7 +195,7 @@ class Stream(Writer):
 
         _, self.scope = self._inside(inner, write)
         inner.add(scf.YieldOp())
-        first, last = (self.frame.scope.index(symbol("p0") + (self.stages - 1), [each]) for each in (self.trips, most))
+        first, last = (self.bounds.scope.index(symbol("p0") + (self.stages - 1), [each]) for each in (self.trips, most))
         self.scope.add(scf.ForOp(first, last, self.frame.constant(1), [], body), self.flow.loop)
 
     def _free_if_put(self, channel: Channel, node: Node, distance: int, number: SSAValue) -> None:
