@@ -14,6 +14,7 @@ from xdsl.rewriter import Rewriter
 from forgec.diagnostics import ForgeError, error
 from forgec.ir.tile.kernel import KernelOp
 from forgec.ir.warp.kernel import KernelOp as WarpKernelOp
+from forgec.passes import remarks
 from forgec.passes.patterns import missed
 from forgec.passes.schedule.body import bounding, loops_of
 from forgec.passes.schedule.branches import without_branches
@@ -24,6 +25,7 @@ from forgec.passes.schedule.nest import loops_around
 from forgec.schedule import machine
 from forgec.schedule.machine import Machine
 from forgec.schedule.schedule import Schedule
+from forgec.schedule.store import solve
 
 DECLINED = ("FORGE-S001", "FORGE-S002", "FORGE-S020", "FORGE-U010")
 """Why a kernel stays as it is: there is no schedule (in time), it cannot be carried out, there is no graph."""
@@ -110,23 +112,39 @@ class ScheduleKernel(ModulePass):
             raise refusal(kernel, "its loop is part of a branch", loops_of(kernel)[0])
         if len(loops) > 1:
             try:
-                return lower(kernel, *self._solved(kernel, target, loops))
+                return self._written(kernel, target, [loops])
             except ForgeError as failure:
                 if not _is_declined(failure):
                     raise
-        found = [self._solved(kernel, target, [loop]) for loop in loops]
-        extracted, schedule = max(found, key=lambda each: each[1].phases[0].ii * each[0][0].graph.trips)
-        return lower(kernel, extracted, schedule)
+        return self._written(kernel, target, [[loop] for loop in loops])
+
+    def _written(self, kernel: KernelOp, target: Machine, choices: Sequence[Sequence[scf.ForOp]]) -> WarpKernelOp:
+        """The kernel by the schedule that takes most cycles, of those of several choices of loops. Where what several
+        programs do as one cannot be carried out, that of each for itself is.
+        """
+
+        def scheduled(parts: int) -> tuple[Sequence[Extracted], Schedule]:
+            found = [self._solved(kernel, target, loops, parts) for loops in choices]
+            return max(found, key=lambda each: sum(phase.ii * phase.graph.trips for phase in each[1].phases))
+
+        extracted, schedule = scheduled(self.parts)
+        try:
+            return lower(kernel, extracted, schedule)
+        except ForgeError as failure:
+            if self.parts or extracted[0].parts == 1 or failure.code != "FORGE-S020":
+                raise
+        return lower(kernel, *scheduled(1))
 
     def _solved(
-        self, kernel: KernelOp, target: Machine, loops: Sequence[scf.ForOp]
+        self, kernel: KernelOp, target: Machine, loops: Sequence[scf.ForOp], parts: int
     ) -> tuple[Sequence[Extracted], Schedule]:
-        from forgec.schedule.solve import schedules  # imports OR-tools
-
-        choices = [phases(kernel, target, parts=self.parts or 1, loops=loops)]
-        if not self.parts:
-            choices += [each for parts in range(2, MOST_PARTS + 1) if (each := _divided(kernel, target, loops, parts))]
-        schedule = schedules([[each.graph for each in choice] for choice in choices], target, limit=self.limit)[0]
+        choices = [phases(kernel, target, parts=parts or 1, loops=loops)]
+        if not parts:
+            choices += [each for more in range(2, MOST_PARTS + 1) if (each := _divided(kernel, target, loops, more))]
+        answer = solve([[each.graph for each in choice] for choice in choices], target, limit=self.limit)
+        for remark in answer.remarks:
+            remarks.emit(remark)
+        schedule = answer.schedules[0]
         graphs = [phase.graph for phase in schedule.phases]
         return next(choice for choice in choices if [each.graph for each in choice] == graphs), schedule
 

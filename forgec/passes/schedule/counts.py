@@ -20,8 +20,8 @@ from forgec.passes.schedule.stream_parts import Scope, Terms
 from forgec.passes.schedule.trips import Trips
 from forgec.runtime.symbolic import symbol
 
-User = tuple[Flow, frozenset[int | None]]
-"""A loop that uses a channel, and the parts of the ops of the group that puts into it there."""
+User = tuple[Flow, int | None]
+"""A loop that uses a channel, and the part of the op that puts into it there."""
 Counter = tuple[User, ...] | scf.ForOp
 """The iterations of these loops so far; the turns of a loop around scheduled ones."""
 
@@ -55,6 +55,7 @@ class Counts:
     nest: Nest
     counters: list[Counter]
     bounds: Callable[[Flow], Trips]
+    constants: Scope
     _now: dict[Counter, Count] = field(default_factory=dict)
 
     def within(self, loop: scf.ForOp) -> list[Counter]:
@@ -71,12 +72,12 @@ class Counts:
         found = self._now.get(counter, Count())
         terms = Terms()
         total = terms.of(0 if added is None else added) + found.number
-        counts = [*found.values, *(self.bounds(flow).of(parts) for flow, parts in found.loops)]
+        counts = [*found.values, *(self.bounds(flow).of({part}) for flow, part in found.loops)]
         for count in counts:
             total = total + terms.of(count)
         if len(terms.inputs) == 1 and total == symbol("p0"):
             return terms.inputs[0]
-        return scope.index(total, terms.inputs)
+        return (self.constants if isinstance(total, int) else scope).index(total, terms.inputs)
 
     def number(self, ring: Ring, number: SSAValue, scope: Scope) -> SSAValue:
         """The number in a channel of what is put in an iteration of the loop that is written."""
@@ -92,7 +93,7 @@ class Counts:
         for counter in self.counters:
             for user in counter if isinstance(counter, tuple) else ():
                 if user[0] is flow:
-                    self._add(counter, self.bounds(flow).of(user[1]) if inner else user)
+                    self._add(counter, self.bounds(flow).of({user[1]}) if inner else user)
 
     def turn(self, loop: scf.ForOp) -> None:
         """A turn of a loop around scheduled ones has run."""

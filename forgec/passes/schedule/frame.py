@@ -178,7 +178,7 @@ class Frame:
                 if old.readers.data < op.readers.data:
                     old.readers = op.readers
                 self.rings[channel.holder.name, channel.value] = ring
-                ring.users.append((flow, frozenset(node.part for node in flow.in_group(group))))
+                ring.users.append((flow, channel.holder.part))
 
     def counters(self, group: int, handed: Iterable[Exit]) -> list[Counter]:
         """What a group counts: for the rings that it uses, and for the results of loops that it hands on or takes."""

@@ -30,7 +30,7 @@ class GroupBody:
         self.frame, self.division, self.finals, self.number = frame, division, finals, number
         self.nest = frame.nest
         handed = [each for each, (home, takers) in division.handed.items() if number == home or number in takers]
-        self.counts = Counts(self.nest, frame.counters(number, handed), self.bounds)
+        self.counts = Counts(self.nest, frame.counters(number, handed), self.bounds, frame.scope)
         self.level = Level(frame.kernel.body.block, frame.scope)
         self._before = {op for block in self.nest.blocks() for op in self._ops_before(block)}
 

@@ -9,6 +9,7 @@ from xdsl.dialects import scf
 from xdsl.ir import Attribute, Block, BlockArgument, Operation, Region, SSAValue
 
 from forgec.ir.tile.compute import DotOp
+from forgec.ir.tile.elementwise import CmpiOp
 from forgec.ir.tile.memory import LoadOp
 from forgec.ir.warp.asynchronous import AsyncLoadOp, CopyOp, DoneOp, MmaOp, PoisonOp, WaitOp
 from forgec.ir.warp.channels import ConsumedOp, GetOp, PutOp
@@ -35,7 +36,10 @@ class Writer:
         self.bounds = body.bounds(flow)
         self.nodes = flow.in_group(self.group)
         self.exits = list(dict.fromkeys(exits))
-        self.trips = self.bounds.of({node.part for node in self.nodes})
+        parts = {node.part for node in self.nodes}
+        self.trips = self.bounds.of(parts)
+        self.is_mixed = not self.bounds.alike and len(parts) > 1
+        """Whether ops of parts run here that have other numbers of iterations: then as many as of the most."""
         self.head = place.head
         self.scope = place.main
         self.stages = 1 + max((node.stage for node in self.nodes), default=0)
@@ -47,6 +51,7 @@ class Writer:
         self.number: SSAValue | None = None
         self.local: dict[SSAValue, Pair] = {}
         self._find_kept()
+        self._check_parts()
 
     # What is kept
 
@@ -91,6 +96,13 @@ class Writer:
                 kept.final.add(distance)
             else:
                 kept.readers.append((node, distance))
+
+    def _check_parts(self) -> None:
+        """An op that is left out in some iterations hands its result to other groups, and that is all."""
+        for node in self.nodes:
+            if self.is_mixed and node.part is not None and (self._made(node) or self.flow.uses(node)):
+                message = "how often its loop runs differs between parts of one group"
+                raise refusal(self.flow.kernel, message, self.flow.loop)
 
     def _own_holder(self, value: SSAValue, part: int | None) -> Node | None:
         """The node of this group from which code after the loop has a value."""
@@ -165,7 +177,17 @@ class Writer:
     # Ops
 
     def _node(self, node: Node, turn: Turn) -> None:
-        """One op of the graph in one iteration."""
+        """One op of the graph in one iteration, if its part has so many."""
+        if not self.is_mixed or node.part is None:
+            self._iteration(node, turn)
+            return
+        trips = self.bounds.of({node.part})
+        there = self.scope.add(CmpiOp(self.at(turn), self.bounds.value(trips), "slt")).results[0]
+        inner = Scope(Block(), self.scope)
+        _, self.scope = self._inside(inner, lambda: self._iteration(node, turn))
+        self._if(there, inner, [], [])
+
+    def _iteration(self, node: Node, turn: Turn) -> None:
         made = self.local = {}
         for op in node.ops:
             accumulator = op.operands[2] if node.asynchronous and isinstance(op, DotOp) else None

@@ -119,7 +119,7 @@ class Stream(Writer):
                         self._pass(node, step)
                 else:
                     self._last(nodes, step, stage - step)
-        if not self.bounds.alike and any(node.part is not None for node in self.nodes):
+        if not self.bounds.alike and not self.is_mixed and any(node.part is not None for node in self.nodes):
             self._pass_rest()
 
     def _last(self, nodes: Sequence[Node], step: int, before: int) -> None:

@@ -45,17 +45,20 @@ class Trips:
         return self._value(value, part)
 
     def of(self, parts: Set[int | None]) -> int | SSAValue:
-        """How often the loop runs in a group with ops of these parts (None: what the parts share)."""
+        """How often the loop runs in a group with ops of these parts (None: what the parts share): of several parts
+        as often as for that with the most iterations.
+        """
         if self.alike or not parts:
             return self._count(None)
-        if len(parts) > 1:
-            raise refusal(self.frame.kernel, "how often its loop runs differs between parts of one group", self.loop)
-        (part,) = parts
-        if part is not None:
-            return self._count(part)
+        if len(parts) == 1 and None not in parts:
+            return self._count(next(iter(parts)))
         terms = Terms()
         counts = [terms.of(self._count(part)) for part in range(self.frame.parts)]
         return self.scope.index(sym_max(*counts), terms.inputs)
+
+    def value(self, trips: int | SSAValue) -> SSAValue:
+        """A number of iterations as a value."""
+        return self.frame.constant(trips) if isinstance(trips, int) else trips
 
     def at_least(self, trips: int | SSAValue, count: int) -> SSAValue:
         """Whether there are so many iterations."""
