@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from xdsl.dialects import scf
 from xdsl.ir import Attribute, Block, BlockArgument, Operation, Region, SSAValue
@@ -51,7 +51,7 @@ class Writer:
         self.number: SSAValue | None = None
         self.local: dict[SSAValue, Pair] = {}
         self._find_kept()
-        self._check_parts()
+        self._prepare_parts()
 
     # What is kept
 
@@ -97,12 +97,26 @@ class Writer:
             else:
                 kept.readers.append((node, distance))
 
-    def _check_parts(self) -> None:
-        """An op that is left out in some iterations hands its result to other groups, and that is all."""
-        for node in self.nodes:
-            if self.is_mixed and node.part is not None and (self._made(node) or self.flow.uses(node)):
-                message = "how often its loop runs differs between parts of one group"
-                raise refusal(self.flow.kernel, message, self.flow.loop)
+    def _prepare_parts(self) -> None:
+        """Where parts with other numbers of iterations share the group: what is made last stays for those that follow,
+        in which a part has nothing to do.
+        """
+        if not self.is_mixed:
+            return
+        for kept in self.kept:
+            if kept.final - {1} and kept.holder.part is not None:
+                self._refuse_parts()
+            kept.final |= set(range(1, kept.holder.stage + 2)) if kept.final else set()
+        if any(distance for node in self.nodes if node.part is not None for _, distance in self.channels_of(node)):
+            self._refuse_parts()
+
+    def _refuse_parts(self) -> NoReturn:
+        message = "how often its loop runs differs between parts of one group"
+        raise refusal(self.flow.kernel, message, self.flow.loop)
+
+    def channels_of(self, node: Node) -> list[tuple[Channel, int]]:
+        """The channels that a node reads, and of how many iterations before."""
+        return [(c, distance) for c in self.flow.channels for reader, distance in c.readers if reader is node]
 
     def _own_holder(self, value: SSAValue, part: int | None) -> Node | None:
         """The node of this group from which code after the loop has a value."""
@@ -138,14 +152,17 @@ class Writer:
         inner: Scope,
         there: Sequence[tuple[SSAValue | None, Attribute]],
         missing: Sequence[tuple[SSAValue | None, Attribute]],
+        otherwise: Scope | None = None,
     ) -> Sequence[SSAValue]:
         kinds = [kind for _, kind in there]
-        if not kinds and not inner.block.ops:
+        outer = otherwise or Scope(Block(), self.scope)
+        if not kinds and not inner.block.ops and not outer.block.ops:
             return ()
         inner.add(scf.YieldOp(*(self._real(value, kind) for value, kind in there)))
         other = Region()
-        if kinds:
-            other = Region(Block([scf.YieldOp(*(self._real(value, kind) for value, kind in missing))]))
+        if kinds or outer.block.ops:
+            outer.add(scf.YieldOp(*(self._real(value, kind) for value, kind in missing)))
+            other = Region(outer.block)
         return self.scope.add(scf.IfOp(condition, kinds, Region(inner.block), other), self.flow.loop).results
 
     def _flat(self, state: dict[Kept, list[Pair]]) -> list[tuple[SSAValue | None, Attribute]]:
@@ -181,11 +198,41 @@ class Writer:
         if not self.is_mixed or node.part is None:
             self._iteration(node, turn)
             return
-        trips = self.bounds.of({node.part})
-        there = self.scope.add(CmpiOp(self.at(turn), self.bounds.value(trips), "slt")).results[0]
-        inner = Scope(Block(), self.scope)
+        made = self._made(node)
+        before = {kept: [self._previous(kept, turn)] for kept in made}
+        number, trips = self.at(turn), self.bounds.value(self.bounds.of({node.part}))
+        there = self.scope.add(CmpiOp(number, trips, "slt")).results[0]
+        inner, missing = Scope(Block(), self.scope), Scope(Block(), self.scope)
         _, self.scope = self._inside(inner, lambda: self._iteration(node, turn))
-        self._if(there, inner, [], [])
+        after = {kept: [self.labels[kept, turn.n] if self.at_end else self.step[kept]] for kept in made}
+        _, self.scope = self._inside(missing, lambda: self._free_shared(node, number))
+        results = self._if(there, inner, self._flat(after), self._flat(before), missing)
+        for kept, pairs in self._unflat(results, dict.fromkeys(made, 1)).items():
+            self._keep(kept, turn, pairs[0])
+
+    def _previous(self, kept: Kept, turn: Turn) -> Pair:
+        """What an op made in the iteration before."""
+        if self.at_end:
+            return self.labels.get((kept, turn.n + 1), Pair())
+        return self.state[kept][0] if kept.ages else Pair()
+
+    def _keep(self, kept: Kept, turn: Turn, pair: Pair) -> None:
+        if self.at_end:
+            self.labels[kept, turn.n] = pair
+        else:
+            self.step[kept] = pair
+
+    def _free_shared(self, node: Node, number: SSAValue) -> None:
+        """What an op does in an iteration that its part does not have: let pass what was put for all parts."""
+        for channel, distance in self.channels_of(node):
+            if channel.holder.part is None:
+                self.free(channel, node, distance, number)
+
+    def free(self, channel: Channel, node: Node, distance: int, number: SSAValue) -> None:
+        """Frees what a node does not read."""
+        ring, place = self.ring(channel.holder, channel.value, number)
+        self.scope.add(GetOp(ring, place))
+        self.consumed(channel, node, distance, number)
 
     def _iteration(self, node: Node, turn: Turn) -> None:
         made = self.local = {}
@@ -223,10 +270,7 @@ class Writer:
                 after = [] if pair.token is None else [pair.token]
                 self.scope.add(PutOp(ring, number, pair.value, after))
         for kept in self._made(node):
-            if self.at_end:
-                self.labels[kept, turn.n] = made[kept.value]
-            else:
-                self.step[kept] = made[kept.value]
+            self._keep(kept, turn, made[kept.value])
 
     def _asynchronous(self, node: Node, op: Operation, values: Sequence[SSAValue]) -> Operation:
         memories = [held.memory for held in self.flow.phase.graph.values if held.producer == node.name]

@@ -16,7 +16,6 @@ from xdsl.ir import Block, BlockArgument, SSAValue
 
 from forgec.ir.tile.elementwise import CmpiOp
 from forgec.ir.tile.types import INDEX
-from forgec.ir.warp.channels import GetOp
 from forgec.passes.schedule.flow import Channel, Flow, Node, operands, refusal
 from forgec.passes.schedule.stream_parts import Kept, Pair, Scope, Turn, is_read_later
 from forgec.passes.schedule.stream_writer import Writer
@@ -155,25 +154,23 @@ class Stream(Writer):
 
     def _pass(self, node: Node, step: int) -> None:
         """Frees what an op would read in a step after its last iteration."""
-        for channel, distance in self._reads(node):
+        for channel, distance in self.channels_of(node):
             before = distance + node.stage - step
             if before > 0:
                 number = self.at(Turn("end", before))
                 self._when_there_are(
                     before,
-                    lambda channel=channel, distance=distance, number=number: self._free(
+                    lambda channel=channel, distance=distance, number=number: self.free(
                         channel, node, distance, number
                     ),
                 )
             if self._is_of_more(node, channel):
                 self._free_if_put(channel, node, distance, self.at(Turn("end", node.stage - step)))
 
-    def _reads(self, node: Node) -> list[tuple[Channel, int]]:
-        return [(c, distance) for c in self.flow.channels for reader, distance in c.readers if reader is node]
-
     def _is_of_more(self, node: Node, channel: Channel) -> bool:
         """Whether a channel holds something of iterations that other parts have and this one does not."""
-        return not self.bounds.alike and node.part is not None and channel.holder.part is None
+        is_fewer = not self.bounds.alike and not self.is_mixed and node.part is not None
+        return is_fewer and channel.holder.part is None
 
     def _pass_rest(self) -> None:
         """The steps that other parts have and this one does not."""
@@ -186,7 +183,7 @@ class Stream(Writer):
 
         def write() -> None:
             for node in self.nodes:
-                for channel, distance in self._reads(node):
+                for channel, distance in self.channels_of(node):
                     if self._is_of_more(node, channel):
                         if distance:
                             raise refusal(self.flow.kernel, "parts that differ read what they share an iteration later")
@@ -203,10 +200,5 @@ class Stream(Writer):
         assert isinstance(most, SSAValue), "parts that differ have numbers that depend on the program"
         condition = self.scope.add(CmpiOp(number, most, "slt")).results[0]
         inner = Scope(Block(), self.scope)
-        _, self.scope = self._inside(inner, lambda: self._free(channel, node, distance, number))
+        _, self.scope = self._inside(inner, lambda: self.free(channel, node, distance, number))
         self._if(condition, inner, [], [])
-
-    def _free(self, channel: Channel, node: Node, distance: int, number: SSAValue) -> None:
-        ring, place = self.ring(channel.holder, channel.value, number)
-        self.scope.add(GetOp(ring, place))
-        self.consumed(channel, node, distance, number)
