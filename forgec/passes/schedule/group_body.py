@@ -92,8 +92,8 @@ class GroupBody:
             value.name_hint = "count"
             self.counts.set(counter, value)
         self._block(inner)
-        self.counts.turn(loop)
         after = [self.outer(yielded(loop)[number], part) for number, part in carried]
+        self.counts.turn(loop)
         after += [self.counts.value(counter, inner.main) for counter in counters]
         inner.main.add(scf.YieldOp(*after))
         self.level = outer
