@@ -16,12 +16,11 @@ from forgec.ir.tile.kernel import KernelOp
 from forgec.ir.warp.kernel import KernelOp as WarpKernelOp
 from forgec.passes import remarks
 from forgec.passes.patterns import missed
-from forgec.passes.schedule.body import bounding, loops_of
+from forgec.passes.schedule.body import bounding, loops_around, loops_of
 from forgec.passes.schedule.branches import without_branches
 from forgec.passes.schedule.extract import MOST_PARTS, Extracted, phases
 from forgec.passes.schedule.flow import refusal
 from forgec.passes.schedule.lower import lower
-from forgec.passes.schedule.nest import loops_around
 from forgec.schedule import machine
 from forgec.schedule.machine import Machine
 from forgec.schedule.schedule import Schedule
@@ -65,11 +64,13 @@ class ScheduleKernel(ModulePass):
               aref.consumed %a_ring[%step] after %u : !aref.ring<tensor<64x64xbf16>>
               …
 
-    ``parts`` neighbouring programs become one, which loads once what they share; 0 takes what costs least. Several
-    loops of a kernel are phases of one schedule; where they cannot be, that with the most cycles is scheduled. Loops
-    that only compute how often others run are computed before the groups. A kernel without a loop of tiles, or whose
-    loop has no schedule on the machine, stays as it is, with a remark, as does one that the schedule cannot be carried
-    out on.
+    ``parts`` neighbouring programs become one, which loads once what they share; 0 takes what costs least, or one
+    where several cannot be carried out. The innermost loops of a kernel are phases of one schedule; where they cannot
+    be, that with the most cycles is scheduled. Loops around them are run by each group that has something to do there.
+    Loops that only compute how often others run are computed before the groups. Schedules are looked up among those
+    that come with the package and those in the cache folder before they are solved. A kernel without a loop of tiles,
+    or whose loop has no schedule on the machine, stays as it is, with a remark, as does one that the schedule cannot be
+    carried out on.
 
     Requires: bound kernels (``bind-tiles``). Ensures: launches fit the kernels as before, and results are the same.
 
@@ -129,11 +130,11 @@ class ScheduleKernel(ModulePass):
 
         extracted, schedule = scheduled(self.parts)
         try:
-            return lower(kernel, extracted, schedule)
+            return lower(kernel, extracted, schedule, target)
         except ForgeError as failure:
             if self.parts or extracted[0].parts == 1 or failure.code != "FORGE-S020":
                 raise
-        return lower(kernel, *scheduled(1))
+        return lower(kernel, *scheduled(1), target)
 
     def _solved(
         self, kernel: KernelOp, target: Machine, loops: Sequence[scf.ForOp], parts: int

@@ -14,7 +14,7 @@ from functools import cached_property
 from math import prod
 
 from xdsl.dialects import arith, scf
-from xdsl.dialects.builtin import IndexType, IntegerType, TensorType, i1
+from xdsl.dialects.builtin import IndexType, IntegerAttr, IntegerType, TensorType, i1
 from xdsl.ir import Block, BlockArgument, Operation, SSAValue
 
 from forgec.diagnostics import error
@@ -25,6 +25,7 @@ from forgec.ir.tile.elementwise import SelectOp
 from forgec.ir.tile.kernel import KernelOp, ProgramIdOp
 from forgec.ir.tile.memory import GatherOp, LoadOp, ScatterOp, StoreOp, ViewOp
 from forgec.ir.tile.types import INDEX, BlockType, element, extents
+from forgec.runtime.symbolic import Extent
 
 COPIES = (LoadOp, GatherOp)
 STORES = (StoreOp, ScatterOp)
@@ -281,11 +282,35 @@ def loops_of(kernel: KernelOp) -> list[scf.ForOp]:
     ]
 
 
+def loops_around(loop: Operation, kernel: KernelOp) -> list[scf.ForOp] | None:
+    """The loops that a loop is part of, the innermost first; None where something else than loops is around it."""
+    found: list[scf.ForOp] = []
+    parent = loop.parent_op()
+    while parent is not kernel:
+        if not isinstance(parent, scf.ForOp):
+            return None
+        found.append(parent)
+        parent = parent.parent_op()
+    return found
+
+
+def number_in(value: SSAValue) -> Extent | None:
+    """The number, or expression over the kernel's symbols, that a value stands for by itself."""
+    match value.owner:
+        case IndexOp() as owner if not owner.inputs:
+            return owner.expression.data
+        case arith.ConstantOp(value=IntegerAttr() as number):
+            return number.value.data
+    return None
+
+
 def end_if_run(loop: scf.ForOp) -> SSAValue:
-    """Where a loop ends, if it is that of a branch: if the branch is taken."""
+    """Where a loop ends, if it runs at all: one of a branch that may not be taken, of an expert without rows."""
     owner = loop.ub.owner
-    if isinstance(owner, SelectOp) and owner.rhs is loop.lb:
-        return owner.lhs
+    if isinstance(owner, SelectOp):
+        first, instead = number_in(loop.lb), number_in(owner.rhs)
+        if owner.rhs is loop.lb or (first is not None and first == instead):
+            return owner.lhs
     return loop.ub
 
 

@@ -25,6 +25,8 @@ from forgec.passes.schedule.nest import Nest
 from forgec.passes.schedule.stream_parts import Scope
 from forgec.passes.schedule.trips import Trips
 from forgec.runtime.symbolic import Extent, floordiv, sym_min, symbol
+from forgec.schedule.machine import Machine
+from forgec.schedule.report import bounds_of
 from forgec.schedule.schedule import Schedule
 
 
@@ -208,7 +210,7 @@ class Frame:
                         user.detach()
                         user.erase()
 
-    def finished(self, groups: Sequence[GroupOp], finals: Iterable[SSAValue]) -> WarpKernelOp:
+    def finished(self, groups: Sequence[GroupOp], finals: Iterable[SSAValue], machine: Machine) -> WarpKernelOp:
         """The kernel. ``finals``: the channels through which results of loops go."""
         block = self.scope.block
         self._drop_unread(set(finals))
@@ -224,7 +226,7 @@ class Frame:
             grid = list(self.kernel.grid.data)
             grid[self.axis] = floordiv(self._programs + (self.parts - 1), self.parts)
             properties["grid"] = ExtentsAttr(grid)
-        properties["schedule"] = ScheduleAttr(_summary(self.schedule))
+        properties["schedule"] = ScheduleAttr(_summary(self.schedule, machine))
         found = WarpKernelOp.create(
             properties=properties, attributes=dict(self.kernel.attributes), regions=[Region(block)]
         )
@@ -232,11 +234,8 @@ class Frame:
         return found
 
 
-def _summary(schedule: Schedule) -> ScheduleSummary:
+def _summary(schedule: Schedule, machine: Machine) -> ScheduleSummary:
     """Of several loops that of the one that takes most cycles."""
     phase = max(schedule.phases, key=lambda phase: phase.ii * phase.graph.trips)
-    bounds = () if schedule.certificate is None or phase is not schedule.phases[-1] else schedule.certificate.bounds
-    largest = max(bounds, key=lambda bound: bound.cycles, default=None)
-    if largest is None:
-        return ScheduleSummary(phase.ii, 0, "", phase.stages)
+    largest = max(bounds_of(schedule, phase, machine), key=lambda bound: bound.cycles)
     return ScheduleSummary(phase.ii, largest.cycles, largest.name, phase.stages)

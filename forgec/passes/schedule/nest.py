@@ -9,20 +9,8 @@ from functools import cached_property
 from xdsl.dialects import scf
 from xdsl.ir import Block, BlockArgument, Operation, OpResult, SSAValue
 
-from forgec.ir.tile.kernel import KernelOp
+from forgec.passes.schedule.body import loops_around
 from forgec.passes.schedule.flow import EFFECTS, Flow, operands, refusal
-
-
-def loops_around(loop: Operation, kernel: KernelOp) -> list[scf.ForOp] | None:
-    """The loops that a loop is part of, the innermost first; None where something else than loops is around it."""
-    found: list[scf.ForOp] = []
-    parent = loop.parent_op()
-    while parent is not kernel:
-        if not isinstance(parent, scf.ForOp):
-            return None
-        found.append(parent)
-        parent = parent.parent_op()
-    return found
 
 
 def yielded(loop: scf.ForOp) -> tuple[SSAValue, ...]:

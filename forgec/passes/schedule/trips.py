@@ -6,11 +6,10 @@ from collections.abc import Callable, Set
 from typing import TYPE_CHECKING
 
 from xdsl.dialects import arith
-from xdsl.dialects.builtin import IntegerAttr
 from xdsl.ir import SSAValue
 
-from forgec.ir.tile.compute import IndexOp
 from forgec.ir.tile.elementwise import CmpiOp
+from forgec.passes.schedule.body import number_in
 from forgec.passes.schedule.flow import Flow, refusal
 from forgec.passes.schedule.stream_parts import Scope, Terms
 from forgec.runtime.symbolic import Extent, floordiv, sym_max
@@ -37,12 +36,8 @@ class Trips:
         """Whether the loop runs equally often for all parts."""
 
     def _number(self, value: SSAValue, part: int | None) -> Extent | SSAValue:
-        owner = value.owner
-        if isinstance(owner, IndexOp) and not owner.inputs:
-            return owner.expression.data
-        if isinstance(owner, arith.ConstantOp) and isinstance(owner.value, IntegerAttr):
-            return owner.value.value.data
-        return self._value(value, part)
+        number = number_in(value)
+        return self._value(value, part) if number is None else number
 
     def of(self, parts: Set[int | None]) -> int | SSAValue:
         """How often the loop runs in a group with ops of these parts (None: what the parts share): of several parts

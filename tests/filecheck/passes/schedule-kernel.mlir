@@ -185,22 +185,73 @@ tile.kernel @branches(%x: !tile.block<tensor<4x96xf32>>, %y: !tile.block<tensor<
 
 // -----
 
-// A loop in a loop.
-// CHECK-LABEL: tile.kernel @nested
-tile.kernel @nested(%x: !tile.block<tensor<4x64xf32>>, %y: !tile.block<tensor<4x4xf32>>) writes [1] grid [1] {
+// A loop in a loop: each group runs both, and numbers in the rings go on from turn to turn. How far the inner one goes
+// is read by each group.
+// CHECK-LABEL: warp.kernel @nested
+// CHECK:         aref.create
+// CHECK:         warp.group "load"
+// CHECK:           scf.for %[[G:.*]] = %{{.*}} to %{{.*}} step %{{.*}} iter_args(%[[COUNT:.*]] = %{{.*}}) -> (index) {
+// CHECK:             tile.load %{{.*}}[] : {{.*}} -> i32
+// CHECK:             %[[TRIPS:.*]] = arith.maxsi
+// CHECK:             scf.for %[[J:.*]] = %{{.*}} to %[[TRIPS]] step
+// CHECK:               %[[N:.*]] = tile.index p0 + p1(%[[J]], %[[COUNT]])
+// CHECK:               aref.put %{{.*}}[%[[N]]]
+// CHECK:             %[[NEXT:.*]] = tile.index p0 + p1(%[[COUNT]], %[[TRIPS]])
+// CHECK-NEXT:        scf.yield %[[NEXT]] : index
+// CHECK:         warp.group "mma"
+// CHECK:           scf.for %{{.*}} iter_args(%[[SUM:.*]] = %{{.*}}, %{{.*}} = %{{.*}}) -> (tensor<64x64xf32>, index) {
+// CHECK:             %[[DONE:.*]], %[[LAST:.*]] = scf.for %{{.*}} iter_args(%{{.*}} = %[[SUM]], %{{.*}} = %{{.*}})
+// CHECK:             warp.wait %[[LAST]]
+// CHECK:             scf.yield %[[DONE]], %{{.*}} : tensor<64x64xf32>, index
+// CHECK:           tile.store
+tile.kernel @nested(%x: !tile.block<tensor<64x256xbf16>>, %w: !tile.block<tensor<256x64xbf16>>, %ends: !tile.block<tensor<4xi32>>, %y: !tile.block<tensor<64x64xf32>>) writes [3] grid [1] {
+  %zero = tile.index 0() : () -> index
+  %one = tile.index 1() : () -> index
+  %groups = tile.index 4() : () -> index
+  %step = tile.index 64() : () -> index
+  %f = arith.constant 0.0 : f32
+  %init = tile.broadcast %f along [] : f32 -> tensor<64x64xf32>
+  %sum = scf.for %g = %zero to %groups step %one iter_args(%outer = %init) -> (tensor<64x64xf32>) {
+    %n = tile.index p0 * 64(%g) : (index) -> index
+    %place = tile.view %ends[%g] : !tile.block<tensor<4xi32>> to !tile.block<tensor<i32>>
+    %read = tile.load %place[] : !tile.block<tensor<i32>> -> i32
+    %end = arith.index_cast %read : i32 to index
+    %inner = scf.for %k = %zero to %end step %step iter_args(%acc = %outer) -> (tensor<64x64xf32>) {
+      %a = tile.load %x[%zero, %k] : !tile.block<tensor<64x256xbf16>> -> tensor<64x64xbf16>
+      %b = tile.load %w[%n, %zero] : !tile.block<tensor<256x64xbf16>> -> tensor<64x64xbf16>
+      %c = tile.dot %a, %b into %acc : tensor<64x64xbf16>, tensor<64x64xbf16> -> tensor<64x64xf32>
+      scf.yield %c : tensor<64x64xf32>
+    }
+    scf.yield %inner : tensor<64x64xf32>
+  }
+  tile.store %sum, %y[%zero, %zero] : tensor<64x64xf32>, !tile.block<tensor<64x64xf32>>
+  tile.return
+}
+
+// -----
+
+// A loop in a branch with an alternative.
+// CHECK-LABEL: tile.kernel @branch
+tile.kernel @branch(%x: !tile.block<tensor<4x64xf32>>, %y: !tile.block<tensor<4x4xf32>>) writes [1] grid [2] {
+  %p = tile.program_id 0
   %zero = tile.index 0() : () -> index
   %end = tile.index 64() : () -> index
   %step = tile.index 4() : () -> index
   %f = arith.constant 0.0 : f32
   %init = tile.broadcast %f along [] : f32 -> tensor<4x4xf32>
-  %sum = scf.for %i = %zero to %step step %step iter_args(%outer = %init) -> (tensor<4x4xf32>) {
-    %inner = scf.for %j = %zero to %end step %step iter_args(%acc = %outer) -> (tensor<4x4xf32>) {
+  %mine = arith.cmpi eq, %p, %zero : index
+  %sum = scf.if %mine -> (tensor<4x4xf32>) {
+    %inner = scf.for %j = %zero to %end step %step iter_args(%acc = %init) -> (tensor<4x4xf32>) {
       %a = tile.load %x[%zero, %j] : !tile.block<tensor<4x64xf32>> -> tensor<4x4xf32>
       %b = arith.addf %acc, %a : tensor<4x4xf32>
       scf.yield %b : tensor<4x4xf32>
     }
     scf.yield %inner : tensor<4x4xf32>
+  } else {
+    scf.yield %init : tensor<4x4xf32>
   }
-  tile.store %sum, %y[%zero, %zero] : tensor<4x4xf32>, !tile.block<tensor<4x4xf32>>
+  scf.if %mine {
+    tile.store %sum, %y[%zero, %zero] : tensor<4x4xf32>, !tile.block<tensor<4x4xf32>>
+  }
   tile.return
 }

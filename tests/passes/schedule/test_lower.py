@@ -155,7 +155,7 @@ def in_phases(kernel: KernelOp, target: str) -> tuple[WarpKernelOp, Schedule]:
     facts = machine.named(target)
     found = phases(kernel, facts)
     schedule = schedules([[each.graph for each in found]], facts)[0]
-    warp = lower(kernel, found, schedule)
+    warp = lower(kernel, found, schedule, facts)
     verify_module(ModuleOp([warp]))
     return warp, schedule
 
@@ -252,7 +252,7 @@ def test_a_schedule_of_another_number_of_loops_is_refused() -> None:
     extracted = extract(kernel, hopper)
     schedule = schedules([[extracted.graph, extracted.graph]], hopper)[0]
     with pytest.raises(ForgeError, match=r"FORGE-S020.*2 phases for 1 loops"):
-        lower(kernel, extracted, schedule)
+        lower(kernel, extracted, schedule, hopper)
 
 
 def test_launches_run_scheduled_kernels() -> None:
