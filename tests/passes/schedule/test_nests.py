@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -37,8 +38,8 @@ func.func @f(%x: tensor<128x64xbf16>, %w: tensor<3x64x32xbf16>, %ends: tensor<3x
     : (tensor<128x64xbf16>, tensor<3x64x32xbf16>, tensor<3xi32>) -> tensor<128x32xbf16>
   func.return %y : tensor<128x32xbf16>
 }"""
-ENDS = ([10, 80, 128], [0, 0, 0], [64, 64, 128], [128, 128, 128], [3, 60, 100])
-"""Groups that share a tile, that are empty, that begin with a tile; rows of no group at the end."""
+ENDS = ((10, 80, 128), (0, 0, 64), (3, 60, 100))
+"""Groups that share a tile; that are empty, with rows of no group in tiles of their own; and in the last tile."""
 
 
 def grouped() -> KernelOp:
@@ -60,9 +61,13 @@ def run(
     return [blocks[position] for position in kernel.writes.data]
 
 
-@pytest.mark.parametrize(
-    ("target", "parts"), [("sm_90a", 1), ("sm_90a", 2), ("sm_80", 1), ("sm_80", 2), ("sm_100a", 1), ("sm_100a", 2)]
-)
+@cache
+def expected(ends: tuple[int, ...]) -> list[Any]:
+    """What the grouped product is."""
+    return run(grouped(), ends)
+
+
+@pytest.mark.parametrize(("target", "parts"), [("sm_90a", 1), ("sm_90a", 2), ("sm_80", 2), ("sm_100a", 1)])
 def test_grouped_products(target: str, parts: int) -> None:
     kernel = grouped()
     warp, _, schedule = scheduled(kernel, target, parts)
@@ -72,15 +77,12 @@ def test_grouped_products(target: str, parts: int) -> None:
             (outer,) = [op for op in group.body.block.ops if isinstance(op, scf.ForOp)]
             assert any(isinstance(op, scf.ForOp) for op in outer.body.walk())
     for seed, ends in enumerate(ENDS):
-        expected = run(kernel, ends)
-        for more in range(2):
-            assert is_same(run(warp, ends, scheduler=at_random(10 * more + seed)), expected), (ends, more)
+        assert is_same(run(warp, ends, scheduler=at_random(seed)), expected(ends)), ends
 
 
 def test_what_is_wrong_in_a_turn_of_an_outer_loop_shows() -> None:
     kernel = grouped()
     warp, _, _ = scheduled(kernel, "sm_90a", 1)
-    expected = run(kernel, ENDS[0])
 
     def outcome(broken: WarpKernelOp) -> str:
         for seed in range(4):
@@ -88,7 +90,7 @@ def test_what_is_wrong_in_a_turn_of_an_outer_loop_shows() -> None:
                 found = run(broken, ENDS[0], scheduler=at_random(seed))
             except ForgeError as failure:
                 return failure.code or ""
-            if not is_same(found, expected):
+            if not is_same(found, expected(ENDS[0])):
                 return "wrong"
         return "same"
 
@@ -121,7 +123,8 @@ def check_random(seed: int) -> None:
     try:
         warp = lower(kernel, extracted, schedule, target)
     except ForgeError as failure:
-        assert failure.code == "FORGE-S020"
+        if failure.code != "FORGE-S020":
+            raise
         counts[str(failure)] += 1
         return
     verify_module(ModuleOp([warp]))
@@ -130,9 +133,9 @@ def check_random(seed: int) -> None:
     counts["deep"] += any(loop.parent_op().parent_op() is not kernel for loop in loops_of(kernel))  # type: ignore[union-attr] - parts of the kernel
     counts["several groups"] += len(schedule.groups) > 1
     for symbols in ([random.randrange(4), random.randrange(4)], [2, 3]):
-        expected = run(kernel, [2, 0, 1, 3], symbols)
+        wanted = run(kernel, [2, 0, 1, 3], symbols)
         for more in range(2):
-            assert is_same(run(warp, [2, 0, 1, 3], symbols, at_random(seed + more)), expected), (symbols, more)
+            assert is_same(run(warp, [2, 0, 1, 3], symbols, at_random(seed + more)), wanted), (symbols, more)
 
 
 @settings(max_examples=8, deadline=None)
