@@ -11,6 +11,7 @@ from xdsl.ir import Block, BlockArgument, Operation, SSAValue
 from forgec.ir.tile.memory import ScatterOp, SortOp, StoreOp
 from forgec.passes.schedule.body import bytes_of
 from forgec.passes.schedule.flow import EFFECTS, Flow, number_of, operands, refusal
+from forgec.passes.schedule.memory import Homes
 from forgec.passes.schedule.nest import Nest
 
 WRITERS = (StoreOp, ScatterOp, SortOp)
@@ -26,6 +27,8 @@ class Division:
     """An effect of place n is behind n loops of its block (of those that are scheduled or hold scheduled ones)."""
 
     nest: Nest
+    homes: Homes
+    """The groups that have blocks of memory; those that effects write are added."""
     effects: dict[tuple[int, Block, int], list[Effect]] = field(default_factory=dict)
     """By group, block and place."""
     exits: dict[tuple[int, int], list[Exit]] = field(default_factory=dict)
@@ -37,7 +40,6 @@ class Division:
     _seen: set[tuple[SSAValue, int | None, int]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self._homes: dict[tuple[SSAValue, int | None], int] = {}
         for block in self.nest.blocks():
             self._divide_effects(block)
         for flow in self.nest.flows:
@@ -65,11 +67,11 @@ class Division:
             results = self._results(operands(op))
             for part in self._parts(flow):
                 blocks = [flow.body.root(_written(each)) for each in op.walk() if isinstance(each, WRITERS)]
-                known = {self._homes[block, part] for block in blocks if (block, part) in self._homes}
+                known = {self.homes[block, part] for block in blocks if (block, part) in self.homes}
                 if len(known) > 1:
                     raise refusal(flow.kernel, "its stores cannot be divided among the groups", op)
                 group = known.pop() if known else self._best(results, part, main)
-                self._homes.update({(block, part): group for block in blocks})
+                self.homes.update({(block, part): group for block in blocks})
                 self.effects.setdefault((group, block, place), []).append((op, part))
                 self._need(operands(op), part, group)
 

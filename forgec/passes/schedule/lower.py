@@ -19,10 +19,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from xdsl.ir import Operation, SSAValue
+from xdsl.ir import SSAValue
 
 from forgec.ir.tile.kernel import KernelOp
-from forgec.ir.tile.memory import GatherOp, LoadOp, ScatterOp, SortOp, StoreOp
 from forgec.ir.warp.channels import CreateOp
 from forgec.ir.warp.kernel import KernelOp as WarpKernelOp
 from forgec.passes.schedule.division import Division, Exit
@@ -30,6 +29,7 @@ from forgec.passes.schedule.extract import Extracted
 from forgec.passes.schedule.flow import Flow, refusal
 from forgec.passes.schedule.frame import Frame
 from forgec.passes.schedule.group_body import GroupBody
+from forgec.passes.schedule.memory import homes
 from forgec.passes.schedule.nest import Nest
 from forgec.schedule.machine import Machine
 from forgec.schedule.schedule import Schedule
@@ -55,9 +55,9 @@ def lower(
     if len(schedule.phases) != len(loops):
         raise refusal(kernel, f"it has {len(schedule.phases)} phases for {len(loops)} loops")
     flows = [Flow(kernel, each, schedule, number) for number, each in enumerate(loops)]
-    check_memory(flows)
-    frame = Frame(Nest(flows))
-    division = Division(frame.nest)
+    nest = Nest(flows)
+    owned = homes(nest)
+    frame, division = Frame(nest), Division(nest, owned)
     finals: dict[Exit, SSAValue] = {}
     for (carried, part), (_, takers) in division.handed.items():
         op = CreateOp(carried.type, 1, len(takers), "shared")
@@ -65,30 +65,3 @@ def lower(
         finals[carried, part] = op.ring
     groups = [GroupBody(frame, division, finals, number).write() for number in range(len(schedule.groups))]
     return frame.finished(groups, finals.values(), machine)
-
-
-def check_memory(flows: Sequence[Flow]) -> None:
-    """Groups are not ordered against each other by what they write: refuse kernels in which that would matter."""
-    flow = flows[0]
-    kernel, loops = flow.kernel, [each.loop for each in flows]
-    written = {kernel.parameters[position] for position in kernel.writes.data}
-    inside: dict[SSAValue, set[Operation]] = {}
-    outside: set[SSAValue] = set()
-    for op in kernel.body.walk():
-        if isinstance(op, (LoadOp, GatherOp, SortOp)) and flow.body.root(op.block) in written:
-            raise refusal(kernel, "it reads memory that it writes", op)
-        if isinstance(op, (StoreOp, ScatterOp)):
-            if any(_is_inside(op, loop) for loop in loops):
-                inside.setdefault(flow.body.root(op.block), set()).add(op)
-            else:
-                outside.add(flow.body.root(op.block))
-    for block, ops in inside.items():
-        if len(ops) > 1 or block in outside:
-            raise refusal(kernel, "several stores may meet in memory", next(iter(ops)))
-
-
-def _is_inside(op: Operation, outer: Operation) -> bool:
-    found: Operation | None = op
-    while found is not None and found is not outer:
-        found = found.parent_op()
-    return found is outer

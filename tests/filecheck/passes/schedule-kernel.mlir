@@ -103,8 +103,12 @@ tile.kernel @straight(%x: !tile.block<tensor<8xf32>>, %y: !tile.block<tensor<8xf
 
 // -----
 
-// A kernel that reads what it writes: groups are not ordered against each other in memory.
-// CHECK-LABEL: tile.kernel @in_place
+// A kernel that reads what it writes: one group does both, in the order of the text, and nothing runs by itself.
+// CHECK-LABEL: warp.kernel @in_place
+// CHECK:         warp.group
+// CHECK-NOT:     warp.async_load
+// CHECK:         tile.store
+// CHECK-NOT:     warp.group
 tile.kernel @in_place(%y: !tile.block<tensor<4x64xf32>>) writes [0] updates [0] grid [1] {
   %zero = tile.index 0() : () -> index
   %end = tile.index 64() : () -> index
@@ -114,6 +118,27 @@ tile.kernel @in_place(%y: !tile.block<tensor<4x64xf32>>) writes [0] updates [0] 
     %b = arith.addf %a, %a : tensor<4x4xf32>
     tile.store %b, %y[%zero, %i] : tensor<4x4xf32>, !tile.block<tensor<4x64xf32>>
   }
+  tile.return
+}
+
+// -----
+
+// One that reads it outside of its loop, where any group may compute it: groups are not ordered in memory.
+// CHECK-LABEL: tile.kernel @read_back
+tile.kernel @read_back(%y: !tile.block<tensor<4x64xf32>>, %s: !tile.block<tensor<4x4xf32>>) writes [0, 1] updates [0] grid [1] {
+  %zero = tile.index 0() : () -> index
+  %end = tile.index 64() : () -> index
+  %step = tile.index 4() : () -> index
+  %f = arith.constant 1.0 : f32
+  %one = tile.broadcast %f along [] : f32 -> tensor<4x4xf32>
+  %last = scf.for %i = %zero to %end step %step iter_args(%acc = %one) -> (tensor<4x4xf32>) {
+    %b = arith.addf %acc, %acc : tensor<4x4xf32>
+    tile.store %b, %y[%zero, %i] : tensor<4x4xf32>, !tile.block<tensor<4x64xf32>>
+    scf.yield %b : tensor<4x4xf32>
+  }
+  %a = tile.load %y[%zero, %zero] : !tile.block<tensor<4x64xf32>> -> tensor<4x4xf32>
+  %c = arith.addf %a, %last : tensor<4x4xf32>
+  tile.store %c, %s[%zero, %zero] : tensor<4x4xf32>, !tile.block<tensor<4x4xf32>>
   tile.return
 }
 

