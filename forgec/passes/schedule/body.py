@@ -73,7 +73,7 @@ class Body:
         if op.regions or not op.results or isinstance(op, DotOp):
             return False
         if isinstance(op, TransposeOp):
-            return self._lies_in_memory(op.input) and _only_multiplied(op.result)
+            return self._lies_in_memory(op.input) and only_multiplied(op.result)
         computed = not all(self._is_address(operand) for operand in op.operands)
         if computed:  # an index that is computed of tiles (the place of a maximum) is computed once
             return False
@@ -220,10 +220,11 @@ def _is_whole_number(value: SSAValue) -> bool:
     return isinstance(value.type, (IndexType, IntegerType)) and value.type != i1
 
 
-def _only_multiplied(value: SSAValue) -> bool:
+def only_multiplied(value: SSAValue) -> bool:
+    """Whether a tile is a factor of products, and nothing else."""
     return all(
         (isinstance(use.operation, DotOp) and use.index < 2)
-        or (isinstance(use.operation, TransposeOp) and _only_multiplied(use.operation.result))
+        or (isinstance(use.operation, TransposeOp) and only_multiplied(use.operation.result))
         for use in value.uses
     )
 

@@ -107,6 +107,10 @@ class Division:
             else:
                 waiting += [(each, part, group) for each in self.nest.before(value)]
 
+    def takers(self, value: SSAValue, part: int | None) -> set[int]:
+        """The groups that compute something of a value from outside of the scheduled loops, for a part."""
+        return {group for found, of, group in self._seen if found is value and of == part}
+
     def _exit(self, flow: Flow, carried: BlockArgument, part: int | None, group: int) -> int:
         """A group takes a result of a loop: from which group."""
         home = self._home(flow, carried, part)

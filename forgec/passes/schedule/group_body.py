@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from xdsl.dialects import scf
+from xdsl.dialects.builtin import TensorType
 from xdsl.ir import Block, BlockArgument, Operation, Region, SSAValue
 
 from forgec.ir.locations import inherit
+from forgec.ir.tile.memory import LoadOp
 from forgec.ir.tile.types import INDEX
-from forgec.ir.warp.asynchronous import CopyOp
+from forgec.ir.warp.asynchronous import AsyncLoadOp, CopyOp, WaitOp
 from forgec.ir.warp.channels import ConsumedOp, GetOp, PutOp
 from forgec.ir.warp.kernel import GroupOp
+from forgec.passes.schedule.body import only_multiplied
 from forgec.passes.schedule.counts import Counts
 from forgec.passes.schedule.division import Division, Effect, Exit
 from forgec.passes.schedule.flow import Flow, number_of, operands, refusal
@@ -110,7 +113,7 @@ class GroupBody:
 
     def _effects(self, effects: Iterable[Effect], scope: Scope) -> None:
         for op, part in effects:
-            values = {operand: self.outer(operand, part) for operand in operands(op)}
+            values = {operand: self.outer(operand, part, scope) for operand in operands(op)}
             self.frame.guarded(scope, part, lambda inner, op=op, values=values: inner.add(op.clone(values)))
 
     def bounds(self, flow: Flow) -> Trips:
@@ -130,8 +133,10 @@ class GroupBody:
             raise refusal(self.frame.kernel, "a value of an inner block is read outside of it")
         return level
 
-    def outer(self, value: SSAValue, part: int | None) -> SSAValue:
-        """What a value from outside of the scheduled loops is in this group."""
+    def outer(self, value: SSAValue, part: int | None, needed: Scope | None = None) -> SSAValue:
+        """What a value from outside of the scheduled loops is in this group. ``needed``: by an op that is written
+        there; else by a loop.
+        """
         owner = value.owner
         if self.frame.is_uniform(value):
             return self.frame.uniform(value, part)
@@ -151,9 +156,25 @@ class GroupBody:
         key = ("outer", owner, part if any(result in self.frame.apart for result in owner.results) else None)
         found = scope.find(key)
         if found is None:
-            values = {operand: self.outer(operand, part) for operand in operands(owner)}
-            found = scope.known[key] = scope.add(owner.clone(values))
+            values = {operand: self.outer(operand, part, scope) for operand in operands(owner)}
+            found = scope.known[key] = scope.add(self._copied(owner, values, part), owner)
+        if isinstance(found, AsyncLoadOp):
+            self._wait(found.token, level.head if needed is level.head else level.main)
         return found.results[number_of(value)]
+
+    def _copied(self, op: Operation, values: dict[SSAValue, SSAValue], part: int | None) -> Operation:
+        """An op from outside of the scheduled loops. Tiles from before them are loaded side by side, and waited for
+        where one is needed: into shared memory if products of this group alone read them.
+        """
+        if op not in self._before or not isinstance(op, LoadOp) or not isinstance(op.result.type, TensorType):
+            return op.clone(values)
+        alone = self.division.takers(op.result, part) <= {self.number} and only_multiplied(op.result)
+        return AsyncLoadOp(op, [values[operand] for operand in op.operands], "shared" if alone else "register")
+
+    def _wait(self, token: SSAValue, scope: Scope) -> None:
+        if scope.find(("waited", token)) is None:
+            scope.add(WaitOp(token))
+            scope.known["waited", token] = True
 
     def _result(self, flow: Flow, carried: BlockArgument, part: int | None, level: Level) -> SSAValue:
         """The result of a loop that has been written: this group's own, or a copy of another one's."""

@@ -2,7 +2,7 @@
 
 What stands outside of the scheduled loops is divided among the groups as they need it (``division.py``). Numbers and
 views that are the same for all turns of all loops are computed once (``frame.py``). Tiles from before a loop are
-computed (or loaded) in each group that reads them. What comes after it is done in the group that has the result which
+computed (or copied) in each group that reads them. What comes after it is done in the group that has the result which
 it takes most of; a result that another group has comes through a channel of its own.
 
 **Several loops.** A group runs them one after the other: it empties the pipeline of one before it fills that of the

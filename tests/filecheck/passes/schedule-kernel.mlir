@@ -1,15 +1,18 @@
 // RUN: forgec opt %s -p 'schedule-kernel{target=sm_90a}' --split-input-file --verify-each | filecheck %s
 
-// DOC: Loads run by themselves as early as there is room for what they bring. Both iterations are under way at once here.
+// DOC: Loads run by themselves as early as there is room for what they bring. Both iterations are under way at once here,
+// DOC: and the tile from before the loop with them.
 // CHECK-LABEL: warp.kernel @row_sum
 // CHECK:         warp.group "consumer" warps 4 registers {{.*}} {
-// CHECK:           %{{.*}}, %[[T:.*]] = warp.async_load
+// CHECK:           %{{.*}}, %[[S:.*]] = warp.async_load
+// CHECK-NEXT:      %{{.*}}, %[[T:.*]] = warp.async_load
 // CHECK-NEXT:      %{{.*}}, %[[U:.*]] = warp.async_load
+// CHECK-NEXT:      warp.wait %[[S]]
 // CHECK-NEXT:      warp.wait %[[T]]
 // CHECK-NEXT:      %{{.*}} = arith.addf
 // CHECK-NEXT:      warp.wait %[[U]]
-// CHECK-NEXT:      %[[S:.*]] = arith.addf
-// CHECK-NEXT:      tile.store %[[S]]
+// CHECK-NEXT:      %[[SUM:.*]] = arith.addf
+// CHECK-NEXT:      tile.store %[[SUM]]
 tile.kernel @row_sum(%x: !tile.block<tensor<4x96xf32>>, %y: !tile.block<tensor<4x32xf32>>) writes [1] grid [1] {
   %0 = tile.index 0() : () -> index
   %96 = tile.index 96() : () -> index
