@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, get_args, get_type_hints
 
 from xdsl.passes import ModulePass
 from xdsl.utils.arg_spec import ArgSpec, parse_pipeline
@@ -113,9 +115,26 @@ def _parse_element(element: str, known: Mapping[str, PassFactory]) -> ModulePass
         raise _unknown("pass", spec.name, known)
     pass_class = known[spec.name]()
     try:
-        return pass_class.from_pass_spec(spec)
+        return pass_class.from_pass_spec(_with_floats(pass_class, spec))
     except Exception as exc:
         raise _bad_options(pass_class, spec, exc) from exc
+
+
+def _with_floats(pass_class: type[ModulePass], spec: ArgSpec) -> ArgSpec:
+    """The options with integers as floats where an option takes floats only: ``limit=10`` for ``limit=10.0``."""
+    kinds = get_type_hints(pass_class)
+    parameters = dict(spec.parameters)
+    for name, values in parameters.items():
+        taken = _base_types(kinds.get(name.replace("-", "_")))
+        if float in taken and int not in taken:
+            parameters[name] = tuple(float(value) if type(value) is int else value for value in values)
+    return replace(spec, parameters=parameters)
+
+
+def _base_types(kind: Any) -> set[Any]:
+    """The types that a type is made of: those of ``tuple[float, ...] | None`` are float and None's."""
+    inner = get_args(kind)
+    return {kind} if not inner else {base for each in inner for base in _base_types(each)}
 
 
 def _bad_text(element: str, reason: str) -> ForgeError:

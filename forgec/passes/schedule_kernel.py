@@ -14,8 +14,9 @@ from xdsl.rewriter import Rewriter
 from forgec.diagnostics import ForgeError, error
 from forgec.ir.tile.kernel import KernelOp
 from forgec.ir.warp.kernel import KernelOp as WarpKernelOp
+from forgec.passes import remarks
 from forgec.passes.patterns import missed
-from forgec.passes.schedule.body import bounding, loops_of
+from forgec.passes.schedule.body import bounding, loops_around, loops_of
 from forgec.passes.schedule.branches import without_branches
 from forgec.passes.schedule.extract import MOST_PARTS, Extracted, phases
 from forgec.passes.schedule.flow import refusal
@@ -23,6 +24,7 @@ from forgec.passes.schedule.lower import lower
 from forgec.schedule import machine
 from forgec.schedule.machine import Machine
 from forgec.schedule.schedule import Schedule
+from forgec.schedule.store import solve
 
 DECLINED = ("FORGE-S001", "FORGE-S002", "FORGE-S020", "FORGE-U010")
 """Why a kernel stays as it is: there is no schedule (in time), it cannot be carried out, there is no graph."""
@@ -62,11 +64,13 @@ class ScheduleKernel(ModulePass):
               aref.consumed %a_ring[%step] after %u : !aref.ring<tensor<64x64xbf16>>
               …
 
-    ``parts`` neighbouring programs become one, which loads once what they share; 0 takes what costs least. Several
-    loops of a kernel are phases of one schedule; where they cannot be, that with the most cycles is scheduled. Loops
-    that only compute how often others run are computed before the groups. A kernel without a loop of tiles, or whose
-    loop has no schedule on the machine, stays as it is, with a remark, as does one that the schedule cannot be carried
-    out on.
+    ``parts`` neighbouring programs become one, which loads once what they share; 0 takes what costs least, or one
+    where several cannot be carried out. The innermost loops of a kernel are phases of one schedule; where they cannot
+    be, that with the most cycles is scheduled. Loops around them are run by each group that has something to do there.
+    Loops that only compute how often others run are computed before the groups. Schedules are looked up among those
+    that come with the package and those in the cache folder before they are solved. A kernel without a loop of tiles,
+    or whose loop has no schedule on the machine, stays as it is, with a remark, as does one that the schedule cannot be
+    carried out on.
 
     Requires: bound kernels (``bind-tiles``). Ensures: launches fit the kernels as before, and results are the same.
 
@@ -100,28 +104,48 @@ class ScheduleKernel(ModulePass):
         if any(loop.parent_op() is not kernel for loop in loops_of(kernel)):
             kernel = without_branches(kernel)
         inner = bounding(kernel)
-        loops = [loop for loop in loops_of(kernel) if loop.parent_op() is kernel and loop not in inner]
+        loops = [
+            loop
+            for loop in loops_of(kernel)
+            if (around := loops_around(loop, kernel)) is not None and inner.isdisjoint([loop, *around])
+        ]
         if not loops:
-            raise refusal(kernel, "its loop is part of another loop or of a branch", loops_of(kernel)[0])
+            raise refusal(kernel, "its loop is part of a branch", loops_of(kernel)[0])
         if len(loops) > 1:
             try:
-                return lower(kernel, *self._solved(kernel, target, loops))
+                return self._written(kernel, target, [loops])
             except ForgeError as failure:
                 if not _is_declined(failure):
                     raise
-        found = [self._solved(kernel, target, [loop]) for loop in loops]
-        extracted, schedule = max(found, key=lambda each: each[1].phases[0].ii * each[0][0].graph.trips)
-        return lower(kernel, extracted, schedule)
+        return self._written(kernel, target, [[loop] for loop in loops])
+
+    def _written(self, kernel: KernelOp, target: Machine, choices: Sequence[Sequence[scf.ForOp]]) -> WarpKernelOp:
+        """The kernel by the schedule that takes most cycles, of those of several choices of loops. Where what several
+        programs do as one cannot be carried out, that of each for itself is.
+        """
+
+        def scheduled(parts: int) -> tuple[Sequence[Extracted], Schedule]:
+            found = [self._solved(kernel, target, loops, parts) for loops in choices]
+            return max(found, key=lambda each: sum(phase.ii * phase.graph.trips for phase in each[1].phases))
+
+        extracted, schedule = scheduled(self.parts)
+        try:
+            return lower(kernel, extracted, schedule, target)
+        except ForgeError as failure:
+            if self.parts or extracted[0].parts == 1 or failure.code != "FORGE-S020":
+                raise
+        return lower(kernel, *scheduled(1), target)
 
     def _solved(
-        self, kernel: KernelOp, target: Machine, loops: Sequence[scf.ForOp]
+        self, kernel: KernelOp, target: Machine, loops: Sequence[scf.ForOp], parts: int
     ) -> tuple[Sequence[Extracted], Schedule]:
-        from forgec.schedule.solve import schedules  # imports OR-tools
-
-        choices = [phases(kernel, target, parts=self.parts or 1, loops=loops)]
-        if not self.parts:
-            choices += [each for parts in range(2, MOST_PARTS + 1) if (each := _divided(kernel, target, loops, parts))]
-        schedule = schedules([[each.graph for each in choice] for choice in choices], target, limit=self.limit)[0]
+        choices = [phases(kernel, target, parts=parts or 1, loops=loops)]
+        if not parts:
+            choices += [each for more in range(2, MOST_PARTS + 1) if (each := _divided(kernel, target, loops, more))]
+        answer = solve([[each.graph for each in choice] for choice in choices], target, limit=self.limit)
+        for remark in answer.remarks:
+            remarks.emit(remark)
+        schedule = answer.schedules[0]
         graphs = [phase.graph for phase in schedule.phases]
         return next(choice for choice in choices if [each.graph for each in choice] == graphs), schedule
 

@@ -46,6 +46,19 @@ class Leave(ModulePass):
 
 
 @dataclass(frozen=True)
+class Wait(ModulePass):
+    """Does nothing, and takes numbers for it."""
+
+    name = "wait"
+    seconds: float = 1.0
+    pauses: tuple[float, ...] = ()
+    either: int | float | None = None
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        pass
+
+
+@dataclass(frozen=True)
 class SubtractInstead(ModulePass):
     """Replaces the last ``count`` additions by subtractions: valid IR, other results."""
 
@@ -113,7 +126,7 @@ class Remark(ModulePass):
             remarks.emit(Diagnostic("FORGE-B001", "not fused", location_of(add), severity="remark"))
 
 
-ALL = (Leave, SubtractInstead, SwapAttribute, BreakTypes, Crash, Refuse, Remark)
+ALL = (Wait, Leave, SubtractInstead, SwapAttribute, BreakTypes, Crash, Refuse, Remark)
 
 
 def replace(old: Operation, new: Operation) -> None:

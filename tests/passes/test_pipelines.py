@@ -46,6 +46,14 @@ def test_options_reach_the_pass():
     assert pass_ == fakes.SubtractInstead(count=2)
 
 
+def test_integers_do_for_options_that_are_floats():
+    (pass_,) = parse("wait{seconds=10 pauses=1,2.5}")
+    assert pass_ == fakes.Wait(seconds=10.0, pauses=(1.0, 2.5))
+    assert all(type(value) is float for value in (pass_.seconds, *pass_.pauses))
+    assert parse("wait{either=3}") == (fakes.Wait(either=3),)
+    assert codes("wait{seconds=true}") == codes("subtract-instead{count=1.5}") == ["FORGE-P002"]
+
+
 def test_text_round_trips_with_kebab_case_options_and_without_defaults():
     text = "subtract-instead{count=2},leave,scf-parallel-loop-tiling{parallel-loop-tile-sizes=4,4}"
     assert text_of(parse(text)) == text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from xdsl.dialects.builtin import AnyFloat, IndexType, IntAttr, StringAttr, TensorType, UnitAttr, bf16, f32
 from xdsl.ir import Attribute, Operation, SSAValue
@@ -152,8 +152,48 @@ class TransposeOp(TileOp):
         self.expect(tile(element(self.input), [shape[axis] for axis in self.permutation.data]))
 
 
+class Product(IRDLOperation):
+    """What ``tile.dot`` and the product of a scheduled kernel have in common: operands, properties, their text."""
+
+    T: ClassVar = VarConstraint("T", AnyAttr())
+
+    lhs = operand_def(TensorType)
+    rhs = operand_def(TensorType)
+    accumulator = operand_def(T)
+    rows = var_operand_def(IndexType)
+    band = opt_prop_def(StringAttr)
+    transposed = opt_prop_def(UnitAttr)
+    precision = prop_def(StringAttr, default_value=StringAttr("ieee"))
+
+    @staticmethod
+    def format(more: str = "") -> str:
+        """The assembly format, with more of it before the attributes."""
+        return (
+            "$lhs `,` $rhs `into` $accumulator (`rows` $rows^)? (`band` custom<Bare>($band)^)? "
+            f"(`transposed` $transposed^)? (`precision` custom<Bare>($precision)^)? {more} attr-dict "
+            "`:` type($lhs) `,` type($rhs) `->` type($accumulator)"
+        )
+
+    def verify_(self) -> None:
+        left, right, result = extents(self.lhs), extents(self.rhs), extents(self.accumulator)
+        if self.transposed is not None:
+            right = right[::-1]
+        if len(left) != 2 or len(right) != 2 or result != (left[0], right[1]) or left[1] != right[0]:
+            raise VerifyException(f"{self.name} multiplies [m, k] by [k, n] into [m, n]")
+        if element(self.lhs) != element(self.rhs):
+            raise VerifyException(f"{self.name} multiplies tiles of one element type")
+        if len(self.rows) not in (0, 2):
+            raise VerifyException(f"{self.name} takes the first of its rows and the one after the last, or none")
+        if self.band is not None and (self.band.data not in ("result", "sum") or not self.rows):
+            raise VerifyException(f"{self.name} takes a band of its result or of its sum, between two places")
+        if self.precision.data not in ("ieee", "tf32", "bf16"):
+            raise VerifyException(f"there is no precision {self.precision.data!r}")
+        if self.precision.data == "bf16" and (element(self.lhs), element(self.accumulator)) != (bf16, f32):
+            raise VerifyException("products of precision bf16 are of bf16, summed in f32")
+
+
 @irdl_op_definition
-class DotOp(TileOp):
+class DotOp(TileOp, Product):
     """``result[m, n] = accumulator[m, n] + Σ_k lhs[m, k] · rhs[k, n]``; with ``transposed`` rhs is ``[n, k]``.
 
     Operands are multiplied exactly as their element type says and summed in the accumulator's element type (f32 for
@@ -171,21 +211,9 @@ class DotOp(TileOp):
 
     name = "tile.dot"
 
-    T: ClassVar = VarConstraint("T", AnyAttr())
+    result = result_def(Product.T)
 
-    lhs = operand_def(TensorType)
-    rhs = operand_def(TensorType)
-    accumulator = operand_def(T)
-    rows = var_operand_def(IndexType)
-    band = opt_prop_def(StringAttr)
-    transposed = opt_prop_def(UnitAttr)
-    precision = prop_def(StringAttr, default_value=StringAttr("ieee"))
-    result = result_def(T)
-
-    assembly_format = (
-        "$lhs `,` $rhs `into` $accumulator (`rows` $rows^)? (`band` custom<Bare>($band)^)? (`transposed` $transposed^)?"
-        " (`precision` custom<Bare>($precision)^)? attr-dict `:` type($lhs) `,` type($rhs) `->` type($accumulator)"
-    )
+    assembly_format = Product.format()
 
     def __init__(
         self,
@@ -206,27 +234,8 @@ class DotOp(TileOp):
         self.set_up([lhs, rhs, accumulator, *rows], accumulator.type, properties)
 
     def verify_(self) -> None:
-        check_product(self)
+        Product.verify_(self)
         self.expect(self.accumulator.type)
-
-
-def check_product(op: Any) -> None:
-    """Raise VerifyException unless the operands of a matrix product (``tile.dot``, ``warp.mma``) fit."""
-    left, right, result = extents(op.lhs), extents(op.rhs), extents(op.accumulator)
-    if op.transposed is not None:
-        right = right[::-1]
-    if len(left) != 2 or len(right) != 2 or result != (left[0], right[1]) or left[1] != right[0]:
-        raise VerifyException(f"{op.name} multiplies [m, k] by [k, n] into [m, n]")
-    if element(op.lhs) != element(op.rhs):
-        raise VerifyException(f"{op.name} multiplies tiles of one element type")
-    if len(op.rows) not in (0, 2):
-        raise VerifyException(f"{op.name} takes the first of its rows and the one after the last, or none")
-    if op.band is not None and (op.band.data not in ("result", "sum") or not op.rows):
-        raise VerifyException(f"{op.name} takes a band of its result or of its sum, between two places")
-    if op.precision.data not in ("ieee", "tf32", "bf16"):
-        raise VerifyException(f"there is no precision {op.precision.data!r}")
-    if op.precision.data == "bf16" and (element(op.lhs), element(op.accumulator)) != (bf16, f32):
-        raise VerifyException("products of precision bf16 are of bf16, summed in f32")
 
 
 REDUCTIONS = ("add", "mul", "max", "maxnum", "min", "and", "or", "argmax", "argmin")

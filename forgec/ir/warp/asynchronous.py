@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from xdsl.dialects.builtin import IndexType, StringAttr, TensorType, UnitAttr
+from xdsl.dialects.builtin import StringAttr, TensorType
 from xdsl.ir import Attribute, SSAValue
 from xdsl.irdl import (
     AnyAttr,
@@ -25,7 +25,7 @@ from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir.attributes import IntsAttr, ScalarAttr
 from forgec.ir.ops.format import Bare
-from forgec.ir.tile.compute import DotOp, check_product
+from forgec.ir.tile.compute import DotOp, Product
 from forgec.ir.tile.memory import LoadOp, TileAccess
 from forgec.ir.tile.types import INDEX, BlockType, extents
 from forgec.ir.warp.types import MEMORIES, TOKEN, TokenType
@@ -76,35 +76,22 @@ class AsyncLoadOp(TileAccess):
 
 
 @irdl_op_definition
-class MmaOp(IRDLOperation):
+class MmaOp(Product):
     """``tile.dot`` that runs by itself. It reads its operands until it is done. Products of one group are done in the
     order in which they were issued, so that an accumulator may be the result of one that is still running.
     """
 
     name = "warp.mma"
 
-    T: ClassVar = VarConstraint("T", AnyAttr())
-
-    lhs = operand_def(TensorType)
-    rhs = operand_def(TensorType)
-    accumulator = operand_def(T)
-    rows = var_operand_def(IndexType)
-    band = opt_prop_def(StringAttr)
-    transposed = opt_prop_def(UnitAttr)
-    precision = prop_def(StringAttr, default_value=StringAttr("ieee"))
     memory = prop_def(StringAttr, default_value=StringAttr("register"))
-    result = result_def(T)
+    result = result_def(Product.T)
     token = result_def(TOKEN)
 
     custom_directives = (Bare,)
 
     traits = traits_def(MemoryReadEffect(), MemoryWriteEffect())
 
-    assembly_format = (
-        "$lhs `,` $rhs `into` $accumulator (`rows` $rows^)? (`band` custom<Bare>($band)^)? (`transposed` $transposed^)?"
-        " (`precision` custom<Bare>($precision)^)? (`in` custom<Bare>($memory)^)? attr-dict "
-        "`:` type($lhs) `,` type($rhs) `->` type($accumulator)"
-    )
+    assembly_format = Product.format("(`in` custom<Bare>($memory)^)?")
 
     def __init__(self, dot: DotOp, operands: Sequence[SSAValue], memory: str = "register") -> None:
         lhs, rhs, accumulator, *rows = operands
@@ -116,7 +103,7 @@ class MmaOp(IRDLOperation):
         )
 
     def verify_(self) -> None:
-        check_product(self)
+        super().verify_()
         check_memory(self.memory)
 
 

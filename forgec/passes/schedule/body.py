@@ -14,7 +14,7 @@ from functools import cached_property
 from math import prod
 
 from xdsl.dialects import arith, scf
-from xdsl.dialects.builtin import IndexType, IntegerType, TensorType, i1
+from xdsl.dialects.builtin import IndexType, IntegerAttr, IntegerType, TensorType, i1
 from xdsl.ir import Block, BlockArgument, Operation, SSAValue
 
 from forgec.diagnostics import error
@@ -25,6 +25,7 @@ from forgec.ir.tile.elementwise import SelectOp
 from forgec.ir.tile.kernel import KernelOp, ProgramIdOp
 from forgec.ir.tile.memory import GatherOp, LoadOp, ScatterOp, StoreOp, ViewOp
 from forgec.ir.tile.types import INDEX, BlockType, element, extents
+from forgec.runtime.symbolic import Extent
 
 COPIES = (LoadOp, GatherOp)
 STORES = (StoreOp, ScatterOp)
@@ -72,7 +73,7 @@ class Body:
         if op.regions or not op.results or isinstance(op, DotOp):
             return False
         if isinstance(op, TransposeOp):
-            return self._lies_in_memory(op.input) and _only_multiplied(op.result)
+            return self._lies_in_memory(op.input) and only_multiplied(op.result)
         computed = not all(self._is_address(operand) for operand in op.operands)
         if computed:  # an index that is computed of tiles (the place of a maximum) is computed once
             return False
@@ -219,10 +220,11 @@ def _is_whole_number(value: SSAValue) -> bool:
     return isinstance(value.type, (IndexType, IntegerType)) and value.type != i1
 
 
-def _only_multiplied(value: SSAValue) -> bool:
+def only_multiplied(value: SSAValue) -> bool:
+    """Whether a tile is a factor of products, and nothing else."""
     return all(
         (isinstance(use.operation, DotOp) and use.index < 2)
-        or (isinstance(use.operation, TransposeOp) and _only_multiplied(use.operation.result))
+        or (isinstance(use.operation, TransposeOp) and only_multiplied(use.operation.result))
         for use in value.uses
     )
 
@@ -281,26 +283,65 @@ def loops_of(kernel: KernelOp) -> list[scf.ForOp]:
     ]
 
 
+def loops_around(loop: Operation, kernel: KernelOp) -> list[scf.ForOp] | None:
+    """The loops that a loop is part of, the innermost first; None where something else than loops is around it."""
+    found: list[scf.ForOp] = []
+    parent = loop.parent_op()
+    while parent is not kernel:
+        if not isinstance(parent, scf.ForOp):
+            return None
+        found.append(parent)
+        parent = parent.parent_op()
+    return found
+
+
+def number_in(value: SSAValue) -> Extent | None:
+    """The number, or expression over the kernel's symbols, that a value stands for by itself."""
+    match value.owner:
+        case IndexOp() as owner if not owner.inputs:
+            return owner.expression.data
+        case arith.ConstantOp(value=IntegerAttr() as number):
+            return number.value.data
+    return None
+
+
 def end_if_run(loop: scf.ForOp) -> SSAValue:
-    """Where a loop ends, if it is that of a branch: if the branch is taken."""
+    """Where a loop ends, if it runs at all: one of a branch that may not be taken, of an expert without rows."""
     owner = loop.ub.owner
-    if isinstance(owner, SelectOp) and owner.rhs is loop.lb:
-        return owner.lhs
+    if isinstance(owner, SelectOp):
+        first, instead = number_in(loop.lb), number_in(owner.rhs)
+        if owner.rhs is loop.lb or (first is not None and first == instead):
+            return owner.lhs
     return loop.ub
 
 
 def bounding(kernel: KernelOp) -> set[Operation]:
-    """The ops of a kernel that the bounds of its outermost loops are computed with, loops among them: how far the keys
-    reach that a mask leaves.
+    """The ops that the bounds of a kernel's loops of tiles, and of loops around these, are computed with, loops among
+    them: how far the keys reach that a mask leaves.
     """
     found: set[Operation] = set()
-    loops = [op for op in kernel.body.block.ops if isinstance(op, scf.ForOp)]
-    waiting = [value for loop in loops for value in (loop.lb, loop.ub, loop.step)]
+    waiting: list[SSAValue] = []
+    for loop in loops_of(kernel):
+        parent: Operation | None = loop
+        while parent is not None and parent is not kernel:
+            if isinstance(parent, scf.ForOp):
+                waiting += (parent.lb, parent.ub, parent.step)
+            parent = parent.parent_op()
+    seen = set(waiting)
     while waiting:
-        owner = waiting.pop().owner
-        if not isinstance(owner, Block) and owner.parent_op() is kernel and owner not in found:
+        value = waiting.pop()
+        owner = value.owner
+        more: list[SSAValue] = []
+        if isinstance(owner, Block):
+            loop, end = owner.parent_op(), owner.last_op
+            if isinstance(loop, scf.ForOp) and end is not None and isinstance(value, BlockArgument):
+                number = value.index - 1
+                more = [loop.lb, loop.step] if number < 0 else [loop.iter_args[number], end.operands[number]]
+        elif owner not in found:
             found.add(owner)
-            waiting += [*owner.operands, *(value for each in owner.walk() for value in each.operands)]
+            more = [*owner.operands, *(value for each in owner.walk() for value in each.operands)]
+        waiting += [value for value in more if value not in seen]
+        seen.update(more)
     return found
 
 

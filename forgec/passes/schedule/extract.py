@@ -30,7 +30,7 @@ from forgec.ir.tile.kernel import KernelOp
 from forgec.ir.tile.places import Places
 from forgec.passes import ir_source
 from forgec.passes.patterns import missed
-from forgec.passes.schedule.body import Body, bytes_of, end_if_run, is_copy, loops_of
+from forgec.passes.schedule.body import Body, bytes_of, end_if_run, is_copy, loops_around, loops_of
 from forgec.passes.schedule.graph_builder import GraphBuilder, Names
 from forgec.passes.tile_sizes import ASSUMED_EXTENT
 from forgec.runtime.symbolic import Extent, evaluate, free_symbols, substitute
@@ -244,9 +244,14 @@ def _axis(kernel: KernelOp) -> int | None:
 
 
 def _trips(kernel: KernelOp, loop: scf.ForOp, shape: Mapping[str, int]) -> int:
-    """How often a loop runs; in the middle of the grid, where that depends on the program."""
+    """How often a loop runs, in all turns of the loops around it; in the middle of the grid (and of these turns), where
+    that depends on the program.
+    """
     places = Places(kernel)
     turns = places.turns_to(loop, end_if_run(loop))
+    for outer in loops_around(loop, kernel) or ():
+        more = places.turns_to(outer, end_if_run(outer))
+        turns = None if turns is None or more is None else turns * more
     if turns is None:
         missed(loop, f"how often a loop of {kernel.sym_name.data} runs is not known", f"{ASSUMED_EXTENT} is assumed")
         return ASSUMED_EXTENT

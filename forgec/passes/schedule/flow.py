@@ -115,7 +115,7 @@ class Flow:
             group, start = home[op.name], self.phase.starts[op.name]
             first[group] = min(first.get(group, start), start)
             ops = tuple(self.extracted.ops.get(op.name, ()))
-            runs_by_itself = op.issue < op.latency and len(ops) == 1 and isinstance(ops[0], (LoadOp, DotOp))
+            runs_by_itself = op.issue < op.latency and len(ops) == 1 and self._may_run_by_itself(ops[0])
             found[op.name] = Node(op.name, op.part, ops, group, start, runs_by_itself)
         for name, node in found.items():
             stage, slot = divmod(node.start - first[node.group], ii)
@@ -123,6 +123,12 @@ class Flow:
                 name, node.part, node.ops, node.group, node.start, node.asynchronous, stage=stage, slot=slot
             )
         return found
+
+    def _may_run_by_itself(self, op: Operation) -> bool:
+        """Whether an op may be done at any later time: what is written before the next op reads it may not."""
+        if isinstance(op, LoadOp):
+            return self.body.root(op.block) not in self.body.written
+        return isinstance(op, DotOp)
 
     def _check_ops(self) -> None:
         for op in self.block.ops:
@@ -168,6 +174,8 @@ class Flow:
                 if owner is self.block and isinstance(value, BlockArgument) and value.index:
                     yield self.loop.iter_args[value.index - 1]
                     more = [self.yielded[value.index - 1]]
+                elif owner is not self.block:
+                    yield value
             elif owner.parent_block() is not self.block:
                 yield value
             elif owner not in self.owners:

@@ -1,82 +1,67 @@
 """From a tile kernel and a schedule of its loops to groups of warps.
 
-What stands outside of the loops is divided among the groups as they need it (``division.py``). Numbers and views are
-the same for all and computed once (``frame.py``). Tiles from before a loop are computed (or loaded) in each group that
-reads them. What comes after it is done in the group that has the result which it takes most of; a result that another
-group has comes through a channel of its own.
+What stands outside of the scheduled loops is divided among the groups as they need it (``division.py``). Numbers and
+views that are the same for all turns of all loops are computed once (``frame.py``). Tiles from before a loop are
+computed (or copied) in each group that reads them. What comes after it is done in the group that has the result which
+it takes most of; a result that another group has comes through a channel of its own.
 
 **Several loops.** A group runs them one after the other: it empties the pipeline of one before it fills that of the
 next. Groups do not wait for each other in between, so that the one that loads is ahead into the next loop while others
 are still busy with this one. That nothing waits for ever holds loop by loop: each frees all that it puts, and waits for
 nothing of a later one.
+
+**Loops around loops.** Each group that has something to do in an outer loop runs it (``group_body.py``), with those of
+the carried values that it needs, and computes there by itself how often the inner loops run. Numbers in channels go on
+from turn to turn (``counts.py``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from xdsl.ir import Operation, SSAValue
+from xdsl.ir import SSAValue
 
 from forgec.ir.tile.kernel import KernelOp
-from forgec.ir.tile.memory import GatherOp, LoadOp, ScatterOp, SortOp, StoreOp
 from forgec.ir.warp.channels import CreateOp
 from forgec.ir.warp.kernel import KernelOp as WarpKernelOp
-from forgec.passes.schedule.division import Division
+from forgec.passes.schedule.division import Division, Exit
 from forgec.passes.schedule.extract import Extracted
 from forgec.passes.schedule.flow import Flow, refusal
 from forgec.passes.schedule.frame import Frame
+from forgec.passes.schedule.group_body import GroupBody
+from forgec.passes.schedule.memory import homes
+from forgec.passes.schedule.nest import Nest
+from forgec.schedule.machine import Machine
 from forgec.schedule.schedule import Schedule
 
 
-def lower(kernel: KernelOp, extracted: Extracted | Sequence[Extracted], schedule: Schedule) -> WarpKernelOp:
-    """The kernel as the schedule says, of the same name, not yet in any module. ``extracted``: for each phase, in the
-    order in which the kernel runs them.
+def lower(
+    kernel: KernelOp, extracted: Extracted | Sequence[Extracted], schedule: Schedule, machine: Machine
+) -> WarpKernelOp:
+    """The kernel as the schedule says, of the same name, not yet in any module.
+
+    Args:
+        kernel: the kernel.
+        extracted: the graph of each phase, in the order in which the kernel runs them.
+        schedule: of these graphs.
+        machine: what it is for.
 
     Raises:
-        ForgecError: FORGE-S020, where the schedule does not say all that it takes: a value that crosses groups and has
-            no buffers; a loop in a loop; memory that the kernel reads and writes; a loop that begins elsewhere for each
-            part.
+        ForgeError: FORGE-S020, where the schedule does not say all that it takes: a value that crosses groups and has
+            no buffers; a loop in a branch; memory that the kernel reads and writes; a loop that begins elsewhere for
+            each part.
     """
     loops = [extracted] if isinstance(extracted, Extracted) else list(extracted)
     if len(schedule.phases) != len(loops):
         raise refusal(kernel, f"it has {len(schedule.phases)} phases for {len(loops)} loops")
-    for each in loops:
-        if each.loop.parent_op() is not kernel:
-            raise refusal(kernel, "the loop is part of another loop or of a branch", each.loop)
     flows = [Flow(kernel, each, schedule, number) for number, each in enumerate(loops)]
-    check_memory(flows)
-    frame, division = Frame(flows), Division(flows)
+    nest = Nest(flows)
+    owned = homes(nest)
+    frame, division = Frame(nest), Division(nest, owned)
+    finals: dict[Exit, SSAValue] = {}
     for (carried, part), (_, takers) in division.handed.items():
         op = CreateOp(carried.type, 1, len(takers), "shared")
         frame.ring(op, f"last_{carried.name_hint or carried.index}" + ("" if part is None else f"_{part}"))
-        frame.finals[carried, part] = op.ring
-    for number in range(len(schedule.groups)):
-        frame.write(number, division)
-    return frame.finished()
-
-
-def check_memory(flows: Sequence[Flow]) -> None:
-    """Groups are not ordered against each other by what they write: refuse kernels in which that would matter."""
-    flow = flows[0]
-    kernel, loops = flow.kernel, [each.loop for each in flows]
-    written = {kernel.parameters[position] for position in kernel.writes.data}
-    inside: dict[SSAValue, set[Operation]] = {}
-    outside: set[SSAValue] = set()
-    for op in kernel.body.walk():
-        if isinstance(op, (LoadOp, GatherOp, SortOp)) and flow.body.root(op.block) in written:
-            raise refusal(kernel, "it reads memory that it writes", op)
-        if isinstance(op, (StoreOp, ScatterOp)):
-            if any(_is_inside(op, loop) for loop in loops):
-                inside.setdefault(flow.body.root(op.block), set()).add(op)
-            else:
-                outside.add(flow.body.root(op.block))
-    for block, ops in inside.items():
-        if len(ops) > 1 or block in outside:
-            raise refusal(kernel, "several stores may meet in memory", next(iter(ops)))
-
-
-def _is_inside(op: Operation, outer: Operation) -> bool:
-    found: Operation | None = op
-    while found is not None and found is not outer:
-        found = found.parent_op()
-    return found is outer
+        finals[carried, part] = op.ring
+    groups = [GroupBody(frame, division, finals, number).write() for number in range(len(schedule.groups))]
+    return frame.finished(groups, finals.values(), machine)

@@ -11,7 +11,7 @@ from xdsl.ir import Block, Operation, SSAValue
 from forgec.ir.locations import inherit
 from forgec.ir.tile.compute import IndexOp
 from forgec.passes.schedule.flow import Chain, Node
-from forgec.runtime.symbolic import Extent
+from forgec.runtime.symbolic import Extent, symbol
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,22 @@ class Scope:
         if found is None:
             found = self.known[key] = self.add(IndexOp(expression, inputs)).results[0]
         return found
+
+
+@dataclass
+class Terms:
+    """The terms of an expression: numbers stand for themselves, values for the symbols ``p0``, ``p1``, … of an
+    ``tile.index`` that takes them as ``inputs``.
+    """
+
+    inputs: list[SSAValue] = field(default_factory=list)
+
+    def of(self, value: Extent | SSAValue) -> Extent:
+        """A number or a value as a term."""
+        if not isinstance(value, SSAValue):
+            return value
+        self.inputs.append(value)
+        return symbol(f"p{len(self.inputs) - 1}")
 
 
 @dataclass(frozen=True)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from xdsl.dialects import scf
 from xdsl.ir import Attribute, Block, BlockArgument, Operation, Region, SSAValue
 
 from forgec.ir.tile.compute import DotOp
+from forgec.ir.tile.elementwise import CmpiOp
 from forgec.ir.tile.memory import LoadOp
 from forgec.ir.warp.asynchronous import AsyncLoadOp, CopyOp, DoneOp, MmaOp, PoisonOp, WaitOp
 from forgec.ir.warp.channels import ConsumedOp, GetOp, PutOp
 from forgec.passes.schedule.flow import EFFECTS, Chain, Channel, Flow, Node, number_of, operands, refusal
-from forgec.passes.schedule.stream_parts import Kept, Pair, Scope, Turn
+from forgec.passes.schedule.stream_parts import Kept, Pair, Scope, Terms, Turn
 from forgec.runtime.symbolic import Extent, symbol
 
 if TYPE_CHECKING:
-    from forgec.passes.schedule.frame import Frame, GroupBody
+    from forgec.passes.schedule.group_body import GroupBody
+    from forgec.passes.schedule.level import Level
 
 
 class Writer:
@@ -26,16 +28,18 @@ class Writer:
     def __init__(
         self,
         flow: Flow,
-        frame: Frame,
-        group: int,
+        body: GroupBody,
         exits: Sequence[tuple[BlockArgument, int | None]],
-        place: GroupBody,
+        place: Level,
     ) -> None:
-        self.flow, self.frame, self.group, self.place = flow, frame, group, place
-        self.bounds = frame.trips[flow]
-        self.nodes = flow.in_group(group)
+        self.flow, self.frame, self.group, self.body, self.place = flow, body.frame, body.number, body, place
+        self.bounds = body.bounds(flow)
+        self.nodes = flow.in_group(self.group)
         self.exits = list(dict.fromkeys(exits))
-        self.trips = self.bounds.of({node.part for node in self.nodes})
+        parts = {node.part for node in self.nodes}
+        self.trips = self.bounds.of(parts)
+        self.is_mixed = not self.bounds.alike and len(parts) > 1
+        """Whether ops of parts run here that have other numbers of iterations: then as many as of the most."""
         self.head = place.head
         self.scope = place.main
         self.stages = 1 + max((node.stage for node in self.nodes), default=0)
@@ -47,6 +51,7 @@ class Writer:
         self.number: SSAValue | None = None
         self.local: dict[SSAValue, Pair] = {}
         self._find_kept()
+        self._prepare_parts()
 
     # What is kept
 
@@ -63,7 +68,7 @@ class Writer:
             return
         inner = Scope(Block(), self.scope)
         _, self.scope = self._inside(inner, write)
-        self._if(self.frame.at_least(self.trips, count), inner, [], [])
+        self._if(self.bounds.at_least(self.trips, count), inner, [], [])
 
     def _find_kept(self) -> None:
         wanted: list[tuple[int, SSAValue, Node, Chain, Node | None, int]] = []
@@ -91,6 +96,27 @@ class Writer:
                 kept.final.add(distance)
             else:
                 kept.readers.append((node, distance))
+
+    def _prepare_parts(self) -> None:
+        """Where parts with other numbers of iterations share the group: what is made last stays for those that follow,
+        in which a part has nothing to do.
+        """
+        if not self.is_mixed:
+            return
+        for kept in self.kept:
+            if kept.final - {1} and kept.holder.part is not None:
+                self._refuse_parts()
+            kept.final |= set(range(1, kept.holder.stage + 2)) if kept.final else set()
+        if any(distance for node in self.nodes if node.part is not None for _, distance in self.channels_of(node)):
+            self._refuse_parts()
+
+    def _refuse_parts(self) -> NoReturn:
+        message = "how often its loop runs differs between parts of one group"
+        raise refusal(self.flow.kernel, message, self.flow.loop)
+
+    def channels_of(self, node: Node) -> list[tuple[Channel, int]]:
+        """The channels that a node reads, and of how many iterations before."""
+        return [(c, distance) for c in self.flow.channels for reader, distance in c.readers if reader is node]
 
     def _own_holder(self, value: SSAValue, part: int | None) -> Node | None:
         """The node of this group from which code after the loop has a value."""
@@ -126,14 +152,17 @@ class Writer:
         inner: Scope,
         there: Sequence[tuple[SSAValue | None, Attribute]],
         missing: Sequence[tuple[SSAValue | None, Attribute]],
+        otherwise: Scope | None = None,
     ) -> Sequence[SSAValue]:
         kinds = [kind for _, kind in there]
-        if not kinds and not inner.block.ops:
+        outer = otherwise or Scope(Block(), self.scope)
+        if not kinds and not inner.block.ops and not outer.block.ops:
             return ()
         inner.add(scf.YieldOp(*(self._real(value, kind) for value, kind in there)))
         other = Region()
-        if kinds:
-            other = Region(Block([scf.YieldOp(*(self._real(value, kind) for value, kind in missing))]))
+        if kinds or outer.block.ops:
+            outer.add(scf.YieldOp(*(self._real(value, kind) for value, kind in missing)))
+            other = Region(outer.block)
         return self.scope.add(scf.IfOp(condition, kinds, Region(inner.block), other), self.flow.loop).results
 
     def _flat(self, state: dict[Kept, list[Pair]]) -> list[tuple[SSAValue | None, Attribute]]:
@@ -165,7 +194,47 @@ class Writer:
     # Ops
 
     def _node(self, node: Node, turn: Turn) -> None:
-        """One op of the graph in one iteration."""
+        """One op of the graph in one iteration, if its part has so many."""
+        if not self.is_mixed or node.part is None:
+            self._iteration(node, turn)
+            return
+        made = self._made(node)
+        before = {kept: [self._previous(kept, turn)] for kept in made}
+        number, trips = self.at(turn), self.bounds.value(self.bounds.of({node.part}))
+        there = self.scope.add(CmpiOp(number, trips, "slt")).results[0]
+        inner, missing = Scope(Block(), self.scope), Scope(Block(), self.scope)
+        _, self.scope = self._inside(inner, lambda: self._iteration(node, turn))
+        after = {kept: [self.labels[kept, turn.n] if self.at_end else self.step[kept]] for kept in made}
+        _, self.scope = self._inside(missing, lambda: self._free_shared(node, number))
+        results = self._if(there, inner, self._flat(after), self._flat(before), missing)
+        for kept, pairs in self._unflat(results, dict.fromkeys(made, 1)).items():
+            self._keep(kept, turn, pairs[0])
+
+    def _previous(self, kept: Kept, turn: Turn) -> Pair:
+        """What an op made in the iteration before."""
+        if self.at_end:
+            return self.labels.get((kept, turn.n + 1), Pair())
+        return self.state[kept][0] if kept.ages else Pair()
+
+    def _keep(self, kept: Kept, turn: Turn, pair: Pair) -> None:
+        if self.at_end:
+            self.labels[kept, turn.n] = pair
+        else:
+            self.step[kept] = pair
+
+    def _free_shared(self, node: Node, number: SSAValue) -> None:
+        """What an op does in an iteration that its part does not have: let pass what was put for all parts."""
+        for channel, distance in self.channels_of(node):
+            if channel.holder.part is None:
+                self.free(channel, node, distance, number)
+
+    def free(self, channel: Channel, node: Node, distance: int, number: SSAValue) -> None:
+        """Frees what a node does not read."""
+        ring, place = self.ring(channel.holder, channel.value, number)
+        self.scope.add(GetOp(ring, place))
+        self.consumed(channel, node, distance, number)
+
+    def _iteration(self, node: Node, turn: Turn) -> None:
         made = self.local = {}
         for op in node.ops:
             accumulator = op.operands[2] if node.asynchronous and isinstance(op, DotOp) else None
@@ -201,10 +270,7 @@ class Writer:
                 after = [] if pair.token is None else [pair.token]
                 self.scope.add(PutOp(ring, number, pair.value, after))
         for kept in self._made(node):
-            if self.at_end:
-                self.labels[kept, turn.n] = made[kept.value]
-            else:
-                self.step[kept] = made[kept.value]
+            self._keep(kept, turn, made[kept.value])
 
     def _asynchronous(self, node: Node, op: Operation, values: Sequence[SSAValue]) -> Operation:
         memories = [held.memory for held in self.flow.phase.graph.values if held.producer == node.name]
@@ -217,7 +283,7 @@ class Writer:
     def ring(self, holder: Node, value: SSAValue, number: SSAValue) -> tuple[SSAValue, SSAValue]:
         """The channel of a value, and the number in it of what an iteration has put there."""
         found = self.frame.rings[holder.name, value]
-        return found.op.ring, self.frame.number(found, holder.group, number, self.scope)
+        return found.op.ring, self.body.counts.number(found, number, self.scope)
 
     def consumed(
         self, channel: Channel, node: Node, distance: int, number: SSAValue, tokens: Sequence[SSAValue] = ()
@@ -253,29 +319,21 @@ class Writer:
                 return self.number if not turn.n else self.scope.index(symbol("p0") - turn.n, [self.number])
         if isinstance(trips, int):
             return self.frame.constant(trips - turn.n)
-        return self.frame.scope.index(symbol("p0") - turn.n, [trips])
+        return self.bounds.scope.index(symbol("p0") - turn.n, [trips])
 
     def _place(self, turn: Turn) -> SSAValue:
         """The loop's own variable in an iteration."""
-        lower, step, trips = self.bounds.lower, self.bounds.step, self.trips
-        inputs: list[SSAValue] = []
-
-        def term(value: Extent | SSAValue) -> Extent:
-            if not isinstance(value, SSAValue):
-                return value
-            inputs.append(value)
-            return symbol(f"p{len(inputs) - 1}")
-
+        terms = Terms()
         if turn.kind == "at":
             number: Extent = turn.n
         elif turn.kind == "step":
             assert self.number is not None, "the loop has begun"
-            number = term(self.number) - turn.n
+            number = terms.of(self.number) - turn.n
         else:
-            number = term(trips) - turn.n
-        expression = term(lower) + number * term(step)
-        scope = self.scope if turn.kind == "step" else self.frame.scope
-        return scope.index(expression, inputs)
+            number = terms.of(self.trips) - turn.n
+        expression = terms.of(self.bounds.lower) + number * terms.of(self.bounds.step)
+        scope = self.scope if turn.kind == "step" else self.bounds.scope
+        return scope.index(expression, terms.inputs)
 
     def value(
         self, value: SSAValue, node: Node | None, chain: Chain, turn: Turn, accumulates: bool = False, part: Any = None
@@ -323,7 +381,7 @@ class Writer:
         found, self.scope = self._inside(inner, lambda: self.value(after, node, further, turn, accumulates, part))
         start = self._initial(value, part)
         (result,) = self._if(
-            self.frame.at_least(self.trips, here.n + 1), inner, [(found, value.type)], [(start, value.type)]
+            self.bounds.at_least(self.trips, here.n + 1), inner, [(found, value.type)], [(start, value.type)]
         )
         return result
 
@@ -378,7 +436,7 @@ class Writer:
 
     def outer(self, value: SSAValue, part: int | None) -> SSAValue:
         """What a value from outside of the loop is in this group."""
-        return self.frame.outer(value, part, self.place)
+        return self.body.outer(value, part)
 
     def result(self, carried: BlockArgument, part: int | None) -> SSAValue:
         """A result of the loop, in this group, after it."""

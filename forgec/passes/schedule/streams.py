@@ -16,14 +16,14 @@ from xdsl.ir import Block, BlockArgument, SSAValue
 
 from forgec.ir.tile.elementwise import CmpiOp
 from forgec.ir.tile.types import INDEX
-from forgec.ir.warp.channels import GetOp
 from forgec.passes.schedule.flow import Channel, Flow, Node, operands, refusal
 from forgec.passes.schedule.stream_parts import Kept, Pair, Scope, Turn, is_read_later
 from forgec.passes.schedule.stream_writer import Writer
 from forgec.runtime.symbolic import symbol
 
 if TYPE_CHECKING:
-    from forgec.passes.schedule.frame import Frame, GroupBody
+    from forgec.passes.schedule.group_body import GroupBody
+    from forgec.passes.schedule.level import Level
 
 
 class Stream(Writer):
@@ -32,12 +32,11 @@ class Stream(Writer):
     def __init__(
         self,
         flow: Flow,
-        frame: Frame,
-        group: int,
+        body: GroupBody,
         exits: Sequence[tuple[BlockArgument, int | None]],
-        place: GroupBody,
+        place: Level,
     ) -> None:
-        super().__init__(flow, frame, group, exits, place)
+        super().__init__(flow, body, exits, place)
         self.filling = max([self.stages - 1, *self._decisions()])
         self.state = {
             kept: [self._virtual(kept, -age - kept.holder.stage) for age in range(1, kept.ages + 1)]
@@ -73,7 +72,7 @@ class Stream(Writer):
             inner = Scope(Block(), self.scope)
             after, self.scope = self._inside(inner, lambda number=number: self._run(Turn("at", number), number))
             results = self._if(
-                self.frame.at_least(self.trips, number + 1), inner, self._flat(after), self._flat(before)
+                self.bounds.at_least(self.trips, number + 1), inner, self._flat(after), self._flat(before)
             )
             self.state = self._unflat(results)
 
@@ -119,7 +118,7 @@ class Stream(Writer):
                         self._pass(node, step)
                 else:
                     self._last(nodes, step, stage - step)
-        if not self.bounds.alike and any(node.part is not None for node in self.nodes):
+        if not self.bounds.alike and not self.is_mixed and any(node.part is not None for node in self.nodes):
             self._pass_rest()
 
     def _last(self, nodes: Sequence[Node], step: int, before: int) -> None:
@@ -147,7 +146,7 @@ class Stream(Writer):
             if len(kept.chain) > 1:
                 raise refusal(self.flow.kernel, "a value is carried through two iterations of an unknown number")
             missing[kept] = [self._virtual(kept, -1)]
-        results = self._if(self.frame.at_least(self.trips, before), inner, there, self._flat(missing))
+        results = self._if(self.bounds.at_least(self.trips, before), inner, there, self._flat(missing))
         for kept, pairs in self._unflat(results, dict.fromkeys(wanted, 1)).items():
             self.labels[kept, before] = pairs[0]
 
@@ -155,25 +154,23 @@ class Stream(Writer):
 
     def _pass(self, node: Node, step: int) -> None:
         """Frees what an op would read in a step after its last iteration."""
-        for channel, distance in self._reads(node):
+        for channel, distance in self.channels_of(node):
             before = distance + node.stage - step
             if before > 0:
                 number = self.at(Turn("end", before))
                 self._when_there_are(
                     before,
-                    lambda channel=channel, distance=distance, number=number: self._free(
+                    lambda channel=channel, distance=distance, number=number: self.free(
                         channel, node, distance, number
                     ),
                 )
             if self._is_of_more(node, channel):
                 self._free_if_put(channel, node, distance, self.at(Turn("end", node.stage - step)))
 
-    def _reads(self, node: Node) -> list[tuple[Channel, int]]:
-        return [(c, distance) for c in self.flow.channels for reader, distance in c.readers if reader is node]
-
     def _is_of_more(self, node: Node, channel: Channel) -> bool:
         """Whether a channel holds something of iterations that other parts have and this one does not."""
-        return not self.bounds.alike and node.part is not None and channel.holder.part is None
+        is_fewer = not self.bounds.alike and not self.is_mixed and node.part is not None
+        return is_fewer and channel.holder.part is None
 
     def _pass_rest(self) -> None:
         """The steps that other parts have and this one does not."""
@@ -186,7 +183,7 @@ class Stream(Writer):
 
         def write() -> None:
             for node in self.nodes:
-                for channel, distance in self._reads(node):
+                for channel, distance in self.channels_of(node):
                     if self._is_of_more(node, channel):
                         if distance:
                             raise refusal(self.flow.kernel, "parts that differ read what they share an iteration later")
@@ -195,7 +192,7 @@ class Stream(Writer):
 
         _, self.scope = self._inside(inner, write)
         inner.add(scf.YieldOp())
-        first, last = (self.frame.scope.index(symbol("p0") + (self.stages - 1), [each]) for each in (self.trips, most))
+        first, last = (self.bounds.scope.index(symbol("p0") + (self.stages - 1), [each]) for each in (self.trips, most))
         self.scope.add(scf.ForOp(first, last, self.frame.constant(1), [], body), self.flow.loop)
 
     def _free_if_put(self, channel: Channel, node: Node, distance: int, number: SSAValue) -> None:
@@ -203,10 +200,5 @@ class Stream(Writer):
         assert isinstance(most, SSAValue), "parts that differ have numbers that depend on the program"
         condition = self.scope.add(CmpiOp(number, most, "slt")).results[0]
         inner = Scope(Block(), self.scope)
-        _, self.scope = self._inside(inner, lambda: self._free(channel, node, distance, number))
+        _, self.scope = self._inside(inner, lambda: self.free(channel, node, distance, number))
         self._if(condition, inner, [], [])
-
-    def _free(self, channel: Channel, node: Node, distance: int, number: SSAValue) -> None:
-        ring, place = self.ring(channel.holder, channel.value, number)
-        self.scope.add(GetOp(ring, place))
-        self.consumed(channel, node, distance, number)

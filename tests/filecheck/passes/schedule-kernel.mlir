@@ -1,15 +1,18 @@
 // RUN: forgec opt %s -p 'schedule-kernel{target=sm_90a}' --split-input-file --verify-each | filecheck %s
 
-// DOC: Loads run by themselves as early as there is room for what they bring. Both iterations are under way at once here.
+// DOC: Loads run by themselves as early as there is room for what they bring. Both iterations are under way at once here,
+// DOC: and the tile from before the loop with them.
 // CHECK-LABEL: warp.kernel @row_sum
 // CHECK:         warp.group "consumer" warps 4 registers {{.*}} {
-// CHECK:           %{{.*}}, %[[T:.*]] = warp.async_load
+// CHECK:           %{{.*}}, %[[S:.*]] = warp.async_load
+// CHECK-NEXT:      %{{.*}}, %[[T:.*]] = warp.async_load
 // CHECK-NEXT:      %{{.*}}, %[[U:.*]] = warp.async_load
+// CHECK-NEXT:      warp.wait %[[S]]
 // CHECK-NEXT:      warp.wait %[[T]]
 // CHECK-NEXT:      %{{.*}} = arith.addf
 // CHECK-NEXT:      warp.wait %[[U]]
-// CHECK-NEXT:      %[[S:.*]] = arith.addf
-// CHECK-NEXT:      tile.store %[[S]]
+// CHECK-NEXT:      %[[SUM:.*]] = arith.addf
+// CHECK-NEXT:      tile.store %[[SUM]]
 tile.kernel @row_sum(%x: !tile.block<tensor<4x96xf32>>, %y: !tile.block<tensor<4x32xf32>>) writes [1] grid [1] {
   %0 = tile.index 0() : () -> index
   %96 = tile.index 96() : () -> index
@@ -103,8 +106,12 @@ tile.kernel @straight(%x: !tile.block<tensor<8xf32>>, %y: !tile.block<tensor<8xf
 
 // -----
 
-// A kernel that reads what it writes: groups are not ordered against each other in memory.
-// CHECK-LABEL: tile.kernel @in_place
+// A kernel that reads what it writes: one group does both, in the order of the text, and nothing runs by itself.
+// CHECK-LABEL: warp.kernel @in_place
+// CHECK:         warp.group
+// CHECK-NOT:     warp.async_load
+// CHECK:         tile.store
+// CHECK-NOT:     warp.group
 tile.kernel @in_place(%y: !tile.block<tensor<4x64xf32>>) writes [0] updates [0] grid [1] {
   %zero = tile.index 0() : () -> index
   %end = tile.index 64() : () -> index
@@ -114,6 +121,27 @@ tile.kernel @in_place(%y: !tile.block<tensor<4x64xf32>>) writes [0] updates [0] 
     %b = arith.addf %a, %a : tensor<4x4xf32>
     tile.store %b, %y[%zero, %i] : tensor<4x4xf32>, !tile.block<tensor<4x64xf32>>
   }
+  tile.return
+}
+
+// -----
+
+// One that reads it outside of its loop, where any group may compute it: groups are not ordered in memory.
+// CHECK-LABEL: tile.kernel @read_back
+tile.kernel @read_back(%y: !tile.block<tensor<4x64xf32>>, %s: !tile.block<tensor<4x4xf32>>) writes [0, 1] updates [0] grid [1] {
+  %zero = tile.index 0() : () -> index
+  %end = tile.index 64() : () -> index
+  %step = tile.index 4() : () -> index
+  %f = arith.constant 1.0 : f32
+  %one = tile.broadcast %f along [] : f32 -> tensor<4x4xf32>
+  %last = scf.for %i = %zero to %end step %step iter_args(%acc = %one) -> (tensor<4x4xf32>) {
+    %b = arith.addf %acc, %acc : tensor<4x4xf32>
+    tile.store %b, %y[%zero, %i] : tensor<4x4xf32>, !tile.block<tensor<4x64xf32>>
+    scf.yield %b : tensor<4x4xf32>
+  }
+  %a = tile.load %y[%zero, %zero] : !tile.block<tensor<4x64xf32>> -> tensor<4x4xf32>
+  %c = arith.addf %a, %last : tensor<4x4xf32>
+  tile.store %c, %s[%zero, %zero] : tensor<4x4xf32>, !tile.block<tensor<4x4xf32>>
   tile.return
 }
 
@@ -185,22 +213,73 @@ tile.kernel @branches(%x: !tile.block<tensor<4x96xf32>>, %y: !tile.block<tensor<
 
 // -----
 
-// A loop in a loop.
-// CHECK-LABEL: tile.kernel @nested
-tile.kernel @nested(%x: !tile.block<tensor<4x64xf32>>, %y: !tile.block<tensor<4x4xf32>>) writes [1] grid [1] {
+// A loop in a loop: each group runs both, and numbers in the rings go on from turn to turn. How far the inner one goes
+// is read by each group.
+// CHECK-LABEL: warp.kernel @nested
+// CHECK:         aref.create
+// CHECK:         warp.group "load"
+// CHECK:           scf.for %[[G:.*]] = %{{.*}} to %{{.*}} step %{{.*}} iter_args(%[[COUNT:.*]] = %{{.*}}) -> (index) {
+// CHECK:             tile.load %{{.*}}[] : {{.*}} -> i32
+// CHECK:             %[[TRIPS:.*]] = arith.maxsi
+// CHECK:             scf.for %[[J:.*]] = %{{.*}} to %[[TRIPS]] step
+// CHECK:               %[[N:.*]] = tile.index p0 + p1(%[[J]], %[[COUNT]])
+// CHECK:               aref.put %{{.*}}[%[[N]]]
+// CHECK:             %[[NEXT:.*]] = tile.index p0 + p1(%[[COUNT]], %[[TRIPS]])
+// CHECK-NEXT:        scf.yield %[[NEXT]] : index
+// CHECK:         warp.group "mma"
+// CHECK:           scf.for %{{.*}} iter_args(%[[SUM:.*]] = %{{.*}}, %{{.*}} = %{{.*}}) -> (tensor<64x64xf32>, index) {
+// CHECK:             %[[DONE:.*]], %[[LAST:.*]] = scf.for %{{.*}} iter_args(%{{.*}} = %[[SUM]], %{{.*}} = %{{.*}})
+// CHECK:             warp.wait %[[LAST]]
+// CHECK:             scf.yield %[[DONE]], %{{.*}} : tensor<64x64xf32>, index
+// CHECK:           tile.store
+tile.kernel @nested(%x: !tile.block<tensor<64x256xbf16>>, %w: !tile.block<tensor<256x64xbf16>>, %ends: !tile.block<tensor<4xi32>>, %y: !tile.block<tensor<64x64xf32>>) writes [3] grid [1] {
+  %zero = tile.index 0() : () -> index
+  %one = tile.index 1() : () -> index
+  %groups = tile.index 4() : () -> index
+  %step = tile.index 64() : () -> index
+  %f = arith.constant 0.0 : f32
+  %init = tile.broadcast %f along [] : f32 -> tensor<64x64xf32>
+  %sum = scf.for %g = %zero to %groups step %one iter_args(%outer = %init) -> (tensor<64x64xf32>) {
+    %n = tile.index p0 * 64(%g) : (index) -> index
+    %place = tile.view %ends[%g] : !tile.block<tensor<4xi32>> to !tile.block<tensor<i32>>
+    %read = tile.load %place[] : !tile.block<tensor<i32>> -> i32
+    %end = arith.index_cast %read : i32 to index
+    %inner = scf.for %k = %zero to %end step %step iter_args(%acc = %outer) -> (tensor<64x64xf32>) {
+      %a = tile.load %x[%zero, %k] : !tile.block<tensor<64x256xbf16>> -> tensor<64x64xbf16>
+      %b = tile.load %w[%n, %zero] : !tile.block<tensor<256x64xbf16>> -> tensor<64x64xbf16>
+      %c = tile.dot %a, %b into %acc : tensor<64x64xbf16>, tensor<64x64xbf16> -> tensor<64x64xf32>
+      scf.yield %c : tensor<64x64xf32>
+    }
+    scf.yield %inner : tensor<64x64xf32>
+  }
+  tile.store %sum, %y[%zero, %zero] : tensor<64x64xf32>, !tile.block<tensor<64x64xf32>>
+  tile.return
+}
+
+// -----
+
+// A loop in a branch with an alternative.
+// CHECK-LABEL: tile.kernel @branch
+tile.kernel @branch(%x: !tile.block<tensor<4x64xf32>>, %y: !tile.block<tensor<4x4xf32>>) writes [1] grid [2] {
+  %p = tile.program_id 0
   %zero = tile.index 0() : () -> index
   %end = tile.index 64() : () -> index
   %step = tile.index 4() : () -> index
   %f = arith.constant 0.0 : f32
   %init = tile.broadcast %f along [] : f32 -> tensor<4x4xf32>
-  %sum = scf.for %i = %zero to %step step %step iter_args(%outer = %init) -> (tensor<4x4xf32>) {
-    %inner = scf.for %j = %zero to %end step %step iter_args(%acc = %outer) -> (tensor<4x4xf32>) {
+  %mine = arith.cmpi eq, %p, %zero : index
+  %sum = scf.if %mine -> (tensor<4x4xf32>) {
+    %inner = scf.for %j = %zero to %end step %step iter_args(%acc = %init) -> (tensor<4x4xf32>) {
       %a = tile.load %x[%zero, %j] : !tile.block<tensor<4x64xf32>> -> tensor<4x4xf32>
       %b = arith.addf %acc, %a : tensor<4x4xf32>
       scf.yield %b : tensor<4x4xf32>
     }
     scf.yield %inner : tensor<4x4xf32>
+  } else {
+    scf.yield %init : tensor<4x4xf32>
   }
-  tile.store %sum, %y[%zero, %zero] : tensor<4x4xf32>, !tile.block<tensor<4x4xf32>>
+  scf.if %mine {
+    tile.store %sum, %y[%zero, %zero] : tensor<4x4xf32>, !tile.block<tensor<4x4xf32>>
+  }
   tile.return
 }

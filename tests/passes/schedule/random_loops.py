@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
-from xdsl.dialects import scf
 from xdsl.ir import Operation, SSAValue
 
 from forgec.ir.tile.compute import DotOp
 from forgec.ir.tile.kernel import KernelOp
 from forgec.ir.tile.memory import LoadOp, StoreOp
-from forgec.passes.schedule.body import Body
+from forgec.passes.schedule.body import Body, loops_of
 from forgec.passes.schedule.extract import Extracted
 from forgec.schedule.graph import Dependence, Graph, Op, Read, Use, Value
 from forgec.schedule.machine import Machine
@@ -111,18 +110,13 @@ def random_body(
     return lines, [random.choice([*made, *made, *values]) for _ in range(carried)]
 
 
-def loops_in(kernel: KernelOp) -> list[scf.ForOp]:
-    """Its loops."""
-    return [op for op in kernel.body.block.ops if isinstance(op, scf.ForOp)]
-
-
 def random_extracted(random: Random, kernel: KernelOp, target: Machine) -> list[Extracted]:
     """Graphs of the kernel's loops: an op for each op of the body that is not free, with durations at random. The same
     copies in several loops have one name, and their values one ring.
     """
     made: dict[str, Op] = {}
     found = []
-    for number, loop in enumerate(loops_in(kernel)):
+    for number, loop in enumerate(loops_of(kernel)):
         body = Body(kernel, loop)
         names = {node: f"op{number}_{place}" for place, node in enumerate(body.nodes)}
         loads = [node for node in body.nodes if isinstance(node, LoadOp)]

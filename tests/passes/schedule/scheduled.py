@@ -37,7 +37,7 @@ def scheduled(kernel: KernelOp, target: str, parts: int, loop: Any = None) -> tu
     hopper = machine.named(target)
     extracted = extract(kernel, hopper, parts=parts, loop=loop)
     schedule = schedules([[extracted.graph]], hopper)[0]
-    found = lower(kernel, extracted, schedule)
+    found = lower(kernel, extracted, schedule, hopper)
     verify_module(ModuleOp([found]))
     return found, extracted, schedule
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 from xdsl.dialects.builtin import IntAttr
@@ -28,6 +28,8 @@ func.func @f(%q: tensor<1x1x128x16xbf16>, %k: tensor<1x1x384x16xbf16>, %v: tenso
 }"""
 
 SEEDS = range(6)
+LATE = range(0, 90, 3)
+"""Orders in which asynchronous ops are as late as can be (``at_random``)."""
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +41,10 @@ def attention() -> tuple[KernelOp, WarpKernelOp]:
     return kernel, warp
 
 
-def outcome(kernel: KernelOp, warp: WarpKernelOp) -> str:
+def outcome(kernel: KernelOp, warp: WarpKernelOp, seeds: Iterable[int] = SEEDS) -> str:
     """``same``, or what went wrong with the first seed that shows something."""
     expected = results(kernel, [])
-    for seed in SEEDS:
+    for seed in seeds:
         try:
             found = results(warp, [], at_random(seed))
         except ForgeError as failure:
@@ -85,9 +87,9 @@ def each(warp: WarpKernelOp, kind: type[Operation], change: Change) -> list[Warp
     return found
 
 
-def found(kernel: KernelOp, broken: list[WarpKernelOp]) -> Counter[str]:
+def found(kernel: KernelOp, broken: list[WarpKernelOp], seeds: Iterable[int] = SEEDS) -> Counter[str]:
     """What becomes of them."""
-    return Counter(outcome(kernel, each) for each in broken)
+    return Counter(outcome(kernel, each, seeds) for each in broken)
 
 
 def test_the_lowering_itself_does_the_same(attention: tuple[KernelOp, WarpKernelOp]) -> None:
@@ -95,7 +97,7 @@ def test_the_lowering_itself_does_the_same(attention: tuple[KernelOp, WarpKernel
 
 
 def test_a_dropped_wait_shows(attention: tuple[KernelOp, WarpKernelOp]) -> None:
-    outcomes = found(attention[0], each(attention[1], WaitOp, erased))
+    outcomes = found(attention[0], each(attention[1], WaitOp, erased), LATE)
     assert set(outcomes) <= {"poison", "same"}
     # Products of a group are done in their order: waiting for a later one is waiting for those before it.
     assert outcomes["poison"] >= 4 * outcomes["same"] > 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from xdsl.dialects import scf
@@ -155,7 +157,7 @@ def in_phases(kernel: KernelOp, target: str) -> tuple[WarpKernelOp, Schedule]:
     facts = machine.named(target)
     found = phases(kernel, facts)
     schedule = schedules([[each.graph for each in found]], facts)[0]
-    warp = lower(kernel, found, schedule)
+    warp = lower(kernel, found, schedule, facts)
     verify_module(ModuleOp([warp]))
     return warp, schedule
 
@@ -235,16 +237,30 @@ def test_a_loop_that_stores_is_lowered() -> None:
     assert_same(kernel, warp, [], range(6))
 
 
+IN_PLACE = loop(read="%y", updates="updates [1]")
+STORED_TWICE = loop(more=AGAIN)
+
+
+@pytest.mark.parametrize("kernel", [IN_PLACE, STORED_TWICE])
+def test_one_group_keeps_what_it_does_to_memory_in_order(kernel: KernelOp) -> None:
+    warp, _, _ = scheduled(kernel, "sm_90a", 1)
+    assert_same(kernel, warp, [], range(12))
+
+
 @pytest.mark.parametrize(
     ("kernel", "reason"),
-    [
-        (loop(read="%y", updates="updates [1]"), "it reads memory that it writes"),
-        (loop(more=AGAIN), "several stores may meet in memory"),
-    ],
+    [(IN_PLACE, "it reads memory that it writes"), (STORED_TWICE, "several stores may meet in memory")],
 )
 def test_memory_that_groups_would_have_to_order_is_refused(kernel: KernelOp, reason: str) -> None:
+    hopper = machine.named("sm_90a")
+    extracted = extract(kernel, hopper)
+    (schedule,) = schedules([[extracted.graph]], hopper)
+    (group,) = schedule.groups
+    apart = next(name for name in group.ops if name.startswith("store"))
+    rest = tuple(name for name in group.ops if name != apart)
+    groups = (replace(group, ops=rest), replace(group, name="other", ops=(apart,)))
     with pytest.raises(ForgeError, match=f"FORGE-S020.*{reason}"):
-        scheduled(kernel, "sm_90a", 1)
+        lower(kernel, extracted, replace(schedule, groups=groups), hopper)
 
 
 def test_a_schedule_of_another_number_of_loops_is_refused() -> None:
@@ -252,7 +268,7 @@ def test_a_schedule_of_another_number_of_loops_is_refused() -> None:
     extracted = extract(kernel, hopper)
     schedule = schedules([[extracted.graph, extracted.graph]], hopper)[0]
     with pytest.raises(ForgeError, match=r"FORGE-S020.*2 phases for 1 loops"):
-        lower(kernel, extracted, schedule)
+        lower(kernel, extracted, schedule, hopper)
 
 
 def test_launches_run_scheduled_kernels() -> None:

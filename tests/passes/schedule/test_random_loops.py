@@ -37,7 +37,7 @@ def check_random(seed: int, loops: int = 1) -> None:
     assert not check(schedule, target)
     reason = ""
     try:
-        warp = lower(kernel, extracted, schedule)
+        warp = lower(kernel, extracted, schedule, target)
     except ForgeError as failure:
         if failure.code != "FORGE-S020":
             raise
