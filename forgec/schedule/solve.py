@@ -143,6 +143,10 @@ def best_of(searches: Sequence[Search], solver: Solver, k: int) -> list[Found]:
             rows = [search for search in rows if search.key < found[-1].key]
         if not rows:
             return found
+        if found and not solver.budget.left:
+            for search in rows:
+                search.give_up()
+            return found
         search = best if best in rows and best.bracketed else min(rows, key=lambda search: (search.settled, search.key))
         found = sorted([*found, *search.step(solver, k, most)], key=lambda each: each.key)[:k]
 
@@ -285,6 +289,9 @@ class Search:
         self.tries += 1
         iis, before = self.iis, self.key[0]
         several: list[Found] = []
+        if not solver.budget.left:
+            self.give_up()
+            return self.guessed()
         place = self.alone.open(iis) if self.probes else None
         if place is not None:
             self.alone.probe(place, iis, solver, self.longest(place, most))
@@ -292,10 +299,7 @@ class Search:
             several, outcome = self.together(iis, solver, k)
             self.best = self.best or (iis if several else None)
             if outcome == "unknown":
-                self.fate = "undecided"
-                self.least_open = self.key
-                self.undecided.append(iis[-1] * self.unit)
-                self.undecided_together.append(self.in_cycles(iis))
+                self.give_up()
                 return several or self.guessed()
             if outcome == "infeasible":
                 self.rule_out(iis)
@@ -312,6 +316,13 @@ class Search:
         if len(several) >= k and self.key[0] > before:
             self.fate = "solved"
         return several
+
+    def give_up(self) -> None:
+        """Leave the next intervals, and all after them, undecided."""
+        self.fate = "undecided"
+        self.least_open = self.key
+        self.undecided.append(self.iis[-1] * self.unit)
+        self.undecided_together.append(self.in_cycles(self.iis))
 
     def rule_out(self, iis: tuple[int, ...]) -> None:
         """Keep that the solver refuted these intervals."""
