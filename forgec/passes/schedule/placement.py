@@ -218,9 +218,8 @@ class Placement:
         role = first.op.role
         op = self.builder.op(f"read_{name}", work, role, draft.producer.op.shape[:2], list(draft.producer.nodes))
         read = DraftOp(self.builder.carried_out_together(op), draft.producer.apart)
-        distance = min(distance for *_, distance in others)
         self.builder.ops.insert(self.builder.ops.index(draft.producer) + 1, read)
-        draft.add(read, read.op.latency, distance)
+        draft.add(read, read.op.latency)  # in the product's own iteration, also where only the next ones read the copy
         copy = DraftValue(
             self.builder.names.new(
                 f"{draft.name}_read", ("value", "register"), self.builder.value_names, of_value=True
@@ -232,7 +231,7 @@ class Placement:
         )
         self.builder.values.append(copy)
         self.held[value] = copy
-        self._read_plainly(copy, [(reader, node, kind, d - distance) for reader, node, kind, d in others])
+        self._read_plainly(copy, others)
 
     def _correct(self, stretch: DraftOp, sums: SSAValue) -> None:
         """The stretch reads sums out of tensor memory and writes others there."""
