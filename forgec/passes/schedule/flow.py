@@ -304,9 +304,11 @@ class Flow:
         found: list[tuple[SSAValue, Node]] = []
         for held in self.phase.graph.values:
             value = self.extracted.values.get(held.name)
+            if value is None or not self.inside(value):
+                continue
             if any(read.op == node.name and read.distance for read in held.reads):
                 raise refusal(self.kernel, f"{node.name} copies what an earlier iteration made", self.loop)
-            if held.producer == node.name and value is not None and self.inside(value):
+            if held.producer == node.name:
                 maker = self.holder(value, node, ())
                 if maker is node:
                     raise refusal(self.kernel, f"{node.name} copies what it makes itself", self.loop)
