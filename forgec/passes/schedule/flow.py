@@ -295,6 +295,15 @@ class Flow:
                 found.setdefault(value, []).append(held)
         return found
 
+    def title(self, value: SSAValue, holder: Node) -> str | None:
+        """What readers of the IR know a value by: its name in the text, else that of the graph, without the number by
+        which equal names are told apart.
+        """
+        if value.name_hint is not None:
+            return value.name_hint
+        held = next((each.name for each in self._held(value) if each.producer == holder.name), None)
+        return None if held is None else SSAValue.extract_valid_name(held)
+
     def inside(self, value: SSAValue) -> bool:
         """Whether an op of the loop's body yields a value."""
         return not isinstance(value.owner, Block) and value.owner.parent_block() is self.block
