@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import AnyTensorType, TensorType
-from xdsl.ir import Data, ParametrizedAttribute, TypeAttribute
+from xdsl.ir import Attribute, Data, ParametrizedAttribute, TypeAttribute
 from xdsl.irdl import irdl_attr_definition
 from xdsl.parser import AttrParser, Parser
 from xdsl.printer import Printer
@@ -215,8 +215,21 @@ class ArgsAttr(BareAttr[str]):
         return self.data
 
 
+class DialectType(ParametrizedAttribute, TypeAttribute, ABC):
+    """A type with parameters in angle brackets; another number of them than it has is a syntax error."""
+
+    @classmethod
+    def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
+        found = parser.parse_paramattr_parameters()
+        wanted = len(cls.get_irdl_definition().parameters)
+        if len(found) != wanted:
+            count = f"{wanted or 'no'} parameter{'' if wanted == 1 else 's'}"
+            parser.raise_error(f"!{cls.name} takes {count} in angle brackets, found {len(found)}")
+        return found
+
+
 @irdl_attr_definition
-class StateType(ParametrizedAttribute, TypeAttribute):
+class StateType(DialectType):
     """``!forge.state<tensor<…>>``: one version of a piece of state that the model mutates. Linear: consumed exactly
     once.
     """

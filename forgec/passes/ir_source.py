@@ -161,7 +161,8 @@ def _syntax_error(piece: Piece, position: int, message: str) -> ForgeError:
     end = piece.text.find("\n", position)
     line_text = piece.text[start : len(piece.text) if end < 0 else end].rstrip("\r")
     line = piece.text.count("\n", 0, position) + 1
-    first = (message.strip().splitlines() or ["syntax error"])[0].rstrip(".")
+    first, *more = message.strip().splitlines() or ["syntax error"]
+    first = (f"{first} {more[0]}" if first.endswith(":") and more else first).rstrip(".")
     caret = " " * (position - start) + "^"
     return error(
         "FORGE-I001",

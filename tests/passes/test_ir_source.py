@@ -58,6 +58,26 @@ def test_syntax_errors_have_a_position(text: str, line: int, column: int):
     assert diagnostic.notes[0].startswith(f"at t.mlir:{line}:{column}\n")
 
 
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("!tile.block", "!tile.block takes 1 parameter in angle brackets, found 0"),
+        ("!tile.block<>", "!tile.block takes 1 parameter in angle brackets, found 0"),
+        ("!aref.ring<f32, f32>", "!aref.ring takes 1 parameter in angle brackets, found 2"),
+        ("!warp.token<f32>", "!warp.token takes no parameters in angle brackets, found 1"),
+        ("!forge.state", "!forge.state takes 1 parameter in angle brackets, found 0"),
+        ("!tile.block<f32>", "parameter 'value' does not verify: f32 should be of base attribute tensor"),
+    ],
+)
+def test_types_with_other_parameters_than_they_have(kind: str, message: str):
+    with pytest.raises(ForgeError) as caught:
+        parse(Piece("t.mlir", f"\nfunc.func @f(%a: {kind}) {{\n  func.return\n}}", 1), ir_source.context())
+    (diagnostic,) = caught.value.diagnostics
+    assert (diagnostic.code, diagnostic.message) == ("FORGE-I001", message)
+    assert diagnostic.location is not None
+    assert diagnostic.location.line == 2
+
+
 def test_a_missing_quote_is_found_at_once():
     with pytest.raises(ForgeError, match="closing string literal"):
         parse(Piece("t.mlir", '"' + "a" * 100_000, 1), ir_source.context())

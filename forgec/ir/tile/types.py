@@ -6,19 +6,19 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from xdsl.dialects.builtin import DYNAMIC_INDEX, AnyTensorType, IndexType, IntegerType, NoneAttr, TensorType
-from xdsl.ir import Attribute, ParametrizedAttribute, SSAValue, TypeAttribute
+from xdsl.ir import Attribute, SSAValue
 from xdsl.irdl import irdl_attr_definition
 from xdsl.utils.exceptions import VerifyException
 
 from forgec.ir import types
-from forgec.ir.attributes import TensorEncodingAttr
+from forgec.ir.attributes import DialectType, TensorEncodingAttr
 from forgec.runtime.symbolic import Extent
 
 INDEX = IndexType()
 
 
 @irdl_attr_definition
-class BlockType(ParametrizedAttribute, TypeAttribute):
+class BlockType(DialectType):
     """``!tile.block<tensor<…>>``: memory that holds a tensor, by its dtype, extents and strides; what a kernel gets as
     its parameter, and what ``tile.view`` makes of one (base, shape, strides, offsets: a TMA descriptor).
     """

@@ -172,7 +172,8 @@ def run_groups(kernel: Kernel, program: Program, parameters: Sequence[Any], sche
     """Run one program of a scheduled kernel.
 
     Raises:
-        ForgeError: FORGE-X002 where groups wait for each other, FORGE-X001 where channels are used wrongly.
+        ForgeError: FORGE-X002 where groups wait for each other, FORGE-X001 where channels are used wrongly, or hold
+            something at the end.
     """
     assert isinstance(kernel, KernelOp), "other kernels have no groups"
     choose = scheduler or in_turn
@@ -200,6 +201,9 @@ def run_groups(kernel: Kernel, program: Program, parameters: Sequence[Any], sche
             live = [each for each in live if each is not ready[choice]]
     while run.running():
         run.finish(run.running()[0])
+    for op in kernel.body.block.ops:
+        if isinstance(op, CreateOp):
+            _all_freed(values[op.ring], op)
 
 
 def _advanced(group: GroupOp, steps: Steps, waits: dict[GroupOp, Wait]) -> bool:
@@ -218,6 +222,16 @@ def _deadlock(kernel: KernelOp, program: Program, waiting: Sequence[tuple[GroupO
         location=location_of(kernel),
         notes=tuple(f"group {group.group_name.data!r} waits for {wait.text()}" for group, wait in waiting),
     )
+
+
+def _all_freed(ring: Ring, op: CreateOp) -> None:
+    """At the end each slot is as it was at the beginning: a program of a persistent grid finds it so."""
+    for place, slot in enumerate(ring.slots):
+        if slot.taken:
+            number = (slot.puts - 1) * len(ring.slots) + place
+            raise fault(f"number {number} of {ring.name} is still there at the end: nobody has freed it").at(
+                location_of(op)
+            )
 
 
 def _ring(program: Program, op: CreateOp) -> Ring:
@@ -322,6 +336,8 @@ class _Stream:
 
     def _get(self, ring: Ring, number: Any) -> Generator[Wait, None, Any]:
         place = int(number)
+        if place < 0:
+            raise fault(f"number {place} of {ring.name} is read, which nothing puts")
         slot = ring.slots[place % len(ring.slots)]
         wanted = place // len(ring.slots) + 1
         yield Wait(

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xdsl.ir import Attribute, ParametrizedAttribute, TypeAttribute
+from xdsl.ir import Attribute
 from xdsl.irdl import irdl_attr_definition
 from xdsl.parser import AttrParser
 
-from forgec.ir.attributes import BareAttr
+from forgec.ir.attributes import BareAttr, DialectType
 
 MEMORIES = ("register", "shared", "tensor")
 """Where a tile lies."""
 
 
 @irdl_attr_definition
-class TokenType(ParametrizedAttribute, TypeAttribute):
+class TokenType(DialectType):
     """``!warp.token``: stands for an asynchronous op that may not be done yet."""
 
     name = "warp.token"
 
 
 @irdl_attr_definition
-class RingType(ParametrizedAttribute, TypeAttribute):
+class RingType(DialectType):
     """``!aref.ring<tensor<128x64xbf16>>``: a channel of a fixed number of slots, each of which holds such a value."""
 
     name = "aref.ring"

@@ -295,6 +295,15 @@ class Flow:
                 found.setdefault(value, []).append(held)
         return found
 
+    def title(self, value: SSAValue, holder: Node) -> str | None:
+        """What readers of the IR know a value by: its name in the text, else that of the graph, without the number by
+        which equal names are told apart.
+        """
+        if value.name_hint is not None:
+            return value.name_hint
+        held = next((each.name for each in self._held(value) if each.producer == holder.name), None)
+        return None if held is None else SSAValue.extract_valid_name(held)
+
     def inside(self, value: SSAValue) -> bool:
         """Whether an op of the loop's body yields a value."""
         return not isinstance(value.owner, Block) and value.owner.parent_block() is self.block
@@ -304,7 +313,11 @@ class Flow:
         found: list[tuple[SSAValue, Node]] = []
         for held in self.phase.graph.values:
             value = self.extracted.values.get(held.name)
-            if held.producer == node.name and value is not None and self.inside(value):
+            if value is None or not self.inside(value):
+                continue
+            if any(read.op == node.name and read.distance for read in held.reads):
+                raise refusal(self.kernel, f"{node.name} copies what an earlier iteration made", self.loop)
+            if held.producer == node.name:
                 maker = self.holder(value, node, ())
                 if maker is node:
                     raise refusal(self.kernel, f"{node.name} copies what it makes itself", self.loop)

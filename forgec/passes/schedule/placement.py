@@ -28,8 +28,8 @@ from forgec.ir.tile.compute import DotOp, ScanOp, TransposeOp
 from forgec.ir.tile.types import extents
 from forgec.passes.schedule.amounts import factor_memory, product, synchronous
 from forgec.passes.schedule.body import bytes_of, is_copy, is_store, known_extents
-from forgec.passes.schedule.drafts import DraftOp, DraftValue
-from forgec.schedule.graph import tied
+from forgec.passes.schedule.drafts import DraftDependence, DraftOp, DraftValue
+from forgec.schedule.graph import Op, tied
 from forgec.schedule.machine import Instruction
 
 if TYPE_CHECKING:
@@ -218,9 +218,8 @@ class Placement:
         role = first.op.role
         op = self.builder.op(f"read_{name}", work, role, draft.producer.op.shape[:2], list(draft.producer.nodes))
         read = DraftOp(self.builder.carried_out_together(op), draft.producer.apart)
-        distance = min(distance for *_, distance in others)
         self.builder.ops.insert(self.builder.ops.index(draft.producer) + 1, read)
-        draft.add(read, read.op.latency, distance)
+        draft.add(read, read.op.latency)  # in the product's own iteration, also where only the next ones read the copy
         copy = DraftValue(
             self.builder.names.new(
                 f"{draft.name}_read", ("value", "register"), self.builder.value_names, of_value=True
@@ -232,7 +231,7 @@ class Placement:
         )
         self.builder.values.append(copy)
         self.held[value] = copy
-        self._read_plainly(copy, [(reader, node, kind, d - distance) for reader, node, kind, d in others])
+        self._read_plainly(copy, others)
 
     def _correct(self, stretch: DraftOp, sums: SSAValue) -> None:
         """The stretch reads sums out of tensor memory and writes others there."""
@@ -353,11 +352,28 @@ class Placement:
         root = self._groups()
         first: dict[str, DraftOp] = {}
         for reader, *_ in uses:
-            first.setdefault(root[reader.name(0)], reader)
+            name = root[reader.name(0)]
+            if name not in first or (_runs_by_itself(first[name]) and not _runs_by_itself(reader)):
+                first[name] = reader
         for reader in first.values():
-            draft = self._value(value, reader, "register", name=f"{self._title_outside(value)}_{reader.op.name}")
+            title = f"{self._title_outside(value)}_{reader.op.name}"
+            holder = self._holding(title, reader) if _runs_by_itself(reader) else reader
+            draft = self._value(value, holder, "register", name=title)
             draft.crossing = False
+            draft.add(holder, 0, 1)
             draft.add(reader, 0, 1)
+
+    def _holding(self, title: str, reader: DraftOp) -> DraftOp:
+        """An op that does nothing, at most an interval after the reader's start, and stands for what a reader that
+        runs by itself finds in registers: its own next instance does not wait until it is done.
+        """
+        name = self.builder.names.new(f"hold_{title}", ("hold", title), self.builder.here)
+        old = reader.op
+        op = Op(name, "hold", 0, 0, warps=old.warps, role=old.role, shape=old.shape, source=old.source)
+        draft = DraftOp(op, reader.apart)
+        self.builder.ops.insert(self.builder.ops.index(reader) + 1, draft)
+        self.builder.dependences.append(DraftDependence(reader, draft, 0, 0))
+        return draft
 
     def _title_outside(self, value: SSAValue) -> str:
         title = self.builder.title(value)
@@ -372,3 +388,7 @@ class Placement:
             for read in draft.reads
         )
         return tied((op.name(0) for op in self.builder.ops), pairs)
+
+
+def _runs_by_itself(draft: DraftOp) -> bool:
+    return draft.op.issue < draft.op.latency

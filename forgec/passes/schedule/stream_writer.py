@@ -176,9 +176,15 @@ class Writer:
 
     def _unflat(self, values: Sequence[SSAValue], counts: dict[Kept, int] | None = None) -> dict[Kept, list[Pair]]:
         rest = iter(values)
+
+        def named(kept: Kept) -> SSAValue:
+            found = next(rest)
+            found.name_hint = self.flow.title(kept.value, kept.holder)
+            return found
+
         counts = {kept: kept.ages for kept in self.kept} if counts is None else counts
         return {
-            kept: [Pair(next(rest), next(rest) if kept.holder.asynchronous else None) for _ in range(count)]
+            kept: [Pair(named(kept), next(rest) if kept.holder.asynchronous else None) for _ in range(count)]
             for kept, count in counts.items()
         }
 
@@ -253,10 +259,12 @@ class Writer:
             for old in op.results:
                 value = made[old].value if old in made else None
                 if value is not None and value.name_hint is None:
-                    value.name_hint = old.name_hint
+                    value.name_hint = self.flow.title(old, node)
         if not node.ops:
             for value, _ in self.flow.copied(node):
-                made[value] = Pair(self.scope.add(CopyOp(self.value(value, node, (), turn))).results[0])
+                copy = self.scope.add(CopyOp(self.value(value, node, (), turn))).results[0]
+                copy.name_hint = self.flow.title(value, node)
+                made[value] = Pair(copy)
         tokens = [pair.token for pair in made.values() if pair.token is not None]
         for channel in self.flow.channels:
             for reader, distance in channel.readers:
@@ -406,7 +414,7 @@ class Writer:
             if found is None:
                 ring, number = self.ring(holder, value, self.at(before))
                 found = self.scope.known[key] = self.scope.add(GetOp(ring, number)).results[0]
-                found.name_hint = value.name_hint
+                found.name_hint = self.flow.title(value, holder)
             return found
         pair = self._look_up(value, holder, chain, before, node)
         if pair.value is None:

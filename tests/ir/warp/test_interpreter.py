@@ -83,6 +83,29 @@ def test_what_is_not_waited_for_is_poison_in_some_order() -> None:
     assert run(found).isnan().all()
 
 
+def test_what_nothing_puts_cannot_be_read() -> None:
+    body = COPY.replace("DEPTH", "2").replace(
+        "%v = aref.get %r[%i]", "%b = tile.index p0 - 1(%i) : (index) -> index\n      %v = aref.get %r[%b]"
+    )
+    with pytest.raises(ForgeError, match="number -1 of %r is read, which nothing puts"):
+        run(kernel(body))
+
+
+def test_what_is_never_freed_is_found_at_the_end() -> None:
+    body = (
+        COPY.replace("DEPTH", "3")
+        .replace("aref.consumed %r[%i]", "aref.consumed %r[%z]")
+        .replace("%end step", "%one step")
+    )
+    assert torch.equal(run(kernel(body))[:2], TWICE[:2])
+    body = body.replace(
+        '"load" warps 1 registers 24 {\n    scf.for %i = %z to %one',
+        '"load" warps 1 registers 24 {\n    scf.for %i = %z to %end',
+    )
+    with pytest.raises(ForgeError, match="number 1 of %r is still there at the end: nobody has freed it"):
+        run(kernel(body))
+
+
 def test_what_is_freed_is_poison() -> None:
     body = COPY.replace("DEPTH", "2").replace("      aref.consumed %r[%i] : !R\n", "")
     body = body.replace("%w = arith.addf", "aref.consumed %r[%i] : !R\n      %w = arith.addf")
@@ -120,9 +143,10 @@ def test_a_put_and_a_get_in_the_wrong_order_wait_for_ever() -> None:
 
 
 BOTH = """
+  %two = tile.index 2() : () -> index
   %r = aref.create depth DEPTH in "shared" : !R
   warp.group "load" warps 1 registers 24 {
-    scf.for %i = %z to %end step %one {
+    scf.for %i = %z to %two step %one {
       %o = tile.index p0 * 2(%i) : (index) -> index
       %v, %t = warp.async_load %x[%o] in "shared" : !X -> tensor<2xf32>
       aref.put %r[%i], %v after %t : !R

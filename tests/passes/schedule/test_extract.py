@@ -25,6 +25,7 @@ from forgec.schedule.machine import Machine
 from forgec.schedule.solve import schedules
 from tests.ir.build import parse, text_of
 from tests.passes.schedule.loops import any_machine, attention, bound, lowered
+from tests.passes.schedule.scheduled import assert_same, scheduled
 from tests.schedule.loops import attention as attention_by_hand
 
 ON_HOPPER = 'lower-to-tile,bind-tiles{target="cuda:sm_90a"}'
@@ -349,6 +350,45 @@ def test_a_branch_is_one_op_that_reads_what_is_around_it(hopper: Machine) -> Non
     text = BRANCH.replace("OP", product).replace("tensor<16x64xf32>", "tensor<16x16xf32>")
     (kernel,) = bound(parse(text), None)
     assert "a product in a branch" in refusal(kernel, hopper)
+
+
+GATHER = """
+!I = tensor<16x32xindex>
+!M = tensor<16x32xi1>
+tile.kernel @gather(%x : !tile.block<tensor<4096xbf16>>, %w : !tile.block<tensor<16x256xbf16>>, %m : !tile.block<tensor<16x32xi1>>, %y : !tile.block<tensor<16x16xf32>>) writes [3] grid [1] {
+  %zero = tile.index 0() : () -> index
+  %end = tile.index 256() : () -> index
+  %step = tile.index 32() : () -> index
+  %f = arith.constant 0.0 : f32
+  %start = tile.broadcast %f along [] : f32 -> tensor<16x16xf32>
+  %mask = tile.load %m[%zero, %zero] : !tile.block<tensor<16x32xi1>> -> !M
+  %sum = scf.for %k = %zero to %end step %step iter_args(%acc = %start) -> (tensor<16x16xf32>) {
+    %r = tile.range : tensor<32xindex>
+    %places = tile.index p0 + p1(%k, %r) : (index, tensor<32xindex>) -> tensor<32xindex>
+    %all = tile.broadcast %places along [1] : tensor<32xindex> -> !I
+    %a = tile.gather %x[%all] mask %mask : !tile.block<tensor<4096xbf16>>, !I mask !M -> tensor<16x32xbf16>
+    %b = tile.load %w[%zero, %k] : !tile.block<tensor<16x256xbf16>> -> tensor<16x32xbf16>
+    %d = tile.dot %a, %b into %acc transposed : tensor<16x32xbf16>, tensor<16x32xbf16> -> tensor<16x16xf32>
+    scf.yield %d : tensor<16x16xf32>
+  }
+  tile.store %sum, %y[%zero, %zero] : tensor<16x16xf32>, !tile.block<tensor<16x16xf32>>
+  tile.return
+}"""  # noqa: E501
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90a", "sm_100a"])
+def test_a_copy_does_not_wait_for_the_one_before_because_of_a_mask_from_outside(target: str) -> None:
+    (kernel,) = bound(parse(GATHER), None)
+    model = machine.named(target)
+    graph = extract(kernel, model).graph
+    load, hold = graph.op("load_a"), graph.op("hold_mask_load_a")
+    (mask,) = (value for value in graph.values if value.name == "mask_load_a")
+    assert (hold.issue, hold.latency, mask.producer, mask.size) == (0, 0, "hold_mask_load_a", 16 * 32)
+    assert lower_bounds(graph, model)[0].cycles < load.latency
+    warp, _, best = scheduled(kernel, target, 1)
+    assert check(best, model) == []
+    assert best.depths["mask_load_a"] == 1
+    assert_same(kernel, warp, [], range(3))
 
 
 # What has no graph

@@ -97,6 +97,17 @@ def test_attention_on_machines(mask: str, target: str, parts: int) -> None:
     assert_same(kernel, warp, [], range(2))
 
 
+@pytest.mark.parametrize(("rows", "trips"), [(128, 1), (384, 3)])
+def test_sums_are_copied_out_of_tensor_memory_before_the_next_iteration_reads_them(rows: int, trips: int) -> None:
+    # With few columns the new sums are computed where the maximum is, which reads those of the iteration before.
+    (kernel,) = kernels(attention("", rows), "BM=16,BN=128", "cuda:sm_100a")
+    warp, extracted, _ = scheduled(kernel, "sm_100a", 1)
+    (sums,) = [value for value in extracted.graph.values if value.name == "dot_v_read.0"]
+    assert [(read.op, read.distance) for read in sums.reads] == [("max.0", 1)]
+    assert extracted.graph.trips == trips
+    assert_same(kernel, warp, [], range(3))
+
+
 @pytest.mark.parametrize("target", ["sm_80", "sm_90a", "sm_100a"])
 def test_parts_that_the_grid_does_not_divide_by(target: str) -> None:
     (kernel,) = kernels(LINEAR, "BM=64,BN=64,BK=32")
