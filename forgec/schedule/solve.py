@@ -45,6 +45,8 @@ SERIAL = 1.0
 """Deterministic time for that question."""
 MORE_TO_FOLLOW = 8
 """Where what was found is not legal as a whole (no phase may follow the one before), so many more are looked at."""
+GUESSES = 4
+"""Tiles that the heuristic looks at when the time is over, where as many schedules as are asked for are found."""
 LARGE = 24
 """Ops from which on the solver starts from a schedule of the heuristic."""
 Kernel = Sequence[Graph]
@@ -131,6 +133,7 @@ def best_of(searches: Sequence[Search], solver: Solver, k: int) -> list[Found]:
     good, not how good they are.
     """
     found: list[Found] = []
+    guessed = 0
     while True:
         promising = [search for search in searches if search.promise is not None] if k == 1 else []
         best = min(promising, key=lambda search: search.promise or 0, default=None)
@@ -144,7 +147,11 @@ def best_of(searches: Sequence[Search], solver: Solver, k: int) -> list[Found]:
         if not rows:
             return found
         search = best if best in rows and best.bracketed else min(rows, key=lambda search: (search.settled, search.key))
-        found = sorted([*found, *search.step(solver, k, most)], key=lambda each: each.key)[:k]
+        over = search.ready and not solver.budget.left
+        # What the heuristic takes is no deterministic time: once that is over, it looks at few tiles.
+        more = search.leave_open(len(found) < k or guessed < GUESSES) if over else search.step(solver, k, most)
+        guessed += over
+        found = sorted([*found, *more], key=lambda each: each.key)[:k]
 
 
 def know_units(graph: Graph, machine: Machine) -> None:
@@ -292,11 +299,7 @@ class Search:
             several, outcome = self.together(iis, solver, k)
             self.best = self.best or (iis if several else None)
             if outcome == "unknown":
-                self.fate = "undecided"
-                self.least_open = self.key
-                self.undecided.append(iis[-1] * self.unit)
-                self.undecided_together.append(self.in_cycles(iis))
-                return several or self.guessed()
+                return several + self.leave_open(not several)
             if outcome == "infeasible":
                 self.rule_out(iis)
             if self.intervals.peek() == iis:
@@ -312,6 +315,14 @@ class Search:
         if len(several) >= k and self.key[0] > before:
             self.fate = "solved"
         return several
+
+    def leave_open(self, guess: bool) -> list[Found]:
+        """Give up on the next interval for want of time, and ask the heuristic where ``guess`` says so."""
+        self.fate = "undecided"
+        self.least_open = self.key
+        self.undecided.append(self.iis[-1] * self.unit)
+        self.undecided_together.append(self.in_cycles(self.iis))
+        return self.guessed() if guess else []
 
     def rule_out(self, iis: tuple[int, ...]) -> None:
         """Keep that the solver refuted these intervals."""
