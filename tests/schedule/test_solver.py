@@ -160,7 +160,7 @@ def test_a_time_limit_is_called_one_and_still_gives_a_schedule() -> None:
 
 def test_when_the_time_is_over_few_tiles_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """The heuristic's time is not that of the limit: it does not look at each of many tiles."""
-    graph = random_graph(Random(3), roomy_machine())
+    graph = random_graph(Random(29), roomy_machine())
     tiles = [[replace(graph, tile={"M": n}, work=Fraction(60 + n, 64))] for n in range(1, 20)]
     asked = []
 
@@ -172,9 +172,9 @@ def test_when_the_time_is_over_few_tiles_are_looked_at(monkeypatch: pytest.Monke
     found = schedules(tiles, roomy_machine(), limit=0.0)[0]
     certificate = found.certificate
     assert certificate is not None
-    assert certificate.status in ("feasible", "timeout")
+    assert certificate.status == "timeout"
     assert 1 <= len(asked) <= solve.GUESSES
-    assert [each["fate"] for each in certificate.alternatives].count("undecided") == len(tiles)
+    assert [each["fate"] for each in certificate.alternatives].count("undecided") > solve.GUESSES
     asked.clear()
     assert len(schedules(tiles, roomy_machine(), limit=0.0, k=6)) == 6
     assert len(asked) >= 6
