@@ -12,11 +12,9 @@ from forgec.schedule.claims import alone_and_together, combination
 from forgec.schedule.machine import Machine
 from forgec.schedule.reasons import between, listed
 from forgec.schedule.schedule import Bound, Certificate, Phase, Schedule
-from forgec.schedule.simulate import Simulation, middle, simulate
+from forgec.schedule.simulate import Simulation, enough, middle, simulate
 from forgec.schedule.timeline import Bar, channels, group_lanes, reserved, unit_lanes
 
-RUN = 32
-"""Iterations that are simulated of each phase."""
 COLUMNS = 72
 """Of the chart in text."""
 LINE = 110
@@ -190,7 +188,7 @@ def simulated_run(schedule: Schedule, machine: Machine) -> Simulation:
     """Run a schedule; of several phases no more iterations than they have."""
     if len(schedule.phases) == 1:
         return simulate(schedule, machine)
-    return simulate(schedule, machine, [min(phase.graph.trips, RUN) for phase in schedule.phases])
+    return simulate(schedule, machine, [min(phase.graph.trips, enough(schedule)) for phase in schedule.phases])
 
 
 def per_iteration(schedule: Schedule, simulated: Simulation) -> float:

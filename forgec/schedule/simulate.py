@@ -21,6 +21,8 @@ from forgec.schedule.shortened import shortened
 from forgec.schedule.transition import segments
 from forgec.schedule.unrolled import Instance, Unrolled, Wait, unroll
 
+LEAST_RUN, FILLS = 32, 8
+"""Iterations that are run unless told, and how many times more than the buffers of any value."""
 Latency = Callable[[Op, int], int]
 """Of an op in an iteration, in cycles."""
 
@@ -63,7 +65,7 @@ class _Unit:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.held: list[tuple[int, int, int]] = []
-        self.busy = 0
+        self.busy = self.end = 0
 
     def first(self, start: int, cycles: int, amount: int) -> int:
         """The earliest time from ``start`` on."""
@@ -81,6 +83,7 @@ class _Unit:
         self.held = [each for each in self.held if each[1] > now]
         self.held.append((start, start + cycles, amount))
         self.busy += cycles * amount
+        self.end = max(self.end, start + cycles)
 
 
 class Run:
@@ -121,6 +124,8 @@ class Run:
             self.programs[self.instances[index].group].append(index)
         self.units = {name: _Unit(unit.capacity) for name, unit in machine.units.items()}
         self.free = [0] * len(groups)
+        # Nothing starts before the latest start: what units held before it is forgotten.
+        self.now = 0
         self.at = [0] * len(groups)
         self.started: dict[int, int] = {}
         self.done: dict[int, int] = {}
@@ -167,7 +172,7 @@ class Run:
         """Run an op."""
         machine, each = self.machine, self.instances[index]
         wait = each.gets * machine.handover.get
-        start = self.earliest(group, each, ready)
+        start = self.now = self.earliest(group, each, ready)
         for use in each.op.uses:
             self.units[use.unit].hold(start + use.offset, use.cycles, use.amount, start - wait)
         self.free[group] = self.issued[index] = start + each.op.issue + each.puts * machine.handover.put
@@ -178,7 +183,7 @@ class Run:
 
     def earliest(self, group: int, each: Instance, ready: int) -> int:
         """When an op can start: its stream and its units are free."""
-        start = max(self.free[group] + each.gets * self.machine.handover.get, ready)
+        start = max(self.free[group] + each.gets * self.machine.handover.get, ready, self.now)
         while True:
             later = max(
                 (
@@ -229,7 +234,8 @@ class Run:
         )
 
     def utilization(self, cycles: int) -> dict[str, float]:
-        """The share of ``cycles`` for which each unit was held."""
+        """The share for which each unit was held: of ``cycles``, or until the last one is let go of."""
+        cycles = max([cycles, *(unit.end for unit in self.units.values())])
         return {name: unit.busy / (unit.capacity * cycles) for name, unit in self.units.items() if unit.busy and cycles}
 
 
@@ -249,14 +255,19 @@ def middle(ends: Mapping[int, int], cycles: int) -> float:
     return (ends[rest[-1]] - ends[rest[0]]) / (len(rest) - 1) if len(rest) > 1 else float(cycles)
 
 
+def enough(schedule: Schedule) -> int:
+    """Iterations after which the middle half is neither filling nor draining: groups run apart by their buffers."""
+    return max(LEAST_RUN, FILLS * max(schedule.depths.values(), default=0))
+
+
 def simulate(
     schedule: Schedule, machine: Machine, trips: Sequence[int] | None = None, latency: Latency | None = None
 ) -> Simulation:
-    """Run a schedule for ``trips`` iterations of each phase (32 of each unless told).
+    """Run a schedule for ``trips`` iterations of each phase (``enough`` of each unless told).
 
     ``latency`` gives that of ops which are variable, for each iteration; the expected one unless told.
     """
-    counts = list(trips) if trips is not None else [32] * len(schedule.phases)
+    counts = list(trips) if trips is not None else [enough(schedule)] * len(schedule.phases)
     unrolled = unroll(segments(schedule, counts), schedule.group_of)
     run = Run(unrolled, schedule.groups, schedule.depths, machine, latency)
     deadlock = run.run()

@@ -45,6 +45,8 @@ SERIAL = 1.0
 """Deterministic time for that question."""
 MORE_TO_FOLLOW = 8
 """Where what was found is not legal as a whole (no phase may follow the one before), so many more are looked at."""
+GUESSES = 4
+"""Tiles that the heuristic looks at when the time is over, where as many schedules as are asked for are found."""
 LARGE = 24
 """Ops from which on the solver starts from a schedule of the heuristic."""
 Kernel = Sequence[Graph]
@@ -131,6 +133,7 @@ def best_of(searches: Sequence[Search], solver: Solver, k: int) -> list[Found]:
     good, not how good they are.
     """
     found: list[Found] = []
+    guessed = 0
     while True:
         promising = [search for search in searches if search.promise is not None] if k == 1 else []
         best = min(promising, key=lambda search: search.promise or 0, default=None)
@@ -143,12 +146,12 @@ def best_of(searches: Sequence[Search], solver: Solver, k: int) -> list[Found]:
             rows = [search for search in rows if search.key < found[-1].key]
         if not rows:
             return found
-        if found and not solver.budget.left:
-            for search in rows:
-                search.give_up()
-            return found
         search = best if best in rows and best.bracketed else min(rows, key=lambda search: (search.settled, search.key))
-        found = sorted([*found, *search.step(solver, k, most)], key=lambda each: each.key)[:k]
+        over = search.ready and not solver.budget.left
+        # What the heuristic takes is no deterministic time: once that is over, it looks at few tiles.
+        more = search.leave_open(len(found) < k or guessed < GUESSES) if over else search.step(solver, k, most)
+        guessed += over
+        found = sorted([*found, *more], key=lambda each: each.key)[:k]
 
 
 def know_units(graph: Graph, machine: Machine) -> None:
@@ -289,9 +292,6 @@ class Search:
         self.tries += 1
         iis, before = self.iis, self.key[0]
         several: list[Found] = []
-        if not solver.budget.left:
-            self.give_up()
-            return self.guessed()
         place = self.alone.open(iis) if self.probes else None
         if place is not None:
             self.alone.probe(place, iis, solver, self.longest(place, most))
@@ -299,8 +299,7 @@ class Search:
             several, outcome = self.together(iis, solver, k)
             self.best = self.best or (iis if several else None)
             if outcome == "unknown":
-                self.give_up()
-                return several or self.guessed()
+                return several + self.leave_open(not several)
             if outcome == "infeasible":
                 self.rule_out(iis)
             if self.intervals.peek() == iis:
@@ -317,12 +316,13 @@ class Search:
             self.fate = "solved"
         return several
 
-    def give_up(self) -> None:
-        """Leave the next intervals, and all after them, undecided."""
+    def leave_open(self, guess: bool) -> list[Found]:
+        """Give up on the next interval for want of time, and ask the heuristic where ``guess`` says so."""
         self.fate = "undecided"
         self.least_open = self.key
         self.undecided.append(self.iis[-1] * self.unit)
         self.undecided_together.append(self.in_cycles(self.iis))
+        return self.guessed() if guess else []
 
     def rule_out(self, iis: tuple[int, ...]) -> None:
         """Keep that the solver refuted these intervals."""

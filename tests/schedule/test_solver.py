@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from forgec.schedule import solve
 from forgec.schedule.bounds import lower_bounds
 from forgec.schedule.check import check
 from forgec.schedule.graph import Dependence, Graph, Op, Read, Use, Value
+from forgec.schedule.heuristic import Guess, guess_from
 from forgec.schedule.machine import Machine
 from forgec.schedule.model import Model
 from forgec.schedule.schedule import Schedule
@@ -153,6 +156,28 @@ def test_a_time_limit_is_called_one_and_still_gives_a_schedule() -> None:
     ii, bound = schedule.phases[0].ii, certificate.bounds[0].cycles
     assert certificate.status == ("timeout" if ii > bound else "feasible")
     assert certificate.undecided == tuple(range(bound, ii))
+
+
+def test_when_the_time_is_over_few_tiles_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The heuristic's time is not that of the limit: it does not look at each of many tiles."""
+    graph = random_graph(Random(29), roomy_machine())
+    tiles = [[replace(graph, tile={"M": n}, work=Fraction(60 + n, 64))] for n in range(1, 20)]
+    asked = []
+
+    def counted(*args: Any) -> Guess | None:
+        asked.append(args)
+        return guess_from(*args)
+
+    monkeypatch.setattr(solve, "guess_from", counted)
+    found = schedules(tiles, roomy_machine(), limit=0.0)[0]
+    certificate = found.certificate
+    assert certificate is not None
+    assert certificate.status == "timeout"
+    assert 1 <= len(asked) <= solve.GUESSES
+    assert [each["fate"] for each in certificate.alternatives].count("undecided") > solve.GUESSES
+    asked.clear()
+    assert len(schedules(tiles, roomy_machine(), limit=0.0, k=6)) == 6
+    assert len(asked) >= 6
 
 
 def test_a_time_limit_before_anything_is_found_is_an_error() -> None:
