@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from forgec.schedule.graph import Graph, order_in_iteration
+from forgec.schedule.graph import Graph, Use, order_in_iteration
 from forgec.schedule.machine import Machine
 from forgec.schedule.pressure import memory_bounds, register_bounds
 from forgec.schedule.schedule import Bound
@@ -32,12 +32,23 @@ def with_most_warps(kernel: Sequence[Graph]) -> list[Graph]:
 
 
 def unit_bounds(graph: Graph, machine: Machine) -> list[Bound]:
-    """Work of each unit over its capacity."""
+    """Work of each unit over its capacity; and the cycles of what holds more than half of it: of that one thing at a
+    time, in turns."""
     held: dict[str, int] = {}
+    turns: dict[str, int] = {}
     for op in graph.ops:
         for use in op.uses:
             held[use.unit] = held.get(use.unit, 0) + use.cycles * use.amount
-    return [Bound(f"unit {unit}", -(-work // machine.units[unit].capacity)) for unit, work in held.items() if work]
+            if in_turns(use, machine):
+                turns[use.unit] = turns.get(use.unit, 0) + use.cycles
+    found = {unit: -(-work // machine.units[unit].capacity) for unit, work in held.items()}
+    bounds = [Bound(f"unit {unit}", cycles) for unit, cycles in found.items() if cycles]
+    return bounds + [Bound(f"turns of {unit}", cycles) for unit, cycles in turns.items() if cycles > found[unit]]
+
+
+def in_turns(use: Use, machine: Machine) -> bool:
+    """Whether it holds more than half of its unit, beside which there is no room for another that does."""
+    return 2 * use.amount > machine.units[use.unit].capacity
 
 
 def stream_bounds(graph: Graph) -> list[Bound]:
@@ -128,12 +139,16 @@ def length_bound(graph: Graph, machine: Machine) -> int:
     """The least length of one iteration: the critical path, and what its ops need of each unit and stream in turn."""
     head, tail = heads(graph), tails(graph)
     jobs: dict[str, list[tuple[int, int, int]]] = {}
+    turns: dict[str, list[tuple[int, int, int]]] = {}
     for op in graph.ops:
         for use in op.uses:
             end = use.offset + use.cycles
             job = (head[op.name] + use.offset, use.cycles * use.amount, tail[op.name] - end)
             jobs.setdefault(use.unit, []).append(job)
+            if in_turns(use, machine):
+                turns.setdefault(use.unit, []).append((head[op.name] + use.offset, use.cycles, tail[op.name] - end))
     found = [in_turn(row, machine.units[unit].capacity) for unit, row in jobs.items()]
+    found += [in_turn(row, 1) for row in turns.values()]
     ops = {op.name: op for op in graph.ops}
     for names in graph.clusters():
         found.append(in_turn([(head[n], ops[n].issue, tail[n] - ops[n].issue) for n in names if ops[n].issue], 1))

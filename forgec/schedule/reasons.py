@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from forgec.schedule.bounds import in_turns
 from forgec.schedule.graph import Graph
 from forgec.schedule.machine import Machine
 from forgec.schedule.pressure import least_life, taken
@@ -39,6 +40,8 @@ def reason(bound: Bound, graph: Graph, machine: Machine) -> Reason:
     kind, _, rest = bound.name.partition(" ")
     if kind == "unit" and rest in machine.units:
         return of_unit(bound, rest, graph, machine)
+    if kind == "turns":
+        return of_turns(bound, rest.partition("of ")[2], graph, machine)
     if kind == "recurrence":
         return of_recurrence(bound, rest.split(" -> "), graph)
     cluster = next((names for names in graph.clusters() if rest.partition("of ")[2] == names[0]), None)
@@ -65,6 +68,19 @@ def of_unit(bound: Bound, unit: str, graph: Graph, machine: Machine) -> Reason:
     )
     over = f"{found.total} cycles" if capacity == 1 else f"{found.total} cycles over {capacity} at once"
     return Reason(found.text, found.terms, f"{over}: no interval is below {bound.cycles}")
+
+
+def of_turns(bound: Bound, unit: str, graph: Graph, machine: Machine) -> Reason:
+    """What holds more than half of a unit."""
+    capacity = machine.units[unit].capacity
+    terms = [
+        Term(op.name, use.cycles, f"{use.amount} of {capacity}")
+        for op in graph.ops
+        for use in op.uses
+        if use.unit == unit and use.cycles and in_turns(use, machine)
+    ]
+    text = f"each of these holds more than half of {unit}, so that they take turns"
+    return Reason(text, tuple(terms), f"{bound.cycles} cycles after one another: no interval is below it")
 
 
 def of_stream(bound: Bound, cluster: list[str], graph: Graph) -> Reason:

@@ -15,9 +15,10 @@ from forgec.schedule.bounds import lower_bounds
 from forgec.schedule.check import check
 from forgec.schedule.graph import Dependence, Graph, Op, Read, Use, Value
 from forgec.schedule.heuristic import Guess, guess_from
-from forgec.schedule.machine import Machine
+from forgec.schedule.machine import Machine, Unit
 from forgec.schedule.model import Model
-from forgec.schedule.schedule import Schedule
+from forgec.schedule.reasons import reason
+from forgec.schedule.schedule import Bound, Schedule
 from forgec.schedule.solve import schedules
 from forgec.schedule.solver import Solver
 from forgec.schedule.violation import Violation
@@ -269,3 +270,17 @@ def test_what_the_checker_rejects_is_never_returned(monkeypatch: pytest.MonkeyPa
     with pytest.raises(ForgeError) as caught:
         schedules([[graph]], machine)
     assert caught.value.code == "FORGE-S002"
+
+
+def test_what_holds_more_than_half_of_a_unit_takes_turns() -> None:
+    """Three of four at a time: their cycles add up, whatever the work over the capacity is."""
+    four = replace(roomy_machine(), units={"a": Unit(4, "made up")})
+    ops = tuple(Op(f"op{n}", "op", 0, 1, (Use("a", 5, 0, 3 if n else 1),)) for n in range(4))
+    graph = Graph("turns", ops)
+    assert lower_bounds(graph, four)[0] == Bound("turns of a", 15)
+    schedule = solved([graph], four)
+    assert schedule is not None
+    assert schedule.phases[0].ii == 15
+    why = reason(Bound("turns of a", 15), graph, four)
+    assert [term.name for term in why.terms] == ["op1", "op2", "op3"]
+    assert why.total == 15
