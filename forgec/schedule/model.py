@@ -172,7 +172,8 @@ class Model:
         # What both need at one time: by itself each may need its most while the other needs little. A third cluster
         # may bring warps, and with them threads that have registers.
         most = 4 * 32 * max(self.sizes) * max(facts.most - facts.reserve, 0)
-        if self.on("registers") and self.least_registers(both) > most:
+        held = self.on("registers") and self.on("dependences")
+        if held and self.least_registers(both) > most:
             return True
         return self.on("streams") and any(
             sum(op.issue for op in graph.ops if op.name in set(both)) > ii
