@@ -13,7 +13,7 @@ from math import inf
 from forgec.schedule.graph import Graph, tied
 from forgec.schedule.intervals import Intervals
 from forgec.schedule.machine import Machine
-from forgec.schedule.model import Model
+from forgec.schedule.model import Model, firsts_of_parts
 from forgec.schedule.solver import ALONE, Solver
 
 EFFORTS = (inf,)
@@ -41,21 +41,27 @@ def parts_of(graph: Graph) -> list[int]:
 
 def move_freely(model: Model) -> None:
     """Leave out schedules that differ in how many intervals later ops run than others which they have no value or
-    dependence in common with, directly or through others. For models that are asked nothing of lengths."""
+    dependence in common with, directly or through others. For models that are asked nothing of lengths.
+
+    Of what has equal parts in it, their first ops are what stays; they are put in order by changing places, which
+    leaves each within an interval of the anchor only where that is the first of them.
+    """
     for times in model.times:
         names = [op.name for op in times.graph.ops]
         roots = tied(names, [(source, target) for source, target, _, _ in times.graph.precedences()])
+        firsts = [op.name for op in firsts_of_parts(times.graph)]
         fixed = {roots[times.anchor]}
-        for name in names:
+        if model.equal and firsts and times.anchor != firsts[0]:
+            fixed.update(roots[name] for name in firsts)
+        for name in (*firsts, *names):
             if roots[name] not in fixed:
                 fixed.add(roots[name])
                 model.cp.add(times.stage[name] == 0)
         # Of two equal halves the second is not more than half a turn behind the first: else it is before it.
-        halves = [[op for op in times.graph.ops if op.part == part] for part in parts_of(times.graph)]
-        if len(halves) == 2 and len(halves[0]) + len(halves[1]) == len(names):
-            first, second = (row[0] for row in halves)
-            if first.name == times.anchor and first.twin == second.twin and roots[first.name] != roots[second.name]:
-                model.cp.add(2 * times.slot[second.name] <= times.ii)
+        if len(firsts) == 2 and model.equal and all(op.part is not None for op in times.graph.ops):
+            first, second = firsts
+            if first == times.anchor and roots[first] != roots[second]:
+                model.cp.add(2 * times.slot[second] <= times.ii)
 
 
 @dataclass

@@ -101,13 +101,16 @@ def life(found: Unrolled, stored: Stored) -> tuple[int, int]:
     return found.instances[stored.taker].start + stored.value.begin, max(ends)
 
 
-def freed(found: Unrolled, stored: Stored, machine: Machine) -> int:
-    """When its buffer may be taken again: its producer is done, and its readers, who start before who takes it."""
+def freed(found: Unrolled, stored: Stored, begin: int, machine: Machine) -> int:
+    """When its buffer may be taken again: its producer is done, and its readers, who start before who takes it.
+
+    ``begin``: of the value that takes it, which is that of another loop's graph where one loop follows another.
+    """
     hop = machine.handover.latency if found.crosses(stored) else 0
     producer = found.instances[stored.producer]
     ends = [producer.start + producer.op.latency]
     for reader, release in stored.reads:
-        ends.append(found.instances[reader].start + max(release, stored.value.begin) + hop)
+        ends.append(found.instances[reader].start + max(release, begin) + hop)
     return max(ends)
 
 
@@ -115,7 +118,7 @@ def rings(found: Unrolled, depths: Mapping[str, int], machine: Machine) -> Itera
     """4: a buffer is not written again before its last reader is done with it."""
     for name, ring in found.rings.items():
         for old, new in zip(ring, ring[depths[name] :], strict=False):
-            release = freed(found, old, machine)
+            release = freed(found, old, new.value.begin, machine)
             acquire, _ = life(found, new)
             if acquire < release:
                 writer = said(found.instances[new.taker])

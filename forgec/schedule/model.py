@@ -27,6 +27,7 @@ from forgec.schedule.joined import joined_clusters, joined_ops, kept_apart
 from forgec.schedule.machine import Machine
 from forgec.schedule.pressure import least_bytes
 from forgec.schedule.schedule import freed, ordered_depths, transfer
+from forgec.schedule.symmetry import equal_parts
 
 FAMILIES = (
     "streams",
@@ -171,7 +172,8 @@ class Model:
         # What both need at one time: by itself each may need its most while the other needs little. A third cluster
         # may bring warps, and with them threads that have registers.
         most = 4 * 32 * max(self.sizes) * max(facts.most - facts.reserve, 0)
-        if self.on("registers") and self.least_registers(both) > most:
+        held = self.on("registers") and self.on("dependences")
+        if held and self.least_registers(both) > most:
             return True
         return self.on("streams") and any(
             sum(op.issue for op in graph.ops if op.name in set(both)) > ii
@@ -434,30 +436,51 @@ class Model:
     # Symmetry
 
     def _twins(self) -> None:
-        """Of ops that only differ in their part, a smaller part starts earlier, by the first op of each part."""
+        """Of parts that may change places a smaller one starts earlier, by the first op of each."""
+        self.equal = equal_parts(self.graphs)
         for times in self.times[:1]:
-            firsts: dict[str, list[Op]] = {}
-            for op in times.graph.ops:
-                if op.part is not None:
-                    firsts.setdefault(op.twin or "", []).append(op)
-            if firsts:
-                row = sorted(next(iter(firsts.values())), key=lambda op: op.part or 0)
-                for one, other in pairwise(row):
+            for one, other in pairwise(firsts_of_parts(times.graph)):
+                if (one.part, other.part) in self.equal:
                     self.cp.add(times.start[one.name] <= times.start[other.name])
 
 
+def firsts_of_parts(graph: Graph) -> list[Op]:
+    """The first op that belongs to a part, and its twins, in the order of their parts."""
+    first = next((op for op in graph.ops if op.part is not None), None)
+    if first is None:
+        return []
+    return sorted(
+        (op for op in graph.ops if op.part is not None and op.twin == first.twin), key=lambda op: op.part or 0
+    )
+
+
 def horizons(graphs: Sequence[Graph], iis: Sequence[int], machine: Machine, quantum: int) -> list[int]:
-    """For each phase the longest that an iteration may take: all ops after one another, each after an interval, and
-    after as many more as what it reads may be older than one iteration."""
+    """For each phase the longest that an iteration may take: all ops after one another, with all that they hold, hand
+    over and are late with, each after an interval, and after as many more as what it reads may be older than one
+    iteration."""
     handover, found = machine.handover, []
-    hop = sum(-(-n // quantum) for n in (handover.put, handover.get, handover.latency))
+    put, get, latency = (-(-n // quantum) for n in (handover.put, handover.get, handover.latency))
     for graph, ii in zip(graphs, iis, strict=True):
-        costs = sum(op.span for op in graph.ops) + len(graph.values) * hop
+        costs = sum(busy(graph).values())
+        # Each reader in another group takes a value over by itself.
+        costs += sum(put + latency + get * max(1, len({read.op for read in value.reads})) for value in graph.values)
         costs += sum(-(-transfer(machine, value) // quantum) for value in graph.values)
         costs += sum(each.delay for each in graph.dependences)
         older = sum(max([0, *(read.distance - 1 for read in value.reads)]) for value in graph.values)
         older += sum(max(0, each.distance - 1) for each in graph.dependences)
         found.append(costs + ii * (len(graph.ops) + older))
+    return found
+
+
+def busy(graph: Graph) -> dict[str, int]:
+    """Cycles from the start of each op until nothing of it is left: its stream, its result (if late), what it holds,
+    and what it reads."""
+    found = {
+        op.name: max([op.issue, op.latency + op.late, *(u.offset + u.cycles for u in op.uses)]) for op in graph.ops
+    }
+    for value in graph.values:
+        for read in value.reads:
+            found[read.op] = max(found[read.op], freed(value, read))
     return found
 
 

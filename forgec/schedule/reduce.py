@@ -388,7 +388,7 @@ def between(
         for place, new in enumerate(ring[:depth]):
             back = -(-(depth - place) // count)
             old = ring[place - depth + back * count]
-            delay = max(0, freed(unrolled, old, machine) - life(unrolled, new)[0])
+            delay = max(0, freed(unrolled, old, new.value.begin, machine) - life(unrolled, new)[0])
             for copy in range(copies):
                 # Loops of one turn come in the order of their copies.
                 earlier = copy - back if name in kept else copy - back * copies

@@ -111,6 +111,8 @@ def live(model: Model, times: Times, horizon: int, beyond: cp_model.IntVar | Non
         for index, names in enumerate(model.clusters):
             if group < len(model.member[index]):
                 member = model.member[index][group]
-                cp.add(usable >= model.least_registers(names)).only_enforce_if(member)
+                if model.on("dependences"):
+                    # What an op reads is there when it starts, and so are all values that it reads.
+                    cp.add(usable >= model.least_registers(names)).only_enforce_if(member)
                 area = [value.size * lives[value.name] for value, *_, clusters in ranges if index in clusters]
                 cp.add(times.ii * usable >= sum(area)).only_enforce_if(member)

@@ -35,7 +35,9 @@ distance :math:`k` in the first iterations of a phase reads what the last iterat
 10. *Transitions*: a phase of :math:`n` iterations from :math:`B` on is followed by the next one from
    :math:`B + n\,II + T` on, :math:`T \ge 0`: what draining the one and filling the other costs beyond their steady
    states. Over all instances of both (``unrolled.py``), not modulo anything, rules 1 to 4 and 6 hold, and a value of
-   both is produced in their order. At :math:`T = 0` the next loop begins as the next iteration would have.
+   both is produced in their order; the :math:`begin` up to which a reader has its buffer is that of the value which
+   takes it. At :math:`T = 0` the next loop begins as the next iteration would have. All this holds for the trips of
+   the graphs, and for so many that nothing new happens: how often a loop runs may differ from program to program.
 """
 
 from __future__ import annotations

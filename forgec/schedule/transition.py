@@ -122,7 +122,7 @@ def lateness(found: Unrolled, schedule: Schedule, machine: Machine) -> Iterator[
             extra = hop if found.crosses(old) else 0
             for reader, release in old.reads:
                 if found.instances[reader].segment != producer.segment:
-                    ends.append(found.instances[reader].start + max(release, old.value.begin) + extra)
+                    ends.append(found.instances[reader].start + max(release, new.value.begin) + extra)
             yield max(ends) - producer.start - new.value.begin
 
 
