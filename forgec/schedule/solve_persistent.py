@@ -24,9 +24,9 @@ from forgec.schedule.model import Model, horizons
 from forgec.schedule.persistent import Persistent, Placed, program_bounds
 from forgec.schedule.reduce import Reduced
 from forgec.schedule.schedule import Certificate, Schedule
+from forgec.schedule.search import LOOKS_SERIAL
 from forgec.schedule.shortened import lengthened
 from forgec.schedule.solution import hint, named_groups, read_solution
-from forgec.schedule.solve import LOOKS_SERIAL
 from forgec.schedule.solver import Budget, Solver
 from forgec.schedule.tile import Tile
 from forgec.schedule.turn_bounds import Turn, lengths, plainly, turn_of, unrefuted

@@ -16,7 +16,7 @@ from forgec.schedule.graph import Graph
 from forgec.schedule.machine import Machine
 from forgec.schedule.model import Model
 from forgec.schedule.schedule import Schedule
-from forgec.schedule.solve import Search as LoopSearch
+from forgec.schedule.search import Search as LoopSearch
 from forgec.schedule.solve import schedules
 from forgec.schedule.solver import SHARE, Budget, Solver
 from forgec.schedule.tile import Tile

@@ -13,7 +13,8 @@ from forgec.schedule.graph import Dependence, Graph, Op, Read, Use, Value
 from forgec.schedule.machine import Machine
 from forgec.schedule.misfits import misfits
 from forgec.schedule.model import FAMILIES, MOST_DEPTH, Model
-from forgec.schedule.solve import Search, schedules
+from forgec.schedule.search import Search
+from forgec.schedule.solve import schedules
 from forgec.schedule.solver import Budget, Solver
 from tests.schedule.small import random_graph, random_machine, roomy_machine
 

@@ -20,7 +20,8 @@ from forgec.schedule.graph import Dependence, Graph, Op, Read, Use, Value
 from forgec.schedule.machine import Machine
 from forgec.schedule.model import FAMILIES, Model, anchor_of
 from forgec.schedule.schedule import Phase, Schedule
-from forgec.schedule.solve import Search, schedules
+from forgec.schedule.search import Search
+from forgec.schedule.solve import schedules
 from forgec.schedule.solver import Solver
 from tests.schedule.small import (
     Steps,
