@@ -16,9 +16,6 @@ from forgec.schedule.machine import Machine
 from forgec.schedule.model import Model, firsts_of_parts
 from forgec.schedule.solver import ALONE, Solver
 
-EFFORTS = (inf,)
-"""Deterministic time for which a question is asked, then again, and at last."""
-
 
 def parts_only(graph: Graph) -> Graph:
     """The graph without the ops that belong to no part: a relaxation, in which parts often have nothing in common but
@@ -69,8 +66,9 @@ class Alone:
     """The phases (scaled) of one kernel at one tile, each by itself.
 
     ``low`` is kept by ``intervals``: the shortest of each phase that is not refuted. ``high``: the shortest at which it
-    is known to be possible. ``parted``: the same of its parts by themselves. ``step``: what is tried beyond ``low``.
-    ``effort``: how often a phase was asked in vain. ``places``: slots and stages at ``high``.
+    is known to be possible, with ``places``, slots and stages of it. ``parted``: the same of its parts by themselves.
+    ``failed``: how often it was not possible, by which what is tried next is further from ``low``. ``unknown``: phases
+    and intervals of which the limit left open what they are.
     """
 
     graphs: Sequence[Graph]
@@ -79,9 +77,8 @@ class Alone:
     intervals: Intervals
     high: dict[int, int] = field(default_factory=dict)
     parted: dict[int, int] = field(default_factory=dict)
-    step: dict[int, int] = field(default_factory=dict)
+    failed: dict[int, int] = field(default_factory=dict)
     places: dict[int, dict[str, tuple[int, int]]] = field(default_factory=dict)
-    effort: dict[int, int] = field(default_factory=dict)
     unknown: set[tuple[int, int]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -96,10 +93,9 @@ class Alone:
         return len(parts_of(graph)) > 1 and any(op.part is None for op in graph.ops)
 
     def open(self, iis: Sequence[int]) -> int | None:
-        """A phase of which it is not known whether it is possible at its interval: the one that was asked for the
-        shortest time, and of these the one that runs most often."""
+        """A phase of which it is not known whether it is possible at its interval: the one that runs most often."""
         places = [place for place, ii in enumerate(iis) if not self.known(place, ii)]
-        return min(places, key=lambda p: (self.effort.get(p, 0), -self.intervals.trips[p]), default=None)
+        return max(places, key=lambda place: self.intervals.trips[place], default=None)
 
     def known(self, place: int, ii: int) -> bool:
         """Whether a phase is known to be possible, or nothing is to be found out."""
@@ -111,27 +107,24 @@ class Alone:
         ii = low = iis[place]
         if self.intervals.stretch[place]:
             high = self.high.get(place)
-            ii += self.step.get(place, 0) if high is None else (high - low) // 2
+            ii += 2 ** max(self.failed.get(place, 0) - 1, 0) - 1 if high is None else (high - low) // 2
             ii = max(low, min(ii, self.intervals.most[place], ii if most is None else most))
-        effort = self.effort.get(place, 0)
-        outcome = self.asked(place, [*iis[:place], ii, *iis[place + 1 :]], solver, EFFORTS[effort])
+        outcome = self.asked(place, [*iis[:place], ii, *iis[place + 1 :]], solver)
         if outcome == "infeasible":
             self.intervals.refute(place, ii)
-            self.step[place] = 2 * self.step.get(place, 0) + 1
+            self.failed[place] = self.failed.get(place, 0) + 1
         elif outcome != "unknown":
             self.high[place] = ii
-        elif effort + 1 < len(EFFORTS):
-            self.effort[place] = effort + 1
         else:
             self.unknown.add((place, low))
 
-    def asked(self, place: int, iis: Sequence[int], solver: Solver, time: float) -> str:
+    def asked(self, place: int, iis: Sequence[int], solver: Solver) -> str:
         """Of a phase at its interval: ``infeasible``, ``unknown`` or what the solver says of a solution."""
         ii = iis[place]
         if self.relaxed and self.intervals.stretch[place] and ii < self.parted.get(place, ii + 1):
             model = Model(self.relaxed, iis, self.machine, self.unit, alone=place)
             move_freely(model)
-            outcome = solver.run(model, ALONE, time, strong=True)[1]
+            outcome = solver.run(model, ALONE, strong=True)[1]
             if outcome == "infeasible":
                 return "infeasible"
             if outcome != "unknown":
@@ -140,7 +133,7 @@ class Alone:
         for name, (slot, stage) in self.places.get(place, {}).items():
             model.cp.add_hint(model.times[0].slot[name], min(slot, ii - 1))
             model.cp.add_hint(model.times[0].stage[name], stage)
-        run, outcome = solver.run(model, ALONE, time)
+        run, outcome = solver.run(model, ALONE)
         if outcome in ("optimal", "feasible"):
             (times,) = model.times
             slots, stages = times.slot, times.stage
