@@ -192,9 +192,10 @@ CATALOG: dict[str, Entry] = {
         "Take smaller tiles or fewer sub-tiles, or a machine with more of what the message names.",
     ),
     "FORGE-S002": Entry(
-        "no schedule within the time limit",
-        "The solver neither found a schedule nor proved that there is none before its time was over.",
-        "Raise --time-limit. This says nothing about whether a schedule exists.",
+        "no schedule was found",
+        "The solver neither found a schedule nor proved that there is none before its time was over, or before it had "
+        "looked at as many as it does where what it finds is not legal as a whole.",
+        "Raise --time-limit, or make one of the loops smaller. This says nothing about whether a schedule exists.",
     ),
     "FORGE-S010": Entry(
         "a schedule is not legal",

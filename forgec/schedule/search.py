@@ -77,6 +77,8 @@ class Search:
         self.iis = tuple(row[0].cycles for row in self.bounds)
         self.tries = 0
         self.circles: list[Circle] = []
+        # Why what the solver found is not legal as a whole, if so.
+        self.stuck = ""
         # Whether phases that are possible one by one have not been so together.
         self.doubtful = False
         self.least_open = self.key
@@ -300,8 +302,17 @@ class Search:
 
         The model says nothing of one rule, the order of waits, beyond the buffers that it needs.
         """
-        found = [each for solution in several if (each := self.found(solution, iis))]
-        return [each for each in found if not check(replace(each.schedule, certificate=None), self.machine)]
+        legal: list[Found] = []
+        for solution in several:
+            each = self.found(solution, iis)
+            wrong = check(replace(each.schedule, certificate=None), self.machine) if each else []
+            if each is None:
+                self.stuck = "the loops of those that were looked at cannot follow each other"
+            elif wrong:
+                self.stuck = f"of those that were looked at {wrong[0].text}"
+            else:
+                legal.append(each)
+        return legal
 
     def solution_of(self, guess: Guess) -> Solution:
         """A schedule of the heuristic."""

@@ -61,9 +61,11 @@ def schedules(
                 break
     if not found:
         if open_ones:
-            raise error(
-                "FORGE-S002", f"no schedule of {kernels[0][0].name} was found within the time limit of {limit:g}"
-            )
+            name = kernels[0][0].name
+            why = next((search.stuck for search in open_ones if search.stuck), "")
+            if solver.budget.left and why:
+                raise error("FORGE-S002", f"no schedule of {name} was found: {why}")
+            raise error("FORGE-S002", f"no schedule of {name} was found within the time limit of {limit:g}")
         first = min(searches, key=lambda search: search.key)
         if not first.ready:
             first.prepare()

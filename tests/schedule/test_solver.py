@@ -270,6 +270,7 @@ def test_what_the_checker_rejects_is_never_returned(monkeypatch: pytest.MonkeyPa
     with pytest.raises(ForgeError) as caught:
         schedules([[graph]], machine)
     assert caught.value.code == "FORGE-S002"
+    assert "of those that were looked at as if" in str(caught.value)
 
 
 def test_what_holds_more_than_half_of_a_unit_takes_turns() -> None:
