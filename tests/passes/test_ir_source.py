@@ -78,6 +78,21 @@ def test_types_with_other_parameters_than_they_have(kind: str, message: str):
     assert diagnostic.location.line == 2
 
 
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ('ii = 8, bound = 9, binding = "x", stages = 1, status = optimal', "the interval 8 is below its bound 9"),
+        ('ii = 8, bound = 8, binding = "x", stages = 1, status = best', "expected one of optimal, feasible, timeout"),
+        ('ii = 8, bound = 8, binding = "x", stages = 1', "expected ','"),
+    ],
+)
+def test_summaries_of_schedules_that_say_what_cannot_be(numbers: str, message: str):
+    with pytest.raises(ForgeError) as caught:
+        fakes.parse(f'"test.op"() {{a = #warp.schedule<{numbers}>}} : () -> ()')
+    assert caught.value.code == "FORGE-I001"
+    assert message in str(caught.value)
+
+
 def test_a_missing_quote_is_found_at_once():
     with pytest.raises(ForgeError, match="closing string literal"):
         parse(Piece("t.mlir", '"' + "a" * 100_000, 1), ir_source.context())

@@ -24,7 +24,7 @@ class KernelOp(Kernel):
     ::
 
         warp.kernel @attention(%q : !tile.block<…>, …) writes [3] grid [4, 8]
-            schedule #warp.schedule<ii = 2048, bound = 2048, binding = "unit tensor_core", stages = 2> {
+            schedule #warp.schedule<ii = 2048, bound = 2048, binding = "unit sfu", stages = 2, status = optimal> {
           %keys = aref.create depth 2 readers 2 in "shared" : !aref.ring<tensor<128x64xbf16>>
           warp.group "load" warps 1 registers 24 { … }
           warp.group "consumer.0" warps 4 registers 240 { … }

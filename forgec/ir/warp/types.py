@@ -12,6 +12,8 @@ from forgec.ir.attributes import BareAttr, DialectType
 
 MEMORIES = ("register", "shared", "tensor")
 """Where a tile lies."""
+STATUSES = ("optimal", "feasible", "timeout")
+"""What is proved of a schedule."""
 
 
 @irdl_attr_definition
@@ -36,20 +38,22 @@ TOKEN = TokenType()
 @dataclass(frozen=True)
 class ScheduleSummary:
     """What a reader of a scheduled kernel wants to know: the interval in cycles, the bound below it and what it comes
-    from, and how many iterations are under way at once.
+    from, how many iterations are under way at once, and what is proved: ``optimal`` (there is no better one),
+    ``feasible`` (none of a shorter interval), ``timeout`` (the time for it was over).
     """
 
     ii: int
     bound: int
     binding: str
     stages: int
+    status: str
 
 
 @irdl_attr_definition
 class ScheduleAttr(BareAttr[ScheduleSummary]):
-    """``#warp.schedule<ii = 2048, bound = 2048, binding = "unit tensor_core", stages = 2>``: cycles between the begins
-    of two iterations, the largest lower bound of that, what the bound comes from, and how many iterations are under way
-    at once.
+    """``#warp.schedule<ii = 2048, bound = 2048, binding = "unit tensor_core", stages = 2, status = optimal>``: cycles
+    between the begins of two iterations, the largest lower bound of that, what the bound comes from, how many
+    iterations are under way at once, and what is proved (``optimal``, ``feasible`` or ``timeout``).
     """
 
     name = "warp.schedule"
@@ -69,8 +73,18 @@ class ScheduleAttr(BareAttr[ScheduleSummary]):
         parser.parse_punctuation("=")
         binding = parser.parse_str_literal()
         parser.parse_punctuation(",")
-        return ScheduleSummary(ii, bound, binding, number("stages"))
+        stages = number("stages")
+        parser.parse_punctuation(",")
+        parser.parse_keyword("status")
+        parser.parse_punctuation("=")
+        status = parser.parse_identifier()
+        if status not in STATUSES:
+            parser.raise_error(f"expected one of {', '.join(STATUSES)}")
+        if ii < bound:
+            parser.raise_error(f"the interval {ii} is below its bound {bound}")
+        return ScheduleSummary(ii, bound, binding, stages, status)
 
     def text(self) -> str:
         found = self.data
-        return f'ii = {found.ii}, bound = {found.bound}, binding = "{found.binding}", stages = {found.stages}'
+        numbers = f'ii = {found.ii}, bound = {found.bound}, binding = "{found.binding}", stages = {found.stages}'
+        return f"{numbers}, status = {found.status}"

@@ -238,4 +238,5 @@ def _summary(schedule: Schedule, machine: Machine) -> ScheduleSummary:
     """Of several loops that of the one that takes most cycles."""
     phase = max(schedule.phases, key=lambda phase: phase.ii * phase.graph.trips)
     largest = max(bounds_of(schedule, phase, machine), key=lambda bound: bound.cycles)
-    return ScheduleSummary(phase.ii, largest.cycles, largest.name, phase.stages)
+    status = schedule.certificate.status if schedule.certificate else "timeout"
+    return ScheduleSummary(phase.ii, largest.cycles, largest.name, phase.stages, status)

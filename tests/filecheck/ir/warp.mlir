@@ -1,7 +1,7 @@
 // RUN: forgec opt %s | forgec opt - | filecheck %s
 
 // CHECK-LABEL: warp.kernel @groups
-// CHECK-SAME:    writes [1] grid [2] schedule #warp.schedule<ii = 512, bound = 500, binding = "unit tensor_core", stages = 2>
+// CHECK-SAME:    writes [1] grid [2] schedule #warp.schedule<ii = 512, bound = 500, binding = "unit tensor_core", stages = 2, status = optimal>
 // CHECK:         %[[A:.*]] = aref.create depth 2 readers 2 in "shared" : !aref.ring<tensor<16x16xf32>>
 // CHECK:         %[[S:.*]] = aref.create depth 1 in "tensor" : !aref.ring<tensor<16x16xf32>>
 // CHECK:         warp.group "load" warps 1 registers 24 {
@@ -16,7 +16,7 @@
 // CHECK-NEXT:      aref.put %[[S]][%z], %[[P]] : !aref.ring<tensor<16x16xf32>>
 // CHECK:         warp.group "store" warps 4 registers 240 {
 // CHECK:           %{{.*}} = warp.copy %{{.*}} : tensor<16x16xf32>
-warp.kernel @groups(%x: !tile.block<tensor<32x16xf32>>, %y: !tile.block<tensor<32x16xf32>>) writes [1] grid [2] schedule #warp.schedule<ii = 512, bound = 500, binding = "unit tensor_core", stages = 2> {
+warp.kernel @groups(%x: !tile.block<tensor<32x16xf32>>, %y: !tile.block<tensor<32x16xf32>>) writes [1] grid [2] schedule #warp.schedule<ii = 512, bound = 500, binding = "unit tensor_core", stages = 2, status = optimal> {
   %p = tile.program_id 0
   %z = tile.index 0() : () -> index
   %a = aref.create depth 2 readers 2 in "shared" : !aref.ring<tensor<16x16xf32>>

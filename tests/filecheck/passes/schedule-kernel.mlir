@@ -31,7 +31,7 @@ tile.kernel @row_sum(%x: !tile.block<tensor<4x96xf32>>, %y: !tile.block<tensor<4
 
 // The loop of a product: one group loads, one multiplies.
 // CHECK-LABEL: warp.kernel @linear
-// CHECK-SAME:    grid [2] schedule #warp.schedule<ii = {{.*}}, bound = {{.*}}, binding = "{{.*}}", stages = {{.*}}>
+// CHECK-SAME:    grid [2] schedule #warp.schedule<ii = {{.*}}, bound = {{.*}}, binding = "{{.*}}", stages = {{.*}}, status = {{.*}}>
 // CHECK:         %[[TRIPS:.*]] = tile.index floordiv(n0 + 63, 64)()
 // CHECK-DAG:     %[[A:a_ring]] = aref.create depth {{.*}} in "shared" : !aref.ring<tensor<64x64xbf16>>
 // CHECK-DAG:     %[[B:b_ring]] = aref.create depth {{.*}} in "shared" : !aref.ring<tensor<64x64xbf16>>
