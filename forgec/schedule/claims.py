@@ -113,11 +113,14 @@ def about_search(schedule: Schedule, stated: Certificate) -> Iterator[str]:
         if list(several) != sorted(set(several)):
             yield f"its {title} intervals are not in their order, or some are there twice"
         own = [phase.ii for phase in schedule.phases]
+        stretch = title == "refuted" and all(stretches(phase.graph) for phase in schedule.phases)
         for row in together:
             if len(row) != len(own) or len(own) < 2 or not any(row) or any(ii and (ii < 1 or ii % unit) for ii in row):
                 yield f"{row} is said to be {title}: those are no intervals of its {len(own)} loops"
             elif all(ii in (None, mine) for ii, mine in zip(row, own, strict=True)):
                 yield f"{combination(row)} are said to be {title}, and this schedule has them"
+            elif stretch and all(ii is None or mine <= ii for ii, mine in zip(row, own, strict=True)):
+                yield f"{combination(row)} are said to be {title}, and this schedule has shorter ones"
     both = set(stated.refuted) & set(stated.undecided)
     if both:
         yield f"the interval {min(both)} is said to be refuted, and undecided"

@@ -45,13 +45,15 @@ class Intervals:
 
     def refute_together(self, iis: tuple[int, ...]) -> None:
         """Leave out what is impossible together; and what is shorter in all phases, if these stretch."""
+        if all(self.stretch):
+            self.together = [each for each in self.together if not below(each, iis)]
         self.together.append(iis)
 
-    def possible(self, iis: Sequence[int]) -> bool:
-        """Whether they are not among those that are impossible together."""
+    def refuting(self, iis: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Intervals that are impossible together, by which these are as well."""
         if not all(self.stretch):
-            return tuple(iis) not in self.together
-        return not any(all(ii <= other for ii, other in zip(iis, each, strict=True)) for each in self.together)
+            return iis if iis in self.together else None
+        return next((each for each in self.together if below(iis, each)), None)
 
     @property
     def count(self) -> int:
@@ -66,25 +68,34 @@ class Intervals:
             if place is not None:
                 # All that come after and are not left out have a longer interval of this phase.
                 heapq.heappop(self.heap)
-                self._longer(iis, place)
-            elif self.possible(iis):
+                self._longer(iis, place, iis[place])
+                continue
+            known = self.refuting(iis)
+            if known is None:
                 return iis
-            else:
-                self.pop()
+            # All that come after and are not left out have an interval of some phase that is longer than that.
+            heapq.heappop(self.heap)
+            for place, ii in enumerate(known):
+                self._longer(iis, place, ii)
         return None
 
     def pop(self) -> None:
         """Leave out the cheapest."""
         iis = heapq.heappop(self.heap)[1]
-        for place in range(len(iis)):
-            self._longer(iis, place)
+        for place, ii in enumerate(iis):
+            self._longer(iis, place, ii)
 
-    def _longer(self, iis: tuple[int, ...], place: int) -> None:
-        """The next interval of one phase, if there is one."""
-        ii = iis[place] + 1
+    def _longer(self, iis: tuple[int, ...], place: int, ii: int) -> None:
+        """The next interval of one phase after ``ii``, if there is one."""
+        ii += 1
         while ii in self.refuted[place]:
             ii += 1
         longer = (*iis[:place], ii, *iis[place + 1 :])
         if ii <= self.most[place] and longer not in self.seen:
             self.seen.add(longer)
             heapq.heappush(self.heap, (self.cycles(longer), longer))
+
+
+def below(iis: Sequence[int], others: Sequence[int]) -> bool:
+    """Whether none is longer than the other's of its phase."""
+    return all(ii <= other for ii, other in zip(iis, others, strict=True))

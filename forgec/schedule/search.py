@@ -249,7 +249,18 @@ class Search:
         for place in alone:
             self.intervals.refute(place, iis[place])
         if not alone:
-            self.intervals.refute_together(iis)
+            self.intervals.refute_together(self.furthest(iis) if all(self.intervals.stretch) else iis)
+
+    def furthest(self, iis: tuple[int, ...]) -> tuple[int, ...]:
+        """Intervals that are as long as they may be while buffers still do not fit together."""
+        corner = list(iis)
+        for place in reversed(range(len(iis))):
+            low, high = corner[place], self.intervals.most[place] + 1
+            while high - low > 1:
+                corner[place] = (low + high) // 2
+                low, high = (corner[place], high) if self.rings.too_many(corner) else (low, corner[place])
+            corner[place] = low
+        return tuple(corner)
 
     def together(self, iis: tuple[int, ...], solver: Solver, k: int) -> tuple[list[Found], str]:
         """Schedules of all phases, or what refutes the intervals."""
@@ -401,7 +412,9 @@ class Search:
             for ii in sorted(row)
         ]
         known = {(place, ii) for row in alone for place, ii in enumerate(row) if ii is not None}
-        refuted = {self.in_cycles(row) for row in self.intervals.together if self.cycles(row) < own}
+        # Where phases stretch, dearer ones may be what refutes cheaper ones.
+        every = all(self.intervals.stretch)
+        refuted = {self.in_cycles(row) for row in self.intervals.together if every or self.cycles(row) < own}
         others = sorted(row for row in refuted if not any(each in known for each in enumerate(row)))
         undecided = tuple(sorted({row for row in self.undecided_together if self.cycles(row) < own}))
         return replace(certificate, refuted_together=(*alone, *others), undecided_together=undecided)

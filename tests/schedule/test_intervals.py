@@ -9,11 +9,15 @@ from random import Random
 from forgec.schedule.alone import Alone, move_freely, parts_only
 from forgec.schedule.check import check
 from forgec.schedule.circles import circle
+from forgec.schedule.claims import false_claims
 from forgec.schedule.graph import Graph, Op, Read, Use, Value, stretches
 from forgec.schedule.intervals import Intervals
+from forgec.schedule.kernels import named
 from forgec.schedule.machine import Machine
+from forgec.schedule.machine import named as named_machine
 from forgec.schedule.model import Model
 from forgec.schedule.schedule import Schedule
+from forgec.schedule.solve import schedules
 from forgec.schedule.solver import Solver
 from tests.schedule.phases import two_phases
 from tests.schedule.small import is_legal, random_graph, random_machine, random_solved, roomy_machine, solved
@@ -192,3 +196,18 @@ def test_a_reader_may_run_ahead_of_what_it_reads_of_long_ago() -> None:
     assert schedule is not None
     assert check(schedule, roomy_machine(shared_bytes=2)) == []
     assert schedule.depths["v"] <= 2
+
+
+def test_buffers_that_do_not_fit_leave_out_many_intervals_at_once() -> None:
+    """With little shared memory thousands of pairs of intervals are impossible, of which a few say so of all."""
+    small = replace(named_machine("sm_90a"), shared_bytes=65536)
+    schedule = schedules(named("gemm-epilogue", small), small, limit=8)[0]
+    assert schedule.certificate is not None
+    assert schedule.certificate.status == "optimal"
+    assert false_claims(schedule, small) == []
+    pairs = [row for row in schedule.certificate.refuted_together if None not in row]
+    assert len(pairs) <= 300
+    # One that would refute the schedule itself is found.
+    beyond = tuple(phase.ii + schedule.certificate.quantum for phase in schedule.phases)
+    claimed = replace(schedule.certificate, refuted_together=(*schedule.certificate.refuted_together, beyond))
+    assert "shorter ones" in false_claims(replace(schedule, certificate=claimed), small)[0].text
