@@ -20,7 +20,7 @@ NAMES = (
     "weights",
 )
 
-OTHERS = ("peers", "schedule_growth")
+OTHERS = ("peers", "schedule_growth", "schedule_kernels")
 """Those that only run when named."""
 OF_MODELS = ("kernel_compile", "roofline", "ops", "products", "peers")
 """Those whose further arguments are names of models."""
