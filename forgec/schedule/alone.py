@@ -14,6 +14,7 @@ from forgec.schedule.graph import Graph, tied
 from forgec.schedule.intervals import Intervals
 from forgec.schedule.machine import Machine
 from forgec.schedule.model import Model, firsts_of_parts
+from forgec.schedule.solution import Places, hint_places, places_of
 from forgec.schedule.solver import ALONE, Solver
 
 
@@ -31,9 +32,10 @@ def parts_only(graph: Graph) -> Graph:
     return replace(graph, ops=ops, values=values, dependences=dependences)
 
 
-def parts_of(graph: Graph) -> list[int]:
-    """The numbers of the parts."""
-    return sorted({op.part for op in graph.ops if op.part is not None})
+def has_parts(graph: Graph) -> bool:
+    """Whether there are several parts, and ops beside them."""
+    parts = {op.part for op in graph.ops}
+    return None in parts and len(parts) > 2
 
 
 def move_freely(model: Model) -> None:
@@ -78,19 +80,11 @@ class Alone:
     high: dict[int, int] = field(default_factory=dict)
     parted: dict[int, int] = field(default_factory=dict)
     failed: dict[int, int] = field(default_factory=dict)
-    places: dict[int, dict[str, tuple[int, int]]] = field(default_factory=dict)
+    places: dict[int, Places] = field(default_factory=dict)
     unknown: set[tuple[int, int]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        relaxed = [parts_only(graph) if self.has_parts(graph) else None for graph in self.graphs]
-        self.relaxed = [graph for graph in relaxed if graph is not None]
-        if len(self.relaxed) < len(self.graphs):
-            self.relaxed = []
-
-    @staticmethod
-    def has_parts(graph: Graph) -> bool:
-        """Whether there are several parts, and ops beside them."""
-        return len(parts_of(graph)) > 1 and any(op.part is None for op in graph.ops)
+        self.relaxed = [parts_only(graph) for graph in self.graphs] if all(map(has_parts, self.graphs)) else []
 
     def open(self, iis: Sequence[int]) -> int | None:
         """A phase of which it is not known whether it is possible at its interval: the one that runs most often."""
@@ -130,12 +124,9 @@ class Alone:
             if outcome != "unknown":
                 self.parted[place] = ii
         model = Model(self.graphs, iis, self.machine, self.unit, alone=place)
-        for name, (slot, stage) in self.places.get(place, {}).items():
-            model.cp.add_hint(model.times[0].slot[name], min(slot, ii - 1))
-            model.cp.add_hint(model.times[0].stage[name], stage)
+        (times,) = model.times
+        hint_places(model, times, self.places.get(place, {}))
         run, outcome = solver.run(model, ALONE)
         if outcome in ("optimal", "feasible"):
-            (times,) = model.times
-            slots, stages = times.slot, times.stage
-            self.places[place] = {name: (run.value(slots[name]), run.value(stages[name])) for name in slots}
+            self.places[place] = places_of(times, run)
         return outcome

@@ -61,9 +61,8 @@ class Search:
 
     def __init__(self, kernel: Kernel, machine: Machine) -> None:
         self.kernel, self.machine = kernel, machine
-        self.undecided: list[int] = []
-        # Of several loops: intervals of all of them together, in cycles.
-        self.undecided_together: list[tuple[int, ...]] = []
+        # Intervals of all loops, in cycles.
+        self.undecided: list[tuple[int, ...]] = []
         self.best: tuple[int, ...] | None = None
         self.trips = [graph.trips for graph in kernel]
         self.work = sum((graph.work * graph.trips for graph in kernel), start=Fraction(0))
@@ -191,15 +190,15 @@ class Search:
         """Give up on the next interval for want of time, and ask the heuristic where ``guess`` says so."""
         self.fate = "undecided"
         self.least_open = self.key
-        self.undecided.append(self.iis[-1] * self.unit)
-        self.undecided_together.append(self.in_cycles(self.iis))
+        self.undecided.append(self.in_cycles(self.iis))
         return self.guessed() if guess else []
 
     def rule_out(self, iis: tuple[int, ...]) -> None:
         """Keep that the solver refuted these intervals."""
         if len(iis) == 1:
             self.intervals.refute(0, iis[0])
-            self.undecided = [each for each in self.undecided if each // self.unit not in self.intervals.refuted[0]]
+            refuted = {self.in_cycles((ii,)) for ii in self.intervals.refuted[0]}
+            self.undecided = [row for row in self.undecided if row not in refuted]
         else:
             self.intervals.refute_together(iis)
 
@@ -356,8 +355,7 @@ class Search:
             if outcome == "infeasible":
                 self.rule_out(middle)
             else:
-                self.undecided.append(middle[-1] * self.unit)
-                self.undecided_together.append(self.in_cycles(middle))
+                self.undecided.append(self.in_cycles(middle))
             if self.best is None:
                 break
             low = middle
@@ -397,7 +395,7 @@ class Search:
             return self.certified_together(schedule, schedule.certificate)
         ii = schedule.phases[-1].ii
         refuted = sorted(each * self.unit for each in self.intervals.refuted[0] if each * self.unit < ii)
-        undecided = {each for each in self.undecided if each < ii}
+        undecided = {each for row in self.undecided for each in row if each < ii}
         if undecided:
             # Between the first that was not decided and this one nothing is known but what was refuted.
             undecided = set(range(min(undecided), ii, self.unit)) - set(refuted)
@@ -416,5 +414,5 @@ class Search:
         every = all(self.intervals.stretch)
         refuted = {self.in_cycles(row) for row in self.intervals.together if every or self.cycles(row) < own}
         others = sorted(row for row in refuted if not any(each in known for each in enumerate(row)))
-        undecided = tuple(sorted({row for row in self.undecided_together if self.cycles(row) < own}))
+        undecided = tuple(sorted({row for row in self.undecided if self.cycles(row) < own}))
         return replace(certificate, refuted_together=(*alone, *others), undecided_together=undecided)

@@ -15,6 +15,9 @@ from forgec.schedule.heuristic import Guess, Problem, grants
 from forgec.schedule.model import Model, Times
 from forgec.schedule.schedule import Group, least_depths
 
+Places = Mapping[str, tuple[int, int]]
+"""Slots and stages of the ops of one phase."""
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -100,15 +103,18 @@ def hint(model: Model, solver: cp_model.CpSolver) -> None:
     """Start the next solve from this solution."""
     model.cp.clear_hints()
     for times in model.times:
-        for variable in (*times.slot.values(), *times.stage.values()):
-            model.cp.add_hint(variable, solver.value(variable))
+        hint_places(model, times, places_of(times, solver))
 
 
-def hint_places(model: Model, phase: int, places: Mapping[str, tuple[int, int]]) -> None:
-    """Start the next solve from these slots and stages of one phase."""
-    times = model.times[phase]
+def places_of(times: Times, solver: cp_model.CpSolver) -> Places:
+    """Slots and stages that the solver found for one phase."""
+    return {name: (solver.value(slot), solver.value(times.stage[name])) for name, slot in times.slot.items()}
+
+
+def hint_places(model: Model, times: Times, places: Places) -> None:
+    """Start the next solve from these slots and stages of one phase; they may be of a longer interval."""
     for name, (slot, stage) in places.items():
-        model.cp.add_hint(times.slot[name], slot)
+        model.cp.add_hint(times.slot[name], min(slot, times.ii - 1))
         model.cp.add_hint(times.stage[name], stage)
 
 
@@ -136,10 +142,8 @@ def hint_guess(model: Model, guess: Guess) -> None:
     """Start the solve from a schedule of the heuristic, moved so that the model's anchor is where it has to be."""
     for times, starts in zip(model.times, guess.starts, strict=True):
         moved = starts[times.anchor]
-        for name, start in starts.items():
-            stage, slot = divmod(start - moved, times.ii)
-            model.cp.add_hint(times.slot[name], slot)
-            model.cp.add_hint(times.stage[name], stage)
+        at = {name: divmod(start - moved, times.ii) for name, start in starts.items()}
+        hint_places(model, times, {name: (slot, stage) for name, (stage, slot) in at.items()})
     # Groups count from the first cluster of each.
     rows = [sorted(model.cluster_of[name] for name in names) for names in guess.members]
     for group, row in enumerate(sorted(rows)):

@@ -102,18 +102,21 @@ def best_of(searches: Sequence[Search], solver: Solver, k: int) -> list[Found]:
     found: list[Found] = []
     guessed = 0
     while True:
-        promising = [search for search in searches if search.promise is not None] if k == 1 else []
-        best = min(promising, key=lambda search: search.promise or 0, default=None)
-        costs = [found[-1].key[0]] if len(found) >= k else []
-        if best is not None and best.promise is not None:
-            costs.append(best.promise)
-        most = min(costs, default=None)
+        promised = [(cost, n) for n, search in enumerate(searches) if k == 1 and (cost := search.promise) is not None]
+        cost, place = min(promised, default=(None, 0))
+        best = searches[place] if cost is not None else None
+        costs = [cost, found[-1].key[0] if len(found) >= k else None]
+        most = min((each for each in costs if each is not None), default=None)
         rows = [search for search in searches if search.fate == "open" and (most is None or search.key[0] <= most)]
         if len(found) >= k:
             rows = [search for search in rows if search.key < found[-1].key]
         if not rows:
             return found
-        search = best if best in rows and best.bracketed else min(rows, key=lambda search: (search.settled, search.key))
+        search = (
+            best
+            if best is not None and best in rows and best.bracketed
+            else min(rows, key=lambda search: (search.settled, search.key))
+        )
         over = search.ready and not solver.budget.left
         # What the heuristic takes is no deterministic time: once that is over, it looks at few tiles.
         more = search.leave_open(len(found) < k or guessed < GUESSES) if over else search.step(solver, k, most)

@@ -14,6 +14,7 @@ from forgec.schedule.heuristic import Guess
 from forgec.schedule.machine import Machine
 from forgec.schedule.model import Model
 from forgec.schedule.solution import (
+    Places,
     Solution,
     exclude,
     hint,
@@ -94,10 +95,6 @@ class Solver:
         return solver, name
 
 
-Places = Mapping[str, tuple[int, int]]
-"""Slots and stages of the ops of one phase."""
-
-
 def solve_at(
     graphs: Sequence[Graph],
     iis: Sequence[int],
@@ -126,7 +123,7 @@ def solve_at(
         if guess is not None and not taken:
             hint_guess(model, guess)
         for phase, row in (places or {}).items() if guess is None or taken else ():
-            hint_places(model, phase, row)
+            hint_places(model, model.times[phase], row)
         first, outcome, lateness, least = shortest(model, solver, late, length)
         if outcome in ("infeasible", "unknown"):
             return found, "found" if found and outcome == "infeasible" else outcome

@@ -373,7 +373,7 @@ tile.kernel @gather(%x : !tile.block<tensor<4096xbf16>>, %w : !tile.block<tensor
   }
   tile.store %sum, %y[%zero, %zero] : tensor<16x16xf32>, !tile.block<tensor<16x16xf32>>
   tile.return
-}"""  # noqa: E501
+}"""  # noqa: E501 - types of IR are long
 
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90a", "sm_100a"])
