@@ -36,6 +36,8 @@ MOST_TILES = 6
 """That are solved, unless told."""
 PATIENCE = 4.0
 """Deterministic time after which no other tiles are tried, if none has been better."""
+NO_SCHEDULE = ("FORGE-S001", "FORGE-S002")
+"""What says that there is none; anything else is a defect."""
 WORTH = Fraction(1, 500)
 """Of its cost, by which a turn may be above what none is below without anything more being tried."""
 FINE = 2000
@@ -95,7 +97,7 @@ def persistent(
         try:
             found = row.turns(loop, copies, best)
         except ForgeError as caught:
-            if caught.code not in ("FORGE-S001", "FORGE-S002"):
+            if caught.code not in NO_SCHEDULE:
                 raise
             row.fate, fault = "does not fit", fault or caught
             solved -= 1
@@ -206,6 +208,8 @@ def better_turns(loops: Loops, best: Persistent | None, floor: Fraction, loop: S
         try:
             mine = around(loops, loop, below) or mine
         except ForgeError as caught:
+            if caught.code not in NO_SCHEDULE:
+                raise
             fault = fault or caught
         if last or loops.apart(loop) or (mine is not None and mine.cost <= floor * (1 + WORTH)):
             break
